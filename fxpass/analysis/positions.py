@@ -1,0 +1,96 @@
+"""Which numbers of a graph are positions: computed from an index tensor's elements or from an int argument.
+
+    s0 = placeholder                  a position: element 0 of `idx`, or a Python int of the caller
+    u0 = aten.item(select(idx, 0, 0)) a position: read inside the graph (torch.export)
+    end = s0 + 1                      a position: arithmetic on one
+    t = sym_size(x, 2)                not a position: a size of an input
+
+The rule follows the graph, not the symbols: a guard such as ``T == 8 * s0 + 8`` may make the symbolic shape
+environment write the size `T` as an expression of `s0`, which does not turn sizes into positions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+ITEM = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a position placeholder's number comes from.
+
+    ``tensor`` is the graph input that holds it, with the row-major ``index`` of the element, or None for a Python int.
+    ``name`` is what the report calls it.
+    """
+
+    name: str
+    tensor: fx.Node | None = None
+    index: int = 0
+
+
+class Positions:
+    """The position-valued nodes of ``graph``; ``origins`` names the placeholders that are positions."""
+
+    def __init__(self, graph: fx.Graph, origins: Mapping[fx.Node, Origin]) -> None:
+        self.origins = dict(origins)
+        self._aliases: dict[fx.Node, fx.Node] = {}
+        self._known: set[fx.Node] = set(origins)
+        for node in graph.nodes:
+            if node.target in ITEM and not node.args[0].meta["val"].dtype.is_floating_point:
+                self._known.add(node)
+            elif is_scalar(node) and any(i in self._known for i in node.all_input_nodes):
+                self._known.add(node)
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, fx.Node) and value in self._known
+
+    def alias(self, node: fx.Node, length: fx.Node) -> None:
+        """``node`` (a ``sym_size``) has the value of the position ``length``, and so do the numbers made from it."""
+        self._aliases[node] = length
+        self._add(node)
+
+    def resolve(self, node: fx.Node) -> fx.Node:
+        """The position that ``node`` is another name of."""
+        return self._aliases.get(node, node)
+
+    def add(self, node: fx.Node) -> fx.Node:
+        """Count ``node``, newly inserted, among the positions."""
+        self._add(node)
+        return node
+
+    def _add(self, node: fx.Node) -> None:
+        self._known.add(node)
+        for user in node.users:
+            if is_scalar(user) and user not in self._known:
+                self._add(user)
+
+
+def is_scalar(node: fx.Node) -> bool:
+    """Whether ``node`` computes a number from numbers only."""
+    if node.op != "call_function" or isinstance(node.meta.get("val"), (torch.Tensor, tuple, list, type(None))):
+        return False
+    return all(not isinstance(i.meta.get("val"), torch.Tensor) for i in node.all_input_nodes)
+
+
+def number(value: Any) -> Any:
+    """The int, float or SymInt that the graph argument ``value`` stands for."""
+    return value.meta["val"] if isinstance(value, fx.Node) else value
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two graph arguments (numbers or nodes) are known to be equal, without adding a guard."""
+    a, b = number(a), number(b)
+    return type(a) is type(b) and a is b or bool(statically_known_true(a == b))
+
+
+def expression(value: Any) -> str:
+    """``value`` as the report prints it: ``s0 + 1``."""
+    value = number(value)
+    return str(value.node.expr) if isinstance(value, torch.SymInt) else str(value)

@@ -1,0 +1,54 @@
+"""Scaled dot product attention: keys past the valid length are masked, and their rows cleaned.
+
+    sdpa(q, k[:end], v[:end])             ->   sdpa(q, clean(k), clean(v), attn_mask=valid)
+    sdpa(q, k[:end], v[:end], mask)       ->   sdpa(q, clean(k), clean(v), attn_mask=mask & valid)        bool mask
+    sdpa(q, k[:end], v[:end], bias)       ->   sdpa(..., attn_mask=where(valid, bias, -inf))              float mask
+    sdpa(..., is_causal=True)             ->   valid = arange(S) < end and arange(S) <= arange(L)[:, None]
+
+`is_causal` is aligned top left on the sliced length, odd as that is for chunks: key j is seen by query i when j <= i.
+``clean`` zeroes the invalid rows, of K too: a NaN there poisons the scores even under a mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.errors import Refusal
+
+aten = torch.ops.aten
+_SDPA = aten.scaled_dot_product_attention.default
+_NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+
+
+@rule(_SDPA)
+def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
+    given: dict[str, Any] = {**dict(zip(_NAMES, node.args)), **node.kwargs}
+    q, k, v, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
+    rank = q.meta["val"].dim()
+    if given.get("dropout_p", 0.0):
+        raise Refusal("attention with dropout")
+    ek, ev = flow.of(k).get(rank - 2), flow.of(v).get(rank - 2)
+    if set(flow.of(q)) - {rank - 2} or set(flow.of(k)) - {rank - 2} or set(flow.of(v)) - {rank - 2}:
+        raise Refusal("attention over heads or channels of position-dependent number")
+    out = {d: e for d, e in flow.of(q).items()}
+    if ek is None and ev is None and not flow.of(mask):
+        return out
+    if ek is None or ev is None or not ek.same(ev):
+        raise Refusal("keys and values of attention have different valid lengths")
+    if mask is not None:
+        flow.merge({0: ek}, {0: e for d, e in flow.of(mask).items() if d == mask.meta["val"].dim() - 1})
+    flow.fill(node, k, [rank - 2], 0)
+    flow.fill(node, v, [rank - 2], 0)
+    rest = {n: given[n] for n in ("scale", "enable_gqa") if n in given}
+
+    def build(b: Any) -> fx.Node:
+        keys, values = b.operand(node, k), b.operand(node, v)
+        joined = b.attention_mask(ek, mask, q, bool(given.get("is_causal", False)))
+        return b.call(_SDPA, q, keys, values, attn_mask=joined, **rest)
+
+    flow.replace(node, build)
+    return out

@@ -1,0 +1,44 @@
+"""Copies and casts: every axis stays where it is.
+
+A copy that the original makes because a slice is not contiguous stays a copy, also where the full buffer happens to be
+contiguous: a later write to the buffer must not be seen through it.
+
+    contiguous(buf[:, :end])      a copy      ->      clone(buf)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from fxpass.analysis import aliases
+from fxpass.analysis.extents import Extents, Flow, rule
+
+aten = torch.ops.aten
+
+
+@rule(aten.clone, aten.alias, aten.detach, aten._to_copy, aten.lift_fresh, aten.lift_fresh_copy, aten.zeros_like,
+      aten.ones_like, aten.empty_like, aten.full_like, aten.dropout)  # fmt: skip
+def same(node: fx.Node, flow: Flow) -> Extents:
+    return dict(flow.of(node.args[0]))
+
+
+@rule(aten.contiguous, aten.to)
+def copy_if_needed(node: fx.Node, flow: Flow) -> Extents:
+    x = node.args[0]
+    if node.target is aten.contiguous.default and aliases.storage(x) != aliases.storage(node):
+        flow.replace(node, lambda b: b.call(aten.clone.default, x, memory_format=torch.contiguous_format))
+    return dict(flow.of(x))
+
+
+@rule(aten.triu, aten.tril)
+def triangle(node: fx.Node, flow: Flow) -> Extents:
+    """``tril(x, d)`` keeps what lies at column - row <= d: padding rows and columns moves nothing."""
+    x, diagonal = node.args[0], node.args[1] if len(node.args) > 1 else 0
+    if diagonal in flow.positions:
+
+        def build(b: "object") -> fx.Node:
+            return b.triangle(node, x, diagonal)  # type: ignore[attr-defined]
+
+        flow.replace(node, build)
+    return dict(flow.of(x))

@@ -1,0 +1,61 @@
+"""Tensors created to the valid length of a buffer: made to its full size instead.
+
+    ones([q, n])          ->   ones([q, S])          {1: e}
+    arange(0, n)          ->   arange(0, S)          {0: e}
+    arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewrite/scalars.py)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import RULES, Extents, Flow
+from fxpass.errors import Refusal
+
+aten = torch.ops.aten
+
+
+def _sized(node: fx.Node, flow: Flow) -> Extents:
+    position = 1 if str(node.target).startswith("aten.new_") else 0
+    sizes: list[Any] = list(node.args[position])  # type: ignore[arg-type]
+    out: Extents = {}
+    for dim, size in enumerate(sizes):
+        if size in flow.positions and isinstance(size.meta["val"], torch.SymInt):
+            found = flow.find(size)
+            if found is None:
+                raise Refusal(f"{node.target} makes a tensor of a size that belongs to no buffer")
+            out[dim] = found
+    if not out:
+        return {}
+
+    def build(b: Any) -> fx.Node:
+        args = list(node.args)
+        args[position] = [b.full(out[d]) if d in out else s for d, s in enumerate(sizes)]
+        return b.call(node.target, *args, **node.kwargs)
+
+    flow.replace(node, build)
+    return out
+
+
+def _arange(node: fx.Node, flow: Flow) -> Extents:
+    if isinstance(node.meta["val"].shape[0], int):
+        return {}
+    bounds = node.args if node.target is not aten.arange.default else (0, node.args[0])
+    if bounds[0] in flow.positions or bounds[0] != 0 or len(node.args) > 2:
+        raise Refusal("an arange of position-dependent length that does not start at 0")
+    found = flow.find(bounds[1])
+    if found is None:
+        raise Refusal("an arange of a length that belongs to no buffer")
+    flow.replace(node, lambda b: b.call(aten.arange.default, b.full(found), **node.kwargs))
+    return {0: found}
+
+
+for _packet in (aten.zeros, aten.ones, aten.empty, aten.full, aten.new_zeros, aten.new_ones, aten.new_empty, aten.new_full):
+    for _overload in _packet.overloads():
+        if "out" not in _overload and "names" not in _overload:
+            RULES[("factory", getattr(_packet, _overload))] = _sized
+for _overload in ("default", "start", "start_step"):
+    RULES[("factory", getattr(aten.arange, _overload))] = _arange

@@ -1,0 +1,35 @@
+"""Pointwise ops: extents line up by broadcasting, and the invalid part may hold anything afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import RULES, Extents, Flow, rule
+from fxpass.errors import Refusal
+
+aten = torch.ops.aten
+
+
+@rule(aten.masked_fill, aten.where, aten.logical_not, aten.logical_and, aten.logical_or, aten.masked_fill_, aten.copy_)
+def pointwise(node: fx.Node, flow: Flow) -> Extents:
+    rank = node.meta["val"].dim()
+    operands = [a for a in (*node.args, *node.kwargs.values()) if _is_tensor(a)]
+    lined_up = [{d + rank - o.meta["val"].dim(): e for d, e in flow.of(o).items()} for o in operands]
+    out = flow.merge(*lined_up)
+    for operand in operands:
+        shape = operand.meta["val"].shape
+        for dim, extent in out.items():
+            own = dim - rank + len(shape)
+            if own >= 0 and own not in flow.of(operand) and not (isinstance(shape[own], int) and shape[own] == 1):
+                raise Refusal(f"an operand of {node.target} has the valid length but does not come from the buffer")
+    return out
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.Tensor)
+
+
+RULES["pointwise"] = pointwise

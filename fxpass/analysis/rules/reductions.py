@@ -1,0 +1,101 @@
+"""Reductions along the padded axis: its invalid part is filled with the value that changes nothing.
+
+    sum(x, [2])        ->   sum(masked_fill(x, invalid, 0), [2])
+    mean(x, [2])       ->   sum(masked_fill(x, invalid, 0), [2]) / length
+    amax(x, [2])       ->   amax(masked_fill(x, invalid, -inf), [2])
+    softmax(x, 2)      ->   softmax(masked_fill(x, invalid, -inf), 2), zero where invalid
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.errors import Refusal
+
+aten = torch.ops.aten
+
+
+def _dims(node: fx.Node, position: int = 1) -> tuple[set[int], bool]:
+    """The reduced dims and whether they stay as size 1."""
+    rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+    dims: Any = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
+    keep = node.args[position + 1] if len(node.args) > position + 1 else node.kwargs.get("keepdim", False)
+    if dims is None or dims == []:
+        return set(range(rank)), bool(keep)
+    return {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}, bool(keep)
+
+
+def _left(extents: Extents, dims: set[int], keep: bool) -> Extents:
+    return {d if keep else d - sum(r < d for r in dims): e for d, e in extents.items() if d not in dims}
+
+
+def _neutral(node: fx.Node, largest: bool) -> Any:
+    dtype = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
+    if dtype is torch.bool:
+        return not largest
+    if dtype.is_floating_point:
+        return float("inf") if largest else float("-inf")
+    info = torch.iinfo(dtype)
+    return info.max if largest else info.min
+
+
+@rule(aten.sum)
+def sum_(node: fx.Node, flow: Flow) -> Extents:
+    dims, keep = _dims(node)
+    flow.fill(node, node.args[0], dims, 0)
+    return _left(flow.of(node.args[0]), dims, keep)
+
+
+@rule(aten.mean)
+def mean(node: fx.Node, flow: Flow) -> Extents:
+    x = node.args[0]
+    dims, keep = _dims(node)
+    extents = flow.of(x)
+    counted = [extents[d] for d in dims if d in extents]
+    if counted:
+        static = 1
+        for d in dims:
+            static *= 1 if d in extents else x.meta["val"].shape[d]  # type: ignore[union-attr]
+        flow.fill(node, x, dims, 0)
+        flow.replace(node, lambda b: b.mean(x, sorted(dims), keep, counted, static, node.kwargs.get("dtype")))
+    return _left(extents, dims, keep)
+
+
+@rule(aten.amax, aten.max.dim, aten.max.default, aten.any, aten.argmax)
+def largest(node: fx.Node, flow: Flow) -> Extents:
+    dims, keep = _dims(node)
+    flow.fill(node, node.args[0], dims, _neutral(node, largest=False) if node.target not in _ANY else False)
+    return _left(flow.of(node.args[0]), dims, keep)
+
+
+@rule(aten.amin, aten.min.dim, aten.min.default, aten.all, aten.argmin)
+def smallest(node: fx.Node, flow: Flow) -> Extents:
+    dims, keep = _dims(node)
+    flow.fill(node, node.args[0], dims, _neutral(node, largest=True))
+    return _left(flow.of(node.args[0]), dims, keep)
+
+
+_ANY = {aten.any.default, aten.any.dim}
+
+
+@rule(aten.softmax.int, aten._softmax, aten.log_softmax.int, aten._log_softmax, aten._safe_softmax, aten.logsumexp)
+def softmax(node: fx.Node, flow: Flow) -> Extents:
+    x = node.args[0]
+    dims, keep = _dims(node)
+    flow.fill(node, x, dims, float("-inf"))
+    return _left(flow.of(x), dims, keep) if node.target is aten.logsumexp.default else dict(flow.of(x))
+
+
+@rule(aten.cumsum)
+def cumsum(node: fx.Node, flow: Flow) -> Extents:
+    """What is valid never looks at what comes after it."""
+    return dict(flow.of(node.args[0]))
+
+
+@rule(aten.flip, aten.sort, aten.topk, aten.roll)
+def reordered(node: fx.Node, flow: Flow) -> Extents:
+    raise Refusal(f"{node.target} would bring the invalid part among the valid")

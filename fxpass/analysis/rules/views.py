@@ -1,0 +1,179 @@
+"""Views: the extent moves with its axis.
+
+    permute(k, [0, 2, 1])         {1: e}  ->  {2: e}
+    reshape(k, [b * h, n, d])     {2: e}  ->  {1: e}, and the size n becomes the full size
+    expand(k, [b, h, n, d])       {2: e}  ->  {2: e}, likewise
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.analysis.positions import equal
+from fxpass.errors import Refusal
+
+aten = torch.ops.aten
+
+
+def _rank(node: Any) -> int:
+    return node.meta["val"].dim()
+
+
+@rule(aten.permute)
+def permute(node: fx.Node, flow: Flow) -> Extents:
+    x, dims = node.args
+    order = [d % _rank(x) for d in dims]
+    return {order.index(d): e for d, e in flow.of(x).items()}
+
+
+@rule(aten.transpose, aten.swapaxes)
+def transpose(node: fx.Node, flow: Flow) -> Extents:
+    x, a, b = node.args
+    a, b = a % _rank(x), b % _rank(x)
+    return {{a: b, b: a}.get(d, d): e for d, e in flow.of(x).items()}
+
+
+@rule(aten.t, aten.numpy_T, aten.mT)
+def t(node: fx.Node, flow: Flow) -> Extents:
+    rank = _rank(node.args[0])
+    return {rank - 1 - d if rank == 2 or node.target is aten.numpy_T.default else _swap_last(d, rank): e
+            for d, e in flow.of(node.args[0]).items()}  # fmt: skip
+
+
+def _swap_last(dim: int, rank: int) -> int:
+    return {rank - 1: rank - 2, rank - 2: rank - 1}.get(dim, dim)
+
+
+@rule(aten.unsqueeze)
+def unsqueeze(node: fx.Node, flow: Flow) -> Extents:
+    x, dim = node.args
+    dim %= _rank(x) + 1
+    return {d + (d >= dim): e for d, e in flow.of(x).items()}
+
+
+@rule(aten.squeeze)
+def squeeze(node: fx.Node, flow: Flow) -> Extents:
+    x, *rest = node.args
+    rank, shape = _rank(x), x.meta["val"].shape
+    named = range(rank) if not rest else rest[0] if isinstance(rest[0], (list, tuple)) else [rest[0]]
+    gone = {d % rank for d in named if isinstance(shape[d % rank], int) and shape[d % rank] == 1}
+    return {d - sum(g < d for g in gone): e for d, e in flow.of(x).items()}
+
+
+@rule(aten.select.int)
+def select(node: fx.Node, flow: Flow) -> Extents:
+    x, dim, _ = node.args
+    dim %= _rank(x)
+    if dim in flow.of(x):
+        raise Refusal("one element is selected along the position-dependent axis")
+    return {d - (d > dim): e for d, e in flow.of(x).items()}
+
+
+@rule(aten.slice.Tensor)
+def slice_(node: fx.Node, flow: Flow) -> Extents:
+    x, dim = node.args[0], (node.args[1] if len(node.args) > 1 else 0) % _rank(node)
+    out = flow.of(x)
+    if dim in out and not equal(node.meta["val"].shape[dim], x.meta["val"].shape[dim]):
+        raise Refusal("the position-dependent axis is sliced again")
+    if dim in out:
+        _resize(node, flow, lambda b: [x])
+    return out
+
+
+@rule(aten.unbind, aten.chunk, aten.split, aten.split_with_sizes)
+def split(node: fx.Node, flow: Flow) -> Extents:
+    x = node.args[0]
+    position = 1 if node.target is aten.unbind.int else 2
+    dim = (node.args[position] if len(node.args) > position else node.kwargs.get("dim", 0)) % _rank(x)
+    if dim in flow.of(x):
+        raise Refusal("the position-dependent axis is split")
+    drop = node.target is aten.unbind.int
+    return {d - (drop and d > dim): e for d, e in flow.of(x).items()}
+
+
+@rule(aten.expand)
+def expand(node: fx.Node, flow: Flow) -> Extents:
+    x, sizes = node.args[0], list(node.args[1])
+    shift = len(sizes) - _rank(x)
+    out = {d + shift: e for d, e in flow.of(x).items()}
+    out = flow.merge(out, _asked_for(sizes, flow))
+    _set_sizes(node, flow, [-1 if d - shift in flow.of(x) else s for d, s in enumerate(sizes)], out, keep=out.keys())
+    return out
+
+
+@rule(aten.expand_as)
+def expand_as(node: fx.Node, flow: Flow) -> Extents:
+    x, other = node.args
+    shift = _rank(other) - _rank(x)
+    return flow.merge({d + shift: e for d, e in flow.of(x).items()}, flow.of(other))
+
+
+@rule(aten.repeat)
+def repeat(node: fx.Node, flow: Flow) -> Extents:
+    x, times = node.args[0], node.args[1]
+    shift = len(times) - _rank(x)
+    if any(times[d + shift] != 1 for d in flow.of(x)):
+        raise Refusal("the position-dependent axis is repeated")
+    return {d + shift: e for d, e in flow.of(x).items()}
+
+
+@rule(aten.repeat_interleave.self_int)
+def repeat_interleave(node: fx.Node, flow: Flow) -> Extents:
+    x = node.args[0]
+    dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
+    if dim is None or dim % _rank(x) in flow.of(x):
+        raise Refusal("the position-dependent axis is repeated")
+    return dict(flow.of(x))
+
+
+@rule(aten.reshape, aten.view.default, aten._unsafe_view, aten.flatten, aten.unflatten, aten.view_as)
+def reshape(node: fx.Node, flow: Flow) -> Extents:
+    x = node.args[0]
+    old, new = list(x.meta["val"].shape), list(node.meta["val"].shape)
+    out: Extents = {}
+    for dim, extent in flow.of(x).items():
+        out[_same_axis(old, dim, new)] = extent
+    sizes: list[Any] = list(new)
+    if any(not isinstance(s, int) for d, s in enumerate(sizes) if d not in out):
+        raise Refusal("a reshape mixes the position-dependent axis with others")
+    _resize(node, flow, lambda b: [x, [b.full(out[d]) if d in out else s for d, s in enumerate(sizes)]], aten.reshape.default)
+    return out
+
+
+def _same_axis(old: list[Any], dim: int, new: list[Any]) -> int:
+    """The dim of ``new`` that is dim ``dim`` of ``old``: same size, same number of elements before it."""
+    before = math.prod(old[:dim])
+    for candidate, size in enumerate(new):
+        if equal(size, old[dim]) and statically_known_true(math.prod(new[:candidate]) == before):
+            return candidate
+    raise Refusal("a reshape merges or splits the position-dependent axis")
+
+
+def _asked_for(sizes: list[Any], flow: Flow) -> Extents:
+    found = {d: flow.find(s) for d, s in enumerate(sizes) if s in flow.positions}
+    return {d: e for d, e in found.items() if e is not None}
+
+
+def _set_sizes(node: fx.Node, flow: Flow, sizes: list[Any], out: Extents, keep: Any) -> None:
+    def build(b: Any) -> list[Any]:
+        return [node.args[0], [b.full(out[d]) if d in out and s != -1 else s for d, s in enumerate(sizes)]]
+
+    _resize(node, flow, build)
+
+
+def _resize(node: fx.Node, flow: Flow, args: Any, target: Any = None) -> None:
+    """Book new arguments for ``node``; a slice that has become the whole axis is booked as an alias."""
+
+    def build(b: Any) -> fx.Node:
+        operands = args(b)
+        if node.target is aten.slice.Tensor:
+            return b.call(aten.alias.default, operands[0])
+        return b.call(target or node.target, *operands)
+
+    flow.replace(node, build)

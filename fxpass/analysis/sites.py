@@ -1,0 +1,182 @@
+"""Sites: the slices of a graph whose bounds are positions, and what can be made of each.
+
+    buf[:, s:s + n] = x         write       a fixed number of rows, at a moving place
+    buf[:, :end]                extent      a moving number of rows, from 0 or from a moving start
+    table[s:s + n], table[s]    gather      a fixed number of rows, from a moving place
+    series[:, s:]               narrow      a fixed number of rows of a tensor that itself grows
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import free_symbols, statically_known_true
+
+from fxpass.errors import Refusal
+
+from . import aliases
+from .positions import Positions, equal, number
+
+aten = torch.ops.aten
+_TO_THE_END = 2**63 - 1
+
+Kind = Literal["write", "extent", "gather", "narrow"]
+
+
+@dataclasses.dataclass
+class Site:
+    """One position-bounded slice: ``base`` along ``dim`` from ``start`` to ``end`` (None: to the end).
+
+    ``rows`` is the number of rows where that is fixed, ``writers`` the in-place ops that write through the slice, and
+    ``squeezed`` tells that the dim is gone afterwards (``table[s]``), ``shared`` that the memory is written later on.
+    """
+
+    node: fx.Node
+    kind: Kind
+    base: fx.Node
+    dim: int
+    start: Any
+    end: Any
+    rows: int | None
+    writers: list[fx.Node]
+    squeezed: bool = False
+    shared: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.meta["val"].device
+
+    @property
+    def buffer(self) -> fx.Node:
+        """The graph input (or the op) whose memory is sliced."""
+        return aliases.root(self.base)
+
+
+class Sites:
+    """Finds the sites of one graph. Positions may be learnt on the way, so nodes are asked for one at a time."""
+
+    def __init__(self, graph: fx.Graph, positions: Positions) -> None:
+        self.positions = positions
+        self._writes = _writes_by_storage(graph)
+        self._order = {node: i for i, node in enumerate(graph.nodes)}
+        self.capacity = self._capacity_symbols(graph)
+
+    def at(self, node: fx.Node) -> Site | None:
+        """The site at ``node``, or None if it is no position-bounded slice (or one of a growing tensor, left to run).
+
+        Raises:
+            Refusal: it is one, and nothing sound can be made of it.
+        """
+        bounds = _bounds(node)
+        if bounds is None or not any(b in self.positions for b in bounds[2:]):
+            return None
+        base, dim, start, end = bounds
+        size = base.meta["val"].shape[dim]
+        squeezed = node.target is aten.select.int
+        end = None if isinstance(end, int) and end == _TO_THE_END else end
+        rows = 1 if squeezed else _fixed(node.meta["val"].shape[dim])
+        writers = self._writers_through(node)
+        if not self._is_buffer(base):
+            if rows is None or writers:
+                return None
+            shared = any(self._order[w] > self._order[node] for w in self._writes.get(aliases.storage(base), []))
+            return Site(node, "narrow", base, dim, start, end, rows, [], shared=shared)
+        kind: Kind = "write" if writers else "gather" if rows is not None else "extent"
+        site = Site(node, kind, base, dim, start, end, rows, writers, squeezed)
+        if kind == "write" and rows is None:
+            raise Refusal("the number of rows written depends on the position")
+        if not _known(number(start) >= 0):
+            raise Refusal("the start of the slice is not known to be non-negative")
+        stop = size if end is None else number(start) + rows if rows is not None else number(end)
+        if not _known(stop <= size):
+            raise Refusal("the end of the slice is not known to be within the buffer")
+        if kind == "gather" or (kind == "extent" and not equal(start, 0)):
+            self._refuse_stale(node, base)
+        return site
+
+    def _is_buffer(self, base: fx.Node) -> bool:
+        """Whether every size of ``base`` is fixed, or the capacity of a cache."""
+        return all(isinstance(s, int) or free_symbols(s) <= self.capacity for s in base.meta["val"].shape)
+
+    def _capacity_symbols(self, graph: fx.Graph) -> set[Any]:
+        """The symbols in the sizes of graph inputs that are written through position-bounded slices."""
+        found: set[Any] = set()
+        for node in graph.nodes:
+            bounds = _bounds(node)
+            if bounds and any(b in self.positions for b in bounds[2:]) and self._writers_through(node):
+                buffer = aliases.root(node)
+                if buffer.op == "placeholder":
+                    found |= free_symbols(buffer.meta["val"].shape[:])
+        return found
+
+    def _writers_through(self, node: fx.Node) -> list[fx.Node]:
+        """The in-place ops whose target is ``node`` or a view of it."""
+        memory, found, todo = aliases.storage(node), [], [node]
+        while todo:
+            view = todo.pop()
+            for user in view.users:
+                if view in aliases.written(user):
+                    found.append(user)
+                elif aliases.storage(user) == memory:
+                    todo.append(user)
+        return sorted(found, key=self._order.__getitem__)
+
+    def _refuse_stale(self, node: fx.Node, base: fx.Node) -> None:
+        """A gather copies: refuse it if the memory is written again while views of the slice are still to be read."""
+        last = max((self._order[u] for u in _view_users(node)), default=-1)
+        for writer in self._writes.get(aliases.storage(base), []):
+            if self._order[node] < self._order[writer] < last:
+                raise Refusal("the slice is read after the buffer has been written again")
+
+
+def _writes_by_storage(graph: fx.Graph) -> dict[int | None, list[fx.Node]]:
+    out: dict[int | None, list[fx.Node]] = {}
+    for node in graph.nodes:
+        for target in aliases.written(node):
+            out.setdefault(aliases.storage(target), []).append(node)
+    return out
+
+
+def _view_users(node: fx.Node) -> set[fx.Node]:
+    """All users of ``node`` and of the views of it."""
+    memory, found, todo = aliases.storage(node), set(), [node]
+    while todo:
+        for user in todo.pop().users:
+            if user not in found:
+                found.add(user)
+                if aliases.storage(user) == memory:
+                    todo.append(user)
+    return found
+
+
+def _bounds(node: fx.Node) -> tuple[fx.Node, int, Any, Any] | None:
+    """(base, dim, start, end) of a slice, a select or a narrow."""
+    if node.target is aten.slice.Tensor:
+        base, dim, start, end, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
+        if step != 1:
+            return None
+        start, end = 0 if start is None else start, _TO_THE_END if end is None else end
+    elif node.target is aten.select.int:
+        base, dim, start = node.args
+        end = None
+    elif node.target is aten.narrow.default:
+        base, dim, start, length = node.args
+        end = length if equal(start, 0) else None
+    else:
+        return None
+    return base, dim % base.meta["val"].dim(), start, end
+
+
+def _fixed(size: Any) -> int | None:
+    """``size`` as an int if it is one, or if the guards say so."""
+    if isinstance(size, int):
+        return size
+    hint = size.node.hint
+    return hint if hint is not None and equal(size, hint) else None
+
+
+def _known(condition: Any) -> bool:
+    return bool(statically_known_true(condition))

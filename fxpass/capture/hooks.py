@@ -1,0 +1,193 @@
+"""Guarded positions: the points where Dynamo is taught that ``idx[i].item()`` is a number it can guard on.
+
+    pos = int(self._current_idx[i].item())        stock: graph break, or an unbacked symbol
+                                                  kvfix: SymInt input s0 with a guard, pos = s0
+    assert pos_tensor + n <= limit, f"..."        stock: graph break      kvfix: guard s0 + n <= limit
+    cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
+    sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
+
+Four hooks do it, each active only in a frame that is being compiled for kvfix: `TensorVariable.call_method` (reads),
+the conditional jumps (predicates), `OutputGraph.create_proxy` (slice bounds and SymBool arguments), and
+`VariableBuilder.wrap_symint` (positions are not negative). Values come from `table.Table`; what it cannot resolve goes
+the stock way.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo import symbolic_convert
+from torch._dynamo.guards import GuardBuilder, install_guard
+from torch._dynamo.output_graph import OutputGraph
+from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, process_automatic_dynamic
+from torch._dynamo.variables import BuiltinVariable, ConstantVariable, TensorVariable
+from torch._dynamo.variables.builder import VariableBuilder
+from torch.fx.experimental.symbolic_shapes import DimDynamic
+
+from . import mirror
+from .source import PositionSource
+from .table import Element, Entry, Table
+
+def install(is_ours: Callable[[Any], bool]) -> None:
+    """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
+    _wrap(TensorVariable, "call_method", functools.partial(_call_method, is_ours))
+    _wrap(VariableBuilder, "wrap_symint", functools.partial(_wrap_symint, is_ours))
+    _wrap(OutputGraph, "create_proxy", functools.partial(_create_proxy, is_ours))
+    for cls in _translators(symbolic_convert.InstructionTranslatorBase):
+        for opname in _JUMPS & dis.opmap.keys():
+            code = dis.opmap[opname]
+            cls.dispatch_table[code] = _jump(is_ours, cls.dispatch_table[code])  # type: ignore[attr-defined]
+
+
+_JUMPS = {
+    "POP_JUMP_IF_FALSE",
+    "POP_JUMP_IF_TRUE",
+    "POP_JUMP_FORWARD_IF_FALSE",
+    "POP_JUMP_FORWARD_IF_TRUE",
+    "POP_JUMP_BACKWARD_IF_FALSE",
+    "POP_JUMP_BACKWARD_IF_TRUE",
+    "JUMP_IF_FALSE_OR_POP",
+    "JUMP_IF_TRUE_OR_POP",
+    "UNARY_NOT",
+}
+
+
+# -- the hooks
+
+
+def _call_method(is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
+    if name == "item" and not args and not kwargs and is_ours(tx.output.compiler_fn):
+        value = _resolve(tx, self)
+        if value is not None:
+            return value
+    return stock(self, tx, name, args, kwargs)
+
+
+def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int, *args: Any, **kwargs: Any) -> Any:
+    """A number that is not negative now is guarded to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``."""
+    variable = stock(self, value, *args, **kwargs)
+    if is_ours(self.tx.output.compiler_fn) and value >= 0 and not variable.is_python_constant():
+        bool(variable.sym_num >= 0)
+    return variable
+
+
+def _jump(is_ours: Callable[..., bool], stock: Any) -> Any:
+    @functools.wraps(stock)
+    def jump(tx: Any, inst: Any) -> Any:
+        top = tx.stack[-1]
+        if isinstance(top.realize() if hasattr(top, "realize") else top, TensorVariable) and is_ours(
+            tx.output.compiler_fn
+        ):
+            value = _resolve(tx, top.realize())
+            if value is not None:
+                tx.stack[-1] = _decide(value)
+        return stock(tx, inst)
+
+    return jump
+
+
+def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *args: Any, **kwargs: Any) -> Any:
+    if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
+        return stock(self, *args, **kwargs)
+    kind, target, operands, *rest = args
+    if target in (operator.getitem, operator.setitem):
+        operands = (operands[0], _bounds(self, operands[1]), *operands[2:])
+    if getattr(target, "__module__", None) != "_operator":
+        operands = fx.node.map_aggregate(operands, _specialize_bool)
+        rest = [fx.node.map_aggregate(r, _specialize_bool) if isinstance(r, dict) else r for r in rest]
+    return stock(self, kind, target, operands, *rest, **kwargs)
+
+
+def _bounds(output: OutputGraph, index: Any) -> Any:
+    """``index`` of a getitem or setitem with tensor slice bounds replaced by the numbers they hold."""
+    if isinstance(index, tuple):
+        return tuple(_bounds(output, i) for i in index)
+    if isinstance(index, slice):
+        return slice(*(_bound(output, b) for b in (index.start, index.stop, index.step)))
+    return index
+
+
+def _bound(output: OutputGraph, bound: Any) -> Any:
+    if not isinstance(bound, fx.Proxy) or not isinstance(bound.node.meta.get("example_value"), torch.Tensor):
+        return bound
+    value = _resolve_node(output.root_tx, bound.node)
+    return bound if value is None else value.as_proxy()
+
+
+def _specialize_bool(arg: Any) -> Any:
+    if isinstance(arg, fx.Proxy) and isinstance(value := arg.node.meta.get("example_value"), torch.SymBool):
+        return bool(value)  # guards
+    return arg
+
+
+# -- from a tensor to a number
+
+
+def _resolve(tx: Any, tensor: Any) -> Any:
+    return _resolve_node(tx, tensor.as_proxy().node)
+
+
+def _resolve_node(tx: Any, node: fx.Node) -> Any:
+    """The number in the tensor ``node`` as a constant or SymInt variable, or None where the table does not know."""
+    output = tx.output
+    if node.graph is not output.graph:
+        return None  # in a higher-order operator's subgraph
+    entry = Table.of(output.graph).entry(node)
+    return None if entry is None else _variable(tx, entry)
+
+
+def _variable(tx: Any, entry: Entry) -> Any:
+    def leaf(element: Element) -> Any:
+        return _element(tx, element)
+
+    if isinstance(entry, (int, bool)):
+        return ConstantVariable.create(entry)
+    if isinstance(entry, Element):
+        return leaf(entry)
+    args = [_variable(tx, arg) for arg in entry.args]
+    return BuiltinVariable(entry.fn).call_function(tx, args, {})
+
+
+def _element(tx: Any, element: Element) -> Any:
+    """A guarded constant while the element has not been seen to change, a SymInt graph input from then on."""
+    argument = element.tensor.meta["grapharg"]
+    source = PositionSource(argument.source, element.index)
+    known = tx.output.unspec_variable_map.get(source.name)
+    if known is not None:
+        return known
+    value = mirror.read(argument.example, element.index)
+    state = process_automatic_dynamic(tx, source.name, FrameStateSizeEntry.make_scalar(value))
+    if state.scalar is auto_dynamic and value != 0:
+        return VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)
+    install_guard(source.make_guard(GuardBuilder.CONSTANT_MATCH))
+    return ConstantVariable.create(value)
+
+
+def _decide(value: Any) -> Any:
+    return ConstantVariable.create(bool(value.as_python_constant() if value.is_python_constant() else value.sym_num))
+
+
+# -- plumbing
+
+
+def _wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:
+    stock = getattr(owner, name)
+
+    @functools.wraps(stock)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return hook(stock, self, *args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def _translators(base: type) -> list[type]:
+    found = [base]
+    for cls in base.__subclasses__():
+        found += _translators(cls)
+    return found

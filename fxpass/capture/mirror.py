@@ -1,0 +1,87 @@
+"""The host mirror: what the compiler believes an index tensor holds, without asking the device.
+
+A guard on a position must know the number on every call. Reading it from a GPU tensor would stall the stream, so the
+mirror keeps the last known values of each index tensor, keyed by identity and by PyTorch's version counter:
+
+    read(t)      identity and ``t._version`` as remembered  ->  the remembered values, no device read
+                 otherwise                                  ->  ONE device read, remembered
+    advance(t)   after a compiled call, with the values that the graph's own arithmetic gives
+
+Host memory is always read as it is (it costs no more than looking the mirror up, and catches writes that PyTorch does
+not count, through ``numpy()`` or ``.data``); the counters work alike on both so that CPU tests speak for the GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Sequence
+
+import torch
+
+
+@dataclasses.dataclass
+class Counters:
+    """Reads of index tensors since the last `reset`: ``refreshes`` touched the tensor, ``hits`` did not need to."""
+
+    refreshes: int = 0
+    hits: int = 0
+
+
+@dataclasses.dataclass
+class _Entry:
+    ref: weakref.ref[torch.Tensor]
+    version: int
+    values: tuple[int, ...]
+
+
+counters = Counters()
+_entries: dict[int, _Entry] = {}
+
+
+def values(tensor: torch.Tensor) -> tuple[int, ...]:
+    """All elements of ``tensor`` (any shape, integer dtype) in row-major order, as Python ints."""
+    key = id(tensor)
+    entry = _entries.get(key)
+    counted = not tensor.is_inference()
+    if entry is not None and entry.ref() is tensor and counted and entry.version == tensor._version:
+        if tensor.device.type != "cpu" or entry.values == _load(tensor):
+            counters.hits += 1
+            return entry.values
+    counters.refreshes += 1
+    loaded = _load(tensor)
+    if counted:
+        _remember(tensor, loaded)
+    return loaded
+
+
+def read(tensor: torch.Tensor, index: int) -> int:
+    """Element ``index`` (row-major) of the integer ``tensor``. Called from guards and from Dynamo's bytecode."""
+    return values(tensor)[index]
+
+
+def advance(tensor: torch.Tensor, new_values: Sequence[int]) -> None:
+    """Remember ``new_values`` as what ``tensor`` holds now, after a compiled call has written them."""
+    if not tensor.is_inference():
+        _remember(tensor, tuple(new_values))
+
+
+def reset() -> None:
+    """Forget every index tensor and zero the counters."""
+    _entries.clear()
+    counters.refreshes = counters.hits = 0
+
+
+def _load(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(tensor.detach().reshape(-1).tolist())
+
+
+def _remember(tensor: torch.Tensor, loaded: tuple[int, ...]) -> None:
+    key = id(tensor)
+
+    def forget(ref: weakref.ref[torch.Tensor]) -> None:
+        entry = _entries.get(key)
+        if entry is not None and entry.ref is ref:
+            del _entries[key]
+
+    _entries[key] = _Entry(weakref.ref(tensor, forget), tensor._version, loaded)

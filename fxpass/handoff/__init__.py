@@ -1,0 +1,39 @@
+"""From a rewritten graph to a callable: propagate, cut, compile the parts, run them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import fx
+
+from .compilers import compiler
+from .propagate import propagate
+from .regions import Compile, Region
+from .split import Part, split
+
+__all__ = ["Part", "Region", "assemble", "compiler", "propagate", "split"]
+
+
+def assemble(gm: fx.GraphModule, parts: Sequence[Part], compile: Compile) -> Callable[..., tuple[Any, ...]]:
+    """A function of ``gm``'s inputs that runs ``parts`` one after the other and returns ``gm``'s outputs as a tuple."""
+    places: dict[fx.Node, int] = {}
+    for node in gm.graph.nodes:
+        if node.op == "placeholder":
+            places[node] = len(places)
+    steps = []
+    for part in parts:
+        takes = [places[n] for n in part.inputs]
+        for node in part.outputs:
+            places[node] = len(places)
+        steps.append((takes, Region(part, compile)))
+    (results,) = next(n for n in gm.graph.nodes if n.op == "output").args
+    gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in results]
+
+    def run(*args: Any) -> tuple[Any, ...]:
+        values = list(args)
+        for takes, region in steps:
+            values += region([values[i] for i in takes])
+        return tuple(constant if place is None else values[place] for place, constant in gives)
+
+    return run

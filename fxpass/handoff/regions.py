@@ -1,0 +1,102 @@
+"""One part of a cut graph as a callable that compiles itself on first use, for the shapes it meets.
+
+The static core is compiled once for each set of input shapes, without a symbol: a cache of another capacity is another
+core. The prologue and epilogue are compiled once with their growing sizes symbolic, in a shape environment of their
+own; what the compiler assumed about those sizes is checked on each call, and a variant compiled where it does not hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo.source import ConstantSource
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext, free_symbols
+
+from .split import Part
+
+Compile = Callable[[fx.GraphModule, Sequence[Any]], Callable[..., Any]]
+
+
+@dataclasses.dataclass
+class _Variant:
+    holds: Callable[[Sequence[Any]], bool]
+    run: Callable[..., Any]
+
+
+class Region:
+    """``part`` behind ``compile``; call it with the values of ``part.inputs``, get those of ``part.outputs``."""
+
+    def __init__(self, part: Part, compile: Compile) -> None:
+        self.part = part
+        self.compile = compile
+        self.variants: list[_Variant] = []
+        self._dynamic = [_dynamic_dims(n) for n in part.inputs]
+
+    def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
+        for variant in self.variants:
+            if variant.holds(args):
+                return variant.run(*args)
+        variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
+        self.variants.insert(0, variant)
+        return variant.run(*args)
+
+    def _static_variant(self, args: Sequence[Any]) -> _Variant:
+        mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+        fakes = [mode.from_tensor(a, static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
+        wanted = _layouts(args, self._dynamic)
+        return _Variant(lambda now: _layouts(now, self._dynamic) == wanted, self._compile(fakes, mode))
+
+    def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
+        env = ShapeEnv()
+        mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+        fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic))]
+        run = self._compile(fakes, mode)
+        guards = env.produce_guards_expression(fakes, ignore_static=False)
+        if guards is None:
+            return _Variant(lambda now: True, run)
+        return _Variant(lambda now: bool(env.evaluate_guards_expression(guards, now)), run)
+
+    def _compile(self, fakes: list[Any], mode: FakeTensorMode) -> Callable[..., Any]:
+        gm = fx.GraphModule(self.part.gm, _copy(self.part.gm.graph), class_name=self.part.name)
+        with tracing(TracingContext(mode)):
+            return self.compile(gm, fakes)
+
+
+def _copy(graph: fx.Graph) -> fx.Graph:
+    new = fx.Graph()
+    result = new.graph_copy(graph, {})
+    new.output(result)
+    return new
+
+
+def _dynamic_dims(node: fx.Node) -> tuple[int, ...] | None:
+    """Which sizes of the input ``node`` are symbolic; None for a number."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return None
+    return tuple(d for d, s in enumerate(value.shape) if free_symbols(s))
+
+
+def _fake(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | None) -> Any:
+    env = mode.shape_env
+    assert env is not None
+    if isinstance(value, torch.Tensor):
+        sizes = [DimDynamic.DYNAMIC if d in (dims or ()) else DimDynamic.STATIC for d in range(value.dim())]
+        context = StatelessSymbolicContext(dynamic_sizes=sizes)
+        return mode.from_tensor(value, symbolic_context=context, source=ConstantSource(name))
+    if isinstance(value, int) and not isinstance(value, bool):
+        source = ConstantSource(name)
+        symbol = env.create_unspecified_symbol(value, source=source, dynamic_dim=DimDynamic.DYNAMIC)
+        return env.create_symintnode(symbol, hint=value, source=source)
+    return value
+
+
+def _layouts(args: Sequence[Any], dynamic: Sequence[Any]) -> list[Any]:
+    """What a static variant depends on: sizes of the inputs that Dynamo left symbolic (it guards on the others)."""
+    return [a.shape if dims else None for a, dims in zip(args, dynamic)]

@@ -1,0 +1,135 @@
+"""The nodes that rewrites are made of: full sizes, masks of what is valid, cleaned operands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extent, Fill
+
+from .twins import Twins
+
+aten = torch.ops.aten
+
+
+class Builder:
+    """Inserts nodes before the current one. ``at(node)`` moves on; nodes already replaced are looked up on the way."""
+
+    def __init__(self, graph: fx.Graph, twins: Twins) -> None:
+        self.graph = graph
+        self.twins = twins
+        self.node: fx.Node = next(iter(graph.nodes))
+        self.dropped: list[fx.Node] = []
+        self._made: set[fx.Node] = set()
+        self._replaced: dict[fx.Node, Any] = {}
+        self._filled: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
+        self._masks: list[tuple[Extent, torch.device, fx.Node]] = []
+
+    def at(self, node: fx.Node) -> Builder:
+        self.node = node
+        return self
+
+    def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """A call of ``target`` in the place of the current node, with its source line."""
+        args, kwargs = fx.node.map_arg((args, kwargs), lambda n: self._replaced.get(n, n))
+        with self.graph.inserting_before(self.node):
+            made = self.graph.call_function(target, args, kwargs)
+        self._made.add(made)
+        made.meta.update({k: self.node.meta[k] for k in ("stack_trace", "nn_module_stack") if k in self.node.meta})
+        return made
+
+    def replace(self, node: fx.Node, new: Any) -> None:
+        """Let every use of ``node`` see ``new``."""
+        self._replaced[node] = new
+        node.replace_all_uses_with(new)
+
+    def drop(self, node: fx.Node) -> None:
+        """``node`` writes in place and has been replaced: take it out at the end of the sweep."""
+        self.dropped.append(node)
+
+    def current(self, node: fx.Node) -> Any:
+        """What stands for ``node`` by now."""
+        return self._replaced.get(node, node)
+
+    def is_new(self, node: fx.Node) -> bool:
+        return node in self._made
+
+    def full(self, extent: Extent) -> Any:
+        """The full size of the extent's axis."""
+        size = extent.full_size
+        return size if isinstance(size, int) else self.call(aten.sym_size.int, extent.full, extent.full_dim)
+
+    def twin(self, value: Any, device: torch.device) -> Any:
+        return self.twins.of(value, device)
+
+    def valid(self, extent: Extent, device: torch.device) -> fx.Node:
+        """bool[full size], True below the extent's length. Made once for equal extents: the first use dominates."""
+        for known, where, mask in self._masks:
+            if where == device and known.same(extent):
+                return mask
+        steps = self.call(aten.arange.default, self.full(extent), device=device)
+        mask = self.call(aten.lt.Tensor, steps, self.twin(extent.length, device))
+        self._masks.append((extent, device, mask))
+        return mask
+
+    def fill(self, fill: Fill) -> None:
+        """Insert the filled operand that ``fill.user`` is to see."""
+        filled = self._filled.get((fill.user, fill.operand), fill.operand)
+        rank, device = fill.operand.meta["val"].dim(), fill.operand.meta["val"].device
+        for dim, extent in fill.extents.items():
+            valid = self._shaped(self.valid(extent, device), rank, dim)
+            value = self.call(aten.scalar_tensor.default, fill.value, dtype=fill.operand.meta["val"].dtype, device=device)
+            filled = self.call(aten.where.self, valid, filled, value)
+        self._filled[fill.user, fill.operand] = filled
+
+    def operand(self, user: fx.Node, operand: fx.Node) -> fx.Node:
+        """What ``user`` is to see in the place of ``operand``."""
+        return self._filled.get((user, operand), operand)
+
+    def filled_operands(self, user: fx.Node) -> dict[fx.Node, fx.Node]:
+        return {operand: new for (who, operand), new in self._filled.items() if who is user}
+
+    def attention_mask(self, extent: Extent, mask: Any, q: fx.Node, is_causal: bool) -> fx.Node:
+        """The model's mask (bool, float or None) joined with what is valid; last two dims (queries, full size)."""
+        device = q.meta["val"].device
+        seen = self.call(aten.unsqueeze.default, self.valid(extent, device), 0)
+        if is_causal:
+            rows = self.call(aten.arange.default, q.meta["val"].shape[-2], device=device)
+            columns = self.call(aten.arange.default, self.full(extent), device=device)
+            below = self.call(aten.le.Tensor, columns, self.call(aten.unsqueeze.default, rows, 1))
+            seen = self.call(aten.logical_and.default, seen, below)
+        if mask is None:
+            return seen
+        if mask.meta["val"].dtype is torch.bool:
+            return self.call(aten.logical_and.default, mask, seen)
+        dtype = mask.meta["val"].dtype
+        hidden = self.call(aten.scalar_tensor.default, float("-inf"), dtype=dtype, device=device)
+        return self.call(aten.where.self, seen, mask, hidden)
+
+    def mean(self, x: fx.Node, dims: list[int], keep: bool, extents: list[Extent], static: Any, dtype: Any) -> fx.Node:
+        """Sum over ``dims`` divided by how many of the summed elements are valid."""
+        kind = dtype or x.meta["val"].dtype
+        total = self.call(aten.sum.dim_IntList, self.operand(self.node, x), dims, keep, dtype=kind)
+        count: Any = static
+        for extent in extents:
+            count = self.call(aten.mul.Tensor, self.twin(extent.length, x.meta["val"].device), count)
+        return self.call(aten.div.Tensor, total, self.call(aten.to.dtype, count, kind))
+
+    def triangle(self, node: fx.Node, x: fx.Node, diagonal: Any) -> fx.Node:
+        """``tril``/``triu`` with a diagonal that is a position."""
+        rank, device = x.meta["val"].dim(), x.meta["val"].device
+        rows = self.call(aten.arange.default, self.call(aten.sym_size.int, x, rank - 2), device=device)
+        columns = self.call(aten.arange.default, self.call(aten.sym_size.int, x, rank - 1), device=device)
+        offset = self.call(aten.sub.Tensor, columns, self.call(aten.unsqueeze.default, rows, 1))
+        compare = aten.le.Tensor if node.target is aten.tril.default else aten.ge.Tensor
+        kept = self.call(compare, offset, self.twin(diagonal, device))
+        zero = self.call(aten.scalar_tensor.default, 0, dtype=x.meta["val"].dtype, device=device)
+        return self.call(aten.where.self, kept, x, zero)
+
+    def _shaped(self, mask: fx.Node, rank: int, dim: int) -> fx.Node:
+        """``mask`` broadcast along all dims but ``dim``."""
+        for _ in range(rank - 1 - dim):
+            mask = self.call(aten.unsqueeze.default, mask, -1)
+        return mask

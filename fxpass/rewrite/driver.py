@@ -1,0 +1,146 @@
+"""One graph, start to end: which sites can be rewritten, and the sweep that rewrites them.
+
+A site that cannot be rewritten is refused with a reason and left as it was; the analysis is then made again without
+it, until nothing more is refused. Only then is the graph touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import fx
+
+from fxpass.analysis import aliases
+from fxpass.analysis.extents import Extents, Flow, Stuck, follow
+from fxpass.analysis.positions import Origin, Positions, expression
+from fxpass.analysis.sites import Site, Sites
+from fxpass.errors import Refusal
+
+from .builder import Builder
+from .narrows import rewrite_narrow
+from .reads import rewrite_read, start_extent
+from .scalars import rewrite_scalar, uses_position
+from .twins import Twins
+from .writes import rewrite_gather, rewrite_write
+
+aten = torch.ops.aten
+
+
+@dataclasses.dataclass
+class Decision:
+    """What was decided about one place that uses a position."""
+
+    kind: Literal["read", "write", "scalar"]
+    node: fx.Node
+    buffer: fx.Node | None
+    dim: int | None
+    position: str
+    rewritten: bool
+    reason: str = ""
+
+
+@dataclasses.dataclass
+class Rewritten:
+    """The outcome: the rewritten graph, in place, and the decisions."""
+
+    graph: fx.Graph
+    decisions: list[Decision]
+    positions: Positions
+    flow: Flow
+    capacity: set
+
+
+def rewrite_graph(gm: fx.GraphModule, origins: Mapping[fx.Node, Origin]) -> Rewritten:
+    """Rewrite ``gm`` (in normal form) in place; ``origins`` names the placeholders that are positions."""
+    refused: dict[fx.Node, str] = {}
+    while True:
+        plan = _plan(gm.graph, origins, refused)
+        if isinstance(plan, Stuck):
+            where = f"{plan.reason} (at {plan.node.name})"
+            refused.update(dict.fromkeys(plan.sites, where))
+            continue
+        sites, flow, positions, capacity = plan
+        break
+    decisions = [_decision(node, None, positions, reason) for node, reason in refused.items()]
+    decisions += _sweep(gm.graph, sites, flow, positions)
+    remove_dead(gm.graph)
+    gm.recompile()
+    return Rewritten(gm.graph, decisions, positions, flow, capacity)
+
+
+def _plan(
+    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str]
+) -> tuple[dict[fx.Node, Site], Flow, Positions, set] | Stuck:
+    positions = Positions(graph, origins)
+    finder = Sites(graph, positions)
+    sites: dict[fx.Node, Site] = {}
+
+    def begin(node: fx.Node) -> Extents | None:
+        if node in refused:
+            return None
+        try:
+            site = finder.at(node)
+        except Refusal as refusal:
+            refused[node] = str(refusal)
+            return None
+        if site is None:
+            return None
+        sites[node] = site
+        return {site.dim: start_extent(site, graph, positions)} if site.kind == "extent" else None
+
+    outcome = follow(graph, positions, begin)
+    return outcome if isinstance(outcome, Stuck) else (sites, outcome, positions, finder.capacity)
+
+
+def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, positions: Positions) -> list[Decision]:
+    b = Builder(graph, Twins(graph, positions))
+    builds = dict(flow.replacements)
+    decisions = []
+    for node in list(graph.nodes):
+        site = sites.get(node)
+        if site is not None:
+            if site.kind == "extent":
+                rewrite_read(site, flow.extents[node][site.dim], b)
+            else:
+                {"write": rewrite_write, "gather": rewrite_gather, "narrow": rewrite_narrow}[site.kind](site, b)
+            decisions.append(_decision(node, site, positions))
+            continue
+        for fill in (f for f in flow.fills if f.user is node):
+            b.at(node).fill(fill)
+        if node in builds:
+            b.replace(node, builds[node](b.at(node)))
+            continue
+        for operand, filled in b.filled_operands(node).items():
+            node.replace_input_with(b.current(operand), filled)
+        if uses_position(node, positions) and not b.is_new(node):
+            try:
+                b.replace(node, rewrite_scalar(node, positions, b.at(node)))
+                decisions.append(_decision(node, None, positions))
+            except Refusal as refusal:
+                decisions.append(_decision(node, None, positions, str(refusal)))
+    for node in b.dropped:
+        graph.erase_node(node)
+    return decisions
+
+
+def _decision(node: fx.Node, site: Site | None, positions: Positions, reason: str = "") -> Decision:
+    sliced = node.target in (aten.slice.Tensor, aten.select.int, aten.narrow.default)
+    used = [i for i in node.all_input_nodes if i in positions]
+    position = ", ".join(dict.fromkeys(expression(i) for i in used))
+    if not sliced:
+        return Decision("scalar", node, None, None, position, not reason, reason)
+    writes = any(node in aliases.written(u) for u in node.users) if site is None else site.kind == "write"
+    base, dim = node.args[0], node.args[1]
+    assert isinstance(base, fx.Node) and isinstance(dim, int)
+    buffer = site.buffer if site is not None else aliases.root(base)
+    return Decision("write" if writes else "read", node, buffer, dim, position, not reason, reason)
+
+
+def remove_dead(graph: fx.Graph) -> None:
+    """Drop what nobody uses, by the schema's word on purity: an in-place op without users stays."""
+    for node in reversed(list(graph.nodes)):
+        if not node.users and not aliases.is_impure(node):
+            graph.erase_node(node)

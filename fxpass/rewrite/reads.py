@@ -1,0 +1,50 @@
+"""Reads of a position-dependent number of rows become reads of the whole buffer.
+
+    k = buf[:, :, :end]        ->        k = buf                                     valid below end
+    k = buf[:, :, a:b]         ->        k = index_select(buf, 2, min(arange(S) + a_t, S - 1))    valid below b - a
+
+What is valid is followed to its consumers by `analysis.extents`.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extent
+from fxpass.analysis.positions import Positions, equal, number
+from fxpass.analysis.sites import Site
+
+from .builder import Builder
+
+aten = torch.ops.aten
+
+
+def start_extent(site: Site, graph: fx.Graph, positions: Positions) -> Extent:
+    """The extent that the read at ``site`` starts. A length that is no node yet becomes one."""
+    length = site.end
+    if not equal(site.start, 0):
+        end = site.end
+        with graph.inserting_before(site.node):
+            if end is None:
+                end = graph.call_function(aten.sym_size.int, (site.base, site.dim))
+                end.meta["val"] = site.base.meta["val"].shape[site.dim]
+            length = graph.call_function(operator.sub, (end, site.start))
+        length.meta["val"] = number(end) - number(site.start)
+        positions.add(length)
+    return Extent(length, site.base, site.dim, frozenset([site.node]))
+
+
+def rewrite_read(site: Site, extent: Extent, b: Builder) -> None:
+    """Let the users of the slice see the whole buffer (from 0), or all rows from ``start`` on, repeating the last."""
+    b.at(site.node)
+    if equal(site.start, 0):
+        b.replace(site.node, b.current(site.base))
+        return
+    size = b.full(extent)
+    steps = b.call(aten.add.Tensor, b.call(aten.arange.default, size, device=site.device), b.twin(site.start, site.device))
+    last = size - 1 if isinstance(size, int) else b.call(operator.sub, size, 1)
+    slots = b.call(aten.clamp_max.default, steps, last)
+    b.replace(site.node, b.call(aten.index_select.default, site.base, site.dim, slots))

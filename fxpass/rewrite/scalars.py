@@ -1,0 +1,93 @@
+"""Positions used as numbers in tensor arithmetic become 0-d tensors.
+
+    seq = add(arange(1), s)               ->    seq = add(arange(1), s_t)
+    mask = le(steps, end)                 ->    mask = le(steps, end_t)
+    pos = arange(s, s + 4)                ->    pos = arange(4) + s_t
+    x = full([2, 3], s)                   ->    x = expand(s_t, [2, 3])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.positions import Positions
+from fxpass.errors import Refusal
+
+from .builder import Builder
+
+aten = torch.ops.aten
+
+
+def uses_position(node: fx.Node, positions: Positions) -> bool:
+    """Whether the tensor op ``node`` takes a position as an argument."""
+    if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
+        return False
+    return any(i in positions for i in node.all_input_nodes)
+
+
+def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
+    """The tensor form of ``node``, inserted before it.
+
+    Raises:
+        Refusal: the op has no form that takes a tensor there.
+    """
+    made = _BUILDERS.get(node.target)
+    if made is not None:
+        return made(node, b)
+    target = _TENSOR_FORM.get(node.target, node.target)
+    if target not in _ACCEPT_TENSORS or any(v in positions for v in node.kwargs.values()):
+        raise Refusal(f"a position is an argument of {node.target}, which takes numbers only")
+    tensor = next(a for a in node.args if isinstance(a, fx.Node) and a not in positions)
+    args = [_twin(a, tensor, b) if a in positions else a for a in node.args]
+    return b.call(target, *args, **node.kwargs)
+
+
+def _twin(value: Any, beside: fx.Node, b: Builder) -> Any:
+    """The twin of a number, in the dtype that a Python number would take ``beside`` a tensor.
+
+    A 0-d int64 tensor promotes like a Python int beside tensors with dims; beside a 0-d tensor it would win.
+    """
+    tensor = beside.meta["val"]
+    twin = b.twin(value, tensor.device)
+    if tensor.dim() == 0 and tensor.dtype is not torch.bool and tensor.dtype is not torch.int64:
+        twin = b.call(aten.to.dtype, twin, tensor.dtype)
+    return twin
+
+
+def _arange(node: fx.Node, b: Builder) -> fx.Node:
+    start, _, *step = node.args
+    value = node.meta["val"]
+    if step or not isinstance(value.shape[0], int):
+        raise Refusal("an arange with position-dependent length or step")
+    steps = b.call(aten.arange.default, value.shape[0], dtype=value.dtype, device=value.device)
+    return b.call(aten.add.Tensor, steps, b.twin(start, value.device))
+
+
+def _full(node: fx.Node, b: Builder) -> fx.Node:
+    value = node.meta["val"]
+    fill = node.args[1] if node.target is aten.full.default else node.args[0]
+    if not all(isinstance(s, int) for s in value.shape):
+        raise Refusal(f"{node.target} of a position-dependent size")
+    cast = b.call(aten.to.dtype, b.twin(fill, value.device), value.dtype)
+    return b.call(aten.clone.default, b.call(aten.expand.default, cast, list(value.shape)))
+
+
+_BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
+    aten.arange.start: _arange,
+    aten.full.default: _full,
+    aten.scalar_tensor.default: _full,
+}
+
+_TENSOR_FORM: dict[Any, Any] = {aten.pow.Tensor_Scalar: aten.pow.Tensor_Tensor, aten.clamp_min.default: aten.clamp_min.Tensor,
+                                aten.clamp_max.default: aten.clamp_max.Tensor}  # fmt: skip
+for _op in (aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.ne, aten.remainder, aten.masked_fill, aten.fill_,
+            aten.bitwise_and, aten.add, aten.sub, aten.mul, aten.div):  # fmt: skip
+    if "Scalar" in _op.overloads():
+        _TENSOR_FORM[_op.Scalar] = _op.Tensor
+_ACCEPT_TENSORS = {*_TENSOR_FORM.values(), aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
+                   aten.div.Tensor_mode, aten.floor_divide.default, aten.add_.Tensor, aten.sub_.Tensor,
+                   aten.mul_.Tensor, aten.div_.Tensor}  # fmt: skip

@@ -1,0 +1,77 @@
+"""Writes through a position-bounded slice become indexed writes.
+
+    rows = buf[:, :, s:s + 1]             slots = arange(1) + s_t
+    copy_(rows, k)                  ->    index_copy_(buf, 2, slots, k)
+
+Any other in-place op goes through a copy of the rows, so that what it writes lands in the same place:
+
+    rows = buf[:, :, s:s + 1]             rows = index_select(buf, 2, slots)
+    mul_(rows[0], 2)                ->    mul_(rows[0], 2)
+                                          index_copy_(buf, 2, slots, rows)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from fxpass.analysis.sites import Site
+
+from .builder import Builder
+
+aten = torch.ops.aten
+
+
+def rewrite_write(site: Site, b: Builder) -> None:
+    """Rewrite one write site in place."""
+    slots = _slots(site, b.at(site.node))
+    plain = [w for w in site.writers if w.target is aten.copy_.default and w.args[0] is site.node]
+    if len(plain) == len(site.writers) and set(site.node.users) == set(plain):
+        for writer in plain:
+            _copy(site, writer, slots, b.at(writer))
+        return
+    rows = _gather(site, slots, b.at(site.node))
+    b.replace(site.node, rows)
+    for writer in site.writers:
+        b.at(writer.next).call(aten.index_copy_.default, site.base, site.dim, slots, _unsqueezed(site, rows, b))
+
+
+def rewrite_gather(site: Site, b: Builder) -> None:
+    """Rewrite a read of a fixed number of rows: ``table[s:s + n]`` -> ``index_select(table, 0, arange(n) + s_t)``."""
+    b.at(site.node)
+    b.replace(site.node, _gather(site, _slots(site, b), b))
+
+
+def _slots(site: Site, b: Builder) -> fx.Node:
+    steps = b.call(aten.arange.default, site.rows, device=site.device)
+    return b.call(aten.add.Tensor, steps, b.twin(site.start, site.device))
+
+
+def _gather(site: Site, slots: fx.Node, b: Builder) -> fx.Node:
+    rows = b.call(aten.index_select.default, site.base, site.dim, slots)
+    return b.call(aten.squeeze.dim, rows, site.dim) if site.squeezed else rows
+
+
+def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
+    """``copy_`` casts and broadcasts; ``index_copy_`` does not, so do it before."""
+    source, target = writer.args[1], site.base.meta["val"]
+    assert isinstance(source, fx.Node)
+    value = source.meta["val"]
+    if value.dtype != target.dtype:
+        source = b.call(aten.to.dtype, source, target.dtype)
+    if value.device != target.device:
+        source = b.call(aten.to.device, source, target.device, target.dtype)
+    if site.squeezed:
+        while value.dim() < target.dim() - 1:
+            source, value = b.call(aten.unsqueeze.default, source, 0), value.unsqueeze(0)
+        source = b.call(aten.unsqueeze.default, source, site.dim)
+    wanted = [site.rows if d == site.dim else s for d, s in enumerate(target.shape)]
+    if site.squeezed or list(value.shape) != wanted:
+        sizes = [s if isinstance(s, int) else b.call(aten.sym_size.int, site.base, d) for d, s in enumerate(wanted)]
+        source = b.call(aten.expand.default, source, sizes)
+    b.replace(writer, b.call(aten.index_copy_.default, site.base, site.dim, slots, source))
+    b.drop(writer)
+
+
+def _unsqueezed(site: Site, rows: fx.Node, b: Builder) -> fx.Node:
+    return b.call(aten.unsqueeze.default, rows, site.dim) if site.squeezed else rows
