@@ -1,0 +1,13 @@
+"""kvfix: key/value caches sliced by a runtime number, compiled into one static decode step.
+
+    torch.compile(model, backend="kvfix")
+
+is all a user needs; the rest of this module is for looking at what happened.
+"""
+
+from fxpass.api import RewriteResult, explain, rewrite
+from fxpass.errors import KvfixError, KvfixWarning
+from fxpass.log import reports, reset
+from fxpass.report import Report, Site
+
+__all__ = ["KvfixError", "KvfixWarning", "Report", "RewriteResult", "Site", "explain", "reports", "reset", "rewrite"]

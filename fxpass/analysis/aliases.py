@@ -69,3 +69,10 @@ def is_impure(node: fx.Node) -> bool:
     if isinstance(node.target, torch._ops.HigherOrderOperator):
         return True
     return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+
+
+def remove_dead(graph: fx.Graph) -> None:
+    """Drop what nobody uses, by the schema's word on purity: an in-place op without users stays."""
+    for node in reversed(list(graph.nodes)):
+        if not node.users and not is_impure(node):
+            graph.erase_node(node)

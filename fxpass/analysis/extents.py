@@ -24,7 +24,7 @@ from torch import fx
 from fxpass.errors import Refusal
 
 from . import aliases
-from .positions import Positions, equal, number
+from .positions import Positions, equal, guarded, number
 
 aten = torch.ops.aten
 
@@ -46,7 +46,7 @@ class Extent:
         return self.full.meta["val"].shape[self.full_dim]
 
     def same(self, other: Extent) -> bool:
-        return equal(self.length, other.length) and equal(self.full_size, other.full_size)
+        return equal(self.length, other.length) and guarded(self.full_size == other.full_size)
 
 
 Extents = dict[int, Extent]

@@ -90,6 +90,16 @@ def equal(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a is b or bool(statically_known_true(a == b))
 
 
+def guarded(condition: Any) -> bool:
+    """Whether ``condition`` holds, on every call: known, or true now and guarded from here on.
+
+    Tensor-indexed writes and reads lose the bounds that slices had; this keeps them, as Dynamo's own guards.
+    """
+    if isinstance(condition, bool) or statically_known_true(condition):
+        return bool(condition)
+    return condition.node.hint is not None and bool(condition)
+
+
 def expression(value: Any) -> str:
     """``value`` as the report prints it: ``s0 + 1``."""
     value = number(value)

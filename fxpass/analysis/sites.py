@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import free_symbols, statically_known_true
+from torch.fx.experimental.symbolic_shapes import free_symbols
 
 from fxpass.errors import Refusal
 
 from . import aliases
-from .positions import Positions, equal, number
+from .positions import Positions, equal, guarded, number
 
 aten = torch.ops.aten
 _TO_THE_END = 2**63 - 1
@@ -55,6 +55,11 @@ class Site:
         return aliases.root(self.base)
 
 
+def is_slice(node: fx.Node) -> bool:
+    """Whether ``node`` is an op that a site can be."""
+    return node.target in (aten.slice.Tensor, aten.select.int, aten.narrow.default)
+
+
 class Sites:
     """Finds the sites of one graph. Positions may be learnt on the way, so nodes are asked for one at a time."""
 
@@ -79,7 +84,7 @@ class Sites:
         end = None if isinstance(end, int) and end == _TO_THE_END else end
         rows = 1 if squeezed else _fixed(node.meta["val"].shape[dim])
         writers = self._writers_through(node)
-        if not self._is_buffer(base):
+        if not self.is_buffer(base):
             if rows is None or writers:
                 return None
             shared = any(self._order[w] > self._order[node] for w in self._writes.get(aliases.storage(base), []))
@@ -88,17 +93,17 @@ class Sites:
         site = Site(node, kind, base, dim, start, end, rows, writers, squeezed)
         if kind == "write" and rows is None:
             raise Refusal("the number of rows written depends on the position")
-        if not _known(number(start) >= 0):
+        if not guarded(number(start) >= 0):
             raise Refusal("the start of the slice is not known to be non-negative")
         stop = size if end is None else number(start) + rows if rows is not None else number(end)
-        if not _known(stop <= size):
+        if not guarded(stop <= size):
             raise Refusal("the end of the slice is not known to be within the buffer")
         if kind == "gather" or (kind == "extent" and not equal(start, 0)):
             self._refuse_stale(node, base)
         return site
 
-    def _is_buffer(self, base: fx.Node) -> bool:
-        """Whether every size of ``base`` is fixed, or the capacity of a cache."""
+    def is_buffer(self, base: fx.Node) -> bool:
+        """Whether every size of ``base`` is fixed, or the capacity of a cache: what grows is left to run as it is."""
         return all(isinstance(s, int) or free_symbols(s) <= self.capacity for s in base.meta["val"].shape)
 
     def _capacity_symbols(self, graph: fx.Graph) -> set[Any]:
@@ -176,7 +181,3 @@ def _fixed(size: Any) -> int | None:
         return size
     hint = size.node.hint
     return hint if hint is not None and equal(size, hint) else None
-
-
-def _known(condition: Any) -> bool:
-    return bool(statically_known_true(condition))

@@ -26,13 +26,29 @@ from torch._dynamo import symbolic_convert
 from torch._dynamo.guards import GuardBuilder, install_guard
 from torch._dynamo.output_graph import OutputGraph
 from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, process_automatic_dynamic
-from torch._dynamo.variables import BuiltinVariable, ConstantVariable, TensorVariable
+from torch._dynamo.variables import BuiltinVariable, ConstantVariable, SymNodeVariable, TensorVariable
 from torch._dynamo.variables.builder import VariableBuilder
 from torch.fx.experimental.symbolic_shapes import DimDynamic
 
-from . import mirror
+from fxpass.options import parse
+
+from . import dynamism, mirror
 from .source import PositionSource
-from .table import Element, Entry, Table
+from .table import Element, Entry, Number, Table
+
+def check_options_early(backend: Callable[..., Any]) -> None:
+    """Let `torch.compile` itself raise on wrong options, before anything is called."""
+    stock = torch._dynamo.optimize
+
+    @functools.wraps(stock)
+    def optimize(*args: Any, **kwargs: Any) -> Any:
+        wrapper = kwargs.get("backend", args[0] if args else None)
+        if isinstance(wrapper, torch._TorchCompileWrapper) and wrapper.compiler_fn is backend:
+            parse(**wrapper.kwargs)
+        return stock(*args, **kwargs)
+
+    torch._dynamo.optimize = optimize
+
 
 def install(is_ours: Callable[[Any], bool]) -> None:
     """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
@@ -72,7 +88,10 @@ def _call_method(is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, n
 def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int, *args: Any, **kwargs: Any) -> Any:
     """A number that is not negative now is guarded to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``."""
     variable = stock(self, value, *args, **kwargs)
-    if is_ours(self.tx.output.compiler_fn) and value >= 0 and not variable.is_python_constant():
+    if not is_ours(self.tx.output.compiler_fn):
+        return variable
+    dynamism.see_int(self.tx.output.root_tx.f_code, self.source.name, value)
+    if value >= 0 and not variable.is_python_constant():
         bool(variable.sym_num >= 0)
     return variable
 
@@ -86,7 +105,7 @@ def _jump(is_ours: Callable[..., bool], stock: Any) -> Any:
         ):
             value = _resolve(tx, top.realize())
             if value is not None:
-                tx.stack[-1] = _decide(value)
+                tx.stack[-1] = _decide(tx, value)
         return stock(tx, inst)
 
     return jump
@@ -143,13 +162,13 @@ def _resolve_node(tx: Any, node: fx.Node) -> Any:
 
 
 def _variable(tx: Any, entry: Entry) -> Any:
-    def leaf(element: Element) -> Any:
-        return _element(tx, element)
-
     if isinstance(entry, (int, bool)):
         return ConstantVariable.create(entry)
     if isinstance(entry, Element):
-        return leaf(entry)
+        return _element(tx, entry)
+    if isinstance(entry, Number):
+        value = entry.node.meta["example_value"]
+        return SymNodeVariable.create(tx, fx.Proxy(entry.node, tx.output.root_tracer), value)
     args = [_variable(tx, arg) for arg in entry.args]
     return BuiltinVariable(entry.fn).call_function(tx, args, {})
 
@@ -169,8 +188,13 @@ def _element(tx: Any, element: Element) -> Any:
     return ConstantVariable.create(value)
 
 
-def _decide(value: Any) -> Any:
-    return ConstantVariable.create(bool(value.as_python_constant() if value.is_python_constant() else value.sym_num))
+def _decide(tx: Any, value: Any) -> Any:
+    """The outcome of a branch on a position, as a constant; what it rests on becomes a guard."""
+    if value.is_python_constant():
+        return ConstantVariable.create(bool(value.as_python_constant()))
+    frame = tx.frame_summary()
+    Table.of(tx.output.graph).predicates.append((str(value.sym_num), f"{frame.filename}:{frame.lineno}"))
+    return ConstantVariable.create(bool(value.sym_num))
 
 
 # -- plumbing

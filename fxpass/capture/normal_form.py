@@ -13,8 +13,7 @@ Grad-mode and autocast regions that change nothing are dropped; the others make 
 from __future__ import annotations
 
 import contextlib
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_true
 
-aten = torch.ops.aten
+from fxpass.analysis.aliases import remove_dead
 
 _GRAD_MODE = torch._C._set_grad_enabled
 _AUTOCAST = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
@@ -74,6 +73,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
     _name_placeholders(traced, gm)
     _drop_grad_mode(traced)
     _fold_known_numbers(traced)
+    remove_dead(traced.graph)
     traced.recompile()
     return traced
 

@@ -38,6 +38,13 @@ class Element:
 
 
 @dataclasses.dataclass(frozen=True)
+class Number:
+    """The SymInt that ``node`` of the graph stands for: a size, an int argument, arithmetic on them."""
+
+    node: fx.Node
+
+
+@dataclasses.dataclass(frozen=True)
 class Arith:
     """``fn(*args)`` over entries: integer arithmetic or a comparison."""
 
@@ -45,21 +52,21 @@ class Arith:
     args: tuple[Entry, ...]
 
 
-Entry = Union[int, bool, Element, Arith]
+Entry = Union[int, bool, Element, Number, Arith]
 
 
-def elements(entry: Entry) -> Iterator[Element]:
-    """The elements of graph inputs that ``entry`` is computed from."""
-    if isinstance(entry, Element):
+def numbers(entry: Entry) -> Iterator[Number]:
+    """The graph's own numbers that ``entry`` is computed from."""
+    if isinstance(entry, Number):
         yield entry
     elif isinstance(entry, Arith):
         for arg in entry.args:
-            yield from elements(arg)
+            yield from numbers(arg)
 
 
-def evaluate(entry: Entry, leaf: Callable[[Element], Any]) -> Any:
-    """The value of ``entry`` where ``leaf`` gives that of an element: a Python int, a SymInt, whatever adds."""
-    if isinstance(entry, Element):
+def evaluate(entry: Entry, leaf: Callable[[Element | Number], Any]) -> Any:
+    """The value of ``entry`` where ``leaf`` gives that of an element or a number of the graph."""
+    if isinstance(entry, (Element, Number)):
         return leaf(entry)
     if isinstance(entry, Arith):
         return entry.fn(*(evaluate(arg, leaf) for arg in entry.args))
@@ -71,6 +78,8 @@ class Table:
 
     def __init__(self, graph: fx.Graph) -> None:
         self.graph = graph
+        self.predicates: list[tuple[str, str]] = []
+        """Branches on positions that became guards: the condition, and the source line."""
         self._arrays: dict[fx.Node, np.ndarray] = {}
         self._lost: set[fx.Node] = set()
         self._done: set[fx.Node] = set()
@@ -138,7 +147,9 @@ class Table:
             raise _Unknown
         if isinstance(value, (int, bool)):
             return value
-        raise _Unknown  # a SymInt that did not come through this table
+        if isinstance(value, torch.SymInt):
+            return Number(node)
+        raise _Unknown
 
     def _array(self, node: fx.Node) -> np.ndarray | None:
         if node not in self._arrays and node.op == "placeholder" and node not in self._lost and _is_small_int(node):

@@ -7,16 +7,24 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.options import Options
+
 from .compilers import compiler
 from .propagate import propagate
-from .regions import Compile, Region
+from .regions import Region
 from .split import Part, split
 
-__all__ = ["Part", "Region", "assemble", "compiler", "propagate", "split"]
+__all__ = ["Part", "Region", "assemble", "compiler", "propagate", "split", "stock"]
 
 
-def assemble(gm: fx.GraphModule, parts: Sequence[Part], compile: Compile) -> Callable[..., tuple[Any, ...]]:
+def stock(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options) -> Callable[..., Any]:
+    """``gm`` as Dynamo gave it, through the chosen compiler: what happens to a graph that is not rewritten."""
+    return compiler(settings.compiler, settings.inductor)(gm, example_inputs)
+
+
+def assemble(gm: fx.GraphModule, parts: Sequence[Part], settings: Options) -> Callable[..., tuple[Any, ...]]:
     """A function of ``gm``'s inputs that runs ``parts`` one after the other and returns ``gm``'s outputs as a tuple."""
+    compile = compiler(settings.compiler, settings.inductor)
     places: dict[fx.Node, int] = {}
     for node in gm.graph.nodes:
         if node.op == "placeholder":

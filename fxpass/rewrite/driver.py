@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 from torch import fx
 
 from fxpass.analysis import aliases
 from fxpass.analysis.extents import Extents, Flow, Stuck, follow
 from fxpass.analysis.positions import Origin, Positions, expression
-from fxpass.analysis.sites import Site, Sites
+from fxpass.analysis.sites import Site, Sites, is_slice
 from fxpass.errors import Refusal
 
 from .builder import Builder
@@ -25,8 +24,6 @@ from .reads import rewrite_read, start_extent
 from .scalars import rewrite_scalar, uses_position
 from .twins import Twins
 from .writes import rewrite_gather, rewrite_write
-
-aten = torch.ops.aten
 
 
 @dataclasses.dataclass
@@ -44,13 +41,11 @@ class Decision:
 
 @dataclasses.dataclass
 class Rewritten:
-    """The outcome: the rewritten graph, in place, and the decisions."""
+    """The outcome: what was decided, the slices that were rewritten, and the symbols that are capacities of caches."""
 
-    graph: fx.Graph
     decisions: list[Decision]
-    positions: Positions
-    flow: Flow
-    capacity: set
+    sites: list[Site]
+    capacity: set[Any]
 
 
 def rewrite_graph(gm: fx.GraphModule, origins: Mapping[fx.Node, Origin]) -> Rewritten:
@@ -62,18 +57,18 @@ def rewrite_graph(gm: fx.GraphModule, origins: Mapping[fx.Node, Origin]) -> Rewr
             where = f"{plan.reason} (at {plan.node.name})"
             refused.update(dict.fromkeys(plan.sites, where))
             continue
-        sites, flow, positions, capacity = plan
+        sites, flow, finder = plan
         break
-    decisions = [_decision(node, None, positions, reason) for node, reason in refused.items()]
-    decisions += _sweep(gm.graph, sites, flow, positions)
-    remove_dead(gm.graph)
+    decisions = [_decision(node, None, finder.positions, reason) for node, reason in refused.items()]
+    decisions += _sweep(gm.graph, sites, flow, finder)
+    aliases.remove_dead(gm.graph)
     gm.recompile()
-    return Rewritten(gm.graph, decisions, positions, flow, capacity)
+    return Rewritten(decisions, list(sites.values()), finder.capacity)
 
 
 def _plan(
     graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str]
-) -> tuple[dict[fx.Node, Site], Flow, Positions, set] | Stuck:
+) -> tuple[dict[fx.Node, Site], Flow, Sites] | Stuck:
     positions = Positions(graph, origins)
     finder = Sites(graph, positions)
     sites: dict[fx.Node, Site] = {}
@@ -92,10 +87,11 @@ def _plan(
         return {site.dim: start_extent(site, graph, positions)} if site.kind == "extent" else None
 
     outcome = follow(graph, positions, begin)
-    return outcome if isinstance(outcome, Stuck) else (sites, outcome, positions, finder.capacity)
+    return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
 
 
-def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, positions: Positions) -> list[Decision]:
+def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Sites) -> list[Decision]:
+    positions = finder.positions
     b = Builder(graph, Twins(graph, positions))
     builds = dict(flow.replacements)
     decisions = []
@@ -115,7 +111,7 @@ def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, positions: P
             continue
         for operand, filled in b.filled_operands(node).items():
             node.replace_input_with(b.current(operand), filled)
-        if uses_position(node, positions) and not b.is_new(node):
+        if uses_position(node, positions) and not b.is_new(node) and not is_slice(node) and finder.is_buffer(node):
             try:
                 b.replace(node, rewrite_scalar(node, positions, b.at(node)))
                 decisions.append(_decision(node, None, positions))
@@ -127,20 +123,12 @@ def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, positions: P
 
 
 def _decision(node: fx.Node, site: Site | None, positions: Positions, reason: str = "") -> Decision:
-    sliced = node.target in (aten.slice.Tensor, aten.select.int, aten.narrow.default)
     used = [i for i in node.all_input_nodes if i in positions]
     position = ", ".join(dict.fromkeys(expression(i) for i in used))
-    if not sliced:
+    if not is_slice(node):
         return Decision("scalar", node, None, None, position, not reason, reason)
     writes = any(node in aliases.written(u) for u in node.users) if site is None else site.kind == "write"
     base, dim = node.args[0], node.args[1]
     assert isinstance(base, fx.Node) and isinstance(dim, int)
     buffer = site.buffer if site is not None else aliases.root(base)
     return Decision("write" if writes else "read", node, buffer, dim, position, not reason, reason)
-
-
-def remove_dead(graph: fx.Graph) -> None:
-    """Drop what nobody uses, by the schema's word on purity: an in-place op without users stays."""
-    for node in reversed(list(graph.nodes)):
-        if not node.users and not aliases.is_impure(node):
-            graph.erase_node(node)

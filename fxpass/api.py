@@ -1,0 +1,67 @@
+"""The pass alone, and an explanation of a call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx
+
+from fxpass import backend, capture, log
+from fxpass.options import Options
+from fxpass.report import Report
+
+
+class RewriteResult(NamedTuple):
+    """What `rewrite` gives: the rewritten module (aten ops, same inputs and outputs) and the report."""
+
+    graph_module: fx.GraphModule
+    report: Report
+
+
+def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool = False) -> RewriteResult:
+    """Rewrite position-driven slices of caches in ``gm`` into full reads, masks and indexed writes.
+
+    Args:
+        gm: a graph from Dynamo, from ``torch.export`` (``ep.module()`` or ``ep.graph_module``), or from ``make_fx``. Not
+            mutated. In place of a graph that does not fit, the result holds a copy of it and ``report.unfit`` says why.
+        example_inputs: one value for each placeholder, in order: tensors (only their metadata is used where the graph's
+            placeholders do not carry their own), ints.
+        strict: raise where something is refused.
+
+    Raises:
+        KvfixError: ``strict`` is set and something was refused.
+    """
+    report = Report("graph")
+    try:
+        module, _ = backend.rewrite_normal_form(gm, capture.fake_inputs(gm, example_inputs), report)
+        module.recompile()
+    except (capture.Unfit, backend.Broken) as failure:
+        report.unfit = str(failure)
+        module = copy.deepcopy(gm)
+    if strict:
+        backend.complain(report, Options(strict=True))
+    return RewriteResult(module, report)
+
+
+def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
+    """``explain(model, compiler="eager")(*args, **kwargs)`` compiles and runs one call and reports on it.
+
+    The report is that of the last graph compiled by the call, which is made twice where the first only shows Dynamo
+    that the position moves. ``options`` are the backend's.
+
+    Raises:
+        RuntimeError: nothing was compiled, or an option is wrong.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Report:
+        before = len(log.reports())
+        torch.compile(fn, backend="kvfix", options=options or None)(*args, **kwargs)
+        made = log.reports()[before:]
+        if not made:
+            raise RuntimeError("kvfix: the call compiled no graph")
+        return made[-1]
+
+    return call

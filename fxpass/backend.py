@@ -1,0 +1,102 @@
+"""``torch.compile(model, backend="kvfix")``: the pipeline, top to bottom.
+
+    capture    Dynamo, taught to guard on positions, hands over a graph; it is brought to its normal form
+    analysis   sites, extents: what uses a position, and where what it cuts off would show
+    rewrite    full reads, masks, indexed writes
+    check      post-conditions
+    hand-off   cut into a dynamic prologue, a static core, a dynamic epilogue; each compiled for itself
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import fx
+
+from fxpass import capture, handoff, log
+from fxpass.check import Broken, check_core, check_graph, signature
+from fxpass.errors import KvfixError, KvfixWarning
+from fxpass.options import Options, parse
+from fxpass.report import Report, readable
+from fxpass.report.sites import predicate_sites, sites_of
+from fxpass.rewrite import Rewritten, rewrite_graph
+
+
+def kvfix(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """The backend, as `torch.compile` calls it: a Dynamo graph and its inputs in, a callable out.
+
+    Raises:
+        RuntimeError: an unknown option or mode (already at ``torch.compile``).
+        KvfixError: with ``strict``, where something could not be rewritten.
+    """
+    settings = parse(options, mode)
+    report = log.new_report()
+    try:
+        compiled = compile_rewritten(gm, example_inputs, settings, report)
+    except (capture.Unfit, Broken) as failure:
+        report.unfit = str(failure)
+        compiled = None
+    complain(report, settings)
+    if compiled is None:
+        compiled = handoff.stock(gm, example_inputs, settings)
+    return capture.advancing(compiled, gm)
+
+
+def compile_rewritten(
+    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report
+) -> Callable[..., Any] | None:
+    """The rewritten graph, compiled; None where there is nothing to rewrite."""
+    inputs = capture.fake_inputs(gm, example_inputs)
+    normal, rewritten = rewrite_normal_form(gm, inputs, report)
+    capture.generalize(normal, rewritten.sites)
+    if not any(d.rewritten for d in rewritten.decisions):
+        return None
+    with log.timed(report, "split"):
+        parts = handoff.split(normal, rewritten.capacity)
+    for part in parts:
+        if part.static:
+            check_core(part.gm, rewritten.capacity)
+    report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
+    return handoff.assemble(normal, parts, settings)
+
+
+def rewrite_normal_form(
+    gm: fx.GraphModule, inputs: Sequence[Any], report: Report
+) -> tuple[fx.GraphModule, Rewritten]:
+    """``gm`` in normal form, rewritten and checked; ``report`` is filled in."""
+    with log.timed(report, "normal form"):
+        normal = capture.normal_form(gm, inputs)
+        before = signature(normal)
+    report.before = report.after = readable(normal)
+    with log.timed(report, "rewrite"):
+        rewritten = rewrite_graph(normal, capture.origins(normal))
+    report.sites = predicate_sites(gm) + sites_of(rewritten, capture.name_of)
+    with log.timed(report, "propagate"):
+        handoff.propagate(normal, inputs)
+    check_graph(normal, before, may_read=report.refused > 0)
+    report.after = readable(normal)
+    return normal, rewritten
+
+
+def complain(report: Report, settings: Options) -> None:
+    """One warning for what was not rewritten, with reasons and source lines; with ``strict``, an error."""
+    refused = [site for site in report.sites if site.decision == "refused"]
+    reasons = [report.unfit] if report.unfit else []
+    reasons += dict.fromkeys(f"{site.source or site.buffer}: {site.kind} at {site.position}: {site.reason}" for site in refused)
+    if not reasons:
+        return
+    message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(reasons)
+    if settings.strict:
+        raise KvfixError(message)
+    warnings.warn(message, KvfixWarning, stacklevel=2)
+
+
+capture.install(kvfix)

@@ -1,0 +1,84 @@
+"""The report of one graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """One place that uses a position.
+
+    kind: "read" or "write" of a slice, "scalar" for tensor arithmetic on a position, "predicate" for a branch or an
+        assertion on one, which becomes a guard.
+    buffer: the graph input that is sliced, as the user writes it (``L['cache']._keys``); empty for the other kinds.
+    dim: the sliced dim; None for the other kinds.
+    position: the position expression, over graph symbols (``s0 + 1``).
+    source: file and line of the user's code, ``path/to/attention.py:123``; empty when unknown.
+    decision: "rewritten" or "refused".
+    reason: why it was refused; empty otherwise.
+    """
+
+    kind: Literal["read", "write", "scalar", "predicate"]
+    buffer: str
+    dim: int | None
+    position: str
+    source: str
+    decision: Literal["rewritten", "refused"]
+    reason: str = ""
+
+
+@dataclasses.dataclass
+class Report:
+    """What kvfix found in one graph and what it made of it. Print it (``rich.print`` for colours) or read the fields.
+
+    name: "graph 0", "graph 1", ... in order of compilation.
+    sites: every place that uses a position.
+    before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
+    unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
+    parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
+    timings: seconds spent in each stage.
+    """
+
+    name: str
+    sites: list[Site] = dataclasses.field(default_factory=list)
+    before: str = ""
+    after: str = ""
+    unfit: str = ""
+    parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
+    timings: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def rewritten(self) -> int:
+        """How many sites were rewritten."""
+        return sum(site.decision == "rewritten" for site in self.sites)
+
+    @property
+    def refused(self) -> int:
+        """How many sites were refused."""
+        return sum(site.decision == "refused" for site in self.sites)
+
+    @property
+    def host_reads(self) -> int:
+        """How often an index tensor has been read for a guard since the last `fxpass.reset`, in all graphs."""
+        from fxpass.capture import mirror
+
+        return mirror.counters.refreshes
+
+    def diff(self) -> str:
+        """`before` and `after` as a unified diff."""
+        import difflib
+
+        lines = difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), "before", "after", lineterm="", n=2)
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        from .text import render
+
+        return render(self)
+
+    def __rich__(self) -> Any:
+        from .text import table
+
+        return table(self)

@@ -1,0 +1,51 @@
+"""A report as a table."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from .model import Report
+
+_STYLE = {"rewritten": "green", "refused": "bold red"}
+
+
+def table(report: Report) -> Group:
+    """The report as a rich renderable: a headline, then a row a site."""
+    head = Text.assemble(
+        (f"{report.name}: ", "bold"), f"{report.rewritten} rewritten, {report.refused} refused", *_notes(report)
+    )
+    if not report.sites:
+        return Group(head)
+    rows = Table("kind", "buffer", "dim", "position", "source", "decision", box=None, pad_edge=False)
+    for site in report.sites:
+        decision = Text(site.decision + (f": {site.reason}" if site.reason else ""), style=_STYLE[site.decision])
+        dim = "" if site.dim is None else str(site.dim)
+        rows.add_row(site.kind, Text(site.buffer), dim, Text(site.position), Text(_short(site.source)), decision)
+    return Group(head, rows)
+
+
+def render(report: Report, width: int = 160) -> str:
+    """The report as plain text."""
+    console = Console(width=width, no_color=True, color_system=None, highlight=False)
+    with console.capture() as captured:
+        console.print(table(report))
+    return captured.get().rstrip()
+
+
+def _notes(report: Report) -> list[str]:
+    notes = [f"; not rewritten: {report.unfit}"] if report.unfit else []
+    if report.parts:
+        parts = " -> ".join(f"{name} ({count} ops{', static' if static else ''})" for name, static, count in report.parts)
+        notes.append(f"; {parts}")
+    if report.timings:
+        notes.append(f"; {sum(report.timings.values()):.2f} s")
+    return notes
+
+
+def _short(source: str) -> str:
+    """The last two components of the path."""
+    return os.sep.join(source.split(os.sep)[-2:])
