@@ -39,33 +39,39 @@ def kvfix(
     """
     settings = parse(options, mode)
     report = log.new_report()
+    normal = None
     try:
-        compiled = compile_rewritten(gm, example_inputs, settings, report)
+        normal, parts, carried = prepare(gm, example_inputs, settings, report)
     except (capture.Unfit, Broken) as failure:
-        report.unfit = str(failure)
-        compiled = None
+        report.unfit, parts = str(failure), []
     complain(report, settings)
-    if compiled is None:
-        compiled = handoff.stock(gm, example_inputs, settings)
+    if parts:
+        compiled = handoff.assemble(normal, parts, carried, settings)
+    else:
+        compiled = handoff.untouched(gm, example_inputs, normal, settings)
     return capture.advancing(compiled, gm)
 
 
-def compile_rewritten(
+def prepare(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report
-) -> Callable[..., Any] | None:
-    """The rewritten graph, compiled; None where there is nothing to rewrite."""
+) -> tuple[fx.GraphModule, list[handoff.Part], list[fx.Node]]:
+    """The graph rewritten, the parts to compile, and the inputs carried through the recording.
+
+    No parts where there is nothing to rewrite.
+    """
     inputs = capture.fake_inputs(gm, example_inputs)
     normal, rewritten = rewrite_normal_form(gm, inputs, report)
     capture.generalize(normal, rewritten.sites)
     if not any(d.rewritten for d in rewritten.decisions):
-        return None
+        return normal, [], []
+    carried = handoff.carry_indices(normal) if handoff.is_recorded(settings, inputs) else []
     with log.timed(report, "split"):
         parts = handoff.split(normal, rewritten.capacity)
     for part in parts:
         if part.static:
             check_core(part.gm, rewritten.capacity)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
-    return handoff.assemble(normal, parts, settings)
+    return normal, parts, carried
 
 
 def rewrite_normal_form(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import sympy
+import torch
 from torch import fx
+from torch.utils._sympy.printers import PythonPrinter
 
 from . import mirror
 from .table import Element, Entry, Number, Table, evaluate, numbers
+
+OfArgs = Callable[[Sequence[Any]], int]
 
 
 def advancing(compiled: Callable[..., Any], gm: fx.GraphModule) -> Callable[..., Any]:
@@ -16,13 +22,16 @@ def advancing(compiled: Callable[..., Any], gm: fx.GraphModule) -> Callable[...,
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     table = Table.of(gm.graph)
     moved: list[tuple[int, tuple[Entry, ...]]] = []
+    of_args: dict[Number, OfArgs | None] = {}
     for node in table.index_tensors():
         contents = table.contents(node)
-        if contents is None or node not in placeholders:
+        if contents is None or node not in placeholders or any(entry is None for entry in contents):
             continue
-        if any(entry is None or any(n.node not in placeholders for n in numbers(entry)) for entry in contents):
+        if all(entry == Element(node, i) for i, entry in enumerate(contents)):
             continue
-        if any(entry != Element(node, i) for i, entry in enumerate(contents)):
+        mine = {n: _of_args(n, placeholders) for entry in contents for n in numbers(entry)}  # type: ignore[arg-type]
+        if all(mine.values()):
+            of_args.update(mine)
             moved.append((placeholders.index(node), contents))  # type: ignore[arg-type]
     if not moved:
         return compiled
@@ -32,7 +41,7 @@ def advancing(compiled: Callable[..., Any], gm: fx.GraphModule) -> Callable[...,
 
         def leaf(element: Element | Number) -> int:
             if isinstance(element, Number):
-                return args[placeholders.index(element.node)]
+                return of_args[element](args)  # type: ignore[misc]
             if element.tensor not in before:
                 before[element.tensor] = mirror.values(args[placeholders.index(element.tensor)])
             return before[element.tensor][element.index]
@@ -44,3 +53,24 @@ def advancing(compiled: Callable[..., Any], gm: fx.GraphModule) -> Callable[...,
         return results
 
     return run
+
+
+def _of_args(number: Number, placeholders: Sequence[fx.Node]) -> OfArgs | None:
+    """``number`` (``s0 + 1``, a size) as a function of the graph's arguments, or None where they do not tell."""
+    expr = sympy.sympify(number.node.meta["example_value"].node.expr)
+    places: dict[sympy.Symbol, tuple[int, int | None]] = {}
+    for i, node in enumerate(placeholders):
+        value = node.meta.get("example_value")
+        if isinstance(value, torch.SymInt):
+            places.setdefault(value.node.expr, (i, None))
+        elif isinstance(value, torch.Tensor):
+            for dim, size in enumerate(value.shape):
+                if isinstance(size, torch.SymInt):
+                    places.setdefault(size.node.expr, (i, dim))
+    symbols = sorted(expr.free_symbols, key=str)
+    if not all(s in places for s in symbols):
+        return None
+    code = f"lambda {', '.join(map(str, symbols))}: {PythonPrinter().doprint(expr)}"
+    fn = eval(code, {"math": math, "torch": torch})
+    wanted = [places[s] for s in symbols]
+    return lambda args: fn(*(args[i] if dim is None else args[i].shape[dim] for i, dim in wanted))

@@ -73,6 +73,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
     _name_placeholders(traced, gm)
     _drop_grad_mode(traced)
     _fold_known_numbers(traced)
+    _inline_scalar_constants(traced)
     remove_dead(traced.graph)
     traced.recompile()
     return traced
@@ -147,3 +148,19 @@ def _fold_known_numbers(traced: fx.GraphModule) -> None:
 def _known(value: torch.SymInt) -> int | None:
     hint = value.node.hint
     return hint if hint is not None and statically_known_true(value == hint) else None
+
+
+def _inline_scalar_constants(traced: fx.GraphModule) -> None:
+    """``torch.tensor(0.1)`` is traced as a constant attribute; as a `full` it needs no memory of its own."""
+    for node in list(traced.graph.nodes):
+        constant = getattr(traced, str(node.target), None) if node.op == "get_attr" else None
+        if not isinstance(constant, torch.Tensor) or isinstance(constant, FakeTensor) or constant.dim() != 0:
+            continue
+        with traced.graph.inserting_before(node), torch._C._DisableTorchDispatch():
+            value = {"dtype": constant.dtype, "device": constant.device}
+            full = traced.graph.call_function(torch.ops.aten.full.default, ([], constant.item()), value)
+        full.meta = dict(node.meta)
+        for user in list(node.users):
+            if user.target is torch.ops.aten.lift_fresh_copy.default:
+                user.replace_all_uses_with(full)
+        node.replace_all_uses_with(full)

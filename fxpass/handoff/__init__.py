@@ -9,39 +9,73 @@ from torch import fx
 
 from fxpass.options import Options
 
-from .compilers import compiler
+from .addresses import belongs_to_module, written_inputs
+from .compilers import as_dynamo_gave_it, compiler
 from .propagate import propagate
+from .recording import carry_indices, copy_out, is_recorded
 from .regions import Region
-from .split import Part, split
+from .split import Part, is_dynamic, split
 
-__all__ = ["Part", "Region", "assemble", "compiler", "propagate", "split", "stock"]
-
-
-def stock(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options) -> Callable[..., Any]:
-    """``gm`` as Dynamo gave it, through the chosen compiler: what happens to a graph that is not rewritten."""
-    return compiler(settings.compiler, settings.inductor)(gm, example_inputs)
+__all__ = ["Part", "assemble", "carry_indices", "is_recorded", "propagate", "split", "untouched"]
 
 
-def assemble(gm: fx.GraphModule, parts: Sequence[Part], settings: Options) -> Callable[..., tuple[Any, ...]]:
-    """A function of ``gm``'s inputs that runs ``parts`` one after the other and returns ``gm``'s outputs as a tuple."""
+def untouched(
+    gm: fx.GraphModule, example_inputs: Sequence[Any], normal: fx.GraphModule | None, settings: Options
+) -> Callable[..., Any]:
+    """``gm`` as Dynamo gave it, as `torch.compile` would compile it.
+
+    Where ``normal``, its normal form, shows growing sizes or writes to memory that may move (a prefill), a recording
+    would be skipped or made anew for each call: CUDA graphs are then left off.
+    """
+    patches = dict(settings.inductor)
+    if normal is not None and not _worth_recording(normal):
+        patches["triton.cudagraphs"] = False
+    return as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
+
+
+def _worth_recording(normal: fx.GraphModule) -> bool:
+    inputs = [n for n in normal.graph.nodes if n.op == "placeholder"]
+    growing = any(is_dynamic(n, set()) for n in inputs)
+    return not growing and all(belongs_to_module(n) for n in written_inputs(normal))
+
+
+def assemble(
+    gm: fx.GraphModule, parts: Sequence[Part], carried: Sequence[fx.Node], settings: Options
+) -> Callable[..., tuple[Any, ...]]:
+    """A function of ``gm``'s inputs that runs ``parts`` one after the other and returns ``gm``'s outputs as a tuple.
+
+    ``carried`` are the inputs whose new contents are ``gm``'s last outputs (`recording.carry_indices`): they are
+    written back, and not returned.
+    """
     compile = compiler(settings.compiler, settings.inductor)
     places: dict[fx.Node, int] = {}
     for node in gm.graph.nodes:
         if node.op == "placeholder":
             places[node] = len(places)
     steps = []
+    in_recording: set[int] = set()
     for part in parts:
         takes = [places[n] for n in part.inputs]
         for node in part.outputs:
             places[node] = len(places)
+        if part.static:
+            in_recording.update(places[n] for n in part.outputs)
         steps.append((takes, Region(part, compile)))
     (results,) = next(n for n in gm.graph.nodes if n.op == "output").args
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in results]
+    back = [(places[p], gives.pop()[0]) for p in reversed(carried)]
+    recorded = is_recorded(settings, [n.meta.get("val") for n in places if n.op == "placeholder"])
+    copied = {place for place, _ in gives if place in in_recording} if recorded else set()
+    copied_in_order = sorted(p for p in copied if p is not None)
 
     def run(*args: Any) -> tuple[Any, ...]:
-        values = list(args)
+        values: list[Any] = list(args)
         for takes, region in steps:
             values += region([values[i] for i in takes])
+        if recorded:
+            new = copy_out([values[p] for p in copied_in_order], [(values[t], values[v]) for t, v in back])
+            for place, value in zip(copied_in_order, new):
+                values[place] = value
         return tuple(constant if place is None else values[place] for place, constant in gives)
 
     return run

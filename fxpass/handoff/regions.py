@@ -18,9 +18,9 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext, free_symbols
 
+from .compilers import Compile
 from .split import Part
 
-Compile = Callable[[fx.GraphModule, Sequence[Any]], Callable[..., Any]]
 
 
 @dataclasses.dataclass
@@ -36,6 +36,7 @@ class Region:
         self.part = part
         self.compile = compile
         self.variants: list[_Variant] = []
+        self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
         self._dynamic = [_dynamic_dims(n) for n in part.inputs]
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
@@ -65,7 +66,7 @@ class Region:
     def _compile(self, fakes: list[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         gm = fx.GraphModule(self.part.gm, _copy(self.part.gm.graph), class_name=self.part.name)
         with tracing(TracingContext(mode)):
-            return self.compile(gm, fakes)
+            return self.compile(gm, fakes, self._static)
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:

@@ -22,6 +22,8 @@ from torch.fx.experimental.symbolic_shapes import free_symbols
 
 from fxpass.analysis import aliases
 
+from .addresses import static_addresses
+
 aten = torch.ops.aten
 
 _HEAVY = {
@@ -33,13 +35,17 @@ _HEAVY = {
 
 @dataclasses.dataclass
 class Part:
-    """One region of a graph: its module, and the nodes of the whole graph that it takes and gives."""
+    """One region of a graph: its module, and the nodes of the whole graph that it takes and gives.
+
+    ``addresses`` are the graph inputs with static addresses.
+    """
 
     name: str
     gm: fx.GraphModule
     inputs: list[fx.Node]
     outputs: list[fx.Node]
     static: bool
+    addresses: set[fx.Node]
 
 
 def split(gm: fx.GraphModule, capacity: set[Any]) -> list[Part]:
@@ -139,4 +145,4 @@ def _part(name: str, gm: fx.GraphModule, nodes: list[fx.Node], static: bool) -> 
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[n] for n in outputs))
-    return Part(name, fx.GraphModule(gm, graph, class_name=name), list(inputs), outputs, static)
+    return Part(name, fx.GraphModule(gm, graph, class_name=name), list(inputs), outputs, static, static_addresses(gm))

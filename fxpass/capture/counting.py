@@ -1,0 +1,81 @@
+"""What Dynamo and Inductor did while a block ran: graphs, breaks, recompilations, CUDA graphs that were skipped.
+
+Dynamo's own counters give graphs and breaks: `unique_graphs` counts the graphs that a backend was given, and
+``counters["graph_break"]`` holds one count per reason. A recompilation is a frame compiled again, so it is counted where
+Dynamo announces each piece of bytecode that it has made: the first one for a code object is a compilation, every further one
+a recompilation. A function that a break cuts in two is resumed in a code object of its own, which counts the same way.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator
+from types import CodeType
+
+import torch
+from torch._dynamo.convert_frame import register_bytecode_hook
+from torch._dynamo.utils import counters
+
+
+@dataclasses.dataclass
+class Counts:
+    """What happened in a `counting` block; filled in when it ends, also by an exception.
+
+    skips: the message of each CUDA graph that was skipped; repeated where it was repeated.
+    """
+
+    graphs: int = 0
+    breaks: int = 0
+    recompiles: int = 0
+    skips: list[str] = dataclasses.field(default_factory=list)
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[Counts]:
+    """Count from zero: everything that Dynamo has compiled and counted in this process is forgotten first."""
+    torch._dynamo.reset()
+    counters.clear()
+    counts = Counts()
+    compiled: collections.Counter[CodeType] = collections.Counter()
+
+    def see(code: CodeType, _: CodeType) -> None:
+        compiled[code] += 1
+
+    handle = register_bytecode_hook(see)
+    try:
+        with _skips_into(counts.skips):
+            yield counts
+    finally:
+        handle.remove()
+        counts.graphs = counters["stats"]["unique_graphs"]
+        counts.breaks = sum(counters["graph_break"].values())
+        counts.recompiles = sum(n - 1 for n in compiled.values())
+
+
+class _Collect(logging.Handler):
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__()
+        self.messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if "skipping cudagraphs" in message:
+            self.messages.append(message)
+
+
+@contextlib.contextmanager
+def _skips_into(messages: list[str]) -> Iterator[None]:
+    from torch._inductor.cudagraph_utils import cudagraphs_log
+
+    handler, level = _Collect(messages), cudagraphs_log.level
+    cudagraphs_log.addHandler(handler)
+    if not cudagraphs_log.isEnabledFor(logging.WARNING):
+        cudagraphs_log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        cudagraphs_log.removeHandler(handler)
+        cudagraphs_log.setLevel(level)

@@ -1,0 +1,108 @@
+"""The command line: ``kvfix demo``, ``kvfix print``, ``kvfix explain``.
+
+A factory, ``MODULE:FACTORY``, is a function without arguments that returns ``(callable, args, kwargs)``. The callable is
+compiled with kvfix and called ``--calls`` times, without gradients: Dynamo takes a number for a constant until it has seen it
+move, so the decode step of a cache needs two calls after the prefill.
+
+Exit status: 0; 1 where the callable fails; 2 where the command line, the module or the factory is wrong.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from importlib.metadata import entry_points
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+TargetName = Annotated[str, typer.Argument(metavar="MODULE:FACTORY", help="Returns (callable, args, kwargs).")]
+Calls = Annotated[int, typer.Option(min=1, help="How often the callable is called.")]
+
+
+class Stage(str, Enum):
+    """What `print_graph` prints."""
+
+    before = "before"
+    after = "after"
+    diff = "diff"
+
+
+class Compiler(str, Enum):
+    """The ``compiler`` option of the backend."""
+
+    eager = "eager"
+    aot_eager = "aot_eager"
+    inductor = "inductor"
+
+
+CompilerOption = Annotated[Compiler, typer.Option(help="What the rewritten graph is handed to.")]
+
+
+@app.command("print")
+def print_graph(
+    target: TargetName,
+    stage: Annotated[Stage, typer.Option(help="The graph before or after the rewrite, or their diff.")] = Stage.after,
+    calls: Calls = 3,
+    compiler: CompilerOption = Compiler.eager,
+) -> None:
+    """Print the code of the last graph that a callable compiles to."""
+    report = _compile(target, calls, compiler)[-1]
+    typer.echo(report.diff() if stage is Stage.diff else getattr(report, stage.value))
+
+
+@app.command()
+def explain(target: TargetName, calls: Calls = 3, compiler: CompilerOption = Compiler.eager) -> None:
+    """Print what kvfix found and did, for every graph that a callable compiles to."""
+    from rich.console import Console
+
+    for report in _compile(target, calls, compiler):
+        Console(soft_wrap=True).print(report)
+
+
+@app.command()
+def demo(
+    compiler: Annotated[Compiler | None, typer.Option(help="Chosen by what this machine has, if not given.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Of the random weights and series.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    name: Annotated[str, typer.Option(help="Which of the installed demos.")] = "toto",
+) -> None:
+    """Decode with a small model in every way there is, and compare: differences, graphs, breaks, time."""
+    installed = {entry.name: entry for entry in entry_points(group="kvfix_demos")}
+    if name not in installed:
+        _fail(f"no demo {name!r}; installed: {', '.join(sorted(installed)) or 'none'}")
+    run = installed[name].load()
+    raise typer.Exit(run(compiler=None if compiler is None else compiler.value, device=device, seed=seed, as_json=as_json))
+
+
+def _compile(name: str, calls: int, compiler: Compiler) -> list[Any]:
+    """The reports of all graphs that the factory's callable compiles to in ``calls`` calls."""
+    from .target import TargetError, load, one_line
+
+    try:
+        target = load(name)
+    except TargetError as error:
+        _fail(str(error))
+    import torch
+
+    import fxpass
+
+    fxpass.reset()
+    compiled = torch.compile(target.fn, backend="kvfix", options={"compiler": compiler.value})
+    try:
+        with torch.no_grad():
+            for _ in range(calls):
+                compiled(*target.args, **target.kwargs)
+    except Exception as error:
+        _fail(f"calling what {name} returned: {one_line(error)}", status=1)
+    made = fxpass.reports()
+    if not made:
+        _fail(f"what {name} returned compiled to no graph in {calls} calls", status=1)
+    return made
+
+
+def _fail(message: str, status: int = 2) -> NoReturn:
+    typer.echo(f"kvfix: {message}", err=True)
+    raise typer.Exit(status)

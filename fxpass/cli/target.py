@@ -1,0 +1,75 @@
+"""``MODULE:FACTORY`` on the command line: where a callable to compile, and what to call it with, come from."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class TargetError(Exception):
+    """The target cannot be used; the message is one line that says why."""
+
+
+class Target(NamedTuple):
+    """What a factory returned: call ``fn(*args, **kwargs)``."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def load(name: str) -> Target:
+    """Import and call the factory ``name``, ``package.module:factory``; the working directory is on the path.
+
+    Raises:
+        TargetError: there is no such module or factory, it fails, or it returns something else than a callable, its
+            positional arguments and its keyword arguments.
+    """
+    module_name, _, path = name.partition(":")
+    if not module_name or not path:
+        raise TargetError(f"{name!r} is not of the form MODULE:FACTORY, such as package.module:function")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        factory: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"cannot import {module_name!r}: {one_line(error)}") from error
+    for attribute in path.split("."):
+        try:
+            factory = getattr(factory, attribute)
+        except AttributeError:
+            raise TargetError(f"{module_name!r} has no {path!r}") from None
+    if not callable(factory):
+        raise TargetError(f"{name} is a {type(factory).__name__}, not a function that returns (callable, args, kwargs)")
+    try:
+        made = factory()
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"{name}() failed: {one_line(error)}") from error
+    return _checked(name, made)
+
+
+def _checked(name: str, made: Any) -> Target:
+    if not isinstance(made, (tuple, list)) or len(made) != 3:
+        size = f" of {len(made)}" if isinstance(made, (tuple, list)) else ""
+        raise TargetError(f"{name}() returned a {type(made).__name__}{size}, not (callable, args, kwargs)")
+    fn, args, kwargs = made
+    if not callable(fn):
+        raise TargetError(f"{name}() returned a {type(fn).__name__} in place of the callable")
+    if not isinstance(args, Sequence) or isinstance(args, str):
+        raise TargetError(f"{name}() returned a {type(args).__name__} in place of the tuple of arguments")
+    if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
+        raise TargetError(f"{name}() returned a {type(kwargs).__name__} in place of the dict of keyword arguments")
+    return Target(fn, tuple(args), dict(kwargs))
+
+
+def one_line(error: BaseException) -> str:
+    """Type, first line and place of an exception."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    frames = [f for f in frames if f.filename != __file__]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

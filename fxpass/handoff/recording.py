@@ -1,0 +1,71 @@
+"""What a recorded core needs around it: index tensors carried through it, and results that outlive the next step.
+
+A CUDA graph holds on to addresses. The caches keep theirs (`addresses`), but an index tensor is small, and small memory
+moves with every new cache object; each move would be another recording. So it enters the core as a value and leaves it
+as one:
+
+    idx += 1 inside the core        ->        local = clone(idx); local += 1; return local        then idx.copy_(local)
+
+And what the core returns lies in the recording's memory, which the next step overwrites: results are copied out, all of
+them in one launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.capture.table import MAX_ELEMENTS
+
+from .addresses import written_inputs
+
+aten = torch.ops.aten
+
+
+def is_recorded(settings: Any, inputs: Sequence[Any]) -> bool:
+    """Whether the core will be a CUDA graph."""
+    on_gpu = any(isinstance(v, torch.Tensor) and v.device.type == "cuda" for v in inputs)
+    return on_gpu and settings.compiler == "inductor" and bool(settings.inductor.get("triton.cudagraphs"))
+
+
+def carry_indices(gm: fx.GraphModule) -> list[fx.Node]:
+    """Let the small integer inputs that ``gm`` writes enter and leave as values.
+
+    Their new contents become additional outputs of ``gm``, in the order of the placeholders returned.
+    """
+    output = next(n for n in gm.graph.nodes if n.op == "output")
+    carried = [p for p in gm.graph.nodes if p in written_inputs(gm) and _is_index(p) and output not in p.users]
+    first = next(n for n in gm.graph.nodes if n.op != "placeholder")
+    extra = []
+    for placeholder in carried:
+        with gm.graph.inserting_before(first):
+            local = gm.graph.call_function(aten.clone.default, (placeholder,))
+        local.meta["val"] = placeholder.meta["val"].clone()
+        placeholder.replace_all_uses_with(local, delete_user_cb=lambda user, local=local: user is not local)
+        extra.append(local)
+    output.args = ((*output.args[0], *extra),)
+    gm.recompile()
+    return carried
+
+
+def _is_index(placeholder: fx.Node) -> bool:
+    value = placeholder.meta["val"]
+    static = all(isinstance(s, int) for s in value.shape)
+    return static and not value.dtype.is_floating_point and value.numel() <= MAX_ELEMENTS
+
+
+def copy_out(results: Sequence[Any], carried: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[Any]:
+    """``results`` in memory of their own; each ``(tensor, value)`` of ``carried`` is written back."""
+    own: dict[int, torch.Tensor] = {}
+    sources: list[torch.Tensor] = []
+    for value in results:
+        if isinstance(value, torch.Tensor) and id(value) not in own:
+            own[id(value)] = torch.empty_like(value)
+            sources.append(value)
+    targets = [own[id(s)] for s in sources] + [tensor for tensor, _ in carried]
+    if targets:
+        torch._foreach_copy_(targets, sources + [value for _, value in carried])
+    return [own[id(v)] if isinstance(v, torch.Tensor) else v for v in results]
