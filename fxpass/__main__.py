@@ -2,4 +2,5 @@
 
 from fxpass.cli import app
 
-app(prog_name="kvfix")
+if __name__ == "__main__":
+    app(prog_name="kvfix")

@@ -36,8 +36,9 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
     """
     report = Report("graph")
     try:
-        module, _ = backend.rewrite_normal_form(gm, capture.fake_inputs(gm, example_inputs), report)
-        module.recompile()
+        lifted, inputs, names = capture.lift(gm, capture.fake_inputs(gm, example_inputs))
+        module, _ = backend.rewrite_normal_form(lifted, inputs, report)
+        module = capture.restore(module, gm, names)
     except (capture.Unfit, backend.Broken) as failure:
         report.unfit = str(failure)
         module = copy.deepcopy(gm)

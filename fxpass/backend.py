@@ -44,6 +44,7 @@ def kvfix(
         normal, parts, carried = prepare(gm, example_inputs, settings, report)
     except (capture.Unfit, Broken) as failure:
         report.unfit, parts = str(failure), []
+    log.add(report)
     complain(report, settings)
     if parts:
         compiled = handoff.assemble(normal, parts, carried, settings)
@@ -64,7 +65,10 @@ def prepare(
     capture.generalize(normal, rewritten.sites)
     if not any(d.rewritten for d in rewritten.decisions):
         return normal, [], []
-    carried = handoff.carry_indices(normal) if handoff.is_recorded(settings, inputs) else []
+    carried: list[fx.Node] = []
+    if handoff.is_recorded(settings, inputs):
+        handoff.use_kernels(normal)
+        carried = handoff.carry_indices(normal)
     with log.timed(report, "split"):
         parts = handoff.split(normal, rewritten.capacity)
     for part in parts:

@@ -8,11 +8,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
+from torch.utils._pytree import tree_leaves
 
 from fxpass.analysis import aliases
 from fxpass.analysis.positions import ITEM, equal
@@ -25,7 +25,7 @@ class Broken(Exception):
 def signature(gm: fx.GraphModule) -> tuple[list[Any], set[str]]:
     """What a rewrite must keep: the values of the outputs, and the names of the inputs that are written."""
     (results,) = next(n for n in gm.graph.nodes if n.op == "output").args
-    values = [r.meta["val"] if isinstance(r, fx.Node) else r for r in results]
+    values = [r.meta["val"] if isinstance(r, fx.Node) else r for r in tree_leaves(results)]
     written = {aliases.root(w).name for n in gm.graph.nodes for w in aliases.written(n)}
     inputs = {n.name for n in gm.graph.nodes if n.op == "placeholder"}
     return values, written & inputs

@@ -1,7 +1,7 @@
 """Approaches side by side: the same steps run in several ways, each against eager.
 
     row = measure("stock", lambda: steps_of(compiled), reference)
-    console.print(table([row, ...]))
+    print(table([row, ...]))
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from rich.table import Table
-from rich.text import Text
 
 from fxpass import log
 from fxpass.capture.counting import counting
@@ -87,32 +85,32 @@ def headline(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """The rows as a rich table."""
-    shown = Table(box=None, pad_edge=False)
-    shown.add_column("approach")
-    for name in ("MAE", "max diff", "graphs", "breaks", "recompiles", "cudagraph skips", "ms/step"):
-        shown.add_column(name, justify="right")
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text, 80 columns wide; a row that failed shows its error in place of numbers."""
+    names = ("approach", "MAE", "max diff", "graphs", "breaks", "recompiles", "skips", "ms/step")
+    width = max(len(row.approach) for row in rows) + 1
+    lines = [_line(names, width)]
     for row in rows:
-        numbers = [_small(row.mae), _small(row.max_diff), _count(row.graphs), _count(row.breaks), _count(row.recompiles)]
-        shown.add_row(row.approach, *numbers, _skips(row.skips), "-" if row.ms is None else f"{row.ms:.2f}")
         if row.error:
-            shown.add_row(Text(f"  {row.error}", style="red"))
-    return shown
+            lines.append(f"{row.approach:<{width}} {row.error}")
+            continue
+        counted = [_count(n) for n in (row.graphs, row.breaks, row.recompiles)]
+        ms = "-" if row.ms is None else f"{row.ms:.2f}"
+        lines.append(_line((row.approach, _small(row.mae), _small(row.max_diff), *counted, _skips(row.skips), ms), width))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], width: int) -> str:
+    return f"{cells[0]:<{width}}" + "".join(f"{c:>{w}}" for c, w in zip(cells[1:], (7, 9, 7, 7, 11, 6, 8)))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """A line for each reason why CUDA graphs were skipped, and errors in full."""
+    """A line for each reason why CUDA graphs were skipped."""
     lines = []
     for row in rows:
         for reason in dict.fromkeys(row.skips or ()):
             lines.append(f"{row.approach}: {(row.skips or []).count(reason)} x {reason}")
     return lines
-
-
-def as_dict(row: Row) -> dict[str, Any]:
-    """``row`` for JSON."""
-    return dataclasses.asdict(row)
 
 
 def _small(value: float | None) -> str:

@@ -13,10 +13,13 @@ _reports: list[Report] = []
 
 
 def new_report() -> Report:
-    """A report for the next graph."""
-    report = Report(f"graph {len(_reports)}")
+    """A report for the next graph; `add` it once it is certain that the graph is not traced again."""
+    return Report(f"graph {len(_reports)}")
+
+
+def add(report: Report) -> None:
+    """Count ``report`` among `reports`."""
     _reports.append(report)
-    return report
 
 
 def reports() -> list[Report]:

@@ -107,7 +107,11 @@ class Sites:
         return all(isinstance(s, int) or free_symbols(s) <= self.capacity for s in base.meta["val"].shape)
 
     def _capacity_symbols(self, graph: fx.Graph) -> set[Any]:
-        """The symbols in the sizes of graph inputs that are written through position-bounded slices."""
+        """The symbols in the sizes of graph inputs that are written through position-bounded slices.
+
+        A position is never one. In the graph of the step that fills a cache, a guard may have made its length ``s0 + 1``:
+        then everything of that cache moves with the position, and is left to run as it is.
+        """
         found: set[Any] = set()
         for node in graph.nodes:
             bounds = _bounds(node)
@@ -115,7 +119,7 @@ class Sites:
                 buffer = aliases.root(node)
                 if buffer.op == "placeholder":
                     found |= free_symbols(buffer.meta["val"].shape[:])
-        return found
+        return found - {s for p in self.positions.origins for s in free_symbols(p.meta["val"])}
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops whose target is ``node`` or a view of it."""

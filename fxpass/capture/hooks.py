@@ -6,17 +6,16 @@
     cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
     sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
 
-Four hooks do it, each active only in a frame that is being compiled for kvfix: `TensorVariable.call_method` (reads),
-the conditional jumps (predicates), `OutputGraph.create_proxy` (slice bounds and SymBool arguments), and
-`VariableBuilder.wrap_symint` (positions are not negative). Values come from `table.Table`; what it cannot resolve goes
-the stock way.
+Five hooks do it, each active only in a frame that is being compiled for kvfix: `TensorVariable.call_method` (reads),
+the conditional jumps (predicates), `OutputGraph.create_proxy` (indices, slice bounds and SymBool arguments),
+`VariableBuilder.wrap_symint` (positions are not negative) and `VariableBuilder.wrap_literal` (ints of modules). Values come
+from `table.Table`; what it cannot resolve goes the stock way.
 """
 
 from __future__ import annotations
 
 import dis
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -26,15 +25,18 @@ from torch._dynamo import symbolic_convert
 from torch._dynamo.guards import GuardBuilder, install_guard
 from torch._dynamo.output_graph import OutputGraph
 from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, process_automatic_dynamic
-from torch._dynamo.variables import BuiltinVariable, ConstantVariable, SymNodeVariable, TensorVariable
+from torch._dynamo.source import is_constant_source
+from torch._dynamo.variables import BuiltinVariable, ConstantVariable, ListVariable, SymNodeVariable, TensorVariable
+from torch._dynamo.variables.base import ValueMutationNew
 from torch._dynamo.variables.builder import VariableBuilder
 from torch.fx.experimental.symbolic_shapes import DimDynamic
 
 from fxpass.options import parse
 
-from . import dynamism, mirror
+from . import dynamism, indexing, mirror, module_ints
 from .source import PositionSource
 from .table import Element, Entry, Number, Table
+
 
 def check_options_early(backend: Callable[..., Any]) -> None:
     """Let `torch.compile` itself raise on wrong options, before anything is called."""
@@ -54,6 +56,7 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
     _wrap(TensorVariable, "call_method", functools.partial(_call_method, is_ours))
     _wrap(VariableBuilder, "wrap_symint", functools.partial(_wrap_symint, is_ours))
+    _wrap(VariableBuilder, "wrap_literal", functools.partial(_wrap_literal, is_ours))
     _wrap(OutputGraph, "create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(symbolic_convert.InstructionTranslatorBase):
         for opname in _JUMPS & dis.opmap.keys():
@@ -82,15 +85,32 @@ def _call_method(is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, n
         value = _resolve(tx, self)
         if value is not None:
             return value
+    if name == "tolist" and not args and not kwargs and is_ours(tx.output.compiler_fn):
+        values = _resolve_all(tx, self)
+        if values is not None:
+            return values
     return stock(self, tx, name, args, kwargs)
 
 
+def _wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: Any) -> Any:
+    if type(value) is int and is_ours(self.tx.output.compiler_fn) and module_ints.moves(self.tx, self.source, value):
+        return self.wrap_symint(value)
+    return stock(self, value)
+
+
 def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int, *args: Any, **kwargs: Any) -> Any:
-    """A number that is not negative now is guarded to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``."""
-    variable = stock(self, value, *args, **kwargs)
+    """A number that is not negative now is guarded to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``.
+
+    Zero is a guarded constant, as in `_element`: the empty cache is a graph of its own also where sizes are dynamic.
+    """
     if not is_ours(self.tx.output.compiler_fn):
-        return variable
+        return stock(self, value, *args, **kwargs)
     dynamism.see_int(self.tx.output.root_tx.f_code, self.source.name, value)
+    if value == 0 and self.name not in self.tx.output.unspec_variable_map and not is_constant_source(self.source):
+        process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
+        self.install_guards(GuardBuilder.CONSTANT_MATCH)
+        return ConstantVariable.create(value)
+    variable = stock(self, value, *args, **kwargs)
     if value >= 0 and not variable.is_python_constant():
         bool(variable.sym_num >= 0)
     return variable
@@ -115,28 +135,20 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
     if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
         return stock(self, *args, **kwargs)
     kind, target, operands, *rest = args
-    if target in (operator.getitem, operator.setitem):
-        operands = (operands[0], _bounds(self, operands[1]), *operands[2:])
+    operands = indexing.starts(target, operands, functools.partial(_number_in, self))
+    if indexing.is_indexing(target):
+        index = indexing.bounds(operands[1], functools.partial(_number_in, self))
+        tensor, index = indexing.selected(self.root_tx, operands[0], index)
+        operands = (tensor, index, *operands[2:])
     if getattr(target, "__module__", None) != "_operator":
         operands = fx.node.map_aggregate(operands, _specialize_bool)
         rest = [fx.node.map_aggregate(r, _specialize_bool) if isinstance(r, dict) else r for r in rest]
     return stock(self, kind, target, operands, *rest, **kwargs)
 
 
-def _bounds(output: OutputGraph, index: Any) -> Any:
-    """``index`` of a getitem or setitem with tensor slice bounds replaced by the numbers they hold."""
-    if isinstance(index, tuple):
-        return tuple(_bounds(output, i) for i in index)
-    if isinstance(index, slice):
-        return slice(*(_bound(output, b) for b in (index.start, index.stop, index.step)))
-    return index
-
-
-def _bound(output: OutputGraph, bound: Any) -> Any:
-    if not isinstance(bound, fx.Proxy) or not isinstance(bound.node.meta.get("example_value"), torch.Tensor):
-        return bound
-    value = _resolve_node(output.root_tx, bound.node)
-    return bound if value is None else value.as_proxy()
+def _number_in(output: OutputGraph, tensor: fx.Proxy) -> Any:
+    value = _resolve_node(output.root_tx, tensor.node)
+    return None if value is None else value.as_proxy()
 
 
 def _specialize_bool(arg: Any) -> Any:
@@ -159,6 +171,21 @@ def _resolve_node(tx: Any, node: fx.Node) -> Any:
         return None  # in a higher-order operator's subgraph
     entry = Table.of(output.graph).entry(node)
     return None if entry is None else _variable(tx, entry)
+
+
+def _resolve_all(tx: Any, tensor: Any) -> Any:
+    """What `tolist` gives, as constants and SymInt variables, or None where the table does not know it all."""
+    node = tensor.as_proxy().node
+    array = Table.of(tx.output.graph).array(node) if node.graph is tx.output.graph else None
+    if array is None:
+        return None
+
+    def nested(part: Any) -> Any:
+        if isinstance(part, list):
+            return ListVariable([nested(p) for p in part], mutation_type=ValueMutationNew())
+        return _variable(tx, part)
+
+    return nested(array.tolist())
 
 
 def _variable(tx: Any, entry: Entry) -> Any:

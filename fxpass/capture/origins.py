@@ -11,6 +11,7 @@ from fxpass.analysis.positions import Origin
 
 from .source import PositionSource
 
+
 def origins(gm: fx.GraphModule) -> dict[fx.Node, Origin]:
     """The position inputs of ``gm`` (in normal form, see `normal_form`).
 

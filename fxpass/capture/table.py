@@ -27,6 +27,8 @@ from torch import fx
 MAX_ELEMENTS = 1024
 """A graph input with more elements than this is data, not an index tensor."""
 _ATTRIBUTE = "_kvfix_table"
+_KNOWN_MODULES = ("torch", "_operator", "math", "builtins", "einops")
+"""Where functions come from that write to no operand unless their name says so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +102,11 @@ class Table:
         value = array.reshape(-1)[0]
         return value
 
+    def array(self, node: fx.Node) -> np.ndarray | None:
+        """All entries of the small tensor ``node`` as they are now, in its shape, or None when the table does not know."""
+        self._catch_up()
+        return self._array(node)
+
     def contents(self, placeholder: fx.Node) -> tuple[Entry | None, ...] | None:
         """All entries of the graph input ``placeholder`` now, row-major; None where unknown."""
         self._catch_up()
@@ -121,22 +128,37 @@ class Table:
                 self._step(node)
 
     def _step(self, node: fx.Node) -> None:
-        tables = [a for a in node.all_input_nodes if self._array(a) is not None]
-        if not tables:
+        if _is_small_int(node) and _name(node) in _FACTORIES:
+            try:
+                self._arrays[node] = _FACTORIES[_name(node)](node, self._operand)
+            except _Unknown:
+                pass
             return
-        rule = _RULES.get(_name(node))
+        rule = _RULES.get(_name(node)) if any(self._array(a) is not None for a in node.all_input_nodes) else None
         if rule is not None:
             try:
                 out = rule(*_map(node.args, self._operand), **_map(node.kwargs, self._operand))
-            except _Unknown:
+            except (_Unknown, TypeError, ValueError, IndexError):  # an overload or an operand that the rule does not cover
                 out = None
             if out is not None:
                 if isinstance(out, np.ndarray) and _is_small_int(node, bool_too=True):
-                    self._arrays[node] = out
+                    self._keep(node, out)
                 return
-        if _mutates(node):
-            for source in tables:
-                self._lose(source)
+        for target in _written(node):
+            self._lose(target)
+
+    def _keep(self, node: fx.Node, out: np.ndarray) -> None:
+        """Track ``out``, sharing memory with the operands as PyTorch's result does."""
+        for source in node.all_input_nodes:
+            array = self._array(source)
+            if array is None:
+                continue
+            shared = np.shares_memory(out, array)
+            if _memory(source) == _memory(node) and not shared:
+                return  # an alias for PyTorch, a copy for numpy: not followed
+            if shared and _memory(source) != _memory(node):
+                out = out.copy()
+        self._arrays[node] = out
 
     def _operand(self, node: fx.Node) -> Any:
         array = self._array(node)
@@ -161,14 +183,11 @@ class Table:
         return self._arrays.get(node)
 
     def _lose(self, node: fx.Node) -> None:
-        """Forget ``node`` and everything that shares its memory: an unknown op may have written there."""
-        hit = self._arrays.get(node)
-        if hit is None:
-            return
-        for other, array in list(self._arrays.items()):
-            if np.shares_memory(hit, array):
-                self._lost.add(other)
-                del self._arrays[other]
+        """Forget everything that shares memory with ``node``: an unknown op may have written there."""
+        memory = _memory(node)
+        for other in [n for n in (*self._arrays, *self.graph.nodes) if n is node or memory is not None and _memory(n) == memory]:
+            self._lost.add(other)
+            self._arrays.pop(other, None)
 
 
 class _Unknown(Exception):
@@ -185,15 +204,35 @@ def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
     return 0 < value.numel() <= MAX_ELEMENTS
 
 
+def _memory(node: fx.Node) -> int | None:
+    value = node.meta.get("example_value")
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) and value.layout is torch.strided else None
+
+
 def _name(node: fx.Node) -> str:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return {"iadd": "add_", "isub": "sub_", "imul": "mul_"}.get(name, name)
+    return name[1:] + "_" if getattr(node.target, "__module__", None) == "_operator" and name in _IN_PLACE else name
 
 
-def _mutates(node: fx.Node) -> bool:
-    name = _name(node)
-    pure = (name.endswith("__") and not name.startswith("__i")) or not (name.endswith("_") or name in ("setitem",))
-    return "out" in node.kwargs or not pure or isinstance(node.target, torch._ops.HigherOrderOperator)
+_IN_PLACE = {f"i{name}" for name in ("add", "and", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift", "sub",
+                                     "truediv", "xor")}  # fmt: skip
+
+
+def _written(node: fx.Node) -> list[fx.Node]:
+    """The operands that ``node`` may write to: all of them where its target does not tell."""
+    target, name, operands = node.target, _name(node), node.all_input_nodes
+    if isinstance(target, torch._ops.OpOverload):
+        return operands if target._schema.is_mutable else []
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
+    if isinstance(target, torch._ops.HigherOrderOperator) or "out" in node.kwargs or node.kwargs.get("inplace"):
+        return operands
+    module = getattr(target, "__module__", None) or "torch"
+    if not isinstance(target, str) and (module.split(".")[0] not in _KNOWN_MODULES or "numpy" in type(target).__name__):
+        return operands
+    if name not in ("setitem", "__setitem__") and not name.startswith("__i") and (not name.endswith("_") or name.endswith("__")):
+        return []
+    return [node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else operands
 
 
 def _map(tree: Any, fn: Callable[[fx.Node], Any]) -> Any:
@@ -316,12 +355,54 @@ def _fill(a: np.ndarray, value: Any = 0) -> np.ndarray:
     return a
 
 
+def _reshape(a: np.ndarray, *shape: Any) -> np.ndarray:
+    shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    if not all(type(s) is int for s in shape):
+        raise _Unknown
+    return a.reshape(shape)
+
+
+def _squeeze(a: np.ndarray, dim: int | None = None) -> np.ndarray:
+    return a.squeeze() if dim is None else a.squeeze(dim) if a.shape[dim] == 1 else a
+
+
+def _joined(join: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    def rule(arrays: Any, dim: int = 0) -> np.ndarray:
+        if not isinstance(arrays, (list, tuple)) or not all(isinstance(a, np.ndarray) for a in arrays):
+            raise _Unknown
+        return join(arrays, axis=dim)
+
+    return rule
+
+
+def _divided(a: Any, b: Any, *, rounding_mode: str | None = None) -> np.ndarray:
+    if rounding_mode != "floor":
+        raise _Unknown
+    return _RULES["floordiv"](a, b)
+
+
+def _clamp(a: np.ndarray, min: Any = None, max: Any = None) -> np.ndarray:
+    a = a if min is None else _RULES["maximum"](a, min)
+    return a.copy() if max is None else _RULES["minimum"](a, max)
+
+
 _RULES: dict[str, Callable[..., np.ndarray]] = {
     "getitem": _getitem,
     "setitem": _setitem,
     "select": _select,
     "view": _view,
+    "reshape": _reshape,
+    "flatten": lambda a: a.reshape(-1),
+    "squeeze": _squeeze,
+    "unsqueeze": lambda a, dim: np.expand_dims(a, dim if dim >= 0 else dim + a.ndim + 1),
     "detach": lambda a: a,
+    "contiguous": lambda a: a,
+    "cpu": lambda a: a,
+    "cat": _joined(np.concatenate),
+    "stack": _joined(np.stack),
+    "neg": lambda a: _RULES["sub"](0, a),
+    "div": _divided,
+    "clamp": _clamp,
     "clone": lambda a, **_: a.copy(),
     "to": _cast,
     "int": _cast,
@@ -331,13 +412,34 @@ _RULES: dict[str, Callable[..., np.ndarray]] = {
     "zero_": lambda a: _fill(a, 0),
     "max": _fold(max),
     "min": _fold(min),
+    "amax": _fold(max),
+    "amin": _fold(min),
     "sum": _fold(operator.add, 0),
     "prod": _fold(operator.mul, 1),
 }
-for _fn in (operator.add, operator.sub, operator.mul):
+for _fn in (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod):
     _RULES[_fn.__name__] = _elementwise(_fn)
     _RULES[_fn.__name__ + "_"] = _inplace(_RULES[_fn.__name__])
 for _fn in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
     _RULES[_fn.__name__] = _elementwise(_fn)
-for _names, _fn in (("maximum", max), ("minimum", min)):
+for _names, _fn in (("maximum", max), ("minimum", min), ("floor_divide", operator.floordiv), ("remainder", operator.mod)):
     _RULES[_names] = _elementwise(_fn)
+
+
+# -- small tensors made from numbers: ``factory(node, operand)``
+
+
+def _arange(node: fx.Node, operand: Callable[[fx.Node], Any]) -> np.ndarray:
+    """``arange(s, s + 4)``: a fixed number of elements, from a start that may move."""
+    bounds = _map(node.args, operand)
+    start = 0 if len(bounds) == 1 else bounds[0]
+    if len(bounds) > 2 or {"start", "end", "step"} & node.kwargs.keys() or not all(_is_number(b) for b in bounds):
+        raise _Unknown
+    return _elementwise(operator.add)(np.arange(node.meta["example_value"].shape[0]).astype(object), start)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or isinstance(value, Number)
+
+
+_FACTORIES: dict[str, Callable[[fx.Node, Callable[[fx.Node], Any]], np.ndarray]] = {"arange": _arange}

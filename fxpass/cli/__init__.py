@@ -55,10 +55,11 @@ def print_graph(
 @app.command()
 def explain(target: TargetName, calls: Calls = 3, compiler: CompilerOption = Compiler.eager) -> None:
     """Print what kvfix found and did, for every graph that a callable compiles to."""
-    from rich.console import Console
+    from fxpass.report.text import wide
 
+    console = wide()
     for report in _compile(target, calls, compiler):
-        Console(soft_wrap=True).print(report)
+        console.print(report)
 
 
 @app.command()

@@ -8,6 +8,7 @@ own; what the compiler assumed about those sizes is checked on each call, and a 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,11 +17,16 @@ from torch import fx
 from torch._dynamo.source import ConstantSource
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext, free_symbols
+from torch.fx.experimental.symbolic_shapes import (
+    SYMPY_INTERP,
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+    free_symbols,
+)
 
 from .compilers import Compile
 from .split import Part
-
 
 
 @dataclasses.dataclass
@@ -58,15 +64,21 @@ class Region:
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic))]
         run = self._compile(fakes, mode)
-        guards = env.produce_guards_expression(fakes, ignore_static=False)
-        if guards is None:
-            return _Variant(lambda now: True, run)
-        return _Variant(lambda now: bool(env.evaluate_guards_expression(guards, now)), run)
+        return _Variant(_predicate(env.produce_guards_expression(fakes)), run)
 
     def _compile(self, fakes: list[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         gm = fx.GraphModule(self.part.gm, _copy(self.part.gm.graph), class_name=self.part.name)
         with tracing(TracingContext(mode)):
             return self.compile(gm, fakes, self._static)
+
+
+def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
+    """``guards``, an expression over ``L['t0']``, ``L['t1']``, ... as a function of the sequence of arguments.
+
+    What `ShapeEnv.evaluate_guards_expression` evaluates, compiled once instead of on every call.
+    """
+    code = re.sub(r"L\['t(\d+)'\]", r"args[\1]", guards or "True")
+    return eval(f"lambda args: {code}", dict(SYMPY_INTERP))
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:

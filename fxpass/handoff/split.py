@@ -118,7 +118,7 @@ def _symbols(value: Any) -> set[Any]:
 
 def _is_anchor(node: fx.Node) -> bool:
     target = node.target
-    if isinstance(target, torch._ops.OpOverload) and target.overloadpacket in _HEAVY:
+    if isinstance(target, torch._ops.OpOverload) and (target.overloadpacket in _HEAVY or target.namespace == "kvfix"):
         return True
     return any(aliases.root(w).op == "placeholder" for w in aliases.written(node))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -20,12 +21,19 @@ def table(report: Report) -> Group:
     )
     if not report.sites:
         return Group(head)
-    rows = Table("kind", "buffer", "dim", "position", "source", "decision", box=None, pad_edge=False)
+    rows = Table(box=None, pad_edge=False)
+    for name in ("kind", "buffer", "dim", "position", "source", "decision"):
+        rows.add_column(name, overflow="fold")
     for site in report.sites:
         decision = Text(site.decision + (f": {site.reason}" if site.reason else ""), style=_STYLE[site.decision])
         dim = "" if site.dim is None else str(site.dim)
         rows.add_row(site.kind, Text(site.buffer), dim, Text(site.position), Text(_short(site.source)), decision)
     return Group(head, rows)
+
+
+def wide() -> Console:
+    """A console as wide as the terminal; where there is none, wide enough for a report."""
+    return Console() if sys.stdout.isatty() else Console(width=160, soft_wrap=True)
 
 
 def render(report: Report, width: int = 160) -> str:

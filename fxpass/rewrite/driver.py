@@ -18,6 +18,7 @@ from fxpass.analysis.positions import Origin, Positions, expression
 from fxpass.analysis.sites import Site, Sites, is_slice
 from fxpass.errors import Refusal
 
+from .assertions import asserts_position, rewrite_assertion
 from .builder import Builder
 from .narrows import rewrite_narrow
 from .reads import rewrite_read, start_extent
@@ -30,7 +31,7 @@ from .writes import rewrite_gather, rewrite_write
 class Decision:
     """What was decided about one place that uses a position."""
 
-    kind: Literal["read", "write", "scalar"]
+    kind: Literal["read", "write", "scalar", "predicate"]
     node: fx.Node
     buffer: fx.Node | None
     dim: int | None
@@ -111,6 +112,12 @@ def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Site
             continue
         for operand, filled in b.filled_operands(node).items():
             node.replace_input_with(b.current(operand), filled)
+        if asserts_position(node, positions):
+            try:
+                rewrite_assertion(node, b.at(node))
+                decisions.append(_decision(node, None, positions))
+            except Refusal as refusal:
+                decisions.append(_decision(node, None, positions, str(refusal)))
         if uses_position(node, positions) and not b.is_new(node) and not is_slice(node) and finder.is_buffer(node):
             try:
                 b.replace(node, rewrite_scalar(node, positions, b.at(node)))
@@ -126,7 +133,8 @@ def _decision(node: fx.Node, site: Site | None, positions: Positions, reason: st
     used = [i for i in node.all_input_nodes if i in positions]
     position = ", ".join(dict.fromkeys(expression(i) for i in used))
     if not is_slice(node):
-        return Decision("scalar", node, None, None, position, not reason, reason)
+        kind: Literal["scalar", "predicate"] = "predicate" if asserts_position(node, positions) else "scalar"
+        return Decision(kind, node, None, None, position, not reason, reason)
     writes = any(node in aliases.written(u) for u in node.users) if site is None else site.kind == "write"
     base, dim = node.args[0], node.args[1]
     assert isinstance(base, fx.Node) and isinstance(dim, int)

@@ -33,7 +33,14 @@ _ARITHMETIC: dict[Any, Callable[..., Any]] = {
     operator.mod: aten.remainder.Tensor,
     torch.sym_max: aten.maximum.default,
     torch.sym_min: aten.minimum.default,
+    torch.sym_not: aten.logical_not.default,
+    operator.and_: aten.logical_and.default,
+    operator.or_: aten.logical_or.default,
 }
+_TENSORS_ONLY = {aten.maximum.default, aten.minimum.default, aten.logical_and.default, aten.logical_or.default}
+for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    _ARITHMETIC[getattr(operator, _name)] = getattr(aten, _name).Tensor
+    _TENSORS_ONLY.add(getattr(aten, _name).Tensor)
 
 
 class Twins:
@@ -75,7 +82,7 @@ class Twins:
                 raise Refusal(f"a position computed with {node.target} has no tensor twin")
             args = [self.of(a, device) for a in node.args]
             with graph.inserting_before(node):
-                if fn in (aten.maximum.default, aten.minimum.default):
+                if fn in _TENSORS_ONLY:
                     args = [self._tensor(a, device) for a in args]
                 if not isinstance(args[0], fx.Node):
                     args[0] = self._tensor(args[0], device)

@@ -26,7 +26,7 @@ class FixedSizeKVCache(KVCache):
 
     def __init__(self, time_layers: Sequence[int], num_layers: int, **sizes: Any) -> None:
         super().__init__(time_layers, num_layers, **sizes)
-        self._position = torch.zeros(self.num_cached, dtype=torch.int64, device=self._keys.device)
+        self._current_idx = torch.zeros(self.num_cached, dtype=torch.int64, device=self._keys.device)
         self._layer_cache_map = host_layer_map(time_layers, num_layers)
         self.prefilled = False
 
@@ -49,21 +49,21 @@ class FixedSizeKVCache(KVCache):
         keys, values = kv
         self.check_shapes(keys, values)
         cache_idx = self._layer_cache_map[layer_idx]
-        slots = self._position[cache_idx] + torch.arange(keys.shape[2], device=keys.device)
+        slots = self._current_idx[cache_idx] + torch.arange(keys.shape[2], device=keys.device)
         self._keys[cache_idx].index_copy_(2, slots, keys.to(self._keys.dtype))
         self._values[cache_idx].index_copy_(2, slots, values.to(self._values.dtype))
-        self._position[cache_idx].add_(keys.shape[2])
+        self._current_idx[cache_idx].add_(keys.shape[2])
         if cache_idx == self.num_cached - 1:
             self.prefilled = True
 
     def current_len(self, cache_idx: int) -> Tensor:
         """Patches held for a time-wise layer, as a 0-d int64 tensor of its own (later appends do not change it)."""
-        return self._position[cache_idx].clone()
+        return self._current_idx[cache_idx].clone()
 
     def seq_len(self, layer_idx: int) -> Tensor:
         return self.current_len(self._layer_cache_map[layer_idx])
 
     def reset(self) -> None:
         super().reset()
-        self._position.zero_()
+        self._current_idx.zero_()
         self.prefilled = False

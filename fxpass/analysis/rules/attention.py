@@ -48,7 +48,16 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
     def build(b: Any) -> fx.Node:
         keys, values = b.operand(node, k), b.operand(node, v)
         joined = b.attention_mask(ek, mask, q, bool(given.get("is_causal", False)))
-        return b.call(_SDPA, q, keys, values, attn_mask=joined, **rest)
+        made = b.call(_SDPA, q, keys, values, attn_mask=joined, **rest)
+        made.meta["attention"] = {
+            "keys": b.current(k),
+            "values": b.current(v),
+            "length": b.twin(ek.length, q.meta["val"].device),
+            "mask": None if mask is None else b.current(mask),
+            "is_causal": bool(given.get("is_causal", False)),
+            "scale": rest.get("scale") or q.meta["val"].shape[-1] ** -0.5,
+        }
+        return made
 
     flow.replace(node, build)
     return out

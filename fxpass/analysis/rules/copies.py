@@ -37,7 +37,7 @@ def triangle(node: fx.Node, flow: Flow) -> Extents:
     x, diagonal = node.args[0], node.args[1] if len(node.args) > 1 else 0
     if diagonal in flow.positions:
 
-        def build(b: "object") -> fx.Node:
+        def build(b: object) -> fx.Node:
             return b.triangle(node, x, diagonal)  # type: ignore[attr-defined]
 
         flow.replace(node, build)

@@ -1,0 +1,46 @@
+"""Ints that belong to a module: constants, until one and the same module is seen with another value.
+
+    start = self.length                 stock: a constant with a guard, and a recompilation for each new value
+    self.length += x.shape[1]           kvfix: a constant at first, a SymInt input once it has moved
+
+Also for ints of objects and lists that a module holds. An int that differs between two modules, such as a number of heads,
+stays the constant that it is to stock Dynamo.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import nn
+from torch._guards import ChainedSource
+
+_first: weakref.WeakKeyDictionary[nn.Module, dict[str, int]] = weakref.WeakKeyDictionary()
+_moved: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
+
+
+def moves(tx: Any, source: Any, value: int) -> bool:
+    """Whether the int at ``source``, now ``value``, belongs to a module and has been seen to change there."""
+    if source is None or not source.guard_source.is_unspecialized_nn_module():
+        return False
+    owner = _owner(tx, source)
+    if owner is None:
+        return False
+    if _first.setdefault(owner, {}).setdefault(source.name, value) != value:
+        _moved.setdefault(owner, set()).add(source.name)
+    return source.name in _moved.get(owner, ())
+
+
+def _owner(tx: Any, source: Any) -> nn.Module | None:
+    """The innermost module on the way to ``source``."""
+    frame = tx.output.root_tx
+    scope = {"L": frame.f_locals, "G": frame.f_globals}
+    while isinstance(source, ChainedSource):
+        source = source.base
+        try:
+            value = eval(source.name, scope)
+        except Exception:  # a source without a plain expression: no owner to be found, and so a constant
+            return None
+        if isinstance(value, nn.Module):
+            return value
+    return None

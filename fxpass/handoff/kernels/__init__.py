@@ -1,0 +1,92 @@
+"""CUDA kernels for the few rows of a decode step, and the pass that puts them into a core.
+
+    y = linear(x, w, b)              7 rows        ->    y = kvfix.linear_few_rows(x, w, b)
+    o = sdpa(q, clean(k), clean(v),                ->    o = kvfix.decode_attention(q, k, v, length, mask, scale)
+             attn_mask=valid & mask) 1 query
+
+cuBLAS reaches a fifth of the memory bandwidth on a product with seven rows, where reading the weights is all there is
+to do. And a mask with two cleaned copies of the cache is one kernel that does not read what is not valid. Both
+accumulate in float32 and use no TF32.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+from torch import fx
+
+from fxpass.analysis import aliases
+
+aten = torch.ops.aten
+
+MAX_ROWS = 8
+"""Products with more rows than this are left to cuBLAS, which is then better."""
+
+
+def use_kernels(gm: fx.GraphModule) -> int:
+    """Replace what the kernels cover in ``gm`` (rewritten and propagated, on CUDA); says how many ops it replaced."""
+    if importlib.util.find_spec("triton") is None:
+        return 0
+    count = 0
+    for node in list(gm.graph.nodes):
+        if node.target is aten.linear.default and _few_rows(node):
+            from .few_rows import linear_few_rows  # noqa: F401  (registers the op; needs triton)
+
+            node.target = torch.ops.kvfix.linear_few_rows.default
+            node.args = (*node.args, None)[:3]
+            count += 1
+        elif "attention" in node.meta and _one_query(node):
+            _attend(gm.graph, node)
+            count += 1
+    aliases.remove_dead(gm.graph)
+    return count
+
+
+def _attend(graph: fx.Graph, node: fx.Node) -> None:
+    from .decode_attention import decode_attention  # noqa: F401
+
+    parts = node.meta["attention"]
+    keys, values = (_uncopied(parts[name], node) for name in ("keys", "values"))
+    with graph.inserting_before(node):
+        args = (node.args[0], keys, values, parts["length"], parts["mask"], parts["scale"])
+        new = graph.call_function(torch.ops.kvfix.decode_attention.default, args)
+    new.meta = {k: v for k, v in node.meta.items() if k != "attention"}
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+def _uncopied(node: fx.Node, user: fx.Node) -> fx.Node:
+    """What ``node`` is a copy of, if ``user`` could as well read that: nothing writes to it in between."""
+    order = {n: i for i, n in enumerate(node.graph.nodes)}
+    while node.target in _COPIES and isinstance(source := node.args[0], fx.Node):
+        if source.meta["val"].dtype != node.meta["val"].dtype or source.meta["val"].device != node.meta["val"].device:
+            break
+        memory = aliases.storage(source)
+        writes = [n for n in node.graph.nodes if memory in {aliases.storage(w) for w in aliases.written(n)}]
+        if any(order[node] < order[w] < order[user] for w in writes):
+            break
+        node = source
+    return node
+
+
+_COPIES = {aten.clone.default, aten.contiguous.default, aten.to.dtype, aten.alias.default, aten._to_copy.default}
+
+
+def _few_rows(node: fx.Node) -> bool:
+    x, weight = node.args[0].meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
+    floats = (torch.float32, torch.bfloat16, torch.float16)
+    if not all(isinstance(s, int) for s in (*x.shape, *weight.shape)):
+        return False
+    if x.device.type != "cuda" or x.dtype not in floats or weight.dtype != x.dtype or weight.dim() != 2:
+        return False
+    return weight.is_contiguous() and x.shape[-1] > 0 and x.numel() // x.shape[-1] <= MAX_ROWS
+
+
+def _one_query(node: fx.Node) -> bool:
+    q, parts = node.args[0].meta["val"], node.meta["attention"]  # type: ignore[union-attr]
+    if q.device.type != "cuda" or q.dim() != 4 or q.shape[-2] != 1 or parts["is_causal"]:
+        return False
+    keys, values = parts["keys"].meta["val"], parts["values"].meta["val"]
+    same = q.dtype == keys.dtype == values.dtype and q.shape[-1] == keys.shape[-1] == values.shape[-1]
+    return same and q.shape[-1] in (16, 32, 64, 128, 256)

@@ -1,0 +1,247 @@
+"""The real toto-ts in its public base configuration on a GPU: one recording, one launch a step, eager's numbers.
+
+Run with ``pytest -m gpu tests/gpu``; figures go to benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+
+import pytest
+import torch
+from results import record
+from torch._dynamo.utils import counters
+from torch.profiler import ProfilerActivity, profile
+
+import fxpass
+
+pytestmark = pytest.mark.gpu
+
+VARIATES, CONTEXT, HORIZON, PATCH = 7, 4096, 1536, 64
+
+
+def make_model():
+    from toto.model.toto import Toto
+
+    torch.manual_seed(0)
+    return (
+        Toto(
+            patch_size=PATCH, stride=PATCH, embed_dim=768, num_layers=12, num_heads=12, mlp_hidden_dim=3072, dropout=0.1,
+            spacewise_every_n_layers=12, scaler_cls="<class 'model.scaler.CausalPatchStdMeanScaler'>",
+            output_distribution_classes=["<class 'model.distribution.MixtureOfStudentTsOutput'>"], spacewise_first=False,
+            output_distribution_kwargs={"k_components": 24}, use_memory_efficient_attention=False,
+        )
+        .eval()
+        .cuda()
+        .model
+    )  # fmt: skip
+
+
+def series(context: int = CONTEXT) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "inputs": torch.randn(1, VARIATES, context, generator=generator).cumsum(-1).cuda(),
+        "timestamp_seconds": torch.zeros(1, VARIATES, context, dtype=torch.int).cuda(),
+        "time_interval_seconds": torch.ones(1, VARIATES, dtype=torch.int).cuda(),
+    }
+
+
+def forecast(model) -> torch.Tensor:
+    from toto.inference.forecaster import TotoForecaster
+
+    return TotoForecaster(model).generate_mean(**series(), prediction_length=HORIZON, use_kv_cache=True)
+
+
+def recordings() -> int:
+    """CUDA graphs recorded so far in this process."""
+    from torch._inductor import cudagraph_trees
+
+    manager = cudagraph_trees.get_manager(0, create_if_none_exists=False)
+    return 0 if manager is None else sum(_size(node) for roots in manager.roots.values() for node in roots)
+
+
+def _size(node) -> int:
+    return 1 + sum(_size(child) for children in node.children.values() for child in children)
+
+
+class Compiled:
+    """The compiled model with eager's forecast, counts and warnings from its first two forecasts."""
+
+    def __init__(self) -> None:
+        torch._dynamo.reset()
+        counters.clear()
+        fxpass.reset()
+        self.model = make_model()
+        self.eager_forward = self.model.forward
+        forecast(self.model)
+        self.eager, self.eager_seconds = timed(lambda: forecast(self.model))
+        options = {"inductor": {"triton.cudagraph_or_error": True}}
+        self.forward = torch.compile(self.eager_forward, backend="kvfix", options=options)
+        self.model.forward = self.forward
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _, self.first_seconds = timed(lambda: forecast(self.model))
+            self.kvfix = forecast(self.model)
+        self.warnings = [str(w.message) for w in caught]
+
+
+def timed(run):
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    result = run()
+    torch.cuda.synchronize()
+    return result, time.perf_counter() - start
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Compiled:
+    return Compiled()
+
+
+def test_two_graphs_no_break_and_eagers_numbers(compiled: Compiled) -> None:
+    difference = (compiled.kvfix - compiled.eager).abs()
+    scale = compiled.eager.abs().mean().item()
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+    assert counters["inductor"]["cudagraph_skips"] == 0
+    assert not [w for w in compiled.warnings if "cudagraph" in w.lower() or "kvfix" in w.lower()]
+    assert difference.mean().item() < 1e-6 * scale
+    record(
+        "toto_ts_base_equivalence",
+        {
+            "mae": difference.mean().item(),
+            "max": difference.max().item(),
+            "mean_absolute_value": scale,
+            "graphs": counters["stats"]["unique_graphs"],
+            "breaks": sum(counters["graph_break"].values()),
+            "cudagraph_skips": counters["inductor"]["cudagraph_skips"],
+            "cold_compile_s": compiled.first_seconds,
+            "parts": [[list(part) for part in report.parts] for report in fxpass.reports()],
+        },
+    )
+
+
+def test_one_launch_a_step_and_no_copy_to_the_host(compiled: Compiled) -> None:
+    seen = []
+
+    def watched(*args, **kwargs):
+        if kwargs["inputs"].shape[-1] == CONTEXT:
+            return compiled.forward(*args, **kwargs)
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+            out = compiled.forward(*args, **kwargs)
+            torch.cuda.synchronize()
+        names = {e.key: e.count for e in profiled.key_averages()}
+        launches = names.get("cudaGraphLaunch", 0)
+        to_host = sum(count for name, count in names.items() if "DtoH" in name or "_local_scalar_dense" in name)
+        seen.append((launches, to_host))
+        return out
+
+    compiled.model.forward = watched
+    try:
+        forecast(compiled.model)
+    finally:
+        compiled.model.forward = compiled.forward
+    assert seen == [(1, 0)] * (HORIZON // PATCH - 1)
+
+
+def test_twenty_more_forecasts_record_nothing_new(compiled: Compiled) -> None:
+    forecast(compiled.model)
+    before = recordings()
+    for _ in range(20):
+        forecast(compiled.model)
+    assert recordings() == before
+    assert counters["stats"]["unique_graphs"] == 2
+
+
+def test_fifty_forecasts_and_two_live_caches_record_a_bounded_number(compiled: Compiled) -> None:
+    held = []
+    start = recordings()
+    memory = []
+    for _ in range(50):
+        forecast(compiled.model)
+        memory.append(torch.cuda.memory_allocated())
+    after_fifty = recordings()
+    caches = [allocate(compiled.model) for _ in range(2)]
+    for _ in range(3):
+        for cache in caches:
+            cache.reset()
+            held.append(run_with(compiled, cache))
+    assert all(torch.equal(a, held[0]) for a in held[1:])
+    assert after_fifty - start <= 8
+    assert recordings() - after_fifty <= 4
+    assert memory[-1] <= memory[5] * 1.01
+    record(
+        "toto_ts_base_recordings",
+        {
+            "recordings_before": start,
+            "recordings_after_50_forecasts": after_fifty,
+            "recordings_after_two_live_caches": recordings(),
+            "memory_allocated_mib": memory[-1] / 2**20,
+            "peak_mib": torch.cuda.max_memory_allocated() / 2**20,
+        },
+    )
+
+
+def allocate(model):
+    return model.allocate_kv_cache(1, VARIATES, CONTEXT + HORIZON, torch.device("cuda"), torch.float32)
+
+
+@torch.no_grad()
+def run_with(compiled: Compiled, cache) -> torch.Tensor:
+    """Prefill and four decode steps with ``cache``; the means, side by side."""
+    data = series()["inputs"]
+    means = []
+    for _ in range(5):
+        shape = data.shape
+        out, loc, scale = compiled.forward(
+            inputs=data,
+            input_padding_mask=torch.ones(shape, dtype=torch.bool, device="cuda"),
+            id_mask=torch.zeros(shape, dtype=torch.int, device="cuda"),
+            kv_cache=cache,
+            scaling_prefix_length=CONTEXT,
+            num_exogenous_variables=0,
+        )
+        mean = (out.mean[..., -PATCH:] * scale[..., -PATCH:] + loc[..., -PATCH:]).clone()
+        means.append(mean)
+        data = torch.cat([data, mean], -1)
+    return torch.cat(means, -1)
+
+
+def test_times(compiled: Compiled) -> None:
+    eager, ours, device, host = [], [], [], []
+    for _ in range(5):
+        compiled.model.forward = compiled.eager_forward
+        eager.append(timed(lambda: forecast(compiled.model))[1])
+        compiled.model.forward = compiled.forward
+        ours.append(timed(lambda: forecast(compiled.model))[1])
+    events = []
+
+    def clocked(*args, **kwargs):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin = time.perf_counter()
+        start.record()
+        out = compiled.forward(*args, **kwargs)
+        end.record()
+        events.append((start, end, time.perf_counter() - begin))
+        return out
+
+    compiled.model.forward = clocked
+    forecast(compiled.model)
+    compiled.model.forward = compiled.forward
+    torch.cuda.synchronize()
+    device = [1e3 * s.elapsed_time(e) for s, e, _ in events[1:]]
+    host = [1e6 * h for *_, h in events[1:]]
+    values = {
+        "size": f"{VARIATES} x {CONTEXT} -> {HORIZON}",
+        "eager_forecast_s": statistics.median(eager),
+        "kvfix_forecast_s": statistics.median(ours),
+        "forecast_speedup": statistics.median(eager) / statistics.median(ours),
+        "decode_call_device_us": statistics.median(device),
+        "decode_call_host_us": statistics.median(host),
+    }
+    record("toto_ts_base_times", values)
+    print(values)
+    assert values["forecast_speedup"] > 1

@@ -1,0 +1,1 @@
+"""Caches of every shape: minimal models, one per pattern, and packages that nobody here wrote."""

@@ -1,0 +1,115 @@
+"""One model, eager and compiled with kvfix, step by step: outputs, buffers, graphs, sites, and what ended up static."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+import fxpass
+from fxpass import backend
+from fxpass.check import _symbols
+from fxpass.handoff.split import _HEAVY
+
+from .models import Model
+
+DIRT = {"zeros": 0.0, "nan": float("nan"), "inf": float("inf"), "huge": 1e38}
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What running one model showed."""
+
+    graphs: int
+    breaks: int
+    reports: list[fxpass.Report]
+    parts: list[Any]
+    """The parts of the graph that was cut last."""
+    difference: float
+    """Largest difference of an output."""
+
+    @property
+    def decode(self) -> fxpass.Report:
+        return self.reports[-1]
+
+
+def run(kind: type[Model], dirt: str = "zeros", compiler: str = "eager", exact: bool = True) -> Outcome:
+    """Run ``kind`` both ways and compare after every call.
+
+    Raises:
+        AssertionError: outputs differ by more than the model's tolerance, or a buffer by a bit (``exact=False``: by 1e-6).
+    """
+    model = kind()
+    for name in kind.caches:
+        model.get_buffer(name).fill_(DIRT[dirt])
+    eager = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="kvfix", options={"compiler": compiler})
+    torch.manual_seed(0)
+    mine, theirs = model.inputs(), eager.inputs()
+    difference = 0.0
+    with torch.no_grad(), parts_seen() as parts:
+        for step, arguments in enumerate(mine):
+            state = torch.get_rng_state() if step == 0 else state
+            expected_arguments = _same(arguments, theirs, state)
+            state = torch.get_rng_state()
+            expected, found = eager(*expected_arguments), compiled(*arguments)
+            what = f"{kind.__name__}, {dirt} in the tail, step {step}"
+            torch.testing.assert_close(
+                found, expected, rtol=kind.tolerance, atol=kind.tolerance, equal_nan=True, msg=lambda m: f"{what}: {m}"
+            )
+            difference = max(difference, (found - expected).abs().nan_to_num().max().item())
+            for a, b in zip(model.state(), eager.state()):
+                assert same_bits(a, b) if exact else close(a, b), f"{what}: a buffer differs"
+    breaks = sum(counters["graph_break"].values())
+    return Outcome(counters["stats"]["unique_graphs"], breaks, fxpass.reports(), parts[-1] if parts else [], difference)
+
+
+def _same(arguments: tuple[Any, ...], theirs: Iterator[tuple[Any, ...]], state: Any) -> tuple[Any, ...]:
+    """The next arguments of the other model, with the same tensors."""
+    own = next(theirs)
+    return tuple(a.clone() if isinstance(a, Tensor) else b for a, b in zip(arguments, own))
+
+
+@contextmanager
+def parts_seen() -> Iterator[list[list[Any]]]:
+    """Collects what the hand-off cuts graphs into."""
+    seen: list[list[Any]] = []
+    split = backend.handoff.split
+
+    def spy(*args: Any) -> Any:
+        seen.append(split(*args))
+        return seen[-1]
+
+    backend.handoff.split = spy
+    try:
+        yield seen
+    finally:
+        backend.handoff.split = split
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor):
+        return a == b
+    views = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    as_ints = [t.contiguous().view(views[t.element_size()]) if t.element_size() in views else t for t in (a, b)]
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(*as_ints)
+
+
+def close(a: Any, b: Any) -> bool:
+    return torch.allclose(a, b, rtol=1e-6, atol=1e-6, equal_nan=True) if isinstance(a, Tensor) else a == b
+
+
+def heavy(part: Any) -> list[str]:
+    """The matmuls, lookups and attentions of a part."""
+    return [n.name for n in part.gm.graph.nodes if getattr(n.target, "overloadpacket", None) in _HEAVY]
+
+
+def sizes_left(part: Any, model: nn.Module) -> set[Any]:
+    """The symbols in a part."""
+    return set().union(*(_symbols(n.meta.get("val")) for n in part.gm.graph.nodes))

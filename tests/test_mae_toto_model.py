@@ -1,0 +1,157 @@
+"""The five equivalence tests of the user's suite, for each cache of toto_model that slices by a position."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from small_models import breaks, graphs, kvfix
+from torch import Tensor
+from torch.distributions import Distribution
+
+import fxpass
+from toto_model import KVCache, Toto, TotoBackbone, TotoConfig, TotoForecaster
+
+CONFIG = dataclasses.replace(TotoConfig.tiny(), num_layers=2, spacewise_every_n_layers=2)
+PATCH, VARIATES = CONFIG.patch_size, 3
+EVERY_CACHE = pytest.mark.parametrize("kv_cache", ["baseline", "compile_friendly", "upstream"])
+
+
+def make(kv_cache: str) -> TotoBackbone:
+    """One time-wise and one space-wise layer, the same random weights for every cache."""
+    torch.manual_seed(0)
+    return Toto(CONFIG, kv_cache).eval().model
+
+
+def series(patches: int) -> Tensor:
+    return torch.randn(1, VARIATES, patches * PATCH, generator=torch.Generator().manual_seed(1)).cumsum(-1)
+
+
+def step(model: Any, x: Tensor, cache: KVCache, prefix: int) -> Tensor:
+    """One forward pass over all of ``x``: the mean of what is predicted for the new steps."""
+    masks = torch.ones_like(x, dtype=torch.bool), torch.zeros_like(x, dtype=torch.int)
+    distribution, loc, scale = model(x, *masks, kv_cache=cache, scaling_prefix_length=prefix)
+    assert isinstance(distribution, Distribution)
+    mean = distribution.mean
+    return mean * scale[..., -mean.shape[-1] :] + loc[..., -mean.shape[-1] :]
+
+
+def allocate(model: TotoBackbone, patches: int) -> KVCache:
+    return model.allocate_kv_cache(1, VARIATES, patches * PATCH, "cpu", torch.float32)
+
+
+def decode(model: Any, x: Tensor, patches: int, steps: int, states: list[Any]) -> Tensor:
+    """Prefill with ``patches`` of ``x``, then ``steps`` predictions, each fed back; notes the cache after each.
+
+    As in the forecaster, the last slot of the cache stays empty, for the last prediction is not fed back.
+    """
+    cache = allocate(model, patches + steps + 1)
+    x = x[..., : patches * PATCH]
+    with torch.no_grad():
+        for _ in range(steps + 1):
+            out = step(model, x, cache, patches * PATCH)[..., -PATCH:]
+            x = torch.cat((x, out), dim=-1)
+            states.append((cache._keys.clone(), cache._values.clone(), torch.as_tensor(cache._current_idx).clone()))
+    return x
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    error = (found - expected).abs()
+    assert error.mean() < 1e-6 and error.max() < 1e-5, f"MAE {error.mean()}, maximum {error.max()}"
+
+
+@EVERY_CACHE
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+def test_single_step(kv_cache: str, compiler: str):
+    model = make(kv_cache)
+    expected, found = decode(model, series(8), 8, 1, []), decode(kvfix(model, compiler), series(8), 8, 1, [])
+    close(found, expected)
+    assert breaks() == 0
+
+
+@EVERY_CACHE
+def test_autoregressive(kv_cache: str):
+    """Eight steps, twice: two graphs for both."""
+    model = make(kv_cache)
+    compiled = kvfix(model)
+    expected = decode(model, series(8), 8, 8, [])
+    for _ in range(2):
+        close(decode(compiled, series(8), 8, 8, []), expected)
+    assert (graphs(), breaks()) == (2, 0)
+    assert fxpass.reports()[-1].refused == 0 and fxpass.reports()[-1].rewritten >= 4
+
+
+@EVERY_CACHE
+def test_cache_state(kv_cache: str):
+    """After every step: lengths and unwritten rows bitwise, written rows within 1e-6."""
+    model = make(kv_cache)
+    theirs: list[Any] = []
+    mine: list[Any] = []
+    decode(model, series(8), 8, 8, theirs)
+    decode(kvfix(model), series(8), 8, 8, mine)
+    assert len(mine) == len(theirs) == 9
+    for n, (found, expected) in enumerate(zip(mine, theirs)):
+        assert torch.equal(found[2], expected[2]) and int(found[2]) == 8 + n
+        for a, b in zip(found[:2], expected[:2]):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+            assert torch.equal(a[:, :, :, 8 + n :], b[:, :, :, 8 + n :])
+
+
+@EVERY_CACHE
+def test_varying_lengths(kv_cache: str):
+    """A dynamic prefill is one more graph than two, and the last."""
+    model = make(kv_cache)
+    compiled = kvfix(model)
+    made = []
+    for patches in (16, 32, 48, 64, 16):
+        expected = decode(model, series(patches), patches, 3, [])
+        close(decode(compiled, series(patches), patches, 3, []), expected)
+        made.append(graphs())
+    assert made[0] == 2 and made[1] <= 3 and made[1:] == [made[1]] * 4
+    assert breaks() == 0
+
+
+@EVERY_CACHE
+def test_determinism(kv_cache: str):
+    """The same seed twice gives the same samples, bit for bit; and those of eager, closely."""
+    model = make(kv_cache)
+    x = series(8)
+    call: dict[str, Any] = {
+        "prediction_length": 4 * PATCH,
+        "num_samples": 4,
+        "sampling_batch_size": 2,
+        "use_kv_cache": True,
+        "timestamp_seconds": torch.zeros_like(x, dtype=torch.int),
+        "time_interval_seconds": torch.ones(1, VARIATES, dtype=torch.int),
+    }
+    samples = []
+    for forecaster in (TotoForecaster(model), *[TotoForecaster(kvfix(model))] * 3):
+        torch.manual_seed(7)
+        samples.append(forecaster.generate_samples(x, **call))
+    eager, first, second, third = samples
+    assert torch.equal(first, second) and torch.equal(second, third)
+    close(first, eager)
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)])
+def test_fixed_size_is_the_reference(compiler: str):
+    """The hand edit under stock torch.compile: two graphs, the numbers of the unedited model."""
+    expected = decode(make("upstream"), series(8), 8, 4, [])
+    model: Any = torch.compile(make("fixed_size"), backend=compiler, fullgraph=True)
+    cache, x = allocate(model, 12), series(8)
+    with torch.no_grad():
+        for _ in range(5):
+            x = torch.cat((x, step(model, x, cache, 8 * PATCH)[..., -PATCH:]), dim=-1)
+    close(x, expected)
+    assert graphs() <= 3 and breaks() == 0
+
+
+@pytest.mark.inductor
+@EVERY_CACHE
+def test_through_inductor(kv_cache: str):
+    model = make(kv_cache)
+    expected = decode(model, series(8), 8, 8, [])
+    close(decode(kvfix(model, "inductor"), series(8), 8, 8, []), expected)
+    assert (graphs(), breaks()) == (2, 0)

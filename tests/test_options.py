@@ -1,0 +1,99 @@
+"""Options are checked by `torch.compile` itself, before anything runs."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from small_models import Attention, ItemCache, graphs, same_step, steps
+
+from fxpass.options import Options, parse
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"compilr": "eager"}, "unknown option 'compilr'"),
+        ({"compiler": 3}, "option 'compiler' takes str, not 3"),
+        ({"strict": "yes"}, "option 'strict' takes bool, not 'yes'"),
+        ({"inductor": ["triton.cudagraphs"]}, "option 'inductor' takes mapping"),
+    ],
+)
+def test_wrong_options_raise_at_compile(options: dict[str, Any], said: str):
+    with pytest.raises(RuntimeError, match=said) as raised:
+        torch.compile(Attention(), backend="kvfix", options=options)
+    for valid in ("compiler: str", "strict: bool", "inductor: mapping"):
+        assert valid in str(raised.value)
+
+
+def test_unknown_compiler_raises_at_compile():
+    with pytest.raises(RuntimeError, match="'tvm' is none of inductor, aot_eager, eager"):
+        torch.compile(Attention(), backend="kvfix", options={"compiler": "tvm"})
+
+
+def test_unknown_mode_raises_at_compile():
+    with pytest.raises(RuntimeError, match="'fast' is none of default, reduce-overhead, max-autotune"):
+        torch.compile(Attention(), backend="kvfix", mode="fast")
+
+
+def test_modes():
+    """CUDA graphs are the default; a mode's patches go to Inductor, and the user's own have the last word."""
+    assert parse() == Options("inductor", False, {"triton.cudagraphs": True})
+    assert parse(mode="reduce-overhead").inductor["triton.cudagraphs"]
+    assert parse(mode="max-autotune").inductor["max_autotune"]
+    assert not parse(mode="max-autotune-no-cudagraphs").inductor["triton.cudagraphs"]
+    assert not parse({"inductor": {"triton.cudagraphs": False}}, "reduce-overhead").inductor["triton.cudagraphs"]
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"])
+def test_modes_are_accepted_by_compile(mode: str):
+    torch.compile(Attention(), backend="kvfix", mode=mode)
+
+
+@pytest.mark.inductor
+@torch.no_grad()
+def test_reduce_overhead_runs():
+    """The default compiler, with a mode: two steps of a real decode."""
+    model, cache = Attention(), ItemCache()
+    compiled, eager_cache = torch.compile(model, backend="kvfix", mode="reduce-overhead"), copy.deepcopy(cache)
+    for x in steps(decoded=2):
+        same_step("reduce-overhead", model, compiled, x, eager_cache, cache, exact=False)
+    assert graphs() == 2
+
+
+_NO_IMPORT = """
+import torch
+
+class Cache:
+    def __init__(self):
+        self.buffer, self.index = torch.zeros(8, 4), torch.zeros(1, dtype=torch.int64)
+
+def step(x, cache):
+    start = int(cache.index[0].item())
+    cache.buffer[start : start + 1] = x
+    cache.index[0] = start + 1
+    return cache.buffer[: start + 1].sum(0)
+
+compiled, cache, eager_cache = torch.compile(step, backend="kvfix", options={"compiler": "eager"}), Cache(), Cache()
+with torch.no_grad():
+    for _ in range(5):
+        x = torch.randn(1, 4)
+        assert torch.allclose(compiled(x, cache), step(x, eager_cache), atol=1e-6)
+assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2, torch._dynamo.utils.counters
+assert not torch._dynamo.utils.counters["graph_break"]
+import fxpass
+print(fxpass.reports()[-1].rewritten)
+"""
+
+
+def test_the_name_alone_is_enough(tmp_path: Any):
+    """The entry point finds the backend: no ``import fxpass``."""
+    script = tmp_path / "user.py"
+    script.write_text(_NO_IMPORT)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "3"  # write, read, and the index that is set to start + 1

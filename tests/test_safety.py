@@ -1,0 +1,206 @@
+"""What kvfix must not touch it leaves alone, with eager's numbers and a word about it."""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from small_models import (
+    CACHES,
+    CAPACITY,
+    ROWS,
+    WIDTH,
+    Attention,
+    Custom,
+    ItemCache,
+    StartPos,
+    breaks,
+    flat_,
+    kvfix,
+    last_row,
+    leaves,
+    median,
+    same_step,
+    sorted_,
+    steps,
+)
+from torch import Tensor
+
+import fxpass
+from fxpass import KvfixError, KvfixWarning
+
+EVERY_CACHE = pytest.mark.parametrize("kind", list(CACHES))
+
+
+@EVERY_CACHE
+@torch.no_grad()
+def test_past_capacity(kind: str):
+    """The model's own assertion, with its own message, and nothing written: bounds checks have become guards."""
+    model, cache = Attention(), CACHES[kind](capacity=6)
+    compiled, eager_cache = kvfix(model), copy.deepcopy(cache)
+    inputs = steps(prompt=4, decoded=3)
+    for x in inputs[:3]:
+        same_step("within", model, compiled, x, eager_cache, cache)
+    before = cache.state()
+    for _ in range(2):
+        with pytest.raises(AssertionError) as expected:
+            model(inputs[3], eager_cache)
+        with pytest.raises(AssertionError) as found:
+            compiled(inputs[3], cache)
+        assert str(found.value) == str(expected.value) == "7 rows do not fit"
+        assert all(torch.equal(a, b) for a, b in zip(cache.state(), before))
+
+
+@torch.no_grad()
+def test_a_row_past_capacity_is_dropped():
+    """Without an assertion a slice past the end is empty and takes nothing; a write by index would fail instead."""
+    model, eager = StartPos(), StartPos()
+    compiled, x = kvfix(model), steps()[1]
+    for position in (0, 1, 2, CAPACITY - 1):
+        torch.testing.assert_close(compiled(x, position), eager(x, position), rtol=1e-6, atol=1e-6)
+    before = model.keys.clone(), model.values.clone()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", KvfixWarning)
+        torch.testing.assert_close(compiled(x, CAPACITY), eager(x, CAPACITY), rtol=1e-6, atol=1e-6)
+    assert torch.equal(model.keys, before[0]) and torch.equal(model.values, before[1])
+
+
+@torch.no_grad()
+def test_two_rows_in_one_place():
+    """Two rows do not fit in the one that is left: the error is that of Dynamo with any backend, nothing is written."""
+    x = torch.randn(ROWS, 2, WIDTH)
+    said = []
+    for backend in ("eager", "kvfix"):
+        torch._dynamo.reset()
+        model = StartPos()
+        compiled = kvfix(model) if backend == "kvfix" else torch.compile(model, backend="eager")
+        for position in (0, 1, 2, 5):
+            compiled(x, position)
+        before = model.keys.clone(), model.values.clone()
+        with pytest.raises(RuntimeError, match="expand") as raised:
+            compiled(x, CAPACITY - 1)
+        said.append((type(raised.value), str(raised.value)))
+        assert torch.equal(model.keys, before[0]) and torch.equal(model.values, before[1])
+    assert said[0] == said[1]
+
+
+def test_with_grad_enabled():
+    """Autograd's semantics are eager's: the graph is handed on as it is, says so, and backward works."""
+    model, cache = Attention(), ItemCache()
+    compiled, inputs = kvfix(model), steps(decoded=2)
+    eager, eager_cache = copy.deepcopy(model), ItemCache()
+    with pytest.warns(KvfixWarning, match="grad is enabled and an input requires grad"):
+        found = compiled(inputs[0], cache)
+    expected = eager(inputs[0], eager_cache)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    found.sum().backward()
+    expected.sum().backward()
+    for mine, theirs in zip(model.parameters(), eager.parameters()):
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-6, atol=1e-6)
+    (report,) = fxpass.reports()
+    assert "grad is enabled" in report.unfit and report.rewritten == 0 and "grad is enabled" in str(report)
+
+
+@torch.no_grad()
+def test_training_with_dropout():
+    """Dropout in attention has no masked form with the same random numbers: refused, and eager's numbers per seed."""
+    model, cache = Attention(dropout=0.5).train(), ItemCache()
+    compiled, eager_cache = kvfix(model), copy.deepcopy(cache)
+    inputs = steps(decoded=3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for i, x in enumerate(inputs):
+            torch.manual_seed(i)
+            expected = model(x, eager_cache)
+            torch.manual_seed(i)
+            torch.testing.assert_close(compiled(x, cache), expected, rtol=1e-6, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(cache.state(), eager_cache.state()))
+    said = [str(w.message) for w in caught if issubclass(w.category, KvfixWarning)]
+    assert len(said) == 1 and "attention with dropout" in said[0], said
+    reads = [s for s in fxpass.reports()[-1].sites if s.kind == "read"]
+    assert [s.decision for s in reads] == ["refused", "refused"]
+
+
+@torch.no_grad()
+def test_active_autocast():
+    model, cache = Attention(), ItemCache()
+    compiled, eager_cache = kvfix(model), copy.deepcopy(cache)
+    with torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for x in steps(decoded=3):
+            same_step("autocast", model, compiled, x, eager_cache, cache)
+    assert any("autocast is enabled" in str(w.message) for w in caught)
+    assert "autocast" in fxpass.reports()[-1].unfit
+
+
+NOT_REWRITABLE = {
+    sorted_: "aten.sort",
+    median: "aten.median",
+    leaves: "depends on the position leaves the graph",
+    flat_: "merges or splits",
+    last_row: "position-dependent axis",
+}
+
+
+@pytest.mark.parametrize("finish", NOT_REWRITABLE, ids=lambda f: f.__name__.strip("_"))
+@torch.no_grad()
+def test_not_rewritable(finish: Callable[[Tensor, Tensor], Tensor]):
+    """Eager's numbers, one warning a graph that names the reason and the line of the read."""
+    model, cache = Custom(finish), ItemCache()
+    compiled, eager_cache = kvfix(model), copy.deepcopy(cache)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for x in steps():
+            same_step(finish.__name__, model, compiled, x, eager_cache, cache)
+    said = [str(w.message) for w in caught if issubclass(w.category, KvfixWarning)]
+    assert len(said) == 1, said
+    assert NOT_REWRITABLE[finish] in said[0]
+    assert re.search(r"small_models\.py:\d+: read at s\d+ \+ 1: ", said[0]), said[0]
+    assert breaks() == 0
+    refused = [s for s in fxpass.reports()[-1].sites if s.decision == "refused"]
+    assert refused and all(NOT_REWRITABLE[finish] in s.reason and "small_models.py:" in s.source for s in refused)
+
+
+@pytest.mark.parametrize("finish", NOT_REWRITABLE, ids=lambda f: f.__name__.strip("_"))
+@torch.no_grad()
+def test_strict_raises(finish: Callable[[Tensor, Tensor], Tensor]):
+    model, cache = Custom(finish), ItemCache()
+    compiled = kvfix(model, strict=True)
+    inputs = steps()
+    compiled(inputs[0], cache)
+    with pytest.raises(Exception) as raised:
+        compiled(inputs[1], cache)
+    assert NOT_REWRITABLE[finish] in str(raised.value)
+    assert _caused_by(raised.value, KvfixError), repr(raised.value)
+
+
+def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__ or getattr(error, "inner_exception", None)
+    return False
+
+
+@torch.no_grad()
+def test_strict_lets_the_rewritable_pass():
+    model, cache = Attention(), ItemCache()
+    compiled, eager_cache = kvfix(model, strict=True), copy.deepcopy(cache)
+    for x in steps():
+        same_step("strict", model, compiled, x, eager_cache, cache)
+
+
+@torch.no_grad()
+def test_models_without_a_cache_are_compiled_as_they_are():
+    """No site, no warning, no change of numbers."""
+    linear, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
+    compiled: Any = kvfix(linear, "aot_eager")
+    assert torch.equal(compiled(x), linear(x))
+    (report,) = fxpass.reports()
+    assert (report.sites, report.unfit) == ([], "")
