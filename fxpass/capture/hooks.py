@@ -207,7 +207,12 @@ def _element(tx: Any, element: Element) -> Any:
     known = tx.output.unspec_variable_map.get(source.name)
     if known is not None:
         return known
-    value = mirror.read(argument.example, element.index)
+    values = mirror.values(argument.example)
+    for i, other in enumerate(values):  # all of them: what decoding reads first may not be what the prefill has read
+        if i != element.index:
+            seen = PositionSource(argument.source, i).name
+            process_automatic_dynamic(tx, seen, FrameStateSizeEntry.make_scalar(other))
+    value = values[element.index]
     state = process_automatic_dynamic(tx, source.name, FrameStateSizeEntry.make_scalar(value))
     if state.scalar is auto_dynamic and value != 0:
         return VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)

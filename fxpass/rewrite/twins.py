@@ -37,7 +37,8 @@ _ARITHMETIC: dict[Any, Callable[..., Any]] = {
     operator.and_: aten.logical_and.default,
     operator.or_: aten.logical_or.default,
 }
-_TENSORS_ONLY = {aten.maximum.default, aten.minimum.default, aten.logical_and.default, aten.logical_or.default}
+_TENSORS_ONLY = {aten.maximum.default, aten.minimum.default, aten.logical_and.default, aten.logical_or.default,
+                 aten.floor_divide.default, aten.remainder.Tensor}  # fmt: skip
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     _ARITHMETIC[getattr(operator, _name)] = getattr(aten, _name).Tensor
     _TENSORS_ONLY.add(getattr(aten, _name).Tensor)

@@ -24,11 +24,14 @@ class Model(nn.Module):
     """A cache of keys and values, (rows, heads, capacity, dim), filled and read at ``start``.
 
     caches: the buffers whose unwritten tail may hold anything.
-    graphs: what prefill and decoding compile to; three where a model has a branch that decoding crosses.
+    graphs: what prefill and decoding compile to: one each, and one for each side of a branch, and one for a cache that is
+        full, whose slices are whole.
+    exact: buffers are compared to the bit; not where what is written is computed from an attention.
     """
 
     caches = ("keys", "values")
     graphs = 2
+    exact = True
     tolerance = 1e-6
     capacity = CAPACITY
 
@@ -157,14 +160,13 @@ class Int32Bounds(Plain):
 class ToList(Plain):
     def __init__(self) -> None:
         super().__init__()
-        self.index(0, 0)
+        self.index(3, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        _, start = self.position.tolist()
+        offset, start = self.position.tolist()
         end = start + x.shape[1]
-        self.position[0] = start
         self.position[1] = end
-        return self.attend(x, start, end)
+        return self.attend(x, start, end) + offset
 
 
 class MaxOfInputPositions(Model):
@@ -677,6 +679,8 @@ class SharedAcrossLayers(Model):
 class TwoLayers(Model):
     """Layer index first, in one buffer: the second layer's rows are computed from the first's."""
 
+    exact = False
+
     def __init__(self) -> None:
         nn.Module.__init__(self)
         self.cache("keys", 2, ROWS, HEADS, CAPACITY, DIM)
@@ -854,9 +858,10 @@ class WindowOfMoving(Model):
 
 
 class Ring(Model):
-    """Writes at the position modulo the capacity; all rows are read once the ring is full."""
+    """Writes at the position modulo the capacity; all rows are read once the ring is full, in a graph without positions."""
 
     capacity = 8
+    graphs = 3
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         n = x.shape[1]
@@ -867,6 +872,7 @@ class Ring(Model):
 
 class RingByItem(Plain):
     capacity = 8
+    graphs = 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -884,6 +890,7 @@ class RingByIndex(Model):
     """Writes by an index tensor made from the position, wrapping round."""
 
     capacity = 8
+    graphs = 3
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         n = x.shape[1]
@@ -897,6 +904,7 @@ class Roll(Model):
     """The newest row is the last; the valid rows are those at the end."""
 
     capacity = 8
+    graphs = 3
 
     def append(self, x: Tensor, start: Any, end: Any) -> None:
         n = x.shape[1]
@@ -939,10 +947,10 @@ class RollByPosition(Model):
 
 
 class Overflow(Model):
-    """Fills up, then rolls: a branch on the position, which makes a graph for each side."""
+    """Fills up, then rolls: a branch on the position, which makes a graph for each side, and one for the row that fills it."""
 
     capacity = 8
-    graphs = 3
+    graphs = 4
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         n = x.shape[1]
@@ -957,7 +965,7 @@ class OverflowByItem(Plain):
     """The same with the position in a tensor."""
 
     capacity = 8
-    graphs = 3
+    graphs = 4
 
     def __init__(self) -> None:
         super().__init__()

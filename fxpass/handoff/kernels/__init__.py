@@ -3,6 +3,7 @@
     y = linear(x, w, b)              7 rows        ->    y = kvfix.linear_few_rows(x, w, b)
     o = sdpa(q, clean(k), clean(v),                ->    o = kvfix.decode_attention(q, k, v, length, mask, scale)
              attn_mask=valid & mask) 1 query
+    index_copy_(buf[c], 2, slots, k)               ->    kvfix.write_rows(buf[c], 2, slots, k)
 
 cuBLAS reaches a fifth of the memory bandwidth on a product with seven rows, where reading the weights is all there is
 to do. And a mask with two cleaned copies of the cache is one kernel that does not read what is not valid. Both
@@ -35,6 +36,11 @@ def use_kernels(gm: fx.GraphModule) -> int:
 
             node.target = torch.ops.kvfix.linear_few_rows.default
             node.args = (*node.args, None)[:3]
+            count += 1
+        elif node.target is aten.index_copy_.default and _writes_rows(node):
+            from .write_rows import write_rows  # noqa: F401
+
+            node.target = torch.ops.kvfix.write_rows.default
             count += 1
         elif "attention" in node.meta and _one_query(node):
             _attend(gm.graph, node)
@@ -81,6 +87,12 @@ def _few_rows(node: fx.Node) -> bool:
     if x.device.type != "cuda" or x.dtype not in floats or weight.dtype != x.dtype or weight.dim() != 2:
         return False
     return weight.is_contiguous() and x.shape[-1] > 0 and x.numel() // x.shape[-1] <= MAX_ROWS
+
+
+def _writes_rows(node: fx.Node) -> bool:
+    buffer, _, slots, source = (a.meta["val"] if isinstance(a, fx.Node) else a for a in node.args)  # type: ignore[union-attr]
+    static = all(isinstance(s, int) for s in source.shape)
+    return buffer.device.type == "cuda" and 0 < buffer.dim() <= 4 and static and slots.dim() == 1 and not node.users
 
 
 def _one_query(node: fx.Node) -> bool:

@@ -1,0 +1,71 @@
+"""Factories for the command line: one that works, and each way in which one can be wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+CONSTANT = 3
+
+
+class Counter(torch.nn.Module):
+    """Appends a row to a buffer, and sums what is written so far."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(capacity, 2))
+        self.register_buffer("length", torch.tensor([1]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        start = int(self.length[0].item())
+        assert start < self.rows.shape[0], "the buffer is full"
+        self.rows[start : start + 1] = x
+        self.length[0] = start + 1
+        return self.rows[: start + 1].sum(0)
+
+
+def good() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    return Counter(8), (torch.ones(1, 2),), {}
+
+
+def keywords() -> tuple[Any, list[Any], dict[str, Any]]:
+    return Counter(8), [], {"x": torch.ones(1, 2)}
+
+
+def full() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    return Counter(2), (torch.ones(1, 2),), {}
+
+
+def nothing_to_compile() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    return (lambda: 3), (), {}
+
+
+def raises() -> None:
+    raise ValueError("no weights here\nand a second line")
+
+
+def needs_argument(x: int) -> None: ...
+
+
+def returns_number() -> Any:
+    return 3
+
+
+def returns_pair() -> Any:
+    return Counter(8), ()
+
+
+def returns_no_callable() -> Any:
+    return 3, (), {}
+
+
+def returns_string_for_args() -> Any:
+    return Counter(8), "x", {}
+
+
+def returns_list_for_kwargs() -> Any:
+    return Counter(8), (), []
+
+
