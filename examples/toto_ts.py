@@ -1,7 +1,7 @@
 """The published package, unedited: ``pip install toto-ts==0.2.0``.
 
-A Toto 1.0 of four small layers with random weights forecasts twice with its key/value cache, in eager and compiled with kvfix.
-``--compiler inductor`` generates code, which takes about a minute on a CPU.
+A Toto 1.0 of four small layers with random weights forecasts twice with its key/value cache, in eager and compiled with
+kvfix. ``--compiler inductor`` generates code, which takes about a minute on a CPU.
 """
 
 import argparse
@@ -52,7 +52,9 @@ def forecast(seed: int) -> torch.Tensor:
 
 
 expected = [forecast(seed) for seed in (1, 2)]
-model.model.forward = torch.compile(model.model.forward, backend="kvfix", fullgraph=True, options={"compiler": options.compiler})
+model.model.forward = torch.compile(
+    model.model.forward, backend="kvfix", fullgraph=True, options={"compiler": options.compiler}
+)
 found = [forecast(seed) for seed in (1, 2)]
 
 largest = max((f - e).abs().max().item() for f, e in zip(found, expected))

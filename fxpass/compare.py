@@ -1,8 +1,4 @@
-"""Approaches side by side: the same steps run in several ways, each against eager.
-
-    row = measure("stock", lambda: steps_of(compiled), reference)
-    print(table([row, ...]))
-"""
+"""Approaches side by side: the same steps run in several ways, each compared with eager, as the rows of a table."""
 
 from __future__ import annotations
 
@@ -88,20 +84,21 @@ def headline(error: BaseException) -> str:
 def table(rows: Sequence[Row]) -> str:
     """The rows as text, 80 columns wide; a row that failed shows its error in place of numbers."""
     names = ("approach", "MAE", "max diff", "graphs", "breaks", "recompiles", "skips", "ms/step")
-    width = max(len(row.approach) for row in rows) + 1
+    width = max(len(row.approach) for row in rows)
     lines = [_line(names, width)]
     for row in rows:
         if row.error:
-            lines.append(f"{row.approach:<{width}} {row.error}")
+            lines.append(f"{row.approach:<{width}}  {row.error}")
             continue
         counted = [_count(n) for n in (row.graphs, row.breaks, row.recompiles)]
         ms = "-" if row.ms is None else f"{row.ms:.2f}"
-        lines.append(_line((row.approach, _small(row.mae), _small(row.max_diff), *counted, _skips(row.skips), ms), width))
+        cells = (row.approach, _small(row.mae), _small(row.max_diff), *counted, _skips(row.skips), ms)
+        lines.append(_line(cells, width))
     return "\n".join(lines)
 
 
 def _line(cells: Sequence[str], width: int) -> str:
-    return f"{cells[0]:<{width}}" + "".join(f"{c:>{w}}" for c, w in zip(cells[1:], (7, 9, 7, 7, 11, 6, 8)))
+    return f"{cells[0]:<{width}}" + "".join(f"{c:>{w}}" for c, w in zip(cells[1:], (8, 9, 7, 7, 11, 6, 8)))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-
 CONSTANT = 3
 
 
@@ -67,5 +66,3 @@ def returns_string_for_args() -> Any:
 
 def returns_list_for_kwargs() -> Any:
     return Counter(8), (), []
-
-

@@ -1,4 +1,4 @@
-"""Every test starts with nothing compiled, nothing remembered, and fails on a `KvfixWarning` that it does not expect."""
+"""Every test starts with nothing compiled and nothing remembered; a `KvfixWarning` that it does not expect fails it."""
 
 from __future__ import annotations
 

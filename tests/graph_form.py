@@ -30,6 +30,9 @@ TRIVIAL = {
 }  # fmt: skip
 """Ops that give back their operand wherever the result has its type."""
 
+OVERWRITE = {"copy", "fill"}
+"""Ops that give back their second operand wherever the result has its type."""
+
 COMMUTATIVE = {"add", "mul", "logical_and"}
 CONSTANT = {"full", "scalar_tensor"}
 NEW_DIM = {"unsqueeze", "stack"}
@@ -127,7 +130,7 @@ class Form:
         """A value that is there already and equals that of the op, or a constant."""
         if name in TRIVIAL and self.values[operands[0][1]].type == type:
             return operands[0][1]
-        if name == "copy" and self.values[operands[1][1]].type == type:
+        if name in OVERWRITE and len(operands) == 2 and self.values[operands[1][1]].type == type:
             return operands[1][1]
         if name in CONSTANT and type.shape == () and not operands:
             return self.constant(literals.get("fill_value", literals.get("s")), type)

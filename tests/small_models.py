@@ -227,4 +227,5 @@ def same_step(
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6, msg=lambda m: f"{what}: {m}")
     for name, a, b in zip(("keys", "values", "index"), cache.state(), eager_cache.state()):
         close = 0.0 if exact or name == "index" else 1e-6
-        torch.testing.assert_close(a, b, rtol=close, atol=close, equal_nan=True, msg=lambda m: f"{what}: {name}: {m}")
+        said = f"{what}: {name} not equal"
+        torch.testing.assert_close(a, b, rtol=close, atol=close, equal_nan=True, msg=said)

@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import Attention, AttributeCache, BoundsCache, Custom, ItemCache, StartPos, graphs, kvfix, last_row, steps
+from small_models import (
+    Attention,
+    AttributeCache,
+    BoundsCache,
+    Custom,
+    ItemCache,
+    StartPos,
+    graphs,
+    kvfix,
+    last_row,
+    steps,
+)
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -343,6 +354,7 @@ def test_fields_of_a_report():
         assert {s.dim for s in by_kind[kind]} == {2}
     assert "aten.copy_" in report.before and "aten.index_copy_" not in report.before
     assert "aten.index_copy_" in report.after
+    assert report.before.count("aten.scaled_dot") == report.after.count("aten.scaled_dot") == 1
     assert any(line.startswith("+") and "index_copy_" in line for line in report.diff().splitlines())
     assert report.timings and all(t >= 0 for t in report.timings.values())
     assert "L['cache'].keys" in str(report) and "rewritten" in str(report)

@@ -24,14 +24,14 @@ BAD = {
     "cli_exits:good": "cannot import 'cli_exits': SystemExit: 3",
     "cli_targets:missing": "'cli_targets' has no 'missing'",
     "cli_targets:good.missing": "'cli_targets' has no 'good.missing'",
-    "cli_targets:CONSTANT": "is a int, not a function",
+    "cli_targets:CONSTANT": "is of type int, not a function",
     "cli_targets:raises": "failed: ValueError: no weights here (",
     "cli_targets:needs_argument": "failed: TypeError: needs_argument() missing 1 required positional argument",
-    "cli_targets:returns_number": "returned a int, not (callable, args, kwargs)",
-    "cli_targets:returns_pair": "returned a tuple of 2, not (callable, args, kwargs)",
-    "cli_targets:returns_no_callable": "returned a int in place of the callable",
-    "cli_targets:returns_string_for_args": "returned a str in place of the tuple of arguments",
-    "cli_targets:returns_list_for_kwargs": "returned a list in place of the dict of keyword arguments",
+    "cli_targets:returns_number": "returned type int, not (callable, args, kwargs)",
+    "cli_targets:returns_pair": "returned type tuple of length 2, not (callable, args, kwargs)",
+    "cli_targets:returns_no_callable": "returned type int in place of the callable",
+    "cli_targets:returns_string_for_args": "returned type str in place of the tuple of arguments",
+    "cli_targets:returns_list_for_kwargs": "returned type list in place of the dict of keyword arguments",
 }
 
 
@@ -52,10 +52,19 @@ def test_bad_target(command: str, target: str, tmp_path: Path, monkeypatch: pyte
     assert BAD[target] in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["print"], ["nonsense"], ["print", "cli_targets:good", "--stage", "middle"],
-                                       ["print", "cli_targets:good", "--calls", "0"], ["demo", "--name", "nonsense"]])  # fmt: skip
-def test_bad_command_line(arguments: list[str]):
-    result = kvfix(*arguments)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "print",
+        "nonsense",
+        "print cli_targets:good --stage middle",
+        "print cli_targets:good --calls 0",
+        "demo --name nonsense",
+        "demo --device nonsense",
+    ],
+)
+def test_bad_command_line(arguments: str):
+    result = kvfix(*arguments.split())
     assert result.exit_code == 2
     assert result.stdout == "" and "Traceback" not in result.stderr
 
@@ -95,4 +104,4 @@ def test_as_a_module_in_the_working_directory(tmp_path: Path):
     command = [sys.executable, "-m", "fxpass", "print", "mine:factory"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "kvfix: mine:factory is a int, not a function that returns (callable, args, kwargs)\n"
+    assert done.stderr == "kvfix: mine:factory is of type int, not a function that returns (callable, args, kwargs)\n"

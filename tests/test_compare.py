@@ -44,9 +44,9 @@ def test_table():
         Row("stock upstream", 1.25e-7, 9.5e-7, 34, 25, 17, ["a", "a", "b"], 20.126),
     ]
     assert table(rows).splitlines() == [
-        "approach            MAE max diff graphs breaks recompiles skips ms/step",
-        "eager                 0        0      -      -          -   n/a    1.50",
-        "stock upstream  1.2e-07  9.5e-07     34     25         17     3   20.13",
+        "approach           MAE max diff graphs breaks recompiles skips ms/step",
+        "eager                0        0      -      -          -   n/a    1.50",
+        "stock upstream 1.2e-07  9.5e-07     34     25         17     3   20.13",
     ]
     assert notes(rows) == ["stock upstream: 2 x a", "stock upstream: 1 x b"]
 

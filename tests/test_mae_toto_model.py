@@ -114,6 +114,24 @@ def test_varying_lengths(kv_cache: str):
 
 
 @EVERY_CACHE
+def test_last_slot(kv_cache: str):
+    """The step that fills a cache costs a graph, for its slice is contiguous only then; its numbers are right too."""
+    model = make(kv_cache)
+    caches = []
+    for run in (model, kvfix(model)):
+        caches.append(allocate(model, 12))
+        x, fed = series(12), []
+        with torch.no_grad():
+            for patches in range(8, 13):
+                fed.append(step(run, x[..., : patches * PATCH].contiguous(), caches[-1], 8 * PATCH)[..., -PATCH:])
+        caches.append(torch.stack(fed))
+    close(caches[3], caches[1])
+    torch.testing.assert_close(caches[2]._keys, caches[0]._keys, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(caches[2]._values, caches[0]._values, rtol=1e-6, atol=1e-6)
+    assert graphs() <= 3 and breaks() == 0
+
+
+@EVERY_CACHE
 def test_determinism(kv_cache: str):
     """The same seed twice gives the same samples, bit for bit; and those of eager, closely."""
     model = make(kv_cache)

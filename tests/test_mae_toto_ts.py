@@ -95,7 +95,8 @@ def same_state(what: str, mine: dict[str, torch.Tensor], theirs: dict[str, torch
         assert torch.equal(mine[name], theirs[name]), f"{what}: {name}"
     end = int(theirs["_current_idx"].max())
     for name in ("_keys", "_values"):
-        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-6, atol=1e-6, msg=lambda m: f"{what}: {name}: {m}")
+        said = f"{what}: {name}"
+        torch.testing.assert_close(mine[name], theirs[name], rtol=1e-6, atol=1e-6, msg=said)
         assert torch.equal(mine[name][:, :, :, end:], theirs[name][:, :, :, end:]), f"{what}: {name} past its end"
 
 

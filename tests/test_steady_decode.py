@@ -55,6 +55,20 @@ def test_start_pos():
     assert (fxpass.reports()[-1].rewritten, fxpass.reports()[-1].refused) == (4, 0)
 
 
+@EVERY_CACHE
+@torch.no_grad()
+def test_prompts_of_many_lengths(kind: str):
+    """An empty cache is a graph of its own also where the length of the prompt is dynamic: three graphs in all."""
+    model = Attention()
+    compiled = kvfix(model)
+    for prompt in (4, 7, 3, 9):
+        cache, eager_cache = CACHES[kind](), CACHES[kind]()
+        for i, x in enumerate(steps(prompt)):
+            same_step(f"prompt {prompt}, step {i}", model, compiled, x, eager_cache, cache)
+    assert (graphs(), breaks()) == (3, 0)
+    assert not any(r.refused or r.unfit for r in fxpass.reports())
+
+
 @EVERY_TENSOR_CACHE
 @torch.no_grad()
 def test_no_device_reads(kind: str):

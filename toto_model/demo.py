@@ -1,7 +1,7 @@
 """``kvfix demo``: one small model, four caches, nine ways to run them.
 
-Every row of the table runs in a process of its own and decodes the same forecasts, feeding its own predictions back. The
-reference is eager with the cache of the published package; outputs are compared at every step, prefills included.
+Every row of the table runs in a process of its own and decodes the same forecasts, feeding its own predictions back.
+The reference is eager with the cache of the published package; outputs are compared at every step, prefills included.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class Recorder:
         seconds = time.perf_counter() - start
         mean = distribution.mean
         new = mean.shape[-1]
-        self.calls.append(((mean * scale[..., -new:] + loc[..., -new:]).clone(), seconds, new == self.patch_embed.patch_size))
+        output = (mean * scale[..., -new:] + loc[..., -new:]).clone()
+        self.calls.append((output, seconds, new == self.patch_embed.patch_size))
         return TotoOutput(distribution, loc, scale)
 
     def _wait(self) -> None:
@@ -211,8 +212,8 @@ def run(compiler: str | None = None, device: str = "cpu", seed: int = 0, as_json
 
     from fxpass.compare import Row
 
-    if device != "cpu" and not torch.cuda.is_available():
-        print(f"kvfix: no device {device!r} on this machine", file=sys.stderr)
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        print(f"kvfix: no device {device!r} here; there is cpu, and cuda where torch finds a GPU", file=sys.stderr)
         return 2
     settings = Settings(compiler or default_compiler(device), device, seed)
     start = time.perf_counter()
@@ -257,9 +258,9 @@ def show(rows: Sequence[Any], report: Any, settings: Settings, seconds: float) -
             console.print(Text(line, style=COLOURS.get(line[0], "")), highlight=False, soft_wrap=True)
     config = demo_config()
     console.print(
-        f"\n[bold]Comparison[/bold]: {config.num_layers} layers of width {config.embed_dim}, {VARIATES} variates, contexts of "
-        f"{' and '.join(map(str, CONTEXTS))} patches, {HORIZON} patches forecast; {settings.compiler}, {settings.device}, "
-        f"torch {torch.__version__}, seed {settings.seed}\n",
+        f"\n[bold]Comparison[/bold]: {config.num_layers} layers of width {config.embed_dim}, {VARIATES} variates, "
+        f"contexts of {' and '.join(map(str, CONTEXTS))} patches, {HORIZON} patches forecast; "
+        f"{settings.compiler}, {settings.device}, torch {torch.__version__}, seed {settings.seed}\n",
         highlight=False,
     )
     for line in (table(rows), "", LEGEND, *notes(rows)):
@@ -274,7 +275,7 @@ def default_compiler(device: str) -> str:
 
 
 def longest_first() -> list[Approach]:
-    """The rows in the order in which to start them: the other stock rows find kernels of the first in Inductor's cache."""
+    """The rows in the order in which to start them: later stock rows find kernels of the first in Inductor's cache."""
     broken = [a for a in APPROACHES if a.how in (STOCK, SCALARS) and a.cache != "fixed_size"]
     return [broken[0], *(a for a in APPROACHES if a not in broken), *broken[1:]]
 
@@ -286,4 +287,3 @@ def rebuild(fields: dict[str, Any] | None) -> Any:
     if fields is None:
         return None
     return Report(**{**fields, "sites": [Site(**site) for site in fields["sites"]]})
-

@@ -89,6 +89,8 @@ class Flow:
     sizes: list[tuple[fx.Node, Callable[[Any], None]]] = dataclasses.field(default_factory=list)
     replacements: list[tuple[fx.Node, Callable[[Any], fx.Node]]] = dataclasses.field(default_factory=list)
     lengths: list[Extent] = dataclasses.field(default_factory=list)
+    refuse_copy: Callable[[fx.Node], None] = lambda node: None
+    """Raises `Refusal` where a view of a cache cannot become a copy, because its memory is written later on."""
 
     def of(self, value: Any) -> Extents:
         """The extents of a node; nothing for constants and for nodes without any."""
@@ -108,7 +110,25 @@ class Flow:
         """The extent whose length is known to equal ``size``, a number made from positions."""
         if not isinstance(number(size), torch.SymInt):
             return None
-        return next((e for e in self.lengths if equal(e.length, size)), None)
+        found = next((e for e in self.lengths if equal(e.length, size)), None)
+        return None if found is None else dataclasses.replace(found, length=size)
+
+    def within(self, size: Any) -> Extent | None:
+        """An extent of the length ``size``: one that there is, or one on the axis of a buffer that has room for it."""
+        found = self.find(size)
+        if found is None and isinstance(number(size), torch.SymInt):
+            roomy = (e for e in self.lengths if guarded(number(size) <= e.full_size))
+            found = next(roomy, None)
+        return None if found is None else dataclasses.replace(found, length=size)
+
+    def derive(self, before: fx.Node, fn: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+        """The number ``fn(a, b)`` of two numbers: an int, or a new position node."""
+        if not isinstance(a, fx.Node) and not isinstance(b, fx.Node):
+            return fn(a, b)
+        with self.graph.inserting_before(before):
+            made = self.graph.call_function(fn, (a, b))
+        made.meta["val"] = fn(number(a), number(b))
+        return self.positions.add(made)
 
     def merge(self, *parts: Extents) -> Extents:
         """Union of extents on the same dims.
@@ -135,15 +155,22 @@ class Stuck:
     reason: str
 
 
-def follow(graph: fx.Graph, positions: Positions, begin: Callable[[fx.Node], Extents | None]) -> Flow | Stuck:
+def follow(
+    graph: fx.Graph,
+    positions: Positions,
+    begin: Callable[[fx.Node], Extents | None],
+    ahead: Iterable[Extent] = (),
+    refuse_copy: Callable[[fx.Node], None] = lambda node: None,
+) -> Flow | Stuck:
     """Follow extents through ``graph``; the first dead end stops the pass.
 
     ``begin(node)`` gives the extents that a read starts at ``node``, or None. It is asked in program order, because what
-    an extent's `size` is used for, further down, may be a position-bounded slice too.
+    an extent's `size` is used for, further down, may be a position-bounded slice too. ``ahead`` are extents that an earlier
+    pass has found: a mask is often made to its size before the cache is read.
     """
     from . import rules  # noqa: F401  (registers)
 
-    flow = Flow(graph, positions)
+    flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy)
     for node in graph.nodes:
         begun = begin(node)
         carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
@@ -174,7 +201,7 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
             flow.positions.alias(node, extent.length)
         return {}
     if _writes_through(node, flow):
-        raise Refusal(f"{node.target} writes in place to a part of a buffer whose size depends on the position")
+        return RULES["stores"](node, flow)
     known = RULES.get(node.target)
     if known is None and isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags:
         known = RULES["pointwise"]

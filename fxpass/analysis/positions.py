@@ -97,7 +97,15 @@ def guarded(condition: Any) -> bool:
     """
     if isinstance(condition, bool) or statically_known_true(condition):
         return bool(condition)
-    return condition.node.hint is not None and bool(condition)
+    return bool(condition.node.hint) and bool(condition)
+
+
+def fixed(size: Any) -> int | None:
+    """``size`` as an int if it is one, or if the guards say so."""
+    if isinstance(size, int):
+        return size
+    hint = size.node.hint
+    return hint if hint is not None and equal(size, hint) else None
 
 
 def expression(value: Any) -> str:

@@ -18,7 +18,7 @@ from torch.fx.experimental.symbolic_shapes import free_symbols
 from fxpass.errors import Refusal
 
 from . import aliases
-from .positions import Positions, equal, guarded, number
+from .positions import Positions, equal, fixed, guarded, number
 
 aten = torch.ops.aten
 _TO_THE_END = 2**63 - 1
@@ -82,7 +82,7 @@ class Sites:
         size = base.meta["val"].shape[dim]
         squeezed = node.target is aten.select.int
         end = None if isinstance(end, int) and end == _TO_THE_END else end
-        rows = 1 if squeezed else _fixed(node.meta["val"].shape[dim])
+        rows = 1 if squeezed else fixed(node.meta["val"].shape[dim])
         writers = self._writers_through(node)
         if not self.is_buffer(base):
             if rows is None or writers:
@@ -92,7 +92,9 @@ class Sites:
         kind: Kind = "write" if writers else "gather" if rows is not None else "extent"
         site = Site(node, kind, base, dim, start, end, rows, writers, squeezed)
         if kind == "write" and rows is None:
-            raise Refusal("the number of rows written depends on the position")
+            if not equal(start, 0):
+                raise Refusal("a number of rows that depends on the position is written from a start that is not 0")
+            site.kind = kind = "extent"
         if not guarded(number(start) >= 0):
             raise Refusal("the start of the slice is not known to be non-negative")
         stop = size if end is None else number(start) + rows if rows is not None else number(end)
@@ -132,6 +134,16 @@ class Sites:
                 elif aliases.storage(user) == memory:
                     todo.append(user)
         return sorted(found, key=self._order.__getitem__)
+
+    def refuse_copy(self, node: fx.Node) -> None:
+        """Refuse a copy in the place of ``node``, a view, where its memory is written through it or under it.
+
+        Raises:
+            Refusal: it is.
+        """
+        if self._writers_through(node):
+            raise Refusal("a slice of a slice is written in place")
+        self._refuse_stale(node, node)
 
     def _refuse_stale(self, node: fx.Node, base: fx.Node) -> None:
         """A gather copies: refuse it if the memory is written again while views of the slice are still to be read."""
@@ -177,11 +189,3 @@ def _bounds(node: fx.Node) -> tuple[fx.Node, int, Any, Any] | None:
     else:
         return None
     return base, dim % base.meta["val"].dim(), start, end
-
-
-def _fixed(size: Any) -> int | None:
-    """``size`` as an int if it is one, or if the guards say so."""
-    if isinstance(size, int):
-        return size
-    hint = size.node.hint
-    return hint if hint is not None and equal(size, hint) else None

@@ -1,9 +1,10 @@
 """What Dynamo and Inductor did while a block ran: graphs, breaks, recompilations, CUDA graphs that were skipped.
 
-Dynamo's own counters give graphs and breaks: `unique_graphs` counts the graphs that a backend was given, and
-``counters["graph_break"]`` holds one count per reason. A recompilation is a frame compiled again, so it is counted where
-Dynamo announces each piece of bytecode that it has made: the first one for a code object is a compilation, every further one
-a recompilation. A function that a break cuts in two is resumed in a code object of its own, which counts the same way.
+Dynamo's own counters give graphs and breaks: ``unique_graphs`` counts the graphs that a backend was given, and
+``counters["graph_break"]`` holds one count per reason. A recompilation is a frame compiled again, so it is counted
+where Dynamo announces each piece of bytecode that it has made: the first one for a code object is a compilation, every
+further one a recompilation. A function that a break cuts in two is resumed in a code object of its own, which counts
+the same way.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def counting() -> Iterator[Counts]:
     counts = Counts()
     compiled: collections.Counter[CodeType] = collections.Counter()
 
-    def see(code: CodeType, _: CodeType) -> None:
+    def see(code: CodeType, new_code: CodeType) -> None:
         compiled[code] += 1
 
     handle = register_bytecode_hook(see)

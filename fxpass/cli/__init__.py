@@ -1,8 +1,8 @@
 """The command line: ``kvfix demo``, ``kvfix print``, ``kvfix explain``.
 
-A factory, ``MODULE:FACTORY``, is a function without arguments that returns ``(callable, args, kwargs)``. The callable is
-compiled with kvfix and called ``--calls`` times, without gradients: Dynamo takes a number for a constant until it has seen it
-move, so the decode step of a cache needs two calls after the prefill.
+A factory, ``MODULE:FACTORY``, is a function without arguments that returns ``(callable, args, kwargs)``. The callable
+is compiled with kvfix and called ``--calls`` times, without gradients: Dynamo takes a number for a constant until it
+has seen it move, so the decode step of a cache shows up in the second call at the earliest.
 
 Exit status: 0; 1 where the callable fails; 2 where the command line, the module or the factory is wrong.
 """
@@ -75,7 +75,8 @@ def demo(
     if name not in installed:
         _fail(f"no demo {name!r}; installed: {', '.join(sorted(installed)) or 'none'}")
     run = installed[name].load()
-    raise typer.Exit(run(compiler=None if compiler is None else compiler.value, device=device, seed=seed, as_json=as_json))
+    chosen = None if compiler is None else compiler.value
+    raise typer.Exit(run(compiler=chosen, device=device, seed=seed, as_json=as_json))
 
 
 def _compile(name: str, calls: int, compiler: Compiler) -> list[Any]:
@@ -90,6 +91,7 @@ def _compile(name: str, calls: int, compiler: Compiler) -> list[Any]:
 
     import fxpass
 
+    torch.compiler.reset()
     fxpass.reset()
     compiled = torch.compile(target.fn, backend="kvfix", options={"compiler": compiler.value})
     try:

@@ -44,7 +44,8 @@ def load(name: str) -> Target:
         except AttributeError:
             raise TargetError(f"{module_name!r} has no {path!r}") from None
     if not callable(factory):
-        raise TargetError(f"{name} is a {type(factory).__name__}, not a function that returns (callable, args, kwargs)")
+        kind = type(factory).__name__
+        raise TargetError(f"{name} is of type {kind}, not a function that returns (callable, args, kwargs)")
     try:
         made = factory()
     except (Exception, SystemExit) as error:
@@ -54,15 +55,15 @@ def load(name: str) -> Target:
 
 def _checked(name: str, made: Any) -> Target:
     if not isinstance(made, (tuple, list)) or len(made) != 3:
-        size = f" of {len(made)}" if isinstance(made, (tuple, list)) else ""
-        raise TargetError(f"{name}() returned a {type(made).__name__}{size}, not (callable, args, kwargs)")
+        size = f" of length {len(made)}" if isinstance(made, (tuple, list)) else ""
+        raise TargetError(f"{name}() returned type {type(made).__name__}{size}, not (callable, args, kwargs)")
     fn, args, kwargs = made
     if not callable(fn):
-        raise TargetError(f"{name}() returned a {type(fn).__name__} in place of the callable")
+        raise TargetError(f"{name}() returned type {type(fn).__name__} in place of the callable")
     if not isinstance(args, Sequence) or isinstance(args, str):
-        raise TargetError(f"{name}() returned a {type(args).__name__} in place of the tuple of arguments")
+        raise TargetError(f"{name}() returned type {type(args).__name__} in place of the tuple of arguments")
     if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
-        raise TargetError(f"{name}() returned a {type(kwargs).__name__} in place of the dict of keyword arguments")
+        raise TargetError(f"{name}() returned type {type(kwargs).__name__} in place of the dict of keyword arguments")
     return Target(fn, tuple(args), dict(kwargs))
 
 

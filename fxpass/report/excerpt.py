@@ -1,7 +1,7 @@
 """A piece of a report's code: from one line of the user's source to where that line comes up again.
 
-A model's layers are the same source lines over and over, so ``section(report.before, "x = self.norm(x)")`` is the first of
-them and ``section(..., occurrence=1)`` the second.
+A model's layers are the same source lines over and over, so ``section(report.before, "x = self.norm(x)")`` is the first
+of them and ``section(..., occurrence=1)`` the second.
 """
 
 from __future__ import annotations

@@ -41,14 +41,14 @@ def render(report: Report, width: int = 160) -> str:
     console = Console(width=width, no_color=True, color_system=None, highlight=False)
     with console.capture() as captured:
         console.print(table(report))
-    return captured.get().rstrip()
+    return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
 
 
 def _notes(report: Report) -> list[str]:
     notes = [f"; not rewritten: {report.unfit}"] if report.unfit else []
     if report.parts:
-        parts = " -> ".join(f"{name} ({count} ops{', static' if static else ''})" for name, static, count in report.parts)
-        notes.append(f"; {parts}")
+        parts = [f"{name} ({count} ops{', static' if static else ''})" for name, static, count in report.parts]
+        notes.append("; " + " -> ".join(parts))
     if report.timings:
         notes.append(f"; {sum(report.timings.values()):.2f} s")
     return notes

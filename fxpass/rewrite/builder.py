@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.extents import Extent, Fill
+from fxpass.analysis.extents import Extent, Extents, Fill
 
 from .twins import Twins
 
@@ -46,7 +46,7 @@ class Builder:
         node.replace_all_uses_with(new)
 
     def drop(self, node: fx.Node) -> None:
-        """``node`` writes in place and has been replaced: take it out at the end of the sweep."""
+        """``node`` has been replaced, and may look impure (attention does): take it out at the end of the sweep."""
         self.dropped.append(node)
 
     def current(self, node: fx.Node) -> Any:
@@ -64,6 +64,10 @@ class Builder:
     def twin(self, value: Any, device: torch.device) -> Any:
         return self.twins.of(value, device)
 
+    def tensor(self, value: Any, device: torch.device) -> fx.Node:
+        """The twin of ``value``, of a plain int too."""
+        return self.twins.tensor(value, device, self.node)
+
     def valid(self, extent: Extent, device: torch.device) -> fx.Node:
         """bool[full size], True below the extent's length. Made once for equal extents: the first use dominates."""
         for known, where, mask in self._masks:
@@ -76,13 +80,19 @@ class Builder:
 
     def fill(self, fill: Fill) -> None:
         """Insert the filled operand that ``fill.user`` is to see."""
-        filled = self._filled.get((fill.user, fill.operand), fill.operand)
-        rank, device = fill.operand.meta["val"].dim(), fill.operand.meta["val"].device
-        for dim, extent in fill.extents.items():
-            valid = self._shaped(self.valid(extent, device), rank, dim)
-            value = self.call(aten.scalar_tensor.default, fill.value, dtype=fill.operand.meta["val"].dtype, device=device)
-            filled = self.call(aten.where.self, valid, filled, value)
-        self._filled[fill.user, fill.operand] = filled
+        operand = self._filled.get((fill.user, fill.operand), fill.operand)
+        self._filled[fill.user, fill.operand] = self.filled(operand, fill.operand.meta["val"], fill.extents, fill.value)
+
+    def filled(self, x: fx.Node, like: torch.Tensor, extents: Extents, value: Any) -> fx.Node:
+        """``x``, with the shape and dtype of ``like``, with ``value`` where it is not valid."""
+        for dim, extent in extents.items():
+            other = self.call(aten.scalar_tensor.default, value, dtype=like.dtype, device=like.device)
+            x = self.call(aten.where.self, self.valid_along(extent, like, dim), x, other)
+        return x
+
+    def valid_along(self, extent: Extent, like: torch.Tensor, dim: int) -> fx.Node:
+        """What is valid along ``dim`` of a tensor of the rank of ``like``, broadcast along all others."""
+        return self._shaped(self.valid(extent, like.device), like.dim(), dim)
 
     def operand(self, user: fx.Node, operand: fx.Node) -> fx.Node:
         """What ``user`` is to see in the place of ``operand``."""

@@ -6,6 +6,7 @@ it, until nothing more is refused. Only then is the graph touched.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from torch import fx
 
 from fxpass.analysis import aliases
-from fxpass.analysis.extents import Extents, Flow, Stuck, follow
+from fxpass.analysis.extents import Extent, Extents, Flow, Stuck, follow
 from fxpass.analysis.positions import Origin, Positions, expression
 from fxpass.analysis.sites import Site, Sites, is_slice
 from fxpass.errors import Refusal
@@ -87,8 +88,21 @@ def _plan(
         sites[node] = site
         return {site.dim: start_extent(site, graph, positions)} if site.kind == "extent" else None
 
-    outcome = follow(graph, positions, begin)
+    outcome = follow(graph, positions, begin, _ahead(graph, origins, refused), finder.refuse_copy)
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
+
+
+def _ahead(graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: Mapping[fx.Node, str]) -> list[Extent]:
+    """The extents that the sites of ``graph`` will start, as far as their full size is known from the start."""
+    positions = Positions(graph, origins)
+    finder = Sites(graph, positions)
+    found = []
+    for node in list(graph.nodes):
+        with contextlib.suppress(Refusal):  # it is refused when its turn comes
+            site = None if node in refused else finder.at(node)
+            if site is not None and site.kind == "extent":
+                found.append(start_extent(site, graph, positions))
+    return [e for e in found if isinstance(e.full_size, int) or e.full.op == "placeholder"]
 
 
 def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Sites) -> list[Decision]:
@@ -109,6 +123,7 @@ def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Site
             b.at(node).fill(fill)
         if node in builds:
             b.replace(node, builds[node](b.at(node)))
+            b.drop(node)
             continue
         for operand, filled in b.filled_operands(node).items():
             node.replace_input_with(b.current(operand), filled)
@@ -135,7 +150,7 @@ def _decision(node: fx.Node, site: Site | None, positions: Positions, reason: st
     if not is_slice(node):
         kind: Literal["scalar", "predicate"] = "predicate" if asserts_position(node, positions) else "scalar"
         return Decision(kind, node, None, None, position, not reason, reason)
-    writes = any(node in aliases.written(u) for u in node.users) if site is None else site.kind == "write"
+    writes = any(node in aliases.written(u) for u in node.users) if site is None else bool(site.writers)
     base, dim = node.args[0], node.args[1]
     assert isinstance(base, fx.Node) and isinstance(dim, int)
     buffer = site.buffer if site is not None else aliases.root(base)

@@ -34,7 +34,21 @@ def start_extent(site: Site, graph: fx.Graph, positions: Positions) -> Extent:
             length = graph.call_function(operator.sub, (end, site.start))
         length.meta["val"] = number(end) - number(site.start)
         positions.add(length)
-    return Extent(length, site.base, site.dim, frozenset([site.node]))
+    full, full_dim = _full(site, graph)
+    return Extent(length, full, full_dim, frozenset([site.node]))
+
+
+def _full(site: Site, graph: fx.Graph) -> tuple[fx.Node, int]:
+    """A tensor and its dim that has the full size of the sliced one: a graph input if there is one, for use everywhere."""
+    size = site.base.meta["val"].shape[site.dim]
+    for node in graph.nodes:
+        if node.op != "placeholder" or isinstance(size, int):
+            break
+        if isinstance(node.meta.get("val"), torch.Tensor):
+            for dim, own in enumerate(node.meta["val"].shape):
+                if equal(own, size):
+                    return node, dim
+    return site.base, site.dim
 
 
 def rewrite_read(site: Site, extent: Extent, b: Builder) -> None:

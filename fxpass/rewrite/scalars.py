@@ -4,6 +4,7 @@
     mask = le(steps, end)                 ->    mask = le(steps, end_t)
     pos = arange(s, s + 4)                ->    pos = arange(4) + s_t
     x = full([2, 3], s)                   ->    x = expand(s_t, [2, 3])
+    y = roll(x, s, 0)                     ->    y = index_select(x, 0, (arange(8) - s_t) % 8)
 """
 
 from __future__ import annotations
@@ -76,7 +77,37 @@ def _full(node: fx.Node, b: Builder) -> fx.Node:
     return b.call(aten.clone.default, b.call(aten.expand.default, cast, list(value.shape)))
 
 
+def _roll(node: fx.Node, b: Builder) -> fx.Node:
+    """``roll(x, s, d)``: row i comes from row ``(i - s) % size``."""
+    x, shifts, dims = (*node.args, [])[:3]
+    for shift, dim in zip(shifts, dims):
+        size = node.meta["val"].shape[dim]
+        if not isinstance(size, int):
+            raise Refusal("a roll by a position along an axis that is not fixed")
+        steps = b.call(aten.sub.Tensor, b.call(aten.arange.default, size, device=node.meta["val"].device), b.twin(shift, x.meta["val"].device))
+        x = b.call(aten.index_select.default, x, dim, b.call(aten.remainder.Scalar, steps, size))
+    if not dims:
+        raise Refusal("a roll by a position of a flattened tensor")
+    return x
+
+
+def _triangle(node: fx.Node, b: Builder) -> fx.Node:
+    return b.triangle(node, node.args[0], node.args[1])
+
+
+def _rsub(node: fx.Node, b: Builder) -> fx.Node:
+    """``rsub(x, s)`` is ``s - x``."""
+    x, value, *alpha = node.args
+    if alpha or node.kwargs:
+        raise Refusal("an rsub with a factor")
+    return b.call(aten.sub.Tensor, _twin(value, x, b), x)
+
+
 _BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
+    aten.roll.default: _roll,
+    aten.tril.default: _triangle,
+    aten.triu.default: _triangle,
+    aten.rsub.Scalar: _rsub,
     aten.arange.start: _arange,
     aten.full.default: _full,
     aten.scalar_tensor.default: _full,

@@ -68,6 +68,10 @@ class Twins:
             self._made[key] = self._make(node, device)
         return self._made[key]
 
+    def tensor(self, value: Any, device: torch.device, before: fx.Node) -> fx.Node:
+        """The twin of ``value``, made before ``before`` if it is a plain int."""
+        return self._tensor_before(self.of(value, device), device, before)
+
     def _make(self, node: fx.Node, device: torch.device) -> fx.Node:
         graph = self.graph
         if node.target in ITEM:

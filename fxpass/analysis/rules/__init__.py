@@ -1,3 +1,16 @@
 """The rules, one family a file. Importing this package registers them all."""
 
-from . import attention, contractions, copies, factories, pointwise, reductions, views  # noqa: F401
+from . import (  # noqa: F401
+    attention,
+    contractions,
+    copies,
+    factories,
+    joins,
+    lookups,
+    norms,
+    pointwise,
+    reductions,
+    slices,
+    stores,
+    views,
+)

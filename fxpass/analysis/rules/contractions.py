@@ -8,6 +8,7 @@ Both, because 0 * NaN is NaN.
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
+
+from .pointwise import broadcast
 
 aten = torch.ops.aten
 
@@ -41,6 +44,17 @@ def matmul(node: fx.Node, flow: Flow) -> Extents:
     return flow.merge(rows, columns)
 
 
+@rule(aten.baddbmm.default, aten.addmm.default)
+def added(node: fx.Node, flow: Flow) -> Extents:
+    """``input + a @ b``; ``input`` has the size of the result."""
+    extra, a, b = node.args[:3]
+    rank = node.meta["val"].dim()
+    _contract(node, flow, a, rank - 1, b, rank - 2)
+    rows = {d: e for d, e in flow.of(a).items() if d != rank - 1}
+    columns = {d: e for d, e in flow.of(b).items() if d != rank - 2}
+    return broadcast(node, flow, [extra], flow.merge(rows, columns))
+
+
 @rule(aten.linear)
 def linear(node: fx.Node, flow: Flow) -> Extents:
     x, weight = node.args[:2]
@@ -51,10 +65,8 @@ def linear(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.einsum)
 def einsum(node: fx.Node, flow: Flow) -> Extents:
-    equation, operands = node.args[0].replace(" ", ""), node.args[1]  # type: ignore[union-attr]
-    if "." in equation or "->" not in equation:
-        raise Refusal("an einsum with an ellipsis or an implicit output meets a position-dependent axis")
-    inputs, output = equation.split("->")
+    operands = node.args[1]
+    inputs, output = _spelled_out(node.args[0], [o.meta["val"].dim() for o in operands])  # type: ignore[arg-type, union-attr]
     by_label: dict[str, list[tuple[Any, int]]] = {}
     for labels, operand in zip(inputs.split(","), operands):  # type: ignore[arg-type]
         for dim, label in enumerate(labels):
@@ -73,3 +85,17 @@ def einsum(node: fx.Node, flow: Flow) -> Extents:
             for operand, dim in places:
                 flow.fill(node, operand, [dim], 0)
     return out
+
+
+def _spelled_out(equation: str, ranks: list[int]) -> tuple[str, str]:
+    """Inputs and output of an einsum with a letter for every dim: ``...qd,...kd`` of rank 4 is ``ABqd,ABkd->...``."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    counts = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks) if "..." in term]
+    free = [c for c in string.ascii_letters if c not in equation]
+    letters = "".join(free[: max(counts, default=0)])
+    if not arrow:
+        used = [c for c in inputs if c.isalpha()]
+        output = "..." * bool(counts) + "".join(sorted(c for c in set(used) if used.count(c) == 1))
+    named = [term.replace("...", letters[len(letters) - (rank - len(term) + 3) :]) for term, rank in zip(terms, ranks)]
+    return ",".join(named), output.replace("...", letters)

@@ -2,17 +2,20 @@
 
     ones([q, n])          ->   ones([q, S])          {1: e}
     arange(0, n)          ->   arange(0, S)          {0: e}
+    arange(a, n)          ->   arange(0, S) + a      {0: e}, of length n - a
     arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewrite/scalars.py)
 """
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass.analysis.extents import RULES, Extents, Flow
+from fxpass.analysis.positions import equal
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten
@@ -24,7 +27,7 @@ def _sized(node: fx.Node, flow: Flow) -> Extents:
     out: Extents = {}
     for dim, size in enumerate(sizes):
         if size in flow.positions and isinstance(size.meta["val"], torch.SymInt):
-            found = flow.find(size)
+            found = flow.within(size)
             if found is None:
                 raise Refusal(f"{node.target} makes a tensor of a size that belongs to no buffer")
             out[dim] = found
@@ -44,12 +47,18 @@ def _arange(node: fx.Node, flow: Flow) -> Extents:
     if isinstance(node.meta["val"].shape[0], int):
         return {}
     bounds = node.args if node.target is not aten.arange.default else (0, node.args[0])
-    if bounds[0] in flow.positions or bounds[0] != 0 or len(node.args) > 2:
-        raise Refusal("an arange of position-dependent length that does not start at 0")
-    found = flow.find(bounds[1])
+    if len(bounds) > 2 and bounds[2] != 1:
+        raise Refusal("an arange of position-dependent length with a step")
+    start = bounds[0]
+    found = flow.within(bounds[1] if equal(start, 0) else flow.derive(node, operator.sub, bounds[1], start))
     if found is None:
         raise Refusal("an arange of a length that belongs to no buffer")
-    flow.replace(node, lambda b: b.call(aten.arange.default, b.full(found), **node.kwargs))
+
+    def build(b: Any) -> fx.Node:
+        steps = b.call(aten.arange.default, b.full(found), dtype=node.meta["val"].dtype, device=node.meta["val"].device)
+        return steps if equal(start, 0) else b.call(aten.add.Tensor, steps, b.twin(start, node.meta["val"].device))
+
+    flow.replace(node, build)
     return {0: found}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,10 +16,18 @@ aten = torch.ops.aten
 
 @rule(aten.masked_fill, aten.where, aten.logical_not, aten.logical_and, aten.logical_or, aten.masked_fill_, aten.copy_)
 def pointwise(node: fx.Node, flow: Flow) -> Extents:
+    return broadcast(node, flow, [a for a in (*node.args, *node.kwargs.values()) if _is_tensor(a)])
+
+
+def broadcast(node: fx.Node, flow: Flow, operands: Sequence[Any], also: Extents | None = None) -> Extents:
+    """The extents of ``operands`` lined up from the right, merged with ``also``, which are in the result's dims already.
+
+    Raises:
+        Refusal: an operand has the valid length on an axis, but does not come from a buffer.
+    """
     rank = node.meta["val"].dim()
-    operands = [a for a in (*node.args, *node.kwargs.values()) if _is_tensor(a)]
     lined_up = [{d + rank - o.meta["val"].dim(): e for d, e in flow.of(o).items()} for o in operands]
-    out = flow.merge(*lined_up)
+    out = flow.merge(also or {}, *lined_up)
     for operand in operands:
         shape = operand.meta["val"].shape
         for dim, extent in out.items():

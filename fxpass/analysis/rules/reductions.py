@@ -14,12 +14,13 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.analysis.positions import guarded, number
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten
 
 
-def _dims(node: fx.Node, position: int = 1) -> tuple[set[int], bool]:
+def reduced_dims(node: fx.Node, position: int = 1) -> tuple[set[int], bool]:
     """The reduced dims and whether they stay as size 1."""
     rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
     dims: Any = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
@@ -29,14 +30,14 @@ def _dims(node: fx.Node, position: int = 1) -> tuple[set[int], bool]:
     return {d % rank for d in (dims if isinstance(dims, (list, tuple)) else [dims])}, bool(keep)
 
 
-def _left(extents: Extents, dims: set[int], keep: bool) -> Extents:
+def left(extents: Extents, dims: set[int], keep: bool) -> Extents:
     return {d if keep else d - sum(r < d for r in dims): e for d, e in extents.items() if d not in dims}
 
 
 def _neutral(node: fx.Node, largest: bool) -> Any:
     dtype = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
     if dtype is torch.bool:
-        return not largest
+        return largest
     if dtype.is_floating_point:
         return float("inf") if largest else float("-inf")
     info = torch.iinfo(dtype)
@@ -45,15 +46,15 @@ def _neutral(node: fx.Node, largest: bool) -> Any:
 
 @rule(aten.sum)
 def sum_(node: fx.Node, flow: Flow) -> Extents:
-    dims, keep = _dims(node)
+    dims, keep = reduced_dims(node)
     flow.fill(node, node.args[0], dims, 0)
-    return _left(flow.of(node.args[0]), dims, keep)
+    return left(flow.of(node.args[0]), dims, keep)
 
 
 @rule(aten.mean)
 def mean(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
-    dims, keep = _dims(node)
+    dims, keep = reduced_dims(node)
     extents = flow.of(x)
     counted = [extents[d] for d in dims if d in extents]
     if counted:
@@ -62,32 +63,43 @@ def mean(node: fx.Node, flow: Flow) -> Extents:
             static *= 1 if d in extents else x.meta["val"].shape[d]  # type: ignore[union-attr]
         flow.fill(node, x, dims, 0)
         flow.replace(node, lambda b: b.mean(x, sorted(dims), keep, counted, static, node.kwargs.get("dtype")))
-    return _left(extents, dims, keep)
+    return left(extents, dims, keep)
+
+
+def _check_extremum(node: fx.Node, flow: Flow, dims: set[int]) -> None:
+    """An extremum of nothing is an error, and a place in a flattened tensor is another one in the full buffer."""
+    extents = flow.of(node.args[0])
+    if node.target not in _ANY and not all(guarded(number(extents[d].length) >= 1) for d in dims if d in extents):
+        raise Refusal(f"{node.target} of what may be empty")
+    if node.target in (aten.argmax.default, aten.argmin.default) and len(dims) > 1 and extents:
+        raise Refusal(f"{node.target} gives a place in a flattened tensor of position-dependent size")
 
 
 @rule(aten.amax, aten.max.dim, aten.max.default, aten.any, aten.argmax)
 def largest(node: fx.Node, flow: Flow) -> Extents:
-    dims, keep = _dims(node)
+    dims, keep = reduced_dims(node)
+    _check_extremum(node, flow, dims)
     flow.fill(node, node.args[0], dims, _neutral(node, largest=False) if node.target not in _ANY else False)
-    return _left(flow.of(node.args[0]), dims, keep)
+    return left(flow.of(node.args[0]), dims, keep)
 
 
 @rule(aten.amin, aten.min.dim, aten.min.default, aten.all, aten.argmin)
 def smallest(node: fx.Node, flow: Flow) -> Extents:
-    dims, keep = _dims(node)
+    dims, keep = reduced_dims(node)
+    _check_extremum(node, flow, dims)
     flow.fill(node, node.args[0], dims, _neutral(node, largest=True))
-    return _left(flow.of(node.args[0]), dims, keep)
+    return left(flow.of(node.args[0]), dims, keep)
 
 
-_ANY = {aten.any.default, aten.any.dim}
+_ANY = {aten.any.default, aten.any.dim, aten.any.dims, aten.all.default, aten.all.dim, aten.all.dims}
 
 
 @rule(aten.softmax.int, aten._softmax, aten.log_softmax.int, aten._log_softmax, aten._safe_softmax, aten.logsumexp)
 def softmax(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
-    dims, keep = _dims(node)
+    dims, keep = reduced_dims(node)
     flow.fill(node, x, dims, float("-inf"))
-    return _left(flow.of(x), dims, keep) if node.target is aten.logsumexp.default else dict(flow.of(x))
+    return left(flow.of(x), dims, keep) if node.target is aten.logsumexp.default else dict(flow.of(x))
 
 
 @rule(aten.cumsum)

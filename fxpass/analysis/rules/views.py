@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -75,17 +76,6 @@ def select(node: fx.Node, flow: Flow) -> Extents:
     return {d - (d > dim): e for d, e in flow.of(x).items()}
 
 
-@rule(aten.slice.Tensor)
-def slice_(node: fx.Node, flow: Flow) -> Extents:
-    x, dim = node.args[0], (node.args[1] if len(node.args) > 1 else 0) % _rank(node)
-    out = flow.of(x)
-    if dim in out and not equal(node.meta["val"].shape[dim], x.meta["val"].shape[dim]):
-        raise Refusal("the position-dependent axis is sliced again")
-    if dim in out:
-        _resize(node, flow, lambda b: [x])
-    return out
-
-
 @rule(aten.unbind, aten.chunk, aten.split, aten.split_with_sizes)
 def split(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
@@ -95,6 +85,12 @@ def split(node: fx.Node, flow: Flow) -> Extents:
         raise Refusal("the position-dependent axis is split")
     drop = node.target is aten.unbind.int
     return {d - (drop and d > dim): e for d, e in flow.of(x).items()}
+
+
+@rule(operator.getitem)
+def element(node: fx.Node, flow: Flow) -> Extents:
+    """An element of what `chunk`, `split` or `unbind` gives."""
+    return dict(flow.of(node.args[0]))
 
 
 @rule(aten.expand)
@@ -168,12 +164,5 @@ def _set_sizes(node: fx.Node, flow: Flow, sizes: list[Any], out: Extents, keep: 
 
 
 def _resize(node: fx.Node, flow: Flow, args: Any, target: Any = None) -> None:
-    """Book new arguments for ``node``; a slice that has become the whole axis is booked as an alias."""
-
-    def build(b: Any) -> fx.Node:
-        operands = args(b)
-        if node.target is aten.slice.Tensor:
-            return b.call(aten.alias.default, operands[0])
-        return b.call(target or node.target, *operands)
-
-    flow.replace(node, build)
+    """Book new arguments for ``node``."""
+    flow.replace(node, lambda b: b.call(target or node.target, *args(b)))

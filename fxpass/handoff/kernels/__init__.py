@@ -41,6 +41,7 @@ def use_kernels(gm: fx.GraphModule) -> int:
             from .write_rows import write_rows  # noqa: F401
 
             node.target = torch.ops.kvfix.write_rows.default
+            node.meta["val"] = None
             count += 1
         elif "attention" in node.meta and _one_query(node):
             _attend(gm.graph, node)

@@ -1,0 +1,75 @@
+"""Joins: `cat` along a position-dependent axis closes the gaps that full buffers leave between what is valid.
+
+    cat([past[:, :n], new], 1)      {1: n} of past, 4 new rows     ->      index_select(cat([past, new], 1), 1, places)
+
+    places = [0 .. n - 1, S .. S + 3, anything]       one for each row of a buffer with room for all of them, n + 4 <= S
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extent, Extents, Flow, rule
+from fxpass.analysis.positions import equal
+from fxpass.errors import Refusal
+
+aten = torch.ops.aten
+
+
+@rule(aten.cat)
+def cat(node: fx.Node, flow: Flow) -> Extents:
+    parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
+    dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % node.meta["val"].dim()
+    if any(p.meta["val"].dim() != node.meta["val"].dim() for p in parts):
+        raise Refusal("an empty tensor of another rank is joined to a position-dependent one")
+    others = flow.merge(*({d: e for d, e in flow.of(p).items() if d != dim} for p in parts))
+    for part in parts:
+        if any(d not in flow.of(part) for d in others):
+            raise Refusal("a part of a join has the valid length but does not come from the buffer")
+    own = [flow.of(p).get(dim) for p in parts]
+    if not any(own):
+        return others
+    lengths = [e.length if e is not None else p.meta["val"].shape[dim] for e, p in zip(own, parts)]
+    if not all(isinstance(n, (int, fx.Node)) for n in lengths):
+        raise Refusal("a part of a join has a size that belongs to no buffer")
+    ends = [lengths[0]]
+    for length in lengths[1:]:
+        ends.append(flow.derive(node, operator.add, ends[-1], length))
+    room = flow.within(ends[-1])
+    if room is None:
+        raise Refusal("no buffer has room for the joined rows")
+    sites = frozenset().union(*(e.sites for e in own if e is not None))
+    extent = Extent(ends[-1], room.full, room.full_dim, room.sites | sites)
+    flow.replace(node, lambda b: _joined(b, parts, dim, own, ends, extent))
+    flow.lengths.append(extent)
+    return {**others, dim: extent}
+
+
+def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: list[Any], extent: Extent) -> fx.Node:
+    """All parts at full size, one after the other, and from that the valid rows."""
+    device = parts[0].meta["val"].device
+    places = b.call(aten.arange.default, b.full(extent), device=device)
+    sizes = [b.full(e) if e is not None else p.meta["val"].shape[dim] for e, p in zip(own, parts)]
+    chosen, offset = places, 0
+    for size, end in zip(sizes, ends[:-1]):
+        offset = offset + size if isinstance(offset, int) and isinstance(size, int) else b.call(operator.add, offset, size)
+        moved = b.call(aten.add.Tensor, b.call(aten.sub.Tensor, places, b.twin(end, device)), offset)
+        chosen = b.call(aten.where.self, b.call(aten.ge.Tensor, places, b.tensor(end, device)), moved, chosen)
+    size = sizes[-1]
+    end = offset + size if isinstance(offset, int) and isinstance(size, int) else b.call(operator.add, offset, size)
+    last = end - 1 if isinstance(end, int) else b.call(operator.sub, end, 1)
+    return b.call(aten.index_select.default, b.call(aten.cat.default, parts, dim), dim, b.call(aten.clamp_max.default, chosen, last))
+
+
+@rule(aten.stack)
+def stack(node: fx.Node, flow: Flow) -> Extents:
+    parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
+    dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % node.meta["val"].dim()
+    out = flow.merge(*(flow.of(p) for p in parts))
+    if any(not equal(p.meta["val"].shape[d], e.length) or d not in flow.of(p) for p in parts for d, e in out.items()):
+        raise Refusal("a part of a join has the valid length but does not come from the buffer")
+    return {d + (d >= dim): e for d, e in out.items()}

@@ -1,0 +1,87 @@
+"""Norms and spreads.
+
+    layer_norm(x, [d])      the position-dependent axis passes, unless it is one of the normalized dims
+    var(x, [2])             sum(((x - mean) ** 2) where valid, [2]) / (length - correction)
+    vector_norm(x, 2, [2])  vector_norm(masked_fill(x, invalid, 0), 2, [2])
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.errors import Refusal
+
+from .reductions import left, reduced_dims
+
+aten = torch.ops.aten
+
+
+@rule(aten.layer_norm.default, aten.rms_norm.default)
+def layer_norm(node: fx.Node, flow: Flow) -> Extents:
+    x, shape = node.args[:2]
+    first = x.meta["val"].dim() - len(shape)  # type: ignore[union-attr, arg-type]
+    if any(d >= first for d in flow.of(x)):
+        raise Refusal(f"{node.target} over the position-dependent axis")
+    return dict(flow.of(x))
+
+
+@rule(aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim)
+def vector_norm(node: fx.Node, flow: Flow) -> Extents:
+    x = node.args[0]
+    order = node.args[1] if len(node.args) > 1 else node.kwargs.get("ord", 2)
+    order = 2 if order is None else order
+    if not isinstance(order, (int, float)) or order <= 0:
+        raise Refusal(f"a norm of order {order} over the position-dependent axis")
+    dims, keep = reduced_dims(node, 2)
+    flow.fill(node, x, dims, 0)
+    return left(flow.of(x), dims, keep)
+
+
+@rule(aten.var, aten.std)
+def spread(node: fx.Node, flow: Flow) -> Extents:
+    x, own = node.args[0], flow.of(node.args[0])
+    dims, keep, correction = _spread_arguments(node)
+    counted = {d: own[d] for d in dims if d in own}
+    if counted:
+        if correction in flow.positions or x.meta["val"].dtype.is_complex:  # type: ignore[union-attr]
+            raise Refusal(f"{node.target} of complex numbers, or with a correction that depends on the position")
+        flow.fill(node, x, dims, 0)
+        root = "std" in str(node.target)
+        flow.replace(node, lambda b: _spread(b, x, sorted(dims), keep, counted, correction, root))
+    return left(own, dims, keep)
+
+
+def _spread(
+    b: Any, x: Any, dims: list[int], keep: bool, counted: Extents, correction: Any, root: bool
+) -> fx.Node:
+    value = x.meta["val"]
+    fixed = math.prod(s for d, s in enumerate(value.shape) if d in dims and d not in counted)
+    mean = b.mean(x, dims, True, list(counted.values()), fixed, None)
+    away = b.call(aten.sub.Tensor, b.operand(b.node, x), mean)
+    squares = b.filled(b.call(aten.mul.Tensor, away, away), value, counted, 0)
+    count: Any = fixed
+    for extent in counted.values():
+        count = b.call(aten.mul.Tensor, b.twin(extent.length, value.device), count)
+    count = b.call(aten.to.dtype, b.call(aten.clamp_min.default, b.call(aten.sub.Tensor, count, correction), 0), value.dtype)
+    out = b.call(aten.div.Tensor, b.call(aten.sum.dim_IntList, squares, dims, keep), count)
+    return b.call(aten.sqrt.default, out) if root else out
+
+
+def _spread_arguments(node: fx.Node) -> tuple[set[int], bool, Any]:
+    """The reduced dims, whether they stay, and the correction, of any overload."""
+    if node.target in (aten.var.default, aten.std.default):  # (x, unbiased)
+        unbiased = node.args[1] if len(node.args) > 1 else node.kwargs.get("unbiased", True)
+        return set(range(node.args[0].meta["val"].dim())), False, int(bool(unbiased))  # type: ignore[union-attr]
+    if node.target in (aten.var.dim, aten.std.dim):  # (x, dim, unbiased, keepdim)
+        unbiased = node.args[2] if len(node.args) > 2 else node.kwargs.get("unbiased", True)
+        keep = node.args[3] if len(node.args) > 3 else node.kwargs.get("keepdim", False)
+        return reduced_dims(node)[0], bool(keep), int(bool(unbiased))
+    if node.target in (aten.var.correction, aten.std.correction):  # (x, dim, *, correction, keepdim)
+        given = node.kwargs.get("correction")
+        return reduced_dims(node)[0], bool(node.kwargs.get("keepdim", False)), 1 if given is None else given
+    raise Refusal(f"no rule for {node.target}")

@@ -1,0 +1,49 @@
+"""Writes in place to a part of a buffer whose size depends on the position: the rest keeps what it holds.
+
+    copy_(buf[:, :end], x)          {1: e} of x         ->      copy_(buf, where(valid, copy of buf with x written, buf))
+    mul_(buf[:, :end], 0.5)                             ->      copy_(buf, where(valid, buf * 0.5, buf))
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis import aliases
+from fxpass.analysis.extents import RULES, Extents, Flow
+from fxpass.errors import Refusal
+
+from .pointwise import broadcast
+
+aten = torch.ops.aten
+_ALSO = {aten.copy_.default, aten.masked_fill_.Scalar, aten.masked_fill_.Tensor, aten.zero_.default}
+
+
+def stores(node: fx.Node, flow: Flow) -> Extents:
+    """The rule for every op that writes in place to something with an extent."""
+    target: Any = node.args[0]
+    pointwise = torch.Tag.pointwise in node.target.tags  # type: ignore[union-attr]
+    if aliases.written(node) != [target] or not (pointwise or node.target in _ALSO):
+        raise Refusal(f"{node.target} writes in place to a part of a buffer whose size depends on the position")
+    if any(i in flow.positions for i in node.all_input_nodes):
+        raise Refusal(f"{node.target} writes a position to a part of a buffer whose size depends on it")
+    operands = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, fx.Node)]
+    out = broadcast(node, flow, operands)
+    if out.keys() != flow.of(target).keys():
+        raise Refusal(f"{node.target} writes a position-dependent number of values to an axis that is not")
+    flow.replace(node, lambda b: _stored(b, node, target, out))
+    return out
+
+
+def _stored(b: Any, node: fx.Node, target: fx.Node, extents: Extents) -> fx.Node:
+    whole = b.current(target)
+    new = b.call(aten.clone.default, whole)
+    b.call(node.target, new, *node.args[1:], **node.kwargs)
+    for dim, extent in extents.items():
+        new = b.call(aten.where.self, b.valid_along(extent, target.meta["val"], dim), new, whole)
+    return b.call(aten.copy_.default, whole, new)
+
+
+RULES["stores"] = stores

@@ -1,0 +1,31 @@
+"""The examples run, and say what they should."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name: str) -> str:
+    done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_quickstart():
+    shown = run("quickstart.py")
+    assert "max difference from eager: " in shown
+    assert "graph 0: 0 rewritten, 0 refused" in shown and "graph 1: 19 rewritten, 0 refused" in shown
+    assert "graph 2" not in shown
+
+
+def test_toto_ts():
+    pytest.importorskip("toto")
+    shown = run("toto_ts.py")
+    assert "graphs: 2 " in shown
+    assert "19 rewritten, 0 refused" in shown
