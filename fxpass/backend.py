@@ -20,6 +20,7 @@ from fxpass.check import Broken, check_core, check_graph, signature
 from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.options import Options, parse
 from fxpass.report import Report, readable
+from fxpass.report.readable import source_of
 from fxpass.report.sites import predicate_sites, sites_of
 from fxpass.rewrite import Rewritten, rewrite_graph
 
@@ -87,7 +88,8 @@ def rewrite_normal_form(
         before = signature(normal)
     report.before = report.after = readable(normal)
     with log.timed(report, "rewrite"):
-        rewritten = rewrite_graph(normal, capture.origins(normal))
+        rewritten = rewrite_graph(normal, capture.origins(normal), capture.name_of, source_of, capture.take_apart)
+    report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, capture.name_of)
     with log.timed(report, "propagate"):
         handoff.propagate(normal, inputs)

@@ -7,6 +7,10 @@ class Refusal(Exception):
     """A site cannot be rewritten soundly; the message is the reason that the report shows."""
 
 
+class NoRule(Refusal):
+    """There is no rule for an operator."""
+
+
 class KvfixError(RuntimeError):
     """``strict`` is set and something was refused, or a post-condition of a rewritten graph does not hold."""
 

@@ -27,5 +27,5 @@ def test_quickstart():
 def test_toto_ts():
     pytest.importorskip("toto")
     shown = run("toto_ts.py")
-    assert "graphs: 2 " in shown
+    assert "graphs: 2 (prefill and decode); breaks: 0" in shown
     assert "19 rewritten, 0 refused" in shown

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.errors import Refusal
+from fxpass.errors import NoRule, Refusal
 
 from . import aliases
 from .positions import Positions, equal, guarded, number
@@ -153,6 +153,7 @@ class Stuck:
     node: fx.Node
     sites: frozenset[fx.Node]
     reason: str
+    no_rule: bool = False
 
 
 def follow(
@@ -185,7 +186,7 @@ def follow(
         except Refusal as refusal:
             sites: frozenset[fx.Node] = frozenset().union(*(e.sites for e in carried))
             if sites:
-                return Stuck(node, sites, str(refusal))
+                return Stuck(node, sites, str(refusal), isinstance(refusal, NoRule))
     return flow
 
 
@@ -206,7 +207,7 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
     if known is None and isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags:
         known = RULES["pointwise"]
     if known is None:
-        raise Refusal(f"no rule for {node.target}")
+        raise NoRule(f"no rule for {node.target}")
     return known(node, flow)
 
 

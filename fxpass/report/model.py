@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+import networkx as nx
+
 
 @dataclasses.dataclass(frozen=True)
 class Site:
@@ -39,6 +41,7 @@ class Report:
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
     timings: seconds spent in each stage.
+    flow: positions, sites and consumers as a networkx graph (see `fxpass.analysis.flow`).
     """
 
     name: str
@@ -48,6 +51,7 @@ class Report:
     unfit: str = ""
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
+    flow: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
 
     @property
     def rewritten(self) -> int:

@@ -24,7 +24,7 @@ class Builder:
         self.dropped: list[fx.Node] = []
         self._made: set[fx.Node] = set()
         self._replaced: dict[fx.Node, Any] = {}
-        self._filled: dict[tuple[fx.Node, fx.Node], fx.Node] = {}
+        self._filled: dict[fx.Node, dict[fx.Node, fx.Node]] = {}
         self._masks: list[tuple[Extent, torch.device, fx.Node]] = []
 
     def at(self, node: fx.Node) -> Builder:
@@ -80,8 +80,8 @@ class Builder:
 
     def fill(self, fill: Fill) -> None:
         """Insert the filled operand that ``fill.user`` is to see."""
-        operand = self._filled.get((fill.user, fill.operand), fill.operand)
-        self._filled[fill.user, fill.operand] = self.filled(operand, fill.operand.meta["val"], fill.extents, fill.value)
+        operand = self.operand(fill.user, fill.operand)
+        self._filled.setdefault(fill.user, {})[fill.operand] = self.filled(operand, fill.operand.meta["val"], fill.extents, fill.value)
 
     def filled(self, x: fx.Node, like: torch.Tensor, extents: Extents, value: Any) -> fx.Node:
         """``x``, with the shape and dtype of ``like``, with ``value`` where it is not valid."""
@@ -96,10 +96,10 @@ class Builder:
 
     def operand(self, user: fx.Node, operand: fx.Node) -> fx.Node:
         """What ``user`` is to see in the place of ``operand``."""
-        return self._filled.get((user, operand), operand)
+        return self._filled.get(user, {}).get(operand, operand)
 
     def filled_operands(self, user: fx.Node) -> dict[fx.Node, fx.Node]:
-        return {operand: new for (who, operand), new in self._filled.items() if who is user}
+        return self._filled.get(user, {})
 
     def attention_mask(self, extent: Extent, mask: Any, q: fx.Node, is_causal: bool) -> fx.Node:
         """The model's mask (bool, float or None) joined with what is valid; last two dims (queries, full size)."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import networkx as nx
 from torch import fx
 
 from fxpass.analysis import aliases
-from fxpass.analysis.extents import Extent, Extents, Flow, Stuck, follow
+from fxpass.analysis.extents import Extent, Extents, Fill, Flow, Stuck, follow
+from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.positions import Origin, Positions, expression
 from fxpass.analysis.sites import Site, Sites, is_slice
 from fxpass.errors import Refusal
@@ -43,18 +46,32 @@ class Decision:
 
 @dataclasses.dataclass
 class Rewritten:
-    """The outcome: what was decided, the slices that were rewritten, and the symbols that are capacities of caches."""
+    """The outcome: what was decided, the slices that were rewritten, the symbols that are capacities of caches, and the
+    flow from positions to consumers (`analysis.flow`)."""
 
     decisions: list[Decision]
     sites: list[Site]
     capacity: set[Any]
+    flow: nx.DiGraph
 
 
-def rewrite_graph(gm: fx.GraphModule, origins: Mapping[fx.Node, Origin]) -> Rewritten:
-    """Rewrite ``gm`` (in normal form) in place; ``origins`` names the placeholders that are positions."""
+def rewrite_graph(
+    gm: fx.GraphModule,
+    origins: Mapping[fx.Node, Origin],
+    name_of: Callable[[fx.Node], str] = str,
+    source_of: Callable[[fx.Node], str] = lambda node: "",
+    take_apart: Callable[[fx.Node], bool] = lambda node: False,
+) -> Rewritten:
+    """Rewrite ``gm`` (in normal form) in place; ``origins`` names the placeholders that are positions.
+
+    ``name_of`` and ``source_of`` only serve the picture of the flow. ``take_apart(node)`` replaces an operator that there is
+    no rule for by what it is made of, or returns False.
+    """
     refused: dict[fx.Node, str] = {}
     while True:
         plan = _plan(gm.graph, origins, refused)
+        if isinstance(plan, Stuck) and plan.no_rule and take_apart(plan.node):
+            continue
         if isinstance(plan, Stuck):
             where = f"{plan.reason} (at {plan.node.name})"
             refused.update(dict.fromkeys(plan.sites, where))
@@ -62,10 +79,11 @@ def rewrite_graph(gm: fx.GraphModule, origins: Mapping[fx.Node, Origin]) -> Rewr
         sites, flow, finder = plan
         break
     decisions = [_decision(node, None, finder.positions, reason) for node, reason in refused.items()]
+    picture = flow_graph(sites.values(), flow, finder.positions, name_of, source_of)
     decisions += _sweep(gm.graph, sites, flow, finder)
     aliases.remove_dead(gm.graph)
     gm.recompile()
-    return Rewritten(decisions, list(sites.values()), finder.capacity)
+    return Rewritten(decisions, list(sites.values()), finder.capacity, picture)
 
 
 def _plan(
@@ -109,6 +127,9 @@ def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Site
     positions = finder.positions
     b = Builder(graph, Twins(graph, positions))
     builds = dict(flow.replacements)
+    fills: defaultdict[fx.Node, list[Fill]] = defaultdict(list)
+    for fill in flow.fills:
+        fills[fill.user].append(fill)
     decisions = []
     for node in list(graph.nodes):
         site = sites.get(node)
@@ -119,7 +140,7 @@ def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Site
                 {"write": rewrite_write, "gather": rewrite_gather, "narrow": rewrite_narrow}[site.kind](site, b)
             decisions.append(_decision(node, site, positions))
             continue
-        for fill in (f for f in flow.fills if f.user is node):
+        for fill in fills[node]:
             b.at(node).fill(fill)
         if node in builds:
             b.replace(node, builds[node](b.at(node)))

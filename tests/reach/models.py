@@ -343,8 +343,9 @@ class IntAndTensor(Model):
 
 
 class Remainder(Model):
-    """Pages: a position taken apart with // and %."""
+    """Pages: a position taken apart with // and %. A constant, a number that moves, and a page that is full."""
 
+    graphs = 3
     caches = ("pages",)
 
     def __init__(self) -> None:
@@ -995,7 +996,7 @@ class SinksAndWindow(Model):
 # -- controls: nothing to do
 
 
-class StaticControl(Model):
+class StaticControl(Model, register=False):
     """Writes by index, reads everything under a mask."""
 
     graphs = 2
@@ -1009,3 +1010,6 @@ class StaticControl(Model):
         self.values.index_copy_(2, positions, heads(x))
         mask = torch.arange(CAPACITY) <= positions[:, None]
         return sdpa(heads(x), self.keys, self.values, attn_mask=mask)
+
+
+CONTROLS: dict[str, type[Model]] = {"StaticControl": StaticControl}

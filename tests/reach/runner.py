@@ -9,12 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._dynamo.utils import counters
 
 import fxpass
 from fxpass import backend
-from fxpass.check import _symbols
 from fxpass.handoff.split import _HEAVY
 
 from .models import Model
@@ -29,14 +28,21 @@ class Outcome:
     graphs: int
     breaks: int
     reports: list[fxpass.Report]
-    parts: list[Any]
-    """The parts of the graph that was cut last."""
+    cuts: list[list[Any]]
+    """The parts of each graph that was cut."""
     difference: float
     """Largest difference of an output."""
 
     @property
-    def decode(self) -> fxpass.Report:
-        return self.reports[-1]
+    def rewritten(self) -> int:
+        return sum(report.rewritten for report in self.reports)
+
+    @property
+    def refused(self) -> int:
+        return sum(report.refused for report in self.reports)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{r.unfit}\n{r}" for r in self.reports)
 
 
 def run(kind: type[Model], dirt: str = "zeros", compiler: str = "eager") -> Outcome:
@@ -69,7 +75,7 @@ def run(kind: type[Model], dirt: str = "zeros", compiler: str = "eager") -> Outc
             for a, b in zip(model.state(), eager.state()):
                 assert same_bits(a, b) if exact else close(a, b), f"{what}: a buffer differs"
     breaks = sum(counters["graph_break"].values())
-    return Outcome(counters["stats"]["unique_graphs"], breaks, fxpass.reports(), parts[-1] if parts else [], difference)
+    return Outcome(counters["stats"]["unique_graphs"], breaks, fxpass.reports(), parts, difference)
 
 
 def _same(arguments: tuple[Any, ...], theirs: Iterator[tuple[Any, ...]], state: Any) -> tuple[Any, ...]:
@@ -112,6 +118,3 @@ def heavy(part: Any) -> list[str]:
     return [n.name for n in part.gm.graph.nodes if getattr(n.target, "overloadpacket", None) in _HEAVY]
 
 
-def sizes_left(part: Any, model: nn.Module) -> set[Any]:
-    """The symbols in a part."""
-    return set().union(*(_symbols(n.meta.get("val")) for n in part.gm.graph.nodes))

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import pytest
 
-from .models import MODELS
-from .runner import DIRT, heavy, run
+from .models import CONTROLS, MODELS
+from .runner import DIRT, Outcome, heavy, run
+
+THROUGH_INDUCTOR = ["Bounds", "HandWritten", "CatStored", "Window"]
 
 
 @pytest.mark.parametrize("dirt", DIRT)
 @pytest.mark.parametrize("name", MODELS)
 def test_minimal(name: str, dirt: str) -> None:
-    kind = MODELS[name]
-    outcome = run(kind, dirt)
-    sites = "\n".join(f"{r.name}: {r.unfit}\n{r}" for r in outcome.reports)
-    assert (outcome.graphs, outcome.breaks) == (kind.graphs, 0), sites
-    assert outcome.decode.refused == 0, sites
-    assert outcome.decode.rewritten > 0, sites
-    static = [p for p in outcome.parts if p.static]
-    assert len(static) == 1 and heavy(static[0]), sites
-    assert not any(heavy(p) for p in outcome.parts if not p.static), sites
+    check(name, run(MODELS[name], dirt))
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("name", THROUGH_INDUCTOR)
+def test_minimal_through_inductor(name: str) -> None:
+    check(name, run(MODELS[name], "nan", "inductor"))
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_stay_untouched(name: str) -> None:
+    outcome = run(CONTROLS[name])
+    assert (outcome.graphs, outcome.breaks) == (CONTROLS[name].graphs, 0), outcome
+    assert (outcome.rewritten, outcome.refused, outcome.cuts) == (0, 0, []), outcome
+
+
+def check(name: str, outcome: Outcome) -> None:
+    """Few graphs, nothing refused, and all of the work in one static part."""
+    assert (outcome.graphs, outcome.breaks) == (MODELS[name].graphs, 0), outcome
+    assert outcome.refused == 0, outcome
+    assert outcome.rewritten > 0, outcome
+    assert outcome.cuts, outcome
+    for parts in outcome.cuts:
+        assert [bool(heavy(p)) for p in parts if p.static] == [True], outcome
+        assert not any(heavy(p) for p in parts if not p.static), outcome

@@ -1,0 +1,66 @@
+"""The flow of positions as a networkx graph: positions -> sites -> consumers.
+
+    L['cache']._idx[0]  ->  read L['cache']._keys dim 2 (cache.py:18)  ->  scaled_dot_product_attention (attention.py:40)
+
+Nodes are strings with the attributes ``kind`` ("position", "site" or "consumer") and ``source`` (file:line of the
+user's code, where known). A consumer is an op at which the extent of a read ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import networkx as nx
+from torch import fx
+
+from .extents import Flow
+from .positions import Positions
+from .sites import Site
+
+
+def flow_graph(
+    sites: Iterable[Site],
+    flow: Flow,
+    positions: Positions,
+    name_of: Callable[[fx.Node], str],
+    source_of: Callable[[fx.Node], str],
+) -> nx.DiGraph:
+    """Draw what `analysis.extents` found; ``name_of`` names graph inputs, ``source_of`` gives a node's source line."""
+    graph = nx.DiGraph()
+    labels = {site.node: _label(site, name_of) for site in sites}
+    for site in sites:
+        graph.add_node(labels[site.node], kind="site", source=source_of(site.node))
+        for origin in sorted(_origins(site.node, positions)):
+            graph.add_node(origin, kind="position", source="")
+            graph.add_edge(origin, labels[site.node])
+    for node, extents in flow.extents.items():
+        begun = {site for extent in extents.values() for site in extent.sites}
+        for user in node.users:
+            left = {site for extent in flow.of(user).values() for site in extent.sites}
+            for read in (begun - left) & labels.keys():
+                consumer = f"{user.name}: {user.target}"
+                graph.add_node(consumer, kind="consumer", source=source_of(user))
+                graph.add_edge(labels[read], consumer)
+    return graph
+
+
+def _label(site: Site, name_of: Callable[[fx.Node], str]) -> str:
+    kind = "write" if site.kind == "write" else "read"
+    return f"{site.node.name}: {kind} {name_of(site.buffer)} dim {site.dim}"
+
+
+def _origins(node: fx.Node, positions: Positions) -> set[str]:
+    """The names of the positions that ``node``'s bounds are computed from."""
+    found, seen, todo = set(), set(), [i for i in node.all_input_nodes if i in positions]
+    while todo:
+        position = positions.resolve(todo.pop())
+        if position in seen:
+            continue
+        seen.add(position)
+        inputs = [i for i in position.all_input_nodes if i in positions]
+        if position in positions.origins:
+            found.add(positions.origins[position].name)
+        elif not inputs:
+            found.add(position.name)
+        todo += inputs
+    return found

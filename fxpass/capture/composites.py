@@ -1,0 +1,59 @@
+"""Composite operators without a rule, taken apart into the operators that PyTorch makes them of.
+
+    hstack([a, b])          ->          cat([a, b], 1)
+
+Done only where an extent has got stuck at one, so that everything else stays whole for the compiler.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
+from torch._guards import tracing
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from .normal_form import mode_of
+
+
+def take_apart(node: fx.Node) -> bool:
+    """Replace ``node`` by its decomposition, in its graph; False where it has none."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
+        return False
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "CompositeImplicitAutograd"):
+        return False
+    flat, spec = tree_flatten((node.args, node.kwargs))
+    places = [i for i, a in enumerate(flat) if isinstance(a, fx.Node)]
+    values = [flat[i].meta["val"] for i in places]
+
+    def run(*operands: Any) -> Any:
+        filled = list(flat)
+        for i, operand in zip(places, operands):
+            filled[i] = operand
+        args, kwargs = tree_unflatten(filled, spec)
+        return target.decompose(*args, **kwargs)
+
+    with tracing(None), enable_python_dispatcher(), mode_of(values), torch.no_grad():
+        traced = make_fx(run, pre_dispatch=True, tracing_mode="real")(*values)
+    if any(n.target is target for n in traced.graph.nodes):
+        return False
+    copies: dict[fx.Node, Any] = {}
+    for placeholder, i in zip((n for n in traced.graph.nodes if n.op == "placeholder"), places):
+        copies[placeholder] = flat[i]
+    with node.graph.inserting_before(node):
+        for inner in traced.graph.nodes:
+            if inner.op in ("get_attr", "call_module"):
+                return False
+            if inner.op == "call_function":
+                copies[inner] = node.graph.node_copy(inner, copies.__getitem__)
+                copies[inner].meta = {**inner.meta, **{k: node.meta[k] for k in ("stack_trace",) if k in node.meta}}
+    (result,) = next(n for n in traced.graph.nodes if n.op == "output").args
+    if not isinstance(result, fx.Node):
+        return False
+    node.replace_all_uses_with(copies[result])
+    node.graph.erase_node(node)
+    return True

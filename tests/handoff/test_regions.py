@@ -1,0 +1,50 @@
+"""Regions compile themselves for what they meet, and never run code compiled for something else."""
+
+from __future__ import annotations
+
+import torch
+from test_split import traced
+
+from fxpass.handoff import split
+from fxpass.handoff.regions import Region, _predicate
+
+
+def compiler(log):
+    def compile(gm, fakes, static):
+        log.append(([tuple(f.shape) if isinstance(f, torch.Tensor) else f for f in fakes], static))
+        return gm.forward
+
+    return compile
+
+
+def test_a_growing_part_is_compiled_once() -> None:
+    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    log: list = []
+    region = Region(split(gm, set())[0], compiler(log))
+    for size in (6, 7, 9):
+        series = torch.rand(size, 4)
+        torch.testing.assert_close(region([series])[0], series / series.sum())
+    assert len(log) == 1
+    assert log[0][1] is None
+
+
+def test_a_static_part_is_compiled_for_each_capacity() -> None:
+    gm = traced(lambda cache, weight: (torch.nn.functional.linear(cache, weight),), torch.rand(6, 4), torch.rand(3, 4))
+    size = next(n for n in gm.graph.nodes if n.op == "placeholder").meta["val"].shape[0]
+    (part,) = split(gm, set(size.node.expr.free_symbols))
+    assert part.static
+    log: list = []
+    region = Region(part, compiler(log))
+    weight = torch.rand(3, 4)
+    for capacity in (6, 8, 6, 8):
+        region([torch.rand(capacity, 4), weight])
+    assert [shapes[0] for shapes, _ in log] == [(6, 4), (8, 4)]
+    assert all(isinstance(s, int) for shapes, _ in log for shape in shapes for s in shape)
+
+
+def test_guards_are_read_from_positions_of_arguments() -> None:
+    holds = _predicate("2*L['t1'] <= L['t0'].size()[0] and L['t10'] == 3")
+    arguments = [torch.zeros(8), 4, *[None] * 8, 3]
+    assert holds(arguments)
+    assert not holds([torch.zeros(7), *arguments[1:]])
+    assert _predicate(None)([])
