@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import pytest
-import torch
-from torch._dynamo.utils import counters
 
-import fxpass
+# Precompiled headers in Inductor's cache are those of one torch: let several on one machine not meet there.
+_CACHE = os.path.join(tempfile.gettempdir(), f"kvfix_inductor_torch_{version('torch')}")
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _CACHE)
+import torch  # noqa: E402
+from torch._dynamo.utils import counters  # noqa: E402
+
+import fxpass  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -178,7 +178,7 @@ def run_row(approach: Approach, settings: Settings) -> dict[str, Any]:
     is_compiled = approach.how != "eager"
     row = measure(approach.name, run, [step[0] for step in reference], is_compiled, settings.device == "cuda")
     reports = fxpass.reports()
-    return {**asdict(row), "report": asdict(reports[-1]) if reports else None}
+    return {**asdict(row), "report": plain(reports[-1]) if reports else None}
 
 
 def run_apart(approach: Approach, settings: Settings) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def run(compiler: str | None = None, device: str = "cpu", seed: int = 0, as_json
     seconds = time.perf_counter() - start
     if as_json:
         facts = {"torch": torch.__version__, **asdict(settings), "seconds": seconds}
-        print(json.dumps({**facts, "rows": [asdict(r) for r in rows], "report": report and asdict(report)}))
+        print(json.dumps({**facts, "rows": [asdict(r) for r in rows], "report": report and plain(report)}))
     else:
         show(rows, report, settings, seconds)
     return int(any(row.error for row in rows if row.approach.startswith(KVFIX)))
@@ -280,8 +280,14 @@ def longest_first() -> list[Approach]:
     return [broken[0], *(a for a in APPROACHES if a not in broken), *broken[1:]]
 
 
+def plain(report: Any) -> dict[str, Any]:
+    """A Report as a dict for JSON, without the flow graph."""
+    kept = ("name", "before", "after", "unfit", "parts", "timings")
+    return {**{name: getattr(report, name) for name in kept}, "sites": [asdict(site) for site in report.sites]}
+
+
 def rebuild(fields: dict[str, Any] | None) -> Any:
-    """A Report from what `dataclasses.asdict` made of it."""
+    """A Report from what `plain` made of it."""
     from fxpass import Report, Site
 
     if fields is None:

@@ -22,6 +22,7 @@ from .positions import Positions, equal, fixed, guarded, number
 
 aten = torch.ops.aten
 _TO_THE_END = 2**63 - 1
+_DEFAULTS: list[Any] = [0, None, None, 1]
 
 Kind = Literal["write", "extent", "gather", "narrow"]
 
@@ -176,7 +177,7 @@ def _view_users(node: fx.Node) -> set[fx.Node]:
 def _bounds(node: fx.Node) -> tuple[fx.Node, int, Any, Any] | None:
     """(base, dim, start, end) of a slice, a select or a narrow."""
     if node.target is aten.slice.Tensor:
-        base, dim, start, end, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
+        base, dim, start, end, step = list(node.args) + _DEFAULTS[len(node.args) - 1 :]
         if step != 1:
             return None
         start, end = 0 if start is None else start, _TO_THE_END if end is None else end

@@ -38,7 +38,7 @@ def take_apart(node: fx.Node) -> bool:
         return target.decompose(*args, **kwargs)
 
     with tracing(None), enable_python_dispatcher(), mode_of(values), torch.no_grad():
-        traced = make_fx(run, pre_dispatch=True, tracing_mode="real")(*values)
+        traced = make_fx(run, tracing_mode="real")(*values)
     if any(n.target is target for n in traced.graph.nodes):
         return False
     copies: dict[fx.Node, Any] = {}

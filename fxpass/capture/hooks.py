@@ -243,7 +243,8 @@ def _wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:
 
 
 def _translators(base: type) -> list[type]:
-    found = [base]
-    for cls in base.__subclasses__():
+    found: list[type] = [base]
+    subclasses: list[type] = base.__subclasses__()
+    for cls in subclasses:
         found += _translators(cls)
     return found

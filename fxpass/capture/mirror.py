@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -34,17 +35,21 @@ class _Entry:
     version: int
     values: tuple[int, ...]
 
+    def holds(self, tensor: Any) -> bool:
+        """Whether this is what was remembered of ``tensor`` as it is now."""
+        return self.version == tensor._version and self.ref() is tensor
+
 
 counters = Counters()
 _entries: dict[int, _Entry] = {}
 
 
-def values(tensor: torch.Tensor) -> tuple[int, ...]:
+def values(tensor: Any) -> tuple[int, ...]:
     """All elements of ``tensor`` (any shape, integer dtype) in row-major order, as Python ints."""
     key = id(tensor)
     entry = _entries.get(key)
     counted = not tensor.is_inference()
-    if entry is not None and entry.ref() is tensor and counted and entry.version == tensor._version:
+    if entry is not None and counted and entry.holds(tensor):
         if tensor.device.type != "cpu" or entry.values == _load(tensor):
             counters.hits += 1
             return entry.values
@@ -55,7 +60,7 @@ def values(tensor: torch.Tensor) -> tuple[int, ...]:
     return loaded
 
 
-def read(tensor: torch.Tensor, index: int) -> int:
+def read(tensor: Any, index: int) -> int:
     """Element ``index`` (row-major) of the integer ``tensor``. Called from guards and from Dynamo's bytecode."""
     return values(tensor)[index]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 from torch._dynamo.source import TensorPropertySource
@@ -42,7 +44,7 @@ def name_of(placeholder: fx.Node) -> str:
     return placeholder.name if source is None else source.name
 
 
-def _source(node: fx.Node) -> object:
+def _source(node: fx.Node) -> Any:
     before = node.meta.get("placeholder", node)
     argument = before.meta.get("grapharg")
     return None if argument is None else argument.source

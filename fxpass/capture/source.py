@@ -56,7 +56,7 @@ def install() -> None:
         return manager
 
     builder.get_guard_manager_from_source = get_guard_manager_from_source
-    for function in (mirror.read, mirror.values, mirror._load, mirror._remember, _read):
+    for function in (mirror.read, mirror.values, mirror._load, mirror._remember, mirror._Entry.holds, _read):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them
 
 

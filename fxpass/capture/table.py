@@ -334,7 +334,7 @@ def _select(a: np.ndarray, dim: int, index: Any) -> np.ndarray:
 
 
 def _view(a: np.ndarray, *shape: Any) -> np.ndarray:
-    shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     if not all(type(s) is int for s in shape):
         raise _Unknown
     out = a.reshape(shape)
@@ -356,7 +356,7 @@ def _fill(a: np.ndarray, value: Any = 0) -> np.ndarray:
 
 
 def _reshape(a: np.ndarray, *shape: Any) -> np.ndarray:
-    shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     if not all(type(s) is int for s in shape):
         raise _Unknown
     return a.reshape(shape)

@@ -64,18 +64,17 @@ def assemble(
         steps.append((takes, Region(part, compile)))
     (results,) = next(n for n in gm.graph.nodes if n.op == "output").args
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in results]
-    back = [(places[p], gives.pop()[0]) for p in reversed(carried)]
+    back: list[tuple[int, Any]] = [(places[p], gives.pop()[0]) for p in reversed(carried)]
     recorded = is_recorded(settings, [n.meta.get("val") for n in places if n.op == "placeholder"])
-    copied = {place for place, _ in gives if place in in_recording} if recorded else set()
-    copied_in_order = sorted(p for p in copied if p is not None)
+    copied = sorted({p for p, _ in gives if p is not None and p in in_recording}) if recorded else []
 
     def run(*args: Any) -> tuple[Any, ...]:
         values: list[Any] = list(args)
         for takes, region in steps:
             values += region([values[i] for i in takes])
         if recorded:
-            new = copy_out([values[p] for p in copied_in_order], [(values[t], values[v]) for t, v in back])
-            for place, value in zip(copied_in_order, new):
+            new = copy_out([values[p] for p in copied], [(values[t], values[v]) for t, v in back])
+            for place, value in zip(copied, new):
                 values[place] = value
         return tuple(constant if place is None else values[place] for place, constant in gives)
 

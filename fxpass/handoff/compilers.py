@@ -18,11 +18,9 @@ part with symbolic sizes, which is not recorded."""
 
 def compiler(name: str, inductor: Mapping[str, Any]) -> Compile:
     """The compiler called ``name``: ``inductor`` (with these config patches), ``aot_eager`` or ``eager``."""
-    return {
-        "eager": lambda gm, fakes, static: gm.forward,
-        "aot_eager": _aot_eager,
-        "inductor": functools.partial(_inductor, patches=dict(inductor)),
-    }[name]
+    if name == "inductor":
+        return functools.partial(_inductor, patches=dict(inductor))
+    return _aot_eager if name == "aot_eager" else _eager
 
 
 def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.GraphModule, Sequence[Any]], Any]:
@@ -33,6 +31,10 @@ def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.Gr
     from torch._inductor.compile_fx import compile_fx
 
     return lambda gm, inputs: compile_fx(gm, list(inputs), config_patches=dict(inductor))
+
+
+def _eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:
+    return gm.forward
 
 
 def _aot_eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:

@@ -64,7 +64,7 @@ class Region:
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic))]
         run = self._compile(fakes, mode)
-        return _Variant(_predicate(env.produce_guards_expression(fakes)), run)
+        return _Variant(_predicate(env.produce_guards_expression(fakes, ignore_static=False)), run)
 
     def _compile(self, fakes: list[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         gm = fx.GraphModule(self.part.gm, _copy(self.part.gm.graph), class_name=self.part.name)

@@ -156,7 +156,10 @@ def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Site
                 decisions.append(_decision(node, None, positions, str(refusal)))
         if uses_position(node, positions) and not b.is_new(node) and not is_slice(node) and finder.is_buffer(node):
             try:
-                b.replace(node, rewrite_scalar(node, positions, b.at(node)))
+                made = rewrite_scalar(node, positions, b.at(node))
+                made.meta.setdefault("val", node.meta["val"])  # the next op may be such a one too
+                b.replace(node, made)
+                b.drop(node)  # it may write in place: it must not run twice
                 decisions.append(_decision(node, None, positions))
             except Refusal as refusal:
                 decisions.append(_decision(node, None, positions, str(refusal)))

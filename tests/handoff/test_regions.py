@@ -28,6 +28,15 @@ def test_a_growing_part_is_compiled_once() -> None:
     assert log[0][1] is None
 
 
+def test_a_size_of_one_is_not_taken_for_all_sizes() -> None:
+    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    log: list = []
+    region = Region(split(gm, set())[0], compiler(log))
+    for size in (1, 3, 1, 5):
+        region([torch.rand(size, 4)])
+    assert len(log) == 2
+
+
 def test_a_static_part_is_compiled_for_each_capacity() -> None:
     gm = traced(lambda cache, weight: (torch.nn.functional.linear(cache, weight),), torch.rand(6, 4), torch.rand(3, 4))
     size = next(n for n in gm.graph.nodes if n.op == "placeholder").meta["val"].shape[0]

@@ -46,7 +46,7 @@ def _sized(node: fx.Node, flow: Flow) -> Extents:
 def _arange(node: fx.Node, flow: Flow) -> Extents:
     if isinstance(node.meta["val"].shape[0], int):
         return {}
-    bounds = node.args if node.target is not aten.arange.default else (0, node.args[0])
+    bounds = list(node.args) if node.target is not aten.arange.default else [0, node.args[0]]
     if len(bounds) > 2 and bounds[2] != 1:
         raise Refusal("an arange of position-dependent length with a step")
     start = bounds[0]

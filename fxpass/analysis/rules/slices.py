@@ -21,11 +21,12 @@ from fxpass.errors import Refusal
 
 aten = torch.ops.aten
 _TO_THE_END = 2**63 - 1
+_DEFAULTS: list[Any] = [0, None, None, 1]
 
 
 @rule(aten.slice.Tensor)
 def slice_(node: fx.Node, flow: Flow) -> Extents:
-    x, dim, start, end, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
+    x, dim, start, end, step = list(node.args) + _DEFAULTS[len(node.args) - 1 :]
     dim %= node.meta["val"].dim()
     if dim not in flow.of(x):
         return dict(flow.of(x))

@@ -1,0 +1,75 @@
+"""Positions as numbers in tensor arithmetic: eager's values and buffers, each op run once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fxpass
+
+
+class Counts(torch.nn.Module):
+    """A cache position in arithmetic of every kind; ``cnt`` is written in place with it."""
+
+    def __init__(self, use) -> None:
+        super().__init__()
+        self.use = use
+        self.register_buffer("idx", torch.tensor([2]), persistent=False)
+        self.register_buffer("cnt", torch.zeros(3), persistent=False)
+        self.register_buffer("cache", torch.zeros(1, 9, 4), persistent=False)
+
+    def forward(self, x):
+        pos = self.idx[0].item()
+        self.cache[:, pos : pos + 1] = x
+        self.idx[0] = pos + 1
+        return self.use(self, x, pos) + self.cache[:, : pos + 1].sum(1, keepdim=True)
+
+
+def in_place_on_a_buffer(self, x, pos):
+    self.cnt.add_(pos)
+    return x + self.cnt.sum()
+
+
+def in_place_on_a_copy(self, x, pos):
+    y = x.clone()
+    y.add_(pos)
+    return y
+
+
+def chained(self, x, pos):
+    return (x + pos) * pos - pos
+
+
+def compared(self, x, pos):
+    return torch.where(torch.arange(4) < pos, x, -x)
+
+
+def positions_as_values(self, x, pos):
+    return x * torch.arange(pos, pos + 4)
+
+
+def filled(self, x, pos):
+    return x + torch.full((4,), pos, dtype=x.dtype)
+
+
+def zero_dim_promotion(self, x, pos):
+    return x * (torch.tensor(3, dtype=torch.int32) * pos).to(x.dtype)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [in_place_on_a_buffer, in_place_on_a_copy, chained, compared, positions_as_values, filled, zero_dim_promotion],
+    ids=lambda f: f.__name__,
+)
+def test_as_in_eager(use) -> None:
+    eager, ours = Counts(use), Counts(use)
+    compiled = torch.compile(ours, backend="kvfix", options={"compiler": "eager"})
+    with torch.no_grad():
+        for _ in range(5):
+            x = torch.randn(1, 1, 4)
+            torch.testing.assert_close(compiled(x), eager(x), rtol=0, atol=1e-6)
+            for name, buffer in eager.named_buffers():
+                assert torch.equal(buffer, getattr(ours, name)), name
+    report = fxpass.reports()[-1]
+    assert report.refused == 0
+    assert "scalar" in {site.kind for site in report.sites}
