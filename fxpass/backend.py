@@ -1,10 +1,10 @@
 """``torch.compile(model, backend="kvfix")``: the pipeline, top to bottom.
 
-    capture    Dynamo, taught to guard on positions, hands over a graph; it is brought to its normal form
-    analysis   sites, extents: what uses a position, and where what it cuts off would show
-    rewrite    full reads, masks, indexed writes
-    check      post-conditions
-    hand-off   cut into a dynamic prologue, a static core, a dynamic epilogue; each compiled for itself
+capture    Dynamo, taught to guard on positions, hands over a graph; it is brought to its normal form
+analysis   sites, extents: what uses a position, and where what it cuts off would show
+rewrite    full reads, masks, indexed writes
+check      post-conditions
+hand-off   cut into a dynamic prologue, a static core, a dynamic epilogue; each compiled for itself
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def prepare(
     return normal, parts, carried
 
 
-def rewrite_normal_form(
-    gm: fx.GraphModule, inputs: Sequence[Any], report: Report
-) -> tuple[fx.GraphModule, Rewritten]:
+def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Report) -> tuple[fx.GraphModule, Rewritten]:
     """``gm`` in normal form, rewritten and checked; ``report`` is filled in."""
     with log.timed(report, "normal form"):
         normal = capture.normal_form(gm, inputs)
@@ -102,7 +100,9 @@ def complain(report: Report, settings: Options) -> None:
     """One warning for what was not rewritten, with reasons and source lines; with ``strict``, an error."""
     refused = [site for site in report.sites if site.decision == "refused"]
     reasons = [report.unfit] if report.unfit else []
-    reasons += dict.fromkeys(f"{site.source or site.buffer}: {site.kind} at {site.position}: {site.reason}" for site in refused)
+    reasons += dict.fromkeys(
+        f"{site.source or site.buffer}: {site.kind} at {site.position}: {site.reason}" for site in refused
+    )
     if not reasons:
         return
     message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(reasons)

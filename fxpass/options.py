@@ -39,7 +39,9 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
         if name not in _TYPES:
             raise RuntimeError(f"kvfix: unknown option {name!r}; valid options are {valid}")
         if not isinstance(value, _TYPES[name]):
-            raise RuntimeError(f"kvfix: option {name!r} takes {_TYPES[name].__name__.lower()}, not {value!r}; valid options are {valid}")
+            raise RuntimeError(
+                f"kvfix: option {name!r} takes {_TYPES[name].__name__.lower()}, not {value!r}; valid options are {valid}"
+            )
     if given.get("compiler", "inductor") not in COMPILERS:
         raise RuntimeError(f"kvfix: compiler {given['compiler']!r} is none of {', '.join(COMPILERS)}")
     if mode is not None and mode not in MODES:

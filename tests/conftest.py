@@ -12,6 +12,7 @@ import pytest
 # Precompiled headers in Inductor's cache are those of one torch: let several on one machine not meet there.
 _CACHE = os.path.join(tempfile.gettempdir(), f"kvfix_inductor_torch_{version('torch')}")
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _CACHE)
+
 import torch  # noqa: E402
 from torch._dynamo.utils import counters  # noqa: E402
 

@@ -23,9 +23,7 @@ def storages(node: fx.Node) -> set[int]:
     """The memories behind ``node``, which may be a tuple of tensors."""
     value = node.meta.get("val")
     tensors = value if isinstance(value, (tuple, list)) else [value]
-    return {
-        t.untyped_storage()._cdata for t in tensors if isinstance(t, torch.Tensor) and t.layout is torch.strided
-    }
+    return {t.untyped_storage()._cdata for t in tensors if isinstance(t, torch.Tensor) and t.layout is torch.strided}
 
 
 def written(node: fx.Node) -> list[fx.Node]:

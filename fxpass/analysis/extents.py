@@ -159,13 +159,13 @@ class Stuck:
 def follow(
     graph: fx.Graph,
     positions: Positions,
-    begin: Callable[[fx.Node], Extents | None],
+    begin: Callable[[fx.Node, Flow], Extents | None],
     ahead: Iterable[Extent] = (),
     refuse_copy: Callable[[fx.Node], None] = lambda node: None,
 ) -> Flow | Stuck:
     """Follow extents through ``graph``; the first dead end stops the pass.
 
-    ``begin(node)`` gives the extents that a read starts at ``node``, or None. It is asked in program order, because what
+    ``begin(node, flow)`` gives the extents that a read starts at ``node``, or None. It is asked in program order, because what
     an extent's `size` is used for, further down, may be a position-bounded slice too. ``ahead`` are extents that an earlier
     pass has found: a mask is often made to its size before the cache is read.
     """
@@ -173,7 +173,7 @@ def follow(
 
     flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy)
     for node in graph.nodes:
-        begun = begin(node)
+        begun = begin(node, flow)
         carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
         try:
             if begun is not None:

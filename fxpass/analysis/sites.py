@@ -1,9 +1,9 @@
 """Sites: the slices of a graph whose bounds are positions, and what can be made of each.
 
-    buf[:, s:s + n] = x         write       a fixed number of rows, at a moving place
-    buf[:, :end]                extent      a moving number of rows, from 0 or from a moving start
-    table[s:s + n], table[s]    gather      a fixed number of rows, from a moving place
-    series[:, s:]               narrow      a fixed number of rows of a tensor that itself grows
+buf[:, s:s + n] = x         write       a fixed number of rows, at a moving place
+buf[:, :end]                extent      a moving number of rows, from 0 or from a moving start
+table[s:s + n], table[s]    gather      a fixed number of rows, from a moving place
+series[:, s:]               narrow      a fixed number of rows of a tensor that itself grows
 """
 
 from __future__ import annotations

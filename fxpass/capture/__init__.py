@@ -42,7 +42,9 @@ def install(backend: Callable[..., Any]) -> None:
         hooks.check_options_early(backend)
         source.install()
     except (ImportError, AttributeError) as error:
-        warnings.warn(f"kvfix: positions in tensors are not captured with this torch: {error}", KvfixWarning, stacklevel=2)
+        warnings.warn(
+            f"kvfix: positions in tensors are not captured with this torch: {error}", KvfixWarning, stacklevel=2
+        )
 
 
 def innermost(compiler_fn: Any) -> Any:

@@ -56,7 +56,12 @@ def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
         place = _input_dim(site)
         if place is not None and place[0] in tensors:
             changed |= _mark_size(tx, tensors[place[0]], place[1])
-    tied = {v for n, name in tensors.items() for d, v in enumerate(seen[name]) if not isinstance(n.meta["val"].shape[d], int)}
+    tied = {
+        v
+        for n, name in tensors.items()
+        for d, v in enumerate(seen[name])
+        if not isinstance(n.meta["val"].shape[d], int)
+    }
     tied |= {seen[tensors[p[0]]][p[1]] for s in sites if (p := _input_dim(s)) is not None and p[0] in tensors}
     for name, value in ints.items():
         if value in tied and value > 1:

@@ -80,7 +80,9 @@ _JUMPS = {
 # -- the hooks
 
 
-def _call_method(is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
+def _call_method(
+    is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any
+) -> Any:
     if name == "item" and not args and not kwargs and is_ours(tx.output.compiler_fn):
         value = _resolve(tx, self)
         if value is not None:

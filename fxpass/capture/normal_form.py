@@ -102,7 +102,9 @@ class _Inference(fx.Interpreter):
 def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
     needs_grad = any(isinstance(v, torch.Tensor) and v.requires_grad for v in inputs)
     if torch.is_grad_enabled() and needs_grad:
-        raise Unfit("grad is enabled and an input requires grad: call the model under torch.no_grad() or inference_mode")
+        raise Unfit(
+            "grad is enabled and an input requires grad: call the model under torch.no_grad() or inference_mode"
+        )
     kinds = {v.device.type for v in inputs if isinstance(v, torch.Tensor)}
     if any(torch.is_autocast_enabled(kind) for kind in kinds):
         raise Unfit("autocast is enabled around the call")

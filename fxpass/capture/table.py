@@ -18,7 +18,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class Arith:
     args: tuple[Entry, ...]
 
 
-Entry = Union[int, bool, Element, Number, Arith]
+Entry = int | bool | Element | Number | Arith
 
 
 def numbers(entry: Entry) -> Iterator[Number]:
@@ -138,7 +138,12 @@ class Table:
         if rule is not None:
             try:
                 out = rule(*_map(node.args, self._operand), **_map(node.kwargs, self._operand))
-            except (_Unknown, TypeError, ValueError, IndexError):  # an overload or an operand that the rule does not cover
+            except (
+                _Unknown,
+                TypeError,
+                ValueError,
+                IndexError,
+            ):  # an overload or an operand that the rule does not cover
                 out = None
             if out is not None:
                 if isinstance(out, np.ndarray) and _is_small_int(node, bool_too=True):
@@ -185,7 +190,9 @@ class Table:
     def _lose(self, node: fx.Node) -> None:
         """Forget everything that shares memory with ``node``: an unknown op may have written there."""
         memory = _memory(node)
-        for other in [n for n in (*self._arrays, *self.graph.nodes) if n is node or memory is not None and _memory(n) == memory]:
+        for other in [
+            n for n in (*self._arrays, *self.graph.nodes) if n is node or memory is not None and _memory(n) == memory
+        ]:
             self._lost.add(other)
             self._arrays.pop(other, None)
 
@@ -230,7 +237,11 @@ def _written(node: fx.Node) -> list[fx.Node]:
     module = getattr(target, "__module__", None) or "torch"
     if not isinstance(target, str) and (module.split(".")[0] not in _KNOWN_MODULES or "numpy" in type(target).__name__):
         return operands
-    if name not in ("setitem", "__setitem__") and not name.startswith("__i") and (not name.endswith("_") or name.endswith("__")):
+    if (
+        name not in ("setitem", "__setitem__")
+        and not name.startswith("__i")
+        and (not name.endswith("_") or name.endswith("__"))
+    ):
         return []
     return [node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else operands
 
@@ -422,7 +433,12 @@ for _fn in (operator.add, operator.sub, operator.mul, operator.floordiv, operato
     _RULES[_fn.__name__ + "_"] = _inplace(_RULES[_fn.__name__])
 for _fn in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
     _RULES[_fn.__name__] = _elementwise(_fn)
-for _names, _fn in (("maximum", max), ("minimum", min), ("floor_divide", operator.floordiv), ("remainder", operator.mod)):
+for _names, _fn in (
+    ("maximum", max),
+    ("minimum", min),
+    ("floor_divide", operator.floordiv),
+    ("remainder", operator.mod),
+):
     _RULES[_names] = _elementwise(_fn)
 
 

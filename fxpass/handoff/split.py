@@ -28,8 +28,20 @@ aten = torch.ops.aten
 
 _HEAVY = {
     op.overloadpacket if isinstance(op, torch._ops.OpOverload) else op
-    for op in (aten.linear, aten.matmul, aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.einsum, aten.embedding,
-               aten.scaled_dot_product_attention, aten.convolution, aten.conv1d, aten.conv2d)  # fmt: skip
+    for op in (
+        aten.linear,
+        aten.matmul,
+        aten.mm,
+        aten.bmm,
+        aten.addmm,
+        aten.baddbmm,
+        aten.einsum,
+        aten.embedding,
+        aten.scaled_dot_product_attention,
+        aten.convolution,
+        aten.conv1d,
+        aten.conv2d,
+    )  # fmt: skip
 }
 
 

@@ -74,7 +74,9 @@ class Report:
         """`before` and `after` as a unified diff."""
         import difflib
 
-        lines = difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), "before", "after", lineterm="", n=2)
+        lines = difflib.unified_diff(
+            self.before.splitlines(), self.after.splitlines(), "before", "after", lineterm="", n=2
+        )
         return "\n".join(lines)
 
     def __str__(self) -> str:

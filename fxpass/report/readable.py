@@ -1,7 +1,7 @@
 """Graphs as code that reads well: one line an op, shapes on the left, the user's line above.
 
-    # attention.py:123  k, v = cache[layer]
-    slice_14: f32[3, 4, s0 + 1, 8] = aten.slice(select_6, 2, 0, add_9)
+# attention.py:123  k, v = cache[layer]
+slice_14: f32[3, 4, s0 + 1, 8] = aten.slice(select_6, 2, 0, add_9)
 """
 
 from __future__ import annotations

@@ -31,4 +31,6 @@ def sites_of(rewritten: Rewritten, name_of: Callable[[fx.Node], str]) -> list[Si
 
 def predicate_sites(gm: fx.GraphModule) -> list[Site]:
     """The branches and assertions on positions that capture turned into guards."""
-    return [Site("predicate", "", None, position, source, "rewritten") for position, source in Table.of(gm.graph).predicates]
+    return [
+        Site("predicate", "", None, position, source, "rewritten") for position, source in Table.of(gm.graph).predicates
+    ]

@@ -81,7 +81,9 @@ class Builder:
     def fill(self, fill: Fill) -> None:
         """Insert the filled operand that ``fill.user`` is to see."""
         operand = self.operand(fill.user, fill.operand)
-        self._filled.setdefault(fill.user, {})[fill.operand] = self.filled(operand, fill.operand.meta["val"], fill.extents, fill.value)
+        self._filled.setdefault(fill.user, {})[fill.operand] = self.filled(
+            operand, fill.operand.meta["val"], fill.extents, fill.value
+        )
 
     def filled(self, x: fx.Node, like: torch.Tensor, extents: Extents, value: Any) -> fx.Node:
         """``x``, with the shape and dtype of ``like``, with ``value`` where it is not valid."""

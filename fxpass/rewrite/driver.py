@@ -93,7 +93,7 @@ def _plan(
     finder = Sites(graph, positions)
     sites: dict[fx.Node, Site] = {}
 
-    def begin(node: fx.Node) -> Extents | None:
+    def begin(node: fx.Node, flow: Flow) -> Extents | None:
         if node in refused:
             return None
         try:
@@ -101,8 +101,8 @@ def _plan(
         except Refusal as refusal:
             refused[node] = str(refusal)
             return None
-        if site is None:
-            return None
+        if site is None or (site.kind == "narrow" and flow.of(site.base)):
+            return None  # no site, or a slice of what a site gives: a rule's matter
         sites[node] = site
         return {site.dim: start_extent(site, graph, positions)} if site.kind == "extent" else None
 
@@ -154,7 +154,12 @@ def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Site
                 decisions.append(_decision(node, None, positions))
             except Refusal as refusal:
                 decisions.append(_decision(node, None, positions, str(refusal)))
-        if uses_position(node, positions) and not b.is_new(node) and not is_slice(node) and finder.is_buffer(node):
+        if (
+            uses_position(node, positions)
+            and not b.is_new(node)
+            and not is_slice(node)
+            and (finder.is_buffer(node) or flow.of(node))
+        ):
             try:
                 made = rewrite_scalar(node, positions, b.at(node))
                 made.meta.setdefault("val", node.meta["val"])  # the next op may be such a one too

@@ -58,7 +58,9 @@ def rewrite_read(site: Site, extent: Extent, b: Builder) -> None:
         b.replace(site.node, b.current(site.base))
         return
     size = b.full(extent)
-    steps = b.call(aten.add.Tensor, b.call(aten.arange.default, size, device=site.device), b.twin(site.start, site.device))
+    steps = b.call(
+        aten.add.Tensor, b.call(aten.arange.default, size, device=site.device), b.twin(site.start, site.device)
+    )
     last = size - 1 if isinstance(size, int) else b.call(operator.sub, size, 1)
     slots = b.call(aten.clamp_max.default, steps, last)
     b.replace(site.node, b.call(aten.index_select.default, site.base, site.dim, slots))

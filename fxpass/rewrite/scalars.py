@@ -1,10 +1,10 @@
 """Positions used as numbers in tensor arithmetic become 0-d tensors.
 
-    seq = add(arange(1), s)               ->    seq = add(arange(1), s_t)
-    mask = le(steps, end)                 ->    mask = le(steps, end_t)
-    pos = arange(s, s + 4)                ->    pos = arange(4) + s_t
-    x = full([2, 3], s)                   ->    x = expand(s_t, [2, 3])
-    y = roll(x, s, 0)                     ->    y = index_select(x, 0, (arange(8) - s_t) % 8)
+seq = add(arange(1), s)               ->    seq = add(arange(1), s_t)
+mask = le(steps, end)                 ->    mask = le(steps, end_t)
+pos = arange(s, s + 4)                ->    pos = arange(4) + s_t
+x = full([2, 3], s)                   ->    x = expand(s_t, [2, 3])
+y = roll(x, s, 0)                     ->    y = index_select(x, 0, (arange(8) - s_t) % 8)
 """
 
 from __future__ import annotations
@@ -84,7 +84,11 @@ def _roll(node: fx.Node, b: Builder) -> fx.Node:
         size = node.meta["val"].shape[dim]
         if not isinstance(size, int):
             raise Refusal("a roll by a position along an axis that is not fixed")
-        steps = b.call(aten.sub.Tensor, b.call(aten.arange.default, size, device=node.meta["val"].device), b.twin(shift, x.meta["val"].device))
+        steps = b.call(
+            aten.sub.Tensor,
+            b.call(aten.arange.default, size, device=node.meta["val"].device),
+            b.twin(shift, x.meta["val"].device),
+        )
         x = b.call(aten.index_select.default, x, dim, b.call(aten.remainder.Scalar, steps, size))
     if not dims:
         raise Refusal("a roll by a position of a flattened tensor")

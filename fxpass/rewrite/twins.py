@@ -124,4 +124,6 @@ class Twins:
     def _tensor(self, value: Any, device: torch.device) -> fx.Node:
         if isinstance(value, fx.Node):
             return value
-        return self.graph.call_function(aten.full.default, ([], number(value)), {"dtype": torch.int64, "device": device})
+        return self.graph.call_function(
+            aten.full.default, ([], number(value)), {"dtype": torch.int64, "device": device}
+        )

@@ -16,9 +16,12 @@ def record(name: str, values: dict[str, Any]) -> None:
     """Write ``values`` to benchmarks/results/NAME.json (or under $KVFIX_RESULTS)."""
     folder = pathlib.Path(os.environ.get("KVFIX_RESULTS", "benchmarks/results"))
     folder.mkdir(parents=True, exist_ok=True)
-    commit = os.environ.get("KVFIX_COMMIT") or subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    commit = (
+        os.environ.get("KVFIX_COMMIT")
+        or subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    )
     where = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,

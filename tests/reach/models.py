@@ -692,7 +692,9 @@ class TwoLayers(Model):
         for layer in range(2):
             self.keys[layer, :, :, start:end] = heads(x)
             self.values[layer, :, :, start:end] = heads(x)
-            x = x + sdpa(heads(x), self.keys[layer, :, :, :end], self.values[layer, :, :, :end]).transpose(1, 2).flatten(2)
+            x = x + sdpa(heads(x), self.keys[layer, :, :, :end], self.values[layer, :, :, :end]).transpose(
+                1, 2
+            ).flatten(2)
         return x
 
 

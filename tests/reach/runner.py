@@ -62,14 +62,19 @@ def run(kind: type[Model], dirt: str = "zeros", compiler: str = "eager") -> Outc
     mine, theirs = model.inputs(), eager.inputs()
     difference = 0.0
     with torch.no_grad(), parts_seen() as parts:
+        state = torch.get_rng_state()
         for step, arguments in enumerate(mine):
-            state = torch.get_rng_state() if step == 0 else state
             expected_arguments = _same(arguments, theirs, state)
             state = torch.get_rng_state()
             expected, found = eager(*expected_arguments), compiled(*arguments)
             what = f"{kind.__name__}, {dirt} in the tail, step {step}"
             torch.testing.assert_close(
-                found, expected, rtol=kind.tolerance, atol=kind.tolerance, equal_nan=True, msg=lambda m: f"{what}: {m}"
+                found,
+                expected,
+                rtol=kind.tolerance,
+                atol=kind.tolerance,
+                equal_nan=True,
+                msg=lambda m, what=what: f"{what}: {m}",
             )
             difference = max(difference, (found - expected).abs().nan_to_num().max().item())
             for a, b in zip(model.state(), eager.state()):
@@ -116,5 +121,3 @@ def close(a: Any, b: Any) -> bool:
 def heavy(part: Any) -> list[str]:
     """The matmuls, lookups and attentions of a part."""
     return [n.name for n in part.gm.graph.nodes if getattr(n.target, "overloadpacket", None) in _HEAVY]
-
-

@@ -40,7 +40,8 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
     if ek is None or ev is None or not ek.same(ev):
         raise Refusal("keys and values of attention have different valid lengths")
     if mask is not None:
-        flow.merge({0: ek}, {0: e for d, e in flow.of(mask).items() if d == mask.meta["val"].dim() - 1})
+        columns = flow.of(mask).get(mask.meta["val"].dim() - 1)
+        flow.merge({0: ek}, {} if columns is None else {0: columns})
     flow.fill(node, k, [rank - 2], 0)
     flow.fill(node, v, [rank - 2], 0)
     rest = {n: given[n] for n in ("scale", "enable_gqa") if n in given}

@@ -1,9 +1,9 @@
 """Tensors created to the valid length of a buffer: made to its full size instead.
 
-    ones([q, n])          ->   ones([q, S])          {1: e}
-    arange(0, n)          ->   arange(0, S)          {0: e}
-    arange(a, n)          ->   arange(0, S) + a      {0: e}, of length n - a
-    arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewrite/scalars.py)
+ones([q, n])          ->   ones([q, S])          {1: e}
+arange(0, n)          ->   arange(0, S)          {0: e}
+arange(a, n)          ->   arange(0, S) + a      {0: e}, of length n - a
+arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewrite/scalars.py)
 """
 
 from __future__ import annotations
@@ -62,9 +62,19 @@ def _arange(node: fx.Node, flow: Flow) -> Extents:
     return {0: found}
 
 
-for _packet in (aten.zeros, aten.ones, aten.empty, aten.full, aten.new_zeros, aten.new_ones, aten.new_empty, aten.new_full):
+for _packet in (
+    aten.zeros,
+    aten.ones,
+    aten.empty,
+    aten.full,
+    aten.new_zeros,
+    aten.new_ones,
+    aten.new_empty,
+    aten.new_full,
+):
     for _overload in _packet.overloads():
         if "out" not in _overload and "names" not in _overload:
             RULES[("factory", getattr(_packet, _overload))] = _sized
+            RULES[getattr(_packet, _overload)] = _sized  # new_ones(x, [2]) takes nothing of x but its dtype
 for _overload in ("default", "start", "start_step"):
     RULES[("factory", getattr(aten.arange, _overload))] = _arange

@@ -1,8 +1,8 @@
 """Joins: `cat` along a position-dependent axis closes the gaps that full buffers leave between what is valid.
 
-    cat([past[:, :n], new], 1)      {1: n} of past, 4 new rows     ->      index_select(cat([past, new], 1), 1, places)
+cat([past[:, :n], new], 1)      {1: n} of past, 4 new rows     ->      index_select(cat([past, new], 1), 1, places)
 
-    places = [0 .. n - 1, S .. S + 3, anything]       one for each row of a buffer with room for all of them, n + 4 <= S
+places = [0 .. n - 1, S .. S + 3, anything]       one for each row of a buffer with room for all of them, n + 4 <= S
 """
 
 from __future__ import annotations
@@ -56,13 +56,20 @@ def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: 
     sizes = [b.full(e) if e is not None else p.meta["val"].shape[dim] for e, p in zip(own, parts)]
     chosen, offset = places, 0
     for size, end in zip(sizes, ends[:-1]):
-        offset = offset + size if isinstance(offset, int) and isinstance(size, int) else b.call(operator.add, offset, size)
+        offset = (
+            offset + size if isinstance(offset, int) and isinstance(size, int) else b.call(operator.add, offset, size)
+        )
         moved = b.call(aten.add.Tensor, b.call(aten.sub.Tensor, places, b.twin(end, device)), offset)
         chosen = b.call(aten.where.self, b.call(aten.ge.Tensor, places, b.tensor(end, device)), moved, chosen)
     size = sizes[-1]
     end = offset + size if isinstance(offset, int) and isinstance(size, int) else b.call(operator.add, offset, size)
     last = end - 1 if isinstance(end, int) else b.call(operator.sub, end, 1)
-    return b.call(aten.index_select.default, b.call(aten.cat.default, parts, dim), dim, b.call(aten.clamp_max.default, chosen, last))
+    return b.call(
+        aten.index_select.default,
+        b.call(aten.cat.default, parts, dim),
+        dim,
+        b.call(aten.clamp_max.default, chosen, last),
+    )
 
 
 @rule(aten.stack)

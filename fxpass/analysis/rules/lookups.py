@@ -1,7 +1,7 @@
 """Lookups by an index tensor: where the index is not valid it may hold anything, so it is made 0.
 
-    embedding(table, distance)          {1: e} of distance     ->     embedding(table, masked_fill(distance, invalid, 0))
-    index_select(mask, 0, rows)         {1: e} of mask passes
+embedding(table, distance)          {1: e} of distance     ->     embedding(table, masked_fill(distance, invalid, 0))
+index_select(mask, 0, rows)         {1: e} of mask passes
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ def index_select(node: fx.Node, flow: Flow) -> Extents:
     x, dim, index = node.args
     dim %= node.meta["val"].dim()  # type: ignore[operator]
     flow.fill(node, index, flow.of(index), 0)
-    rest = {d: e for d, e in flow.of(x).items() if d != dim}
-    return {**rest, **{dim: e for e in flow.of(index).values()}}
+    out = {d: e for d, e in flow.of(x).items() if d != dim}
+    for extent in flow.of(index).values():
+        out[dim] = extent
+    return out
 
 
 @rule(aten.gather)

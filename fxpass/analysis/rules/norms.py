@@ -1,8 +1,8 @@
 """Norms and spreads.
 
-    layer_norm(x, [d])      the position-dependent axis passes, unless it is one of the normalized dims
-    var(x, [2])             sum(((x - mean) ** 2) where valid, [2]) / (length - correction)
-    vector_norm(x, 2, [2])  vector_norm(masked_fill(x, invalid, 0), 2, [2])
+layer_norm(x, [d])      the position-dependent axis passes, unless it is one of the normalized dims
+var(x, [2])             sum(((x - mean) ** 2) where valid, [2]) / (length - correction)
+vector_norm(x, 2, [2])  vector_norm(masked_fill(x, invalid, 0), 2, [2])
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def spread(node: fx.Node, flow: Flow) -> Extents:
     return left(own, dims, keep)
 
 
-def _spread(
-    b: Any, x: Any, dims: list[int], keep: bool, counted: Extents, correction: Any, root: bool
-) -> fx.Node:
+def _spread(b: Any, x: Any, dims: list[int], keep: bool, counted: Extents, correction: Any, root: bool) -> fx.Node:
     value = x.meta["val"]
     fixed = math.prod(s for d, s in enumerate(value.shape) if d in dims and d not in counted)
     mean = b.mean(x, dims, True, list(counted.values()), fixed, None)
@@ -67,7 +65,9 @@ def _spread(
     count: Any = fixed
     for extent in counted.values():
         count = b.call(aten.mul.Tensor, b.twin(extent.length, value.device), count)
-    count = b.call(aten.to.dtype, b.call(aten.clamp_min.default, b.call(aten.sub.Tensor, count, correction), 0), value.dtype)
+    count = b.call(
+        aten.to.dtype, b.call(aten.clamp_min.default, b.call(aten.sub.Tensor, count, correction), 0), value.dtype
+    )
     out = b.call(aten.div.Tensor, b.call(aten.sum.dim_IntList, squares, dims, keep), count)
     return b.call(aten.sqrt.default, out) if root else out
 

@@ -30,7 +30,7 @@ def broadcast(node: fx.Node, flow: Flow, operands: Sequence[Any], also: Extents 
     out = flow.merge(also or {}, *lined_up)
     for operand in operands:
         shape = operand.meta["val"].shape
-        for dim, extent in out.items():
+        for dim in out:
             own = dim - rank + len(shape)
             if own >= 0 and own not in flow.of(operand) and not (isinstance(shape[own], int) and shape[own] == 1):
                 raise Refusal(f"an operand of {node.target} has the valid length but does not come from the buffer")

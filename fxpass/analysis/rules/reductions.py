@@ -1,9 +1,9 @@
 """Reductions along the padded axis: its invalid part is filled with the value that changes nothing.
 
-    sum(x, [2])        ->   sum(masked_fill(x, invalid, 0), [2])
-    mean(x, [2])       ->   sum(masked_fill(x, invalid, 0), [2]) / length
-    amax(x, [2])       ->   amax(masked_fill(x, invalid, -inf), [2])
-    softmax(x, 2)      ->   softmax(masked_fill(x, invalid, -inf), 2), zero where invalid
+sum(x, [2])        ->   sum(masked_fill(x, invalid, 0), [2])
+mean(x, [2])       ->   sum(masked_fill(x, invalid, 0), [2]) / length
+amax(x, [2])       ->   amax(masked_fill(x, invalid, -inf), [2])
+softmax(x, 2)      ->   softmax(masked_fill(x, invalid, -inf), 2), zero where invalid
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes in place to a part of a buffer whose size depends on the position: the rest keeps what it holds.
 
-    copy_(buf[:, :end], x)          {1: e} of x         ->      copy_(buf, where(valid, copy of buf with x written, buf))
-    mul_(buf[:, :end], 0.5)                             ->      copy_(buf, where(valid, buf * 0.5, buf))
+copy_(buf[:, :end], x)          {1: e} of x         ->      copy_(buf, where(valid, copy of buf with x written, buf))
+mul_(buf[:, :end], 0.5)                             ->      copy_(buf, where(valid, buf * 0.5, buf))
 """
 
 from __future__ import annotations

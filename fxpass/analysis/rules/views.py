@@ -1,8 +1,8 @@
 """Views: the extent moves with its axis.
 
-    permute(k, [0, 2, 1])         {1: e}  ->  {2: e}
-    reshape(k, [b * h, n, d])     {2: e}  ->  {1: e}, and the size n becomes the full size
-    expand(k, [b, h, n, d])       {2: e}  ->  {2: e}, likewise
+permute(k, [0, 2, 1])         {1: e}  ->  {2: e}
+reshape(k, [b * h, n, d])     {2: e}  ->  {1: e}, and the size n becomes the full size
+expand(k, [b, h, n, d])       {2: e}  ->  {2: e}, likewise
 """
 
 from __future__ import annotations
@@ -138,7 +138,12 @@ def reshape(node: fx.Node, flow: Flow) -> Extents:
     sizes: list[Any] = list(new)
     if any(not isinstance(s, int) for d, s in enumerate(sizes) if d not in out):
         raise Refusal("a reshape mixes the position-dependent axis with others")
-    _resize(node, flow, lambda b: [x, [b.full(out[d]) if d in out else s for d, s in enumerate(sizes)]], aten.reshape.default)
+    _resize(
+        node,
+        flow,
+        lambda b: [x, [b.full(out[d]) if d in out else s for d, s in enumerate(sizes)]],
+        aten.reshape.default,
+    )
     return out
 
 

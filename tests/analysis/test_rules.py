@@ -1,0 +1,105 @@
+"""Each rule in the smallest model that needs it: ``finish(k, v)`` over the valid rows of a cache whose tail is NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from reach.models import CAPACITY, Model, heads
+from reach.runner import run
+from torch import Tensor
+
+import fxpass
+
+F = torch.nn.functional
+
+
+def model(finish: Callable[..., Tensor]) -> type[Model]:
+    """A model that ends in ``finish(k, v)``, or in ``finish(k, v, start, keys)`` where that takes four arguments."""
+    everything = finish.__code__.co_argcount == 4
+
+    class Finish(Model, register=False):
+        def forward(self, x: Tensor, start: int) -> Tensor:
+            end = start + x.shape[1]
+            self.append(x, start, end)
+            k, v = self.keys[:, :, :end], self.values[:, :, :end]
+            out = finish(k, v, start, self.keys) if everything else finish(k, v)
+            return heads(x) @ heads(x).mT + out.sum()
+
+    return Finish
+
+
+REWRITTEN: dict[str, Callable[..., Tensor]] = {
+    "getitem": lambda k, v: (k.chunk(2, 3)[1] * v.split([1, 3], 3)[0]).sum(2),
+    "einsum": lambda k, v: torch.einsum("...nd,...ne", k, v),
+    "einsum_same_letters": lambda k, v: torch.einsum("...nd,...nd->...d", k, v),
+    "einsum_ellipsis_in_one": lambda k, v: torch.einsum("...nd,abne->ab...de", k, v)[:, :, 0, 0],
+    "baddbmm": lambda k, v: torch.baddbmm(torch.ones(1, 4, 4), k.flatten(0, 1).mT, v.flatten(0, 1)),
+    "addmm": lambda k, v: torch.addmm(torch.ones(4), k[0, 0].mT, v[0, 0]),
+    "all": lambda k, v: (k[..., 0] < 100).all(-1) * 1.0 + (k > 0).all(2).sum(-1),
+    "any": lambda k, v: (k[..., 0] > 100).any(-1) * 1.0 + (k > 1).any(2).sum(-1),
+    "amax_of_bools": lambda k, v: (k > 1.5).amax(2) * 1.0,
+    "argmax": lambda k, v: k.argmax(2) * 1.0 + v.argmin(2, keepdim=True)[:, :, 0],
+    "max": lambda k, v: k.max() - v.min(),
+    "logsumexp": lambda k, v: k.logsumexp(2) + torch.log_softmax(v, 2).sum(2),
+    "cumsum": lambda k, v: k.cumsum(2).sum(2),
+    "var": lambda k, v: k.var(2) + v.var((2, 3))[..., None],
+    "var_keepdim": lambda k, v: ((k - k.mean(2, keepdim=True)) / k.std(2, keepdim=True)).sum(2),
+    "var_correction": lambda k, v: k.var(2, correction=0) + v.var(unbiased=False),
+    "vector_norm": lambda k, v: k.norm(dim=2) + torch.linalg.vector_norm(v, 1, dim=2) + F.normalize(k, dim=3).sum(2),
+    "layer_norm": lambda k, v: (F.layer_norm(k, (4,)) * F.rms_norm(v, (4,))).sum(2),
+    "embedding": lambda k, v: F.embedding(torch.arange(k.shape[2]), torch.eye(CAPACITY)).sum(0),
+    "index_select": lambda k, v: torch.eye(CAPACITY).index_select(1, torch.arange(k.shape[2])).sum(1) + k.sum(),
+    "index": lambda k, v: (torch.eye(CAPACITY)[torch.arange(k.shape[2])][:, :4] * k).sum(2),
+    "index_of_channels": lambda k, v: k[..., torch.tensor([0, 2])].sum(2),
+    "gather": lambda k, v: k.gather(3, (v > 0).long()).sum(2),
+    "stack": lambda k, v: torch.stack([k, v], 1).sum(3),
+    "cat_of_channels": lambda k, v: torch.cat([k, v], -1).sum(2),
+    "cat_of_rows": lambda k, v: torch.cat([v[:, :, :2] * 2, k[:, :, 1:-1]], 2).cumsum(2).sum(2),
+    "slice_the_first": lambda k, v: k[:, :, :3].sum(2),
+    "slice_the_last": lambda k, v: k[:, :, -2:].sum(2) + v[:, :, -3:-1].sum(2),
+    "slice_away": lambda k, v: k[:, :, 1:].sum(2) + v[:, :, :-1].sum(2) + k[:, :, 2:-1].sum(2),
+    "slice_by_position": lambda k, v, start, keys: k[:, :, start:].sum(2) + v[:, :, :start].sum(2),
+    "narrow": lambda k, v: k.narrow(2, 1, 2).sum(2) + v.narrow(2, -2, 2).sum(2),
+    "arange": lambda k, v, start, keys: (torch.arange(start - 1, k.shape[2] + start - 1) * k.sum(3)).sum(2),
+    "factories": lambda k, v: (torch.ones(k.shape[2], 4) * k + torch.zeros_like(k) + k.new_full((4,), 2)).sum(2),
+    "zero_": lambda k, v, start, keys: (keys[:, :, :start].zero_(), k.sum(2))[1],
+    "mul_": lambda k, v, start, keys: (keys[:, :, : start + 1].mul_(0.5), k.sum(2))[1],
+    "copy_": lambda k, v, start, keys: (keys[:, :, : k.shape[2]].copy_(v), k.sum(2))[1],
+    "take_apart": lambda k, v: torch.hstack([k.movedim(2, 1)[:, :, 0], torch.ones(2, 1, 4)]).sum(1),
+    "tensordot": lambda k, v: torch.tensordot(k, v, dims=([2], [2])).sum((0, 2)),
+    "roll_by_position": lambda k, v, start, keys: (keys.roll(-start, 2)[:, :, :1]).sum(2),
+    "tril_by_position": lambda k, v, start, keys: torch.ones(4, CAPACITY).tril(start).sum(1),
+    "rsub": lambda k, v, start, keys: start - torch.arange(4) + (k * start).sum(2),
+}
+
+REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
+    "reordered": (lambda k, v: k.flip(2)[:, :, 0], "invalid part among the valid"),
+    "select": (lambda k, v: k[:, :, -1], "one element is selected"),
+    "merged": (lambda k, v: k.transpose(1, 2).flatten(1, 2).sum(1), "merges or splits"),
+    "strided": (lambda k, v: k[:, :, ::2].sum(2), "every other element"),
+    "repeated": (lambda k, v: k.repeat(1, 1, 2, 1).sum(2), "axis is repeated"),
+    "flat_argmax": (lambda k, v: k.argmax() + v.sum(2), "a flattened tensor"),
+    "norm_of_order_0": (lambda k, v: torch.linalg.vector_norm(k, 0, dim=2), "norm of order 0"),
+    "written_slice_of_slice": (lambda k, v: (k[:, :, -1:].mul_(2), v.sum(2))[1], "slice of a slice is written"),
+    "no_rule": (lambda k, v: k.kthvalue(1, dim=2).values, "no rule for aten.kthvalue"),
+    "boolean_lookup": (lambda k, v: torch.where(k > 0, k, v).sort(2).values.sum(2), "aten.sort"),
+}
+
+
+@pytest.mark.parametrize("name", list(REWRITTEN))
+def test_rewritten(name: str) -> None:
+    outcome = run(model(REWRITTEN[name]), "nan")
+    assert (outcome.refused, outcome.breaks) == (0, 0), outcome
+    assert outcome.rewritten > 0, outcome
+    assert all(p.static for parts in outcome.cuts for p in parts if p.name != "prologue"), outcome
+
+
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_refused_for_a_stated_reason(name: str) -> None:
+    finish, reason = REFUSED[name]
+    run(model(finish))
+    reasons = [s.reason for report in fxpass.reports() for s in report.sites if s.decision == "refused"]
+    assert reasons and all(reason in r for r in reasons), reasons
