@@ -43,8 +43,12 @@ def kvfix(
     normal = None
     try:
         normal, parts, carried = prepare(gm, example_inputs, settings, report)
+    except capture.Restart:
+        raise
     except (capture.Unfit, Broken) as failure:
         report.unfit, parts = str(failure), []
+    except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
+        report.unfit, parts = f"the pass failed: {type(error).__name__}: {error}", []
     log.add(report)
     complain(report, settings)
     if parts:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from fxpass import capture
 from fxpass.capture import mirror
 from fxpass.report import Report
 
@@ -31,6 +32,7 @@ def reset() -> None:
     """Forget all reports and every remembered index tensor, and zero the counters."""
     _reports.clear()
     mirror.reset()
+    capture.forget()
 
 
 @contextlib.contextmanager

@@ -204,3 +204,15 @@ def test_models_without_a_cache_are_compiled_as_they_are():
     assert torch.equal(compiled(x), linear(x))
     (report,) = fxpass.reports()
     assert (report.sites, report.unfit) == ([], "")
+
+
+def test_a_fault_of_the_pass_costs_a_warning_not_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fxpass import backend
+
+    def broken(*args: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(backend, "rewrite_graph", broken)
+    compiled = torch.compile(lambda x: x * 2, backend="kvfix", options={"compiler": "eager"})
+    with torch.no_grad(), pytest.warns(fxpass.KvfixWarning, match="the pass failed: KeyError: 'a bug'"):
+        assert torch.equal(compiled(torch.ones(3)), torch.full((3,), 2.0))

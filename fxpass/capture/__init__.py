@@ -14,12 +14,25 @@ from fxpass.errors import KvfixWarning
 from .advance import advancing
 from .attributes import lift, restore
 from .composites import take_apart
-from .dynamism import generalize
+from .dynamism import Restart, forget, generalize
 from .normal_form import Unfit, fake_inputs, normal_form
 from .origins import name_of, origins
 
-__all__ = ["Unfit", "advancing", "fake_inputs", "generalize", "install", "lift", "name_of", "normal_form", "origins", "restore",
-           "take_apart"]  # fmt: skip
+__all__ = [
+    "Restart",
+    "Unfit",
+    "advancing",
+    "fake_inputs",
+    "forget",
+    "generalize",
+    "install",
+    "lift",
+    "name_of",
+    "normal_form",
+    "origins",
+    "restore",
+    "take_apart",
+]
 
 FITS = ("2.11", "2.12", "2.13", "2.14", "2.15")
 """The torch releases that the hooks are written for; 2.11, 2.13 and 2.15 are tested."""

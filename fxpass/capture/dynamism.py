@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dynamo.exc import RestartAnalysis as Restart
 from torch._dynamo.exc import TensorifyScalarRestartAnalysis
 from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, update_automatic_dynamic
 from torch._dynamo.symbolic_convert import InstructionTranslator
@@ -27,6 +28,12 @@ from fxpass.analysis.sites import Site
 
 _ints: defaultdict[CodeType, dict[str, int]] = defaultdict(dict)
 _sizes: defaultdict[CodeType, dict[str, tuple[int, ...]]] = defaultdict(dict)
+
+
+def forget() -> None:
+    """Forget what was first seen."""
+    _ints.clear()
+    _sizes.clear()
 
 
 def see_int(code: CodeType, name: str, value: int) -> None:

@@ -43,6 +43,7 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "argmax": lambda k, v: k.argmax(2) * 1.0 + v.argmin(2, keepdim=True)[:, :, 0],
     "max": lambda k, v: k.max() - v.min(),
     "logsumexp": lambda k, v: k.logsumexp(2) + torch.log_softmax(v, 2).sum(2),
+    "logcumsumexp": lambda k, v: k.logcumsumexp(2).sum(2),
     "cumsum": lambda k, v: k.cumsum(2).sum(2),
     "var": lambda k, v: k.var(2) + v.var((2, 3))[..., None],
     "var_keepdim": lambda k, v: ((k - k.mean(2, keepdim=True)) / k.std(2, keepdim=True)).sum(2),
@@ -84,7 +85,6 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "norm_of_order_0": (lambda k, v: torch.linalg.vector_norm(k, 0, dim=2), "norm of order 0"),
     "written_slice_of_slice": (lambda k, v: (k[:, :, -1:].mul_(2), v.sum(2))[1], "slice of a slice is written"),
     "no_rule": (lambda k, v: k.kthvalue(1, dim=2).values, "no rule for aten.kthvalue"),
-    "boolean_lookup": (lambda k, v: torch.where(k > 0, k, v).sort(2).values.sum(2), "aten.sort"),
 }
 
 

@@ -102,7 +102,7 @@ def softmax(node: fx.Node, flow: Flow) -> Extents:
     return left(flow.of(x), dims, keep) if node.target is aten.logsumexp.default else dict(flow.of(x))
 
 
-@rule(aten.cumsum)
+@rule(aten.cumsum, aten.logcumsumexp)
 def cumsum(node: fx.Node, flow: Flow) -> Extents:
     """What is valid never looks at what comes after it."""
     return dict(flow.of(node.args[0]))
