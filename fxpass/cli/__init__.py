@@ -1,4 +1,4 @@
-"""The command line: ``kvfix demo``, ``kvfix print``, ``kvfix explain``.
+"""The command line: ``kvfix demo``, ``kvfix print``, ``kvfix explain``, ``kvfix reach``.
 
 A factory, ``MODULE:FACTORY``, is a function without arguments that returns ``(callable, args, kwargs)``. The callable
 is compiled with kvfix and called ``--calls`` times, without gradients: Dynamo takes a number for a constant until it
@@ -77,6 +77,27 @@ def demo(
     run = installed[name].load()
     chosen = None if compiler is None else compiler.value
     raise typer.Exit(run(compiler=chosen, device=device, seed=seed, as_json=as_json))
+
+
+@app.command("reach")
+def run_reach(
+    module: Annotated[str, typer.Argument(help="Has a list CASES.")] = "tests.reach.cases",
+    compiler: CompilerOption = Compiler.eager,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """Run cases eager and compiled, and print what became of each. Exit status 1 if one is not as it should be."""
+    from . import reach as runner
+
+    try:
+        cases = runner.load(module)
+    except (ImportError, AttributeError) as error:
+        _fail(f"{module}: {error}")
+    rows = [runner.run(case, compiler.value) for case in cases]
+    if as_markdown:
+        typer.echo(runner.markdown(rows))
+    else:
+        runner.show(rows)
+    raise typer.Exit(1 if any(row.problems for row in rows) else 0)
 
 
 def _compile(name: str, calls: int, compiler: Compiler) -> list[Any]:

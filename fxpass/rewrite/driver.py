@@ -25,7 +25,7 @@ from fxpass.errors import Refusal
 from .assertions import asserts_position, rewrite_assertion
 from .builder import Builder
 from .narrows import rewrite_narrow
-from .reads import rewrite_read, start_extent
+from .reads import rewrite_read, smallest, start_extent
 from .scalars import rewrite_scalar, uses_position
 from .twins import Twins
 from .writes import rewrite_gather, rewrite_write
@@ -104,9 +104,10 @@ def _plan(
         if site is None or (site.kind == "narrow" and flow.of(site.base)):
             return None  # no site, or a slice of what a site gives: a rule's matter
         sites[node] = site
-        return {site.dim: start_extent(site, graph, positions)} if site.kind == "extent" else None
+        return {site.dim: smallest(start_extent(site, graph, positions), ahead)} if site.kind == "extent" else None
 
-    outcome = follow(graph, positions, begin, _ahead(graph, origins, refused), finder.refuse_copy)
+    ahead = _ahead(graph, origins, refused)
+    outcome = follow(graph, positions, begin, ahead, finder.refuse_copy)
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
 
 
@@ -120,7 +121,8 @@ def _ahead(graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: Mapping[
             site = None if node in refused else finder.at(node)
             if site is not None and site.kind == "extent":
                 found.append(start_extent(site, graph, positions))
-    return [e for e in found if isinstance(e.full_size, int) or e.full.op == "placeholder"]
+    known = [e for e in found if isinstance(e.full_size, int) or e.full.op == "placeholder"]
+    return [smallest(e, known) for e in known]
 
 
 def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Sites) -> list[Decision]:

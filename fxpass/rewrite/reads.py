@@ -8,13 +8,15 @@ What is valid is followed to its consumers by `analysis.extents`.
 
 from __future__ import annotations
 
+import dataclasses
 import operator
+from collections.abc import Iterable
 
 import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent
-from fxpass.analysis.positions import Positions, equal, number
+from fxpass.analysis.positions import Positions, equal, guarded, number
 from fxpass.analysis.sites import Site
 
 from .builder import Builder
@@ -51,16 +53,28 @@ def _full(site: Site, graph: fx.Graph) -> tuple[fx.Node, int]:
     return site.base, site.dim
 
 
+def smallest(extent: Extent, known: Iterable[Extent]) -> Extent:
+    """``extent`` on the shortest axis that has room for its length: a long mask is cut to the ring that it goes with."""
+    for other in known:
+        if equal(other.length, extent.length) and guarded(other.full_size < extent.full_size):
+            extent = dataclasses.replace(extent, full=other.full, full_dim=other.full_dim)
+    return extent
+
+
 def rewrite_read(site: Site, extent: Extent, b: Builder) -> None:
     """Let the users of the slice see the whole buffer (from 0), or all rows from ``start`` on, repeating the last."""
     b.at(site.node)
     if equal(site.start, 0):
-        b.replace(site.node, b.current(site.base))
+        whole = b.current(site.base)
+        if not equal(extent.full_size, site.base.meta["val"].shape[site.dim]):
+            whole = b.call(aten.slice.Tensor, whole, site.dim, 0, b.full(extent))
+        b.replace(site.node, whole)
         return
     size = b.full(extent)
     steps = b.call(
         aten.add.Tensor, b.call(aten.arange.default, size, device=site.device), b.twin(site.start, site.device)
     )
-    last = size - 1 if isinstance(size, int) else b.call(operator.sub, size, 1)
+    own = site.base.meta["val"].shape[site.dim]
+    last = own - 1 if isinstance(own, int) else b.call(operator.sub, b.call(aten.sym_size.int, site.base, site.dim), 1)
     slots = b.call(aten.clamp_max.default, steps, last)
     b.replace(site.node, b.call(aten.index_select.default, site.base, site.dim, slots))

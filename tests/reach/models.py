@@ -489,6 +489,20 @@ class MaskSlice(Model):
         return sdpa(heads(x), self.keys[:, :, :end], self.values[:, :, :end], attn_mask=self.mask[start:end, :end])
 
 
+class MaskOfAnotherSize(Model):
+    """The mask is made for more rows than the cache has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.ones(2 * CAPACITY, 2 * CAPACITY, dtype=torch.bool).tril())
+
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        end = start + x.shape[1]
+        self.append(x, start, end)
+        mask = self.mask[start:end, :end]
+        return sdpa(heads(x), self.keys[:, :, :end], self.values[:, :, :end], attn_mask=mask)
+
+
 class MaskBySelectedRows(MaxOfInputPositions):
     """The rows of the mask are chosen by a tensor, its columns by a number."""
 

@@ -1,0 +1,255 @@
+"""Packages from PyPI as they are, tiny and with random weights: one case for each way in which they keep their position.
+
+A case is a function ``case(compiled)``. It makes its model from a fixed seed, hands the callable that is to be compiled to
+``compiled``, decodes with it, and yields after each call what came out and the buffers that the call may have changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+Step = tuple[Tensor, list[Tensor]]
+PROMPT, DECODED = 5, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    where, pattern: the file of the package, and how its position moves.
+    stock: graphs and breaks with stock Dynamo.
+    ours: whether there is something to rewrite; a control must stay untouched.
+    graphs, breaks: the most there may be; the breaks are the package's own, named in ``note``.
+    """
+
+    name: str
+    where: str
+    pattern: str
+    stock: str
+    steps: Callable[[Compile], Iterator[Step]]
+    ours: bool = True
+    graphs: int = 2
+    breaks: int = 0
+    note: str = ""
+
+
+def toto(compiled: Compile) -> Iterator[Step]:
+    from toto.data.util.dataset import MaskedTimeseries
+    from toto.inference.forecaster import TotoForecaster
+    from toto.model.toto import Toto
+
+    torch.manual_seed(0)
+    model = Toto(
+        patch_size=8,
+        stride=8,
+        embed_dim=16,
+        num_layers=2,
+        num_heads=2,
+        mlp_hidden_dim=32,
+        dropout=0.0,
+        spacewise_every_n_layers=2,
+        scaler_cls="<class 'model.scaler.CausalPatchStdMeanScaler'>",
+        output_distribution_classes=["<class 'model.distribution.MixtureOfStudentTsOutput'>"],
+        output_distribution_kwargs={"k_components": 2},
+        use_memory_efficient_attention=False,
+    ).eval()
+    forecaster = TotoForecaster(model.model)
+    model.model.forward = compiled(model.model.forward)
+    series = torch.randn(2, 40)
+    inputs = MaskedTimeseries(
+        series=series,
+        padding_mask=torch.ones_like(series, dtype=torch.bool),
+        id_mask=torch.zeros_like(series),
+        timestamp_seconds=torch.zeros_like(series),
+        time_interval_seconds=torch.full((2,), 60),
+    )
+    yield forecaster.forecast(inputs, prediction_length=72, num_samples=None, use_kv_cache=True).mean, []
+
+
+def timesfm(compiled: Compile) -> Iterator[Step]:
+    from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module as Stock
+
+    class Tiny(Stock):
+        config = _shrunk(Stock.config)
+
+    torch.manual_seed(0)
+    model = Tiny().eval()
+    made: list[Any] = []
+    forward = compiled(model.forward)
+
+    def seen(inputs: Tensor, masks: Tensor, caches: Any) -> Any:
+        made[:] = caches
+        return forward(inputs, masks, caches)
+
+    model.forward = seen  # type: ignore[method-assign]
+    series = torch.randn(2, PROMPT * model.p)
+    out = model.decode(model.o * (DECODED + 1), series, torch.zeros_like(series, dtype=torch.bool))
+    buffers = [t.clone() for cache in made for t in (cache.key, cache.value, cache.next_index)]
+    yield torch.cat([t.flatten() for t in out if isinstance(t, Tensor)]), buffers
+
+
+def _shrunk(config: Any) -> Any:
+    replace = dataclasses.replace
+    width, heads = 16, 2
+    block = replace(config.tokenizer, hidden_dims=width, output_dims=width, input_dims=16)
+    out = replace(config.output_projection_point, input_dims=width, hidden_dims=width)
+    transformer = replace(config.stacked_transformers.transformer, model_dims=width, hidden_dims=width, num_heads=heads)
+    return replace(
+        config,
+        input_patch_len=8,
+        output_patch_len=8,
+        output_quantile_len=16,
+        tokenizer=block,
+        stacked_transformers=replace(config.stacked_transformers, num_layers=2, transformer=transformer),
+        output_projection_point=replace(out, output_dims=8 * 10),
+        output_projection_quantiles=replace(out, output_dims=16 * 10),
+    )
+
+
+def _litgpt(compiled: Compile, sliced: bool, **extra: Any) -> Iterator[Step]:
+    from litgpt.config import Config
+    from litgpt.model import GPT
+
+    torch.manual_seed(0)
+    config = Config(
+        block_size=16,
+        n_layer=2,
+        n_head=2,
+        n_query_groups=1,
+        n_embd=16,
+        intermediate_size=32,
+        vocab_size=32,
+        padded_vocab_size=32,
+        rotary_percentage=1.0,
+        norm_class_name="RMSNorm",
+        mlp_class_name="LLaMAMLP",
+        bias=False,
+        parallel_residual=False,
+        **extra,
+    )
+    model = GPT(config).eval()
+    model.set_kv_cache(batch_size=1, max_seq_length=16)
+    forward = compiled(model)
+    start = 0
+    for n in (PROMPT, *[1] * DECODED):
+        positions = torch.arange(start, start + n)
+        start += n
+        given = {"input_pos_maxp1": start} if sliced else {}
+        yield forward(torch.randint(32, (1, n)), input_pos=positions, **given), [b.clone() for b in model.buffers()]
+
+
+def litgpt_sliced(compiled: Compile) -> Iterator[Step]:
+    return _litgpt(compiled, True)
+
+
+def litgpt_static(compiled: Compile) -> Iterator[Step]:
+    return _litgpt(compiled, False)
+
+
+def litgpt_window(compiled: Compile) -> Iterator[Step]:
+    return _litgpt(compiled, False, sliding_window_size=8, sliding_window_indices=[1, 1])
+
+
+def llama(compiled: Compile) -> Iterator[Step]:
+    _stand_in_for_fairscale()
+    from llama_models.llama3.args import ModelArgs
+    from llama_models.llama3.model import Transformer
+
+    torch.manual_seed(0)
+    arguments = ModelArgs(
+        dim=16, n_layers=2, n_heads=2, n_kv_heads=1, vocab_size=32, multiple_of=8, max_batch_size=2, max_seq_len=16
+    )
+    model = Transformer(arguments).eval()
+    forward = compiled(model)
+    start = 0
+    for n in (PROMPT, *[1] * DECODED):
+        tokens = torch.randint(32, (1, n))
+        out = forward(tokens, start)
+        start += n
+        yield out, [t.clone() for layer in model.layers for t in (layer.attention.cache_k, layer.attention.cache_v)]
+
+
+def _stand_in_for_fairscale() -> None:
+    """fairscale's parallel layers on a single rank are plain ones."""
+
+    def linear(fan_in: int, fan_out: int, bias: bool = True, **_: Any) -> nn.Linear:
+        return nn.Linear(fan_in, fan_out, bias=bias)
+
+    def embedding(rows: int, width: int, **_: Any) -> nn.Embedding:
+        return nn.Embedding(rows, width)
+
+    names = {
+        "fairscale": {},
+        "fairscale.nn": {},
+        "fairscale.nn.model_parallel": {},
+        "fairscale.nn.model_parallel.initialize": {"get_model_parallel_world_size": lambda: 1},
+        "fairscale.nn.model_parallel.layers": {
+            "ColumnParallelLinear": linear,
+            "RowParallelLinear": linear,
+            "VocabParallelEmbedding": embedding,
+        },
+    }
+    for name, values in names.items():
+        if name not in sys.modules:
+            module = types.ModuleType(name)
+            module.__dict__.update(values)
+            sys.modules[name] = module
+            parent, _, child = name.rpartition(".")
+            if parent:
+                setattr(sys.modules[parent], child, module)
+
+
+def transformers_static(compiled: Compile) -> Iterator[Step]:
+    from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=16,
+    )
+    model = LlamaForCausalLM(config).eval()
+    cache = StaticCache(config=config, max_cache_len=16)
+    forward = compiled(model)
+    start = 0
+    for n in (PROMPT, *[1] * DECODED):
+        positions = torch.arange(start, start + n)
+        start += n
+        out = forward(torch.randint(32, (1, n)), past_key_values=cache, position_ids=positions[None], use_cache=True)
+        yield out.logits, [t.clone() for layer in cache.layers for t in (layer.keys, layer.values)]
+
+
+WINDOW = "a third graph once the window is full: the package branches on it"
+CASES = [
+    Case("toto-ts", "model/util.py KVCache", "tensor index + `.item()`, tensor slice bounds", "34/25", toto),
+    Case(
+        "timesfm", "timesfm/torch/transformer.py", "write at `start = next_index[0]`, full read + mask", "9/1", timesfm
+    ),
+    Case("litgpt", "model.py, `input_pos_maxp1`", "int length read, tensor write, sliced mask", "2/0", litgpt_sliced),
+    Case(
+        "litgpt, window",
+        "model.py, sliding window",
+        "`input_pos.max().item()`, rolling window",
+        "24/8",
+        litgpt_window,
+        graphs=3,
+        note=WINDOW,
+    ),
+    Case("litgpt, static", "model.py, `input_pos_maxp1=None`", "already static", "2/0", litgpt_static, ours=False),
+    Case(
+        "llama-models", "llama3/model.py Attention", "`start_pos: int`, `cache_k[:bsz, :start_pos + n]`", "2/0", llama
+    ),
+    Case("transformers", "Llama with StaticCache", "already static", "2/0", transformers_static, ours=False),
+]
