@@ -19,12 +19,14 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.exc import RestartAnalysis as Restart
-from torch._dynamo.exc import TensorifyScalarRestartAnalysis
+from torch._dynamo.exc import RestartAnalysis, TensorifyScalarRestartAnalysis
 from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, update_automatic_dynamic
 from torch._dynamo.symbolic_convert import InstructionTranslator
 
 from fxpass.analysis.sites import Site
+
+Restart = RestartAnalysis
+"""How Dynamo is told to trace a frame again: not an error."""
 
 _ints: defaultdict[CodeType, dict[str, int]] = defaultdict(dict)
 _sizes: defaultdict[CodeType, dict[str, tuple[int, ...]]] = defaultdict(dict)
