@@ -15,6 +15,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from types import CodeType
+from typing import Any
 
 import torch
 from torch._dynamo.convert_frame import register_bytecode_hook
@@ -80,3 +81,15 @@ def _skips_into(messages: list[str]) -> Iterator[None]:
     finally:
         cudagraphs_log.removeHandler(handler)
         cudagraphs_log.setLevel(level)
+
+
+def recordings() -> int:
+    """CUDA graphs recorded in this process that are still there, on all devices."""
+    from torch._inductor import cudagraph_trees
+
+    managers = [cudagraph_trees.get_manager(i, create_if_none_exists=False) for i in range(torch.cuda.device_count())]
+    return sum(_recorded(node) for m in managers if m is not None for nodes in m.roots.values() for node in nodes)
+
+
+def _recorded(node: Any) -> int:
+    return 1 + sum(_recorded(child) for children in node.children.values() for child in children)

@@ -1,4 +1,4 @@
-"""The command line: ``kvfix demo``, ``kvfix print``, ``kvfix explain``, ``kvfix reach``.
+"""The command line: ``kvfix demo``, ``kvfix bench``, ``kvfix print``, ``kvfix explain``, ``kvfix reach``.
 
 A factory, ``MODULE:FACTORY``, is a function without arguments that returns ``(callable, args, kwargs)``. The callable
 is compiled with kvfix and called ``--calls`` times, without gradients: Dynamo takes a number for a constant until it
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from enum import Enum
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -71,12 +72,28 @@ def demo(
     name: Annotated[str, typer.Option(help="Which of the installed demos.")] = "toto",
 ) -> None:
     """Decode with a small model in every way there is, and compare: differences, graphs, breaks, time."""
-    installed = {entry.name: entry for entry in entry_points(group="kvfix_demos")}
-    if name not in installed:
-        _fail(f"no demo {name!r}; installed: {', '.join(sorted(installed)) or 'none'}")
-    run = installed[name].load()
+    run = _installed("demo", name)
     chosen = None if compiler is None else compiler.value
     raise typer.Exit(run(compiler=chosen, device=device, seed=seed, as_json=as_json))
+
+
+@app.command()
+def bench(
+    size: Annotated[list[str] | None, typer.Option(help="VARIATESxCONTEXT-HORIZON[xSAMPLES]; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Approaches, as 'toto-ts *'; may be repeated.")] = None,
+    config: Annotated[str, typer.Option(help="base (the published one) or tiny.")] = "base",
+    layers: Annotated[int | None, typer.Option(help="Another number of layers.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Forecasts of each approach, in turns.")] = 7,
+    warm: Annotated[bool, typer.Option(help="Compile again in a second process with the caches of the first.")] = True,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
+    compiler: CompilerOption = Compiler.inductor,
+    json: Annotated[Path | None, typer.Option(help="Write all measurements to this file.")] = None,
+    name: Annotated[str, typer.Option(help="Which of the installed benchmarks.")] = "toto",
+) -> None:
+    """Measure every way to decode: compile and forecast times, launches, differences, memory, and the floor."""
+    run = _installed("bench", name)
+    sizes = size or ["7x4096-1536"]
+    raise typer.Exit(run(sizes, only or [], config, layers, rounds, warm, device, compiler.value, json))
 
 
 @app.command("reach")
@@ -98,6 +115,14 @@ def run_reach(
     else:
         runner.show(rows)
     raise typer.Exit(1 if any(row.problems for row in rows) else 0)
+
+
+def _installed(kind: str, name: str) -> Any:
+    """What is installed under ``name`` as a ``kvfix_{kind}`` entry point."""
+    installed = {entry.name: entry for entry in entry_points(group=f"kvfix_{kind}")}
+    if name not in installed:
+        _fail(f"no {kind} {name!r}; installed: {', '.join(sorted(installed)) or 'none'}")
+    return installed[name].load()
 
 
 def _compile(name: str, calls: int, compiler: Compiler) -> list[Any]:

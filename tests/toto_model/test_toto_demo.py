@@ -62,7 +62,7 @@ def test_no_such_device(capfd: pytest.CaptureFixture[str]):
 
 
 def test_installed():
-    (entry,) = entry_points(group="kvfix_demos", name="toto")
+    (entry,) = entry_points(group="kvfix_demo", name="toto")
     assert entry.load() is demo.run
 
 

@@ -1,0 +1,218 @@
+"""``kvfix bench``: every way to decode, each in a process of its own, measured in turns on one machine.
+
+All processes stay alive until the end: after each has compiled, with no cache of compiled code, they forecast one after
+the other, round after round, so that a machine that grows slower does so for all of them. A second process for each
+then compiles again with the first one's caches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import functools
+import json
+import multiprocessing
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from toto_model.bench.approaches import APPROACHES, EAGER, REFERENCE, Approach
+from toto_model.bench.sizes import Size
+from toto_model.bench.table import Row, ratios, tables
+from toto_model.bench.worker import Setting, floor, serve
+from toto_model.config import TotoConfig
+
+CONFIGS = {"base": TotoConfig.base, "tiny": TotoConfig.tiny}
+
+
+class Process:
+    """A `worker.serve` at the other end of a pipe."""
+
+    def __init__(self, approach: Approach, setting: Setting, folder: pathlib.Path) -> None:
+        cache, log = folder / approach.name, folder / f"{approach.name}.log"
+        self._pipe, self._process = _start(serve, approach, setting, str(cache), str(log))
+        self.ask(None)
+
+    def ask(self, request: str | None) -> Any:
+        """The answer to ``request``; None only waits for the process to be ready. Raises what ended the process."""
+        if request is not None:
+            self._pipe.send(request)
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            raise RuntimeError(f"the process ended with status {self._process.exitcode}") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _start(target: Any, *args: Any) -> tuple[Any, Any]:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=target, args=(there, *args), daemon=False)
+    process.start()
+    there.close()
+    return here, process
+
+
+class Bench:
+    """The processes of one size and what they have answered so far."""
+
+    def __init__(self, approaches: Sequence[Approach], setting: Setting, folder: pathlib.Path, say: Any) -> None:
+        self.setting, self.folder, self.say = setting, folder, say
+        self.rows: dict[Approach, Row] = {a: {"approach": a.name} for a in approaches}
+        self.processes: dict[Approach, Process] = {}
+        self.reference: np.ndarray | None = None
+        self.floor: Row | None = None
+
+    def measure(self, rounds: int, warm: bool) -> None:
+        """All of it; an approach that fails keeps its error in its row and takes no further part."""
+        if self.setting.device == "cuda":
+            self.say("reading the weights")
+            pipe, process = _start(floor, self.setting)
+            self.floor = pipe.recv()
+            process.join()
+        for approach in self.rows:
+            with self._kept(approach, "compiling"):
+                self.processes[approach] = Process(approach, self.setting, self.folder)
+                answer = self._ask(approach, "first")
+                if approach.how != EAGER:
+                    self.rows[approach]["cold_s"] = answer["seconds"]
+                self.rows[approach] |= self._ask(approach, "settle")
+        for i in range(rounds):
+            for approach in list(self.processes):
+                with self._kept(approach, f"round {i + 1} of {rounds}"):
+                    for name, values in self._ask(approach, "round").items():
+                        self.rows[approach].setdefault(name, []).extend(values)
+        for approach in list(self.processes):
+            with self._kept(approach, "profile"):
+                self.rows[approach] |= self._ask(approach, "apart")
+                self._compare(approach, self._ask(approach, "forecast"))
+                self.rows[approach] |= self._ask(approach, "end")
+        self.stop()
+        for approach in [a for a in self.rows if warm and "cold_s" in self.rows[a]]:
+            with self._kept(approach, "compiling with warm caches"):
+                self.processes[approach] = Process(approach, self.setting, self.folder)
+                self.rows[approach]["warm_s"] = self._ask(approach, "first")["seconds"]
+            self.stop()
+
+    def stop(self) -> None:
+        """End all processes."""
+        while self.processes:
+            self.processes.popitem()[1].stop()
+
+    def _ask(self, approach: Approach, request: str) -> Any:
+        return self.processes[approach].ask(request)
+
+    @contextlib.contextmanager
+    def _kept(self, approach: Approach, doing: str) -> Any:
+        start = time.perf_counter()
+        try:
+            yield
+        except Exception as error:  # the row shows it
+            self.rows[approach]["error"] = str(error)
+            if approach in self.processes:
+                self.processes.pop(approach).stop()
+        self.say(
+            f"{approach.name}: {doing}, {time.perf_counter() - start:.1f} s {self.rows[approach].get('error', '')}"
+        )
+
+    def _compare(self, approach: Approach, forecast: np.ndarray) -> None:
+        if self.reference is None:
+            self.reference = forecast
+            return
+        apart = np.abs(forecast.astype(np.float64) - self.reference)
+        scale = float(np.abs(self.reference).mean())
+        mae = float(apart.mean())
+        self.rows[approach] |= {"mae": mae, "relative_mae": mae / scale, "max_diff": float(apart.max())}
+
+    def result(self) -> dict[str, Any]:
+        """What was measured, for JSON."""
+        rows = list(self.rows.values())
+        return {"size": str(self.setting.size), "floor": self.floor, "ratios": ratios(rows, self.floor), "rows": rows}
+
+
+def chosen(only: Sequence[str]) -> list[Approach]:
+    """The approaches that match one of the patterns, and the one that all are compared with.
+
+    Raises:
+        ValueError: a pattern matches none.
+    """
+    for pattern in only:
+        if not any(fnmatch.fnmatch(a.name, pattern) for a in APPROACHES):
+            raise ValueError(f"no approach {pattern!r}; there are {', '.join(a.name for a in APPROACHES)}")
+    wanted = [a for a in APPROACHES if not only or any(fnmatch.fnmatch(a.name, p) for p in only)]
+    return wanted if REFERENCE in wanted else [REFERENCE, *wanted]
+
+
+def run(
+    sizes: Sequence[str], only: Sequence[str], config: str, layers: int | None, rounds: int, warm: bool, device: str,
+    backend: str, path: pathlib.Path | None,
+) -> int:  # fmt: skip
+    """Measure, print, and write ``path``; the exit status is 1 where an approach failed, 2 where an argument is wrong."""
+    from rich.console import Console
+
+    from fxpass.report.text import wide
+    from toto_model.bench import results
+
+    try:
+        if config not in CONFIGS:
+            raise ValueError(f"no configuration {config!r}; there are {', '.join(CONFIGS)}")
+        parsed, approaches, shape = [Size.parse(s) for s in sizes], chosen(only), CONFIGS[config]()
+        if layers is not None:
+            shape = replace(shape, num_layers=layers, spacewise_every_n_layers=layers)
+    except ValueError as error:
+        print(f"kvfix: {error}", file=sys.stderr)
+        return 2
+    progress, console = Console(stderr=True, soft_wrap=True), wide()
+    start = time.perf_counter()
+
+    def say(size: Size, text: str) -> None:
+        progress.print(f"[{time.perf_counter() - start:4.0f} s] {size}: {text}", markup=False, highlight=False)
+
+    done: list[dict[str, Any]] = []
+    facts = {"command": " ".join(["kvfix", *sys.argv[1:]]), "config": config, "layers": shape.num_layers}
+    for size in parsed:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix-bench-"))
+        bench = Bench(approaches, Setting(size, shape, device, backend), folder, functools.partial(say, size))
+        try:
+            bench.measure(rounds, warm)
+        finally:
+            bench.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+        done.append(bench.result())
+        if path is not None:
+            results.write(path, {**facts, "sizes": done})
+        show(console, done[-1])
+    return int(any(row.get("error") for result in done for row in result["rows"]))
+
+
+def show(console: Any, result: dict[str, Any]) -> None:
+    """Print the tables and ratios of one size."""
+    console.print(f"\n[bold]{result['size']}[/bold]")
+    for table in tables(result["rows"]):
+        console.print(table)
+    if result["floor"]:
+        text = "Reading {weights_mb:.0f} MB of weights once: {floor_ms:.3f} ms, {gb_per_s:.0f} GB/s"
+        console.print(text.format(**result["floor"]))
+    for name, ratio in result["ratios"].items():
+        console.print(f"{name}: {ratio:.2f}")
+    reasons = {reason for row in result["rows"] for reason in row.get("skips") or ()}
+    console.print("\n".join(sorted(reasons)))
+
+
+def load(path: pathlib.Path) -> dict[str, Any]:
+    """A file that `run` has written."""
+    return json.loads(path.read_text())
