@@ -8,7 +8,7 @@ each of these keeps the meaning, and what the form does not identify.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -88,9 +88,13 @@ class Value:
 
 
 class Form:
-    """The values of a graph, each once, and its roots: outputs, new contents of inputs, assertions."""
+    """The values of a graph, each once, and its roots: outputs, new contents of inputs, assertions.
 
-    def __init__(self) -> None:
+    ``agreeing`` are the roles of index tensors of which a guard says that all elements are the same number.
+    """
+
+    def __init__(self, agreeing: Collection[str] = ()) -> None:
+        self.agreeing = agreeing
         self.values: list[Value] = []
         self.lines: list[str] = []
         self.roots: list[int] = []
@@ -135,18 +139,19 @@ class Form:
         if name in CONSTANT and type.shape == () and not operands:
             return self.constant(literals.get("fill_value", literals.get("s")), type)
         if name == "select":
-            return self._read_through(operands[0][1], literals["dim"], literals["index"])
+            return self._read_through(operands[0][1], literals["dim"], literals["index"], type)
         return None
 
-    def _read_through(self, base: int, dim: int, index: int) -> int | None:
-        """``select`` of what a `select_scatter` wrote, or of what is under it."""
+    def _read_through(self, base: int, dim: int, index: int, type: Any) -> int | None:
+        """``select`` of what a `select_scatter` wrote, or of what is under it; of agreeing elements, the first."""
         value = self.values[base]
+        if index > 0 and value.op == "input" and value.literal("role") in self.agreeing:
+            return self.add("select.int", {"dim": dim, "index": 0}, (("self", base),), type)
         if value.name != "select_scatter" or value.literal("dim") != dim:
             return None
         if value.literal("index") == index:
             return value.operand("src")
         under = value.operand("self")
-        type = self.values[value.operand("src")].type
         return self.add("select.int", {"dim": dim, "index": index}, (("self", under),), type)
 
     def _without_cleaning(self, operands: Operands) -> Operands:
@@ -238,23 +243,23 @@ def difference(first: Form, second: Form, names: tuple[str, str] = ("first", "se
     return "\n".join(text)
 
 
-def normal_form(gm: torch.nn.Module, args: Sequence[Any], roles: Sequence[str]) -> Form:
+def normal_form(gm: torch.nn.Module, args: Sequence[Any], roles: Sequence[str], agreeing: Collection[str] = ()) -> Form:
     """The form of ``gm`` called with ``args``.
 
     ``gm`` is not run, but exported: numbers among ``args`` and sizes are put in. ``roles`` names each argument; inputs
-    of two forms are the same where their roles are.
+    of two forms are the same where their roles are. For ``agreeing`` see `Form`.
     """
     with torch.no_grad():
         program = torch.export.export(gm, tuple(args), strict=False).run_decompositions({})
-    return _Reader(program, roles).form
+    return _Reader(program, roles, agreeing).form
 
 
 class _Reader:
     """Reads an exported program, which is functional: one op after the other into a `Form`."""
 
-    def __init__(self, program: torch.export.ExportedProgram, roles: Sequence[str]) -> None:
+    def __init__(self, program: torch.export.ExportedProgram, roles: Sequence[str], agreeing: Collection[str]) -> None:
         self.program = program
-        self.form = Form()
+        self.form = Form(agreeing)
         self.ids: dict[fx.Node, int] = {}
         self.numbers: dict[fx.Node, Any] = {}
         inputs = {}

@@ -24,6 +24,7 @@ from toto_model import Toto, TotoBackbone, TotoConfig
 aten = torch.ops.aten
 CONFIG = replace(TotoConfig.tiny(), num_layers=3, spacewise_every_n_layers=3)
 SERIES = "L['inputs']"
+INDEX = "L['kv_cache']._current_idx"
 NAMES = ("rewritten", "by hand")
 
 
@@ -65,8 +66,8 @@ class Captured:
     def argument(self, role: str, call: int = -1) -> Any:
         return self.calls[call][self.roles.index(role)]
 
-    def form(self, call: int = -1) -> Form:
-        return normal_form(self.gm, self.calls[call], self.roles)
+    def form(self, call: int = -1, agreeing: tuple[str, ...] = (INDEX,)) -> Form:
+        return normal_form(self.gm, self.calls[call], self.roles, agreeing)
 
 
 def decode(model: TotoBackbone, compiled: Any, sizes: Sizes) -> None:
@@ -134,6 +135,14 @@ def test_rewritten_is_the_hand_edit(kv_cache: str, forecast: str):
         assert difference(mine.form(call), theirs.form(call), NAMES) == ""
 
 
+def test_agreement_is_what_the_layers_share_one_position_under():
+    """Without the guard's word that all elements of the index tensor agree, they are not the same graph."""
+    sizes = SIZES["short"]
+    mine, theirs = rewritten("upstream", sizes), by_hand(sizes)
+    text = difference(mine.form(agreeing=()), theirs.form(agreeing=()), NAMES)
+    assert f"select.int(self={INDEX}, dim=0, index=1)" in text
+
+
 # -- one node changed
 
 
@@ -196,15 +205,6 @@ def bound_a_constant(c: Captured) -> None:
     compare = bound(c)
     compare.target = aten.lt.Scalar
     compare.args = (compare.args[0], c.argument(SERIES).shape[-1] // CONFIG.patch_size)
-
-
-def bound_of_other_layer(c: Captured) -> None:
-    """The same number, from the index of the other layer."""
-    end = bound(c).args[1]
-    assert isinstance(end, fx.Node)
-    (start,) = end.all_input_nodes
-    assert start.target is aten.select.int
-    end.update_arg(0, before(end, aten.select.int, start.args[0], 0, 1))
 
 
 def write_off_by_one(c: Captured) -> None:
@@ -297,7 +297,7 @@ def outputs_exchanged(c: Captured) -> None:
 
 
 CHANGES = [
-    bound_off_by_one, bound_a_constant, bound_of_other_layer, write_off_by_one, write_to_other_layer, write_missing,
+    bound_off_by_one, bound_a_constant, write_off_by_one, write_to_other_layer, write_missing,
     write_of_values_to_keys, snapshot_missing, index_off_by_one, offset_off_by_one, mask_missing,
     mask_and_cleaning_missing, cleaning_by_another_mask, cleaning_with_ones, tail_moved, constant_changed,
     outputs_exchanged,
@@ -364,6 +364,15 @@ def masks_made_anew(c: Captured) -> None:
         user.replace_input_with(compare, before(user, aten.lt.Tensor, *compare.args))
 
 
+def bound_of_other_layer(c: Captured) -> None:
+    """The same number, from the index of the other layer: a guard says that they agree."""
+    end = bound(c).args[1]
+    assert isinstance(end, fx.Node)
+    (start,) = end.all_input_nodes
+    assert start.target is aten.select.int
+    end.update_arg(0, before(end, aten.select.int, start.args[0], 0, 1))
+
+
 def wider_index(c: Captured) -> None:
     """The bound in int32."""
     compare = bound(c)
@@ -371,7 +380,9 @@ def wider_index(c: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [cleaning_missing, operands_exchanged, masks_made_anew, wider_index], ids=lambda change: change.__name__
+    "change",
+    [cleaning_missing, operands_exchanged, masks_made_anew, bound_of_other_layer, wider_index],
+    ids=lambda change: change.__name__,
 )
 def test_what_the_form_identifies(change: Callable[[Captured], None], pair: Pair):
     assert difference(changed(pair.mine, change), pair.form, NAMES) == ""

@@ -7,13 +7,15 @@ would cost one more graph. So when a graph with moving positions is first compil
     - the size of a cache along the sliced dim,
     - every int that was equal to such a size, or to a size that has changed meanwhile, when both were first seen
 
-are marked as Dynamo's automatic dynamic shapes would have marked them one call later, and the frame is traced again.
+are marked as Dynamo's automatic dynamic shapes would have marked them one call later, and the frame is traced again: from
+its first slice of a cache at a position (`see_slice`), so that little has been traced in vain, or, where the slice is not
+plain to see before the graph is in its normal form, from the end (`generalize`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import CodeType
 from typing import Any
 
@@ -21,7 +23,9 @@ import torch
 from torch import fx
 from torch._dynamo.exc import RestartAnalysis, TensorifyScalarRestartAnalysis
 from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, update_automatic_dynamic
+from torch._dynamo.source import TensorPropertySource
 from torch._dynamo.symbolic_convert import InstructionTranslator
+from torch.fx.experimental.symbolic_shapes import free_symbols
 
 from fxpass.analysis.sites import Site
 
@@ -30,17 +34,52 @@ Restart = RestartAnalysis
 
 _ints: defaultdict[CodeType, dict[str, int]] = defaultdict(dict)
 _sizes: defaultdict[CodeType, dict[str, tuple[int, ...]]] = defaultdict(dict)
+_alike: defaultdict[CodeType, dict[str, tuple[int, ...]]] = defaultdict(dict)
+_tied: defaultdict[CodeType, set[int]] = defaultdict(set)
 
 
 def forget() -> None:
     """Forget what was first seen."""
     _ints.clear()
     _sizes.clear()
+    _alike.clear()
+    _tied.clear()
 
 
-def see_int(code: CodeType, name: str, value: int) -> None:
-    """Remember the first ``value`` of the int called ``name`` in a frame of ``code``."""
-    _ints[code].setdefault(name, value)
+def see_int(tx: Any, name: str, value: int) -> None:
+    """Remember the first ``value`` of the int called ``name``; make it dynamic if it goes with what already is."""
+    code = tx.output.root_tx.f_code
+    if _ints[code].setdefault(name, value) in _tied[code] and value > 1:
+        _mark_int(tx, name)
+
+
+def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
+    """``tensor``, of the graph being captured, is sliced by the ``bounds`` along these dims.
+
+    Raises:
+        RestartAnalysis: something was marked; Dynamo traces the frame again.
+    """
+    graph = tx.output.graph
+    moving = {s for n in graph.find_nodes(op="placeholder") if _is_position(n) for s in free_symbols(_value(n))}
+    dims = [d for d, bound in bounds.items() if free_symbols([_number(b) for b in (bound.start, bound.stop)]) & moving]
+    if not dims or torch._dynamo.config.assume_static_by_default is False:
+        return
+    inputs = _tensors(graph)
+    memory = _value(tensor).untyped_storage()._cdata
+    for node in inputs:
+        if _value(node).untyped_storage()._cdata == memory:
+            places = [(node, d) for dim in dims if (d := _same_dim(_value(node), _value(tensor), dim)) is not None]
+            if any(isinstance(_value(node).shape[d], int) for _, d in places):
+                _mark(tx.output.root_tx, inputs, places)
+
+
+def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> tuple[int, ...]:
+    """For each element of the index tensor called ``name`` a group: elements of one have never been seen to differ."""
+    before = _alike[code].get(name, ())
+    pairs = list(zip(before if len(before) == len(values) else (0,) * len(values), values))
+    groups = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
+    _alike[code][name] = tuple(groups[pair] for pair in pairs)
+    return _alike[code][name]
 
 
 def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
@@ -52,32 +91,36 @@ def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
     tx = _current_frame()
     if tx is None:
         return
-    inputs = {n: s for n in gm.graph.nodes if n.op == "placeholder" and (s := _source_name(n)) is not None}
-    tensors = {n: s for n, s in inputs.items() if isinstance(n.meta.get("val"), torch.Tensor)}
-    seen, ints = _sizes[tx.f_code], _ints[tx.f_code]
-    for node, name in tensors.items():
-        seen.setdefault(name, tuple(_hint(s) for s in node.meta["val"].shape))
+    inputs = _tensors(gm.graph)
+    for node, name in inputs.items():
+        _sizes[tx.f_code].setdefault(name, _hints(node))
     sites = list(sites)
-    if not sites or torch._dynamo.config.assume_static_by_default is False:
-        return
+    if sites and torch._dynamo.config.assume_static_by_default is not False:
+        _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
+
+
+def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]]) -> None:
+    """Mark the sizes at ``places`` and all ints that go with what is dynamic among ``inputs``; restart if any is new."""
+    first = {n: _sizes[tx.f_code].get(s, _hints(n)) for n, s in inputs.items()}
     changed = False
-    for site in sites:
-        place = _input_dim(site)
-        if place is not None and place[0] in tensors:
-            changed |= _mark_size(tx, tensors[place[0]], place[1])
-    tied = {
-        v
-        for n, name in tensors.items()
-        for d, v in enumerate(seen[name])
-        if not isinstance(n.meta["val"].shape[d], int)
-    }
-    tied |= {seen[tensors[p[0]]][p[1]] for s in sites if (p := _input_dim(s)) is not None and p[0] in tensors}
-    for name, value in ints.items():
-        if value in tied and value > 1:
-            changed |= _mark_int(tx, name)
+    for node, dim in places:
+        if _mark_size(tx, inputs[node], dim):
+            changed = True
+            for sibling in _siblings(tx, inputs[node]):
+                _mark_size(tx, sibling, dim)
+    tied = _tied[tx.f_code]
+    tied |= {v for n in inputs for d, v in enumerate(first[n]) if not isinstance(_value(n).shape[d], int)}
+    tied |= {first[node][dim] for node, dim in places}
+    changed |= any([_mark_int(tx, name) for name, v in _ints[tx.f_code].items() if v in tied and v > 1])
     if changed:
         tx.speculation_log.clear()
         raise TensorifyScalarRestartAnalysis(restart_reason="kvfix: sizes that go with a moving position")
+
+
+def _siblings(tx: Any, name: str) -> list[str]:
+    """The other inputs that have been seen to be as large as the one called ``name``: its values, the next layer's."""
+    sizes = _sizes[tx.f_code]
+    return [other for other, seen in sizes.items() if other != name and seen == sizes.get(name)]
 
 
 def _current_frame() -> Any:
@@ -106,22 +149,47 @@ def _mark_size(tx: Any, name: str, dim: int) -> bool:
 
 def _input_dim(site: Site) -> tuple[fx.Node, int] | None:
     """The graph input that ``site`` slices, and the dim of it that has the sliced dim's size and stride."""
-    buffer, base = site.buffer, site.base.meta["val"]
-    if buffer.op != "placeholder" or site.kind == "narrow":
+    if site.buffer.op != "placeholder" or site.kind == "narrow":
         return None
-    whole = buffer.meta["val"]
-    same = [
-        d
-        for d in range(whole.dim())
-        if _hint(whole.shape[d]) == _hint(base.shape[site.dim])
-        and _hint(whole.stride(d)) == _hint(base.stride(site.dim))  # by hints: a comparison would guard
-    ]
-    return (buffer, same[0]) if len(same) == 1 else None
+    dim = _same_dim(_value(site.buffer), _value(site.base), site.dim)
+    return None if dim is None else (site.buffer, dim)
+
+
+def _same_dim(whole: torch.Tensor, view: torch.Tensor, dim: int) -> int | None:
+    """The dim of ``whole`` that ``dim`` of its ``view`` is, if one has its size and stride."""
+    wanted = _hint(view.shape[dim]), _hint(view.stride(dim))  # by hints: a comparison would guard
+    same = [d for d in range(whole.dim()) if (_hint(whole.shape[d]), _hint(whole.stride(d))) == wanted]
+    return same[0] if len(same) == 1 else None
+
+
+def _tensors(graph: fx.Graph) -> dict[fx.Node, str]:
+    """The tensor inputs of ``graph`` that come from the frame, with the names of their sources."""
+    inputs = [n for n in graph.find_nodes(op="placeholder") if isinstance(_value(n), torch.Tensor)]
+    return {n: name for n in inputs if (name := _source_name(n)) is not None}
+
+
+def _is_position(node: fx.Node) -> bool:
+    """Whether the graph input ``node`` is a number that is no tensor's size."""
+    argument = node.meta.get("grapharg")
+    source = None if argument is None else argument.source
+    return isinstance(_value(node), torch.SymInt) and not isinstance(source, TensorPropertySource)
+
+
+def _value(node: fx.Node) -> Any:
+    return node.meta.get("example_value", node.meta.get("val"))
+
+
+def _number(value: Any) -> Any:
+    return _value(value.node) if isinstance(value, fx.Proxy) else value if isinstance(value, int) else 0
 
 
 def _source_name(node: fx.Node) -> str | None:
     argument = node.meta.get("placeholder", node).meta.get("grapharg")
     return None if argument is None or argument.source is None else argument.source.name
+
+
+def _hints(node: fx.Node) -> tuple[int, ...]:
+    return tuple(_hint(size) for size in _value(node).shape)
 
 
 def _hint(size: Any) -> int:

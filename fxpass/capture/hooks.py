@@ -34,7 +34,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic
 from fxpass.options import parse
 
 from . import dynamism, indexing, mirror, module_ints
-from .source import PositionSource
+from .source import AgreementSource, PositionSource
 from .table import Element, Entry, Number, Table
 
 
@@ -107,7 +107,7 @@ def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int
     """
     if not is_ours(self.tx.output.compiler_fn):
         return stock(self, value, *args, **kwargs)
-    dynamism.see_int(self.tx.output.root_tx.f_code, self.source.name, value)
+    dynamism.see_int(self.tx, self.source.name, value)
     if value == 0 and self.name not in self.tx.output.unspec_variable_map and not is_constant_source(self.source):
         process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
         self.install_guards(GuardBuilder.CONSTANT_MATCH)
@@ -140,6 +140,9 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
     operands = indexing.starts(target, operands, functools.partial(_number_in, self))
     if indexing.is_indexing(target):
         index = indexing.bounds(operands[1], functools.partial(_number_in, self))
+        sliced = indexing.slices(operands[0], index)
+        if sliced:
+            dynamism.see_slice(self.root_tx, operands[0].node, sliced)
         tensor, index = indexing.selected(self.root_tx, operands[0], index)
         operands = (tensor, index, *operands[2:])
     if getattr(target, "__module__", None) != "_operator":
@@ -203,23 +206,35 @@ def _variable(tx: Any, entry: Entry) -> Any:
 
 
 def _element(tx: Any, element: Element) -> Any:
-    """A guarded constant while the element has not been seen to change, a SymInt graph input from then on."""
+    """A guarded constant while the element has not been seen to change, a SymInt graph input from then on.
+
+    Elements that have never been seen to differ share one input, with a guard that they agree: as sizes that are equal
+    share one symbol in PyTorch.
+    """
     argument = element.tensor.meta["grapharg"]
     source = PositionSource(argument.source, element.index)
-    known = tx.output.unspec_variable_map.get(source.name)
-    if known is not None:
-        return known
+    inputs = tx.output.unspec_variable_map
+    if source.name in inputs:
+        return inputs[source.name]
     values = mirror.values(argument.example)
+    alike = dynamism.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
     for i, other in enumerate(values):  # all of them: what decoding reads first may not be what the prefill has read
         if i != element.index:
             seen = PositionSource(argument.source, i).name
             process_automatic_dynamic(tx, seen, FrameStateSizeEntry.make_scalar(other))
     value = values[element.index]
     state = process_automatic_dynamic(tx, source.name, FrameStateSizeEntry.make_scalar(value))
-    if state.scalar is auto_dynamic and value != 0:
-        return VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)
-    install_guard(source.make_guard(GuardBuilder.CONSTANT_MATCH))
-    return ConstantVariable.create(value)
+    if state.scalar is not auto_dynamic or value == 0:
+        install_guard(source.make_guard(GuardBuilder.CONSTANT_MATCH))
+        return ConstantVariable.create(value)
+    for i in (i for i, group in enumerate(alike) if group == alike[element.index] and i != element.index):
+        shared = inputs.get(PositionSource(argument.source, i).name)
+        if shared is not None:
+            agreement = AgreementSource(argument.source, i, element.index)
+            install_guard(agreement.make_guard(GuardBuilder.CONSTANT_MATCH))
+            inputs[source.name] = shared
+            return shared
+    return VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)
 
 
 def _decide(tx: Any, value: Any) -> Any:

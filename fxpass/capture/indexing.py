@@ -54,6 +54,19 @@ def selected(tx: Any, tensor: Any, index: Any) -> tuple[Any, Any]:
     return tensor, rest or (Ellipsis,)
 
 
+def slices(tensor: Any, index: Any) -> dict[int, slice]:
+    """The slices of ``tensor[index]`` with numbers of the graph as bounds, by the dims that they slice."""
+    value = tensor.node.meta.get("example_value") if isinstance(tensor, fx.Proxy) else None
+    index = index if isinstance(index, tuple) else (index,)
+    if not isinstance(value, torch.Tensor) or not any(_moves(i) for i in index):
+        return {}
+    return {d: i for d, i in zip(_dims(index, value.dim()) or (), index) if _moves(i)}
+
+
+def _moves(index: Any) -> bool:
+    return isinstance(index, slice) and (_is_symint(index.start) or _is_symint(index.stop))
+
+
 def _dims(index: tuple[Any, ...], rank: int) -> list[int] | None:
     """For each item of ``index`` the dim that it stands for, or None where that is not plain to see."""
     used = 0

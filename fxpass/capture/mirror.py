@@ -31,13 +31,16 @@ class Counters:
 
 @dataclasses.dataclass
 class _Entry:
-    ref: weakref.ref[torch.Tensor]
+    ref: weakref.ref[Any]
     version: int
     values: tuple[int, ...]
+    on_host: bool
 
     def holds(self, tensor: Any) -> bool:
-        """Whether this is what was remembered of ``tensor`` as it is now."""
-        return self.version == tensor._version and self.ref() is tensor
+        """Whether this is what ``tensor``, of which there are entries only if it counts its versions, holds now."""
+        if self.ref() is not tensor or self.version != tensor._version:
+            return False
+        return not self.on_host or self.values == _load(tensor)
 
 
 counters = Counters()
@@ -46,16 +49,13 @@ _entries: dict[int, _Entry] = {}
 
 def values(tensor: Any) -> tuple[int, ...]:
     """All elements of ``tensor`` (any shape, integer dtype) in row-major order, as Python ints."""
-    key = id(tensor)
-    entry = _entries.get(key)
-    counted = not tensor.is_inference()
-    if entry is not None and counted and entry.holds(tensor):
-        if tensor.device.type != "cpu" or entry.values == _load(tensor):
-            counters.hits += 1
-            return entry.values
+    entry = _entries.get(id(tensor))
+    if entry is not None and entry.holds(tensor):
+        counters.hits += 1
+        return entry.values
     counters.refreshes += 1
     loaded = _load(tensor)
-    if counted:
+    if not tensor.is_inference():
         _remember(tensor, loaded)
     return loaded
 
@@ -63,6 +63,12 @@ def values(tensor: Any) -> tuple[int, ...]:
 def read(tensor: Any, index: int) -> int:
     """Element ``index`` (row-major) of the integer ``tensor``. Called from guards and from Dynamo's bytecode."""
     return values(tensor)[index]
+
+
+def agree(tensor: Any, index: int, other: int) -> bool:
+    """Whether two elements of ``tensor`` are the same number. Called from guards."""
+    held = values(tensor)
+    return held[index] == held[other]
 
 
 def advance(tensor: torch.Tensor, new_values: Sequence[int]) -> None:
@@ -89,4 +95,5 @@ def _remember(tensor: torch.Tensor, loaded: tuple[int, ...]) -> None:
         if entry is not None and entry.ref is ref:
             del _entries[key]
 
-    _entries[key] = _Entry(weakref.ref(tensor, forget), tensor._version, loaded)
+    on_host = tensor.device.type == "cpu"
+    _entries[key] = _Entry(weakref.ref(tensor, forget), tensor._version, loaded, on_host)

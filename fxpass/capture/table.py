@@ -120,12 +120,16 @@ class Table:
     # -- following the graph
 
     def _catch_up(self) -> None:
-        for node in self.graph.nodes:
+        """Step through the ops that are new: they stand at the end, behind one that is not."""
+        new = []
+        for node in reversed(self.graph.nodes):
             if node in self._done:
-                continue
-            self._done.add(node)
+                break
             if node.op in ("call_function", "call_method"):
-                self._step(node)
+                new.append(node)
+        for node in reversed(new):
+            self._done.add(node)
+            self._step(node)
 
     def _step(self, node: fx.Node) -> None:
         if _is_small_int(node) and _name(node) in _FACTORIES:

@@ -37,7 +37,8 @@ def carry_indices(gm: fx.GraphModule) -> list[fx.Node]:
     Their new contents become additional outputs of ``gm``, in the order of the placeholders returned.
     """
     output = next(n for n in gm.graph.nodes if n.op == "output")
-    carried = [p for p in gm.graph.nodes if p in written_inputs(gm) and _is_index(p) and output not in p.users]
+    written = written_inputs(gm)
+    carried = [p for p in gm.graph.nodes if p in written and _is_index(p) and output not in p.users]
     first = next(n for n in gm.graph.nodes if n.op != "placeholder")
     extra = []
     for placeholder in carried:
