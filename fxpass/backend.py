@@ -87,14 +87,14 @@ def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Repor
     """``gm`` in normal form, rewritten and checked; ``report`` is filled in."""
     with log.timed(report, "normal form"):
         normal = capture.normal_form(gm, inputs)
-        before = signature(normal)
+        before, ops = signature(normal), handoff.snapshot(normal)
     report.before = report.after = readable(normal)
     with log.timed(report, "rewrite"):
         rewritten = rewrite_graph(normal, capture.origins(normal), capture.name_of, source_of, capture.take_apart)
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, capture.name_of)
     with log.timed(report, "propagate"):
-        handoff.propagate(normal, inputs)
+        handoff.propagate(normal, inputs, ops)
     check_graph(normal, before, may_read=report.refused > 0)
     report.after = readable(normal)
     return normal, rewritten

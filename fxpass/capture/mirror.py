@@ -31,14 +31,15 @@ class Counters:
 
 @dataclasses.dataclass
 class _Entry:
-    ref: weakref.ref[Any]
+    ref: weakref.ref[torch.Tensor]
     version: int
     values: tuple[int, ...]
     on_host: bool
 
     def holds(self, tensor: Any) -> bool:
         """Whether this is what ``tensor``, of which there are entries only if it counts its versions, holds now."""
-        if self.ref() is not tensor or self.version != tensor._version:
+        known = self.ref()
+        if known is None or known is not tensor or self.version != tensor._version:
             return False
         return not self.on_host or self.values == _load(tensor)
 

@@ -137,13 +137,18 @@ def _drop_grad_mode(traced: fx.GraphModule) -> None:
 
 
 def _fold_known_numbers(traced: fx.GraphModule) -> None:
-    """A number that the guards fix (``s1 - 8 * s0``, asserted to be 8) is written as that number."""
+    """A number that the guards fix (``s1 - 8 * s0``, asserted to be 8) is written as that number.
+
+    Its users may become smaller than ``meta["val"]`` says; they are marked with ``meta["folded"]``.
+    """
     for node in traced.graph.nodes:
         value = node.meta.get("val")
         if node.op != "call_function" or not isinstance(value, (torch.SymInt, int)) or isinstance(value, bool):
             continue
         known = value if isinstance(value, int) else _known(value)
         if known is not None:
+            for user in node.users:
+                user.meta["folded"] = True
             node.replace_all_uses_with(known)
 
 

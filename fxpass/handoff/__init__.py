@@ -12,12 +12,22 @@ from fxpass.options import Options
 from .addresses import belongs_to_module, written_inputs
 from .compilers import as_dynamo_gave_it, compiler
 from .kernels import use_kernels
-from .propagate import propagate
+from .propagate import propagate, snapshot
 from .recording import carry_indices, copy_out, is_recorded
 from .regions import Region
 from .split import Part, is_dynamic, split
 
-__all__ = ["Part", "assemble", "carry_indices", "is_recorded", "propagate", "split", "untouched", "use_kernels"]
+__all__ = [
+    "Part",
+    "assemble",
+    "carry_indices",
+    "is_recorded",
+    "propagate",
+    "snapshot",
+    "split",
+    "untouched",
+    "use_kernels",
+]
 
 
 def untouched(

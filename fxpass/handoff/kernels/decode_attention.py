@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch.library import triton_op, wrap_triton
+from torch.library import custom_op
 
 
 @triton.jit
@@ -47,7 +47,7 @@ def _kernel(
     tl.store(out_ptr + pid * D + d, out / tl.where(norm == 0.0, 1.0, norm))
 
 
-@triton_op("kvfix::decode_attention", mutates_args={})
+@custom_op("kvfix::decode_attention", mutates_args=())
 def decode_attention(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -74,9 +74,21 @@ def decode_attention(
     out = torch.empty((batch, heads, 1, dim), dtype=q.dtype, device=q.device)
     kind = 0 if mask is None else 1 if mask.dtype is torch.bool else 2
     seen = q if mask is None else mask.expand(batch, heads, 1, size)
-    wrap_triton(_kernel)[(batch * heads,)](
+    _kernel[(batch * heads,)](
         q, k, v, length, seen, out, heads, heads // k.shape[1], size,
         q.stride(0), q.stride(1), q.stride(3), *k.stride(), *v.stride(), seen.stride(0), seen.stride(1), seen.stride(3),
         SCALE=scale, MASK=kind, D=dim, BLOCK=max(16, min(triton.next_power_of_2(size), 8192 // dim)), num_warps=4,
     )  # fmt: skip
     return out
+
+
+@decode_attention.register_fake
+def _(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    length: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    return q.new_empty(q.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch.library import triton_op, wrap_triton
+from torch.library import custom_op
 
 
 @triton.jit
@@ -30,7 +30,7 @@ def _kernel(
     tl.store(y_ptr + r[:, None] * N + n[None, :], y, (r[:, None] < ROWS) & (n[None, :] < N))
 
 
-@triton_op("kvfix::linear_few_rows", mutates_args={})
+@custom_op("kvfix::linear_few_rows", mutates_args=())
 def linear_few_rows(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """``torch.nn.functional.linear`` for ``x`` of at most eight rows.
 
@@ -47,12 +47,17 @@ def linear_few_rows(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
     rows = x.numel() // k
     y = torch.empty((*x.shape[:-1], n), dtype=x.dtype, device=x.device)
     block_n, block_k, warps, stages = _blocks(rows, n, k)
-    wrap_triton(_kernel)[(triton.cdiv(n, block_n),)](
+    _kernel[(triton.cdiv(n, block_n),)](
         x, weight, bias if bias is not None else weight, y, rows, n, k,
         HAS_BIAS=bias is not None, BLOCK_R=max(1, triton.next_power_of_2(rows)), BLOCK_N=block_n, BLOCK_K=block_k,
         num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return y
+
+
+@linear_few_rows.register_fake
+def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
 
 def _blocks(rows: int, n: int, k: int) -> tuple[int, int, int, int]:
