@@ -1,0 +1,179 @@
+"""Layers that repeat are compiled once.
+
+A model of twelve equal layers is a graph in which the same ops stand twelve times, on other weights. Cut there, it is one
+piece called twelve times, and a head and a tail:
+
+    x = embed(x)                                        head
+    x = layer(x, w0, keys[0], values[0])                piece, compiled once
+    x = layer(x, w1, keys[1], values[1])                the same piece, other inputs
+    y = unembed(x)                                      tail
+
+Views of a graph input with constant bounds (``keys[1]``) are taken outside of the pieces, where they may differ. What is
+fused across the seam is lost: the seam is put behind a product, where little is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis import aliases
+
+from .split import is_heavy
+
+aten = torch.ops.aten
+_VIEWS = {aten.select.int, aten.slice.Tensor, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim}
+LEAST = 3
+"""A piece that would be called less often is not worth a seam."""
+
+
+@dataclasses.dataclass
+class Piece:
+    """Some of a graph's ops as a module of their own."""
+
+    gm: fx.GraphModule
+    examples: list[fx.Node]
+    """The nodes of the whole graph that it takes where it stands first."""
+
+
+@dataclasses.dataclass
+class Call:
+    """A call of ``piece``: the nodes of the whole graph that it takes and gives here; without piece, one op as it is."""
+
+    piece: Piece | None
+    takes: list[fx.Node]
+    gives: list[fx.Node]
+
+
+def cut(gm: fx.GraphModule) -> list[Call]:
+    """``gm`` (static, propagated) as calls of pieces, in order; no calls where nothing repeats."""
+    views = _constant_views(gm.graph)
+    nodes = [n for n in gm.graph.nodes if n.op == "call_function" and n not in views]
+    found = _best(nodes)
+    if found is None:
+        return []
+    start, period, times = found
+    layers = [nodes[start + i * period : start + (i + 1) * period] for i in range(times)]
+    takes = [_operands(layer) for layer in layers]
+    if not _correspond(layers, takes):
+        return []
+    groups = [nodes[:start], *layers, nodes[start + times * period :]]
+    if any(_aliased(group, _operands(group)) for group in groups):
+        return []
+    used = {i for layer in layers for i, n in enumerate(layer) if any(u not in set(layer) for u in n.users)}
+    shared = _piece(gm, layers[0], takes[0], [layers[0][i] for i in sorted(used)])
+    calls = [Call(None, list(v.all_input_nodes), [v]) for v in views]
+    for i, group in enumerate(groups):
+        if not group:
+            continue
+        if 0 < i <= times:
+            calls.append(Call(shared, takes[i - 1], [group[j] for j in sorted(used)]))
+        else:
+            gives = [n for n in group if any(u not in set(group) for u in n.users)]
+            calls.append(Call(_piece(gm, group, _operands(group), gives), _operands(group), gives))
+    return calls
+
+
+def _constant_views(graph: fx.Graph) -> list[fx.Node]:
+    """Views of graph inputs that depend on nothing else, each once: equal ones are merged."""
+    known: dict[Any, fx.Node] = {}
+    views: dict[fx.Node, None] = {}
+    for node in list(graph.nodes):
+        operands = node.all_input_nodes
+        if node.target in _VIEWS and len(operands) == 1 and (operands[0].op == "placeholder" or operands[0] in views):
+            key = (node.target, str(node.args), str(node.kwargs))
+            if key in known:
+                node.replace_all_uses_with(known[key])
+                graph.erase_node(node)
+            else:
+                known[key] = node
+                views[node] = None
+    return list(views)
+
+
+def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
+    """(start, period, times) of the run of equal stretches that saves most ops, the seam behind a heavy op."""
+    kinds = [_kind(n) for n in nodes]
+    last: dict[Any, int] = {}
+    distances: Counter[int] = Counter()
+    for i, kind in enumerate(kinds):
+        if kind in last:
+            distances[i - last[kind]] += 1
+        last[kind] = i
+    best, saved = None, 0
+    for period, _ in distances.most_common(8):
+        equal = [a == b for a, b in zip(kinds, kinds[period:])]
+        edges = [-1, *(i for i, e in enumerate(equal) if not e), len(equal)]
+        start, length = max(((a + 1, b - a - 1) for a, b in pairwise(edges)), key=lambda run: run[1])
+        times = length // period + 1
+        if times >= LEAST and (times - 1) * period > saved:
+            spare = length % period
+            seams = [s for s in range(start, start + spare + 1) if s > 0 and is_heavy(nodes[s - 1])]
+            if not seams and times > LEAST:  # one layer fewer, and all places for the seam
+                times -= 1
+                seams = [s for s in range(start, start + period) if s > 0 and is_heavy(nodes[s - 1])]
+            if seams:
+                best, saved = (seams[0], period, times), (times - 1) * period
+    return best
+
+
+def _kind(node: fx.Node) -> Any:
+    """What two ops must share to be the same op on other operands."""
+    literals = fx.node.map_arg((node.args, node.kwargs), lambda n: None)
+    return node.target, str(literals), _type(node)
+
+
+def _type(node: fx.Node) -> str:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return str([(v.dtype, tuple(v.shape), v.stride(), v.device) if isinstance(v, torch.Tensor) else v for v in values])
+
+
+def _operands(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """What ``nodes`` take from elsewhere, in the order in which they take it."""
+    own = set(nodes)
+    return list(dict.fromkeys(i for n in nodes for i in n.all_input_nodes if i not in own))
+
+
+def _correspond(layers: Sequence[list[fx.Node]], takes: Sequence[list[fx.Node]]) -> bool:
+    """Whether all layers do the same with what they take and with their own values."""
+    first = {n: i for i, n in enumerate((*takes[0], *layers[0]))}
+    for layer, taken in zip(layers, takes):
+        here = {n: i for i, n in enumerate((*taken, *layer))}
+        if len(taken) != len(takes[0]) or any(_type(a) != _type(b) for a, b in zip(taken, takes[0])):
+            return False
+        for a, b in zip(layers[0], layer):
+            if [first[n] for n in _every(a)] != [here[n] for n in _every(b)]:
+                return False
+    return True
+
+
+def _every(node: fx.Node) -> list[fx.Node]:
+    """All operands of ``node``, those that stand twice twice."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found
+
+
+def _aliased(nodes: Sequence[fx.Node], takes: Sequence[fx.Node]) -> bool:
+    """Whether ``nodes`` write to memory that they take under two names."""
+    memories = Counter(aliases.storage(n) for n in takes)
+    return any(memories[aliases.storage(w)] > 1 for n in nodes for w in aliases.written(n))
+
+
+def _piece(gm: fx.GraphModule, nodes: Sequence[fx.Node], takes: list[fx.Node], gives: Sequence[fx.Node]) -> Piece:
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in takes:
+        copies[node] = graph.placeholder(node.name)
+        copies[node].meta = dict(node.meta)
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[n] for n in gives))
+    return Piece(fx.GraphModule(gm, graph, class_name="piece"), takes)

@@ -1,0 +1,35 @@
+"""What propagation leaves alone is what running every op again would give, in every minimal model."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from fxpass import handoff
+
+from .models import MODELS
+from .runner import run
+
+stage = sys.modules["fxpass.handoff.propagate"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_kept_values_are_those_of_a_full_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def both(gm, inputs, before=None) -> None:
+        stage.propagate(gm, inputs, before)
+        values = {n: n.meta["val"] for n in gm.graph.nodes if n.op == "call_function"}
+        memory = {n: stage.aliases.root(n) for n in values}
+        stage.propagate(gm, inputs)
+        for node, value in values.items():
+            assert stage._alike(value, node.meta["val"]), f"{node.format_node()}: {value}, not {node.meta['val']}"
+            assert stage.aliases.root(node) is memory[node], node.format_node()
+        kept.append(sum(before.get(n) == stage._call(n) for n in values))
+
+    monkeypatch.setattr(handoff, "propagate", both)
+    torch._dynamo.reset()
+    run(MODELS[name])
+    assert kept
