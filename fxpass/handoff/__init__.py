@@ -10,11 +10,12 @@ from torch import fx
 from fxpass.options import Options
 
 from .addresses import belongs_to_module, written_inputs
-from .compilers import as_dynamo_gave_it, compiler
+from .compilers import as_dynamo_gave_it, compiler, in_pieces
 from .kernels import use_kernels
 from .propagate import propagate, snapshot
 from .recording import carry_indices, copy_out, is_recorded
 from .regions import Region
+from .repeats import cut
 from .split import Part, is_dynamic, split
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
 def untouched(
     gm: fx.GraphModule, example_inputs: Sequence[Any], normal: fx.GraphModule | None, settings: Options
 ) -> Callable[..., Any]:
-    """``gm`` as Dynamo gave it, as `torch.compile` would compile it.
+    """``gm`` as Dynamo gave it, as `torch.compile` would compile it, or in pieces where its layers repeat.
 
     Where ``normal``, its normal form, shows growing sizes or writes to memory that may move (a prefill), a recording
     would be skipped or made anew for each call: CUDA graphs are then left off.
@@ -41,6 +42,10 @@ def untouched(
     patches = dict(settings.inductor)
     if normal is not None and not _worth_recording(normal):
         patches["triton.cudagraphs"] = False
+        if settings.compiler == "inductor" and not any(is_dynamic(n, set()) for n in normal.graph.nodes):
+            calls = cut(normal)
+            if calls:
+                return in_pieces(normal, calls, patches)
     return as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
 
 

@@ -8,8 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import fx
+from torch._guards import TracingContext, tracing
 
+from fxpass.capture.normal_form import mode_of
 from fxpass.errors import KvfixWarning
+
+from .propagate import propagate
+from .repeats import Call, cut
+from .sequence import Sequenced, recorded, value_of
 
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
@@ -46,15 +52,39 @@ def _aot_eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] |
 def _inductor(
     gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None, patches: dict[str, Any]
 ) -> Callable[..., Any]:
+    if static is None:
+        return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
+    propagate(gm, fakes)
+    calls = cut(gm)
+    if not calls:
+        return _whole(gm, fakes, static, patches)
+    run = in_pieces(gm, calls, {**patches, "triton.cudagraphs": False})
+    return recorded(run, gm, static, patches) if patches.get("triton.cudagraphs") else run
+
+
+def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]) -> Callable[..., Any]:
+    """``gm`` as the sequence of ``calls``, each distinct piece compiled once."""
+    compiled: dict[int, Callable[..., Any]] = {}
+    for call in calls:
+        if call.piece is not None and id(call.piece) not in compiled:
+            fakes = [value_of(gm, n) for n in call.piece.examples]
+            with tracing(TracingContext(mode_of(fakes))):
+                compiled[id(call.piece)] = _whole(call.piece.gm, fakes, None, patches)
+    return Sequenced(gm, calls, compiled)
+
+
+def _whole(
+    gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None, patches: dict[str, Any]
+) -> Callable[..., Any]:
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
     if static is None:
-        patches = {**patches, "triton.cudagraphs": False}
+        return compile_fx(gm, list(fakes), config_patches=patches)
 
     lifted = len({n.target for n in gm.graph.nodes if n.op == "get_attr"})  # constants, which AOTAutograd puts first
 
     def inner_compile(module: Any, inputs: Sequence[Any], **kwargs: Any) -> Any:
-        if static is not None and len(inputs) == lifted + len(fakes):
+        if len(inputs) == lifted + len(fakes):
             kwargs["static_input_idxs"] = [*range(lifted), *(lifted + i for i in static)]
         elif static:
             warnings.warn("kvfix: inputs alias one another; the core is not recorded", KvfixWarning, stacklevel=2)

@@ -8,8 +8,8 @@ piece called twelve times, and a head and a tail:
     x = layer(x, w1, keys[1], values[1])                the same piece, other inputs
     y = unembed(x)                                      tail
 
-Views of a graph input with constant bounds (``keys[1]``) are taken outside of the pieces, where they may differ. What is
-fused across the seam is lost: the seam is put behind a product, where little is.
+Views with constant bounds that differ (``keys[1]``) are taken outside of the pieces. What is fused across the seam is
+lost: the seam is put behind a product, where little is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Piece:
 
     gm: fx.GraphModule
     examples: list[fx.Node]
-    """The nodes of the whole graph that it takes where it stands first."""
+    """Nodes of the whole graph to compile it for: what it takes somewhere, least aligned."""
 
 
 @dataclasses.dataclass
@@ -53,47 +53,55 @@ class Call:
 
 def cut(gm: fx.GraphModule) -> list[Call]:
     """``gm`` (static, propagated) as calls of pieces, in order; no calls where nothing repeats."""
-    views = _constant_views(gm.graph)
+    views = _merged_views(gm.graph)
     nodes = [n for n in gm.graph.nodes if n.op == "call_function" and n not in views]
     found = _best(nodes)
     if found is None:
         return []
     start, period, times = found
-    layers = [nodes[start + i * period : start + (i + 1) * period] for i in range(times)]
+    stretches = [nodes[start + i * period : start + (i + 1) * period] for i in range(times)]
+    odd = {i for i, same in enumerate(zip(*stretches)) if len({_literals(n) for n in same}) > 1}
+    layers = [[n for i, n in enumerate(stretch) if i not in odd] for stretch in stretches]
+    outside = [[n for i, n in enumerate(stretch) if i in odd] for stretch in stretches]
     takes = [_operands(layer) for layer in layers]
-    if not _correspond(layers, takes):
-        return []
     groups = [nodes[:start], *layers, nodes[start + times * period :]]
-    if any(_aliased(group, _operands(group)) for group in groups):
+    apart = all(i not in set(layer) for layer, own in zip(layers, outside) for n in own for i in n.all_input_nodes)
+    if not apart or not _correspond(layers, takes) or any(map(_aliased, layers, takes)):
         return []
-    used = {i for layer in layers for i, n in enumerate(layer) if any(u not in set(layer) for u in n.users)}
-    shared = _piece(gm, layers[0], takes[0], [layers[0][i] for i in sorted(used)])
-    calls = [Call(None, list(v.all_input_nodes), [v]) for v in views]
-    for i, group in enumerate(groups):
-        if not group:
-            continue
-        if 0 < i <= times:
-            calls.append(Call(shared, takes[i - 1], [group[j] for j in sorted(used)]))
-        else:
-            gives = [n for n in group if any(u not in set(group) for u in n.users)]
-            calls.append(Call(_piece(gm, group, _operands(group), gives), _operands(group), gives))
-    return calls
+    used = sorted({i for layer in layers for i, n in enumerate(layer) if any(u not in set(layer) for u in n.users)})
+    shared = _piece(gm, layers[0], takes[0], [layers[0][i] for i in used])
+    shared.examples = [max(given, key=_misaligned) for given in zip(*takes)]
+    calls = [_as_it_is(v) for v in views] + _call(gm, groups[0])
+    for layer, own, taken in zip(layers, outside, takes):
+        calls += [*(_as_it_is(n) for n in own), Call(shared, taken, [layer[i] for i in used])]
+    return calls + _call(gm, groups[-1])
 
 
-def _constant_views(graph: fx.Graph) -> list[fx.Node]:
-    """Views of graph inputs that depend on nothing else, each once: equal ones are merged."""
+def _call(gm: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[Call]:
+    if not nodes:
+        return []
+    takes, gives = _operands(nodes), [n for n in nodes if any(u not in set(nodes) for u in n.users)]
+    return [Call(_piece(gm, nodes, takes, gives), takes, gives)]
+
+
+def _as_it_is(node: fx.Node) -> Call:
+    return Call(None, list(node.all_input_nodes), [node])
+
+
+def _merged_views(graph: fx.Graph) -> list[fx.Node]:
+    """Make equal views one; those of graph inputs are returned, in order: they can be taken before all else."""
     known: dict[Any, fx.Node] = {}
     views: dict[fx.Node, None] = {}
     for node in list(graph.nodes):
         operands = node.all_input_nodes
-        if node.target in _VIEWS and len(operands) == 1 and (operands[0].op == "placeholder" or operands[0] in views):
-            key = (node.target, str(node.args), str(node.kwargs))
-            if key in known:
-                node.replace_all_uses_with(known[key])
-                graph.erase_node(node)
-            else:
-                known[key] = node
-                views[node] = None
+        if node.target not in _VIEWS or len(operands) != 1:
+            continue
+        first = known.setdefault((node.target, operands[0], _literals(node)), node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
+        elif operands[0].op == "placeholder" or operands[0] in views:
+            views[node] = None
     return list(views)
 
 
@@ -124,9 +132,13 @@ def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
 
 
 def _kind(node: fx.Node) -> Any:
-    """What two ops must share to be the same op on other operands."""
-    literals = fx.node.map_arg((node.args, node.kwargs), lambda n: None)
-    return node.target, str(literals), _type(node)
+    """What two ops must share to be the same op on other operands; a view may have other bounds (`keys[1]`)."""
+    return node.target, None if node.target in _VIEWS else _literals(node), _type(node)
+
+
+def _literals(node: fx.Node) -> str:
+    """The arguments of ``node`` that are no nodes."""
+    return str(fx.node.map_arg((node.args, node.kwargs), lambda n: None))
 
 
 def _type(node: fx.Node) -> str:
@@ -161,8 +173,13 @@ def _every(node: fx.Node) -> list[fx.Node]:
     return found
 
 
+def _misaligned(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    return value.storage_offset() * value.itemsize % 16 if isinstance(value, torch.Tensor) else 0
+
+
 def _aliased(nodes: Sequence[fx.Node], takes: Sequence[fx.Node]) -> bool:
-    """Whether ``nodes`` write to memory that they take under two names."""
+    """Whether ``nodes`` write to memory that they take under two names: then it matters which names share."""
     memories = Counter(aliases.storage(n) for n in takes)
     return any(memories[aliases.storage(w)] > 1 for n in nodes for w in aliases.written(n))
 

@@ -128,11 +128,16 @@ def _symbols(value: Any) -> set[Any]:
     return free_symbols(value) if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else set()
 
 
-def _is_anchor(node: fx.Node) -> bool:
+def is_heavy(node: fx.Node) -> bool:
+    """Whether ``node`` is a product, attention, or one of our kernels."""
     target = node.target
-    if isinstance(target, torch._ops.OpOverload) and (target.overloadpacket in _HEAVY or target.namespace == "kvfix"):
-        return True
-    return any(aliases.root(w).op == "placeholder" for w in aliases.written(node))
+    return isinstance(target, torch._ops.OpOverload) and (
+        target.overloadpacket in _HEAVY or target.namespace == "kvfix"
+    )
+
+
+def _is_anchor(node: fx.Node) -> bool:
+    return is_heavy(node) or any(aliases.root(w).op == "placeholder" for w in aliases.written(node))
 
 
 def _closure(start: Iterable[fx.Node], step: dict[fx.Node, list[fx.Node]]) -> set[fx.Node]:

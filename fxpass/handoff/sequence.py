@@ -1,0 +1,103 @@
+"""Pieces run one after the other, as one callable that CUDA graphs can record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis import aliases
+
+from .repeats import Call
+
+
+def value_of(gm: fx.GraphModule, node: fx.Node) -> Any:
+    """What ``node`` of ``gm`` is while compiling: a fake tensor, a number, or the constant that it names."""
+    return getattr(gm, str(node.target)) if node.op == "get_attr" else node.meta["val"]
+
+
+class Sequenced:
+    """``gm`` as a sequence of ``calls`` of ``compiled`` pieces (by the id of the piece). A value is let go after its
+    last use."""
+
+    def __init__(self, gm: fx.GraphModule, calls: Sequence[Call], compiled: Mapping[int, Callable[..., Any]]) -> None:
+        places: dict[fx.Node, int] = {n: i for i, n in enumerate(gm.graph.find_nodes(op="placeholder"))}
+        self._constants = []
+        for node in gm.graph.find_nodes(op="get_attr"):
+            self._constants.append(value_of(gm, node))
+            places[node] = len(places)
+        for call in calls:
+            for node in call.gives:
+                places[node] = len(places)
+        (results,) = gm.graph.output_node().args
+        self._gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in results]  # type: ignore
+        last = {places[n]: i for i, call in enumerate(calls) for n in call.takes}
+        last |= {place: len(calls) for place, _ in self._gives if place is not None}
+        self._size = len(places)
+        self._steps = []
+        for i, call in enumerate(calls):
+            run = _view(call) if call.piece is None else compiled[id(call.piece)]
+            done = [place for place in {places[n] for n in (*call.takes, *call.gives)} if last.get(place, i) <= i]
+            self._steps.append((run, [places[n] for n in call.takes], [places[n] for n in call.gives], done))
+
+    def __call__(self, *args: Any) -> tuple[Any, ...]:
+        values: list[Any] = [*args, *self._constants]
+        values += [None] * (self._size - len(values))
+        del args
+        for run, takes, gives, done in self._steps:
+            for place, value in zip(gives, run(*(values[i] for i in takes))):
+                values[place] = value
+            for place in done:
+                values[place] = None
+        return tuple(constant if place is None else values[place] for place, constant in self._gives)
+
+
+def _view(call: Call) -> Callable[..., Any]:
+    (node,) = call.gives
+    operands = list(node.all_input_nodes)
+
+    def run(*values: Any) -> tuple[Any]:
+        known = dict(zip(operands, values))
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+        return (node.target(*args, **kwargs),)  # type: ignore[operator]
+
+    return run
+
+
+def recorded(
+    run: Callable[..., tuple[Any, ...]], gm: fx.GraphModule, static: Sequence[int], patches: dict[str, Any]
+) -> Callable[..., Any]:
+    """``run``, which takes ``gm``'s inputs, behind Inductor's CUDA graph trees; ``run`` itself where there is no GPU.
+
+    ``static`` lists the inputs with static addresses, among them all that ``gm`` writes.
+    """
+    from torch._inductor import config
+    from torch._inductor.compile_fx import cudagraphify
+    from torch._inductor.cudagraph_utils import get_placeholder_info
+
+    inputs = gm.graph.find_nodes(op="placeholder")
+    devices = {v.device for n in inputs if isinstance(v := n.meta["val"], torch.Tensor) and v.device.type == "cuda"}
+    if not devices:
+        return run
+    written = {aliases.root(w) for n in gm.graph.nodes for w in aliases.written(n)}
+
+    def boxed(args: list[Any]) -> tuple[Any, ...]:
+        own = list(args)
+        args.clear()
+        return run(*own)
+
+    (results,) = gm.graph.output_node().args
+    with config.patch(patches):
+        graphs = cudagraphify(
+            boxed,
+            static,
+            device_index=min(d.index for d in devices),
+            stack_traces=[None] * len(results),  # type: ignore[arg-type]
+            is_backward=False,
+            is_inference=True,
+            placeholders=get_placeholder_info(gm.graph),
+            mutated_input_idxs=tuple(i for i, n in enumerate(inputs) if n in written),
+        )
+    return lambda *args: graphs(list(args))
