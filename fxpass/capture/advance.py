@@ -12,7 +12,7 @@ from torch import fx
 from torch.utils._sympy.printers import PythonPrinter
 
 from . import mirror
-from .table import Element, Entry, Number, Table, evaluate, numbers
+from .table import Element, Entry, Number, Table, evaluate, numbers, tensors
 
 OfArgs = Callable[[Sequence[Any]], int]
 
@@ -21,7 +21,7 @@ def advancing(compiled: Callable[..., Any], gm: fx.GraphModule) -> Callable[...,
     """``compiled``, followed by the mirror's update: ``idx' = idx + n`` is computed on the host too."""
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     table = Table.of(gm.graph)
-    moved: list[tuple[int, tuple[Entry, ...]]] = []
+    moved: list[tuple[int, Sequence[Entry]]] = []
     of_args: dict[Number, OfArgs | None] = {}
     for node in table.index_tensors():
         contents = table.contents(node)
@@ -36,20 +36,19 @@ def advancing(compiled: Callable[..., Any], gm: fx.GraphModule) -> Callable[...,
     if not moved:
         return compiled
 
+    of_tensor = {placeholders.index(t): t for _, contents in moved for entry in contents for t in tensors(entry)}
+
     def run(*args: Any) -> Any:
-        before: dict[fx.Node, tuple[int, ...]] = {}
+        before = {tensor: mirror.values(args[i]) for i, tensor in of_tensor.items()}
+        results = compiled(*args)
 
         def leaf(element: Element | Number) -> int:
             if isinstance(element, Number):
                 return of_args[element](args)  # type: ignore[misc]
-            if element.tensor not in before:
-                before[element.tensor] = mirror.values(args[placeholders.index(element.tensor)])
             return before[element.tensor][element.index]
 
-        after = [(i, tuple(int(evaluate(entry, leaf)) for entry in contents)) for i, contents in moved]
-        results = compiled(*args)
-        for i, values in after:
-            mirror.advance(args[i], values)
+        for i, contents in moved:  # while the device works
+            mirror.advance(args[i], [int(evaluate(entry, leaf)) for entry in contents])
         return results
 
     return run

@@ -66,6 +66,15 @@ def numbers(entry: Entry) -> Iterator[Number]:
             yield from numbers(arg)
 
 
+def tensors(entry: Entry) -> Iterator[fx.Node]:
+    """The index tensors that ``entry`` is computed from."""
+    if isinstance(entry, Element):
+        yield entry.tensor
+    elif isinstance(entry, Arith):
+        for arg in entry.args:
+            yield from tensors(arg)
+
+
 def evaluate(entry: Entry, leaf: Callable[[Element | Number], Any]) -> Any:
     """The value of ``entry`` where ``leaf`` gives that of an element or a number of the graph."""
     if isinstance(entry, (Element, Number)):

@@ -13,6 +13,7 @@ from torch._guards import TracingContext, tracing
 from fxpass.capture.normal_form import mode_of
 from fxpass.errors import KvfixWarning
 
+from .hoist import hoist
 from .propagate import propagate
 from .repeats import Call, cut
 from .sequence import Sequenced, recorded, value_of
@@ -55,6 +56,7 @@ def _inductor(
     if static is None:
         return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
+    hoist(gm.graph)
     calls = cut(gm)
     if not calls:
         return _whole(gm, fakes, static, patches)

@@ -4,10 +4,10 @@ A CUDA graph holds on to addresses. The caches keep theirs (`addresses`), but an
 moves with every new cache object; each move would be another recording. So it enters the core as a value and leaves it
 as one:
 
-    idx += 1 inside the core        ->        local = clone(idx); local += 1; return local        then idx.copy_(local)
+    idx[0] += 1 inside the core     ->        new = stack([idx[0] + 1, idx[1]]); return new       then idx.copy_(new)
 
-And what the core returns lies in the recording's memory, which the next step overwrites: results are copied out, all of
-them in one launch.
+or, where it is not written element by element, as a copy that the core writes. And what the core returns lies in the
+recording's memory, which the next step overwrites: results are copied out, all of them in one launch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import fx
 from fxpass.capture.table import MAX_ELEMENTS
 
 from .addresses import written_inputs
+from .elements import as_value
 
 aten = torch.ops.aten
 
@@ -42,6 +43,10 @@ def carry_indices(gm: fx.GraphModule) -> list[fx.Node]:
     first = next(n for n in gm.graph.nodes if n.op != "placeholder")
     extra = []
     for placeholder in carried:
+        contents = as_value(gm.graph, placeholder)
+        if contents is not None:
+            extra.append(contents)
+            continue
         with gm.graph.inserting_before(first):
             local = gm.graph.call_function(aten.clone.default, (placeholder,))
         local.meta["val"] = placeholder.meta["val"].clone()

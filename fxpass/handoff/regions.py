@@ -56,8 +56,9 @@ class Region:
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         fakes = [mode.from_tensor(a, static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
-        wanted = _layouts(args, self._dynamic)
-        return _Variant(lambda now: _layouts(now, self._dynamic) == wanted, self._compile(fakes, mode))
+        varying = [i for i, dims in enumerate(self._dynamic) if dims]
+        wanted = _sizes(args, varying)
+        return _Variant(lambda now: _sizes(now, varying) == wanted, self._compile(fakes, mode))
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
         env = ShapeEnv()
@@ -110,6 +111,6 @@ def _fake(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | N
     return value
 
 
-def _layouts(args: Sequence[Any], dynamic: Sequence[Any]) -> list[Any]:
+def _sizes(args: Sequence[Any], varying: Sequence[int]) -> list[Any]:
     """What a static variant depends on: sizes of the inputs that Dynamo left symbolic (it guards on the others)."""
-    return [a.shape if dims else None for a, dims in zip(args, dynamic)]
+    return [args[i].shape for i in varying]
