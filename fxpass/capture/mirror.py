@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,19 +29,12 @@ class Counters:
     hits: int = 0
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class _Entry:
-    ref: weakref.ref[torch.Tensor]
+    ref: Callable[[], Any]
     version: int
     values: tuple[int, ...]
     on_host: bool
-
-    def holds(self, tensor: Any) -> bool:
-        """Whether this is what ``tensor``, of which there are entries only if it counts its versions, holds now."""
-        known = self.ref()
-        if known is None or known is not tensor or self.version != tensor._version:
-            return False
-        return not self.on_host or self.values == _load(tensor)
 
 
 counters = Counters()
@@ -51,9 +44,10 @@ _entries: dict[int, _Entry] = {}
 def values(tensor: Any) -> tuple[int, ...]:
     """All elements of ``tensor`` (any shape, integer dtype) in row-major order, as Python ints."""
     entry = _entries.get(id(tensor))
-    if entry is not None and entry.holds(tensor):
-        counters.hits += 1
-        return entry.values
+    if entry is not None and entry.ref() is tensor and entry.version == tensor._version:  # such a tensor has a version
+        if not entry.on_host or entry.values == _load(tensor):
+            counters.hits += 1
+            return entry.values
     counters.refreshes += 1
     loaded = _load(tensor)
     if not tensor.is_inference():

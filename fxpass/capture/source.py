@@ -58,9 +58,9 @@ def install() -> None:
     @functools.wraps(stock)
     def get_guard_manager_from_source(self: Any, source: Any) -> Any:
         if type(source) is PositionSource:
-            look: Callable[[Any], int] = functools.partial(_read, index=source.index)
+            look: Callable[[Any], int] = functools.partial(mirror.read, index=source.index)
         elif type(source) is AgreementSource:
-            look = functools.partial(_agree, index=source.index, other=source.other)
+            look = functools.partial(mirror.agree, index=source.index, other=source.other)
         else:
             return stock(self, source)
         if source.name in self._cached_guard_managers:
@@ -76,23 +76,5 @@ def install() -> None:
         return manager
 
     builder.get_guard_manager_from_source = get_guard_manager_from_source
-    ours = (
-        mirror.read,
-        mirror.agree,
-        mirror.values,
-        mirror._load,
-        mirror._remember,
-        mirror._Entry.holds,
-        _read,
-        _agree,
-    )
-    for function in ours:
+    for function in (mirror.read, mirror.agree, mirror.values, mirror._load, mirror._remember):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them
-
-
-def _read(tensor: Any, index: int) -> int:
-    return mirror.read(tensor, index)
-
-
-def _agree(tensor: Any, index: int, other: int) -> bool:
-    return mirror.agree(tensor, index, other)

@@ -85,6 +85,9 @@ def bench(
     layers: Annotated[int | None, typer.Option(help="Another number of layers.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Forecasts of each approach, in turns.")] = 7,
     warm: Annotated[bool, typer.Option(help="Compile again in a second process with the caches of the first.")] = True,
+    at_once: Annotated[
+        bool, typer.Option(help="Compile all at the same time, and leave out how long it takes.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
     compiler: CompilerOption = Compiler.inductor,
     json: Annotated[Path | None, typer.Option(help="Write all measurements to this file.")] = None,
@@ -93,7 +96,7 @@ def bench(
     """Measure every way to decode: compile and forecast times, launches, differences, memory, and the floor."""
     run = _installed("bench", name)
     sizes = size or ["7x4096-1536"]
-    raise typer.Exit(run(sizes, only or [], config, layers, rounds, warm, device, compiler.value, json))
+    raise typer.Exit(run(sizes, only or [], config, layers, rounds, warm, at_once, device, compiler.value, json))
 
 
 @app.command("reach")

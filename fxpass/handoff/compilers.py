@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import fx
 from torch._guards import TracingContext, tracing
 
@@ -16,7 +17,7 @@ from fxpass.errors import KvfixWarning
 from .hoist import hoist
 from .propagate import propagate
 from .repeats import Call, cut
-from .sequence import Sequenced, recorded, value_of
+from .sequence import Sequenced, may_record, recorded, value_of
 
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
@@ -57,11 +58,12 @@ def _inductor(
         return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
     hoist(gm.graph)
-    calls = cut(gm)
+    record = patches.get("triton.cudagraphs") and any(isinstance(f, torch.Tensor) and f.is_cuda for f in fakes)
+    calls = cut(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
     if not calls:
         return _whole(gm, fakes, static, patches)
     run = in_pieces(gm, calls, {**patches, "triton.cudagraphs": False})
-    return recorded(run, gm, static, patches) if patches.get("triton.cudagraphs") else run
+    return recorded(run, gm, static) if record else run
 
 
 def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]) -> Callable[..., Any]:

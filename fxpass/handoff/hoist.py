@@ -48,10 +48,13 @@ def hoist(graph: fx.Graph) -> None:
 
 
 def _may_move(node: fx.Node) -> bool:
-    """Whether ``node`` is a constant, or small and without effect; what it takes is another matter."""
+    """Whether ``node`` is small and without effect; what it takes is another matter. A number that nothing is needed for
+    stays: it is put into the kernel that takes it."""
     if node.op == "get_attr":
         return True
     value, target = node.meta.get("val"), node.target
     if not isinstance(target, torch._ops.OpOverload) or aliases.is_impure(node) or is_heavy(node):
         return False
-    return isinstance(value, torch.Tensor) and value.numel() <= MOST
+    if not isinstance(value, torch.Tensor) or not (value.dim() or node.all_input_nodes):
+        return False
+    return value.numel() <= MOST

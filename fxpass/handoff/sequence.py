@@ -66,38 +66,45 @@ def _view(call: Call) -> Callable[..., Any]:
     return run
 
 
-def recorded(
-    run: Callable[..., tuple[Any, ...]], gm: fx.GraphModule, static: Sequence[int], patches: dict[str, Any]
-) -> Callable[..., Any]:
-    """``run``, which takes ``gm``'s inputs, behind Inductor's CUDA graph trees; ``run`` itself where there is no GPU.
+def may_record(gm: fx.GraphModule) -> bool:
+    """Whether all of ``gm`` is on one GPU, single constants aside, and no op of it is one that a CUDA graph cannot hold."""
+    from torch._inductor.utils import get_first_incompatible_cudagraph_node
+
+    devices = set()
+    for node in gm.graph.nodes:
+        value = None if node.op == "output" else value_of(gm, node)
+        for v in value if isinstance(value, (tuple, list)) else [value]:
+            if isinstance(v, torch.Tensor) and (v.dim() or node.all_input_nodes or node.op == "placeholder"):
+                devices.add(v.device)
+    return len(devices) == 1 and devices.pop().type == "cuda" and get_first_incompatible_cudagraph_node(gm) is None
+
+
+def recorded(run: Callable[..., tuple[Any, ...]], gm: fx.GraphModule, static: Sequence[int]) -> Callable[..., Any]:
+    """``run``, which takes ``gm``'s inputs, behind Inductor's CUDA graph trees.
 
     ``static`` lists the inputs with static addresses, among them all that ``gm`` writes.
     """
-    from torch._inductor import config
     from torch._inductor.compile_fx import cudagraphify
     from torch._inductor.cudagraph_utils import get_placeholder_info
 
     inputs = gm.graph.find_nodes(op="placeholder")
-    devices = {v.device for n in inputs if isinstance(v := n.meta["val"], torch.Tensor) and v.device.type == "cuda"}
-    if not devices:
-        return run
     written = {aliases.root(w) for n in gm.graph.nodes for w in aliases.written(n)}
+    (results,) = gm.graph.output_node().args
+    device = next(v.device for n in inputs if isinstance(v := n.meta["val"], torch.Tensor))
 
     def boxed(args: list[Any]) -> tuple[Any, ...]:
         own = list(args)
         args.clear()
         return run(*own)
 
-    (results,) = gm.graph.output_node().args
-    with config.patch(patches):
-        graphs = cudagraphify(
-            boxed,
-            static,
-            device_index=min(d.index for d in devices),
-            stack_traces=[None] * len(results),  # type: ignore[arg-type]
-            is_backward=False,
-            is_inference=True,
-            placeholders=get_placeholder_info(gm.graph),
-            mutated_input_idxs=tuple(i for i, n in enumerate(inputs) if n in written),
-        )
+    graphs = cudagraphify(
+        boxed,
+        static,
+        device_index=device.index,
+        stack_traces=[None] * len(results),  # type: ignore[arg-type]
+        is_backward=False,
+        is_inference=True,
+        placeholders=get_placeholder_info(gm.graph),
+        mutated_input_idxs=tuple(i for i, n in enumerate(inputs) if n in written),
+    )
     return lambda *args: graphs(list(args))

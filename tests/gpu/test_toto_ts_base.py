@@ -5,17 +5,20 @@ Run with ``pytest -m gpu tests/gpu``; figures go to benchmarks/results/.
 
 from __future__ import annotations
 
-import statistics
+import os
+import pathlib
 import time
 import warnings
+from typing import Any
 
 import pytest
 import torch
-from results import record
 from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 import fxpass
+from fxpass.capture.counting import recordings
+from toto_model.bench.results import write
 
 pytestmark = pytest.mark.gpu
 
@@ -39,6 +42,11 @@ def make_model():
     )  # fmt: skip
 
 
+def record(name: str, values: dict[str, Any]) -> None:
+    """``values`` to benchmarks/results/NAME.json, or under $KVFIX_RESULTS."""
+    write(pathlib.Path(os.environ.get("KVFIX_RESULTS", "benchmarks/results")) / f"{name}.json", values)
+
+
 def series(context: int = CONTEXT) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return {
@@ -52,18 +60,6 @@ def forecast(model) -> torch.Tensor:
     from toto.inference.forecaster import TotoForecaster
 
     return TotoForecaster(model).generate_mean(**series(), prediction_length=HORIZON, use_kv_cache=True)
-
-
-def recordings() -> int:
-    """CUDA graphs recorded so far in this process."""
-    from torch._inductor import cudagraph_trees
-
-    manager = cudagraph_trees.get_manager(0, create_if_none_exists=False)
-    return 0 if manager is None else sum(_size(node) for roots in manager.roots.values() for node in roots)
-
-
-def _size(node) -> int:
-    return 1 + sum(_size(child) for children in node.children.values() for child in children)
 
 
 class Compiled:
@@ -208,40 +204,3 @@ def run_with(compiled: Compiled, cache) -> torch.Tensor:
         means.append(mean)
         data = torch.cat([data, mean], -1)
     return torch.cat(means, -1)
-
-
-def test_times(compiled: Compiled) -> None:
-    eager, ours, device, host = [], [], [], []
-    for _ in range(5):
-        compiled.model.forward = compiled.eager_forward
-        eager.append(timed(lambda: forecast(compiled.model))[1])
-        compiled.model.forward = compiled.forward
-        ours.append(timed(lambda: forecast(compiled.model))[1])
-    events = []
-
-    def clocked(*args, **kwargs):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin = time.perf_counter()
-        start.record()
-        out = compiled.forward(*args, **kwargs)
-        end.record()
-        events.append((start, end, time.perf_counter() - begin))
-        return out
-
-    compiled.model.forward = clocked
-    forecast(compiled.model)
-    compiled.model.forward = compiled.forward
-    torch.cuda.synchronize()
-    device = [1e3 * s.elapsed_time(e) for s, e, _ in events[1:]]
-    host = [1e6 * h for *_, h in events[1:]]
-    values = {
-        "size": f"{VARIATES} x {CONTEXT} -> {HORIZON}",
-        "eager_forecast_s": statistics.median(eager),
-        "kvfix_forecast_s": statistics.median(ours),
-        "forecast_speedup": statistics.median(eager) / statistics.median(ours),
-        "decode_call_device_us": statistics.median(device),
-        "decode_call_host_us": statistics.median(host),
-    }
-    record("toto_ts_base_times", values)
-    print(values)
-    assert values["forecast_speedup"] > 1

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -77,26 +78,24 @@ class Bench:
         self.reference: np.ndarray | None = None
         self.floor: Row | None = None
 
-    def measure(self, rounds: int, warm: bool) -> None:
-        """All of it; an approach that fails keeps its error in its row and takes no further part."""
+    def measure(self, rounds: int, warm: bool, at_once: bool) -> None:
+        """All of it; an approach that fails keeps its error in its row and takes no further part.
+
+        With ``at_once`` all compile at the same time, and how long that takes is not kept.
+        """
         if self.setting.device == "cuda":
             self.say("reading the weights")
             pipe, process = _start(floor, self.setting)
             self.floor = pipe.recv()
             process.join()
-        for approach in self.rows:
-            with self._kept(approach, "compiling"):
-                self.processes[approach] = Process(approach, self.setting, self.folder)
-                answer = self._ask(approach, "first")
-                if approach.how != EAGER:
-                    self.rows[approach]["cold_s"] = answer["seconds"]
-                self.rows[approach] |= self._ask(approach, "settle")
+        with ThreadPoolExecutor(len(self.rows) if at_once else 1) as pool:
+            list(pool.map(functools.partial(self._compile, timed=not at_once), self.rows))
         for i in range(rounds):
-            for approach in list(self.processes):
+            for approach in self._alive():
                 with self._kept(approach, f"round {i + 1} of {rounds}"):
                     for name, values in self._ask(approach, "round").items():
                         self.rows[approach].setdefault(name, []).extend(values)
-        for approach in list(self.processes):
+        for approach in self._alive():
             with self._kept(approach, "profile"):
                 self.rows[approach] |= self._ask(approach, "apart")
                 self._compare(approach, self._ask(approach, "forecast"))
@@ -108,10 +107,22 @@ class Bench:
                 self.rows[approach]["warm_s"] = self._ask(approach, "first")["seconds"]
             self.stop()
 
+    def _compile(self, approach: Approach, timed: bool) -> None:
+        with self._kept(approach, "compiling"):
+            self.processes[approach] = Process(approach, self.setting, self.folder)
+            answer = self._ask(approach, "first")
+            if approach.how != EAGER and timed:
+                self.rows[approach]["cold_s"] = answer["seconds"]
+            self.rows[approach] |= self._ask(approach, "settle")
+
     def stop(self) -> None:
         """End all processes."""
         while self.processes:
             self.processes.popitem()[1].stop()
+
+    def _alive(self) -> list[Approach]:
+        """Those whose process still runs, in the order of the rows: the reference first."""
+        return [approach for approach in self.rows if approach in self.processes]
 
     def _ask(self, approach: Approach, request: str) -> Any:
         return self.processes[approach].ask(request)
@@ -158,8 +169,8 @@ def chosen(only: Sequence[str]) -> list[Approach]:
 
 
 def run(
-    sizes: Sequence[str], only: Sequence[str], config: str, layers: int | None, rounds: int, warm: bool, device: str,
-    backend: str, path: pathlib.Path | None,
+    sizes: Sequence[str], only: Sequence[str], config: str, layers: int | None, rounds: int, warm: bool,
+    at_once: bool, device: str, backend: str, path: pathlib.Path | None,
 ) -> int:  # fmt: skip
     """Measure, print, and write ``path``; the exit status is 1 where an approach failed, 2 where an argument is wrong."""
     from rich.console import Console
@@ -188,7 +199,7 @@ def run(
         folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix-bench-"))
         bench = Bench(approaches, Setting(size, shape, device, backend), folder, functools.partial(say, size))
         try:
-            bench.measure(rounds, warm)
+            bench.measure(rounds, warm, at_once)
         finally:
             bench.stop()
             shutil.rmtree(folder, ignore_errors=True)

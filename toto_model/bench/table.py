@@ -80,9 +80,7 @@ def tables(rows: Sequence[Row]) -> list[Any]:
         times.add_row(
             row["approach"],
             *(_number(row.get(name)) for name in ("cold_s", "warm_s")),
-            _measured(row, "forecast_s"),
-            _number(row.get("outside_s")),
-            *(_measured(row, name) for name in ("prefill_ms", "call_ms", "host_ms", "device_ms")),
+            *(_measured(row, n) for n in ("forecast_s", "outside_s", "prefill_ms", "call_ms", "host_ms", "device_ms")),
         )
         skips = row.get("skips")
         counts.add_row(
