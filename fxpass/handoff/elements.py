@@ -1,12 +1,14 @@
 """An index vector that is written element by element, as a value.
 
-    copy_(select(idx, 0, 1), end)            new = stack([idx[0], end])
+    copy_(select(idx, 0, 1), end)            new = where(arange(2) == 1, end, idx)
     y = select(idx, 0, 1) + 1        ->      y = end + 1
 
-One op at the end in place of one for each layer, and nothing that is written in between.
+Pointwise, so one kernel in place of one for each layer, and nothing is written in between.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import fx
@@ -37,16 +39,25 @@ def as_value(graph: fx.Graph, vector: fx.Node) -> fx.Node | None:
             continue
         for element in [i for i in node.all_input_nodes if elements.get(i) in new]:
             node.replace_input_with(element, new[elements[element]])
+    return _joined(graph, vector, new)
+
+
+def _joined(graph: fx.Graph, vector: fx.Node, new: dict[int, fx.Node]) -> fx.Node:
+    """``vector`` with the elements ``new`` in the place of its own."""
+    value, whole = vector.meta["val"], vector
+    steps = torch.arange(value.numel(), device="meta")
+
+    def call(target: Any, like: torch.Tensor, *args: Any, **kwargs: Any) -> fx.Node:
+        node = graph.call_function(target, args, kwargs)
+        node.meta["val"] = value.new_empty(like.shape, dtype=like.dtype)
+        return node
+
     with graph.inserting_before(graph.output_node()):
-        parts = []
-        for i in range(vector.meta["val"].numel()):
-            if i not in new:
-                new[i] = graph.call_function(aten.select.int, (vector, 0, i))
-                new[i].meta["val"] = vector.meta["val"][i]
-            parts.append(new[i])
-        stacked = graph.call_function(aten.stack.default, (parts,))
-    stacked.meta["val"] = vector.meta["val"].clone()
-    return stacked
+        places = call(aten.arange.default, steps, value.numel(), device=value.device)
+        for i, element in new.items():
+            here = call(aten.eq.Scalar, steps == i, places, i)
+            whole = call(aten.where.self, value, here, element, whole)
+    return whole
 
 
 def _only_elements(graph: fx.Graph, vector: fx.Node, elements: set[fx.Node]) -> bool:

@@ -4,14 +4,15 @@ A CUDA graph holds on to addresses. The caches keep theirs (`addresses`), but an
 moves with every new cache object; each move would be another recording. So it enters the core as a value and leaves it
 as one:
 
-    idx[0] += 1 inside the core     ->        new = stack([idx[0] + 1, idx[1]]); return new       then idx.copy_(new)
+    idx[0] += 1 inside the core     ->        new = where(arange(2) == 0, idx[0] + 1, idx); return new       then idx.copy_(new)
 
 or, where it is not written element by element, as a copy that the core writes. And what the core returns lies in the
-recording's memory, which the next step overwrites: results are copied out, all of them in one launch.
+recording's memory, which the next step overwrites: results are copied out.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,14 +65,20 @@ def _is_index(placeholder: fx.Node) -> bool:
 
 
 def copy_out(results: Sequence[Any], carried: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[Any]:
-    """``results`` in memory of their own; each ``(tensor, value)`` of ``carried`` is written back."""
+    """``results`` in memory of their own; each ``(tensor, value)`` of ``carried`` is written back.
+
+    One launch for each dtype: `_foreach_copy_` copies one by one where dtypes mix.
+    """
     own: dict[int, torch.Tensor] = {}
-    sources: list[torch.Tensor] = []
+    pairs: defaultdict[torch.dtype, tuple[list[torch.Tensor], list[torch.Tensor]]] = defaultdict(lambda: ([], []))
     for value in results:
         if isinstance(value, torch.Tensor) and id(value) not in own:
             own[id(value)] = torch.empty_like(value)
-            sources.append(value)
-    targets = [own[id(s)] for s in sources] + [tensor for tensor, _ in carried]
-    if targets:
-        torch._foreach_copy_(targets, sources + [value for _, value in carried])
+            pairs[value.dtype][0].append(own[id(value)])
+            pairs[value.dtype][1].append(value)
+    for tensor, value in carried:
+        pairs[tensor.dtype][0].append(tensor)
+        pairs[tensor.dtype][1].append(value)
+    for targets, sources in pairs.values():
+        torch._foreach_copy_(targets, sources)
     return [own[id(v)] if isinstance(v, torch.Tensor) else v for v in results]
