@@ -91,12 +91,15 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
     compiler: CompilerOption = Compiler.inductor,
     json: Annotated[Path | None, typer.Option(help="Write all measurements to this file.")] = None,
+    recorded: Annotated[Path | None, typer.Option("--show", help="Only print what such a file holds.")] = None,
     name: Annotated[str, typer.Option(help="Which of the installed benchmarks.")] = "toto",
 ) -> None:
     """Measure every way to decode: compile and forecast times, launches, differences, memory, and the floor."""
     run = _installed("bench", name)
     sizes = size or ["7x4096-1536"]
-    raise typer.Exit(run(sizes, only or [], config, layers, rounds, warm, at_once, device, compiler.value, json))
+    raise typer.Exit(
+        run(sizes, only or [], config, layers, rounds, warm, at_once, device, compiler.value, json, recorded)
+    )
 
 
 @app.command("reach")

@@ -13,6 +13,7 @@ import functools
 import json
 import multiprocessing
 import pathlib
+import shlex
 import shutil
 import sys
 import tempfile
@@ -170,9 +171,14 @@ def chosen(only: Sequence[str]) -> list[Approach]:
 
 def run(
     sizes: Sequence[str], only: Sequence[str], config: str, layers: int | None, rounds: int, warm: bool,
-    at_once: bool, device: str, backend: str, path: pathlib.Path | None,
+    at_once: bool, device: str, backend: str, path: pathlib.Path | None, recorded: pathlib.Path | None = None,
 ) -> int:  # fmt: skip
-    """Measure, print, and write ``path``; the exit status is 1 where an approach failed, 2 where an argument is wrong."""
+    """Measure, print, and write ``path``, or print what was ``recorded``.
+
+    The exit status is 1 where an approach failed, 2 where an argument is wrong.
+    """
+    if recorded is not None:
+        return show_file(recorded)
     from rich.console import Console
 
     from fxpass.report.text import wide
@@ -194,7 +200,7 @@ def run(
         progress.print(f"[{time.perf_counter() - start:4.0f} s] {size}: {text}", markup=False, highlight=False)
 
     done: list[dict[str, Any]] = []
-    facts = {"command": " ".join(["kvfix", *sys.argv[1:]]), "config": config, "layers": shape.num_layers}
+    facts = {"command": command(sys.argv[1:]), "config": config, "layers": shape.num_layers}
     for size in parsed:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix-bench-"))
         bench = Bench(approaches, Setting(size, shape, device, backend), folder, functools.partial(say, size))
@@ -220,10 +226,28 @@ def show(console: Any, result: dict[str, Any]) -> None:
         console.print(text.format(**result["floor"]))
     for name, ratio in result["ratios"].items():
         console.print(f"{name}: {ratio:.2f}")
-    reasons = {reason for row in result["rows"] for reason in row.get("skips") or ()}
-    console.print("\n".join(sorted(reasons)))
+    for reason in sorted({reason for row in result["rows"] for reason in row.get("skips") or ()}):
+        console.print(reason)
 
 
-def load(path: pathlib.Path) -> dict[str, Any]:
-    """A file that `run` has written."""
-    return json.loads(path.read_text())
+def command(arguments: Sequence[str]) -> str:
+    """The command line to repeat a run, without where its figures were written."""
+    kept = [a for before, a in zip(["", *arguments], arguments) if before != "--json" and not a.startswith("--json")]
+    return shlex.join(["kvfix", *kept])
+
+
+def show_file(path: pathlib.Path) -> int:
+    """Print what `run` has written to ``path``; the exit status is 2 where that is no such file."""
+    from fxpass.report.text import wide
+
+    try:
+        found = json.loads(path.read_text())
+        device, torch, commit, date = (found[name] for name in ("device", "torch", "commit", "date"))
+    except (OSError, ValueError, KeyError) as error:
+        print(f"kvfix: {path} is no file of kvfix bench: {type(error).__name__}", file=sys.stderr)
+        return 2
+    console = wide()
+    console.print(f"{device}, torch {torch}, commit {commit}, {date}: {found['command']}")
+    for result in found["sizes"]:
+        show(console, result)
+    return 0

@@ -1,0 +1,90 @@
+"""``kvfix bench``: sizes, choice of approaches, ratios, a run on the CPU, and that README shows what was recorded."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+from typer.testing import CliRunner
+
+from fxpass.cli import app
+from toto_model.bench import APPROACHES, chosen, command
+from toto_model.bench.approaches import REFERENCE, YARDSTICK
+from toto_model.bench.sizes import Size
+from toto_model.bench.table import ratios, spread
+
+ROOT = pathlib.Path(__file__).parents[2]
+RECORDED = ROOT / "benchmarks/results/bench_7x4096-1536.json"
+
+
+@pytest.mark.parametrize("text", ["7x4096-1536", "32x2048-512x8"])
+def test_sizes_are_read_as_they_are_written(text: str) -> None:
+    assert str(Size.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "7x4096", "7-4096-1", "7x4096-1536x"])
+def test_other_texts_are_no_sizes(text: str) -> None:
+    with pytest.raises(ValueError, match="7x4096-1536"):
+        Size.parse(text)
+
+
+def test_the_reference_is_always_among_the_chosen() -> None:
+    assert chosen([]) == list(APPROACHES)
+    assert chosen(["* hand"]) == [REFERENCE, YARDSTICK]
+    with pytest.raises(ValueError, match="there are toto-ts eager"):
+        chosen(["* hands"])
+
+
+def test_ratios_are_of_medians_and_leave_out_what_is_missing() -> None:
+    rows = [
+        {"approach": "toto-ts eager", "forecast_s": [6.0, 5.0, 100.0]},
+        {"approach": "toto-ts kvfix", "forecast_s": [2.0, 1.0, 2.0], "call_ms": [3.0], "cold_s": 10.0, "warm_s": 2.0},
+        {"approach": "fixed_size hand", "error": "RuntimeError", "call_ms": [1.0]},
+    ]
+    assert ratios(rows, None) == {"forecast, eager / kvfix": 3.0, "compile, warm / cold, kvfix": 0.2}
+    assert spread([4.0]) == 0 and spread([9.0, 10.0, 11.0]) == pytest.approx(0.1)
+
+
+def test_the_command_is_kept_without_where_its_figures_went() -> None:
+    assert command(["bench", "--json", "/tmp/x", "--only", "toto-ts *"]) == "kvfix bench --only 'toto-ts *'"
+    assert command(["bench", "--json=/tmp/x"]) == "kvfix bench"
+
+
+def test_readme_shows_the_recorded_tables() -> None:
+    shown = CliRunner().invoke(app, ["bench", "--show", str(RECORDED)])
+    assert shown.exit_code == 0
+    lines = [line.rstrip() for line in shown.stdout.splitlines()]
+    readme = (ROOT / "README.md").read_text()
+    assert "\n".join(lines[2:]) in readme
+    recorded = json.loads(RECORDED.read_text())
+    assert recorded["command"] in readme and "H100" in recorded["device"] and recorded["torch"].startswith("2.11")
+
+
+def test_arguments_that_are_wrong_end_with_status_2(tmp_path: pathlib.Path) -> None:
+    for arguments in (
+        ["--size", "7"],
+        ["--only", "none"],
+        ["--config", "huge"],
+        ["--show", str(tmp_path / "none.json")],
+    ):
+        assert CliRunner().invoke(app, ["bench", "--device", "cpu", *arguments]).exit_code == 2
+
+
+def test_a_run_on_the_cpu(tmp_path: pathlib.Path) -> None:
+    """Eager, kvfix and the hand edit, each in its process: the same forecast, and all that a CPU can tell."""
+    path = tmp_path / "found.json"
+    line = "bench --device cpu --config tiny --layers 2 --size 3x64-32 --rounds 2 --compiler eager --no-warm"
+    done = CliRunner().invoke(app, [*line.split(), "--only", "baseline kvfix", "--only", "*hand", "--json", str(path)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(path.read_text())
+    (result,) = found["sizes"]
+    rows = {row["approach"]: row for row in result["rows"]}
+    assert list(rows) == ["toto-ts eager", "baseline kvfix", "fixed_size hand"]
+    for name in ("baseline kvfix", "fixed_size hand"):
+        assert rows[name]["relative_mae"] < 1e-6
+        assert len(rows[name]["forecast_s"]) == 2 and len(rows[name]["call_ms"]) == 2 * 3
+        assert rows[name]["breaks"] == 0
+        assert rows[name]["cold_s"] > 0
+    assert rows["baseline kvfix"]["graphs"] == 2
+    assert "baseline kvfix" in done.stdout
