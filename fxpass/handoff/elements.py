@@ -26,7 +26,9 @@ def as_value(graph: fx.Graph, vector: fx.Node) -> fx.Node | None:
     vector whose single elements are written."""
     if vector.meta["val"].dim() != 1 or vector.meta["val"].numel() > MOST:
         return None
-    elements = {u: u.args[2] % vector.meta["val"].numel() for u in vector.users if u.target is aten.select.int}
+    size = vector.meta["val"].numel()
+    selects = [u for u in vector.users if u.target is aten.select.int and isinstance(u.args[2], int)]
+    elements = {u: u.args[2] % size for u in selects}  # type: ignore[operator]
     if not _only_elements(graph, vector, set(elements)):
         return None
     new: dict[int, fx.Node] = {}

@@ -52,7 +52,9 @@ class Call:
 
 
 def cut(gm: fx.GraphModule) -> list[Call]:
-    """``gm`` (static, propagated) as calls of pieces, in order; no calls where nothing repeats."""
+    """``gm`` (static, propagated) as calls of pieces, in order; no calls where nothing repeats, or with subgraphs."""
+    if any(not isinstance(getattr(gm, str(n.target)), torch.Tensor) for n in gm.graph.find_nodes(op="get_attr")):
+        return []
     views = _merged_views(gm.graph)
     nodes = [n for n in gm.graph.nodes if n.op == "call_function" and n not in views]
     found = _best(nodes)

@@ -90,3 +90,15 @@ def test_the_whole_vector_before_any_write_may_be_read() -> None:
     gm = taken(fn)
     total, new = gm(vector(), torch.ones(3))
     assert (total.item(), new.tolist()) == (15, [4, 5, 7])
+
+
+def test_a_select_at_a_number_of_the_graph_is_another_view() -> None:
+    def fn(idx, x):
+        idx[0] = idx[0] + 1
+        return (idx[1] * x,)
+
+    gm = traced(fn, [vector(), torch.ones(3)])
+    idx, number = gm.graph.find_nodes(op="placeholder")
+    read = [n for n in gm.graph.find_nodes(op="call_function", target=torch.ops.aten.select.int) if n.args[2] == 1][-1]
+    read.args = (idx, 0, number)
+    assert as_value(gm.graph, idx) is None
