@@ -62,7 +62,15 @@ def toto(compiled: Compile) -> Iterator[Step]:
         use_memory_efficient_attention=False,
     ).eval()
     forecaster = TotoForecaster(model.model)
-    model.model.forward = compiled(model.model.forward)
+    forward = compiled(model.model.forward)
+    steps: list[Step] = []
+
+    def seen(**inputs: Any) -> Any:
+        out, cache = forward(**inputs), inputs["kv_cache"]
+        steps.append((out[0].mean.clone(), [t.clone() for t in (cache._keys, cache._values, cache._current_idx)]))
+        return out
+
+    model.model.forward = seen  # type: ignore[method-assign]
     series = torch.randn(2, 40)
     inputs = MaskedTimeseries(
         series=series,
@@ -71,7 +79,8 @@ def toto(compiled: Compile) -> Iterator[Step]:
         timestamp_seconds=torch.zeros_like(series),
         time_interval_seconds=torch.full((2,), 60),
     )
-    yield forecaster.forecast(inputs, prediction_length=72, num_samples=None, use_kv_cache=True).mean, []
+    mean = forecaster.forecast(inputs, prediction_length=72, num_samples=None, use_kv_cache=True).mean
+    yield from [*steps, (mean, [])]
 
 
 def timesfm(compiled: Compile) -> Iterator[Step]:
@@ -82,18 +91,19 @@ def timesfm(compiled: Compile) -> Iterator[Step]:
 
     torch.manual_seed(0)
     model = Tiny().eval()
-    made: list[Any] = []
     forward = compiled(model.forward)
+    steps: list[Step] = []
 
     def seen(inputs: Tensor, masks: Tensor, caches: Any) -> Any:
-        made[:] = caches
-        return forward(inputs, masks, caches)
+        out = forward(inputs, masks, caches)
+        made = [t.clone() for cache in out[-1] for t in (cache.key, cache.value, cache.next_index)]
+        steps.append((torch.cat([t.flatten() for t in out[0]]), made))
+        return out
 
     model.forward = seen  # type: ignore[method-assign]
     series = torch.randn(2, PROMPT * model.p)
     out = model.decode(model.o * (DECODED + 1), series, torch.zeros_like(series, dtype=torch.bool))
-    buffers = [t.clone() for cache in made for t in (cache.key, cache.value, cache.next_index)]
-    yield torch.cat([t.flatten() for t in out if isinstance(t, Tensor)]), buffers
+    yield from [*steps, (torch.cat([t.flatten() for t in out if isinstance(t, Tensor)]), [])]
 
 
 def _shrunk(config: Any) -> Any:
