@@ -25,6 +25,7 @@ from torch import fx
 
 from fxpass.analysis import aliases
 
+from .extract import extract, operands, results
 from .split import is_heavy
 
 aten = torch.ops.aten
@@ -65,14 +66,16 @@ def cut(gm: fx.GraphModule) -> list[Call]:
     odd = {i for i, same in enumerate(zip(*stretches)) if len({_literals(n) for n in same}) > 1}
     layers = [[n for i, n in enumerate(stretch) if i not in odd] for stretch in stretches]
     outside = [[n for i, n in enumerate(stretch) if i in odd] for stretch in stretches]
-    takes = [_operands(layer) for layer in layers]
+    takes = [operands(layer) for layer in layers]
     groups = [nodes[:start], *layers, nodes[start + times * period :]]
     apart = all(i not in set(layer) for layer, own in zip(layers, outside) for n in own for i in n.all_input_nodes)
     if not apart or not _correspond(layers, takes) or any(map(_aliased, layers, takes)):
         return []
     used = sorted({i for layer in layers for i, n in enumerate(layer) if any(u not in set(layer) for u in n.users)})
-    shared = _piece(gm, layers[0], takes[0], [layers[0][i] for i in used])
-    shared.examples = [max(given, key=_misaligned) for given in zip(*takes)]
+    shared = Piece(
+        extract(gm, layers[0], takes[0], [layers[0][i] for i in used], "layer"),
+        [max(given, key=_misaligned) for given in zip(*takes)],
+    )
     calls = [_as_it_is(v) for v in views] + _call(gm, groups[0])
     for layer, own, taken in zip(layers, outside, takes):
         calls += [*(_as_it_is(n) for n in own), Call(shared, taken, [layer[i] for i in used])]
@@ -82,8 +85,8 @@ def cut(gm: fx.GraphModule) -> list[Call]:
 def _call(gm: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[Call]:
     if not nodes:
         return []
-    takes, gives = _operands(nodes), [n for n in nodes if any(u not in set(nodes) for u in n.users)]
-    return [Call(_piece(gm, nodes, takes, gives), takes, gives)]
+    takes, gives = operands(nodes), results(nodes)
+    return [Call(Piece(extract(gm, nodes, takes, gives, "apart"), takes), takes, gives)]
 
 
 def _as_it_is(node: fx.Node) -> Call:
@@ -95,14 +98,14 @@ def _merged_views(graph: fx.Graph) -> list[fx.Node]:
     known: dict[Any, fx.Node] = {}
     views: dict[fx.Node, None] = {}
     for node in list(graph.nodes):
-        operands = node.all_input_nodes
-        if node.target not in _VIEWS or len(operands) != 1:
+        if node.target not in _VIEWS or len(node.all_input_nodes) != 1:
             continue
-        first = known.setdefault((node.target, operands[0], _literals(node)), node)
+        (source,) = node.all_input_nodes
+        first = known.setdefault((node.target, source, _literals(node)), node)
         if first is not node:
             node.replace_all_uses_with(first)
             graph.erase_node(node)
-        elif operands[0].op == "placeholder" or operands[0] in views:
+        elif source.op == "placeholder" or source in views:
             views[node] = None
     return list(views)
 
@@ -149,12 +152,6 @@ def _type(node: fx.Node) -> str:
     return str([(v.dtype, tuple(v.shape), v.stride(), v.device) if isinstance(v, torch.Tensor) else v for v in values])
 
 
-def _operands(nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """What ``nodes`` take from elsewhere, in the order in which they take it."""
-    own = set(nodes)
-    return list(dict.fromkeys(i for n in nodes for i in n.all_input_nodes if i not in own))
-
-
 def _correspond(layers: Sequence[list[fx.Node]], takes: Sequence[list[fx.Node]]) -> bool:
     """Whether all layers do the same with what they take and with their own values."""
     first = {n: i for i, n in enumerate((*takes[0], *layers[0]))}
@@ -184,15 +181,3 @@ def _aliased(nodes: Sequence[fx.Node], takes: Sequence[fx.Node]) -> bool:
     """Whether ``nodes`` write to memory that they take under two names: then it matters which names share."""
     memories = Counter(aliases.storage(n) for n in takes)
     return any(memories[aliases.storage(w)] > 1 for n in nodes for w in aliases.written(n))
-
-
-def _piece(gm: fx.GraphModule, nodes: Sequence[fx.Node], takes: list[fx.Node], gives: Sequence[fx.Node]) -> Piece:
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in takes:
-        copies[node] = graph.placeholder(node.name)
-        copies[node].meta = dict(node.meta)
-    for node in nodes:
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[n] for n in gives))
-    return Piece(fx.GraphModule(gm, graph, class_name="piece"), takes)

@@ -23,6 +23,7 @@ from torch.fx.experimental.symbolic_shapes import free_symbols
 from fxpass.analysis import aliases
 
 from .addresses import static_addresses
+from .extract import extract, operands, results
 
 aten = torch.ops.aten
 
@@ -151,15 +152,5 @@ def _closure(start: Iterable[fx.Node], step: dict[fx.Node, list[fx.Node]]) -> se
 
 
 def _part(name: str, gm: fx.GraphModule, nodes: list[fx.Node], static: bool) -> Part:
-    own = set(nodes)
-    inputs = dict.fromkeys(i for n in nodes for i in n.all_input_nodes if i not in own)
-    outputs = [n for n in nodes if any(u not in own for u in n.users)]
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in inputs:
-        copies[node] = graph.placeholder(node.name)
-        copies[node].meta = dict(node.meta)
-    for node in nodes:
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[n] for n in outputs))
-    return Part(name, fx.GraphModule(gm, graph, class_name=name), list(inputs), outputs, static, static_addresses(gm))
+    takes, gives = operands(nodes), results(nodes)
+    return Part(name, extract(gm, nodes, takes, gives, name), takes, gives, static, static_addresses(gm))

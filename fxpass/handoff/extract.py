@@ -1,0 +1,34 @@
+"""Some ops of a graph as a module of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import fx
+
+
+def operands(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """What ``nodes`` take from elsewhere, in the order in which they take it."""
+    own = set(nodes)
+    return list(dict.fromkeys(i for n in nodes for i in n.all_input_nodes if i not in own))
+
+
+def results(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """Those of ``nodes`` that others use."""
+    own = set(nodes)
+    return [n for n in nodes if any(u not in own for u in n.users)]
+
+
+def extract(
+    gm: fx.GraphModule, nodes: Sequence[fx.Node], takes: Sequence[fx.Node], gives: Sequence[fx.Node], name: str
+) -> fx.GraphModule:
+    """``nodes`` of ``gm``, in order, as a function of ``takes`` that returns the tuple ``gives``."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in takes:
+        copies[node] = graph.placeholder(node.name)
+        copies[node].meta = dict(node.meta)
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[n] for n in gives))
+    return fx.GraphModule(gm, graph, class_name=name)
