@@ -1,7 +1,6 @@
 #!/bin/sh
 # Installs what tests/reach runs, beside the torch that is there: PYTHON=.venv/bin/python tests/reach/setup.sh
 set -eu
-cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python3}
 "$PYTHON" -m pip install --quiet beartype einops "gluonts[torch]==0.16.2" huggingface_hub jaxtyping lightning-utilities psutil
-"$PYTHON" -m pip install --quiet --no-deps -r requirements.txt
+"$PYTHON" -m pip install --quiet --no-deps -r "$(dirname "$0")/requirements.txt"
