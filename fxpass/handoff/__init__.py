@@ -11,7 +11,6 @@ from fxpass.options import Options
 
 from .addresses import belongs_to_module, written_inputs
 from .compilers import as_dynamo_gave_it, compiler, in_pieces
-from .hoist import hoist
 from .kernels import use_kernels
 from .propagate import propagate, snapshot
 from .recording import carry_indices, copy_out, is_recorded
@@ -44,7 +43,6 @@ def untouched(
     if normal is not None and not _worth_recording(normal):
         patches["triton.cudagraphs"] = False
         if settings.compiler == "inductor" and not any(is_dynamic(n, set()) for n in normal.graph.nodes):
-            hoist(normal.graph)
             calls = cut(normal)
             if calls:
                 return in_pieces(normal, calls, patches)

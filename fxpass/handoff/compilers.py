@@ -14,10 +14,9 @@ from torch._guards import TracingContext, tracing
 from fxpass.capture.normal_form import mode_of
 from fxpass.errors import KvfixWarning
 
-from .hoist import hoist
-from .propagate import propagate
+from .propagate import propagate, value_of
 from .repeats import Call, cut
-from .sequence import Sequenced, may_record, recorded, value_of
+from .sequence import Sequenced, may_record, recorded
 
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
@@ -57,7 +56,6 @@ def _inductor(
     if static is None:
         return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
-    hoist(gm.graph)
     record = patches.get("triton.cudagraphs") and any(isinstance(f, torch.Tensor) and f.is_cuda for f in fakes)
     calls = cut(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
     if not calls:

@@ -10,6 +10,7 @@ another shape, stride, dtype or memory than before.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis import aliases
+from fxpass.capture.attributes import attribute
 from fxpass.capture.normal_form import faking, mode_of
 
 Snapshot = Mapping[fx.Node, tuple[Any, ...]]
@@ -45,7 +47,7 @@ def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: Snapshot | None
             if node.op != "call_function" or before.get(node) == _call(node) and not _affected(node, changed, moved):
                 continue
             old, known = node.meta.get("val"), node in before
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), _value_of(gm))
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), functools.partial(value_of, gm))
             node.meta["val"] = node.target(*args, **kwargs)  # type: ignore[operator]
             moved.add(node)
             if not known or not _alike(old, node.meta["val"]):
@@ -56,8 +58,9 @@ def _call(node: fx.Node) -> tuple[Any, ...]:
     return node.target, node.args, node.kwargs
 
 
-def _value_of(gm: fx.GraphModule) -> Any:
-    return lambda n: getattr(gm, n.target) if n.op == "get_attr" else n.meta["val"]
+def value_of(gm: fx.GraphModule, node: fx.Node) -> Any:
+    """What ``node`` of ``gm`` is while compiling: a fake tensor, a number, or the constant that it names."""
+    return attribute(gm, str(node.target)) if node.op == "get_attr" else node.meta["val"]
 
 
 def _affected(node: fx.Node, changed: set[fx.Node], moved: set[fx.Node]) -> bool:

@@ -26,6 +26,8 @@ from torch import fx
 from fxpass.analysis import aliases
 
 from .extract import extract, operands, results
+from .hoist import hoist
+from .propagate import value_of
 from .split import is_heavy
 
 aten = torch.ops.aten
@@ -53,9 +55,13 @@ class Call:
 
 
 def cut(gm: fx.GraphModule) -> list[Call]:
-    """``gm`` (static, propagated) as calls of pieces, in order; no calls where nothing repeats, or with subgraphs."""
-    if any(not isinstance(getattr(gm, str(n.target)), torch.Tensor) for n in gm.graph.find_nodes(op="get_attr")):
+    """``gm`` (static, propagated) as calls of pieces, in order, after what may go before them has moved there (`hoist`).
+
+    No calls where nothing repeats, or where there are subgraphs.
+    """
+    if any(not isinstance(value_of(gm, n), torch.Tensor) for n in gm.graph.find_nodes(op="get_attr")):
         return []
+    hoist(gm.graph)
     views = _merged_views(gm.graph)
     nodes = [n for n in gm.graph.nodes if n.op == "call_function" and n not in views]
     found = _best(nodes)

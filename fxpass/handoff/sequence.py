@@ -8,14 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis import aliases
-
+from .addresses import written_inputs
+from .propagate import value_of
 from .repeats import Call
-
-
-def value_of(gm: fx.GraphModule, node: fx.Node) -> Any:
-    """What ``node`` of ``gm`` is while compiling: a fake tensor, a number, or the constant that it names."""
-    return getattr(gm, str(node.target)) if node.op == "get_attr" else node.meta["val"]
 
 
 class Sequenced:
@@ -88,7 +83,7 @@ def recorded(run: Callable[..., tuple[Any, ...]], gm: fx.GraphModule, static: Se
     from torch._inductor.cudagraph_utils import get_placeholder_info
 
     inputs = gm.graph.find_nodes(op="placeholder")
-    written = {aliases.root(w) for n in gm.graph.nodes for w in aliases.written(n)}
+    written = written_inputs(gm)
     (results,) = gm.graph.output_node().args
     device = next(v.device for n in inputs if isinstance(v := n.meta["val"], torch.Tensor))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
+from graphs import traced
 
 from fxpass.handoff import carry_indices
 from fxpass.handoff.recording import copy_out
@@ -16,9 +15,7 @@ def test_an_index_tensor_enters_and_leaves_as_a_value() -> None:
         idx[0] = idx[0] + 2
         return (cache.sum(),)
 
-    mode = FakeTensorMode()
-    with mode:
-        gm = make_fx(step, pre_dispatch=True)(torch.tensor([1, 2]), torch.zeros(3))
+    gm = traced(step, [torch.tensor([1, 2]), torch.zeros(3)])
     carried = carry_indices(gm)
     assert [p.name for p in carried] == ["idx_1"]
     idx, cache = torch.tensor([1, 2]), torch.zeros(3)
