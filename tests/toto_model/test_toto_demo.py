@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from importlib.metadata import entry_points
 
 import pytest
 import torch
 
+from fxpass.compare import Row, table
 from toto_model import demo
 
 KEPT = [a for a in demo.APPROACHES if a.name in ("eager", "stock fixed_size", "kvfix upstream")]
@@ -72,3 +74,9 @@ def test_decode_step_is_a_factory():
         first, second = fn(*args, **kwargs), fn(*args, **kwargs)
     assert first.shape == second.shape == (1, demo.VARIATES, 1, demo.demo_config().embed_dim)
     assert args[2].current_len(0) == 6
+
+
+def test_readme_shows_the_recorded_table() -> None:
+    root = pathlib.Path(__file__).parents[2]
+    rows = json.loads((root / "benchmarks/results/demo.json").read_text())["rows"]
+    assert table([Row(**row) for row in rows]) in (root / "README.md").read_text()
