@@ -165,7 +165,7 @@ def test_edits_are_seen_by_guards(edit: Callable[[ItemCache], None], trusting: b
         compiled(x, cache)
     edit(cache)
     if trusting:
-        monkeypatch.setattr(mirror, "values", lambda t: mirror._entries[id(t)].values)
+        monkeypatch.setattr(mirror, "_load", lambda t: mirror._entries[id(t)].values)
     with pytest.raises(IndexError if trusting else AssertionError):
         compiled(inputs[4], cache)
 

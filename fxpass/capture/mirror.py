@@ -61,9 +61,17 @@ def read(tensor: Any, index: int) -> int:
 
 
 def agree(tensor: Any, index: int, other: int) -> bool:
-    """Whether two elements of ``tensor`` are the same number. Called from guards."""
+    """Whether two elements of ``tensor`` are the same number."""
+    return all_agree(tensor, [(index, other)])
+
+
+def all_agree(tensor: Any, pairs: Sequence[tuple[int, int]]) -> bool:
+    """Whether the two elements of each of ``pairs`` are the same number. Called from guards."""
     held = values(tensor)
-    return held[index] == held[other]
+    for index, other in pairs:
+        if held[index] != held[other]:
+            return False
+    return True
 
 
 def advance(tensor: torch.Tensor, new_values: Sequence[int]) -> None:

@@ -57,24 +57,53 @@ def install() -> None:
 
     @functools.wraps(stock)
     def get_guard_manager_from_source(self: Any, source: Any) -> Any:
-        if type(source) is PositionSource:
-            look: Callable[[Any], int] = functools.partial(mirror.read, index=source.index)
-        elif type(source) is AgreementSource:
-            look = functools.partial(mirror.agree, index=source.index, other=source.other)
-        else:
+        make = _MANAGERS.get(type(source))
+        if make is None:
             return stock(self, source)
-        if source.name in self._cached_guard_managers:
-            return self._cached_guard_managers[source.name]
-        value = self.get(source)
-        manager = stock(self, source.base).lambda_manager(
-            python_lambda=look,
-            source=source.name,
-            example_value=value,
-            guard_manager_enum=self.get_guard_manager_type(source, value),
-        )
-        self._cached_guard_managers[source.name] = manager
-        return manager
+        known = self._cached_guard_managers
+        if source.name not in known:
+            known[source.name] = make(self, source)
+        return known[source.name]
 
     builder.get_guard_manager_from_source = get_guard_manager_from_source
-    for function in (mirror.read, mirror.agree, mirror.values, mirror._load, mirror._remember):
+    for function in (mirror.read, mirror.agree, mirror.all_agree, mirror.values, mirror._load, mirror._remember):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them
+
+
+def _element(builder: Any, source: PositionSource) -> Any:
+    """The mirror is asked once for each tensor; the elements come from the tuple, without Python."""
+    key = f"kvfix.values({source.base.name})"
+    managers = builder._cached_guard_managers
+    if key not in managers:
+        values = mirror.values(builder.get(source.base))
+        managers[key] = _lambda(builder, source.base, mirror.values, key, values)
+    value = builder.get(source)
+    enum = builder.get_guard_manager_type(source, value)
+    return managers[key].tuple_getitem_manager(
+        key=source.index, source=source.name, example_value=value, guard_manager_enum=enum
+    )
+
+
+def _agreement(builder: Any, source: AgreementSource) -> Any:
+    """One question for all pairs of a tensor: each further pair joins the first one's."""
+    asked = builder.__dict__.setdefault("_kvfix_agreements", {})
+    name = source.base.name
+    if name not in asked:
+        pairs: list[tuple[int, int]] = []
+        look = functools.partial(mirror.all_agree, pairs=pairs)
+        asked[name] = pairs, _lambda(builder, source.base, look, source.name, True)
+    pairs, manager = asked[name]
+    pairs.append((source.index, source.other))
+    return manager
+
+
+def _lambda(builder: Any, base: Any, look: Callable[[Any], Any], name: str, value: Any) -> Any:
+    return builder.get_guard_manager_from_source(base).lambda_manager(
+        python_lambda=look,
+        source=name,
+        example_value=value,
+        guard_manager_enum=dynamo_guards.GuardManagerType.GUARD_MANAGER,
+    )
+
+
+_MANAGERS: dict[type, Callable[[Any, Any], Any]] = {PositionSource: _element, AgreementSource: _agreement}

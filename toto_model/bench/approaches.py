@@ -9,7 +9,6 @@ import torch
 
 from toto_model.bench.hand import HandEdit
 from toto_model.config import TotoConfig
-from toto_model.forecaster import TotoForecaster
 from toto_model.toto import Toto
 
 PUBLISHED = "toto-ts"
@@ -45,24 +44,26 @@ APPROACHES = (
 
 
 def make(approach: Approach, config: TotoConfig, device: str) -> tuple[Any, Any]:
-    """The model of ``approach``, not compiled, and its forecaster; all models have the same random weights.
+    """The model of ``approach``, not compiled, and the published forecaster for it; all models have the same random weights.
+
+    One forecaster for all: a call of the model that follows a millisecond of somebody else's launches starts on a device
+    that is idle, and one that follows little on a device that still works.
 
     Raises:
-        ImportError: the approach takes the published package, and that is not installed.
+        ImportError: the published package is not installed.
     """
+    from toto.inference.forecaster import TotoForecaster
+
     torch.manual_seed(0)
     weights = Toto(config)
     if approach.model == PUBLISHED:
-        from toto.inference import forecaster
         from toto.model import toto
 
-        published = toto.Toto(**config.to_dict())
-        published.load_state_dict(weights.state_dict(), strict=True)
-        model = published.to(device).eval().model
-        return model, forecaster.TotoForecaster(model)
-    ours = Toto(config, approach.model)
-    ours.load_state_dict(weights.state_dict(), strict=True)
-    model = ours.to(device).eval().model
+        whole = toto.Toto(**config.to_dict())
+    else:
+        whole = Toto(config, approach.model)
+    whole.load_state_dict(weights.state_dict(), strict=True)
+    model = whole.to(device).eval().model
     return model, TotoForecaster(model)
 
 

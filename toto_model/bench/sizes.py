@@ -38,7 +38,7 @@ class Size:
         return cls(int(variates), int(context), int(horizon), None if samples is None else int(samples))
 
     def series(self, device: str) -> dict[str, torch.Tensor]:
-        """Random walks and their timestamps, as both forecasters take them; the same ones on every machine."""
+        """Random walks and their timestamps, as the forecaster takes them; the same ones on every machine."""
         shape = (1, self.variates, self.context)
         walk = torch.randn(shape, generator=torch.Generator().manual_seed(1)).cumsum(-1)
         return {
@@ -48,7 +48,7 @@ class Size:
         }
 
     def forecast(self, forecaster: Any, series: dict[str, torch.Tensor]) -> torch.Tensor:
-        """One forecast with a key/value cache, by the published forecaster or ours; samples come from a fixed seed."""
+        """One forecast with a key/value cache; samples come from a fixed seed."""
         asked: dict[str, Any] = {**series, "prediction_length": self.horizon, "use_kv_cache": True}
         if self.samples is None:
             return forecaster.generate_mean(**asked)
