@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 
 import fxpass
+from fxpass.report import results
 from toto_model import Toto, TotoConfig, TotoForecaster
-from toto_model.bench import results
 
 LAYERS = (6, 12, 24, 48)
 REPEATS = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,8 @@ def test_bad_target(command: str, target: str, tmp_path: Path, monkeypatch: pyte
         "print cli_targets:good --calls 0",
         "demo --name nonsense",
         "demo --device nonsense",
+        "reach --device nonsense",
+        "reach no.such.module",
     ],
 )
 def test_bad_command_line(arguments: str):
@@ -97,6 +100,18 @@ def test_failing_callable(target: str, said: str):
     assert result.exit_code == 1
     assert result.stdout == "" and result.stderr.count("\n") == 1
     assert said.partition(" (")[0] in result.stderr
+
+
+def test_reach_writes_what_it_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "two_cases.py").write_text("from reach.minimal import CASES\nCASES = [CASES[0], CASES[-1]]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = kvfix("reach", "two_cases", "--markdown", "--json", str(tmp_path / "rows.json"))
+    assert result.exit_code == 0
+    assert "| IntArgument |" in result.stdout and "recordings" not in result.stdout
+    written = json.loads((tmp_path / "rows.json").read_text())
+    assert {"device", "torch", "commit", "date", "command"} < written.keys()
+    rows = [(r["case"], r["graphs"], r["decode_graphs"], r["recordings"], r["skips"]) for r in written["rows"]]
+    assert rows == [("IntArgument", 2, 1, 0, 0), ("StaticControl", 2, 1, 0, 0)]
 
 
 def test_as_a_module_in_the_working_directory(tmp_path: Path):

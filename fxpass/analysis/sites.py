@@ -32,7 +32,8 @@ class Site:
     """One position-bounded slice: ``base`` along ``dim`` from ``start`` to ``end`` (None: to the end).
 
     ``rows`` is the number of rows where that is fixed, ``writers`` the in-place ops that write through the slice, and
-    ``squeezed`` tells that the dim is gone afterwards (``table[s]``), ``shared`` that the memory is written later on.
+    ``squeezed`` tells that the dim is gone afterwards (``table[s]``), ``shared`` that a view shows: the memory is written later
+    on, or the caller gets it.
     """
 
     node: fx.Node
@@ -88,7 +89,8 @@ class Sites:
         if not self.is_buffer(base):
             if rows is None or writers:
                 return None
-            shared = any(self._order[w] > self._order[node] for w in self._writes.get(aliases.storage(base), []))
+            later = any(self._order[w] > self._order[node] for w in self._writes.get(aliases.storage(base), []))
+            shared = later or any(u.op == "output" for u in _view_users(node))
             return Site(node, "narrow", base, dim, start, end, rows, [], shared=shared)
         kind: Kind = "write" if writers else "gather" if rows is not None else "extent"
         site = Site(node, kind, base, dim, start, end, rows, writers, squeezed)
@@ -147,8 +149,12 @@ class Sites:
         self._refuse_stale(node, node)
 
     def _refuse_stale(self, node: fx.Node, base: fx.Node) -> None:
-        """A gather copies: refuse it if the memory is written again while views of the slice are still to be read."""
-        last = max((self._order[u] for u in _view_users(node)), default=-1)
+        """A gather copies: refuse it if the memory is written again while views of the slice are still to be read, or if
+        who called the graph gets such a view."""
+        users = _view_users(node)
+        if any(u.op == "output" for u in users):
+            raise Refusal("the graph returns a view of the buffer")
+        last = max((self._order[u] for u in users), default=-1)
         for writer in self._writes.get(aliases.storage(base), []):
             if self._order[node] < self._order[writer] < last:
                 raise Refusal("the slice is read after the buffer has been written again")

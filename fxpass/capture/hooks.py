@@ -234,7 +234,11 @@ def _element(tx: Any, element: Element) -> Any:
             install_guard(agreement.make_guard(GuardBuilder.CONSTANT_MATCH))
             inputs[source.name] = shared
             return shared
-    return VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)
+    number = VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)
+    number.source = (
+        None  # after the graph, which may have written the element, it is what the graph was given, not the tensor
+    )
+    return number
 
 
 def _decide(tx: Any, value: Any) -> Any:

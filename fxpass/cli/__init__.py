@@ -106,16 +106,26 @@ def bench(
 def run_reach(
     module: Annotated[str, typer.Argument(help="Has a list CASES.")] = "tests.reach.cases",
     compiler: CompilerOption = Compiler.eager,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write all rows to this file.")] = None,
 ) -> None:
     """Run cases eager and compiled, and print what became of each. Exit status 1 if one is not as it should be."""
+    import torch
+
     from . import reach as runner
 
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        _fail(f"no device {device!r} here; there is cpu, and cuda where torch finds a GPU")
     try:
         cases = runner.load(module)
     except (ImportError, AttributeError) as error:
         _fail(f"{module}: {error}")
-    rows = [runner.run(case, compiler.value) for case in cases]
+    if not cases:
+        _fail(f"{module}: CASES is empty")
+    rows = [runner.run(case, compiler.value, device) for case in cases]
+    if json is not None:
+        runner.write(json, rows)
     if as_markdown:
         typer.echo(runner.markdown(rows))
     else:

@@ -1,8 +1,10 @@
 """``kvfix reach``: cases, eager and compiled, one line each; docs/reach.md holds the table.
 
 A module of cases has a list ``CASES``. A case has ``name``, ``where``, ``pattern``, ``stock``, ``ours``, ``graphs``,
-``breaks``, ``note`` and ``steps(compiled)``, which decodes with a callable that it has handed to ``compiled`` and yields,
-after each call, what came out and the buffers that the call may have changed.
+``breaks``, ``note`` and ``steps(compiled, device)``, which decodes on ``device`` with a callable that it has handed to
+``compiled`` and yields, after each call, copies of what came out and of the buffers that the call may have changed. The first
+call is the prefill. On a GPU, behind Inductor, all further ones should run in one CUDA-graph recording for each graph that they
+compile to.
 """
 
 from __future__ import annotations
@@ -12,12 +14,15 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass.capture.counting import counting
+from fxpass.capture.counting import counting, recordings
+from fxpass.report import results
 
 TOLERANCE = 1e-6
 
@@ -33,37 +38,49 @@ class Case(Protocol):
     graphs: int
     breaks: int
     note: str
-    steps: Callable[[Any], Iterator[tuple[torch.Tensor, list[torch.Tensor]]]]
+    steps: Callable[[Any, str], Iterator[tuple[torch.Tensor, list[torch.Tensor]]]]
 
 
 @dataclasses.dataclass
 class Row:
     """One line of the table.
 
+    recorded: whether decode steps are to be CUDA graphs: on a GPU, behind Inductor.
+    decode_graphs, recordings: what the calls after the first have compiled and recorded.
+    skips: CUDA graphs that were skipped, in all calls.
     problems: what is not as it should be; empty where all is well.
     """
 
     case: Case
+    recorded: bool = False
     graphs: int = 0
     breaks: int = 0
     rewritten: int = 0
     refused: int = 0
+    decode_graphs: int = 0
+    recordings: int = 0
+    skips: int = 0
     outputs: float = 0.0
     buffers: float = 0.0
     problems: list[str] = dataclasses.field(default_factory=list)
 
     @property
-    def cells(self) -> tuple[str, ...]:
-        """The row as printed."""
-        verdict = "ok" if not self.problems else "; ".join(self.problems)
-        both = f"{self.graphs}/{self.breaks}"
-        sites = f"{self.rewritten}/{self.refused}"
-        return (self.case.name, self.case.where, self.case.pattern, self.case.stock, both, sites,
-                f"{self.outputs:.0e}", f"{self.buffers:.0e}", verdict, self.case.note)  # fmt: skip
-
-
-HEADER = ("case", "where", "pattern", "stock: graphs/breaks", "graphs/breaks", "rewritten/refused", "outputs", "buffers",
-          "result", "note")  # fmt: skip
+    def cells(self) -> dict[str, str]:
+        """The row as printed, by column."""
+        recorded = {"recordings/decode graphs": f"{self.recordings}/{self.decode_graphs}", "skips": f"{self.skips}"}
+        return {
+            "case": self.case.name,
+            "where": self.case.where,
+            "pattern": self.case.pattern,
+            "stock: graphs/breaks": self.case.stock,
+            "graphs/breaks": f"{self.graphs}/{self.breaks}",
+            "rewritten/refused": f"{self.rewritten}/{self.refused}",
+            **(recorded if self.recorded else {}),
+            "outputs": f"{self.outputs:.0e}",
+            "buffers": f"{self.buffers:.0e}",
+            "result": "; ".join(self.problems) or "ok",
+            "note": self.case.note,
+        }
 
 
 def load(module: str) -> list[Case]:
@@ -74,15 +91,22 @@ def load(module: str) -> list[Case]:
 
 
 @torch.no_grad()
-def run(case: Case, compiler: str = "eager") -> Row:
+def run(case: Case, compiler: str = "eager", device: str = "cpu") -> Row:
     """Run ``case`` both ways and say what differs from what it expects. A case that fails is a row with a problem."""
-    row = Row(case)
+    row = Row(case, recorded=compiler == "inductor" and device == "cuda")
+    made: list[tuple[int, int]] = []
+
+    def compiled(fn: Any) -> Any:
+        return _watched(torch.compile(fn, backend="kvfix", options={"compiler": compiler}), made, row.recorded)
+
     fxpass.reset()
     try:
-        expected = list(case.steps(lambda fn: fn))
+        expected = list(case.steps(lambda fn: fn, device))
         with counting() as counts, warnings.catch_warnings():
             warnings.simplefilter("ignore", fxpass.KvfixWarning)
-            found = list(case.steps(lambda fn: torch.compile(fn, backend="kvfix", options={"compiler": compiler})))
+            found = list(case.steps(compiled, device))
+            row.skips = counters["inductor"]["cudagraph_skips"] if row.recorded else 0
+        row.decode_graphs, row.recordings = (last - first for first, last in zip(made[0], made[-1]))
     except Exception as error:  # a package that is not there, or a model that does not run: a red line, not an end
         row.problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:120])
         return row
@@ -95,6 +119,17 @@ def run(case: Case, compiler: str = "eager") -> Row:
     )
     row.problems += _problems(row, reports)
     return row
+
+
+def _watched(fn: Any, made: list[tuple[int, int]], recorded: bool) -> Any:
+    """``fn``; after each call, ``made`` has one more pair: the graphs compiled and the CUDA graphs recorded so far."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        out = fn(*args, **kwargs)
+        made.append((counters["stats"]["unique_graphs"], recordings() if recorded else 0))
+        return out
+
+    return call
 
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -118,6 +153,10 @@ def _problems(row: Row, reports: list[fxpass.Report]) -> Iterator[str]:
         yield "outputs differ"
     if row.buffers > TOLERANCE:
         yield "buffers differ"
+    if row.recordings > row.decode_graphs:
+        yield f"{row.recordings} recordings of {row.decode_graphs} decode graphs"
+    if row.skips:
+        yield f"{row.skips} CUDA graphs skipped"
     for report in reports:
         if report.unfit:
             yield report.unfit
@@ -132,7 +171,8 @@ def _problems(row: Row, reports: list[fxpass.Report]) -> Iterator[str]:
 
 def markdown(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = [HEADER, tuple("---" for _ in HEADER), *(row.cells for row in rows)]
+    header = rows[0].cells
+    lines = [header, ["---"] * len(header), *(row.cells.values() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -143,9 +183,15 @@ def show(rows: list[Row]) -> None:
     from rich.text import Text
 
     table = Table(box=None, header_style="bold")
-    shown = [i for i, name in enumerate(HEADER) if name not in ("where", "pattern")]
-    for i in shown:
-        table.add_column(HEADER[i])
+    shown = [name for name in rows[0].cells if name not in ("where", "pattern")]
+    for name in shown:
+        table.add_column(name)
     for row in rows:
-        table.add_row(*(Text(row.cells[i], style="red" if row.problems else "") for i in shown))
+        table.add_row(*(Text(row.cells[name], style="red" if row.problems else "") for name in shown))
     Console(soft_wrap=True).print(table)
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """The rows, under what they were measured on, as a JSON file."""
+    found = [{**vars(row), "case": row.case.name} for row in rows]
+    results.write(path, {"command": results.command(sys.argv[1:]), "rows": found})

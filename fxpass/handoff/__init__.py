@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from .addresses import belongs_to_module, written_inputs
 from .compilers import as_dynamo_gave_it, compiler, in_pieces
 from .kernels import use_kernels
 from .propagate import propagate, snapshot
-from .recording import carry_indices, copy_out, is_recorded
+from .recording import carry_indices, is_recorded
 from .regions import Region
 from .repeats import cut
+from .results import copies, in_inputs, in_recording, view
 from .split import Part, is_dynamic, split
 
 __all__ = [
@@ -68,29 +70,31 @@ def assemble(
     for node in gm.graph.nodes:
         if node.op == "placeholder":
             places[node] = len(places)
+    inputs = list(places)
     steps = []
-    in_recording: set[int] = set()
     for part in parts:
         takes = [places[n] for n in part.inputs]
         for node in part.outputs:
             places[node] = len(places)
-        if part.static:
-            in_recording.update(places[n] for n in part.outputs)
         steps.append((takes, Region(part, compile)))
-    (results,) = next(n for n in gm.graph.nodes if n.op == "output").args
-    gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in results]
-    back: list[tuple[int, Any]] = [(places[p], gives.pop()[0]) for p in reversed(carried)]
-    recorded = is_recorded(settings, [n.meta.get("val") for n in places if n.op == "placeholder"])
-    copied = sorted({p for p, _ in gives if p is not None and p in in_recording}) if recorded else []
+    (results,) = gm.graph.output_node().args
+    returned, new = results[: len(results) - len(carried)], results[len(results) - len(carried) :]  # type: ignore
+    gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
+    back = [(places[p], places[value]) for p, value in zip(carried, new)]
+    recorded = is_recorded(settings, [n.meta.get("val") for n in inputs])
+    copied = [[places[n] for n in group] for group in in_recording(gm, parts, returned)] if recorded else []
+    views = [(places[n], n) for n in in_inputs(gm, returned)] if recorded else []
 
     def run(*args: Any) -> tuple[Any, ...]:
         values: list[Any] = list(args)
         for takes, region in steps:
             values += region([values[i] for i in takes])
-        if recorded:
-            new = copy_out([values[p] for p in copied], [(values[t], values[v]) for t, v in back])
-            for place, value in zip(copied, new):
-                values[place] = value
+        for target, value in back:
+            values[target].copy_(values[value])
+        for place, value in zip(itertools.chain(*copied), copies([[values[p] for p in group] for group in copied])):
+            values[place] = value
+        for place, node in views:
+            values[place] = view(node, dict(zip(inputs, args)))
         return tuple(constant if place is None else values[place] for place, constant in gives)
 
     return run

@@ -1,4 +1,4 @@
-"""What a recorded core needs around it: index tensors carried through it, and results that outlive the next step.
+"""What a recorded core needs: index tensors carried through it.
 
 A CUDA graph holds on to addresses. The caches keep theirs (`addresses`), but an index tensor is small, and small memory
 moves with every new cache object; each move would be another recording. So it enters the core as a value and leaves it
@@ -6,19 +6,19 @@ as one:
 
     idx[0] += 1 inside the core     ->        new = where(arange(2) == 0, idx[0] + 1, idx); return new       then idx.copy_(new)
 
-or, where it is not written element by element, as a copy that the core writes. And what the core returns lies in the
-recording's memory, which the next step overwrites: results are copied out.
+or, where it is not written element by element, as a copy that the core writes. One that the caller gets a view of stays
+where it is.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
+from fxpass.analysis import aliases
 from fxpass.capture.table import MAX_ELEMENTS
 
 from .addresses import written_inputs
@@ -40,7 +40,8 @@ def carry_indices(gm: fx.GraphModule) -> list[fx.Node]:
     """
     output = next(n for n in gm.graph.nodes if n.op == "output")
     written = written_inputs(gm)
-    carried = [p for p in gm.graph.nodes if p in written and _is_index(p) and output not in p.users]
+    returned = {aliases.storage(r) for r in output.all_input_nodes}
+    carried = [p for p in gm.graph.nodes if p in written and _is_index(p) and aliases.storage(p) not in returned]
     first = next(n for n in gm.graph.nodes if n.op != "placeholder")
     extra = []
     for placeholder in carried:
@@ -62,23 +63,3 @@ def _is_index(placeholder: fx.Node) -> bool:
     value = placeholder.meta["val"]
     static = all(isinstance(s, int) for s in value.shape)
     return static and not value.dtype.is_floating_point and value.numel() <= MAX_ELEMENTS
-
-
-def copy_out(results: Sequence[Any], carried: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[Any]:
-    """``results`` in memory of their own; each ``(tensor, value)`` of ``carried`` is written back.
-
-    One launch for each dtype: `_foreach_copy_` copies one by one where dtypes mix.
-    """
-    own: dict[int, torch.Tensor] = {}
-    pairs: defaultdict[torch.dtype, tuple[list[torch.Tensor], list[torch.Tensor]]] = defaultdict(lambda: ([], []))
-    for value in results:
-        if isinstance(value, torch.Tensor) and id(value) not in own:
-            own[id(value)] = torch.empty_like(value)
-            pairs[value.dtype][0].append(own[id(value)])
-            pairs[value.dtype][1].append(value)
-    for tensor, value in carried:
-        pairs[tensor.dtype][0].append(tensor)
-        pairs[tensor.dtype][1].append(value)
-    for targets, sources in pairs.values():
-        torch._foreach_copy_(targets, sources)
-    return [own[id(v)] if isinstance(v, torch.Tensor) else v for v in results]

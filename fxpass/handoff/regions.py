@@ -76,10 +76,15 @@ class Region:
 def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
     """``guards``, an expression over ``L['t0']``, ``L['t1']``, ... as a function of the sequence of arguments.
 
-    What `ShapeEnv.evaluate_guards_expression` evaluates, compiled once instead of on every call.
+    What `ShapeEnv.evaluate_guards_expression` evaluates, compiled once instead of on every call, each tensor asked for its
+    sizes and strides once.
     """
     code = re.sub(r"L\['t(\d+)'\]", r"args[\1]", guards or "True")
-    return eval(f"lambda args: {code}", dict(SYMPY_INTERP))
+    asked = dict.fromkeys(re.findall(r"args\[\d+\]\.(?:size|stride)\(\)", code))
+    for i, question in enumerate(asked):
+        code = code.replace(question, f"x{i}")
+    names = ", ".join(f"x{i}" for i in range(len(asked)))
+    return eval(f"lambda args: (lambda {names}: {code})({', '.join(asked)})", dict(SYMPY_INTERP))
 
 
 def _copy(graph: fx.Graph) -> fx.Graph:

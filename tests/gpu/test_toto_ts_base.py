@@ -1,6 +1,7 @@
 """The real toto-ts in its public base configuration on a GPU: one recording, one launch a step, eager's numbers.
 
-Run with ``pytest -m gpu tests/gpu``; figures go to benchmarks/results/.
+Compiling it takes a minute: the tests here share one compiled model. Run with ``pytest -m gpu tests/gpu``; figures go to
+benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import fxpass
 from fxpass.capture.counting import recordings
-from toto_model.bench.results import write
+from fxpass.report.results import write
 
 pytestmark = pytest.mark.gpu
 
@@ -89,6 +90,11 @@ def timed(run):
     result = run()
     torch.cuda.synchronize()
     return result, time.perf_counter() - start
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """Nothing is reset between these tests."""
 
 
 @pytest.fixture(scope="module")

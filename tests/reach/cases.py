@@ -1,12 +1,14 @@
 """Packages from PyPI as they are, tiny and with random weights: one case for each way in which they keep their position.
 
-A case is a function ``case(compiled)``. It makes its model from a fixed seed, hands the callable that is to be compiled to
-``compiled``, decodes with it, and yields after each call what came out and the buffers that the call may have changed.
+A case is a function ``case(compiled, device)``. It makes its model on ``device`` from a fixed seed, hands the callable that is
+to be compiled to ``compiled``, decodes with it, and yields after each call what came out and the buffers that the call may
+have changed, as copies: what a CUDA graph returns lies in memory that the next call overwrites.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -34,33 +36,34 @@ class Case:
     where: str
     pattern: str
     stock: str
-    steps: Callable[[Compile], Iterator[Step]]
+    steps: Callable[[Compile, str], Iterator[Step]]
     ours: bool = True
     graphs: int = 2
     breaks: int = 0
     note: str = ""
 
 
-def toto(compiled: Compile) -> Iterator[Step]:
+def toto(compiled: Compile, device: str) -> Iterator[Step]:
     from toto.data.util.dataset import MaskedTimeseries
     from toto.inference.forecaster import TotoForecaster
     from toto.model.toto import Toto
 
     torch.manual_seed(0)
-    model = Toto(
-        patch_size=8,
-        stride=8,
-        embed_dim=16,
-        num_layers=2,
-        num_heads=2,
-        mlp_hidden_dim=32,
-        dropout=0.0,
-        spacewise_every_n_layers=2,
-        scaler_cls="<class 'model.scaler.CausalPatchStdMeanScaler'>",
-        output_distribution_classes=["<class 'model.distribution.MixtureOfStudentTsOutput'>"],
-        output_distribution_kwargs={"k_components": 2},
-        use_memory_efficient_attention=False,
-    ).eval()
+    with torch.device(device):
+        model = Toto(
+            patch_size=8,
+            stride=8,
+            embed_dim=16,
+            num_layers=2,
+            num_heads=2,
+            mlp_hidden_dim=32,
+            dropout=0.0,
+            spacewise_every_n_layers=2,
+            scaler_cls="<class 'model.scaler.CausalPatchStdMeanScaler'>",
+            output_distribution_classes=["<class 'model.distribution.MixtureOfStudentTsOutput'>"],
+            output_distribution_kwargs={"k_components": 2},
+            use_memory_efficient_attention=False,
+        ).eval()
     forecaster = TotoForecaster(model.model)
     forward = compiled(model.model.forward)
     steps: list[Step] = []
@@ -78,19 +81,20 @@ def toto(compiled: Compile) -> Iterator[Step]:
         id_mask=torch.zeros_like(series),
         timestamp_seconds=torch.zeros_like(series),
         time_interval_seconds=torch.full((2,), 60),
-    )
+    ).to(torch.device(device))
     mean = forecaster.forecast(inputs, prediction_length=72, num_samples=None, use_kv_cache=True).mean
     yield from [*steps, (mean, [])]
 
 
-def timesfm(compiled: Compile) -> Iterator[Step]:
+def timesfm(compiled: Compile, device: str) -> Iterator[Step]:
     from timesfm.timesfm_2p5.timesfm_2p5_torch import TimesFM_2p5_200M_torch_module as Stock
 
     class Tiny(Stock):
         config = _shrunk(Stock.config)
 
     torch.manual_seed(0)
-    model = Tiny().eval()
+    with torch.device(device):
+        model = Tiny().eval()
     forward = compiled(model.forward)
     steps: list[Step] = []
 
@@ -101,7 +105,7 @@ def timesfm(compiled: Compile) -> Iterator[Step]:
         return out
 
     model.forward = seen  # type: ignore[method-assign]
-    series = torch.randn(2, PROMPT * model.p)
+    series = torch.randn(2, PROMPT * model.p).to(device)
     out = model.decode(model.o * (DECODED + 1), series, torch.zeros_like(series, dtype=torch.bool))
     yield from [*steps, (torch.cat([t.flatten() for t in out if isinstance(t, Tensor)]), [])]
 
@@ -124,7 +128,7 @@ def _shrunk(config: Any) -> Any:
     )
 
 
-def _litgpt(compiled: Compile, sliced: bool, **extra: Any) -> Iterator[Step]:
+def _litgpt(compiled: Compile, device: str, sliced: bool, **extra: Any) -> Iterator[Step]:
     from litgpt.config import Config
     from litgpt.model import GPT
 
@@ -145,30 +149,35 @@ def _litgpt(compiled: Compile, sliced: bool, **extra: Any) -> Iterator[Step]:
         parallel_residual=False,
         **extra,
     )
-    model = GPT(config).eval()
-    model.set_kv_cache(batch_size=1, max_seq_length=16)
+    with torch.device(device):
+        model = GPT(config).eval()
+        model.set_kv_cache(batch_size=1, max_seq_length=16)
     forward = compiled(model)
-    start = 0
-    for n in (PROMPT, *[1] * DECODED):
-        positions = torch.arange(start, start + n)
-        start += n
-        given = {"input_pos_maxp1": start} if sliced else {}
-        yield forward(torch.randint(32, (1, n)), input_pos=positions, **given), [b.clone() for b in model.buffers()]
+    for tokens, start, end in _calls(device):
+        positions = torch.arange(start, end, device=device)
+        given = {"input_pos_maxp1": end} if sliced else {}
+        yield forward(tokens, input_pos=positions, **given).clone(), [b.clone() for b in model.buffers()]
 
 
-def litgpt_sliced(compiled: Compile) -> Iterator[Step]:
-    return _litgpt(compiled, True)
+def _calls(device: str) -> list[tuple[Tensor, int, int]]:
+    """The prompt, then single tokens, each with where it starts and ends. Drawn before anything is compiled."""
+    bounds = itertools.pairwise([0, *range(PROMPT, PROMPT + DECODED + 1)])
+    return [(torch.randint(32, (1, end - start)).to(device), start, end) for start, end in bounds]
 
 
-def litgpt_static(compiled: Compile) -> Iterator[Step]:
-    return _litgpt(compiled, False)
+def litgpt_sliced(compiled: Compile, device: str) -> Iterator[Step]:
+    return _litgpt(compiled, device, True)
 
 
-def litgpt_window(compiled: Compile) -> Iterator[Step]:
-    return _litgpt(compiled, False, sliding_window_size=8, sliding_window_indices=[1, 1])
+def litgpt_static(compiled: Compile, device: str) -> Iterator[Step]:
+    return _litgpt(compiled, device, False)
 
 
-def llama(compiled: Compile) -> Iterator[Step]:
+def litgpt_window(compiled: Compile, device: str) -> Iterator[Step]:
+    return _litgpt(compiled, device, False, sliding_window_size=8, sliding_window_indices=[1, 1])
+
+
+def llama(compiled: Compile, device: str) -> Iterator[Step]:
     _stand_in_for_fairscale()
     from llama_models.llama3.args import ModelArgs
     from llama_models.llama3.model import Transformer
@@ -177,13 +186,12 @@ def llama(compiled: Compile) -> Iterator[Step]:
     arguments = ModelArgs(
         dim=16, n_layers=2, n_heads=2, n_kv_heads=1, vocab_size=32, multiple_of=8, max_batch_size=2, max_seq_len=16
     )
-    model = Transformer(arguments).eval()
-    forward = compiled(model)
-    start = 0
-    for n in (PROMPT, *[1] * DECODED):
-        tokens = torch.randint(32, (1, n))
-        out = forward(tokens, start)
-        start += n
+    with torch.device(device):
+        model = Transformer(arguments).eval()
+    forward = compiled(types.MethodType(Transformer.forward.__wrapped__, model))
+    for tokens, start, _ in _calls(device):
+        with torch.inference_mode():  # in place of the method's decorator
+            out = forward(tokens, start).clone()
         yield out, [t.clone() for layer in model.layers for t in (layer.attention.cache_k, layer.attention.cache_v)]
 
 
@@ -217,7 +225,7 @@ def _stand_in_for_fairscale() -> None:
                 setattr(sys.modules[parent], child, module)
 
 
-def transformers_static(compiled: Compile) -> Iterator[Step]:
+def transformers_static(compiled: Compile, device: str) -> Iterator[Step]:
     from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
     torch.manual_seed(0)
@@ -230,18 +238,20 @@ def transformers_static(compiled: Compile) -> Iterator[Step]:
         num_key_value_heads=1,
         max_position_embeddings=16,
     )
-    model = LlamaForCausalLM(config).eval()
+    with torch.device(device):
+        model = LlamaForCausalLM(config).eval()
     cache = StaticCache(config=config, max_cache_len=16)
+    # What the package asks for where the prefill is compiled too.
+    cache.early_initialization(1, num_heads=1, head_dim=8, dtype=torch.float32, device=torch.device(device))
     forward = compiled(model)
-    start = 0
-    for n in (PROMPT, *[1] * DECODED):
-        positions = torch.arange(start, start + n)
-        start += n
-        out = forward(torch.randint(32, (1, n)), past_key_values=cache, position_ids=positions[None], use_cache=True)
-        yield out.logits, [t.clone() for layer in cache.layers for t in (layer.keys, layer.values)]
+    for tokens, start, end in _calls(device):
+        positions = torch.arange(start, end, device=device)[None]
+        out = forward(tokens, past_key_values=cache, position_ids=positions, use_cache=True).logits.clone()
+        yield out, [t.clone() for layer in cache.layers for t in (layer.keys, layer.values)]
 
 
 WINDOW = "a third graph once the window is full: the package branches on it"
+OUTSIDE = "its `inference_mode` is entered outside: AOTAutograd fails on it"
 CASES = [
     Case("toto-ts", "model/util.py KVCache", "tensor index + `.item()`, tensor slice bounds", "34/25", toto),
     Case(
@@ -259,7 +269,12 @@ CASES = [
     ),
     Case("litgpt, static", "model.py, `input_pos_maxp1=None`", "already static", "2/0", litgpt_static, ours=False),
     Case(
-        "llama-models", "llama3/model.py Attention", "`start_pos: int`, `cache_k[:bsz, :start_pos + n]`", "2/0", llama
+        "llama-models",
+        "llama3/model.py Attention",
+        "`start_pos: int`, `cache_k[:bsz, :start_pos + n]`",
+        "2/0",
+        llama,
+        note=OUTSIDE,
     ),
     Case("transformers", "Llama with StaticCache", "already static", "2/0", transformers_static, ours=False),
 ]

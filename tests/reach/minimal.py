@@ -12,16 +12,18 @@ from .cases import Case, Compile, Step
 from .models import CONTROLS, MODELS, Model
 
 
-def steps(kind: type[Model], compiled: Compile) -> Iterator[Step]:
+def steps(kind: type[Model], compiled: Compile, device: str) -> Iterator[Step]:
     """Prefill and decoding with NaN in the unwritten tail."""
     torch.manual_seed(0)
-    model = kind()
+    with torch.device(device):
+        model = kind()
     for name in kind.caches if kind not in CONTROLS.values() else ():
         model.get_buffer(name).fill_(float("nan"))
     forward = compiled(model)
     for arguments in model.inputs():
         state = torch.get_rng_state()
-        out = forward(*arguments)
+        there = [a.to(device) if isinstance(a, torch.Tensor) else a for a in arguments]
+        out = forward(*there).clone()
         torch.set_rng_state(state)
         yield out, [b.clone() for b in model.buffers()]
 

@@ -393,8 +393,8 @@ class Float32Softmax(Model):
     def read(self, q: Tensor, end: Any) -> Tensor:
         k, v = self.keys[:, :, :end], self.values[:, :, :end]
         scores = torch.matmul(q, k.transpose(2, 3)) * DIM**-0.5
-        rows = torch.arange(end - q.shape[2], end)
-        scores = scores.masked_fill(torch.arange(end) > rows[:, None], torch.finfo(scores.dtype).min)
+        rows, columns = torch.arange(end - q.shape[2], end, device=q.device), torch.arange(end, device=q.device)
+        scores = scores.masked_fill(columns > rows[:, None], torch.finfo(scores.dtype).min)
         return torch.matmul(nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype), v)
 
 
@@ -407,7 +407,7 @@ class Bmm(Model):
 class Baddbmm(Model):
     def read(self, q: Tensor, end: Any) -> Tensor:
         k, v = self.keys[:, :, :end].flatten(0, 1), self.values[:, :, :end].flatten(0, 1)
-        empty = torch.empty(k.shape[0], q.shape[2], k.shape[1])
+        empty = torch.empty(k.shape[0], q.shape[2], k.shape[1], device=q.device)
         scores = torch.baddbmm(empty, q.flatten(0, 1), k.transpose(1, 2), beta=0, alpha=0.5)
         return torch.bmm(scores.softmax(-1), v)
 
@@ -524,7 +524,7 @@ class MaskBuilt(Model):
     def read(self, q: Tensor, end: Any) -> Tensor:
         k, v = self.keys[:, :, :end], self.values[:, :, :end]
         n = q.shape[2]
-        mask = torch.ones(n, k.shape[2], dtype=torch.bool).tril(diagonal=k.shape[2] - n)
+        mask = torch.ones(n, k.shape[2], dtype=torch.bool, device=q.device).tril(diagonal=k.shape[2] - n)
         return sdpa(q, k, v, attn_mask=mask)
 
 
@@ -534,7 +534,7 @@ class MaskAdditive(Model):
     def read(self, q: Tensor, end: Any) -> Tensor:
         k, v = self.keys[:, :, :end], self.values[:, :, :end]
         n = q.shape[2]
-        bias = torch.full((n, end), float("-inf")).triu(diagonal=end - n + 1)
+        bias = torch.full((n, end), float("-inf"), device=q.device).triu(diagonal=end - n + 1)
         return sdpa(q, k, v, attn_mask=bias)
 
 
@@ -545,8 +545,8 @@ class MaskStacked(Model):
         n = x.shape[1]
         end = start + n
         self.append(x, start, end)
-        new = torch.triu(torch.full((n, n), float("-inf")), diagonal=1)
-        bias = torch.hstack([torch.zeros((n, start)), new])
+        new = torch.triu(torch.full((n, n), float("-inf"), device=x.device), diagonal=1)
+        bias = torch.hstack([torch.zeros((n, start), device=x.device), new])
         scores = heads(x) @ self.keys[:, :, :end].transpose(2, 3) + bias
         return scores.softmax(-1) @ self.values[:, :, :end]
 
@@ -560,7 +560,8 @@ class Alibi(Model):
 
     def read(self, q: Tensor, end: Any) -> Tensor:
         k, v = self.keys[:, :, :end], self.values[:, :, :end]
-        distance = torch.arange(end) - torch.arange(end - q.shape[2], end)[:, None]
+        rows, columns = torch.arange(end - q.shape[2], end, device=q.device), torch.arange(end, device=q.device)
+        distance = columns - rows[:, None]
         return sdpa(q, k, v, attn_mask=self.slopes[:, None, None] * distance)
 
 
@@ -573,7 +574,8 @@ class RelativeBias(Model):
 
     def read(self, q: Tensor, end: Any) -> Tensor:
         k, v = self.keys[:, :, :end], self.values[:, :, :end]
-        distance = (torch.arange(end - q.shape[2], end)[:, None] - torch.arange(end)).clamp(min=0)
+        rows, columns = torch.arange(end - q.shape[2], end, device=q.device), torch.arange(end, device=q.device)
+        distance = (rows[:, None] - columns).clamp(min=0)
         return sdpa(q, k, v, attn_mask=self.bias(distance).permute(2, 0, 1))
 
 
@@ -670,7 +672,7 @@ class PositionEmbedding(Model):
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         end = start + x.shape[1]
-        x = x + self.embedding(torch.arange(start, end)) + self.embedding.weight[start:end]
+        x = x + self.embedding(torch.arange(start, end, device=x.device)) + self.embedding.weight[start:end]
         return self.attend(x, start, end)
 
 
@@ -678,8 +680,8 @@ class Sinusoidal(Model):
     """Positions as floats."""
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        steps = torch.arange(start, start + x.shape[1], dtype=torch.float32)[:, None]
-        return self.attend(x + torch.sin(steps * torch.arange(WIDTH)), start, start + x.shape[1])
+        steps = torch.arange(start, start + x.shape[1], dtype=torch.float32, device=x.device)[:, None]
+        return self.attend(x + torch.sin(steps * torch.arange(WIDTH, device=x.device)), start, start + x.shape[1])
 
 
 class SharedAcrossLayers(Model):
@@ -911,7 +913,7 @@ class RingByIndex(Model):
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         n = x.shape[1]
-        slots = torch.arange(start, start + n) % 8
+        slots = torch.arange(start, start + n, device=x.device) % 8
         self.keys[:, :, slots] = heads(x)
         self.values.index_copy_(2, slots, heads(x) * 2)
         return self.read(heads(x), min(start + n, 8))
@@ -1024,7 +1026,7 @@ class StaticControl(Model, register=False):
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         self.keys.index_copy_(2, positions, heads(x))
         self.values.index_copy_(2, positions, heads(x))
-        mask = torch.arange(CAPACITY) <= positions[:, None]
+        mask = torch.arange(CAPACITY, device=x.device) <= positions[:, None]
         return sdpa(heads(x), self.keys, self.values, attn_mask=mask)
 
 

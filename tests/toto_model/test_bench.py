@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fxpass.cli import app
-from toto_model.bench import APPROACHES, chosen, command
+from fxpass.report.results import command
+from toto_model.bench import APPROACHES, chosen
 from toto_model.bench.approaches import REFERENCE, YARDSTICK
 from toto_model.bench.sizes import Size
 from toto_model.bench.table import ratios, spread

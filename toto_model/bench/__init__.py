@@ -13,7 +13,6 @@ import functools
 import json
 import multiprocessing
 import pathlib
-import shlex
 import shutil
 import sys
 import tempfile
@@ -181,8 +180,8 @@ def run(
         return show_file(recorded)
     from rich.console import Console
 
+    from fxpass.report import results
     from fxpass.report.text import wide
-    from toto_model.bench import results
 
     try:
         if config not in CONFIGS:
@@ -200,7 +199,7 @@ def run(
         progress.print(f"[{time.perf_counter() - start:4.0f} s] {size}: {text}", markup=False, highlight=False)
 
     done: list[dict[str, Any]] = []
-    facts = {"command": command(sys.argv[1:]), "config": config, "layers": shape.num_layers}
+    facts = {"command": results.command(sys.argv[1:]), "config": config, "layers": shape.num_layers}
     for size in parsed:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix-bench-"))
         bench = Bench(approaches, Setting(size, shape, device, backend), folder, functools.partial(say, size))
@@ -228,12 +227,6 @@ def show(console: Any, result: dict[str, Any]) -> None:
         console.print(f"{name}: {ratio:.2f}")
     for reason in sorted({reason for row in result["rows"] for reason in row.get("skips") or ()}):
         console.print(reason)
-
-
-def command(arguments: Sequence[str]) -> str:
-    """The command line to repeat a run, without where its figures were written."""
-    kept = [a for before, a in zip(["", *arguments], arguments) if before != "--json" and not a.startswith("--json")]
-    return shlex.join(["kvfix", *kept])
 
 
 def show_file(path: pathlib.Path) -> int:

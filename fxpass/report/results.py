@@ -6,7 +6,9 @@ import datetime
 import json
 import os
 import pathlib
+import shlex
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,6 +28,12 @@ def write(path: pathlib.Path, values: dict[str, Any]) -> None:
     """``values`` under what they were measured on, at ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**setting(), **values}, indent=1) + "\n")
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command line to repeat a run, without where its figures were written."""
+    kept = [a for before, a in zip(["", *arguments], arguments) if before != "--json" and not a.startswith("--json")]
+    return shlex.join(["kvfix", *kept])
 
 
 def _commit() -> str:
