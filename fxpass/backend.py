@@ -115,4 +115,4 @@ def complain(report: Report, settings: Options) -> None:
     warnings.warn(message, KvfixWarning, stacklevel=2)
 
 
-capture.install(kvfix)
+capture.install(kvfix, handoff.get_ready)

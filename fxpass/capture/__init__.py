@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fxpass.errors import KvfixWarning
+from fxpass.options import Options
 
 from .advance import advancing
 from .attributes import lift, restore
@@ -39,8 +40,8 @@ FITS = ("2.11", "2.12", "2.13", "2.14", "2.15")
 
 
 @functools.cache
-def install(backend: Callable[..., Any]) -> None:
-    """Install the Dynamo hooks for frames compiled with ``backend``.
+def install(backend: Callable[..., Any], begin: Callable[[Options], None]) -> None:
+    """Install the Dynamo hooks for frames compiled with ``backend``; `torch.compile` calls ``begin`` with its options.
 
     On a torch that they do not fit they stay off, with one warning: models compile as without kvfix's capture, and
     positions held in tensors break the graph.
@@ -52,7 +53,7 @@ def install(backend: Callable[..., Any]) -> None:
         from . import hooks, source
 
         hooks.install(lambda compiler_fn: innermost(compiler_fn) is backend)
-        hooks.check_options_early(backend)
+        hooks.parse_options_early(backend, begin)
         source.install()
     except (ImportError, AttributeError) as error:
         warnings.warn(

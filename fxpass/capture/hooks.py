@@ -31,22 +31,22 @@ from torch._dynamo.variables.base import ValueMutationNew
 from torch._dynamo.variables.builder import VariableBuilder
 from torch.fx.experimental.symbolic_shapes import DimDynamic
 
-from fxpass.options import parse
+from fxpass.options import Options, parse
 
 from . import dynamism, indexing, mirror, module_ints
 from .source import AgreementSource, PositionSource
 from .table import Element, Entry, Number, Table
 
 
-def check_options_early(backend: Callable[..., Any]) -> None:
-    """Let `torch.compile` itself raise on wrong options, before anything is called."""
+def parse_options_early(backend: Callable[..., Any], begin: Callable[[Options], None]) -> None:
+    """Let `torch.compile` itself raise on wrong options, before anything is called; ``begin`` gets the right ones."""
     stock = torch._dynamo.optimize
 
     @functools.wraps(stock)
     def optimize(*args: Any, **kwargs: Any) -> Any:
         wrapper = kwargs.get("backend", args[0] if args else None)
         if isinstance(wrapper, torch._TorchCompileWrapper) and wrapper.compiler_fn is backend:
-            parse(**wrapper.kwargs)
+            begin(parse(**wrapper.kwargs))
         return stock(*args, **kwargs)
 
     torch._dynamo.optimize = optimize

@@ -11,7 +11,7 @@ from torch import fx
 from fxpass.options import Options
 
 from .addresses import belongs_to_module, written_inputs
-from .compilers import as_dynamo_gave_it, compiler, in_pieces
+from .compilers import as_dynamo_gave_it, compiler, get_ready, in_pieces
 from .kernels import use_kernels
 from .propagate import propagate, snapshot
 from .recording import carry_indices, is_recorded
@@ -24,6 +24,7 @@ __all__ = [
     "Part",
     "assemble",
     "carry_indices",
+    "get_ready",
     "is_recorded",
     "propagate",
     "snapshot",

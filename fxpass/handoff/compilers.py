@@ -13,6 +13,7 @@ from torch._guards import TracingContext, tracing
 
 from fxpass.capture.normal_form import mode_of
 from fxpass.errors import KvfixWarning
+from fxpass.options import Options
 
 from .propagate import propagate, value_of
 from .repeats import Call, cut
@@ -28,6 +29,14 @@ def compiler(name: str, inductor: Mapping[str, Any]) -> Compile:
     if name == "inductor":
         return functools.partial(_inductor, patches=dict(inductor))
     return _aot_eager if name == "aot_eager" else _eager
+
+
+def get_ready(settings: Options) -> None:
+    """Start the processes in which Inductor compiles kernels; they take seconds to start, while Dynamo traces."""
+    if settings.compiler == "inductor" and torch.cuda.is_available():
+        from torch._inductor.async_compile import maybe_warm_pool
+
+        maybe_warm_pool()
 
 
 def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.GraphModule, Sequence[Any]], Any]:

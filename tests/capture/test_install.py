@@ -16,7 +16,7 @@ def test_an_unknown_release_switches_the_hooks_off(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(hooks, "install", installed.append)
     monkeypatch.setattr(torch, "__version__", "9.9.0")
     with pytest.warns(fxpass.KvfixWarning, match="torch 9.9 is none of 2.11"):
-        capture.install.__wrapped__(lambda: None)
+        capture.install.__wrapped__(lambda: None, lambda _: None)
     assert not installed
 
 
@@ -28,4 +28,17 @@ def test_a_hook_that_is_gone_switches_them_off(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(hooks, "install", gone)
     with pytest.warns(fxpass.KvfixWarning, match="no such hook"):
-        capture.install.__wrapped__(lambda: None)
+        capture.install.__wrapped__(lambda: None, lambda _: None)
+
+
+@pytest.mark.parametrize("gpu, compiler, starts", [(True, "inductor", 1), (True, "eager", 0), (False, "inductor", 0)])
+def test_worker_processes_start_with_torch_compile(
+    gpu: bool, compiler: str, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import async_compile
+
+    started: list[None] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(async_compile, "maybe_warm_pool", lambda: started.append(None))
+    torch.compile(lambda x: x, backend="kvfix", options={"compiler": compiler})
+    assert len(started) == starts

@@ -71,7 +71,7 @@ def tables(rows: Sequence[Row]) -> list[Any]:
     ):
         times.add_column(name, justify="left" if name == "approach" else "right", no_wrap=True)
     for name in ("approach", "graphs", "breaks", "recomp.", "skips", "rec.", "graph l.", "other l.", "kernels", "busy ms",
-                 "MAE", "rel. MAE", "MiB"):  # fmt: skip
+                 "core ms", "MAE", "rel. MAE", "MiB"):  # fmt: skip
         counts.add_column(name, justify="left" if name == "approach" else "right", no_wrap=True)
     for row in rows:
         if row.get("error"):
@@ -89,6 +89,7 @@ def tables(rows: Sequence[Row]) -> list[Any]:
             _count(None if skips is None else len(skips)),
             *(_count(row.get(name)) for name in ("recordings", "graph_launches", "other_launches", "kernels")),
             _number(row.get("busy_ms")),
+            _number(row.get("core_ms")),
             *("-" if row.get(name) is None else f"{row[name]:.1e}" for name in ("mae", "relative_mae")),
             _number(row.get("peak_mib"), "{:.0f}"),
         )
