@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -12,7 +12,7 @@ from torch import fx
 from torch.utils._sympy.printers import PythonPrinter
 
 from . import mirror
-from .table import Element, Entry, Number, Table, evaluate, numbers, tensors
+from .table import Arith, Element, Entry, Number, Table, numbers, tensors
 
 OfArgs = Callable[[Sequence[Any]], int]
 
@@ -36,22 +36,41 @@ def advancing(compiled: Callable[..., Any], gm: fx.GraphModule) -> Callable[...,
     if not moved:
         return compiled
 
-    of_tensor = {placeholders.index(t): t for _, contents in moved for entry in contents for t in tensors(entry)}
+    sources = list(dict.fromkeys(t for _, contents in moved for entry in contents for t in tensors(entry)))
+    read = [placeholders.index(tensor) for tensor in sources]
+    plans = [(i, as_function(contents, sources, of_args)) for i, contents in moved]
 
     def run(*args: Any) -> Any:
-        before = {tensor: mirror.values(args[i]) for i, tensor in of_tensor.items()}
+        before = [mirror.values(args[i]) for i in read]
         results = compiled(*args)
-
-        def leaf(element: Element | Number) -> int:
-            if isinstance(element, Number):
-                return of_args[element](args)  # type: ignore[misc]
-            return before[element.tensor][element.index]
-
-        for i, contents in moved:  # while the device works
-            mirror.advance(args[i], [int(evaluate(entry, leaf)) for entry in contents])
+        for i, after in plans:  # while the device works
+            mirror.advance(args[i], after(before, args))
         return results
 
     return run
+
+
+def as_function(
+    contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: Mapping[Number, Any]
+) -> Callable[..., Any]:
+    """``contents`` as a function of what the index tensors ``sources`` held before and of the graph's arguments.
+
+    One lambda for all of them: layers may be many, and each has an element.
+    """
+    known: dict[Any, str] = {}
+
+    def code(entry: Entry) -> str:
+        if isinstance(entry, Element):
+            return f"before[{sources.index(entry.tensor)}][{entry.index}]"
+        if isinstance(entry, Number):
+            return f"{known.setdefault(of_args[entry], f'c{len(known)}')}(args)"
+        if isinstance(entry, Arith):
+            fn = known.setdefault(entry.fn, f"c{len(known)}")
+            return f"{fn}({', '.join(code(arg) for arg in entry.args)})"
+        return repr(entry)
+
+    source = f"lambda before, args: [{', '.join(f'int({code(entry)})' for entry in contents)}]"
+    return eval(source, {name: value for value, name in known.items()})
 
 
 def _of_args(number: Number, placeholders: Sequence[fx.Node]) -> OfArgs | None:

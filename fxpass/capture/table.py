@@ -75,15 +75,6 @@ def tensors(entry: Entry) -> Iterator[fx.Node]:
             yield from tensors(arg)
 
 
-def evaluate(entry: Entry, leaf: Callable[[Element | Number], Any]) -> Any:
-    """The value of ``entry`` where ``leaf`` gives that of an element or a number of the graph."""
-    if isinstance(entry, (Element, Number)):
-        return leaf(entry)
-    if isinstance(entry, Arith):
-        return entry.fn(*(evaluate(arg, leaf) for arg in entry.args))
-    return entry
-
-
 class Table:
     """The contents of a Dynamo graph's small integer tensors; follows the graph as it grows."""
 

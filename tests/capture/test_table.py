@@ -7,7 +7,8 @@ import torch
 from hypothesis import strategies as st
 from torch import fx
 
-from fxpass.capture.table import Element, Table, evaluate
+from fxpass.capture.advance import as_function
+from fxpass.capture.table import Table
 
 
 def traced(function, *inputs: torch.Tensor) -> tuple[fx.Graph, list[fx.Node]]:
@@ -28,12 +29,8 @@ def contents(function, *inputs: torch.Tensor) -> list[tuple[int, ...]]:
     """What the table says that the inputs hold after ``function``."""
     graph, placeholders = traced(function, *inputs)
     table = Table.of(graph)
-    given = dict(zip(placeholders, inputs))
-
-    def leaf(element: Element) -> int:
-        return int(given[element.tensor].reshape(-1)[element.index])
-
-    return [tuple(int(evaluate(e, leaf)) for e in table.contents(p)) for p in placeholders]
+    before = [i.reshape(-1).tolist() for i in inputs]
+    return [tuple(as_function(table.contents(p), placeholders, {})(before, ())) for p in placeholders]
 
 
 def test_a_view_sees_a_later_write() -> None:
