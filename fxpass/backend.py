@@ -69,6 +69,7 @@ def prepare(
     normal, rewritten = rewrite_normal_form(gm, inputs, report)
     capture.generalize(normal, rewritten.sites)
     if not any(d.rewritten for d in rewritten.decisions):
+        capture.expect(gm, normal)
         return normal, [], []
     carried: list[fx.Node] = []
     if handoff.is_recorded(settings, inputs):

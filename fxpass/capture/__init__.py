@@ -15,7 +15,7 @@ from fxpass.options import Options
 from .advance import advancing
 from .attributes import lift, restore
 from .composites import take_apart
-from .dynamism import Restart, forget, generalize
+from .dynamism import Restart, expect, forget, generalize
 from .normal_form import Unfit, fake_inputs, normal_form
 from .origins import name_of, origins
 
@@ -23,6 +23,7 @@ __all__ = [
     "Restart",
     "Unfit",
     "advancing",
+    "expect",
     "fake_inputs",
     "forget",
     "generalize",

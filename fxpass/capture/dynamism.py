@@ -7,15 +7,17 @@ would cost one more graph. So when a graph with moving positions is first compil
     - the size of a cache along the sliced dim,
     - every int that was equal to such a size, or to a size that has changed meanwhile, when both were first seen
 
-are marked as Dynamo's automatic dynamic shapes would have marked them one call later, and the frame is traced again: from
-its first slice of a cache at a position (`see_slice`), so that little has been traced in vain, or, where the slice is not
-plain to see before the graph is in its normal form, from the end (`generalize`).
+are marked as Dynamo's automatic dynamic shapes would have marked them one call later. A prefill marks what it fills while an
+index moves on from a constant (`expect`): the decode step is then traced once. Otherwise the frame is traced again: from its
+first slice of a cache at a position (`see_slice`), so that little has been traced in vain, or, where the slice is not plain to
+see before the graph is in its normal form, from the end (`generalize`).
 """
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType
 from typing import Any
 
@@ -27,7 +29,10 @@ from torch._dynamo.source import TensorPropertySource
 from torch._dynamo.symbolic_convert import InstructionTranslator
 from torch.fx.experimental.symbolic_shapes import free_symbols
 
+from fxpass.analysis import aliases
 from fxpass.analysis.sites import Site
+
+from .table import Table
 
 Restart = RestartAnalysis
 """How Dynamo is told to trace a frame again: not an error."""
@@ -36,6 +41,8 @@ _ints: defaultdict[CodeType, dict[str, int]] = defaultdict(dict)
 _sizes: defaultdict[CodeType, dict[str, tuple[int, ...]]] = defaultdict(dict)
 _alike: defaultdict[CodeType, dict[str, tuple[int, ...]]] = defaultdict(dict)
 _tied: defaultdict[CodeType, set[int]] = defaultdict(set)
+_seen: weakref.WeakSet[fx.Graph] = weakref.WeakSet()
+"""Graphs in which a cache has been sliced at a position."""
 
 
 def forget() -> None:
@@ -49,7 +56,8 @@ def forget() -> None:
 def see_int(tx: Any, name: str, value: int) -> None:
     """Remember the first ``value`` of the int called ``name``; make it dynamic if it goes with what already is."""
     code = tx.output.root_tx.f_code
-    if _ints[code].setdefault(name, value) in _tied[code] and value > 1:
+    first = _ints[code].setdefault(name, value)
+    if value > 1 and (first in _tied[code] or first in _changed(tx)):
         _mark_int(tx, name)
 
 
@@ -69,7 +77,8 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
     for node in inputs:
         if _value(node).untyped_storage()._cdata == memory:
             places = [(node, d) for dim in dims if (d := _same_dim(_value(node), _value(tensor), dim)) is not None]
-            if any(isinstance(_value(node).shape[d], int) for _, d in places):
+            if graph not in _seen or any(isinstance(_value(node).shape[d], int) for _, d in places):
+                _seen.add(graph)
                 _mark(tx.output.root_tx, inputs, places)
 
 
@@ -99,7 +108,32 @@ def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
         _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
 
 
-def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]]) -> None:
+def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
+    """Mark what the next graph would be traced twice for: where ``gm``, from Dynamo, moves an index tensor, the dims of
+    inputs along which it (``normal``, its normal form) writes a part."""
+    tx = _current_frame()
+    if tx is None or torch._dynamo.config.assume_static_by_default is False or not Table.of(gm.graph).moves():
+        return
+    inputs = _tensors(normal.graph)
+    places = [p for n in normal.graph.nodes for w in aliases.written(n) for p in _parts(w) if p[0] in inputs]
+    if places:
+        _mark(tx, inputs, places, restart=False)
+
+
+def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
+    """The graph input that ``view`` is a part of, with each dim that is sliced on the way."""
+    whole = aliases.root(view)
+    while view is not whole:
+        base = next(i for i in view.all_input_nodes if aliases.storage(i) == aliases.storage(view))
+        if view.target is torch.ops.aten.slice.Tensor:
+            sliced = view.args[1] % _value(base).dim()  # type: ignore[operator]
+            dim = _same_dim(_value(whole), _value(base), sliced)
+            if dim is not None and _hint(_value(view).shape[sliced]) != _hint(_value(base).shape[sliced]):
+                yield whole, dim
+        view = base
+
+
+def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]], restart: bool = True) -> None:
     """Mark the sizes at ``places`` and all ints that go with what is dynamic among ``inputs``; restart if any is new."""
     first = {n: _sizes[tx.f_code].get(s, _hints(n)) for n, s in inputs.items()}
     changed = False
@@ -112,9 +146,17 @@ def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]]
     tied |= {v for n in inputs for d, v in enumerate(first[n]) if not isinstance(_value(n).shape[d], int)}
     tied |= {first[node][dim] for node, dim in places}
     changed |= any([_mark_int(tx, name) for name, v in _ints[tx.f_code].items() if v in tied and v > 1])
-    if changed:
+    if changed and restart:
         tx.speculation_log.clear()
         raise TensorifyScalarRestartAnalysis(restart_reason="kvfix: sizes that go with a moving position")
+
+
+def _changed(tx: Any) -> set[int]:
+    """The first sizes of inputs that have had others since."""
+    seen = _sizes[tx.output.root_tx.f_code]
+    now = {name: update_automatic_dynamic(tx, name, FrameStateSizeEntry()).size for name in seen}
+    return {v for name, first in seen.items() if isinstance(now[name], tuple)
+            for v, size in zip(first, now[name]) if size is auto_dynamic}  # type: ignore[arg-type]  # fmt: skip
 
 
 def _siblings(tx: Any, name: str) -> list[str]:

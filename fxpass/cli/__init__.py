@@ -86,7 +86,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Forecasts of each approach, in turns.")] = 7,
     warm: Annotated[bool, typer.Option(help="Compile again in a second process with the caches of the first.")] = True,
     at_once: Annotated[
-        bool, typer.Option(help="Compile all at the same time, and leave out how long it takes.")
+        bool, typer.Option(help="Compile all, of all sizes, at the same time, and leave out how long it takes.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cuda",
     compiler: CompilerOption = Compiler.inductor,

@@ -9,6 +9,7 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import scaled_dot_product_attention
 
 import fxpass
+from fxpass import capture
 from fxpass.capture import dynamism
 
 ROWS, HEADS, DIM, LAYERS = 2, 2, 4, 3
@@ -103,16 +104,31 @@ def test_elements_are_grouped_by_all_that_they_have_held() -> None:
     assert dynamism.see_elements(code, "idx", (5, 6)) == (0, 1)
 
 
-def test_one_restart_for_the_caches_of_all_layers(compiled, monkeypatch) -> None:
-    """The first slice of a cache at a position makes the capacities of all caches of its size dynamic."""
-    restarts = []
+@pytest.fixture
+def restarts(monkeypatch) -> list[int]:
+    """For each time that a frame is traced again, how many nodes had been traced."""
+    found: list[int] = []
     stock = dynamism.TensorifyScalarRestartAnalysis
 
     def counted(*args, **kwargs):
-        restarts.append(len(dynamism._current_frame().output.graph.nodes))
+        found.append(len(dynamism._current_frame().output.graph.nodes))
         return stock(*args, **kwargs)
 
     monkeypatch.setattr(dynamism, "TensorifyScalarRestartAnalysis", counted)
+    return found
+
+
+def test_what_a_prefill_writes_is_dynamic_in_the_step(compiled, restarts) -> None:
+    check(compiled, [True] * 4)
+    check(compiled, [True] * 4, capacity=24)
+    assert restarts == []
+    assert counters["stats"]["unique_graphs"] <= 3
+
+
+def test_one_restart_for_the_caches_of_all_layers(compiled, restarts, monkeypatch) -> None:
+    """Where the prefill told nothing, the first slice of a cache at a position makes the capacities of all caches of its size
+    dynamic."""
+    monkeypatch.setattr(capture, "expect", lambda *_: None)
     check(compiled, [True] * 4)
     assert len(restarts) == 1
     assert restarts[0] < 20  # nodes: from the first layer, not from the end

@@ -73,23 +73,27 @@ class Bench:
 
     def __init__(self, approaches: Sequence[Approach], setting: Setting, folder: pathlib.Path, say: Any) -> None:
         self.setting, self.folder, self.say = setting, folder, say
+        folder.mkdir()
         self.rows: dict[Approach, Row] = {a: {"approach": a.name} for a in approaches}
         self.processes: dict[Approach, Process] = {}
         self.reference: np.ndarray | None = None
         self.floor: Row | None = None
 
-    def measure(self, rounds: int, warm: bool, at_once: bool) -> None:
-        """All of it; an approach that fails keeps its error in its row and takes no further part.
+    def compile(self, at_once: bool) -> None:
+        """Start all processes, which compile; an approach that fails keeps its error in its row and takes no further part.
 
         With ``at_once`` all compile at the same time, and how long that takes is not kept.
         """
+        with ThreadPoolExecutor(len(self.rows) if at_once else 1) as pool:
+            list(pool.map(functools.partial(self._compile, timed=not at_once), self.rows))
+
+    def measure(self, rounds: int, warm: bool) -> None:
+        """All that is asked of compiled models; with ``warm``, compile those again whose first time was taken."""
         if self.setting.device == "cuda":
             self.say("reading the weights")
             pipe, process = _start(floor, self.setting)
             self.floor = pipe.recv()
             process.join()
-        with ThreadPoolExecutor(len(self.rows) if at_once else 1) as pool:
-            list(pool.map(functools.partial(self._compile, timed=not at_once), self.rows))
         for i in range(rounds):
             for approach in self._alive():
                 with self._kept(approach, f"round {i + 1} of {rounds}"):
@@ -200,18 +204,28 @@ def run(
 
     done: list[dict[str, Any]] = []
     facts = {"command": results.command(sys.argv[1:]), "config": config, "layers": shape.num_layers}
-    for size in parsed:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix-bench-"))
-        bench = Bench(approaches, Setting(size, shape, device, backend), folder, functools.partial(say, size))
-        try:
-            bench.measure(rounds, warm, at_once)
-        finally:
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix-bench-"))
+    benches = [
+        Bench(approaches, Setting(size, shape, device, backend), folder / str(size), functools.partial(say, size))
+        for size in parsed
+    ]
+    try:
+        if at_once:
+            with ThreadPoolExecutor(len(benches)) as pool:
+                list(pool.map(functools.partial(Bench.compile, at_once=True), benches))
+        for bench in benches:
+            if not at_once:
+                bench.compile(at_once=False)
+            bench.measure(rounds, warm)
             bench.stop()
-            shutil.rmtree(folder, ignore_errors=True)
-        done.append(bench.result())
-        if path is not None:
-            results.write(path, {**facts, "sizes": done})
-        show(console, done[-1])
+            done.append(bench.result())
+            if path is not None:
+                results.write(path, {**facts, "sizes": done})
+            show(console, done[-1])
+    finally:
+        for bench in benches:
+            bench.stop()
+        shutil.rmtree(folder, ignore_errors=True)
     return int(any(row.get("error") for result in done for row in result["rows"]))
 
 
