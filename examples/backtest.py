@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
-import json
 import logging
 import math
 import os
+import pathlib
 import statistics
 import sys
 import time
@@ -30,6 +29,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from fxpass.capture.counting import counting
+from fxpass.report import results
 from toto_model import TotoConfig
 
 warnings.filterwarnings("ignore", module=r"toto\b|rotary_embedding_torch|gluonts")
@@ -245,8 +245,9 @@ def main() -> None:
     naive = contexts[..., -1:].expand_as(truth)
     eager = forecast_all(model, contexts, options.horizon)
     passes = {"eager": eager}
-    figures: dict[str, Any] = {"device": on, "torch": torch.__version__, "date": datetime.date.today().isoformat()}
-    figures |= {**vars(options), "weights": weights, "errors": report.errors(NAMES, eager.forecasts, truth, naive)}
+    asked = {name: value for name, value in vars(options).items() if name not in ("device", "plot", "json")}
+    figures: dict[str, Any] = {"device": on, **asked, "weights": weights}
+    figures["errors"] = report.errors(NAMES, eager.forecasts, truth, naive)
     report.print_errors(figures["errors"])
     wrong: list[str] = []
     if options.toto_compile == "1":
@@ -266,8 +267,7 @@ def main() -> None:
     report.draw(options.plot, title, dates, closes, origins, dict(zip(NAMES, run.forecasts.unbind(1))), seconds)
     print(f"\nplot: {options.plot}")
     if options.json:
-        with open(options.json, "w") as file:
-            file.write(json.dumps(figures, indent=1) + "\n")
+        results.write(pathlib.Path(options.json), figures)
     if wrong:
         sys.exit(" ".join(wrong))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fxpass import handoff
+
 from .models import CONTROLS, MODELS
 from .runner import DIRT, Outcome, heavy, run
 
@@ -14,6 +16,13 @@ THROUGH_INDUCTOR = ["Bounds", "HandWritten", "CatStored", "Window"]
 @pytest.mark.parametrize("name", MODELS)
 def test_minimal(name: str, dirt: str) -> None:
     check(name, run(MODELS[name], dirt))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_minimal_as_for_a_recording(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that stands around a recording, on the CPU: indices carried, buffers between the parts, results packed."""
+    monkeypatch.setattr(handoff, "is_recorded", lambda *_: True)
+    check(name, run(MODELS[name], "nan"))
 
 
 @pytest.mark.inductor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from statistics import median
 
 import pytest
 from typer.testing import CliRunner
@@ -62,6 +63,18 @@ def test_readme_shows_the_recorded_tables() -> None:
     assert recorded["command"] in readme and "H100" in recorded["device"] and recorded["torch"].startswith("2.11")
 
 
+@pytest.mark.parametrize("name", ["bench_7x4096-1536", "bench_sizes"])
+def test_readme_shows_the_sizes(name: str) -> None:
+    recorded = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    for result in recorded["sizes"]:
+        ours = next(row for row in result["rows"] if row["approach"] == "toto-ts kvfix")
+        forecast, call = result["ratios"]["forecast, eager / kvfix"], median(ours["call_ms"])
+        assert f"| {result['size']} | {forecast:.2f} | {call:.3g} |" in readme
+        assert f" | {ours['core_ms']:.3g} | {result['ratios']['peak memory, kvfix / hand edit']:.2f} |" in readme
+    assert recorded["command"] in readme
+
+
 def test_arguments_that_are_wrong_end_with_status_2(tmp_path: pathlib.Path) -> None:
     for arguments in (
         ["--size", "7"],
@@ -75,7 +88,7 @@ def test_arguments_that_are_wrong_end_with_status_2(tmp_path: pathlib.Path) -> N
 def test_a_run_on_the_cpu(tmp_path: pathlib.Path) -> None:
     """Eager, kvfix and the hand edit, each in its process: the same forecast, and all that a CPU can tell."""
     path = tmp_path / "found.json"
-    line = "bench --device cpu --config tiny --layers 2 --size 3x64-32 --rounds 2 --compiler eager --no-warm"
+    line = "bench --device cpu --config tiny --layers 2 --size 1x64-32 --rounds 2 --compiler eager --no-warm"
     done = CliRunner().invoke(app, [*line.split(), "--only", "baseline kvfix", "--only", "*hand", "--json", str(path)])
     assert done.exit_code == 0, done.output
     found = json.loads(path.read_text())
@@ -87,5 +100,5 @@ def test_a_run_on_the_cpu(tmp_path: pathlib.Path) -> None:
         assert len(rows[name]["forecast_s"]) == 2 and len(rows[name]["call_ms"]) == 2 * 3
         assert rows[name]["breaks"] == 0
         assert rows[name]["cold_s"] > 0
-    assert rows["baseline kvfix"]["graphs"] == 2
+    assert (rows["baseline kvfix"]["graphs"], rows["fixed_size hand"]["graphs"]) == (2, 3)
     assert "baseline kvfix" in done.stdout
