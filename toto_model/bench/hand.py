@@ -50,7 +50,9 @@ class HandEdit:
         kv_cache.check_capacity(inputs.shape[-1] // self.patch)
         scaled, loc, scale = self._scale(inputs, input_padding_mask, scaling_prefix_length)
         # Copies, also where one series makes a slice contiguous: its stride would go with the length, and so the guards.
-        new, ids = (kv_cache.unseen(x, self.patch).clone(memory_format=torch.contiguous_format) for x in (scaled, id_mask))
+        new, ids = (
+            kv_cache.unseen(x, self.patch).clone(memory_format=torch.contiguous_format) for x in (scaled, id_mask)
+        )
         return TotoOutput(self._core(new, ids, kv_cache), loc, scale)
 
     def _decode(self, new: Tensor, ids: Tensor, kv_cache: FixedSizeKVCache) -> Distribution:
