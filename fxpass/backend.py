@@ -40,28 +40,25 @@ def kvfix(
     """
     settings = parse(options, mode)
     report = log.new_report()
-    normal = None
+    normal = compiled = None
     try:
         normal, parts, carried = prepare(gm, example_inputs, settings, report)
+        compiled = handoff.assemble(normal, parts, carried, settings) if parts else None
     except capture.Restart:
         raise
     except (capture.Unfit, Broken) as failure:
-        report.unfit, parts = str(failure), []
+        report.unfit, normal = str(failure), None
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
-        report.unfit, parts = f"the pass failed: {type(error).__name__}: {error}", []
+        report.unfit, normal = f"the pass failed: {type(error).__name__}: {error}", None
     log.add(report)
     complain(report, settings)
-    if parts:
-        compiled = handoff.assemble(normal, parts, carried, settings)
-    else:
-        compiled = handoff.untouched(gm, example_inputs, normal, settings)
-    return capture.advancing(compiled, gm)
+    return capture.advancing(compiled or handoff.untouched(gm, example_inputs, normal, settings), gm)
 
 
 def prepare(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report
-) -> tuple[fx.GraphModule, list[handoff.Part], list[fx.Node]]:
-    """The graph rewritten, the parts to compile, and the inputs carried through the recording.
+) -> tuple[fx.GraphModule, list[handoff.Part], list[fx.Node] | None]:
+    """The graph rewritten, the parts to compile, and the inputs carried through the recording, None if there is none.
 
     No parts where there is nothing to rewrite.
     """
@@ -70,8 +67,8 @@ def prepare(
     capture.generalize(normal, rewritten.sites)
     if not any(d.rewritten for d in rewritten.decisions):
         capture.expect(gm, normal)
-        return normal, [], []
-    carried: list[fx.Node] = []
+        return normal, [], None
+    carried = None
     if handoff.is_recorded(settings, inputs):
         handoff.use_kernels(normal)
         carried = handoff.carry_indices(normal)

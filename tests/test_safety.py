@@ -216,3 +216,20 @@ def test_a_fault_of_the_pass_costs_a_warning_not_the_call(monkeypatch: pytest.Mo
     compiled = torch.compile(lambda x: x * 2, backend="kvfix", options={"compiler": "eager"})
     with torch.no_grad(), pytest.warns(fxpass.KvfixWarning, match="the pass failed: KeyError: 'a bug'"):
         assert torch.equal(compiled(torch.ones(3)), torch.full((3,), 2.0))
+
+
+def test_a_fault_of_the_hand_off_costs_a_warning_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph runs as it was before it was rewritten."""
+    from fxpass import handoff
+
+    def broken(gm: torch.fx.GraphModule, *args: object) -> None:
+        gm.graph.find_nodes(op="placeholder")[0].replace_all_uses_with(gm.graph.find_nodes(op="placeholder")[1])
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(handoff, "assemble", broken)
+    model, cache, eager = Attention(), ItemCache(), ItemCache()
+    compiled = kvfix(model)
+    with torch.no_grad(), pytest.warns(fxpass.KvfixWarning, match="the pass failed: KeyError: 'a bug'"):
+        for x in steps():
+            torch.testing.assert_close(compiled(x, cache), model(x, eager))
+    assert all(torch.equal(a, b) for a, b in zip(cache.state(), eager.state()))

@@ -1,0 +1,68 @@
+"""Parts, compiled each for itself, as one function of the graph's inputs.
+
+Around a recorded part stands what a recording needs: buffers that it reads (`handover`), results copied out of its memory
+(`packing`, `results`), index tensors written back (`recording`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import fx
+
+from fxpass.options import Options
+
+from .compilers import compiler
+from .handover import Buffers, hand_over
+from .packing import pack
+from .regions import Region
+from .results import copies, in_inputs, in_recording, view
+from .split import Part
+
+_CHECKED = {"size_asserts": False, "alignment_asserts": False}
+"""What Inductor's code need not check on every call: Dynamo's guards and `regions.Region` have."""
+
+
+def assemble(
+    gm: fx.GraphModule, parts: Sequence[Part], carried: Sequence[fx.Node] | None, settings: Options
+) -> Callable[..., tuple[Any, ...]]:
+    """A function of ``gm``'s inputs that runs ``parts`` one after the other and returns ``gm``'s outputs as a tuple.
+
+    ``carried``, where the static part is recorded, are the inputs whose new contents are ``gm``'s last outputs
+    (`recording.carry_indices`): they are written back, and not returned.
+    """
+    recorded, carried = carried is not None, carried or []
+    compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
+    inputs = gm.graph.find_nodes(op="placeholder")
+    (results,) = gm.graph.output_node().args
+    returned, new = results[: len(results) - len(carried)], results[len(results) - len(carried) :]  # type: ignore
+    buffers = hand_over(gm, parts) if recorded else []
+    groups = in_recording(gm, parts, returned) if recorded else []
+    packs = pack(parts, groups)
+    made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
+    places = {node: i for i, node in enumerate(made)}
+    steps = [([places[n] for n in part.inputs], Region(part, compile)) for part in parts]
+    back = [(places[p], places[value]) for p, value in zip(carried, new)]
+    packed = {n for p in packs for n in p.nodes}
+    copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
+    views = [(places[n], n) for n in in_inputs(gm, returned)] if recorded else []
+    gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
+    memory = Buffers(buffers)
+
+    def run(*args: Any) -> tuple[Any, ...]:
+        values: list[Any] = [*args, *memory.tensors()]
+        for takes, region in steps:
+            values += region([values[i] for i in takes])
+        for target, value in back:
+            values[target].copy_(values[value])
+        for p in packs:
+            values += p.copies(values[places[p.packed]])
+        for place, value in zip(itertools.chain(*copied), copies([[values[p] for p in group] for group in copied])):
+            values[place] = value
+        for place, node in views:
+            values[place] = view(node, dict(zip(inputs, args)))
+        return tuple(constant if place is None else values[place] for place, constant in gives)
+
+    return run
