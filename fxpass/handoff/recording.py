@@ -51,7 +51,8 @@ def carry_indices(gm: fx.GraphModule) -> list[fx.Node]:
             continue
         with gm.graph.inserting_before(first):
             local = gm.graph.call_function(aten.clone.default, (placeholder,))
-        local.meta["val"] = placeholder.meta["val"].clone()
+        local.meta["val"] = placeholder.meta["val"]  # the memory that its views are of: it orders reads and writes
+        placeholder.meta["val"] = placeholder.meta["val"].clone()
         placeholder.replace_all_uses_with(local, delete_user_cb=lambda user, local=local: user is not local)
         extra.append(local)
     output.args = ((*output.args[0], *extra),)
