@@ -15,7 +15,7 @@ from torch import fx
 from torch.utils._pytree import tree_leaves
 
 from fxpass.analysis import aliases
-from fxpass.analysis.positions import ITEM, equal
+from fxpass.analysis.positions import ITEM, equal, symbols
 
 
 class Broken(Exception):
@@ -62,17 +62,9 @@ def check_core(core: fx.GraphModule, capacity: set[Any]) -> None:
             raise Broken(f"{node.name} reads a number from the device inside the static part")
         value = node.meta.get("val")
         for v in value if isinstance(value, (tuple, list)) else [value]:
-            left = _symbols(v) - capacity
+            left = symbols(v) - capacity
             if left:
                 raise Broken(f"{node.name} in the static part depends on {', '.join(sorted(map(str, left)))}")
-
-
-def _symbols(value: Any) -> set[Any]:
-    from torch.fx.experimental.symbolic_shapes import free_symbols
-
-    if isinstance(value, torch.Tensor):
-        return free_symbols([*value.shape, *value.stride(), value.storage_offset()])
-    return free_symbols(value) if isinstance(value, (torch.SymInt, torch.SymBool, torch.SymFloat)) else set()
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -39,13 +39,17 @@ def written(node: fx.Node) -> list[fx.Node]:
     return found
 
 
+def base(node: fx.Node) -> fx.Node | None:
+    """The operand that ``node`` is a view of, if there is one."""
+    memory = storage(node)
+    if node.op != "call_function" or memory is None:
+        return None
+    return next((i for i in node.all_input_nodes if storage(i) == memory), None)
+
+
 def root(node: fx.Node) -> fx.Node:
     """The node that ``node`` is a view of, as far up as memory is shared."""
-    memory = storage(node)
-    while node.op == "call_function" and memory is not None:
-        parent = next((i for i in node.all_input_nodes if storage(i) == memory), None)
-        if parent is None:
-            break
+    while (parent := base(node)) is not None:
         node = parent
     return node
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.experimental.symbolic_shapes import free_symbols, statically_known_true
 
 ITEM = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
 
@@ -98,6 +98,13 @@ def guarded(condition: Any) -> bool:
     if isinstance(condition, bool) or statically_known_true(condition):
         return bool(condition)
     return bool(condition.node.hint) and bool(condition)
+
+
+def symbols(value: Any) -> set[Any]:
+    """The symbols in a number, or in the sizes, strides and offset of a tensor."""
+    if isinstance(value, torch.Tensor):
+        return free_symbols([*value.shape, *value.stride(), value.storage_offset()])
+    return free_symbols(value) if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else set()
 
 
 def fixed(size: Any) -> int | None:

@@ -20,14 +20,10 @@ OfArgs = Callable[[Sequence[Any]], int]
 def advancing(compiled: Callable[..., Any], gm: fx.GraphModule) -> Callable[..., Any]:
     """``compiled``, followed by the mirror's update: ``idx' = idx + n`` is computed on the host too."""
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    table = Table.of(gm.graph)
     moved: list[tuple[int, Sequence[Entry]]] = []
     of_args: dict[Number, OfArgs | None] = {}
-    for node in table.index_tensors():
-        contents = table.contents(node)
-        if contents is None or node not in placeholders or any(entry is None for entry in contents):
-            continue
-        if all(entry == Element(node, i) for i, entry in enumerate(contents)):
+    for node, contents in Table.of(gm.graph).moved().items():
+        if any(entry is None for entry in contents):
             continue
         mine = {n: _of_args(n, placeholders) for entry in contents for n in numbers(entry)}  # type: ignore[arg-type]
         if all(mine.values()):

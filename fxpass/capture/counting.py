@@ -52,7 +52,7 @@ def counting() -> Iterator[Counts]:
             yield counts
     finally:
         handle.remove()
-        counts.graphs = counters["stats"]["unique_graphs"]
+        counts.graphs = graphs()
         counts.breaks = sum(counters["graph_break"].values())
         counts.recompiles = sum(n - 1 for n in compiled.values())
 
@@ -81,6 +81,16 @@ def _skips_into(messages: list[str]) -> Iterator[None]:
     finally:
         cudagraphs_log.removeHandler(handler)
         cudagraphs_log.setLevel(level)
+
+
+def graphs() -> int:
+    """Graphs that backends have been given since the counters were cleared."""
+    return counters["stats"]["unique_graphs"]
+
+
+def skips() -> int:
+    """CUDA graphs that Inductor has skipped since the counters were cleared."""
+    return counters["inductor"]["cudagraph_skips"]
 
 
 def recordings() -> int:

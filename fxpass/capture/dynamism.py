@@ -112,7 +112,7 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
     """Mark what the next graph would be traced twice for: where ``gm``, from Dynamo, moves an index tensor, the dims of
     inputs along which it (``normal``, its normal form) writes a part."""
     tx = _current_frame()
-    if tx is None or torch._dynamo.config.assume_static_by_default is False or not Table.of(gm.graph).moves():
+    if tx is None or torch._dynamo.config.assume_static_by_default is False or not Table.of(gm.graph).moved():
         return
     inputs = _tensors(normal.graph)
     places = [p for n in normal.graph.nodes for w in aliases.written(n) for p in _parts(w) if p[0] in inputs]
@@ -123,8 +123,7 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
 def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
     """The graph input that ``view`` is a part of, with each dim that is sliced on the way."""
     whole = aliases.root(view)
-    while view is not whole:
-        base = next(i for i in view.all_input_nodes if aliases.storage(i) == aliases.storage(view))
+    while (base := aliases.base(view)) is not None:
         if view.target is torch.ops.aten.slice.Tensor:
             sliced = view.args[1] % _value(base).dim()  # type: ignore[operator]
             dim = _same_dim(_value(whole), _value(base), sliced)

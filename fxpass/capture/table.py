@@ -117,10 +117,10 @@ class Table:
         """The graph inputs that the table has had to look at."""
         return [node for node in self._arrays if node.op == "placeholder"]
 
-    def moves(self) -> bool:
-        """Whether the graph leaves other numbers in an index tensor than it found."""
+    def moved(self) -> dict[fx.Node, tuple[Entry | None, ...]]:
+        """The contents of the index tensors in which the graph leaves other numbers than it found."""
         held = {node: self.contents(node) for node in self.index_tensors()}
-        return any(own and any(e != Element(n, i) for i, e in enumerate(own)) for n, own in held.items())
+        return {n: own for n, own in held.items() if own and any(e != Element(n, i) for i, e in enumerate(own))}
 
     # -- following the graph
 

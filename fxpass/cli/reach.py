@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass.capture.counting import counting, recordings
+from fxpass.capture.counting import counting, graphs, recordings, skips
 from fxpass.report import results
 
 TOLERANCE = 1e-6
@@ -105,7 +104,7 @@ def run(case: Case, compiler: str = "eager", device: str = "cpu") -> Row:
         with counting() as counts, warnings.catch_warnings():
             warnings.simplefilter("ignore", fxpass.KvfixWarning)
             found = list(case.steps(compiled, device))
-            row.skips = counters["inductor"]["cudagraph_skips"] if row.recorded else 0
+            row.skips = skips() if row.recorded else 0
         row.decode_graphs, row.recordings = (last - first for first, last in zip(made[0], made[-1]))
     except Exception as error:  # a package that is not there, or a model that does not run: a red line, not an end
         row.problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:120])
@@ -126,7 +125,7 @@ def _watched(fn: Any, made: list[tuple[int, int]], recorded: bool) -> Any:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         out = fn(*args, **kwargs)
-        made.append((counters["stats"]["unique_graphs"], recordings() if recorded else 0))
+        made.append((graphs(), recordings() if recorded else 0))
         return out
 
     return call

@@ -16,6 +16,7 @@ from fxpass.errors import KvfixWarning
 from fxpass.options import Options
 
 from .propagate import propagate, value_of
+from .recording import asks_for_graphs
 from .repeats import Call, cut
 from .sequence import Sequenced, may_record, recorded
 
@@ -65,7 +66,7 @@ def _inductor(
     if static is None:
         return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
-    record = patches.get("triton.cudagraphs") and any(isinstance(f, torch.Tensor) and f.is_cuda for f in fakes)
+    record = asks_for_graphs(patches, fakes)
     calls = cut(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
     if not calls:
         return _whole(gm, fakes, static, patches)

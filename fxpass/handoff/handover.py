@@ -28,12 +28,14 @@ def hand_over(gm: fx.GraphModule, parts: Sequence[Part]) -> list[fx.Node]:
     Returns a placeholder for each buffer, an input of both parts that no caller gives.
     """
     buffers: list[fx.Node] = []
+    shown = gm.graph.output_node().all_input_nodes + [w for n in gm.graph.nodes for w in aliases.written(n)]
+    kept = {aliases.storage(n) for n in shown}
     for i, part in enumerate(parts):
         if part.static:
             continue
         for node in list(part.outputs):
             takers = [p for p in parts[i + 1 :] if node in p.inputs]
-            if len(takers) == 1 and takers[0].static and _may_be_copied(gm, node):
+            if len(takers) == 1 and takers[0].static and _may_be_copied(node, kept):
                 buffers.append(_buffer(node, len(buffers)))
                 _write(part, node, buffers[-1])
                 takers[0].inputs[takers[0].inputs.index(node)] = buffers[-1]
@@ -41,12 +43,12 @@ def hand_over(gm: fx.GraphModule, parts: Sequence[Part]) -> list[fx.Node]:
     return buffers
 
 
-def _may_be_copied(gm: fx.GraphModule, node: fx.Node) -> bool:
+def _may_be_copied(node: fx.Node, kept: set[int | None]) -> bool:
+    """Whether ``node`` is of fixed size, and its memory none of ``kept``, which is written or shown to the caller."""
     value, memory = node.meta["val"], aliases.storage(node)
     if memory is None or not all(isinstance(s, int) for s in (*value.shape, *value.stride())):
         return False
-    shown = gm.graph.output_node().all_input_nodes + [w for n in gm.graph.nodes for w in aliases.written(n)]
-    return memory not in {aliases.storage(n) for n in shown}
+    return memory not in kept
 
 
 def _buffer(node: fx.Node, number: int) -> fx.Node:

@@ -12,7 +12,7 @@ where it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,8 +29,13 @@ aten = torch.ops.aten
 
 def is_recorded(settings: Any, inputs: Sequence[Any]) -> bool:
     """Whether the core will be a CUDA graph."""
+    return settings.compiler == "inductor" and asks_for_graphs(settings.inductor, inputs)
+
+
+def asks_for_graphs(inductor: Mapping[str, Any], inputs: Sequence[Any]) -> bool:
+    """Whether the config patches ``inductor`` ask for CUDA graphs, and one of ``inputs`` is on a GPU."""
     on_gpu = any(isinstance(v, torch.Tensor) and v.device.type == "cuda" for v in inputs)
-    return on_gpu and settings.compiler == "inductor" and bool(settings.inductor.get("triton.cudagraphs"))
+    return on_gpu and bool(inductor.get("triton.cudagraphs"))
 
 
 def carry_indices(gm: fx.GraphModule) -> list[fx.Node]:

@@ -22,19 +22,23 @@ from .split import Part
 
 def in_inputs(gm: fx.GraphModule, results: Sequence[Any]) -> list[fx.Node]:
     """Those of ``gm``'s ``results`` that share memory with an input and are none themselves."""
-    memory = {aliases.storage(p) for p in gm.graph.find_nodes(op="placeholder")} - {None}
+    memory = _of_inputs(gm) - {None}
     return [r for r in _nodes(results) if r.op != "placeholder" and aliases.storage(r) in memory]
 
 
 def in_recording(gm: fx.GraphModule, parts: Sequence[Part], results: Sequence[Any]) -> list[list[fx.Node]]:
     """Those of ``gm``'s ``results`` that lie in the recording's memory, those together that share memory."""
     recorded = {aliases.storage(n) for part in parts if part.static for n in part.outputs}
-    recorded -= {aliases.storage(p) for p in gm.graph.find_nodes(op="placeholder")} | {None}
+    recorded -= _of_inputs(gm) | {None}
     groups: defaultdict[Any, list[fx.Node]] = defaultdict(list)
     for result in _nodes(results):
         if aliases.storage(result) in recorded:
             groups[aliases.storage(result)].append(result)
     return list(groups.values())
+
+
+def _of_inputs(gm: fx.GraphModule) -> set[int | None]:
+    return {aliases.storage(p) for p in gm.graph.find_nodes(op="placeholder")}
 
 
 def _nodes(results: Sequence[Any]) -> list[fx.Node]:

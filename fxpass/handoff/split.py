@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import free_symbols
 
 from fxpass.analysis import aliases
+from fxpass.analysis.positions import symbols
 
 from .addresses import static_addresses
 from .extract import extract, operands, results
@@ -115,18 +115,12 @@ def dependencies(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
 
 def is_dynamic(node: fx.Node, capacity: set[Any]) -> bool:
     """Whether ``node`` makes or takes a number, or a tensor with a symbolic size or stride (capacities aside)."""
-    return any(_symbols(v) - capacity for n in (node, *node.all_input_nodes) for v in _values(n))
+    return any(symbols(v) - capacity for n in (node, *node.all_input_nodes) for v in _values(n))
 
 
 def _values(node: fx.Node) -> list[Any]:
     value = node.meta.get("val")
     return list(value) if isinstance(value, (tuple, list)) else [value]
-
-
-def _symbols(value: Any) -> set[Any]:
-    if isinstance(value, torch.Tensor):
-        return free_symbols([*value.shape, *value.stride(), value.storage_offset()])
-    return free_symbols(value) if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else set()
 
 
 def is_heavy(node: fx.Node) -> bool:
