@@ -15,6 +15,7 @@ from fxpass.capture.normal_form import mode_of
 from fxpass.errors import KvfixWarning
 from fxpass.options import Options
 
+from .overlap import kernels_later
 from .propagate import propagate, value_of
 from .recording import asks_for_graphs
 from .repeats import Call, cut
@@ -75,13 +76,14 @@ def _inductor(
 
 
 def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]) -> Callable[..., Any]:
-    """``gm`` as the sequence of ``calls``, each distinct piece compiled once."""
+    """``gm`` as the sequence of ``calls``, each distinct piece compiled once, the largest first: its kernels take longest."""
+    pieces = {id(call.piece): call.piece for call in calls if call.piece is not None}
     compiled: dict[int, Callable[..., Any]] = {}
-    for call in calls:
-        if call.piece is not None and id(call.piece) not in compiled:
-            fakes = [value_of(gm, n) for n in call.piece.examples]
+    with kernels_later():
+        for piece in sorted(pieces.values(), key=lambda p: -len(p.gm.graph.nodes)):
+            fakes = [value_of(gm, n) for n in piece.examples]
             with tracing(TracingContext(mode_of(fakes))):
-                compiled[id(call.piece)] = _whole(call.piece.gm, fakes, None, patches)
+                compiled[id(piece)] = _whole(piece.gm, fakes, None, patches)
     return Sequenced(gm, calls, compiled)
 
 
