@@ -9,6 +9,7 @@ hand-off   cut into a dynamic prologue, a static core, a dynamic epilogue; each 
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from torch import fx
 
 from fxpass import capture, handoff, log
+from fxpass.capture import precompile
 from fxpass.check import Broken, check_core, check_graph, signature
 from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.options import Options, parse
@@ -40,34 +42,36 @@ def kvfix(
     """
     settings = parse(options, mode)
     report = log.new_report()
-    normal = compiled = None
+    plan = saved = compiled = None
     try:
-        normal, parts, carried = prepare(gm, example_inputs, settings, report)
-        compiled = handoff.assemble(normal, parts, carried, settings) if parts else None
+        plan = prepare(gm, example_inputs, settings, report)
+        saved = save(plan, settings) if precompile.is_wanted(gm) else None
+        compiled = handoff.assemble(plan, settings) if plan.parts else None
     except capture.Restart:
         raise
     except (capture.Unfit, Broken) as failure:
-        report.unfit, normal = str(failure), None
+        report.unfit, plan = str(failure), None
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
-        report.unfit, normal = f"the pass failed: {type(error).__name__}: {error}", None
+        report.unfit, plan = f"the pass failed: {type(error).__name__}: {error}", None
     log.add(report)
     complain(report, settings)
-    return capture.advancing(compiled or handoff.untouched(gm, example_inputs, normal, settings), gm)
+    if compiled is None:
+        compiled = handoff.untouched(gm, example_inputs, plan and plan.gm, settings)
+    advance = capture.Advance.of(gm)
+    make = precompile.made_by_torch(gm) or saved
+    if make is not None:
+        precompile.keep(gm, Kept(report, settings, make, advance))
+    return advance.after(compiled)
 
 
-def prepare(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report
-) -> tuple[fx.GraphModule, list[handoff.Part], list[fx.Node] | None]:
-    """The graph rewritten, the parts to compile, and the inputs carried through the recording, None if there is none.
-
-    No parts where there is nothing to rewrite.
-    """
+def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> handoff.Plan:
+    """The graph rewritten and cut; without parts where there is nothing to rewrite."""
     inputs = capture.fake_inputs(gm, example_inputs)
     normal, rewritten = rewrite_normal_form(gm, inputs, report)
     capture.generalize(normal, rewritten.sites)
     if not any(d.rewritten for d in rewritten.decisions):
         capture.expect(gm, normal)
-        return normal, [], None
+        return handoff.Plan(normal)
     carried = None
     if handoff.is_recorded(settings, inputs):
         handoff.use_kernels(normal)
@@ -78,7 +82,33 @@ def prepare(
         if part.static:
             check_core(part.gm, rewritten.capacity)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
-    return normal, parts, carried
+    return handoff.Plan(normal, parts, rewritten.capacity, carried)
+
+
+def save(plan: handoff.Plan, settings: Options) -> Callable[[], Callable[..., Any]] | None:
+    """``plan`` for torch's precompile cache; None, with a warning, where it cannot be kept."""
+    try:
+        return handoff.save(plan, settings).compile
+    except handoff.Unsaved as why:
+        warnings.warn(f"kvfix: a graph is not kept for other processes: {why}", KvfixWarning, stacklevel=2)
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A compiled graph in torch's precompile cache: called in another process, it makes the function and reports again."""
+
+    report: Report
+    settings: Options
+    make: Callable[[], Callable[..., Any]]
+    advance: capture.Advance
+
+    def __call__(self) -> Callable[..., Any]:
+        compiled = self.advance.after(self.make())
+        report = dataclasses.replace(self.report, name=log.new_report().name)
+        log.add(report)
+        complain(report, self.settings)
+        return compiled
 
 
 def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Report) -> tuple[fx.GraphModule, Rewritten]:

@@ -94,9 +94,9 @@ def rewritten(kv_cache: str, sizes: Sizes) -> Captured:
     found: list[Captured] = []
     assemble = fxpass.backend.handoff.assemble
 
-    def catch(gm: fx.GraphModule, *rest: Any) -> Any:
-        found.append(Captured.of(gm))
-        return found[-1].recording(assemble(gm, *rest))
+    def catch(plan: Any, settings: Any) -> Any:
+        found.append(Captured.of(plan.gm))
+        return found[-1].recording(assemble(plan, settings))
 
     torch._dynamo.reset()
     model = make(kv_cache)

@@ -12,7 +12,7 @@ import torch
 from fxpass.errors import KvfixWarning
 from fxpass.options import Options
 
-from .advance import advancing
+from .advance import Advance
 from .attributes import lift, restore
 from .composites import take_apart
 from .dynamism import Restart, expect, forget, generalize
@@ -20,9 +20,9 @@ from .normal_form import Unfit, fake_inputs, normal_form
 from .origins import name_of, origins
 
 __all__ = [
+    "Advance",
     "Restart",
     "Unfit",
-    "advancing",
     "expect",
     "fake_inputs",
     "forget",
@@ -51,11 +51,12 @@ def install(backend: Callable[..., Any], begin: Callable[[Options], None]) -> No
     try:
         if release not in FITS:
             raise ImportError(f"torch {release} is none of {', '.join(FITS)}")
-        from . import hooks, source
+        from . import hooks, precompile, source
 
         hooks.install(lambda compiler_fn: innermost(compiler_fn) is backend)
         hooks.parse_options_early(backend, begin)
         source.install()
+        precompile.install()
     except (ImportError, AttributeError) as error:
         warnings.warn(
             f"kvfix: positions in tensors are not captured with this torch: {error}", KvfixWarning, stacklevel=2

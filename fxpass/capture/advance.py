@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,41 +15,67 @@ from torch.utils._sympy.printers import PythonPrinter
 from . import mirror
 from .table import Arith, Element, Entry, Number, Table, numbers, tensors
 
-OfArgs = Callable[[Sequence[Any]], int]
+
+class Lambda:
+    """A function that knows its source, so that it can be pickled: ``source`` over ``names`` (picklable), math and torch."""
+
+    def __init__(self, source: str, names: Mapping[str, Any]) -> None:
+        self._made_of = (source, dict(names))
+        self.fn: Callable[..., Any] = eval(source, {"math": math, "torch": torch, **names})
+
+    def __call__(self, *args: Any) -> Any:
+        return self.fn(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Lambda, self._made_of
 
 
-def advancing(compiled: Callable[..., Any], gm: fx.GraphModule) -> Callable[..., Any]:
-    """``compiled``, followed by the mirror's update: ``idx' = idx + n`` is computed on the host too."""
-    placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    moved: list[tuple[int, Sequence[Entry]]] = []
-    of_args: dict[Number, OfArgs | None] = {}
-    for node, contents in Table.of(gm.graph).moved().items():
-        if any(entry is None for entry in contents):
-            continue
-        mine = {n: _of_args(n, placeholders) for entry in contents for n in numbers(entry)}  # type: ignore[arg-type]
-        if all(mine.values()):
-            of_args.update(mine)
-            moved.append((placeholders.index(node), contents))  # type: ignore[arg-type]
-    if not moved:
-        return compiled
+@dataclasses.dataclass(frozen=True)
+class Advance:
+    """What a graph makes of its index tensors, over the places of its arguments.
 
-    sources = list(dict.fromkeys(t for _, contents in moved for entry in contents for t in tensors(entry)))
-    read = [placeholders.index(tensor) for tensor in sources]
-    plans = [(i, as_function(contents, sources, of_args)) for i, contents in moved]
+    read: the index tensors that it is computed from.
+    moved: for each index tensor that the graph moves, its new contents, as a function of those that ``read`` held before
+        and of the arguments.
+    """
 
-    def run(*args: Any) -> Any:
-        before = [mirror.values(args[i]) for i in read]
-        results = compiled(*args)
-        for i, after in plans:  # while the device works
-            mirror.advance(args[i], after(before, args))
-        return results
+    read: Sequence[int]
+    moved: Sequence[tuple[int, Lambda]]
 
-    return run
+    @classmethod
+    def of(cls, gm: fx.GraphModule) -> Advance:
+        """That of the Dynamo graph ``gm``; index tensors whose contents the table has lost are not in it."""
+        placeholders = gm.graph.find_nodes(op="placeholder")
+        moved: list[tuple[int, Sequence[Entry]]] = []
+        of_args: dict[Number, Lambda | None] = {}
+        for node, contents in Table.of(gm.graph).moved().items():
+            if any(entry is None for entry in contents):
+                continue
+            mine = {n: _of_args(n, placeholders) for entry in contents for n in numbers(entry)}  # type: ignore[arg-type]
+            if all(mine.values()):
+                of_args.update(mine)
+                moved.append((placeholders.index(node), contents))  # type: ignore[arg-type]
+        sources = list(dict.fromkeys(t for _, contents in moved for entry in contents for t in tensors(entry)))
+        functions = [(i, as_function(contents, sources, of_args)) for i, contents in moved]
+        return cls([placeholders.index(tensor) for tensor in sources], functions)
+
+    def after(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
+        """``compiled``, followed by the mirror's update: ``idx' = idx + n`` is computed on the host too."""
+        if not self.moved:
+            return compiled
+        read, moved = self.read, [(i, new.fn) for i, new in self.moved]
+
+        def run(*args: Any) -> Any:
+            before = [mirror.values(args[i]) for i in read]
+            results = compiled(*args)
+            for i, new in moved:  # while the device works
+                mirror.advance(args[i], new(before, args))
+            return results
+
+        return run
 
 
-def as_function(
-    contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: Mapping[Number, Any]
-) -> Callable[..., Any]:
+def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: Mapping[Number, Any]) -> Lambda:
     """``contents`` as a function of what the index tensors ``sources`` held before and of the graph's arguments.
 
     One lambda for all of them: layers may be many, and each has an element.
@@ -66,25 +93,23 @@ def as_function(
         return repr(entry)
 
     source = f"lambda before, args: [{', '.join(f'int({code(entry)})' for entry in contents)}]"
-    return eval(source, {name: value for value, name in known.items()})
+    return Lambda(source, {name: value for value, name in known.items()})
 
 
-def _of_args(number: Number, placeholders: Sequence[fx.Node]) -> OfArgs | None:
+def _of_args(number: Number, placeholders: Sequence[fx.Node]) -> Lambda | None:
     """``number`` (``s0 + 1``, a size) as a function of the graph's arguments, or None where they do not tell."""
     expr = sympy.sympify(number.node.meta["example_value"].node.expr)
-    places: dict[sympy.Symbol, tuple[int, int | None]] = {}
+    places: dict[sympy.Symbol, str] = {}
     for i, node in enumerate(placeholders):
         value = node.meta.get("example_value")
         if isinstance(value, torch.SymInt):
-            places.setdefault(value.node.expr, (i, None))
+            places.setdefault(value.node.expr, f"args[{i}]")
         elif isinstance(value, torch.Tensor):
             for dim, size in enumerate(value.shape):
                 if isinstance(size, torch.SymInt):
-                    places.setdefault(size.node.expr, (i, dim))
+                    places.setdefault(size.node.expr, f"args[{i}].shape[{dim}]")
     symbols = sorted(expr.free_symbols, key=str)
     if not all(s in places for s in symbols):
         return None
-    code = f"lambda {', '.join(map(str, symbols))}: {PythonPrinter().doprint(expr)}"
-    fn = eval(code, {"math": math, "torch": torch})
-    wanted = [places[s] for s in symbols]
-    return lambda args: fn(*(args[i] if dim is None else args[i].shape[dim] for i, dim in wanted))
+    function = f"(lambda {', '.join(map(str, symbols))}: {PythonPrinter().doprint(expr)})"
+    return Lambda(f"lambda args: {function}({', '.join(places[s] for s in symbols)})", {})

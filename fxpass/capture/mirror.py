@@ -80,6 +80,18 @@ def advance(tensor: torch.Tensor, new_values: Sequence[int]) -> None:
         _remember(tensor, tuple(new_values))
 
 
+def known(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """What is remembered of ``tensor``, if it has been read, and not been written since."""
+    entry = _entries.get(id(tensor))
+    return entry.values if entry is not None and entry.ref() is tensor and entry.version == tensor._version else None
+
+
+def describe(fake: torch.Tensor, held: tuple[int, ...]) -> None:
+    """Let ``fake``, which holds nothing, stand for an index tensor that holds these numbers."""
+    _remember(fake, held)
+    _entries[id(fake)].on_host = False
+
+
 def reset() -> None:
     """Forget every index tensor and zero the counters."""
     _entries.clear()

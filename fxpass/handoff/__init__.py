@@ -10,21 +10,24 @@ from torch import fx
 from fxpass.options import Options
 
 from .addresses import belongs_to_module, written_inputs
-from .assemble import assemble
+from .assemble import Plan, assemble
 from .compilers import as_dynamo_gave_it, get_ready, in_pieces
 from .kernels import use_kernels
 from .propagate import propagate, snapshot
 from .recording import carry_indices, is_recorded
 from .repeats import cut
-from .split import Part, is_dynamic, split
+from .saved import Unsaved, save
+from .split import is_dynamic, split
 
 __all__ = [
-    "Part",
+    "Plan",
+    "Unsaved",
     "assemble",
     "carry_indices",
     "get_ready",
     "is_recorded",
     "propagate",
+    "save",
     "snapshot",
     "split",
     "untouched",

@@ -6,8 +6,9 @@ Around a recorded part stands what a recording needs: buffers that it reads (`ha
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from torch import fx
@@ -25,15 +26,27 @@ _CHECKED = {"size_asserts": False, "alignment_asserts": False}
 """What Inductor's code need not check on every call: Dynamo's guards and `regions.Region` have."""
 
 
-def assemble(
-    gm: fx.GraphModule, parts: Sequence[Part], carried: Sequence[fx.Node] | None, settings: Options
-) -> Callable[..., tuple[Any, ...]]:
-    """A function of ``gm``'s inputs that runs ``parts`` one after the other and returns ``gm``'s outputs as a tuple.
+@dataclasses.dataclass
+class Plan:
+    """A graph in normal form, and how it is handed off.
 
-    ``carried``, where the static part is recorded, are the inputs whose new contents are ``gm``'s last outputs
-    (`recording.carry_indices`): they are written back, and not returned.
+    parts: what it was cut into; none where nothing was rewritten, and the graph goes on as it came.
+    capacity: the symbols that the cut took for static, see `split`.
+    carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
+        (`recording.carry_indices`): they are written back, and not returned. None where it is not.
     """
-    recorded, carried = carried is not None, carried or []
+
+    gm: fx.GraphModule
+    parts: Sequence[Part] = ()
+    capacity: Set[Any] = frozenset()
+    carried: Sequence[fx.Node] | None = None
+
+
+def assemble(plan: Plan, settings: Options) -> Callable[..., tuple[Any, ...]]:
+    """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
+    as a tuple."""
+    gm, parts = plan.gm, plan.parts
+    recorded, carried = plan.carried is not None, plan.carried or []
     compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
     inputs = gm.graph.find_nodes(op="placeholder")
     (results,) = gm.graph.output_node().args

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class Part:
     addresses: set[fx.Node]
 
 
-def split(gm: fx.GraphModule, capacity: set[Any]) -> list[Part]:
+def split(gm: fx.GraphModule, capacity: Set[Any]) -> list[Part]:
     """Cut ``gm`` (rewritten, propagated) into its non-empty parts, in the order in which they run.
 
     Sizes over the symbols in ``capacity``, the lengths of caches, count as static: the core is compiled for each.
@@ -113,7 +113,7 @@ def dependencies(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     return before
 
 
-def is_dynamic(node: fx.Node, capacity: set[Any]) -> bool:
+def is_dynamic(node: fx.Node, capacity: Set[Any]) -> bool:
     """Whether ``node`` makes or takes a number, or a tensor with a symbolic size or stride (capacities aside)."""
     return any(symbols(v) - capacity for n in (node, *node.all_input_nodes) for v in _values(n))
 

@@ -51,6 +51,12 @@ def use_kernels(gm: fx.GraphModule) -> int:
     return count
 
 
+def register() -> None:
+    """Register the operators; without triton there are none."""
+    if importlib.util.find_spec("triton") is not None:
+        from . import decode_attention, few_rows, write_rows  # noqa: F401
+
+
 def _attend(graph: fx.Graph, node: fx.Node) -> None:
     from .decode_attention import decode_attention  # noqa: F401
 

@@ -1,0 +1,146 @@
+"""Compiled in one process, used in the next: torch's precompile cache (``TORCH_CACHING_PRECOMPILE=1``).
+
+Dynamo keeps guards and bytecode, and asks the backend for an artifact that makes the compiled function again:
+
+    process 1    torch.compile(...); calls; torch.compiler.save_cache_artifacts()
+    process 2    torch.compile(...); calls: nothing is traced
+
+The guards are built anew from fake tensors, which hold no numbers: an index tensor brings along what the mirror knew of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+import pickle
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch._dynamo.guards as dynamo_guards
+from torch import fx
+from torch._dynamo import output_graph
+from torch._dynamo.bytecode_transformation import unique_id
+from torch._dynamo.exc import PackageError
+from torch._dynamo.output_graph import OutputGraph
+from torch._dynamo.package import DiskDynamoCache
+from torch._dynamo.precompile_context import BackendCacheArtifact, PrecompileContext
+
+from fxpass.errors import KvfixWarning
+
+from . import mirror
+
+Make = Callable[[], Callable[..., Any]]
+"""What makes a compiled function; can be pickled, with all that it holds."""
+
+
+class Artifact(BackendCacheArtifact[Any]):
+    """What makes a graph's compiled function again in another process; ``content`` is (`_version`, a `Make`, pickled)."""
+
+    def after_deserialization(self) -> Callable[..., Any]:
+        """The compiled function."""
+        version, make = self.content
+        if version != _version():
+            raise RuntimeError("it is from another version of kvfix")
+        return pickle.loads(make)()
+
+
+def is_wanted(gm: fx.GraphModule) -> bool:
+    """Whether Dynamo keeps what is compiled for ``gm``."""
+    return getattr(gm, "_backend_id", None) is not None
+
+
+def made_by_torch(gm: fx.GraphModule) -> Make | None:
+    """What AOTAutograd has kept for ``gm``, if it has compiled it."""
+    own = PrecompileContext.serialize_artifact_by_key(gm._backend_id) if is_wanted(gm) else None
+    return None if own is None else own.after_deserialization
+
+
+def keep(gm: fx.GraphModule, make: Make) -> None:
+    """Keep ``make`` for ``gm``'s compiled function."""
+    PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(make))))
+
+
+@functools.cache
+def _version() -> str:
+    """A hash of kvfix' own source: what another version has made may mean something else."""
+    files = sorted(pathlib.Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+
+
+def install() -> None:
+    """Let the guards of real models be kept, and what cannot be used be compiled again."""
+    _wrap(dynamo_guards.GuardsStatePickler, "reducer_override", _reduce)
+    _wrap(dynamo_guards, "pickle_guards_state", _pickle_guards)
+    _wrap(DiskDynamoCache, "load", _load)
+    if not hasattr(output_graph, "unique_id_unbound_in"):  # before torch 2.15
+        OutputGraph.install_global = _install_global  # type: ignore[method-assign]
+
+
+def _reduce(stock: Any, self: Any, obj: Any) -> Any:
+    """Descriptors in the dicts of classes are pickled too, and index tensors with their numbers."""
+    if isinstance(obj, (staticmethod, classmethod)):
+        return type(obj), (obj.__func__,)
+    if isinstance(obj, property):
+        return property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)
+    reduced = stock(self, obj)
+    known = mirror.known(obj) if isinstance(obj, torch.Tensor) and isinstance(reduced, tuple) else None
+    return reduced if known is None else (_index, (known, *reduced))
+
+
+def _index(values: tuple[int, ...], make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    tensor = make(*args)
+    if isinstance(tensor, torch.Tensor):
+        mirror.describe(tensor, values)
+    return tensor
+
+
+def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
+    """Guards on a scope that has a name in this process only would never hold in another."""
+    for guard in state.output_graph.guards:
+        if "___unnamed_scope" in guard.name:
+            raise PackageError(f"a guard is on a function without a module: {guard.name}")
+    return stock(state, builder)
+
+
+def _load(stock: Any, self: Any, fn: Any) -> Any:
+    """Nothing, as if it had not been kept, where one of our artifacts cannot be used."""
+    found = stock(self, fn)
+    ours = [artifact for artifact in found.backends.values() if isinstance(artifact, Artifact)] if found else []
+    try:
+        for artifact in ours:
+            compiled = artifact.after_deserialization()
+            artifact.after_deserialization = functools.partial(_given, compiled)  # type: ignore[method-assign]
+    except Exception as error:  # a fault of ours must not cost the user the call
+        warnings.warn(
+            f"kvfix: a precompiled graph is not used, the model is compiled again: {type(error).__name__}: {error}",
+            KvfixWarning,
+            stacklevel=2,
+        )
+        return None
+    return found
+
+
+def _install_global(self: OutputGraph, prefix: str, value: Any) -> str:
+    """Names start from zero in each process, and loaded guards have brought some along."""
+    name = unique_id(prefix)
+    while name in self.global_scope:
+        name = unique_id(prefix)
+    self.install_global_unsafe(name, value)
+    return name
+
+
+def _given(compiled: Any) -> Any:
+    return compiled
+
+
+def _wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:
+    stock = getattr(owner, name)
+
+    @functools.wraps(stock)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return hook(stock, *args, **kwargs)
+
+    setattr(owner, name, wrapped)

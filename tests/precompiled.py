@@ -1,0 +1,40 @@
+"""One process of two: decodes with a small model, compared with eager at every step, and keeps what it compiled.
+
+    python precompiled.py CACHE COMPILER CAPACITY...        TORCH_CACHING_PRECOMPILE=1 and a cache directory in the environment
+
+Prints one JSON object: the graphs that Dynamo traced, reports, refused sites, warnings, reads of the index for guards.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+
+import torch
+from small_models import CACHES, Attention, Custom, graphs, kvfix, same_step, sorted_, steps
+
+import fxpass
+from fxpass.capture import mirror
+
+
+def main(kind: str, compiler: str, *capacities: str) -> None:
+    torch.set_num_threads(1)
+    model = Custom(sorted_).eval() if kind == "refused" else Attention().eval()
+    make = CACHES.get(kind, CACHES["item"])
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        compiled = kvfix(model.forward, compiler)
+        for capacity in map(int, capacities):
+            for _ in range(2):
+                eager_cache, cache = make(capacity), make(capacity)
+                for i, x in enumerate(steps()):
+                    same_step(f"capacity {capacity}, step {i}", model, compiled, x, eager_cache, cache, compiler == "eager")
+    torch.compiler.save_cache_artifacts()
+    reports = fxpass.reports()
+    ours = [str(w.message) for w in caught if issubclass(w.category, fxpass.KvfixWarning)]
+    found = {"graphs": graphs(), "reports": [r.name for r in reports], "rewritten": sum(r.rewritten for r in reports)}
+    print(json.dumps({**found, "warnings": ours, "refreshes": mirror.counters.refreshes, "hits": mirror.counters.hits}))
+
+
+main(*sys.argv[1:])

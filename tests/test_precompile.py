@@ -1,0 +1,71 @@
+"""What one process has compiled, the next one uses without tracing, and gets the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from small_models import TENSOR_CACHES
+
+SCRIPT = pathlib.Path(__file__).parent / "precompiled.py"
+
+
+def process(cache: pathlib.Path, *args: str, code: str | None = None) -> dict[str, Any]:
+    """What a process of its own, with the caches in ``cache``, prints; ``code`` runs before `precompiled.py` does."""
+    environment = {**os.environ, "TORCH_CACHING_PRECOMPILE": "1", "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parent), *sys.path])
+    run = [str(SCRIPT)] if code is None else ["-c", f"{code}\nimport runpy; runpy.run_path({str(SCRIPT)!r})"]
+    done = subprocess.run([sys.executable, *run, *args], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("kind", [*TENSOR_CACHES, "attribute"])
+def test_the_second_process_traces_nothing(tmp_path: pathlib.Path, kind: str, compiler: str) -> None:
+    first = process(tmp_path, kind, compiler, "16")
+    assert first["graphs"] >= 2 and first["rewritten"] > 0 and not first["warnings"]
+    second = process(tmp_path, kind, compiler, "16")
+    assert second["graphs"] == 0
+    assert {k: second[k] for k in ("reports", "rewritten", "warnings")} == {
+        k: first[k] for k in ("reports", "rewritten", "warnings")
+    }
+    assert second["hits"] + second["refreshes"] > 0 or kind == "attribute"
+
+
+def test_through_inductor(tmp_path: pathlib.Path) -> None:
+    first, second = (process(tmp_path, "item", "inductor", "16") for _ in range(2))
+    assert (first["graphs"], second["graphs"]) == (2, 0)
+
+
+def test_what_is_new_is_traced(tmp_path: pathlib.Path) -> None:
+    """Another capacity, and after it one that was kept: guards hold as ever."""
+    first = process(tmp_path, "item", "eager", "16")
+    second = process(tmp_path, "item", "eager", "24", "16")
+    assert 0 < second["graphs"] <= first["graphs"] + 1
+    third = process(tmp_path, "item", "eager", "24", "16")
+    assert third["graphs"] == 0
+
+
+def test_another_cache_is_traced(tmp_path: pathlib.Path) -> None:
+    process(tmp_path, "item", "eager", "16")
+    assert process(tmp_path, "attribute", "eager", "16")["graphs"] > 0
+
+
+def test_what_was_refused_is_said_again(tmp_path: pathlib.Path) -> None:
+    first, second = (process(tmp_path, "refused", "eager", "16") for _ in range(2))
+    assert (first["graphs"] > 0, second["graphs"]) == (True, 0)
+    assert first["warnings"] and second["warnings"] == first["warnings"]
+
+
+def test_another_version_compiles_again(tmp_path: pathlib.Path) -> None:
+    process(tmp_path, "item", "eager", "16")
+    code = "from fxpass.capture import precompile; precompile._version = lambda: 'newer'"
+    second = process(tmp_path, "item", "eager", "16", code=code)
+    assert second["graphs"] == 2
+    assert [w for w in second["warnings"] if "another version of kvfix" in w]
