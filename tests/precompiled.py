@@ -29,7 +29,9 @@ def main(kind: str, compiler: str, *capacities: str) -> None:
             for _ in range(2):
                 eager_cache, cache = make(capacity), make(capacity)
                 for i, x in enumerate(steps()):
-                    same_step(f"capacity {capacity}, step {i}", model, compiled, x, eager_cache, cache, compiler == "eager")
+                    same_step(
+                        f"capacity {capacity}, step {i}", model, compiled, x, eager_cache, cache, compiler == "eager"
+                    )
     torch.compiler.save_cache_artifacts()
     reports = fxpass.reports()
     ours = [str(w.message) for w in caught if issubclass(w.category, fxpass.KvfixWarning)]

@@ -69,3 +69,23 @@ def test_another_version_compiles_again(tmp_path: pathlib.Path) -> None:
     second = process(tmp_path, "item", "eager", "16", code=code)
     assert second["graphs"] == 2
     assert [w for w in second["warnings"] if "another version of kvfix" in w]
+
+
+UNKNOWN = """
+import small_models
+def extra(): pass
+init = small_models.Attention.__init__
+def with_extra(self, *args):
+    init(self, *args)
+    self.extra = extra
+small_models.Attention.__init__ = with_extra
+"""
+"""Gives the model a function that only this process has."""
+
+
+def test_guards_that_cannot_be_read_compile_again(tmp_path: pathlib.Path) -> None:
+    first = process(tmp_path, "item", "eager", "16", code=UNKNOWN)
+    assert first["graphs"] == 2 and not first["warnings"]
+    second = process(tmp_path, "item", "eager", "16")
+    assert second["graphs"] == 2
+    assert [w for w in second["warnings"] if "compiled again" in w]

@@ -25,7 +25,7 @@ from torch._dynamo import output_graph
 from torch._dynamo.bytecode_transformation import unique_id
 from torch._dynamo.exc import PackageError
 from torch._dynamo.output_graph import OutputGraph
-from torch._dynamo.package import DiskDynamoCache
+from torch._dynamo.package import CompilePackage
 from torch._dynamo.precompile_context import BackendCacheArtifact, PrecompileContext
 
 from fxpass.errors import KvfixWarning
@@ -74,7 +74,7 @@ def install() -> None:
     """Let the guards of real models be kept, and what cannot be used be compiled again."""
     _wrap(dynamo_guards.GuardsStatePickler, "reducer_override", _reduce)
     _wrap(dynamo_guards, "pickle_guards_state", _pickle_guards)
-    _wrap(DiskDynamoCache, "load", _load)
+    _wrap(CompilePackage, "install", _use)
     if not hasattr(output_graph, "unique_id_unbound_in"):  # before torch 2.15
         OutputGraph.install_global = _install_global  # type: ignore[method-assign]
 
@@ -105,22 +105,21 @@ def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
     return stock(state, builder)
 
 
-def _load(stock: Any, self: Any, fn: Any) -> Any:
-    """Nothing, as if it had not been kept, where one of our artifacts cannot be used."""
-    found = stock(self, fn)
-    ours = [artifact for artifact in found.backends.values() if isinstance(artifact, Artifact)] if found else []
+def _use(stock: Any, package: CompilePackage, backends: Any) -> None:
+    """What was kept, or, where that is not possible, nothing: the model is then traced as if nothing had been kept."""
     try:
-        for artifact in ours:
-            compiled = artifact.after_deserialization()
-            artifact.after_deserialization = functools.partial(_given, compiled)  # type: ignore[method-assign]
-    except Exception as error:  # a fault of ours must not cost the user the call
+        stock(package, backends)
+    except Exception as error:
+        if not any(isinstance(artifact, Artifact) for artifact in backends.values()):
+            raise
         warnings.warn(
-            f"kvfix: a precompiled graph is not used, the model is compiled again: {type(error).__name__}: {error}",
+            f"kvfix: a precompiled model is not used but compiled again: {type(error).__name__}: {error}",
             KvfixWarning,
             stacklevel=2,
         )
-        return None
-    return found
+        package.uninstall()
+        package._initialized, package._codes = False, {}
+        package.initialize(package._innermost_fn)
 
 
 def _install_global(self: OutputGraph, prefix: str, value: Any) -> str:
@@ -130,10 +129,6 @@ def _install_global(self: OutputGraph, prefix: str, value: Any) -> str:
         name = unique_id(prefix)
     self.install_global_unsafe(name, value)
     return name
-
-
-def _given(compiled: Any) -> Any:
-    return compiled
 
 
 def _wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ from fxpass.capture.normal_form import mode_of
 from fxpass.errors import KvfixWarning
 from fxpass.options import Options
 
+from .kernels import compiled_meanwhile
 from .overlap import kernels_later
 from .propagate import propagate, value_of
 from .recording import asks_for_graphs
@@ -69,9 +70,10 @@ def _inductor(
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
     calls = cut(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
-    if not calls:
-        return _whole(gm, fakes, static, patches)
-    run = in_pieces(gm, calls, {**patches, "triton.cudagraphs": False})
+    with compiled_meanwhile(gm):
+        if not calls:
+            return _whole(gm, fakes, static, patches)
+        run = in_pieces(gm, calls, {**patches, "triton.cudagraphs": False})
     return recorded(run, gm, static) if record else run
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _later = threading.local()
@@ -27,7 +27,8 @@ def kernels_later() -> Iterator[None]:
     if getattr(_later, "waits", None) is not None:
         yield  # the outer one waits
         return
-    _later.waits = waits = []
+    waits: list[tuple[Callable[..., None], dict[str, Any]]] = []
+    _later.waits = waits
     try:
         yield
     finally:

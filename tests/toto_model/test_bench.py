@@ -44,7 +44,7 @@ def test_ratios_are_of_medians_and_leave_out_what_is_missing() -> None:
         {"approach": "toto-ts kvfix", "forecast_s": [2.0, 1.0, 2.0], "call_ms": [3.0], "cold_s": 10.0, "warm_s": 2.0},
         {"approach": "fixed_size hand", "error": "RuntimeError", "call_ms": [1.0]},
     ]
-    assert ratios(rows, None) == {"forecast, eager / kvfix": 3.0, "compile, warm / cold, kvfix": 0.2}
+    assert ratios(rows, None) == {"forecast, eager / kvfix": 3.0, "compile, warm / cold, toto-ts kvfix": 0.2}
     assert spread([4.0]) == 0 and spread([9.0, 10.0, 11.0]) == pytest.approx(0.1)
 
 

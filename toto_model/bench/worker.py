@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from toto_model.bench.approaches import EAGER, Approach
+from toto_model.bench.approaches import EAGER, KEPT, Approach
 from toto_model.bench.sizes import Size
 from toto_model.config import TotoConfig
 
@@ -132,6 +132,9 @@ def serve(pipe: Any, approach: Approach, setting: Setting, cache: str, log: str)
     warnings.simplefilter("default")
     from fxpass.capture.counting import counting, recordings
 
+    import torch
+
+    torch._dynamo.config.caching_precompile = approach.how == KEPT
     try:
         with counting() as counts:
             subject = Subject(approach, setting)
@@ -139,6 +142,8 @@ def serve(pipe: Any, approach: Approach, setting: Setting, cache: str, log: str)
             while (request := pipe.recv()) != "end":
                 pipe.send(getattr(subject, request)())
             found: dict[str, Any] = {"recordings": recordings() if subject.gpu else None}
+        if approach.how == KEPT:
+            torch.compiler.save_cache_artifacts()
         if subject.is_compiled:
             found |= {"graphs": counts.graphs, "breaks": counts.breaks, "recompiles": counts.recompiles}
             found["skips"] = counts.skips if subject.gpu else None

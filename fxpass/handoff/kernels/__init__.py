@@ -13,7 +13,10 @@ recording, nothing but the kernel is left of a call.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
@@ -51,10 +54,23 @@ def use_kernels(gm: fx.GraphModule) -> int:
     return count
 
 
-def register() -> None:
-    """Register the operators; without triton there are none."""
-    if importlib.util.find_spec("triton") is not None:
-        from . import decode_attention, few_rows, write_rows  # noqa: F401
+def register() -> dict[Any, Callable[..., Any]]:
+    """Register the operators, and say what each will launch (see `launch.compiling`); without triton there are none."""
+    if importlib.util.find_spec("triton") is None:
+        return {}
+    from . import decode_attention, few_rows, write_rows
+
+    modules = {"decode_attention": decode_attention, "linear_few_rows": few_rows, "write_rows": write_rows}
+    return {getattr(torch.ops.kvfix, name).default: module.launch for name, module in modules.items()}
+
+
+def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[None]:
+    """A block in which the kernels that ``gm`` (static, propagated) calls are compiled."""
+    if not any(getattr(n.target, "namespace", None) == "kvfix" for n in gm.graph.nodes):
+        return contextlib.nullcontext()
+    from .launch import compiling
+
+    return compiling(gm, register())
 
 
 def _attend(graph: fx.Graph, node: fx.Node) -> None:

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch.library import custom_op
 
+from .launch import Launch
+
 
 @triton.jit
 def _kernel(
@@ -69,17 +71,38 @@ def decode_attention(
     Returns:
         (batch, heads, 1, dim), contiguous, same dtype, accumulated in float32; zeros where nothing is seen.
     """
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    launch(q, k, v, length, mask, scale, out).run()
+    return out
+
+
+def launch(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    length: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+    out: torch.Tensor | None = None,
+) -> Launch:
+    """The kernel's launch; without ``out``, one that is only compiled."""
     batch, heads, _, dim = q.shape
     size = k.shape[2]
-    out = torch.empty((batch, heads, 1, dim), dtype=q.dtype, device=q.device)
-    kind = 0 if mask is None else 1 if mask.dtype is torch.bool else 2
     seen = q if mask is None else mask.expand(batch, heads, 1, size)
-    _kernel[(batch * heads,)](
-        q, k, v, length, seen, out, heads, heads // k.shape[1], size,
-        q.stride(0), q.stride(1), q.stride(3), *k.stride(), *v.stride(), seen.stride(0), seen.stride(1), seen.stride(3),
-        SCALE=scale, MASK=kind, D=dim, BLOCK=max(16, min(triton.next_power_of_2(size), 8192 // dim)), num_warps=4,
-    )  # fmt: skip
-    return out
+    strides = (q.stride(0), q.stride(1), q.stride(3), *k.stride(), *v.stride())
+    return Launch(
+        _kernel,
+        batch * heads,
+        (q, k, v, length, seen, q if out is None else out, heads, heads // k.shape[1], size, *strides)
+        + (seen.stride(0), seen.stride(1), seen.stride(3)),
+        {
+            "SCALE": scale,
+            "MASK": 0 if mask is None else 1 if mask.dtype is torch.bool else 2,
+            "D": dim,
+            "BLOCK": max(16, min(triton.next_power_of_2(size), 8192 // dim)),
+            "num_warps": 4,
+        },
+    )
 
 
 @decode_attention.register_fake

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch.library import custom_op
 
+from .launch import Launch
+
 
 @triton.jit
 def _kernel(
@@ -42,17 +44,30 @@ def linear_few_rows(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | 
     Returns:
         (..., out), contiguous, same dtype, accumulated in float32.
     """
-    n, k = weight.shape
     x = x.contiguous()
-    rows = x.numel() // k
-    y = torch.empty((*x.shape[:-1], n), dtype=x.dtype, device=x.device)
-    block_n, block_k, warps, stages = _blocks(rows, n, k)
-    _kernel[(triton.cdiv(n, block_n),)](
-        x, weight, bias if bias is not None else weight, y, rows, n, k,
-        HAS_BIAS=bias is not None, BLOCK_R=max(1, triton.next_power_of_2(rows)), BLOCK_N=block_n, BLOCK_K=block_k,
-        num_warps=warps, num_stages=stages,
-    )  # fmt: skip
+    y = torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
+    launch(x, weight, bias, y).run()
     return y
+
+
+def launch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor | None = None) -> Launch:
+    """The kernel's launch; without ``y``, one that is only compiled."""
+    n, k = weight.shape
+    rows = x.numel() // k
+    block_n, block_k, warps, stages = _blocks(rows, n, k)
+    return Launch(
+        _kernel,
+        triton.cdiv(n, block_n),
+        (x, weight, weight if bias is None else bias, x if y is None else y, rows, n, k),
+        {
+            "HAS_BIAS": bias is not None,
+            "BLOCK_R": max(1, triton.next_power_of_2(rows)),
+            "BLOCK_N": block_n,
+            "BLOCK_K": block_k,
+            "num_warps": warps,
+            "num_stages": stages,
+        },
+    )
 
 
 @linear_few_rows.register_fake

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch.library import custom_op
 
+from .launch import Launch
+
 
 @triton.jit
 def _kernel(
@@ -47,9 +49,17 @@ def write_rows(buffer: torch.Tensor, dim: int, slots: torch.Tensor, source: torc
         slots: 1-d int64, as long as ``source.shape[dim]``.
         source: the shape of ``buffer`` but for ``dim``, same dtype.
     """
+    launch(buffer, dim, slots, source).run()
+
+
+def launch(buffer: torch.Tensor, dim: int, slots: torch.Tensor, source: torch.Tensor) -> Launch:
+    """The kernel's launch."""
     pad = 4 - buffer.dim()
     sizes = [1] * pad + list(source.shape)
-    _kernel[(triton.cdiv(source.numel(), 256),)](
-        buffer, source, slots, source.numel(), *sizes[1:], *([0] * pad), *buffer.stride(), *([0] * pad),
-        *source.stride(), DIM=dim + pad, BLOCK=256, num_warps=2,
-    )  # fmt: skip
+    strides = (*([0] * pad), *buffer.stride(), *([0] * pad), *source.stride())
+    return Launch(
+        _kernel,
+        triton.cdiv(source.numel(), 256),
+        (buffer, source, slots, source.numel(), *sizes[1:], *strides),
+        {"DIM": dim + pad, "BLOCK": 256, "num_warps": 2},
+    )

@@ -1,0 +1,72 @@
+"""One launch of a Triton kernel, and the compilation of kernels while something else is being compiled.
+
+Triton compiles a kernel when it is first launched, one after the other. What a graph will launch is known before: its
+kernels are compiled by threads (Triton's compiler mostly runs without Python's lock) while Inductor lowers the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import fx
+
+
+@dataclasses.dataclass
+class Launch:
+    """``kernel`` on a one-dimensional ``grid``, with its arguments, and its constants and options by name."""
+
+    kernel: Any
+    grid: int
+    args: Sequence[Any]
+    options: Mapping[str, Any]
+
+    def run(self) -> None:
+        """Launch it."""
+        self.kernel[(self.grid,)](*self.args, **self.options)
+
+    def compile(self) -> None:
+        """Compile it for arguments like these, with pointers aligned as an allocator aligns them."""
+        with torch.cuda.device(self.device.index):
+            self.kernel.warmup(*self.kinds(), grid=(self.grid,), **self.options)
+
+    def kinds(self) -> list[Any]:
+        """The arguments, with dtypes for tensors."""
+        return [a.dtype if isinstance(a, torch.Tensor) else a for a in self.args]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return next(a.device for a in self.args if isinstance(a, torch.Tensor))
+
+
+@contextlib.contextmanager
+def compiling(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., Launch]]) -> Iterator[None]:
+    """Compile what the ops of ``gm`` (static, propagated) will launch, during the block and no longer.
+
+    ``launches`` gives the `Launch` for an op's arguments, fake ones. A kernel that does not compile is left to its
+    first launch, which says why.
+    """
+    wanted: dict[Any, Launch] = {}
+    for node in gm.graph.nodes:
+        if node.target in launches:
+            launch = launches[node.target](*fx.node.map_arg(node.args, lambda n: n.meta["val"]))
+            wanted[launch.kernel, str((launch.kinds(), launch.options))] = launch
+            _use_inductors_cache(launch.device)
+    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+        for launch in wanted.values():
+            pool.submit(launch.compile)
+        yield
+
+
+def _use_inductors_cache(device: torch.device) -> None:
+    """Kernels are kept where Inductor keeps its own, whether or not it has compiled any in this process."""
+    from torch._inductor.runtime.runtime_utils import triton_cache_dir
+
+    if "TRITON_CACHE_DIR" not in os.environ:
+        os.environ["TRITON_CACHE_DIR"] = triton_cache_dir(device.index or 0)
