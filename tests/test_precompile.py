@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import io
 import json
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+import torch
 from small_models import TENSOR_CACHES
+from torch._dynamo.guards import GuardsStatePickler
+
+from fxpass import capture
+from fxpass.backend import kvfix
 
 SCRIPT = pathlib.Path(__file__).parent / "precompiled.py"
 
@@ -69,6 +77,41 @@ def test_another_version_compiles_again(tmp_path: pathlib.Path) -> None:
     second = process(tmp_path, "item", "eager", "16", code=code)
     assert second["graphs"] == 2
     assert [w for w in second["warnings"] if "another version of kvfix" in w]
+
+
+def test_guards_that_can_never_hold_are_not_kept(tmp_path: pathlib.Path) -> None:
+    """From torch 2.13 on Dynamo traces the constructor of a named tuple, and guards on a scope without a name."""
+    first, second = (process(tmp_path, "named", "eager", "16") for _ in range(2))
+    traced = torch.__version__ >= "2.13"
+    assert second["graphs"] == (first["graphs"] if traced else 0)
+    assert bool(first["warnings"]) == bool(second["warnings"]) == traced
+    assert all("a function without a module" in w for w in (*first["warnings"], *second["warnings"]))
+
+
+class Descriptors:
+    @staticmethod
+    def static() -> int:
+        return 1
+
+    @classmethod
+    def of_class(cls) -> int:
+        return 2
+
+    @property
+    def of_object(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize("name", ["static", "of_class", "of_object"])
+def test_descriptors_of_guarded_classes_can_be_pickled(name: str) -> None:
+    """einops and others have them in classes whose dicts Dynamo guards on."""
+    capture.install(kvfix, lambda settings: None)
+    written = io.BytesIO()
+    tables = [p for p in inspect.signature(GuardsStatePickler).parameters.values() if p.annotation == "dict[int, Any]"]
+    GuardsStatePickler(*({} for _ in tables), written).dump(vars(Descriptors)[name])
+    found = pickle.loads(written.getvalue())
+    assert type(found) is type(vars(Descriptors)[name])
+    assert name != "static" or found.__func__ is Descriptors.static
 
 
 UNKNOWN = """

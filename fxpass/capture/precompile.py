@@ -23,10 +23,10 @@ import torch._dynamo.guards as dynamo_guards
 from torch import fx
 from torch._dynamo import output_graph
 from torch._dynamo.bytecode_transformation import unique_id
-from torch._dynamo.exc import PackageError
 from torch._dynamo.output_graph import OutputGraph
 from torch._dynamo.package import CompilePackage
 from torch._dynamo.precompile_context import BackendCacheArtifact, PrecompileContext
+from torch._guards import CompileContext
 
 from fxpass.errors import KvfixWarning
 
@@ -60,7 +60,12 @@ def made_by_torch(gm: fx.GraphModule) -> Make | None:
 
 def keep(gm: fx.GraphModule, make: Make) -> None:
     """Keep ``make`` for ``gm``'s compiled function."""
+    _kept.add(CompileContext.current_compile_id())
     PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(make))))
+
+
+_kept: set[Any] = set()
+"""The compilations whose backend was kvfix."""
 
 
 @functools.cache
@@ -98,11 +103,30 @@ def _index(values: tuple[int, ...], make: Callable[..., Any], args: tuple[Any, .
 
 
 def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
-    """Guards on a scope that has a name in this process only would never hold in another."""
-    for guard in state.output_graph.guards:
-        if "___unnamed_scope" in guard.name:
-            raise PackageError(f"a guard is on a function without a module: {guard.name}")
-    return stock(state, builder)
+    """Guards that cannot be kept fail when they are read, and `_use` says why: not all releases survive it here."""
+    if CompileContext.current_compile_id() not in _kept:
+        return stock(state, builder)
+    try:
+        for guard in state.output_graph.guards:
+            if "___unnamed_scope" in guard.name:
+                raise ValueError(f"a guard on a function without a module holds in one process only: {guard.name}")
+        return stock(state, builder)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        warnings.warn(f"kvfix: a graph is not kept for other processes: {reason}", KvfixWarning, stacklevel=2)
+        return pickle.dumps(_NotKept(reason))
+
+
+class _NotKept:
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __reduce__(self) -> Any:
+        return _refuse, (self.reason,)
+
+
+def _refuse(reason: str) -> None:
+    raise RuntimeError(f"its guards were not kept: {reason}")
 
 
 def _use(stock: Any, package: CompilePackage, backends: Any) -> None:

@@ -25,6 +25,8 @@ from torch.fx.experimental.symbolic_shapes import (
     free_symbols,
 )
 
+from fxpass import collection
+
 from .compilers import Compile
 from .split import Part
 
@@ -67,6 +69,7 @@ class Region:
         run = self._compile(fakes, mode)
         return _Variant(_predicate(env.produce_guards_expression(fakes, ignore_static=False)), run)
 
+    @collection.at_rest()
     def _compile(self, fakes: list[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         gm = fx.GraphModule(self.part.gm, _copy(self.part.gm.graph), class_name=self.part.name)
         with tracing(TracingContext(mode)):

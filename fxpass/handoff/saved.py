@@ -17,6 +17,7 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx._graph_pickler import GraphPickler
 from torch.fx._graph_pickler import Options as PicklerOptions
+from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from fxpass.capture.normal_form import faking
@@ -153,7 +154,7 @@ def _hints(gm: fx.GraphModule) -> dict[Any, int]:
     hints: dict[Any, int] = {}
     for number in numbers:
         for symbol in sorted(number.node.expr.free_symbols - hints.keys(), key=str):
-            hint = number.node.shape_env.size_hint(symbol, allow_none=True)
+            hint = SymNode(symbol, number.node.shape_env, int, None).hint
             if hint is None:
                 raise Unsaved(f"{symbol} is known on the device only")
             hints[symbol] = int(hint)

@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -80,12 +80,14 @@ class Bench:
         self.floor: Row | None = None
 
     def compile(self, at_once: bool) -> None:
-        """Start all processes, which compile; an approach that fails keeps its error in its row and takes no further part.
+        """Start all processes, then let them compile, one after the other; an approach that fails keeps its error in its row
+        and takes no further part.
 
         With ``at_once`` all compile at the same time, and how long that takes is not kept.
         """
+        self._start(self.rows)
         with ThreadPoolExecutor(len(self.rows) if at_once else 1) as pool:
-            list(pool.map(functools.partial(self._compile, timed=not at_once), self.rows))
+            list(pool.map(functools.partial(self._compile, timed=not at_once), self._alive()))
 
     def measure(self, rounds: int, warm: bool) -> None:
         """All that is asked of compiled models; with ``warm``, compile those again whose first time was taken."""
@@ -105,15 +107,25 @@ class Bench:
                 self._compare(approach, self._ask(approach, "forecast"))
                 self.rows[approach] |= self._ask(approach, "end")
         self.stop()
-        for approach in [a for a in self.rows if warm and "cold_s" in self.rows[a]]:
-            with self._kept(approach, "compiling with warm caches"):
-                self.processes[approach] = Process(approach, self.setting, self.folder)
-                self.rows[approach]["warm_s"] = self._ask(approach, "first")["seconds"]
+        if warm:
+            self._start([a for a in self.rows if "cold_s" in self.rows[a] and "error" not in self.rows[a]])
+            for approach in self._alive():
+                with self._kept(approach, "compiling with warm caches"):
+                    self.rows[approach]["warm_s"] = self._ask(approach, "first")["seconds"]
             self.stop()
+
+    def _start(self, approaches: Iterable[Approach]) -> None:
+        """A process for each, all at once: what they import and build is no part of any figure."""
+
+        def start(approach: Approach) -> None:
+            with self._kept(approach, "starting"):
+                self.processes[approach] = Process(approach, self.setting, self.folder)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(start, approaches))
 
     def _compile(self, approach: Approach, timed: bool) -> None:
         with self._kept(approach, "compiling"):
-            self.processes[approach] = Process(approach, self.setting, self.folder)
             answer = self._ask(approach, "first")
             if approach.how != EAGER and timed:
                 self.rows[approach]["cold_s"] = answer["seconds"]
