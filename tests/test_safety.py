@@ -222,7 +222,8 @@ def test_a_fault_of_the_hand_off_costs_a_warning_too(monkeypatch: pytest.MonkeyP
     """The graph runs as it was before it was rewritten."""
     from fxpass import handoff
 
-    def broken(gm: torch.fx.GraphModule, *args: object) -> None:
+    def broken(plan: handoff.Plan, *args: object) -> None:
+        gm = plan.gm
         gm.graph.find_nodes(op="placeholder")[0].replace_all_uses_with(gm.graph.find_nodes(op="placeholder")[1])
         raise KeyError("a bug")
 

@@ -28,6 +28,7 @@ from torch._dynamo.package import CompilePackage
 from torch._dynamo.precompile_context import BackendCacheArtifact, PrecompileContext
 from torch._guards import CompileContext
 
+from fxpass import collection
 from fxpass.errors import KvfixWarning
 
 from . import mirror
@@ -129,6 +130,7 @@ def _refuse(reason: str) -> None:
     raise RuntimeError(f"its guards were not kept: {reason}")
 
 
+@collection.at_rest()
 def _use(stock: Any, package: CompilePackage, backends: Any) -> None:
     """What was kept, or, where that is not possible, nothing: the model is then traced as if nothing had been kept."""
     try:

@@ -1,7 +1,7 @@
 """A rewritten graph as plain data, from which another process compiles what this one has compiled.
 
-Kept are the ops, the constants, and what the inputs look like: sizes over symbols, and which of them share memory. All
-other values follow by propagation. What a compiler made of the graph is not kept: compilers have caches of their own.
+Kept are the ops, the constants, and what the values look like: sizes over symbols, and which of them share memory. What a
+compiler made of the graph is not kept: compilers have caches of their own.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch
 from torch import fx
 from torch._dynamo.source import ConstantSource
 from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx._graph_pickler import GraphPickler
 from torch.fx._graph_pickler import Options as PicklerOptions
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.utils._mode_utils import no_dispatch
 
 from fxpass.capture.normal_form import faking
 from fxpass.options import Options
@@ -27,7 +28,6 @@ from .addresses import belongs_to_module
 from .assemble import Plan, assemble
 from .compilers import compiler, in_pieces
 from .kernels import register
-from .propagate import propagate
 from .repeats import cut
 from .split import split
 
@@ -38,7 +38,7 @@ class Unsaved(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-    """A tensor input: sizes, strides and offset are ints or expressions; ``memory`` tells which inputs share theirs."""
+    """A fake tensor: sizes, strides and offset are ints or expressions; ``memory`` tells which tensors share theirs."""
 
     shape: tuple[Any, ...]
     stride: tuple[Any, ...]
@@ -47,8 +47,14 @@ class _Tensor:
     device: torch.device
     requires_grad: bool
     memory: int
-    nbytes: int | None
-    of_module: bool
+    nbytes: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Number:
+    """A SymInt: its expression."""
+
+    expr: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Saved:
     """What `save` keeps of a graph; can be pickled."""
 
     graph: bytes
-    inputs: list[Any]
+    values: list[Any]
+    of_modules: list[bool]
     hints: dict[Any, int]
     rewritten: bool
     capacity: Set[Any]
@@ -69,17 +76,19 @@ class Saved:
         register()
         loaded: Any = GraphPickler.loads(self.graph, mode)
         gm = fx.GraphModule(loaded, loaded.graph)
-        symbols = {s: _symbol(mode, s, hint) for s, hint in self.hints.items()}
-        inputs = _inputs(self.inputs, mode, symbols, self.hints)
-        for node, kept in zip(gm.graph.find_nodes(op="placeholder"), self.inputs):
-            if isinstance(kept, _Tensor) and kept.of_module:
+        load = _Loader(mode, self.hints)
+        for node, kept in zip(gm.graph.nodes, self.values):
+            if node.op != "output":
+                node.meta["val"] = load.value(kept)
+        inputs = gm.graph.find_nodes(op="placeholder")
+        for node, of_module in zip(inputs, self.of_modules):
+            if of_module:
                 node.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
-        propagate(gm, inputs)
         if not self.rewritten:
-            return _on_first_call(lambda: self._untouched(gm, inputs, mode))
-        placeholders = {n.name: n for n in gm.graph.find_nodes(op="placeholder")}
-        carried = None if self.carried is None else [placeholders[name] for name in self.carried]
-        capacity = {symbols[s].node.expr for s in self.capacity}
+            return _on_first_call(lambda: self._untouched(gm, [n.meta["val"] for n in inputs], mode))
+        by_name = {n.name: n for n in inputs}
+        carried = None if self.carried is None else [by_name[name] for name in self.carried]
+        capacity = {load.renamed[s] for s in self.capacity}
         return assemble(Plan(gm, split(gm, capacity), capacity, carried), self.settings)
 
     def _untouched(self, gm: fx.GraphModule, inputs: Sequence[Any], mode: FakeTensorMode) -> Callable[..., Any]:
@@ -99,7 +108,8 @@ def save(plan: Plan, settings: Options) -> Saved:
     """
     gm = plan.gm
     memories: dict[int, int] = {}
-    inputs = [_describe(n, memories) for n in gm.graph.find_nodes(op="placeholder")]
+    values = [_describe(n.name, n.meta.get("val"), memories) if n.op != "output" else None for n in gm.graph.nodes]
+    of_modules = [belongs_to_module(n) for n in gm.graph.find_nodes(op="placeholder")]
     kept = PicklerOptions(ops_filter=None, node_metadata_key_filter=lambda key: False)
     plain = fx.GraphModule({n.target: getattr(gm, str(n.target)) for n in gm.graph.find_nodes(op="get_attr")}, gm.graph)
     try:
@@ -109,24 +119,21 @@ def save(plan: Plan, settings: Options) -> Saved:
     carried = None if plan.carried is None else [n.name for n in plan.carried]
     hints = _hints(gm)
     capacity = plan.capacity & hints.keys()  # the others have been found equal to one of these, and are not met again
-    return Saved(graph, inputs, hints, bool(plan.parts), capacity, carried, settings)
+    return Saved(graph, values, of_modules, hints, bool(plan.parts), capacity, carried, settings)
 
 
-def _describe(node: fx.Node, memories: dict[int, int]) -> Any:
-    value = node.meta["val"]
+def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:
     if isinstance(value, torch.SymInt):
-        return value.node.expr
+        return _Number(value.node.expr)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_describe(name, v, memories) for v in value)
     if not isinstance(value, torch.Tensor):
-        return value
+        if value is None or type(value) in (int, float, bool, str):
+            return value
+        raise Unsaved(f"{name} is a {type(value).__name__}")
+    if value.layout is not torch.strided or not isinstance(value, FakeTensor):
+        raise Unsaved(f"{name} is no plain tensor")
     storage = value.untyped_storage()
-    nbytes = storage.nbytes()
-    shared = storage._cdata in memories
-    if not isinstance(nbytes, int):
-        if shared or value.storage_offset() != 0:
-            raise Unsaved(f"{node.name} is a part of memory whose size may change")
-        nbytes = None
-    if value.layout is not torch.strided or type(value).__name__ != "FakeTensor":
-        raise Unsaved(f"{node.name} is no plain tensor")
     return _Tensor(
         tuple(map(_expr, value.shape)),
         tuple(map(_expr, value.stride())),
@@ -135,8 +142,7 @@ def _describe(node: fx.Node, memories: dict[int, int]) -> Any:
         value.device,
         value.requires_grad,
         memories.setdefault(storage._cdata, len(memories)),
-        nbytes,
-        belongs_to_module(node),
+        _expr(storage.nbytes()),
     )
 
 
@@ -161,42 +167,46 @@ def _hints(gm: fx.GraphModule) -> dict[Any, int]:
     return hints
 
 
-def _symbol(mode: FakeTensorMode, symbol: Any, hint: int) -> Any:
-    env, source = mode.shape_env, ConstantSource(str(symbol))
-    assert env is not None
-    made = env.create_unspecified_symbol(hint, source=source, dynamic_dim=DimDynamic.DYNAMIC)
-    return env.create_symintnode(made, hint=hint, source=source)
+class _Loader:
+    """Makes fake values in ``mode`` of what `_describe` says of them, over symbols of ``mode``'s own."""
 
+    def __init__(self, mode: FakeTensorMode, hints: dict[Any, int]) -> None:
+        assert mode.shape_env is not None
+        self.mode, self.env, self.hints = mode, mode.shape_env, hints
+        self.renamed = {symbol: self._symbol(symbol, hint) for symbol, hint in hints.items()}
+        self._memories: dict[int, torch.UntypedStorage] = {}
 
-def _inputs(kept: Sequence[Any], mode: FakeTensorMode, symbols: dict[Any, Any], hints: dict[Any, int]) -> list[Any]:
-    env = mode.shape_env
-    assert env is not None
-    renamed = {old: new.node.expr for old, new in symbols.items()}
+    def value(self, kept: Any) -> Any:
+        """The value that ``kept`` describes."""
+        if isinstance(kept, (tuple, list)):
+            return type(kept)(map(self.value, kept))
+        if isinstance(kept, _Number):
+            return self._number(kept.expr)
+        if not isinstance(kept, _Tensor):
+            return kept
+        size = [self._number(s) for s in (*kept.shape, *kept.stride, kept.offset, kept.nbytes)]
+        if all(isinstance(s, int) for s in size):
+            with no_dispatch():
+                value: torch.Tensor = FakeTensor(self.mode, self._tensor(kept, "meta", *size), kept.device)
+        else:
+            with faking(self.mode):
+                value = self._tensor(kept, kept.device, *size)
+        return value.requires_grad_(kept.requires_grad)
 
-    def number(expr: Any) -> Any:
-        if not hasattr(expr, "free_symbols"):
-            return expr
-        if not expr.free_symbols:
+    def _tensor(self, kept: _Tensor, device: Any, *size: Any) -> torch.Tensor:
+        *numbers, offset, nbytes = size
+        if kept.memory not in self._memories:
+            self._memories[kept.memory] = torch.empty(nbytes, dtype=torch.uint8, device=device).untyped_storage()
+        shape, stride = numbers[: len(kept.shape)], numbers[len(kept.shape) :]
+        return torch.empty(0, dtype=kept.dtype, device=device).set_(self._memories[kept.memory], offset, shape, stride)
+
+    def _number(self, expr: Any) -> Any:
+        if not getattr(expr, "free_symbols", None):
             return int(expr)
-        return env.create_symintnode(expr.xreplace(renamed), hint=int(expr.xreplace(hints)))
+        return self.env.create_symintnode(expr.xreplace(self.renamed), hint=int(expr.xreplace(self.hints)))
 
-    memories: dict[int, torch.UntypedStorage] = {}
-    values = []
-    with faking(mode):
-        for k in kept:
-            if not isinstance(k, _Tensor):
-                values.append(number(k))
-                continue
-            sizes, strides = [number(s) for s in k.shape], [number(s) for s in k.stride]
-            if k.nbytes is None:
-                value = torch.empty_strided(sizes, strides, dtype=k.dtype, device=k.device)
-            else:
-                if k.memory not in memories:
-                    memories[k.memory] = torch.empty(k.nbytes, dtype=torch.uint8, device=k.device).untyped_storage()
-                empty = torch.empty(0, dtype=k.dtype, device=k.device)
-                value = empty.set_(memories[k.memory], number(k.offset), sizes, strides)
-            values.append(value.requires_grad_(k.requires_grad))
-    return values
+    def _symbol(self, symbol: Any, hint: int) -> Any:
+        return self.env.create_unspecified_symbol(hint, ConstantSource(str(symbol)), dynamic_dim=DimDynamic.DYNAMIC)
 
 
 def _on_first_call(make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:

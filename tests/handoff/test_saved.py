@@ -62,7 +62,7 @@ def test_inputs_that_share_memory_still_do() -> None:
 
     gm = traced(shared, views())
     kept = save(Plan(gm), EAGER)
-    assert kept.inputs[0].memory == kept.inputs[1].memory and kept.inputs[1].offset == 2
+    assert kept.values[0].memory == kept.values[1].memory and kept.values[1].offset == 2
     loaded = again(Plan(gm))
     given = views()
     (result,) = loaded(*given)
