@@ -7,6 +7,7 @@ Prints one JSON object: the graphs that Dynamo traced, reports, warnings, reads 
 
 from __future__ import annotations
 
+import enum
 import json
 import sys
 import warnings
@@ -24,12 +25,30 @@ class Sums(NamedTuple):
     values: torch.Tensor
 
 
+class Scale(enum.Enum):
+    ONE = 1
+    TWO = 2
+
+
+class Scaled(Attention):
+    """What it computes depends on an enum's member, which Dynamo guards on by identity."""
+
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def attend(self, *args):
+        attended = super().attend(*args)
+        return attended * 2 if self.scale is Scale.TWO else attended
+
+
 FINISH = {"refused": sorted_, "named": lambda k, v: Sums(k.sum(2), v.sum(2))}
 
 
 def main(kind: str, compiler: str, *capacities: str) -> None:
     torch.set_num_threads(1)
-    model = Custom(FINISH[kind]).eval() if kind in FINISH else Attention().eval()
+    model = Custom(FINISH[kind]) if kind in FINISH else Scaled(Scale[kind]) if kind in ("ONE", "TWO") else Attention()
+    model.eval()
     make = CACHES.get(kind, CACHES["item"])
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")

@@ -10,10 +10,12 @@ The guards are built anew from fake tensors, which hold no numbers: an index ten
 
 from __future__ import annotations
 
+import enum
 import functools
 import hashlib
 import pathlib
 import pickle
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -23,9 +25,11 @@ import torch._dynamo.guards as dynamo_guards
 from torch import fx
 from torch._dynamo import output_graph
 from torch._dynamo.bytecode_transformation import unique_id
+from torch._dynamo.guards import GuardBuilder
 from torch._dynamo.output_graph import OutputGraph
 from torch._dynamo.package import CompilePackage
 from torch._dynamo.precompile_context import BackendCacheArtifact, PrecompileContext
+from torch._dynamo.source import AttrSource
 from torch._guards import CompileContext
 
 from fxpass import collection
@@ -80,6 +84,7 @@ def install() -> None:
     """Let the guards of real models be kept, and what cannot be used be compiled again."""
     _wrap(dynamo_guards.GuardsStatePickler, "reducer_override", _reduce)
     _wrap(dynamo_guards, "pickle_guards_state", _pickle_guards)
+    _wrap(dynamo_guards.CheckFunctionManager, "__init__", _make_guards)
     _wrap(CompilePackage, "install", _use)
     if not hasattr(output_graph, "unique_id_unbound_in"):  # before torch 2.15
         OutputGraph.install_global = _install_global  # type: ignore[method-assign]
@@ -103,11 +108,53 @@ def _index(values: tuple[int, ...], make: Callable[..., Any], args: tuple[Any, .
     return tensor
 
 
+def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = None, fail_fn: Any = None,
+                 filter_fn: Any = None, **kwargs: Any) -> None:  # fmt: skip
+    """torch drops guards on the identity of objects, which another process cannot know. Some are data: they stay.
+
+    An enum's member is guarded on by name instead. Any other object that the model holds makes it unfit to be kept.
+    Functions, classes and modules are code, of which the cache compares the source.
+    """
+    if CompileContext.current_compile_id() not in _kept or not torch._dynamo.config.caching_precompile:
+        return stock(self, code, graph, entries, fail_fn, filter_fn, **kwargs)
+
+    def filtered(found: Any) -> Any:
+        for entry in found:
+            if "ID_MATCH" in (entry.guard_type, *entry.derived_guard_types):
+                _keep_data(entry)
+        return [True] * len(found) if filter_fn is None else filter_fn(found)
+
+    stock(self, code, graph, entries, fail_fn, filtered, **kwargs)
+
+
+def _keep_data(entry: Any) -> None:
+    guard = entry.orig_guard
+    if isinstance(entry.value, enum.Enum):
+        guard.originating_source = AttrSource(guard.originating_source, "_name_")
+        guard.create_fn = GuardBuilder.EQUALS_MATCH
+        guard.guard_types = guard.code_list = guard.obj_weakref = guard.guarded_class_weakref = guard._hash = None
+        object.__setattr__(entry, "guard_type", "EQUALS_MATCH")
+        object.__setattr__(entry, "derived_guard_types", ())
+    elif not entry.is_global and not _is_code(entry.value):
+        _lost[CompileContext.current_compile_id()] = f"{entry.name} is guarded on by identity"
+
+
+def _is_code(value: Any) -> bool:
+    return value is None or callable(value) or isinstance(value, (types.ModuleType, types.CodeType))
+
+
+_lost: dict[Any, str] = {}
+"""Compilations that depend on an object of this process, and on which."""
+
+
 def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
     """Guards that cannot be kept fail when they are read, and `_use` says why: not all releases survive it here."""
-    if CompileContext.current_compile_id() not in _kept:
+    compilation = CompileContext.current_compile_id()
+    if compilation not in _kept:
         return stock(state, builder)
     try:
+        if compilation in _lost:
+            raise ValueError(_lost[compilation])
         for guard in state.output_graph.guards:
             if "___unnamed_scope" in guard.name:
                 raise ValueError(f"a guard on a function without a module holds in one process only: {guard.name}")
