@@ -61,7 +61,7 @@ def kvfix(
     advance = capture.Advance.of(gm)
     make = precompile.made_by_torch(gm) or saved
     if make is not None:
-        precompile.keep(gm, Kept(report, settings, make, advance))
+        precompile.keep(gm, settings, Kept(report, settings, make, advance))
     return advance.after(compiled)
 
 

@@ -95,6 +95,14 @@ def test_another_member_of_an_enum_is_another_graph(tmp_path: pathlib.Path) -> N
     assert process(tmp_path, "TWO", "eager", "16")["graphs"] == 0
 
 
+def test_other_options_compile_again(tmp_path: pathlib.Path) -> None:
+    """torch looks for what it kept by the model's function alone."""
+    process(tmp_path, "item", "eager", "16")
+    second = process(tmp_path, "item", "aot_eager", "16")
+    assert second["graphs"] == 2
+    assert [w for w in second["warnings"] if "other options" in w]
+
+
 class Descriptors:
     @staticmethod
     def static() -> int:

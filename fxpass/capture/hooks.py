@@ -33,7 +33,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic
 
 from fxpass.options import Options, parse
 
-from . import dynamism, indexing, mirror, module_ints
+from . import dynamism, indexing, mirror, module_ints, precompile
 from .source import AgreementSource, PositionSource
 from .table import Element, Entry, Number, Table
 
@@ -45,8 +45,11 @@ def parse_options_early(backend: Callable[..., Any], begin: Callable[[Options], 
     @functools.wraps(stock)
     def optimize(*args: Any, **kwargs: Any) -> Any:
         wrapper = kwargs.get("backend", args[0] if args else None)
+        options = None
         if isinstance(wrapper, torch._TorchCompileWrapper) and wrapper.compiler_fn is backend:
-            begin(parse(**wrapper.kwargs))
+            options = parse(**wrapper.kwargs)
+            begin(options)
+        precompile.ask(options)
         return stock(*args, **kwargs)
 
     torch._dynamo.optimize = optimize

@@ -34,6 +34,7 @@ from torch._guards import CompileContext
 
 from fxpass import collection
 from fxpass.errors import KvfixWarning
+from fxpass.options import Options
 
 from . import mirror
 
@@ -42,13 +43,16 @@ Make = Callable[[], Callable[..., Any]]
 
 
 class Artifact(BackendCacheArtifact[Any]):
-    """What makes a graph's compiled function again in another process; ``content`` is (`_version`, a `Make`, pickled)."""
+    """What makes a graph's compiled function again in another process: ``content`` is (`_version`, options, a `Make`), the
+    last two pickled."""
 
     def after_deserialization(self) -> Callable[..., Any]:
         """The compiled function."""
-        version, make = self.content
+        version, options, make = self.content
         if version != _version():
             raise RuntimeError("it is from another version of kvfix")
+        if pickle.loads(options) != _asked:
+            raise RuntimeError("it was compiled with another backend or other options")
         return pickle.loads(make)()
 
 
@@ -63,10 +67,19 @@ def made_by_torch(gm: fx.GraphModule) -> Make | None:
     return None if own is None else own.after_deserialization
 
 
-def keep(gm: fx.GraphModule, make: Make) -> None:
+def keep(gm: fx.GraphModule, options: Options, make: Make) -> None:
     """Keep ``make`` for ``gm``'s compiled function."""
     _kept.add(CompileContext.current_compile_id())
-    PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(make))))
+    PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(options), pickle.dumps(make))))
+
+
+def ask(options: Options | None) -> None:
+    """`torch.compile` is called with these options; None for another backend. What it loads must be from the same."""
+    global _asked
+    _asked = options
+
+
+_asked: Options | None = None
 
 
 _kept: set[Any] = set()
