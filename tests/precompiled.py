@@ -14,6 +14,7 @@ import warnings
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from small_models import CACHES, Attention, Custom, graphs, kvfix, same_step, sorted_, steps
 
 import fxpass
@@ -30,24 +31,28 @@ class Scale(enum.Enum):
     TWO = 2
 
 
-class Scaled(Attention):
-    """What it computes depends on an enum's member, which Dynamo guards on by identity."""
+class Holding(Attention):
+    """What it computes depends on an object that it holds, which Dynamo guards on by identity."""
 
-    def __init__(self, scale: Scale) -> None:
+    def __init__(self, held) -> None:
         super().__init__()
-        self.scale = scale
+        self.held = held
 
     def attend(self, *args):
         attended = super().attend(*args)
-        return attended * 2 if self.scale is Scale.TWO else attended
+        if isinstance(self.held, Scale):
+            return attended * 2 if self.held is Scale.TWO else attended
+        return self.held(attended)
 
 
+HELD = {"ONE": Scale.ONE, "TWO": Scale.TWO, "sin": torch.sin, "cos": torch.cos, "silu": F.silu, "relu": F.relu}
+HELD |= {"twice": lambda x: x * 2, "thrice": lambda x: x * 3}
 FINISH = {"refused": sorted_, "named": lambda k, v: Sums(k.sum(2), v.sum(2))}
 
 
 def main(kind: str, compiler: str, *capacities: str) -> None:
     torch.set_num_threads(1)
-    model = Custom(FINISH[kind]) if kind in FINISH else Scaled(Scale[kind]) if kind in ("ONE", "TWO") else Attention()
+    model = Custom(FINISH[kind]) if kind in FINISH else Holding(HELD[kind]) if kind in HELD else Attention()
     model.eval()
     make = CACHES.get(kind, CACHES["item"])
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():

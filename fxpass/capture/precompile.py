@@ -123,37 +123,41 @@ def _index(values: tuple[int, ...], make: Callable[..., Any], args: tuple[Any, .
 
 def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = None, fail_fn: Any = None,
                  filter_fn: Any = None, **kwargs: Any) -> None:  # fmt: skip
-    """torch drops guards on the identity of objects, which another process cannot know. Some are data: they stay.
+    """torch drops guards on the identity of objects, which another process cannot know. Those that a model holds are data:
 
-    An enum's member is guarded on by name instead. Any other object that the model holds makes it unfit to be kept.
-    Functions, classes and modules are code, of which the cache compares the source.
+        self.act = torch.sin, self.kind = Kind.A        guarded on by name: __qualname__, _name_
+        any other object                                the model is not kept
+
+    Functions and classes of modules are code, of which the cache compares the source.
     """
     if CompileContext.current_compile_id() not in _kept or not torch._dynamo.config.caching_precompile:
         return stock(self, code, graph, entries, fail_fn, filter_fn, **kwargs)
 
     def filtered(found: Any) -> Any:
         for entry in found:
-            if "ID_MATCH" in (entry.guard_type, *entry.derived_guard_types):
+            if not _BY_IDENTITY.isdisjoint((entry.guard_type, *entry.derived_guard_types)):
                 _keep_data(entry)
         return [True] * len(found) if filter_fn is None else filter_fn(found)
 
     stock(self, code, graph, entries, fail_fn, filtered, **kwargs)
 
 
+_BY_IDENTITY = {"ID_MATCH", "CLOSURE_MATCH", "FUNCTION_MATCH", "CLASS_MATCH", "BUILTIN_MATCH"}
+
+
 def _keep_data(entry: Any) -> None:
-    guard = entry.orig_guard
-    if isinstance(entry.value, enum.Enum):
-        guard.originating_source = AttrSource(guard.originating_source, "_name_")
+    value, guard = entry.value, entry.orig_guard
+    if entry.is_global or "type(" in entry.name:
+        return
+    named = isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)) and "<" not in value.__qualname__
+    if named or isinstance(value, enum.Enum):
+        guard.originating_source = AttrSource(guard.originating_source, "__qualname__" if named else "_name_")
         guard.create_fn = GuardBuilder.EQUALS_MATCH
         guard.guard_types = guard.code_list = guard.obj_weakref = guard.guarded_class_weakref = guard._hash = None
         object.__setattr__(entry, "guard_type", "EQUALS_MATCH")
         object.__setattr__(entry, "derived_guard_types", ())
-    elif not entry.is_global and not _is_code(entry.value):
+    elif value is not None and not isinstance(value, (types.MethodType, types.ModuleType, types.CodeType)):
         _lost[CompileContext.current_compile_id()] = f"{entry.name} is guarded on by identity"
-
-
-def _is_code(value: Any) -> bool:
-    return value is None or callable(value) or isinstance(value, (types.ModuleType, types.CodeType))
 
 
 _lost: dict[Any, str] = {}
@@ -176,6 +180,9 @@ def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(f"kvfix: a graph is not kept for other processes: {reason}", KvfixWarning, stacklevel=2)
         return pickle.dumps(_NotKept(reason))
+    finally:
+        _kept.discard(compilation)
+        _lost.pop(compilation, None)
 
 
 class _NotKept:

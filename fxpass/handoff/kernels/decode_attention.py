@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 from torch.library import custom_op
 
 from .launch import Launch
@@ -77,13 +78,7 @@ def decode_attention(
 
 
 def launch(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    length: torch.Tensor,
-    mask: torch.Tensor | None,
-    scale: float,
-    out: torch.Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, length: Tensor, mask: Tensor | None, scale: float, out: Tensor | None = None
 ) -> Launch:
     """The kernel's launch; without ``out``, one that is only compiled."""
     batch, heads, _, dim = q.shape
