@@ -51,17 +51,16 @@ def kvfix(
     except capture.Restart:
         raise
     except (capture.Unfit, Broken) as failure:
-        report.unfit, plan = str(failure), None
+        report.unfit, plan, saved = str(failure), None, None
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
-        report.unfit, plan = f"the pass failed: {type(error).__name__}: {error}", None
+        report.unfit, plan, saved = f"the pass failed: {type(error).__name__}: {error}", None, None
     log.add(report)
     complain(report, settings)
     if compiled is None:
         compiled = handoff.untouched(gm, example_inputs, plan and plan.gm, settings)
     advance = capture.Advance.of(gm)
-    make = precompile.made_by_torch(gm) or saved
-    if make is not None:
-        precompile.keep(gm, settings, Kept(report, settings, make, advance))
+    if precompile.is_wanted(gm):
+        keep(gm, report, settings, saved, advance)
     return advance.after(compiled)
 
 
@@ -90,9 +89,19 @@ def save(plan: handoff.Plan, settings: Options) -> Callable[[], Callable[..., An
     """``plan`` for torch's precompile cache; None, with a warning, where it cannot be kept."""
     try:
         return handoff.save(plan, settings).compile
-    except handoff.Unsaved as why:
+    except Exception as why:
         warnings.warn(f"kvfix: a graph is not kept for other processes: {why}", KvfixWarning, stacklevel=2)
         return None
+
+
+def keep(gm: fx.GraphModule, report: Report, settings: Options, saved: Any, advance: capture.Advance) -> None:
+    """Put ``gm``'s compiled function into torch's precompile cache, as AOTAutograd has kept it, or as it was ``saved``."""
+    try:
+        make = precompile.made_by_torch(gm) or saved
+        if make is not None:
+            precompile.keep(gm, settings, Kept(report, settings, make, advance))
+    except Exception as why:  # whatever is in the options
+        warnings.warn(f"kvfix: a graph is not kept for other processes: {why}", KvfixWarning, stacklevel=2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,7 +47,19 @@ class Holding(Attention):
 
 HELD = {"ONE": Scale.ONE, "TWO": Scale.TWO, "sin": torch.sin, "cos": torch.cos, "silu": F.silu, "relu": F.relu}
 HELD |= {"twice": lambda x: x * 2, "thrice": lambda x: x * 3}
-FINISH = {"refused": sorted_, "named": lambda k, v: Sums(k.sum(2), v.sum(2))}
+
+
+def sums(k, v):
+    return Sums(k.sum(2), v.sum(2))
+
+
+def breaks(k, v):
+    keys = k.sum(2)
+    torch._dynamo.graph_break()
+    return Sums(keys, v.sum(2))
+
+
+FINISH = {"refused": sorted_, "named": sums, "breaks": breaks}
 
 
 def main(kind: str, compiler: str, *capacities: str) -> None:

@@ -88,6 +88,13 @@ def test_guards_that_can_never_hold_are_not_kept(tmp_path: pathlib.Path) -> None
     assert all("a function without a module" in w for w in (*first["warnings"], *second["warnings"]))
 
 
+def test_what_is_loaded_in_part_is_taken_back(tmp_path: pathlib.Path) -> None:
+    """Several functions, of which one cannot be loaded: none is."""
+    first, second = (process(tmp_path, "breaks", "eager", "16") for _ in range(2))
+    assert first["graphs"] > 2
+    assert second["graphs"] == (first["graphs"] if torch.__version__ >= "2.13" else 0)
+
+
 @pytest.mark.parametrize("held, other", [("ONE", "TWO"), ("sin", "cos"), ("silu", "relu"), ("twice", "thrice")])
 def test_what_a_model_holds_is_guarded_on(tmp_path: pathlib.Path, held: str, other: str) -> None:
     """torch drops guards on identity: without ones of ours, the second process would compute what the first did."""

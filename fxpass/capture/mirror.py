@@ -88,8 +88,9 @@ def known(tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 def describe(fake: torch.Tensor, held: tuple[int, ...]) -> None:
     """Let ``fake``, which holds nothing, stand for an index tensor that holds these numbers."""
-    _remember(fake, held)
-    _entries[id(fake)].on_host = False
+    if not fake.is_inference():
+        _remember(fake, held)
+        _entries[id(fake)].on_host = False
 
 
 def reset() -> None:

@@ -10,6 +10,7 @@ The guards are built anew from fake tensors, which hold no numbers: an index ten
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import hashlib
@@ -23,13 +24,13 @@ from typing import Any
 import torch
 import torch._dynamo.guards as dynamo_guards
 from torch import fx
+from torch._C._dynamo.eval_frame import _reset_precompile_entries
 from torch._dynamo import output_graph
 from torch._dynamo.bytecode_transformation import unique_id
 from torch._dynamo.guards import GuardBuilder
 from torch._dynamo.output_graph import OutputGraph
-from torch._dynamo.package import CompilePackage
+from torch._dynamo.package import CompilePackage, _lookup_code
 from torch._dynamo.precompile_context import BackendCacheArtifact, PrecompileContext
-from torch._dynamo.source import AttrSource
 from torch._guards import CompileContext
 
 from fxpass import collection
@@ -37,6 +38,7 @@ from fxpass.errors import KvfixWarning
 from fxpass.options import Options
 
 from . import mirror
+from .source import NameSource, full_name
 
 Make = Callable[[], Callable[..., Any]]
 """What makes a compiled function; can be pickled, with all that it holds."""
@@ -69,8 +71,8 @@ def made_by_torch(gm: fx.GraphModule) -> Make | None:
 
 def keep(gm: fx.GraphModule, options: Options, make: Make) -> None:
     """Keep ``make`` for ``gm``'s compiled function."""
-    _kept.add(CompileContext.current_compile_id())
     PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(options), pickle.dumps(make))))
+    _kept.add(CompileContext.current_compile_id())
 
 
 def ask(options: Options | None) -> None:
@@ -125,8 +127,8 @@ def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = No
                  filter_fn: Any = None, **kwargs: Any) -> None:  # fmt: skip
     """torch drops guards on the identity of objects, which another process cannot know. Those that a model holds are data:
 
-        self.act = torch.sin, self.kind = Kind.A        guarded on by name: __qualname__, _name_
-        any other object                                the model is not kept
+        self.act = torch.sin, self.kind = Kind.A        guarded on by their full names
+        any other object, a lambda                      the model is not kept
 
     Functions and classes of modules are code, of which the cache compares the source.
     """
@@ -139,7 +141,11 @@ def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = No
                 _keep_data(entry)
         return [True] * len(found) if filter_fn is None else filter_fn(found)
 
-    stock(self, code, graph, entries, fail_fn, filtered, **kwargs)
+    try:
+        stock(self, code, graph, entries, fail_fn, filtered, **kwargs)
+    finally:
+        _kept.discard(CompileContext.current_compile_id())
+        _lost.pop(CompileContext.current_compile_id(), None)
 
 
 _BY_IDENTITY = {"ID_MATCH", "CLOSURE_MATCH", "FUNCTION_MATCH", "CLASS_MATCH", "BUILTIN_MATCH"}
@@ -149,9 +155,10 @@ def _keep_data(entry: Any) -> None:
     value, guard = entry.value, entry.orig_guard
     if entry.is_global or "type(" in entry.name:
         return
-    named = isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)) and "<" not in value.__qualname__
-    if named or isinstance(value, enum.Enum):
-        guard.originating_source = AttrSource(guard.originating_source, "__qualname__" if named else "_name_")
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, enum.Enum)) and "<" not in full_name(
+        value
+    ):
+        guard.originating_source = NameSource(guard.originating_source)
         guard.create_fn = GuardBuilder.EQUALS_MATCH
         guard.guard_types = guard.code_list = guard.obj_weakref = guard.guarded_class_weakref = guard._hash = None
         object.__setattr__(entry, "guard_type", "EQUALS_MATCH")
@@ -180,9 +187,6 @@ def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
         reason = f"{type(error).__name__}: {error}"
         warnings.warn(f"kvfix: a graph is not kept for other processes: {reason}", KvfixWarning, stacklevel=2)
         return pickle.dumps(_NotKept(reason))
-    finally:
-        _kept.discard(compilation)
-        _lost.pop(compilation, None)
 
 
 class _NotKept:
@@ -201,7 +205,8 @@ def _refuse(reason: str) -> None:
 def _use(stock: Any, package: CompilePackage, backends: Any) -> None:
     """What was kept, or, where that is not possible, nothing: the model is then traced as if nothing had been kept."""
     try:
-        stock(package, backends)
+        with torch.inference_mode(False):  # the guards' fake tensors have versions
+            stock(package, backends)
     except Exception as error:
         if not any(isinstance(artifact, Artifact) for artifact in backends.values()):
             raise
@@ -210,9 +215,19 @@ def _use(stock: Any, package: CompilePackage, backends: Any) -> None:
             KvfixWarning,
             stacklevel=2,
         )
-        package.uninstall()
+        _forget(package)
         package._initialized, package._codes = False, {}
         package.initialize(package._innermost_fn)
+
+
+def _forget(package: CompilePackage) -> None:
+    """Take back what was loaded, for all functions, and what stands in a module under one name for several of them."""
+    for code, entry in package._codes.items():
+        with contextlib.suppress(Exception):  # nothing has been loaded for it
+            _reset_precompile_entries(_lookup_code(entry) if entry.code_source else code)
+    for module, names in package._installed_globals.items():
+        package._installed_globals[module] = [n for n in dict.fromkeys(names) if n in module.__dict__]
+    package.uninstall()
 
 
 def _install_global(self: OutputGraph, prefix: str, value: Any) -> str:

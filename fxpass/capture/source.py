@@ -8,6 +8,7 @@ guard-manager lookup has to be taught both, see `install`.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,22 @@ class AgreementSource(ChainedSource):
         return f"__load_module('{mirror.__name__}').agree({{0}}, {self.index}, {self.other})"
 
 
+@dataclasses.dataclass(frozen=True)
+class NameSource(ChainedSource):
+    """The full name of the function, class or enum member at ``base``."""
+
+    @property
+    def _name_template(self) -> str:
+        return f"__load_module('{__name__}').full_name({{0}})"
+
+
+def full_name(value: Any) -> str:
+    """Module and name of a function, a class or a member of an enum; of anything else, that it has none."""
+    owner = type(value) if isinstance(value, enum.Enum) else value
+    name = f"{getattr(owner, '__module__', None)}.{getattr(owner, '__qualname__', '<>')}"
+    return f"{name}.{value.name}" if isinstance(value, enum.Enum) else name
+
+
 def install() -> None:
     """Teach Dynamo's guard builder to guard on these sources."""
     builder = dynamo_guards.GuardBuilder
@@ -66,7 +83,15 @@ def install() -> None:
         return known[source.name]
 
     builder.get_guard_manager_from_source = get_guard_manager_from_source
-    for function in (mirror.read, mirror.agree, mirror.all_agree, mirror.values, mirror._load, mirror._remember):
+    for function in (
+        mirror.read,
+        mirror.agree,
+        mirror.all_agree,
+        mirror.values,
+        mirror._load,
+        mirror._remember,
+        full_name,
+    ):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them
 
 
@@ -106,4 +131,12 @@ def _lambda(builder: Any, base: Any, look: Callable[[Any], Any], name: str, valu
     )
 
 
-_MANAGERS: dict[type, Callable[[Any, Any], Any]] = {PositionSource: _element, AgreementSource: _agreement}
+def _named(builder: Any, source: NameSource) -> Any:
+    return _lambda(builder, source.base, full_name, source.name, builder.get(source))
+
+
+_MANAGERS: dict[type, Callable[[Any, Any], Any]] = {
+    PositionSource: _element,
+    AgreementSource: _agreement,
+    NameSource: _named,
+}

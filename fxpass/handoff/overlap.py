@@ -29,12 +29,19 @@ def kernels_later() -> Iterator[None]:
         return
     waits: list[tuple[Callable[..., None], dict[str, Any]]] = []
     _later.waits = waits
+    failed: BaseException | None = None
     try:
         yield
-    finally:
-        _later.waits = None
-    for wait, scope in waits:
-        wait(scope)
+    except BaseException as error:
+        failed = error
+    _later.waits = None
+    for wait, scope in waits:  # all: a module that is asked for again is not run again, and would never wait
+        try:
+            wait(scope)
+        except BaseException as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 @functools.cache

@@ -55,10 +55,11 @@ def compiling(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., Launch]])
     wanted: dict[Any, Launch] = {}
     for node in gm.graph.nodes:
         if node.target in launches:
-            launch = launches[node.target](*fx.node.map_arg(node.args, lambda n: n.meta["val"]))
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+            launch = launches[node.target](*args, **kwargs)
             wanted[launch.kernel, str((launch.kinds(), launch.options))] = launch
             _use_inductors_cache(launch.device)
-    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+    with ThreadPoolExecutor() as pool:
         for launch in wanted.values():
             pool.submit(launch.compile)
         yield
