@@ -89,8 +89,8 @@ def save(plan: handoff.Plan, settings: Options) -> Callable[[], Callable[..., An
     """``plan`` for torch's precompile cache; None, with a warning, where it cannot be kept."""
     try:
         return handoff.save(plan, settings).compile
-    except Exception as why:
-        warnings.warn(f"kvfix: a graph is not kept for other processes: {why}", KvfixWarning, stacklevel=2)
+    except Exception as error:
+        precompile.not_kept(error)
         return None
 
 
@@ -100,8 +100,8 @@ def keep(gm: fx.GraphModule, report: Report, settings: Options, saved: Any, adva
         make = precompile.made_by_torch(gm) or saved
         if make is not None:
             precompile.keep(gm, settings, Kept(report, settings, make, advance))
-    except Exception as why:  # whatever is in the options
-        warnings.warn(f"kvfix: a graph is not kept for other processes: {why}", KvfixWarning, stacklevel=2)
+    except Exception as error:  # whatever is in the options
+        precompile.not_kept(error)
 
 
 @dataclasses.dataclass(frozen=True)

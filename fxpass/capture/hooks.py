@@ -36,6 +36,7 @@ from fxpass.options import Options, parse
 from . import dynamism, indexing, mirror, module_ints, precompile
 from .source import AgreementSource, PositionSource
 from .table import Element, Entry, Number, Table
+from .wrap import wrap
 
 
 def parse_options_early(backend: Callable[..., Any], begin: Callable[[Options], None]) -> None:
@@ -57,10 +58,10 @@ def parse_options_early(backend: Callable[..., Any], begin: Callable[[Options], 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
     """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
-    _wrap(TensorVariable, "call_method", functools.partial(_call_method, is_ours))
-    _wrap(VariableBuilder, "wrap_symint", functools.partial(_wrap_symint, is_ours))
-    _wrap(VariableBuilder, "wrap_literal", functools.partial(_wrap_literal, is_ours))
-    _wrap(OutputGraph, "create_proxy", functools.partial(_create_proxy, is_ours))
+    wrap(TensorVariable, "call_method", functools.partial(_call_method, is_ours))
+    wrap(VariableBuilder, "wrap_symint", functools.partial(_wrap_symint, is_ours))
+    wrap(VariableBuilder, "wrap_literal", functools.partial(_wrap_literal, is_ours))
+    wrap(OutputGraph, "create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(symbolic_convert.InstructionTranslatorBase):
         for opname in _JUMPS & dis.opmap.keys():
             code = dis.opmap[opname]
@@ -254,16 +255,6 @@ def _decide(tx: Any, value: Any) -> Any:
 
 
 # -- plumbing
-
-
-def _wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:
-    stock = getattr(owner, name)
-
-    @functools.wraps(stock)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return hook(stock, self, *args, **kwargs)
-
-    setattr(owner, name, wrapped)
 
 
 def _translators(base: type) -> list[type]:

@@ -39,6 +39,7 @@ from fxpass.options import Options
 
 from . import mirror
 from .source import NameSource, full_name
+from .wrap import wrap
 
 Make = Callable[[], Callable[..., Any]]
 """What makes a compiled function; can be pickled, with all that it holds."""
@@ -64,8 +65,8 @@ def is_wanted(gm: fx.GraphModule) -> bool:
 
 
 def made_by_torch(gm: fx.GraphModule) -> Make | None:
-    """What AOTAutograd has kept for ``gm``, if it has compiled it."""
-    own = PrecompileContext.serialize_artifact_by_key(gm._backend_id) if is_wanted(gm) else None
+    """What AOTAutograd has kept for ``gm``, which `is_wanted`, if it has compiled it."""
+    own = PrecompileContext.serialize_artifact_by_key(gm._backend_id)
     return None if own is None else own.after_deserialization
 
 
@@ -73,6 +74,13 @@ def keep(gm: fx.GraphModule, options: Options, make: Make) -> None:
     """Keep ``make`` for ``gm``'s compiled function."""
     PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(options), pickle.dumps(make))))
     _kept.add(CompileContext.current_compile_id())
+
+
+def not_kept(error: Exception) -> str:
+    """Warn that a graph is not kept because of ``error``; returns the reason."""
+    reason = f"{type(error).__name__}: {error}"
+    warnings.warn(f"kvfix: a graph is not kept for other processes: {reason}", KvfixWarning, stacklevel=3)
+    return reason
 
 
 def ask(options: Options | None) -> None:
@@ -97,10 +105,10 @@ def _version() -> str:
 
 def install() -> None:
     """Let the guards of real models be kept, and what cannot be used be compiled again."""
-    _wrap(dynamo_guards.GuardsStatePickler, "reducer_override", _reduce)
-    _wrap(dynamo_guards, "pickle_guards_state", _pickle_guards)
-    _wrap(dynamo_guards.CheckFunctionManager, "__init__", _make_guards)
-    _wrap(CompilePackage, "install", _use)
+    wrap(dynamo_guards.GuardsStatePickler, "reducer_override", _reduce)
+    wrap(dynamo_guards, "pickle_guards_state", _pickle_guards)
+    wrap(dynamo_guards.CheckFunctionManager, "__init__", _make_guards)
+    wrap(CompilePackage, "install", _use)
     if not hasattr(output_graph, "unique_id_unbound_in"):  # before torch 2.15
         OutputGraph.install_global = _install_global  # type: ignore[method-assign]
 
@@ -151,13 +159,14 @@ def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = No
 _BY_IDENTITY = {"ID_MATCH", "CLOSURE_MATCH", "FUNCTION_MATCH", "CLASS_MATCH", "BUILTIN_MATCH"}
 
 
+_NAMED = (type, types.FunctionType, types.BuiltinFunctionType, enum.Enum)
+
+
 def _keep_data(entry: Any) -> None:
     value, guard = entry.value, entry.orig_guard
     if entry.is_global or "type(" in entry.name:
         return
-    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, enum.Enum)) and "<" not in full_name(
-        value
-    ):
+    if isinstance(value, _NAMED) and "<" not in full_name(value):
         guard.originating_source = NameSource(guard.originating_source)
         guard.create_fn = GuardBuilder.EQUALS_MATCH
         guard.guard_types = guard.code_list = guard.obj_weakref = guard.guarded_class_weakref = guard._hash = None
@@ -184,9 +193,7 @@ def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
                 raise ValueError(f"a guard on a function without a module holds in one process only: {guard.name}")
         return stock(state, builder)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        warnings.warn(f"kvfix: a graph is not kept for other processes: {reason}", KvfixWarning, stacklevel=2)
-        return pickle.dumps(_NotKept(reason))
+        return pickle.dumps(_NotKept(not_kept(error)))
 
 
 class _NotKept:
@@ -237,13 +244,3 @@ def _install_global(self: OutputGraph, prefix: str, value: Any) -> str:
         name = unique_id(prefix)
     self.install_global_unsafe(name, value)
     return name
-
-
-def _wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:
-    stock = getattr(owner, name)
-
-    @functools.wraps(stock)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        return hook(stock, *args, **kwargs)
-
-    setattr(owner, name, wrapped)

@@ -1,8 +1,8 @@
 """Where a guarded position comes from: ``PositionSource(base, i)`` is element ``i`` of the index tensor ``base``.
 
 To Dynamo it is one more `Source`: it can be evaluated (through the host mirror), guarded on, and rebuilt in bytecode to
-feed the graph's SymInt input. `AgreementSource` is guarded on only: whether two elements are the same number. The
-guard-manager lookup has to be taught both, see `install`.
+feed the graph's SymInt input. `AgreementSource` (whether two elements are the same number) and `NameSource` (what a function is
+called) are guarded on only. The guard-manager lookup has to be taught all of them, see `install`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch._dynamo.eval_frame import skip_code
 from torch._guards import ChainedSource
 
 from . import mirror
+from .wrap import wrap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,20 +70,7 @@ def full_name(value: Any) -> str:
 
 def install() -> None:
     """Teach Dynamo's guard builder to guard on these sources."""
-    builder = dynamo_guards.GuardBuilder
-    stock = builder.get_guard_manager_from_source
-
-    @functools.wraps(stock)
-    def get_guard_manager_from_source(self: Any, source: Any) -> Any:
-        make = _MANAGERS.get(type(source))
-        if make is None:
-            return stock(self, source)
-        known = self._cached_guard_managers
-        if source.name not in known:
-            known[source.name] = make(self, source)
-        return known[source.name]
-
-    builder.get_guard_manager_from_source = get_guard_manager_from_source
+    wrap(dynamo_guards.GuardBuilder, "get_guard_manager_from_source", _manager)
     for function in (
         mirror.read,
         mirror.agree,
@@ -93,6 +81,16 @@ def install() -> None:
         full_name,
     ):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them
+
+
+def _manager(stock: Any, builder: Any, source: Any) -> Any:
+    make = _MANAGERS.get(type(source))
+    if make is None:
+        return stock(builder, source)
+    known = builder._cached_guard_managers
+    if source.name not in known:
+        known[source.name] = make(builder, source)
+    return known[source.name]
 
 
 def _element(builder: Any, source: PositionSource) -> Any:

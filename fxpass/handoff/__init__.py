@@ -16,12 +16,11 @@ from .kernels import use_kernels
 from .propagate import propagate, snapshot
 from .recording import carry_indices, is_recorded
 from .repeats import cut
-from .saved import Unsaved, save
+from .saved import save
 from .split import is_dynamic, split
 
 __all__ = [
     "Plan",
-    "Unsaved",
     "assemble",
     "carry_indices",
     "get_ready",
