@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import fx
 
-from fxpass import capture, collection, handoff, log
+from fxpass import capture, handoff, log
 from fxpass.capture import precompile
 from fxpass.check import Broken, check_core, check_graph, signature
 from fxpass.errors import KvfixError, KvfixWarning
@@ -27,7 +27,6 @@ from fxpass.report.sites import predicate_sites, sites_of
 from fxpass.rewrite import Rewritten, rewrite_graph
 
 
-@collection.at_rest()
 def kvfix(
     gm: fx.GraphModule,
     example_inputs: Sequence[Any],

@@ -9,11 +9,12 @@
 Five hooks do it, each active only in a frame that is being compiled for kvfix: `TensorVariable.call_method` (reads),
 the conditional jumps (predicates), `OutputGraph.create_proxy` (indices, slice bounds and SymBool arguments),
 `VariableBuilder.wrap_symint` (positions are not negative) and `VariableBuilder.wrap_literal` (ints of modules). Values come
-from `table.Table`; what it cannot resolve goes the stock way.
+from `table.Table`; what it cannot resolve goes the stock way. Meanwhile the garbage collector rests.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo import symbolic_convert
+from torch._dynamo import convert_frame, symbolic_convert
 from torch._dynamo.guards import GuardBuilder, install_guard
 from torch._dynamo.output_graph import OutputGraph
 from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, process_automatic_dynamic
@@ -31,6 +32,7 @@ from torch._dynamo.variables.base import ValueMutationNew
 from torch._dynamo.variables.builder import VariableBuilder
 from torch.fx.experimental.symbolic_shapes import DimDynamic
 
+from fxpass import collection
 from fxpass.options import Options, parse
 
 from . import dynamism, indexing, mirror, module_ints, precompile
@@ -58,6 +60,7 @@ def parse_options_early(backend: Callable[..., Any], begin: Callable[[Options], 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
     """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
+    wrap(convert_frame, "_compile", functools.partial(_compile, is_ours))
     wrap(TensorVariable, "call_method", functools.partial(_call_method, is_ours))
     wrap(VariableBuilder, "wrap_symint", functools.partial(_wrap_symint, is_ours))
     wrap(VariableBuilder, "wrap_literal", functools.partial(_wrap_literal, is_ours))
@@ -255,6 +258,12 @@ def _decide(tx: Any, value: Any) -> Any:
 
 
 # -- plumbing
+
+
+def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
+    compiler_fn = args[5]
+    with collection.at_rest() if is_ours(compiler_fn) else contextlib.nullcontext():
+        return stock(*args, **kwargs)
 
 
 def _translators(base: type) -> list[type]:

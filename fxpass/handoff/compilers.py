@@ -21,6 +21,7 @@ from .propagate import propagate, value_of
 from .recording import asks_for_graphs
 from .repeats import Call, cut
 from .sequence import Sequenced, may_record, recorded
+from .shares import side_by_side
 
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
@@ -81,14 +82,15 @@ def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]
     """``gm`` as the sequence of ``calls``, each distinct piece compiled once, the largest first: its kernels take longest."""
     pieces = {id(call.piece): call.piece for call in calls if call.piece is not None}
     compiled: dict[int, Callable[..., Any]] = {}
-    with kernels_later():
+    with kernels_later() as kernels:
         for piece in sorted(pieces.values(), key=lambda p: -len(p.gm.graph.nodes)):
             fakes = [value_of(gm, n) for n in piece.examples]
             with tracing(TracingContext(mode_of(fakes))):
                 compiled[id(piece)] = _whole(piece.gm, fakes, None, patches)
-    return Sequenced(gm, calls, compiled)
+    return kernels.before(Sequenced(gm, calls, compiled))
 
 
+@side_by_side()
 def _whole(
     gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None, patches: dict[str, Any]
 ) -> Callable[..., Any]:

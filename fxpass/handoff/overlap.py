@@ -1,11 +1,11 @@
-"""Pieces are lowered while the kernels of those before them are still being compiled.
+"""Pieces are lowered while the kernels of those before them are still being compiled, and so is all until the first call.
 
-    for piece in pieces:                      with kernels_later():
+    for piece in pieces:                      with kernels_later() as kernels:
         lower; submit kernels; wait      ->       for piece in pieces: lower; submit kernels
-                                              wait
+    run                                       run = kernels.before(run)         (waits when it is first called)
 
-Inductor's generated modules end by waiting for their kernels, which other processes compile. Nothing needs them before the
-first call.
+Inductor's generated modules end by waiting for their kernels, which other processes compile. Between that and the first
+call Dynamo makes its guards.
 """
 
 from __future__ import annotations
@@ -16,45 +16,73 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_later = threading.local()
-"""``waits``, in a thread within `kernels_later`: the modules (their compiler and namespace) that have yet to wait."""
+from fxpass.capture.wrap import wrap
+
+_compiling = threading.local()
+"""``kernels``, in a thread within `kernels_later`: what it has yet to wait for."""
+
+_lock = threading.RLock()
+_all: list[Kernels] = []
+"""What nobody has waited for yet. A module that is asked for again is not run again: whoever calls one waits for all."""
+
+
+class Kernels:
+    """Kernels of some modules, each with the function that waits for them."""
+
+    def __init__(self) -> None:
+        self._waits: list[Callable[[], None]] = []
+        self._error: BaseException | None = None
+
+    def wait(self) -> None:
+        """Wait for all; those of one module that do not compile leave none of the others without."""
+        waits, self._waits = self._waits, []
+        for wait in waits:
+            try:
+                wait()
+            except BaseException as error:
+                self._error = self._error or error
+
+    def before(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """``run``, which needs these kernels. It raises if one of them does not compile."""
+        ready = False
+
+        def call(*args: Any) -> Any:
+            nonlocal ready
+            if not ready:
+                with _lock:
+                    while _all:
+                        _all.pop(0).wait()
+                if self._error is not None:
+                    raise self._error
+                ready = True
+            return run(*args)
+
+        return call
 
 
 @contextlib.contextmanager
-def kernels_later() -> Iterator[None]:
-    """What Inductor compiles within has its kernels only at the end, where a kernel's failure to compile is raised too."""
+def kernels_later() -> Iterator[Kernels]:
+    """What Inductor compiles within, in this thread, has its kernels when something is called that `Kernels.before` made."""
     _install()
-    if getattr(_later, "waits", None) is not None:
-        yield  # the outer one waits
-        return
-    waits: list[tuple[Callable[..., None], dict[str, Any]]] = []
-    _later.waits = waits
-    failed: BaseException | None = None
+    before, kernels = getattr(_compiling, "kernels", None), Kernels()
+    with _lock:
+        _all.append(kernels)
+    _compiling.kernels = kernels
     try:
-        yield
-    except BaseException as error:
-        failed = error
-    _later.waits = None
-    for wait, scope in waits:  # all: a module that is asked for again is not run again, and would never wait
-        try:
-            wait(scope)
-        except BaseException as error:
-            failed = failed or error
-    if failed is not None:
-        raise failed
+        yield kernels
+    finally:
+        _compiling.kernels = before
 
 
 @functools.cache
 def _install() -> None:
     from torch._inductor.async_compile import AsyncCompile
 
-    stock = AsyncCompile.wait
+    wrap(AsyncCompile, "wait", _wait)
 
-    @functools.wraps(stock)
-    def wait(self: Any, scope: dict[str, Any]) -> None:
-        waits = getattr(_later, "waits", None)
-        if waits is None:
-            return stock(self, scope)
-        waits.append((functools.partial(stock, self), scope))
 
-    AsyncCompile.wait = wait  # type: ignore[method-assign]
+def _wait(stock: Callable[..., None], compiler: Any, scope: dict[str, Any]) -> None:
+    kernels: Kernels | None = getattr(_compiling, "kernels", None)
+    if kernels is None:
+        return stock(compiler, scope)
+    kernels._waits.append(functools.partial(stock, compiler, scope))

@@ -1,4 +1,4 @@
-"""Pieces wait for their kernels together; a failing kernel is an error all the same."""
+"""Pieces wait for their kernels when they are first called; a failing kernel is an error all the same."""
 
 from __future__ import annotations
 
@@ -25,32 +25,46 @@ def several_threads(monkeypatch):
     monkeypatch.setattr(Compiler, "waited", [])
 
 
-def test_kernels_are_waited_for_at_the_end_in_order() -> None:
-    with kernels_later():
+def test_kernels_are_waited_for_at_the_first_call_in_order() -> None:
+    with kernels_later() as kernels:
         Compiler().wait({"name": "first"})
-        with kernels_later():
-            Compiler().wait({"name": "second"})
-        assert Compiler.waited == []
-    assert Compiler.waited == ["first", "second"]
+        Compiler().wait({"name": "second"})
+    run = kernels.before(lambda x: x + 1)
+    assert Compiler.waited == []
+    assert (run(1), Compiler.waited) == (2, ["first", "second"])
+    assert (run(2), Compiler.waited) == (3, ["first", "second"])
     Compiler().wait({"name": "alone"})
     assert Compiler.waited[-1] == "alone"
 
 
-def test_a_kernel_that_does_not_compile_is_an_error() -> None:
+def test_a_block_within_a_block_has_its_own() -> None:
+    with kernels_later() as outer:
+        with kernels_later() as inner:
+            Compiler().wait({"name": "inner", "error": "no such instruction"})
+        Compiler().wait({"name": "outer"})
+    assert outer.before(lambda: "runs")() == "runs"
     with pytest.raises(RuntimeError, match="no such instruction"):
-        with kernels_later():
-            Compiler().wait({"name": "bad", "error": "no such instruction"})
-    Compiler().wait({"name": "next"})
-    assert Compiler.waited == ["bad", "next"]
+        inner.before(lambda: None)()
 
 
-def test_all_wait_where_one_fails_and_where_the_block_does() -> None:
-    """Inductor keeps the module, and does not run it again."""
+def test_a_kernel_that_does_not_compile_is_an_error_of_each_call() -> None:
+    with kernels_later() as kernels:
+        Compiler().wait({"name": "bad", "error": "no such instruction"})
+        Compiler().wait({"name": "good"})
+    run = kernels.before(lambda: None)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no such instruction"):
+            run()
+    assert Compiler.waited == ["bad", "good"]
+
+
+def test_who_comes_first_waits_for_all() -> None:
+    """Inductor keeps a module, and does not run it again for the next graph with the same code."""
     with pytest.raises(KeyError):
         with kernels_later():
-            Compiler().wait({"name": "bad", "error": "no such instruction"})
-            Compiler().wait({"name": "good"})
+            Compiler().wait({"name": "given up"})
             raise KeyError
-    assert Compiler.waited == ["bad", "good"]
-    Compiler().wait({"name": "next"})
-    assert Compiler.waited[-1] == "next"
+    with kernels_later() as kernels:
+        pass
+    assert kernels.before(lambda: "runs")() == "runs"
+    assert Compiler.waited == ["given up"]

@@ -31,9 +31,11 @@ class Launch:
         self.kernel[(self.grid,)](*self.args, **self.options)
 
     def compile(self) -> None:
-        """Compile it for arguments like these, with pointers aligned as an allocator aligns them."""
+        """Compile it, and the host code that launches it, for arguments like these: pointers aligned as an allocator
+        aligns them."""
         with torch.cuda.device(self.device.index):
-            self.kernel.warmup(*self.kinds(), grid=(self.grid,), **self.options)
+            compiled = self.kernel.warmup(*self.kinds(), grid=(self.grid,), **self.options)
+            compiled.run  # noqa: B018  (a property that makes it)
 
     def kinds(self) -> list[Any]:
         """The arguments, with dtypes for tensors."""
