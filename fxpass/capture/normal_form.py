@@ -27,6 +27,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_tru
 
 from fxpass.analysis.aliases import remove_dead
 
+from .replay import Replaying
+
 _GRAD_MODE = torch._C._set_grad_enabled
 _AUTOCAST = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
 
@@ -86,7 +88,7 @@ def faking(mode: FakeTensorMode) -> Iterator[None]:
         yield
 
 
-class _Inference(fx.Interpreter):
+class _Inference(Replaying):
     """Runs a graph without its grad-mode switches and without autocast regions that are off anyway."""
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
