@@ -6,12 +6,13 @@ answer is written down again where the value is known, from the graph's own trac
     a = x.transpose(1, 2)      traced:    a = aten.transpose.int(x, 1, 2)
     b = y.transpose(1, 2)      as above:  b = aten.transpose.int(y, 1, 2),    the value of b is Dynamo's
 
-Ops that take symbolic numbers, that become several, or whose value is not a tensor are always traced.
+Ops that take symbolic numbers, that become several, or that give other than tensors are always traced.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,9 +59,10 @@ class Replaying(fx.Interpreter):
                 return value
         count = len(tracer.graph.nodes)
         value = super().run_node(n)
-        if question is not None and len(tracer.graph.nodes) == count + 1:
+        if question is not None:
+            made = list(itertools.islice(reversed(tracer.graph.nodes), len(tracer.graph.nodes) - count))
             with torch._C.DisableTorchFunction():
-                self._answers[question] = _answer(value, operands, proxies, tracer)
+                self._answers[question] = _answer(made[::-1], value, operands, proxies, tracer)
         return value
 
 
@@ -74,23 +76,29 @@ def _again(answer: _Answer, proxies: Sequence[fx.Proxy], value: FakeTensor, trac
     name = tracer.graph._target_to_str(target.overloadpacket.__name__)
     proxy = tracer.create_proxy("call_function", target, args, kwargs, name=name)
     proxy.node.meta["val"] = value
+    items = [(value, proxy)] if isinstance(value, FakeTensor) else [(v, proxy[i]) for i, v in enumerate(value)]
     with maybe_enable_thunkify():  # sizes need no ops until they are used
-        track_tensor(value, proxy, constant=None, tracer=tracer)
+        for item, its in items:
+            its.node.meta["val"] = item
+            track_tensor(item, its, constant=None, tracer=tracer)
 
 
-def _answer(value: Any, operands: Sequence[torch.Tensor], proxies: Sequence[fx.Proxy], tracer: Any) -> _Answer | None:
-    """What the last op of the graph says, whose value is ``value``."""
-    node = next(iter(reversed(tracer.graph.nodes)))
+def _answer(
+    made: Sequence[fx.Node], value: Any, operands: Sequence[torch.Tensor], proxies: Sequence[fx.Proxy], tracer: Any
+) -> _Answer | None:
+    """What the nodes ``made``, with the value ``value``, say: one op, and one more node for each tensor that it gives if it
+    gives several."""
     kind = _result(value, operands)
-    if kind is None or not isinstance(node.target, torch._ops.OpOverload):
+    if kind is None or not made or not isinstance(made[0].target, torch._ops.OpOverload):
         return None
-    slot = get_proxy_slot(value, tracer, None)
+    several = not isinstance(value, FakeTensor)
+    slots = [get_proxy_slot(v, tracer, None) for v in (value if several else [value])]
+    if [slot and slot.proxy.node for slot in slots] != made[several:]:
+        return None
     places = {proxy.node: i for i, proxy in enumerate(proxies)}
-    if slot is None or slot.proxy.node is not node:
+    if len(places) < len(operands) or not all(i in places for i in made[0].all_input_nodes):
         return None
-    if len(places) < len(operands) or not all(i in places for i in node.all_input_nodes):
-        return None
-    return _Answer(node, places, kind)
+    return _Answer(made[0], places, kind)
 
 
 def _proxy(tensor: torch.Tensor, tracer: Any) -> fx.Proxy:
@@ -101,7 +109,10 @@ def _proxy(tensor: torch.Tensor, tracer: Any) -> fx.Proxy:
 
 
 def _result(value: Any, operands: Sequence[torch.Tensor]) -> Any:
-    """What the result ``value`` of ``operands`` is, and whose memory; None for what is not a tensor."""
+    """What the result ``value`` of ``operands`` is, and whose memory; None for what is no tensor, nor several."""
+    if type(value) in (tuple, list):
+        several = [_result(v, operands) for v in value if isinstance(v, torch.Tensor)]
+        return None if None in several or len(several) < len(value) else (type(value), several)
     if type(value) is not FakeTensor or value.layout is not torch.strided:
         return None
     memory = value.untyped_storage()._cdata

@@ -85,6 +85,7 @@ def bench(
     layers: Annotated[int | None, typer.Option(help="Another number of layers.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Forecasts of each approach, in turns.")] = 7,
     warm: Annotated[bool, typer.Option(help="Compile again in a second process with the caches of the first.")] = True,
+    compiles: Annotated[int, typer.Option(min=1, help="Cold compilations of the published package, in turns.")] = 1,
     at_once: Annotated[
         bool, typer.Option(help="Compile all, of all sizes, at the same time, and leave out how long it takes.")
     ] = False,
@@ -98,7 +99,7 @@ def bench(
     run = _installed("bench", name)
     sizes = size or ["7x4096-1536"]
     raise typer.Exit(
-        run(sizes, only or [], config, layers, rounds, warm, at_once, device, compiler.value, json, recorded)
+        run(sizes, only or [], config, layers, rounds, warm, compiles, at_once, device, compiler.value, json, recorded)
     )
 
 

@@ -139,6 +139,12 @@ def parts(x, y):
     return [t[i].transpose(0, 1)[..., 1:] for t in (x, y) for i in range(3)]
 
 
+def pieces(x, y):
+    a, b = x.split([1, 2]), y.split([1, 2])
+    c, d = (x + 1).unbind(1), (y + 1).unbind(1)
+    return a, b, c, d, torch.max(x, 0), torch.max(y, 0), [p.add_(1) for p in (*c, *d)], torch.split(y, 2), x.unbind(1)
+
+
 def grown(size: int) -> torch.Tensor:
     x = torch.randn(3, size, 4)
     torch._dynamo.mark_dynamic(x, 1)
@@ -159,6 +165,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], list[torch.Tensor]]]] = 
     "growing": (growing, lambda: [grown(5), grown(7)]),
     "opaque": (opaque, lambda: [grown(5)]),
     "parts": (parts, lambda: [X, Y]),
+    "pieces": (pieces, lambda: [X, Y]),
     "parameters": (layers, lambda: [X, torch.nn.Parameter(W), torch.nn.Parameter(B)]),
 }
 

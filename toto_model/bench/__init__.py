@@ -1,8 +1,8 @@
 """``kvfix bench``: every way to decode, each in a process of its own, measured in turns on one machine.
 
 All processes stay alive until the end: after each has compiled, with no cache of compiled code, they forecast one after
-the other, round after round, so that a machine that grows slower does so for all of them. A second process for each
-then compiles again with the first one's caches.
+the other, round after round, so that a machine that grows slower does so for all of them. Other processes then compile
+again, with the first ones' caches, and as often as asked with none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from toto_model.bench.approaches import APPROACHES, EAGER, REFERENCE, Approach
+from toto_model.bench.approaches import APPROACHES, EAGER, PUBLISHED, REFERENCE, Approach
 from toto_model.bench.sizes import Size
 from toto_model.bench.table import Row, ratios, tables
 from toto_model.bench.worker import Setting, floor, serve
@@ -85,12 +85,12 @@ class Bench:
 
         With ``at_once`` all compile at the same time, and how long that takes is not kept.
         """
-        self._start(self.rows)
+        self._start(self.rows, self.folder)
         with ThreadPoolExecutor(len(self.rows) if at_once else 1) as pool:
             list(pool.map(functools.partial(self._compile, timed=not at_once), self._alive()))
 
-    def measure(self, rounds: int, warm: bool) -> None:
-        """All that is asked of compiled models; with ``warm``, compile those again whose first time was taken."""
+    def measure(self, rounds: int) -> None:
+        """All that is asked of compiled models."""
         if self.setting.device == "cuda":
             self.say("reading the weights")
             pipe, process = _start(floor, self.setting)
@@ -107,19 +107,33 @@ class Bench:
                 self._compare(approach, self._ask(approach, "forecast"))
                 self.rows[approach] |= self._ask(approach, "end")
         self.stop()
-        if warm:
-            self._start([a for a in self.rows if "cold_s" in self.rows[a] and "error" not in self.rows[a]])
-            for approach in self._alive():
-                with self._kept(approach, "compiling with warm caches"):
-                    self.rows[approach]["warm_s"] = self._ask(approach, "first")["seconds"]
-            self.stop()
 
-    def _start(self, approaches: Iterable[Approach]) -> None:
-        """A process for each, all at once: what they import and build is no part of any figure."""
+    def compile_again(self, warm: bool, times: int) -> None:
+        """Those whose first time was taken, in other processes: ``warm``, with the caches of the first, and the published
+        package's without any, until that has been taken ``times`` times."""
+        timed = [a for a in self.rows if "cold_s" in self.rows[a] and "error" not in self.rows[a]]
+        if warm:
+            self._again(timed, "warm_s", self.folder)
+        published = [a for a in timed if a.model == PUBLISHED]
+        for i in range(1, times):
+            folder = self.folder / f"cold {i}"
+            folder.mkdir()
+            self._again(published[:: (-1) ** i], "cold_s", folder)
+
+    def _again(self, approaches: Sequence[Approach], name: str, folder: pathlib.Path) -> None:
+        self._start(approaches, folder)
+        for approach in approaches:
+            if approach in self.processes:
+                with self._kept(approach, f"compiling again, {name}"):
+                    self.rows[approach].setdefault(name, []).append(self._ask(approach, "first")["seconds"])
+        self.stop()
+
+    def _start(self, approaches: Iterable[Approach], folder: pathlib.Path) -> None:
+        """A process for each, all at once: what they import and build is no part of any figure. Caches are in ``folder``."""
 
         def start(approach: Approach) -> None:
             with self._kept(approach, "starting"):
-                self.processes[approach] = Process(approach, self.setting, self.folder)
+                self.processes[approach] = Process(approach, self.setting, folder)
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(start, approaches))
@@ -128,7 +142,7 @@ class Bench:
         with self._kept(approach, "compiling"):
             answer = self._ask(approach, "first")
             if approach.how != EAGER and timed:
-                self.rows[approach]["cold_s"] = answer["seconds"]
+                self.rows[approach]["cold_s"] = [answer["seconds"]]
             self.rows[approach] |= self._ask(approach, "settle")
 
     def stop(self) -> None:
@@ -186,7 +200,7 @@ def chosen(only: Sequence[str]) -> list[Approach]:
 
 def run(
     sizes: Sequence[str], only: Sequence[str], config: str, layers: int | None, rounds: int, warm: bool,
-    at_once: bool, device: str, backend: str, path: pathlib.Path | None, recorded: pathlib.Path | None = None,
+    compiles: int, at_once: bool, device: str, backend: str, path: pathlib.Path | None, recorded: pathlib.Path | None = None,
 ) -> int:  # fmt: skip
     """Measure, print, and write ``path``, or print what was ``recorded``.
 
@@ -228,8 +242,8 @@ def run(
         for bench in benches:
             if not at_once:
                 bench.compile(at_once=False)
-            bench.measure(rounds, warm)
-            bench.stop()
+            bench.measure(rounds)
+            bench.compile_again(warm, compiles)
             done.append(bench.result())
             if path is not None:
                 results.write(path, {**facts, "sizes": done})

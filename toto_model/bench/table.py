@@ -84,8 +84,19 @@ def tables(rows: Sequence[Row]) -> list[Any]:
             continue
         times.add_row(
             row["approach"],
-            *(_number(row.get(name)) for name in ("cold_s", "warm_s")),
-            *(_measured(row, n) for n in ("forecast_s", "outside_s", "prefill_ms", "call_ms", "host_ms", "device_ms")),
+            *(
+                _measured(row, n)
+                for n in (
+                    "cold_s",
+                    "warm_s",
+                    "forecast_s",
+                    "outside_s",
+                    "prefill_ms",
+                    "call_ms",
+                    "host_ms",
+                    "device_ms",
+                )
+            ),
         )
         skips = row.get("skips")
         counts.add_row(
@@ -103,7 +114,9 @@ def tables(rows: Sequence[Row]) -> list[Any]:
 
 def _measured(row: Row, name: str) -> str:
     value = median(row, name)
-    return "-" if value is None else f"{value:.3g} ±{100 * spread(row[name]):.0f}%"
+    if value is None or len(row[name]) == 1:
+        return _number(value)
+    return f"{value:.3g} ±{100 * spread(row[name]):.0f}%"
 
 
 def _number(value: float | None, form: str = "{:.3g}") -> str:

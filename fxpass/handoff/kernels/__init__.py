@@ -33,7 +33,7 @@ def use_kernels(gm: fx.GraphModule) -> int:
     """Replace what the kernels cover in ``gm`` (rewritten and propagated, on CUDA); says how many ops it replaced."""
     if importlib.util.find_spec("triton") is None:
         return 0
-    count = 0
+    count, writes = 0, _Writes(gm.graph)
     for node in list(gm.graph.nodes):
         if node.target is aten.linear.default and _few_rows(node):
             from .few_rows import linear_few_rows  # noqa: F401  (registers the op; needs triton)
@@ -48,7 +48,7 @@ def use_kernels(gm: fx.GraphModule) -> int:
             node.meta["val"] = None
             count += 1
         elif "attention" in node.meta and _one_query(node):
-            _attend(gm.graph, node)
+            _attend(gm.graph, node, writes)
             count += 1
     aliases.remove_dead(gm.graph)
     return count
@@ -73,11 +73,11 @@ def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[
     return compiling(gm, register())
 
 
-def _attend(graph: fx.Graph, node: fx.Node) -> None:
+def _attend(graph: fx.Graph, node: fx.Node, writes: _Writes) -> None:
     from .decode_attention import decode_attention  # noqa: F401
 
     parts = node.meta["attention"]
-    keys, values = (_uncopied(parts[name], node) for name in ("keys", "values"))
+    keys, values = (_uncopied(parts[name], node, writes) for name in ("keys", "values"))
     with graph.inserting_before(node):
         args = (node.args[0], keys, values, parts["length"], parts["mask"], parts["scale"])
         new = graph.call_function(torch.ops.kvfix.decode_attention.default, args)
@@ -86,18 +86,30 @@ def _attend(graph: fx.Graph, node: fx.Node) -> None:
     graph.erase_node(node)
 
 
-def _uncopied(node: fx.Node, user: fx.Node) -> fx.Node:
-    """What ``node`` is a copy of, if ``user`` could as well read that: nothing writes to it in between."""
-    order = {n: i for i, n in enumerate(node.graph.nodes)}
+def _uncopied(node: fx.Node, user: fx.Node, writes: _Writes) -> fx.Node:
+    """What ``node`` is a copy of, if ``user`` could as well read that: nothing writes to one of both in between."""
     while node.target in _COPIES and isinstance(source := node.args[0], fx.Node):
         if source.meta["val"].dtype != node.meta["val"].dtype or source.meta["val"].device != node.meta["val"].device:
             break
-        memory = aliases.storage(source)
-        writes = [n for n in node.graph.nodes if memory in {aliases.storage(w) for w in aliases.written(n)}]
-        if any(order[node] < order[w] < order[user] for w in writes):
+        if any(writes.between(node, user, aliases.storage(n)) for n in (node, source)):
             break
         node = source
     return node
+
+
+class _Writes:
+    """Where ``graph`` writes to which memory."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._order = {n: i for i, n in enumerate(graph.nodes)}
+        self._places: dict[int | None, list[int]] = {}
+        for node, place in self._order.items():
+            for target in aliases.written(node):
+                self._places.setdefault(aliases.storage(target), []).append(place)
+
+    def between(self, first: fx.Node, last: fx.Node, memory: int | None) -> bool:
+        """Whether an op between the two writes to ``memory``."""
+        return any(self._order[first] < place < self._order[last] for place in self._places.get(memory, ()))
 
 
 _COPIES = {aten.clone.default, aten.contiguous.default, aten.to.dtype, aten.alias.default, aten._to_copy.default}
