@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
+import itertools
 import json
 import multiprocessing
 import pathlib
@@ -17,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -108,17 +109,19 @@ class Bench:
                 self.rows[approach] |= self._ask(approach, "end")
         self.stop()
 
-    def compile_again(self, warm: bool, times: int) -> None:
+    def compile_again(self, warm: bool, times: int) -> Iterator[None]:
         """Those whose first time was taken, in other processes: ``warm``, with the caches of the first, and the published
-        package's without any, until that has been taken ``times`` times."""
+        package's without any, until that has been taken ``times`` times. Yields when all have done so once more."""
         timed = [a for a in self.rows if "cold_s" in self.rows[a] and "error" not in self.rows[a]]
         if warm:
             self._again(timed, "warm_s", self.folder)
+            yield
         published = [a for a in timed if a.model == PUBLISHED]
         for i in range(1, times):
             folder = self.folder / f"cold {i}"
             folder.mkdir()
             self._again(published[:: (-1) ** i], "cold_s", folder)
+            yield
 
     def _again(self, approaches: Sequence[Approach], name: str, folder: pathlib.Path) -> None:
         self._start(approaches, folder)
@@ -243,10 +246,10 @@ def run(
             if not at_once:
                 bench.compile(at_once=False)
             bench.measure(rounds)
-            bench.compile_again(warm, compiles)
+            for _ in itertools.chain([None], bench.compile_again(warm, compiles)):
+                if path is not None:
+                    results.write(path, {**facts, "sizes": [*done, bench.result()]})
             done.append(bench.result())
-            if path is not None:
-                results.write(path, {**facts, "sizes": done})
             show(console, done[-1])
     finally:
         for bench in benches:
