@@ -44,11 +44,11 @@ def _install() -> None:
     wrap(SubprocPool, "submit", _submit)
 
 
-def _submit(stock: Callable[..., Any], pool: Any, job: Callable[..., Any], *args: Any) -> Any:
+def _submit(stock: Callable[..., Any], pool: Any, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if getattr(job, "__name__", "") == "_worker_compile_triton" and getattr(_wanted, "here", False):
         for first in range(1, PROCESSES):
             stock(pool, exec, _SOURCE, {"job": job, "args": args, "share": slice(first, None, PROCESSES)})
-    return stock(pool, job, *args)
+    return stock(pool, job, *args, **kwargs)
 
 
 class _Share:
