@@ -261,7 +261,7 @@ def _decide(tx: Any, value: Any) -> Any:
 
 
 def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
-    compiler_fn = args[5]
+    compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
     with collection.at_rest() if is_ours(compiler_fn) else contextlib.nullcontext():
         return stock(*args, **kwargs)
 

@@ -6,20 +6,29 @@ answer is written down again where the value is known, from the graph's own trac
     a = x.transpose(1, 2)      traced:    a = aten.transpose.int(x, 1, 2)
     b = y.transpose(1, 2)      as above:  b = aten.transpose.int(y, 1, 2),    the value of b is Dynamo's
 
-Ops that take symbolic numbers, that become several, or that give other than tensors are always traced.
+Always traced are ops that take symbolic numbers, that become several, or that give other than tensors, and functions that are
+not torch's own: they may ask anything.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
+import types
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, maybe_enable_thunkify, track_tensor
+from torch.fx.experimental.proxy_tensor import (
+    extract_val,
+    get_proxy_mode,
+    get_proxy_slot,
+    maybe_enable_thunkify,
+    track_tensor,
+)
 
 _LITERALS = (int, bool, str, type(None), type(...), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
@@ -43,7 +52,7 @@ class Replaying(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """The value of ``n``, with what it becomes in the graph that is being traced."""
         mode = get_proxy_mode()
-        if n.op not in ("call_function", "call_method") or mode is None:
+        if mode is None or not _of_torch(n):
             return super().run_node(n)
         tracer = mode.tracer
         operands: list[torch.Tensor] = []
@@ -66,20 +75,27 @@ class Replaying(fx.Interpreter):
         return value
 
 
+def _of_torch(node: fx.Node) -> bool:
+    """Whether ``node`` calls a function or method of torch's, which asks about its arguments what `_kind` tells."""
+    if node.op != "call_function" or isinstance(node.target, (types.BuiltinFunctionType, torch._ops.OpOverload)):
+        return node.op in ("call_function", "call_method")
+    return str(getattr(node.target, "__module__", "")).startswith("torch.nn.functional")
+
+
 class _Unlike(Exception):
     """Something that need not be like anything else."""
 
 
-def _again(answer: _Answer, proxies: Sequence[fx.Proxy], value: FakeTensor, tracer: Any) -> None:
+def _again(answer: _Answer, proxies: Sequence[fx.Proxy], value: Any, tracer: Any) -> None:
     target: Any = answer.node.target
     args, kwargs = fx.node.map_arg((answer.node.args, answer.node.kwargs), lambda o: proxies[answer.operands[o]])
     name = tracer.graph._target_to_str(target.overloadpacket.__name__)
     proxy = tracer.create_proxy("call_function", target, args, kwargs, name=name)
-    proxy.node.meta["val"] = value
+    proxy.node.meta["val"] = extract_val(value)
     items = [(value, proxy)] if isinstance(value, FakeTensor) else [(v, proxy[i]) for i, v in enumerate(value)]
     with maybe_enable_thunkify():  # sizes need no ops until they are used
         for item, its in items:
-            its.node.meta["val"] = item
+            its.node.meta["val"] = extract_val(item)
             track_tensor(item, its, constant=None, tracer=tracer)
 
 
@@ -94,6 +110,8 @@ def _answer(
     several = not isinstance(value, FakeTensor)
     slots = [get_proxy_slot(v, tracer, None) for v in (value if several else [value])]
     if [slot and slot.proxy.node for slot in slots] != made[several:]:
+        return None
+    if any(n.target is not operator.getitem or n.args != (made[0], i) for i, n in enumerate(made[1:])):
         return None
     places = {proxy.node: i for i, proxy in enumerate(proxies)}
     if len(places) < len(operands) or not all(i in places for i in made[0].all_input_nodes):
@@ -115,8 +133,10 @@ def _result(value: Any, operands: Sequence[torch.Tensor]) -> Any:
         return None if None in several or len(several) < len(value) else (type(value), several)
     if type(value) is not FakeTensor or value.layout is not torch.strided:
         return None
+    if any(memo is not None for name, memo in vars(value).items() if name.endswith("_memo")):
+        return None  # a number has been read from it, and is known by Dynamo's name
     memory = value.untyped_storage()._cdata
-    return _tensor(value), [o.untyped_storage()._cdata == memory for o in operands]
+    return _tensor(value), [(o is value, o.untyped_storage()._cdata == memory) for o in operands]
 
 
 def _kind(value: Any, operands: list[torch.Tensor]) -> Any:
@@ -143,7 +163,7 @@ def _kind(value: Any, operands: list[torch.Tensor]) -> Any:
 
 
 def _tensor(value: torch.Tensor) -> Any:
-    sizes = tuple(_plain(s) for s in (*value.shape, *value.stride()))
+    sizes = tuple(_plain(s) for s in (*value.shape, *value.stride(), value.storage_offset()))
     flags = value.requires_grad, value.is_conj(), value.is_neg(), value.is_inference()
     return type(value), value.dtype, value.device, sizes, flags
 

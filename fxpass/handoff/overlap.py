@@ -31,16 +31,16 @@ class Kernels:
 
     def __init__(self) -> None:
         self._waits: list[Callable[[], None]] = []
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
 
     def wait(self) -> None:
         """Wait for all; those of one module that do not compile leave none of the others without."""
-        waits, self._waits = self._waits, []
-        for wait in waits:
+        while self._waits:
             try:
-                wait()
-            except BaseException as error:
+                self._waits[0]()
+            except Exception as error:
                 self._error = self._error or error
+            self._waits.pop(0)
 
     def before(self, run: Callable[..., Any]) -> Callable[..., Any]:
         """``run``, which needs these kernels. It raises if one of them does not compile."""
@@ -51,9 +51,10 @@ class Kernels:
             if not ready:
                 with _lock:
                     while _all:
-                        _all.pop(0).wait()
+                        _all[0].wait()
+                        _all.pop(0)
                 if self._error is not None:
-                    raise self._error
+                    raise self._error.with_traceback(None)
                 ready = True
             return run(*args)
 
@@ -65,13 +66,14 @@ def kernels_later() -> Iterator[Kernels]:
     """What Inductor compiles within, in this thread, has its kernels when something is called that `Kernels.before` made."""
     _install()
     before, kernels = getattr(_compiling, "kernels", None), Kernels()
-    with _lock:
-        _all.append(kernels)
     _compiling.kernels = kernels
     try:
         yield kernels
     finally:
         _compiling.kernels = before
+        if kernels._waits:
+            with _lock:
+                _all.append(kernels)
 
 
 @functools.cache

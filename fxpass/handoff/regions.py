@@ -52,8 +52,9 @@ class Region:
             if variant.holds(args):
                 return variant.run(*args)
         variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
+        results = variant.run(*args)
         self.variants.insert(0, variant)
-        return variant.run(*args)
+        return results
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)

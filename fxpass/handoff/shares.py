@@ -45,10 +45,11 @@ def _install() -> None:
 
 
 def _submit(stock: Callable[..., Any], pool: Any, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    own = stock(pool, job, *args, **kwargs)
     if getattr(job, "__name__", "") == "_worker_compile_triton" and getattr(_wanted, "here", False):
         for first in range(1, PROCESSES):
             stock(pool, exec, _SOURCE, {"job": job, "args": args, "share": slice(first, None, PROCESSES)})
-    return stock(pool, job, *args, **kwargs)
+    return own
 
 
 class _Share:

@@ -139,6 +139,54 @@ def parts(x, y):
     return [t[i].transpose(0, 1)[..., 1:] for t in (x, y) for i in range(3)]
 
 
+def views_turned(x, y):
+    a, v = y + 1, x.view(3, 16)
+    a.unsqueeze_(0)
+    v.unsqueeze_(0)
+    b, c = (y + 1).view(1, 3, 16), x.view(1, 3, 16)
+    b.squeeze_(0)
+    c.squeeze_(0)
+    d, e = x.view(4, 12), y.view(4, 12)
+    d.t_()
+    e.t_()
+    return a[..., 1:] * 1, v[..., 1:] * 1, b[..., 0], c[..., 0], d.reshape(-1) + 1, e.reshape(-1) + 1
+
+
+def turned_back(x, y):
+    a, b = x[0] + 1, y[0, :2] + 1
+    c, d = x[0] + 1, y[0, :2] + 1
+    for t in (a, b, c, d):
+        t.t_()
+        t.mul_(2)
+        t.t_()
+    return a, b, c, d
+
+
+@torch.compiler.allow_in_graph
+def wrapped(x):
+    return ((x + 1) * 2,)
+
+
+@torch.compiler.allow_in_graph
+def placed(x):
+    return x.as_strided((2,), (1,), x.storage_offset())
+
+
+@torch.compiler.allow_in_graph
+def sharing(x, y):
+    return x + y if x.untyped_storage()._cdata == y.untyped_storage()._cdata else x - y
+
+
+def asking(x, y):
+    z = x * 2
+    return wrapped(x), wrapped(y), placed(z[0]) * 1, placed(z[1]) * 1, sharing(z[0], z[0].t().t()), sharing(z[0], y[0])
+
+
+def read(x, y):
+    a, b = x + 1, y + 1
+    return torch.nonzero(a), torch.nonzero(b), torch.nonzero(a), a * b
+
+
 def pieces(x, y):
     a, b = x.split([1, 2]), y.split([1, 2])
     c, d = (x + 1).unbind(1), (y + 1).unbind(1)
@@ -166,6 +214,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], list[torch.Tensor]]]] = 
     "opaque": (opaque, lambda: [grown(5)]),
     "parts": (parts, lambda: [X, Y]),
     "pieces": (pieces, lambda: [X, Y]),
+    "views turned": (views_turned, lambda: [X, Y]),
+    "turned back": (turned_back, lambda: [X, Y]),
+    "asking": (asking, lambda: [X, Y]),
+    "read": (read, lambda: [X, Y]),
     "parameters": (layers, lambda: [X, torch.nn.Parameter(W), torch.nn.Parameter(B)]),
 }
 
@@ -182,7 +234,8 @@ def described(gm: fx.GraphModule) -> list[Any]:
 
     nodes = gm.graph.nodes
     calls = [(n.name, n.op, str(n.target), repr(n.args), repr(n.kwargs)) for n in nodes]
-    kept = [{k: n.meta.get(k) for k in ("stack_trace", "nn_module_stack")} for n in nodes]
+    names = ("stack_trace", "nn_module_stack", "unbacked_bindings")
+    kept = [{k: n.meta.get(k) for k in names} for n in nodes]
     return [(*call, value(n.meta.get("val")), k) for call, n, k in zip(calls, nodes, kept)]
 
 
@@ -224,6 +277,12 @@ def settings():
 def test_of_functions(name) -> None:
     function, inputs = CASES[name]
     assert_same(lambda: kvfix(function)(*inputs()))
+    if function is not chance:
+        with torch.no_grad():
+            mine = inputs()
+            theirs = [x.clone() for x in mine]
+            torch.testing.assert_close(kvfix(function)(*mine), function(*theirs), rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("kv_cache", ["upstream", "baseline", "compile_friendly", "fixed_size"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from torch._inductor.async_compile import AsyncCompile
 
@@ -68,3 +70,36 @@ def test_who_comes_first_waits_for_all() -> None:
         pass
     assert kernels.before(lambda: "runs")() == "runs"
     assert Compiler.waited == ["given up"]
+
+
+def test_what_is_being_compiled_is_waited_for_when_it_is_called() -> None:
+    """Another thread may call something in the meantime."""
+    with kernels_later() as first:
+        Compiler().wait({"name": "first"})
+    with kernels_later() as second:
+        Compiler().wait({"name": "before"})
+        thread = threading.Thread(target=first.before(lambda: None))
+        thread.start()
+        thread.join()
+        Compiler().wait({"name": "after"})
+    second.before(lambda: None)()
+    assert Compiler.waited == ["first", "before", "after"]
+
+
+def test_an_interrupt_is_no_error_of_the_kernels() -> None:
+    with kernels_later() as kernels:
+        for name in ("stopped", "next"):
+            Compiler().wait({"name": name})
+    run, stop = kernels.before(lambda: "runs"), [KeyboardInterrupt]
+
+    def interrupted(self, scope):
+        Compiler.waited.append(scope["name"])
+        if stop:
+            raise stop.pop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compiler, "_wait_futures", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert run() == "runs"
+    assert Compiler.waited == ["stopped", "stopped", "next"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 
 import pytest
 from torch._inductor.runtime.compile_tasks import _worker_compile_triton
+from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
 from fxpass.handoff import shares
 
@@ -62,7 +64,7 @@ def run(job):
 
 def test_each_process_compiles_its_share_and_returns_nothing() -> None:
     with shares.side_by_side():
-        *others, own = sent(_worker_compile_triton, load, {}, {})
+        own, *others = sent(_worker_compile_triton, load, {}, {})
     assert own == (_worker_compile_triton, load, {}, {})
     for share in ([1, 5], [2, 6], [3]):
         compiled.clear()
@@ -73,7 +75,7 @@ def test_each_process_compiles_its_share_and_returns_nothing() -> None:
 
 def test_the_kernels_own_job_is_as_without_in_the_same_process() -> None:
     with shares.side_by_side():
-        *others, (_, *args) = sent(_worker_compile_triton, load, {}, {})
+        (_, *args), *others = sent(_worker_compile_triton, load, {}, {})
     run(others[0])
     KERNEL.configs.remove(5)  # would fail
     compiled.clear()
@@ -91,3 +93,9 @@ def test_other_jobs_and_other_threads_work_are_left_alone() -> None:
             pass
         assert len(sent(_worker_compile_triton, load, {}, {})) == shares.PROCESSES
     assert len(sent(_worker_compile_triton, load, {}, {})) == 1
+
+
+def test_inductor_compiles_a_kernel_as_we_assume() -> None:
+    """Else the shares would be compiled for nobody."""
+    source = inspect.getsource(CachingAutotuner._precompile_worker)
+    assert "for c in self.configs" in source and "self._precompile_config(c" in source

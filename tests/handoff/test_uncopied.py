@@ -57,7 +57,13 @@ def to_the_copy(x, y):
     return copy @ y
 
 
-@pytest.mark.parametrize("function", [through_a_view, to_the_copy])
+def by_an_op_that_does_not_say_so(x, y):
+    copy = x[0].clone()
+    torch.batch_norm(y[None], None, None, x[0, 0], x[0, 1], True, 0.1, 1e-5, False)
+    return copy @ y
+
+
+@pytest.mark.parametrize("function", [through_a_view, to_the_copy, by_an_op_that_does_not_say_so])
 def test_a_copy_is_read_where_one_of_both_is_written_to(function) -> None:
     found, source = read(function)
     assert found is not source

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -104,13 +105,24 @@ class _Writes:
         self._order = {n: i for i, n in enumerate(graph.nodes)}
         self._places: dict[int | None, list[int]] = {}
         for node, place in self._order.items():
-            for target in aliases.written(node):
+            for target in _may_write(node):
                 self._places.setdefault(aliases.storage(target), []).append(place)
 
     def between(self, first: fx.Node, last: fx.Node, memory: int | None) -> bool:
         """Whether an op between the two writes to ``memory``."""
         return any(self._order[first] < place < self._order[last] for place in self._places.get(memory, ()))
 
+
+def _may_write(node: fx.Node) -> list[fx.Node]:
+    """What ``node`` writes to: by its schema, or all that it takes where that does not say."""
+    declares = isinstance(node.target, torch._ops.OpOverload) and node.target not in _SILENT
+    if node.op != "call_function" or declares or node.target is operator.getitem:
+        return aliases.written(node)
+    return [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+
+
+_SILENT = {aten.batch_norm.default, aten.instance_norm.default}
+"""Update their running statistics, which their schemas do not tell."""
 
 _COPIES = {aten.clone.default, aten.contiguous.default, aten.to.dtype, aten.alias.default, aten._to_copy.default}
 
