@@ -107,6 +107,16 @@ def symbols(value: Any) -> set[Any]:
     return free_symbols(value) if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else set()
 
 
+def plain(number: Any) -> Any:
+    """``number``, a symbolic one as its expression: to compare these adds no guard."""
+    return number.node.expr if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) else number
+
+
+def layout(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """The sizes, strides and offset of ``tensor``, `plain`."""
+    return tuple(plain(n) for n in (*tensor.shape, *tensor.stride(), tensor.storage_offset()))
+
+
 def fixed(size: Any) -> int | None:
     """``size`` as an int if it is one, or if the guards say so."""
     if isinstance(size, int):

@@ -30,6 +30,8 @@ from torch.fx.experimental.proxy_tensor import (
     track_tensor,
 )
 
+from fxpass.analysis.positions import layout
+
 _LITERALS = (int, bool, str, type(None), type(...), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -77,8 +79,10 @@ class Replaying(fx.Interpreter):
 
 def _of_torch(node: fx.Node) -> bool:
     """Whether ``node`` calls a function or method of torch's, which asks about its arguments what `_kind` tells."""
-    if node.op != "call_function" or isinstance(node.target, (types.BuiltinFunctionType, torch._ops.OpOverload)):
-        return node.op in ("call_function", "call_method")
+    if node.op != "call_function":
+        return node.op == "call_method"
+    if isinstance(node.target, (types.BuiltinFunctionType, torch._ops.OpOverload)):
+        return True
     return str(getattr(node.target, "__module__", "")).startswith("torch.nn.functional")
 
 
@@ -163,10 +167,5 @@ def _kind(value: Any, operands: list[torch.Tensor]) -> Any:
 
 
 def _tensor(value: torch.Tensor) -> Any:
-    sizes = tuple(_plain(s) for s in (*value.shape, *value.stride(), value.storage_offset()))
     flags = value.requires_grad, value.is_conj(), value.is_neg(), value.is_inference()
-    return type(value), value.dtype, value.device, sizes, flags
-
-
-def _plain(number: Any) -> Any:
-    return number.node.expr if isinstance(number, torch.SymInt) else number
+    return type(value), value.dtype, value.device, layout(value), flags

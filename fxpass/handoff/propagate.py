@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis import aliases
+from fxpass.analysis.positions import layout, plain
 from fxpass.capture.attributes import attribute
 from fxpass.capture.normal_form import faking, mode_of
 
@@ -85,15 +86,7 @@ def _alike(old: Any, new: Any) -> bool:
     """Whether two values are the same but for their memory."""
     if isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor):
         same = (old.dtype, old.device, old.layout) == (new.dtype, new.device, new.layout)
-        return same and _numbers(old) == _numbers(new)
+        return same and layout(old) == layout(new)
     if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)):
         return len(old) == len(new) and all(_alike(a, b) for a, b in zip(old, new))
-    return type(old) is type(new) and _plain(old) == _plain(new)
-
-
-def _numbers(tensor: torch.Tensor) -> list[Any]:
-    return [_plain(n) for n in (*tensor.shape, *tensor.stride(), tensor.storage_offset())]
-
-
-def _plain(number: Any) -> Any:
-    return number.node.expr if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) else number
+    return type(old) is type(new) and plain(old) == plain(new)

@@ -21,6 +21,7 @@ from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._mode_utils import no_dispatch
 
+from fxpass.analysis.positions import plain
 from fxpass.capture.normal_form import faking
 from fxpass.options import Options
 
@@ -111,9 +112,9 @@ def save(plan: Plan, settings: Options) -> Saved:
     values = [_describe(n.name, n.meta.get("val"), memories) if n.op != "output" else None for n in gm.graph.nodes]
     of_modules = [belongs_to_module(n) for n in gm.graph.find_nodes(op="placeholder")]
     kept = PicklerOptions(ops_filter=None, node_metadata_key_filter=lambda key: False)
-    plain = fx.GraphModule({n.target: getattr(gm, str(n.target)) for n in gm.graph.find_nodes(op="get_attr")}, gm.graph)
+    bare = fx.GraphModule({n.target: getattr(gm, str(n.target)) for n in gm.graph.find_nodes(op="get_attr")}, gm.graph)
     try:
-        graph = GraphPickler.dumps(plain, kept)
+        graph = GraphPickler.dumps(bare, kept)
     except Exception as error:  # whatever the pickler meets, from operators of other packages to local classes
         raise Unsaved(f"{type(error).__name__}: {error}") from error
     carried = None if plan.carried is None else [n.name for n in plan.carried]
@@ -135,19 +136,15 @@ def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:
         raise Unsaved(f"{name} is no plain tensor")
     storage = value.untyped_storage()
     return _Tensor(
-        tuple(map(_expr, value.shape)),
-        tuple(map(_expr, value.stride())),
-        _expr(value.storage_offset()),
+        tuple(map(plain, value.shape)),
+        tuple(map(plain, value.stride())),
+        plain(value.storage_offset()),
         value.dtype,
         value.device,
         value.requires_grad,
         memories.setdefault(storage._cdata, len(memories)),
-        _expr(storage.nbytes()),
+        plain(storage.nbytes()),
     )
-
-
-def _expr(number: Any) -> Any:
-    return number.node.expr if isinstance(number, torch.SymInt) else number
 
 
 def _hints(gm: fx.GraphModule) -> dict[Any, int]:
