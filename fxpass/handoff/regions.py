@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -67,12 +67,15 @@ class Region:
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic))]
-        run = self._compile(fakes, mode)
-        return _Variant(_predicate(env.produce_guards_expression(fakes, ignore_static=False)), run)
+        holds = _predicate(env.produce_guards_expression(fakes, ignore_static=False))
+        sizes = _symbols(fakes)
+        run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode)
+        return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
 
     @collection.at_rest()
     def _compile(self, fakes: list[Any], mode: FakeTensorMode) -> Callable[..., Any]:
-        gm = fx.GraphModule(self.part.gm, _copy(self.part.gm.graph), class_name=self.part.name)
+        graph = _copy(self.part.gm.graph, len(fakes) - len(self.part.inputs))
+        gm = fx.GraphModule(self.part.gm, graph, class_name=self.part.name)
         with tracing(TracingContext(mode)):
             return self.compile(gm, fakes, self._static)
 
@@ -91,11 +94,27 @@ def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
     return eval(f"lambda args: (lambda {names}: {code})({', '.join(asked)})", dict(SYMPY_INTERP))
 
 
-def _copy(graph: fx.Graph) -> fx.Graph:
+def _copy(graph: fx.Graph, numbers: int) -> fx.Graph:
+    """A copy of ``graph`` that takes ``numbers`` more inputs, which nothing in it reads."""
     new = fx.Graph()
-    result = new.graph_copy(graph, {})
-    new.output(result)
+    copies = {node: new.node_copy(node) for node in graph.find_nodes(op="placeholder")}
+    for i in range(numbers):
+        new.placeholder(f"size_{i}")
+    new.output(new.graph_copy(graph, copies))
     return new
+
+
+def _symbols(fakes: Sequence[Any]) -> list[tuple[int, int]]:
+    """Which input has which size, for each symbol in the inputs' sizes once.
+
+    A graph of Dynamo's has each of its symbols as an input, too; Inductor (torch 2.15) need not read one anywhere else.
+    """
+    found = {s.node.expr: (i, d) for i, f in enumerate(fakes) if isinstance(f, torch.Tensor) for d, s in _symbolic(f)}
+    return list(found.values())
+
+
+def _symbolic(fake: torch.Tensor) -> Iterator[tuple[int, torch.SymInt]]:
+    return ((d, s) for d, s in enumerate(fake.shape) if isinstance(s, torch.SymInt))
 
 
 def _dynamic_dims(node: fx.Node) -> tuple[int, ...] | None:

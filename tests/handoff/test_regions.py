@@ -28,6 +28,24 @@ def test_a_growing_part_is_compiled_once() -> None:
     assert log[0][1] is None
 
 
+def test_the_symbol_of_a_growing_size_is_an_input() -> None:
+    """As in a graph of Dynamo's: Inductor need not read it from the tensor."""
+    gm = traced(lambda series: (series + series.sum(),), torch.rand(6, 4))
+    given: list = []
+
+    def compile(gm, fakes, static):
+        given.extend(fakes)
+        return lambda *args: (numbers.append(args[1:]), gm.forward(*args))[1]
+
+    numbers: list = []
+    region = Region(split(gm, set())[0], compile)
+    for size in (6, 7):
+        region([torch.rand(size, 4)])
+    series, number = given
+    assert number.node.expr == series.shape[0].node.expr
+    assert numbers == [(6,), (7,)]
+
+
 def test_a_size_of_one_is_not_taken_for_all_sizes() -> None:
     gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
     log: list = []
