@@ -13,7 +13,8 @@ from torch import fx
 from torch.utils._sympy.printers import PythonPrinter
 
 from . import mirror
-from .table import Arith, Element, Entry, Number, Table, numbers, tensors
+from .entries import Arith, Element, Entry, Number, numbers, tensors
+from .table import Table
 
 
 class Lambda:

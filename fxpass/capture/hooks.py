@@ -36,8 +36,9 @@ from fxpass import collection
 from fxpass.options import Options, parse
 
 from . import dynamism, indexing, mirror, module_ints, precompile
+from .entries import Element, Entry, Number
 from .source import AgreementSource, PositionSource
-from .table import Element, Entry, Number, Table
+from .table import Table
 from .wrap import wrap
 
 

@@ -9,70 +9,28 @@ numpy's views are PyTorch's views, so a `setitem` through one name is seen throu
     b = a + 1                 fresh array     b   = e0 + 1
     idx[0] = b                in place        idx = [e0 + 1, e1], and a = e0 + 1 too
 
-What is not in the rules below is not in the table, and keeps Dynamo's stock behaviour.
+What is not in the rules (`contents`) is not in the table, and keeps Dynamo's stock behaviour.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
-import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
+from .contents import FACTORIES, RULES, NotCovered
+from .entries import Element, Entry, Number
+
 MAX_ELEMENTS = 1024
 """A graph input with more elements than this is data, not an index tensor."""
 _ATTRIBUTE = "_kvfix_table"
 _KNOWN_MODULES = ("torch", "_operator", "math", "builtins", "einops")
 """Where functions come from that write to no operand unless their name says so."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Element:
-    """Element ``index`` (row-major) of the graph input ``tensor``, as it was when the graph was entered."""
-
-    tensor: fx.Node
-    index: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Number:
-    """The SymInt that ``node`` of the graph stands for: a size, an int argument, arithmetic on them."""
-
-    node: fx.Node
-
-
-@dataclasses.dataclass(frozen=True)
-class Arith:
-    """``fn(*args)`` over entries: integer arithmetic or a comparison."""
-
-    fn: Callable[..., Any]
-    args: tuple[Entry, ...]
-
-
-Entry = int | bool | Element | Number | Arith
-
-
-def numbers(entry: Entry) -> Iterator[Number]:
-    """The graph's own numbers that ``entry`` is computed from."""
-    if isinstance(entry, Number):
-        yield entry
-    elif isinstance(entry, Arith):
-        for arg in entry.args:
-            yield from numbers(arg)
-
-
-def tensors(entry: Entry) -> Iterator[fx.Node]:
-    """The index tensors that ``entry`` is computed from."""
-    if isinstance(entry, Element):
-        yield entry.tensor
-    elif isinstance(entry, Arith):
-        for arg in entry.args:
-            yield from tensors(arg)
 
 
 class Table:
@@ -99,8 +57,7 @@ class Table:
         array = self._array(node)
         if array is None or array.size != 1:
             return None
-        value = array.reshape(-1)[0]
-        return value
+        return array.reshape(-1)[0]
 
     def array(self, node: fx.Node) -> np.ndarray | None:
         """All entries of the small tensor ``node`` as they are now, in its shape, or None when the table does not know."""
@@ -137,29 +94,27 @@ class Table:
             self._step(node)
 
     def _step(self, node: fx.Node) -> None:
-        if _is_small_int(node) and _name(node) in _FACTORIES:
-            try:
-                self._arrays[node] = _FACTORIES[_name(node)](node, self._operand)
-            except _Unknown:
-                pass
+        name = _name(node)
+        if name in FACTORIES and _is_small_int(node):
+            made = self._applied(functools.partial(FACTORIES[name], tuple(node.meta["example_value"].shape)), node)
+            if made is not None:
+                self._arrays[node] = made
             return
-        rule = _RULES.get(_name(node)) if any(self._array(a) is not None for a in node.all_input_nodes) else None
-        if rule is not None:
-            try:
-                out = rule(*_map(node.args, self._operand), **_map(node.kwargs, self._operand))
-            except (
-                _Unknown,
-                TypeError,
-                ValueError,
-                IndexError,
-            ):  # an overload or an operand that the rule does not cover
-                out = None
+        if name in RULES and any(self._array(a) is not None for a in node.all_input_nodes):
+            out = self._applied(RULES[name], node)
             if out is not None:
                 if isinstance(out, np.ndarray) and _is_small_int(node, bool_too=True):
                     self._keep(node, out)
                 return
         for target in _written(node):
             self._lose(target)
+
+    def _applied(self, rule: Callable[..., Any], node: fx.Node) -> Any:
+        """``rule`` on the operands of ``node``; None for an overload or an operand that it does not cover."""
+        try:
+            return rule(*_map(node.args, self._operand), **_map(node.kwargs, self._operand))
+        except (NotCovered, TypeError, ValueError, IndexError):
+            return None
 
     def _keep(self, node: fx.Node, out: np.ndarray) -> None:
         """Track ``out``, sharing memory with the operands as PyTorch's result does."""
@@ -180,12 +135,12 @@ class Table:
             return array
         value = node.meta.get("example_value")
         if isinstance(value, torch.Tensor) or value is None:
-            raise _Unknown
+            raise NotCovered
         if isinstance(value, (int, bool)):
             return value
         if isinstance(value, torch.SymInt):
             return Number(node)
-        raise _Unknown
+        raise NotCovered
 
     def _array(self, node: fx.Node) -> np.ndarray | None:
         if node not in self._arrays and node.op == "placeholder" and node not in self._lost and _is_small_int(node):
@@ -204,10 +159,6 @@ class Table:
         ]:
             self._lost.add(other)
             self._arrays.pop(other, None)
-
-
-class _Unknown(Exception):
-    """A rule met something that it does not cover."""
 
 
 def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
@@ -266,205 +217,3 @@ def _map(tree: Any, fn: Callable[[fx.Node], Any]) -> Any:
     if isinstance(tree, slice):
         return slice(*(_map(t, fn) for t in (tree.start, tree.stop, tree.step)))
     return tree
-
-
-# -- the rules: numpy does the indexing and the broadcasting, `Arith` the arithmetic
-
-
-def _arith(fn: Callable[..., Any], *args: Entry | None) -> Entry | None:
-    if any(arg is None for arg in args):
-        return None
-    if all(isinstance(arg, (int, bool)) for arg in args):
-        return fn(*args)
-    return Arith(fn, args)  # type: ignore[arg-type]
-
-
-def _elementwise(fn: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    def rule(a: Any, b: Any) -> np.ndarray:
-        if isinstance(a, float) or isinstance(b, float):
-            raise _Unknown
-        out = np.frompyfunc(lambda x, y: _arith(fn, x, y), 2, 1)(_obj(a), _obj(b))
-        return _obj(out)
-
-    return rule
-
-
-def _fold(fn: Callable[..., Any], start: Entry | None = None) -> Callable[..., np.ndarray]:
-    def rule(a: np.ndarray) -> np.ndarray:
-        flat = list(a.reshape(-1))
-        total = flat[0] if start is None else start
-        for item in flat[1:] if start is None else flat:
-            total = _arith(fn, total, item)  # type: ignore[assignment]
-        return _obj(total)
-
-    return rule
-
-
-def _inplace(rule: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    def write(a: np.ndarray, b: Any) -> np.ndarray:
-        a[...] = rule(a, b)
-        return a
-
-    return write
-
-
-def _obj(value: Any) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return value
-    out = np.empty((), dtype=object)
-    out[()] = value
-    return out
-
-
-def _index(index: Any) -> tuple[Any, ...]:
-    """A basic index that makes numpy return a view even for a single element."""
-    index = index if isinstance(index, tuple) else (index,)
-    fixed = tuple(_constant(i) if isinstance(i, np.ndarray) else i for i in index)
-    if not all(i is None or i is Ellipsis or type(i) is int or _is_plain_slice(i) for i in fixed):
-        raise _Unknown
-    return fixed if Ellipsis in fixed else (*fixed, Ellipsis)
-
-
-def _is_plain_slice(index: Any) -> bool:
-    return isinstance(index, slice) and all(b is None or type(b) is int for b in (index.start, index.stop, index.step))
-
-
-def _constant(array: np.ndarray) -> int:
-    if array.size != 1 or type(value := array.reshape(-1)[0]) is not int:
-        raise _Unknown
-    return value
-
-
-def _getitem(a: Any, index: Any) -> np.ndarray:
-    if not isinstance(a, np.ndarray):
-        raise _Unknown
-    return a[_index(index)]
-
-
-def _setitem(a: Any, index: Any, value: Any) -> np.ndarray:
-    if not isinstance(a, np.ndarray):
-        raise _Unknown
-    a[_index(index)] = _obj(value)
-    return a
-
-
-def _select(a: np.ndarray, dim: int, index: Any) -> np.ndarray:
-    index = _constant(index) if isinstance(index, np.ndarray) else index
-    return a[(slice(None),) * (dim % a.ndim) + _index(index)]
-
-
-def _view(a: np.ndarray, *shape: Any) -> np.ndarray:
-    shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    if not all(type(s) is int for s in shape):
-        raise _Unknown
-    out = a.reshape(shape)
-    if not np.shares_memory(out, a):
-        raise _Unknown
-    return out
-
-
-def _cast(a: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
-    wanted = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.dtype)]
-    if any(dtype not in (torch.int32, torch.int64) for dtype in wanted):
-        raise _Unknown
-    return a.copy()
-
-
-def _fill(a: np.ndarray, value: Any = 0) -> np.ndarray:
-    a[...] = _obj(value)
-    return a
-
-
-def _reshape(a: np.ndarray, *shape: Any) -> np.ndarray:
-    shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    if not all(type(s) is int for s in shape):
-        raise _Unknown
-    return a.reshape(shape)
-
-
-def _squeeze(a: np.ndarray, dim: int | None = None) -> np.ndarray:
-    return a.squeeze() if dim is None else a.squeeze(dim) if a.shape[dim] == 1 else a
-
-
-def _joined(join: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    def rule(arrays: Any, dim: int = 0) -> np.ndarray:
-        if not isinstance(arrays, (list, tuple)) or not all(isinstance(a, np.ndarray) for a in arrays):
-            raise _Unknown
-        return join(arrays, axis=dim)
-
-    return rule
-
-
-def _divided(a: Any, b: Any, *, rounding_mode: str | None = None) -> np.ndarray:
-    if rounding_mode != "floor":
-        raise _Unknown
-    return _RULES["floordiv"](a, b)
-
-
-def _clamp(a: np.ndarray, min: Any = None, max: Any = None) -> np.ndarray:
-    a = a if min is None else _RULES["maximum"](a, min)
-    return a.copy() if max is None else _RULES["minimum"](a, max)
-
-
-_RULES: dict[str, Callable[..., np.ndarray]] = {
-    "getitem": _getitem,
-    "setitem": _setitem,
-    "select": _select,
-    "view": _view,
-    "reshape": _reshape,
-    "flatten": lambda a: a.reshape(-1),
-    "squeeze": _squeeze,
-    "unsqueeze": lambda a, dim: np.expand_dims(a, dim if dim >= 0 else dim + a.ndim + 1),
-    "detach": lambda a: a,
-    "contiguous": lambda a: a,
-    "cpu": lambda a: a,
-    "cat": _joined(np.concatenate),
-    "stack": _joined(np.stack),
-    "neg": lambda a: _RULES["sub"](0, a),
-    "div": _divided,
-    "clamp": _clamp,
-    "clone": lambda a, **_: a.copy(),
-    "to": _cast,
-    "int": _cast,
-    "long": _cast,
-    "copy_": _fill,
-    "fill_": _fill,
-    "zero_": lambda a: _fill(a, 0),
-    "max": _fold(max),
-    "min": _fold(min),
-    "amax": _fold(max),
-    "amin": _fold(min),
-    "sum": _fold(operator.add, 0),
-    "prod": _fold(operator.mul, 1),
-}
-for _fn in (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod):
-    _RULES[_fn.__name__] = _elementwise(_fn)
-    _RULES[_fn.__name__ + "_"] = _inplace(_RULES[_fn.__name__])
-for _fn in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
-    _RULES[_fn.__name__] = _elementwise(_fn)
-for _names, _fn in (
-    ("maximum", max),
-    ("minimum", min),
-    ("floor_divide", operator.floordiv),
-    ("remainder", operator.mod),
-):
-    _RULES[_names] = _elementwise(_fn)
-
-
-# -- small tensors made from numbers: ``factory(node, operand)``
-
-
-def _arange(node: fx.Node, operand: Callable[[fx.Node], Any]) -> np.ndarray:
-    """``arange(s, s + 4)``: a fixed number of elements, from a start that may move."""
-    bounds = _map(node.args, operand)
-    start = 0 if len(bounds) == 1 else bounds[0]
-    if len(bounds) > 2 or {"start", "end", "step"} & node.kwargs.keys() or not all(_is_number(b) for b in bounds):
-        raise _Unknown
-    return _elementwise(operator.add)(np.arange(node.meta["example_value"].shape[0]).astype(object), start)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int or isinstance(value, Number)
-
-
-_FACTORIES: dict[str, Callable[[fx.Node, Callable[[fx.Node], Any]], np.ndarray]] = {"arange": _arange}
