@@ -14,12 +14,13 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from fxpass.capture.wrap import wrap
 
-_compiling = threading.local()
-"""``kernels``, in a thread within `kernels_later`: what it has yet to wait for."""
+_compiling: ContextVar[Kernels | None] = ContextVar("compiling", default=None)
+"""Within `kernels_later`: what there is to wait for."""
 
 _lock = threading.RLock()
 _all: list[Kernels] = []
@@ -65,12 +66,12 @@ class Kernels:
 def kernels_later() -> Iterator[Kernels]:
     """What Inductor compiles within, in this thread, has its kernels when something is called that `Kernels.before` made."""
     _install()
-    before, kernels = getattr(_compiling, "kernels", None), Kernels()
-    _compiling.kernels = kernels
+    kernels = Kernels()
+    token = _compiling.set(kernels)
     try:
         yield kernels
     finally:
-        _compiling.kernels = before
+        _compiling.reset(token)
         if kernels._waits:
             with _lock:
                 _all.append(kernels)
@@ -84,7 +85,7 @@ def _install() -> None:
 
 
 def _wait(stock: Callable[..., None], compiler: Any, scope: dict[str, Any]) -> None:
-    kernels: Kernels | None = getattr(_compiling, "kernels", None)
+    kernels = _compiling.get()
     if kernels is None:
         return stock(compiler, scope)
     kernels._waits.append(functools.partial(stock, compiler, scope))

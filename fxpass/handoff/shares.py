@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from fxpass.capture.wrap import wrap
@@ -22,19 +22,18 @@ from fxpass.capture.wrap import wrap
 PROCESSES = 4
 """How many compile a kernel. Few have more configurations; for one that has fewer, the others have nothing to do."""
 
-_wanted = threading.local()
+_wanted: ContextVar[bool] = ContextVar("wanted", default=False)
 
 
 @contextlib.contextmanager
 def side_by_side() -> Iterator[None]:
     """What Inductor compiles within, in this thread, has its kernels compiled so."""
     _install()
-    before = getattr(_wanted, "here", False)
-    _wanted.here = True
+    token = _wanted.set(True)
     try:
         yield
     finally:
-        _wanted.here = before
+        _wanted.reset(token)
 
 
 @functools.cache
@@ -46,7 +45,7 @@ def _install() -> None:
 
 def _submit(stock: Callable[..., Any], pool: Any, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     own = stock(pool, job, *args, **kwargs)
-    if getattr(job, "__name__", "") == "_worker_compile_triton" and getattr(_wanted, "here", False):
+    if getattr(job, "__name__", "") == "_worker_compile_triton" and _wanted.get():
         for first in range(1, PROCESSES):
             stock(pool, exec, _SOURCE, {"job": job, "args": args, "share": slice(first, None, PROCESSES)})
     return own
