@@ -20,47 +20,18 @@ from torch.profiler import ProfilerActivity, profile
 import fxpass
 from fxpass.capture.counting import recordings
 from fxpass.report.results import write
+from toto_model.bench.approaches import REFERENCE, make
+from toto_model.bench.sizes import Size
+from toto_model.config import TotoConfig
 
 pytestmark = pytest.mark.gpu
 
-VARIATES, CONTEXT, HORIZON, PATCH = 7, 4096, 1536, 64
-
-
-def make_model():
-    from toto.model.toto import Toto
-
-    torch.manual_seed(0)
-    return (
-        Toto(
-            patch_size=PATCH, stride=PATCH, embed_dim=768, num_layers=12, num_heads=12, mlp_hidden_dim=3072, dropout=0.1,
-            spacewise_every_n_layers=12, scaler_cls="<class 'model.scaler.CausalPatchStdMeanScaler'>",
-            output_distribution_classes=["<class 'model.distribution.MixtureOfStudentTsOutput'>"], spacewise_first=False,
-            output_distribution_kwargs={"k_components": 24}, use_memory_efficient_attention=False,
-        )
-        .eval()
-        .cuda()
-        .model
-    )  # fmt: skip
+SIZE, PATCH = Size(7, 4096, 1536), TotoConfig.base().patch_size
 
 
 def record(name: str, values: dict[str, Any]) -> None:
     """``values`` to benchmarks/results/NAME.json, or under $KVFIX_RESULTS."""
     write(pathlib.Path(os.environ.get("KVFIX_RESULTS", "benchmarks/results")) / f"{name}.json", values)
-
-
-def series(context: int = CONTEXT) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return {
-        "inputs": torch.randn(1, VARIATES, context, generator=generator).cumsum(-1).cuda(),
-        "timestamp_seconds": torch.zeros(1, VARIATES, context, dtype=torch.int).cuda(),
-        "time_interval_seconds": torch.ones(1, VARIATES, dtype=torch.int).cuda(),
-    }
-
-
-def forecast(model) -> torch.Tensor:
-    from toto.inference.forecaster import TotoForecaster
-
-    return TotoForecaster(model).generate_mean(**series(), prediction_length=HORIZON, use_kv_cache=True)
 
 
 class Compiled:
@@ -70,26 +41,22 @@ class Compiled:
         torch._dynamo.reset()
         counters.clear()
         fxpass.reset()
-        self.model = make_model()
-        self.eager_forward = self.model.forward
-        forecast(self.model)
-        self.eager, self.eager_seconds = timed(lambda: forecast(self.model))
+        self.model, self.forecaster = make(REFERENCE, TotoConfig.base(), "cuda")
+        self.series = SIZE.series("cuda")
+        self.eager = self.forecast()
         options = {"inductor": {"triton.cudagraph_or_error": True}}
-        self.forward = torch.compile(self.eager_forward, backend="kvfix", options=options)
+        self.forward = torch.compile(self.model.forward, backend="kvfix", options=options)
         self.model.forward = self.forward
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            _, self.first_seconds = timed(lambda: forecast(self.model))
-            self.kvfix = forecast(self.model)
+            start = time.perf_counter()
+            self.forecast().cpu()
+            self.first_seconds = time.perf_counter() - start
+            self.kvfix = self.forecast()
         self.warnings = [str(w.message) for w in caught]
 
-
-def timed(run):
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    result = run()
-    torch.cuda.synchronize()
-    return result, time.perf_counter() - start
+    def forecast(self) -> torch.Tensor:
+        return SIZE.forecast(self.forecaster, self.series)
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +96,7 @@ def test_one_launch_a_step_and_no_copy_to_the_host(compiled: Compiled) -> None:
     seen = []
 
     def watched(*args, **kwargs):
-        if kwargs["inputs"].shape[-1] == CONTEXT:
+        if kwargs["inputs"].shape[-1] == SIZE.context:
             return compiled.forward(*args, **kwargs)
         torch.cuda.synchronize()
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
@@ -143,17 +110,17 @@ def test_one_launch_a_step_and_no_copy_to_the_host(compiled: Compiled) -> None:
 
     compiled.model.forward = watched
     try:
-        forecast(compiled.model)
+        compiled.forecast()
     finally:
         compiled.model.forward = compiled.forward
-    assert seen == [(1, 0)] * (HORIZON // PATCH - 1)
+    assert seen == [(1, 0)] * (SIZE.horizon // PATCH - 1)
 
 
 def test_twenty_more_forecasts_record_nothing_new(compiled: Compiled) -> None:
-    forecast(compiled.model)
+    compiled.forecast()
     before = recordings()
     for _ in range(20):
-        forecast(compiled.model)
+        compiled.forecast()
     assert recordings() == before
     assert counters["stats"]["unique_graphs"] == 2
 
@@ -163,7 +130,7 @@ def test_fifty_forecasts_and_two_live_caches_record_a_bounded_number(compiled: C
     start = recordings()
     memory = []
     for _ in range(50):
-        forecast(compiled.model)
+        compiled.forecast()
         memory.append(torch.cuda.memory_allocated())
     after_fifty = recordings()
     caches = [allocate(compiled.model) for _ in range(2)]
@@ -188,13 +155,13 @@ def test_fifty_forecasts_and_two_live_caches_record_a_bounded_number(compiled: C
 
 
 def allocate(model):
-    return model.allocate_kv_cache(1, VARIATES, CONTEXT + HORIZON, torch.device("cuda"), torch.float32)
+    return model.allocate_kv_cache(1, SIZE.variates, SIZE.context + SIZE.horizon, torch.device("cuda"), torch.float32)
 
 
 @torch.no_grad()
 def run_with(compiled: Compiled, cache) -> torch.Tensor:
     """Prefill and four decode steps with ``cache``; the means, side by side."""
-    data = series()["inputs"]
+    data = compiled.series["inputs"]
     means = []
     for _ in range(5):
         shape = data.shape
@@ -203,7 +170,7 @@ def run_with(compiled: Compiled, cache) -> torch.Tensor:
             input_padding_mask=torch.ones(shape, dtype=torch.bool, device="cuda"),
             id_mask=torch.zeros(shape, dtype=torch.int, device="cuda"),
             kv_cache=cache,
-            scaling_prefix_length=CONTEXT,
+            scaling_prefix_length=SIZE.context,
             num_exogenous_variables=0,
         )
         mean = (out.mean[..., -PATCH:] * scale[..., -PATCH:] + loc[..., -PATCH:]).clone()
