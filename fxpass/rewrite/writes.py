@@ -33,7 +33,7 @@ def rewrite_write(site: Site, b: Builder) -> None:
     rows = _gather(site, slots, b.at(site.node))
     b.replace(site.node, rows)
     for writer in site.writers:
-        b.at(writer.next).call(aten.index_copy_.default, site.base, site.dim, slots, _unsqueezed(site, rows, b))
+        _write(site, slots, _unsqueezed(site, rows, b.at(writer.next)), b)
 
 
 def rewrite_gather(site: Site, b: Builder) -> None:
@@ -69,8 +69,15 @@ def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
     if site.squeezed or list(value.shape) != wanted:
         sizes = [s if isinstance(s, int) else b.call(aten.sym_size.int, site.base, d) for d, s in enumerate(wanted)]
         source = b.call(aten.expand.default, source, sizes)
-    b.replace(writer, b.call(aten.index_copy_.default, site.base, site.dim, slots, source))
+    b.replace(writer, _write(site, slots, source, b))
     b.drop(writer)
+
+
+def _write(site: Site, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
+    """The slots are those of a slice, which a position's guard keeps within the buffer (``in_bounds``)."""
+    written = b.call(aten.index_copy_.default, site.base, site.dim, slots, rows)
+    written.meta["in_bounds"] = True
+    return written
 
 
 def _unsqueezed(site: Site, rows: fx.Node, b: Builder) -> fx.Node:

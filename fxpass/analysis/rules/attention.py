@@ -44,6 +44,7 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
         flow.merge({0: ek}, {} if columns is None else {0: columns})
     flow.fill(node, k, [rank - 2], 0)
     flow.fill(node, v, [rank - 2], 0)
+    scale = given.get("scale")
     rest = {n: given[n] for n in ("scale", "enable_gqa") if n in given}
 
     def build(b: Any) -> fx.Node:
@@ -56,7 +57,7 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
             "length": b.twin(ek.length, q.meta["val"].device),
             "mask": None if mask is None else b.current(mask),
             "is_causal": bool(given.get("is_causal", False)),
-            "scale": rest.get("scale") or q.meta["val"].shape[-1] ** -0.5,
+            "scale": q.meta["val"].shape[-1] ** -0.5 if scale is None else scale,
         }
         return made
 

@@ -4,6 +4,7 @@
     o = sdpa(q, clean(k), clean(v),                ->    o = kvfix.decode_attention(q, k, v, length, mask, scale)
              attn_mask=valid & mask) 1 query
     index_copy_(buf[c], 2, slots, k)               ->    kvfix.write_rows(buf[c], 2, slots, k)
+                             of the rewrite's own
 
 cuBLAS reaches a fifth of the memory bandwidth on a product with seven rows, where reading the weights is all there is
 to do. And a mask with two cleaned copies of the cache is one kernel that does not read what is not valid. Both
@@ -30,29 +31,25 @@ MAX_ROWS = 8
 """Products with more rows than this are left to cuBLAS, which is then better."""
 
 
-def use_kernels(gm: fx.GraphModule) -> int:
-    """Replace what the kernels cover in ``gm`` (rewritten and propagated, on CUDA); says how many ops it replaced."""
+def use_kernels(gm: fx.GraphModule) -> None:
+    """Replace what the kernels cover in ``gm`` (rewritten and propagated, on CUDA)."""
     if importlib.util.find_spec("triton") is None:
-        return 0
-    count, writes = 0, _Writes(gm.graph)
+        return
+    writes = _Writes(gm.graph)
     for node in list(gm.graph.nodes):
         if node.target is aten.linear.default and _few_rows(node):
             from .few_rows import linear_few_rows  # noqa: F401  (registers the op; needs triton)
 
             node.target = torch.ops.kvfix.linear_few_rows.default
             node.args = (*node.args, None)[:3]
-            count += 1
         elif node.target is aten.index_copy_.default and _writes_rows(node):
             from .write_rows import write_rows  # noqa: F401
 
             node.target = torch.ops.kvfix.write_rows.default
             node.meta["val"] = None
-            count += 1
         elif "attention" in node.meta and _one_query(node):
             _attend(gm.graph, node, writes)
-            count += 1
     aliases.remove_dead(gm.graph)
-    return count
 
 
 def register() -> dict[Any, Callable[..., Any]]:
@@ -134,19 +131,31 @@ def _few_rows(node: fx.Node) -> bool:
         return False
     if x.device.type != "cuda" or x.dtype not in floats or weight.dtype != x.dtype or weight.dim() != 2:
         return False
-    return weight.is_contiguous() and x.shape[-1] > 0 and x.numel() // x.shape[-1] <= MAX_ROWS
+    rows = x.numel() // max(x.shape[-1], 1)
+    return weight.is_contiguous() and x.shape[-1] > 0 and rows <= MAX_ROWS and _addressed(x, weight)
 
 
 def _writes_rows(node: fx.Node) -> bool:
+    """Only where the rows are known to be in the buffer: a model's own ``index_copy_`` asserts that they are."""
     buffer, _, slots, source = (a.meta["val"] if isinstance(a, fx.Node) else a for a in node.args)  # type: ignore[union-attr]
     static = all(isinstance(s, int) for s in source.shape)
-    return buffer.device.type == "cuda" and 0 < buffer.dim() <= 4 and static and slots.dim() == 1 and not node.users
+    if not node.meta.get("in_bounds") or buffer.device.type != "cuda" or not static or node.users:
+        return False
+    return 0 < buffer.dim() <= 4 and slots.dim() == 1 and _addressed(buffer, source)
 
 
 def _one_query(node: fx.Node) -> bool:
     q, parts = node.args[0].meta["val"], node.meta["attention"]  # type: ignore[union-attr]
-    if q.device.type != "cuda" or q.dim() != 4 or q.shape[-2] != 1 or parts["is_causal"]:
-        return False
     keys, values = parts["keys"].meta["val"], parts["values"].meta["val"]
-    same = q.dtype == keys.dtype == values.dtype and q.shape[-1] == keys.shape[-1] == values.shape[-1]
-    return same and q.shape[-1] in (16, 32, 64, 128, 256)
+    if q.device.type != "cuda" or q.dim() != 4 or q.shape[-2] != 1 or parts["is_causal"] or keys.shape != values.shape:
+        return False
+    if q.shape[0] != keys.shape[0] or q.shape[1] % keys.shape[1] or q.shape[-1] != keys.shape[-1]:
+        return False
+    same = q.dtype == keys.dtype == values.dtype
+    return same and q.shape[-1] in (16, 32, 64, 128, 256) and _addressed(keys, values)
+
+
+def _addressed(*tensors: torch.Tensor) -> bool:
+    """Whether offsets into these fit into 32 bits, in which the kernels reckon."""
+    spans = (sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in tensors)
+    return all(span < 2**31 for span in spans)
