@@ -35,15 +35,16 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
         KvfixError: ``strict`` is set and something was refused.
     """
     report = Report("graph")
+    cause = None
     try:
         lifted, inputs, names = capture.lift(gm, capture.fake_inputs(gm, example_inputs))
         module, _ = backend.rewrite_normal_form(lifted, inputs, report)
         module = capture.restore(module, gm, names)
     except (capture.Unfit, backend.Broken) as failure:
-        report.unfit = str(failure)
+        report.unfit, cause = str(failure), failure
         module = copy.deepcopy(gm)
     if strict:
-        backend.complain(report, Options(strict=True))
+        log.complain(report, Options(strict=True), cause)
     return RewriteResult(module, report)
 
 

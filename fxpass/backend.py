@@ -9,8 +9,6 @@ hand-off   cut into a dynamic prologue, a static core, a dynamic epilogue; each 
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +17,7 @@ from torch import fx
 from fxpass import capture, handoff, log
 from fxpass.capture import precompile
 from fxpass.check import Broken, check_core, check_graph, signature
-from fxpass.errors import KvfixError, KvfixWarning
+from fxpass.kept import keep, save
 from fxpass.options import Options, parse
 from fxpass.report import Report, readable
 from fxpass.report.readable import source_of
@@ -42,22 +40,23 @@ def kvfix(
     """
     settings = parse(options, mode)
     report = log.new_report()
+    advance, cause = capture.Advance(), None
     plan = saved = compiled = None
     try:
+        advance = capture.Advance.of(gm)
         plan = prepare(gm, example_inputs, settings, report)
         saved = save(plan, settings) if precompile.is_wanted(gm) else None
         compiled = handoff.assemble(plan, settings) if plan.parts else None
     except capture.Restart:
         raise
-    except (capture.Unfit, Broken) as failure:
-        report.unfit, plan, saved = str(failure), None, None
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
-        report.unfit, plan, saved = f"the pass failed: {type(error).__name__}: {error}", None, None
+        plan, saved, cause = None, None, error
+        expected = isinstance(error, (capture.Unfit, Broken))
+        report.unfit = str(error) if expected else f"the pass failed: {type(error).__name__}: {error}"
     log.add(report)
-    complain(report, settings)
+    log.complain(report, settings, cause)
     if compiled is None:
         compiled = handoff.untouched(gm, example_inputs, plan and plan.gm, settings)
-    advance = capture.Advance.of(gm)
     if precompile.is_wanted(gm):
         keep(gm, report, settings, saved, advance)
     return advance.after(compiled)
@@ -84,42 +83,6 @@ def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options
     return handoff.Plan(normal, parts, rewritten.capacity, carried)
 
 
-def save(plan: handoff.Plan, settings: Options) -> Callable[[], Callable[..., Any]] | None:
-    """``plan`` for torch's precompile cache; None, with a warning, where it cannot be kept."""
-    try:
-        return handoff.save(plan, settings).compile
-    except Exception as error:
-        precompile.not_kept(error)
-        return None
-
-
-def keep(gm: fx.GraphModule, report: Report, settings: Options, saved: Any, advance: capture.Advance) -> None:
-    """Put ``gm``'s compiled function into torch's precompile cache, as AOTAutograd has kept it, or as it was ``saved``."""
-    try:
-        make = precompile.made_by_torch(gm) or saved
-        if make is not None:
-            precompile.keep(gm, settings, Kept(report, settings, make, advance))
-    except Exception as error:  # whatever is in the options
-        precompile.not_kept(error)
-
-
-@dataclasses.dataclass(frozen=True)
-class Kept:
-    """A compiled graph in torch's precompile cache: called in another process, it makes the function and reports again."""
-
-    report: Report
-    settings: Options
-    make: Callable[[], Callable[..., Any]]
-    advance: capture.Advance
-
-    def __call__(self) -> Callable[..., Any]:
-        compiled = self.advance.after(self.make())
-        report = dataclasses.replace(self.report, name=log.new_report().name)
-        log.add(report)
-        complain(report, self.settings)
-        return compiled
-
-
 def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Report) -> tuple[fx.GraphModule, Rewritten]:
     """``gm`` in normal form, rewritten and checked; ``report`` is filled in."""
     with log.timed(report, "normal form"):
@@ -135,21 +98,6 @@ def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Repor
     check_graph(normal, before, may_read=report.refused > 0)
     report.after = readable(normal)
     return normal, rewritten
-
-
-def complain(report: Report, settings: Options) -> None:
-    """One warning for what was not rewritten, with reasons and source lines; with ``strict``, an error."""
-    refused = [site for site in report.sites if site.decision == "refused"]
-    reasons = [report.unfit] if report.unfit else []
-    reasons += dict.fromkeys(
-        f"{site.source or site.buffer}: {site.kind} at {site.position}: {site.reason}" for site in refused
-    )
-    if not reasons:
-        return
-    message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(reasons)
-    if settings.strict:
-        raise KvfixError(message)
-    warnings.warn(message, KvfixWarning, stacklevel=2)
 
 
 capture.install(kvfix, handoff.get_ready)

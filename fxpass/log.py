@@ -1,13 +1,16 @@
-"""The reports made so far."""
+"""The reports made so far, and what a user is told of them."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Iterator
 
 from fxpass import capture
 from fxpass.capture import mirror
+from fxpass.errors import KvfixError, KvfixWarning
+from fxpass.options import Options
 from fxpass.report import Report
 
 _reports: list[Report] = []
@@ -33,6 +36,21 @@ def reset() -> None:
     _reports.clear()
     mirror.reset()
     capture.forget()
+
+
+def complain(report: Report, settings: Options, cause: Exception | None = None) -> None:
+    """One warning for what was not rewritten, with reasons and source lines; with ``strict``, an error from ``cause``."""
+    refused = [site for site in report.sites if site.decision == "refused"]
+    reasons = [report.unfit] if report.unfit else []
+    reasons += dict.fromkeys(
+        f"{site.source or site.buffer}: {site.kind} at {site.position}: {site.reason}" for site in refused
+    )
+    if not reasons:
+        return
+    message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(reasons)
+    if settings.strict:
+        raise KvfixError(message) from cause
+    warnings.warn(message, KvfixWarning, stacklevel=3)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ from small_models import (
 from torch import Tensor
 
 import fxpass
-from fxpass import KvfixError, KvfixWarning
+from fxpass import KvfixError, KvfixWarning, capture
 
 EVERY_CACHE = pytest.mark.parametrize("kind", list(CACHES))
 
@@ -216,6 +217,31 @@ def test_a_fault_of_the_pass_costs_a_warning_not_the_call(monkeypatch: pytest.Mo
     compiled = torch.compile(lambda x: x * 2, backend="kvfix", options={"compiler": "eager"})
     with torch.no_grad(), pytest.warns(fxpass.KvfixWarning, match="the pass failed: KeyError: 'a bug'"):
         assert torch.equal(compiled(torch.ones(3)), torch.full((3,), 2.0))
+
+
+def test_strict_says_where_a_fault_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fxpass import backend
+
+    fault = KeyError("a bug")
+    monkeypatch.setattr(backend, "rewrite_graph", mock.Mock(side_effect=fault))
+    compiled = torch.compile(lambda x: x * 2, backend="kvfix", options={"compiler": "eager", "strict": True})
+    with torch.no_grad(), pytest.raises(Exception, match="the pass failed: KeyError") as raised:
+        compiled(torch.ones(3))
+    error: BaseException | None = raised.value
+    while error is not None and error is not fault:
+        error = error.__cause__ or error.__context__
+    assert error is fault
+
+
+def test_a_fault_in_following_the_index_costs_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a read of it on each call."""
+    monkeypatch.setattr(capture.Advance, "of", mock.Mock(side_effect=KeyError("a bug")))
+    model, cache, eager = Attention(), ItemCache(), ItemCache()
+    compiled = kvfix(model)
+    with torch.no_grad(), pytest.warns(fxpass.KvfixWarning, match="the pass failed: KeyError: 'a bug'"):
+        for x in steps():
+            torch.testing.assert_close(compiled(x, cache), model(x, eager))
+    assert all(torch.equal(a, b) for a, b in zip(cache.state(), eager.state()))
 
 
 def test_a_fault_of_the_hand_off_costs_a_warning_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,11 +204,17 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
     if _writes_through(node, flow):
         return RULES["stores"](node, flow)
     known = RULES.get(node.target)
-    if known is None and isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags:
+    if known is None and _is_pointwise(node.target):
         known = RULES["pointwise"]
     if known is None:
         raise NoRule(f"no rule for {node.target}")
     return known(node, flow)
+
+
+def _is_pointwise(target: Any) -> bool:
+    """Whether each element of the result depends on its own place only: what is drawn depends on how much is."""
+    tags = target.tags if isinstance(target, torch._ops.OpOverload) else ()
+    return torch.Tag.pointwise in tags and torch.Tag.nondeterministic_seeded not in tags
 
 
 def _made_to_size(node: fx.Node, flow: Flow) -> Extents:

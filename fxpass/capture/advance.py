@@ -40,8 +40,8 @@ class Advance:
         and of the arguments.
     """
 
-    read: Sequence[int]
-    moved: Sequence[tuple[int, Lambda]]
+    read: Sequence[int] = ()
+    moved: Sequence[tuple[int, Lambda]] = ()
 
     @classmethod
     def of(cls, gm: fx.GraphModule) -> Advance:

@@ -13,11 +13,40 @@ from typing import Any
 import numpy as np
 import torch
 
-from .entries import Arith, Entry, Number
+from .entries import Arith, Element, Entry, Number
+
+_COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
 
 
 class NotCovered(Exception):
     """A rule met something that it does not cover."""
+
+
+def int32(number: Any) -> Any:
+    """``number`` as a tensor of 32 bits holds it."""
+    return (number + 2**31) % 2**32 - 2**31
+
+
+def hold(array: np.ndarray, dtype: torch.dtype) -> bool:
+    """Let ``array`` hold what a tensor of ``dtype`` does, in place; False where an entry is no number of that kind."""
+    for place, entry in np.ndenumerate(array):
+        if entry is None:
+            continue
+        if not isinstance(entry, Entry) or _is_bool(entry) != (dtype is torch.bool):
+            return False
+        if dtype is torch.int32 and not _is_int32(entry):
+            array[place] = _arith(int32, entry)
+    return True
+
+
+def _is_bool(entry: Entry) -> bool:
+    return isinstance(entry, bool) or isinstance(entry, Arith) and entry.fn in _COMPARISONS
+
+
+def _is_int32(entry: Entry) -> bool:
+    if isinstance(entry, Element):
+        return entry.tensor.meta["example_value"].dtype is torch.int32
+    return isinstance(entry, Arith) and entry.fn is int32 or isinstance(entry, int) and int32(entry) == entry
 
 
 def _arith(fn: Callable[..., Any], *args: Entry | None) -> Entry | None:
@@ -187,7 +216,7 @@ RULES: dict[str, Callable[..., np.ndarray]] = {
 for _fn in (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod):
     RULES[_fn.__name__] = _elementwise(_fn)
     RULES[_fn.__name__ + "_"] = _inplace(RULES[_fn.__name__])
-for _fn in (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne):
+for _fn in _COMPARISONS:
     RULES[_fn.__name__] = _elementwise(_fn)
 for _names, _fn in (
     ("maximum", max),

@@ -36,6 +36,7 @@ from fxpass import collection
 from fxpass.options import Options, parse
 
 from . import dynamism, indexing, mirror, module_ints, precompile
+from .contents import NotCovered, int32
 from .entries import Element, Entry, Number
 from .source import AgreementSource, PositionSource
 from .table import Table
@@ -183,7 +184,10 @@ def _resolve_node(tx: Any, node: fx.Node) -> Any:
     if node.graph is not output.graph:
         return None  # in a higher-order operator's subgraph
     entry = Table.of(output.graph).entry(node)
-    return None if entry is None else _variable(tx, entry)
+    try:
+        return None if entry is None else _variable(tx, entry)
+    except NotCovered:
+        return None
 
 
 def _resolve_all(tx: Any, tensor: Any) -> Any:
@@ -198,7 +202,10 @@ def _resolve_all(tx: Any, tensor: Any) -> Any:
             return ListVariable([nested(p) for p in part], mutation_type=ValueMutationNew())
         return _variable(tx, part)
 
-    return nested(array.tolist())
+    try:
+        return nested(array.tolist())
+    except NotCovered:
+        return None
 
 
 def _variable(tx: Any, entry: Entry) -> Any:
@@ -210,7 +217,18 @@ def _variable(tx: Any, entry: Entry) -> Any:
         value = entry.node.meta["example_value"]
         return SymNodeVariable.create(tx, fx.Proxy(entry.node, tx.output.root_tracer), value)
     args = [_variable(tx, arg) for arg in entry.args]
+    if entry.fn is int32:
+        return _within(args[0])
     return BuiltinVariable(entry.fn).call_function(tx, args, {})
+
+
+def _within(number: Any) -> Any:
+    """``number`` in 32 bits; one that moves is guarded to fit into them, as what overflows is not followed."""
+    if number.is_python_constant():
+        return ConstantVariable.create(int32(number.as_python_constant()))
+    if not (number.sym_num >= -(2**31) and number.sym_num < 2**31):
+        raise NotCovered
+    return number
 
 
 def _element(tx: Any, element: Element) -> Any:

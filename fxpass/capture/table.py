@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from .contents import FACTORIES, RULES, NotCovered
+from .contents import FACTORIES, RULES, NotCovered, hold
 from .entries import Element, Entry, Number
 
 MAX_ELEMENTS = 1024
@@ -97,13 +97,16 @@ class Table:
         name = _name(node)
         if name in FACTORIES and _is_small_int(node):
             made = self._applied(functools.partial(FACTORIES[name], tuple(node.meta["example_value"].shape)), node)
-            if made is not None:
+            if made is not None and hold(made, node.meta["example_value"].dtype):
                 self._arrays[node] = made
             return
         if name in RULES and any(self._array(a) is not None for a in node.all_input_nodes):
             out = self._applied(RULES[name], node)
             if out is not None:
-                if isinstance(out, np.ndarray) and _is_small_int(node, bool_too=True):
+                changed = node if isinstance(node.meta.get("example_value"), torch.Tensor) else node.args[0]
+                if not hold(out, changed.meta["example_value"].dtype):  # a float that is written to an index tensor
+                    self._lose(changed)
+                elif _is_small_int(node, bool_too=True):
                     self._keep(node, out)
                 return
         for target in _written(node):

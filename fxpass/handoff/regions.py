@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import fx
+from torch._dynamo import config as dynamo_config
+from torch._dynamo.convert_frame import compile_lock
 from torch._dynamo.source import ConstantSource
 from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -26,9 +29,15 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from fxpass import collection
+from fxpass.errors import KvfixWarning
 
 from .compilers import Compile
 from .split import Part
+
+_TOO_MANY = (
+    "kvfix: a part of a graph ({}) has been compiled {} times, for as many sizes of its inputs. All of it is kept, CUDA graphs "
+    "included: allocate caches of few sizes. This warning comes at torch._dynamo.config.recompile_limit."
+)
 
 
 @dataclasses.dataclass
@@ -48,12 +57,26 @@ class Region:
         self._dynamic = [_dynamic_dims(n) for n in part.inputs]
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
+        variant = self._variant_for(args)
+        return self._first_call(args) if variant is None else variant.run(*args)
+
+    def _variant_for(self, args: Sequence[Any]) -> _Variant | None:
         for variant in self.variants:
             if variant.holds(args):
+                return variant
+        return None
+
+    def _first_call(self, args: Sequence[Any]) -> Sequence[Any]:
+        """Compile for these ``args``, if no other thread has in the meantime; kept once it has run."""
+        with compile_lock:
+            variant = self._variant_for(args)
+            if variant is not None:
                 return variant.run(*args)
-        variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
-        results = variant.run(*args)
-        self.variants.insert(0, variant)
+            variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
+            results = variant.run(*args)
+            self.variants.insert(0, variant)
+            if len(self.variants) == dynamo_config.recompile_limit:
+                warnings.warn(_TOO_MANY.format(self.part.name, len(self.variants)), KvfixWarning, stacklevel=2)
         return results
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:

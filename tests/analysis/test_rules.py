@@ -72,6 +72,7 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "tensordot": lambda k, v: torch.tensordot(k, v, dims=([2], [2])).sum((0, 2)),
     "roll_by_position": lambda k, v, start, keys: (keys.roll(-start, 2)[:, :, :1]).sum(2),
     "tril_by_position": lambda k, v, start, keys: torch.ones(4, CAPACITY).tril(start).sum(1),
+    "dropout_in_evaluation": lambda k, v: F.dropout(k, 0.5, training=False).sum(2) + F.dropout(v, 0.0).sum(2),
     "rsub": lambda k, v, start, keys: start - torch.arange(4) + (k * start).sum(2),
 }
 
@@ -84,6 +85,13 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "flat_argmax": (lambda k, v: k.argmax() + v.sum(2), "a flattened tensor"),
     "norm_of_order_0": (lambda k, v: torch.linalg.vector_norm(k, 0, dim=2), "norm of order 0"),
     "written_slice_of_slice": (lambda k, v: (k[:, :, -1:].mul_(2), v.sum(2))[1], "slice of a slice is written"),
+    "dropout": (lambda k, v: F.dropout(k, 0.5).sum(2), "dropout draws"),
+    "bernoulli": (lambda k, v: torch.bernoulli(k.sigmoid()).sum(2), "no rule for aten.bernoulli"),
+    "random_numbers": (lambda k, v: (torch.rand_like(k) * k).sum(2), "no rule for aten.rand_like"),
+    "random_numbers_of_a_size": (
+        lambda k, v: (torch.rand(k.shape[2]) * k.sum(3)).sum(2),
+        "does not come from the buffer",
+    ),
     "no_rule": (lambda k, v: k.kthvalue(1, dim=2).values, "no rule for aten.kthvalue"),
 }
 

@@ -94,3 +94,64 @@ def test_a_write_to_something_else_is_no_loss() -> None:
     graph, inputs = traced(step, torch.tensor([0, 1]), torch.zeros(4))
     (idx,) = [n for n in inputs if n.meta["example_value"].dtype is torch.int64]
     assert Table.of(graph).contents(idx) is not None
+
+
+def a_float_fill(idx: Tensor) -> None:
+    idx.fill_(3.7)
+
+
+def a_float_element(idx: Tensor) -> None:
+    idx[0] = 2.9
+
+
+def a_comparison(idx: Tensor) -> None:
+    idx.copy_(idx == 3)
+
+
+def a_sum_of_comparisons(idx: Tensor) -> None:
+    idx[1] = ((idx == 3) + (idx == 3)).sum()
+
+
+def an_overflow(idx: Tensor) -> None:
+    idx.copy_(idx.to(torch.int32) * 1_000_000_000)
+
+
+def an_overflow_and_back(idx: Tensor) -> None:
+    small = idx.to(torch.int32) + (2**31 - 5)
+    idx.copy_((small // 2).to(torch.int64))
+
+
+NUMBERS = [a_float_fill, a_float_element, a_comparison, a_sum_of_comparisons, an_overflow, an_overflow_and_back]
+
+
+@pytest.mark.parametrize("write", NUMBERS, ids=lambda w: w.__name__)
+def test_numbers_are_those_of_the_dtype(write: Callable[[Tensor], None]) -> None:
+    test_right_or_unknown(write)
+
+
+@pytest.mark.parametrize("write", NUMBERS, ids=lambda w: w.__name__)
+def test_an_item_is_that_of_the_dtype(write: Callable[[Tensor], None]) -> None:
+    """The number in a tensor after ``write``, or a graph break."""
+
+    def step(idx: Tensor) -> int:
+        write(idx)
+        return idx[1].item()
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for start in range(3, 7):
+        eager, own = torch.tensor([start, 5]), torch.tensor([start, 5])
+        assert (step(eager), eager.tolist()) == (found := compiled(own), own.tolist()), start
+        assert type(found) is int
+
+
+def test_a_position_that_overflows_its_tensor() -> None:
+    """As it moves, the number that is read leaves 32 bits: eager's wraps around."""
+
+    def step(idx: Tensor) -> int:
+        idx.add_(2**29)
+        return (idx[0] * 2).item()
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    eager, own = torch.tensor([1], dtype=torch.int32), torch.tensor([1], dtype=torch.int32)
+    for i in range(12):
+        assert (step(eager), eager.tolist()) == (compiled(own), own.tolist()), i

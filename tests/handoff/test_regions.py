@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import warnings
+
+import pytest
 import torch
 from test_split import traced
 
+from fxpass import KvfixWarning
 from fxpass.handoff import split
 from fxpass.handoff.regions import Region, _predicate
 
@@ -67,6 +73,44 @@ def test_a_static_part_is_compiled_for_each_capacity() -> None:
         region([torch.rand(capacity, 4), weight])
     assert [shapes[0] for shapes, _ in log] == [(6, 4), (8, 4)]
     assert all(isinstance(s, int) for shapes, _ in log for shape in shapes for s in shape)
+
+
+def test_threads_that_call_first_compile_once() -> None:
+    gm = traced(lambda series: (series * 2,), torch.rand(6, 4))
+    log: list = []
+    both = threading.Barrier(2)
+
+    def compile(gm, fakes, static):
+        log.append(fakes)
+        time.sleep(0.2)  # the other thread has called by now
+        return gm.forward
+
+    region, found = Region(split(gm, set())[0], compile), []
+
+    def call() -> None:
+        both.wait()
+        found.append(region([torch.ones(6, 4)])[0])
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(log) == 1
+    assert len(found) == 2 and all(torch.equal(f, torch.full((6, 4), 2.0)) for f in found)
+
+
+@torch._dynamo.config.patch(recompile_limit=3)
+def test_many_capacities_are_said() -> None:
+    gm = traced(lambda cache: (cache * 2,), torch.rand(6, 4))
+    size = gm.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0]
+    region = Region(split(gm, set(size.node.expr.free_symbols))[0], compiler([]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for capacity in (4, 5, 4, 5):
+            region([torch.rand(capacity, 4)])
+    with pytest.warns(KvfixWarning, match="has been compiled 3 times"):
+        region([torch.rand(6, 4)])
 
 
 def test_guards_are_read_from_positions_of_arguments() -> None:

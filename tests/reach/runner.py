@@ -62,11 +62,11 @@ def run(kind: type[Model], dirt: str = "zeros", compiler: str = "eager") -> Outc
     mine, theirs = model.inputs(), eager.inputs()
     difference = 0.0
     with torch.no_grad(), parts_seen() as parts:
-        state = torch.get_rng_state()
         for step, arguments in enumerate(mine):
-            expected_arguments = _same(arguments, theirs, state)
-            state = torch.get_rng_state()
-            expected, found = eager(*expected_arguments), compiled(*arguments)
+            own = _same(arguments, next(theirs))
+            with torch.random.fork_rng(devices=[]):  # both draw the same numbers
+                expected = eager(*own)
+            found = compiled(*arguments)
             what = f"{kind.__name__}, {dirt} in the tail, step {step}"
             torch.testing.assert_close(
                 found,
@@ -83,9 +83,8 @@ def run(kind: type[Model], dirt: str = "zeros", compiler: str = "eager") -> Outc
     return Outcome(counters["stats"]["unique_graphs"], breaks, fxpass.reports(), parts, difference)
 
 
-def _same(arguments: tuple[Any, ...], theirs: Iterator[tuple[Any, ...]], state: Any) -> tuple[Any, ...]:
-    """The next arguments of the other model, with the same tensors."""
-    own = next(theirs)
+def _same(arguments: tuple[Any, ...], own: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The other model's ``own`` arguments, with the same tensors."""
     return tuple(a.clone() if isinstance(a, Tensor) else b for a, b in zip(arguments, own))
 
 

@@ -13,14 +13,24 @@ from torch import fx
 
 from fxpass.analysis import aliases
 from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.errors import Refusal
 
 aten = torch.ops.aten
 
 
 @rule(aten.clone, aten.alias, aten.detach, aten._to_copy, aten.lift_fresh, aten.lift_fresh_copy, aten.zeros_like,
-      aten.ones_like, aten.empty_like, aten.full_like, aten.dropout)  # fmt: skip
+      aten.ones_like, aten.empty_like, aten.full_like)  # fmt: skip
 def same(node: fx.Node, flow: Flow) -> Extents:
     return dict(flow.of(node.args[0]))
+
+
+@rule(aten.dropout)
+def dropout(node: fx.Node, flow: Flow) -> Extents:
+    """A copy, unless it draws: for a full buffer it would draw other numbers."""
+    x, p, train = node.args
+    if train and p:
+        raise Refusal("dropout draws numbers for all of the buffer")
+    return dict(flow.of(x))
 
 
 @rule(aten.contiguous, aten.to)
