@@ -1,4 +1,4 @@
-"""Factories for the command line: one that works, and each way in which one can be wrong."""
+"""What the command line takes by name: factories, one that works and each way in which one can be wrong; a benchmark."""
 
 from __future__ import annotations
 
@@ -66,3 +66,12 @@ def returns_string_for_args() -> Any:
 
 def returns_list_for_kwargs() -> Any:
     return Counter(8), (), []
+
+
+CONFIGS = {"small": 1, "large": 2}
+DEFAULT_SIZES = ("1x2", "3x4")
+
+
+def bench(sizes: list[str], only: list[str], config: str, *rest: Any) -> int:
+    print(*sizes, config)
+    return 0

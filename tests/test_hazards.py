@@ -1,4 +1,4 @@
-"""What has gone wrong before, one test a hazard, in the numbering of the design notes.
+"""What has gone wrong before, one test a hazard; the numbers are names and nothing more.
 
 Each test runs twice where that is possible: as it is, where everything must be right, and with the one line that
 handles the hazard taken out, where it must go wrong. So none of these tests can pass by looking away.

@@ -4,11 +4,16 @@ A factory, ``MODULE:FACTORY``, is a function without arguments that returns ``(c
 is compiled with kvfix and called ``--calls`` times, without gradients: Dynamo takes a number for a constant until it
 has seen it move, so the decode step of a cache shows up in the second call at the earliest.
 
+What `demo` and `bench` run is installed under the entry points ``kvfix_demo`` and ``kvfix_bench``: a function that takes
+what the command line says. A benchmark's module has ``CONFIGS``, the first of which is the default, and may have
+``DEFAULT_SIZES``.
+
 Exit status: 0; 1 where the callable fails; 2 where the command line, the module or the factory is wrong.
 """
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -69,7 +74,7 @@ def demo(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Of the random weights and series.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
-    name: Annotated[str, typer.Option(help="Which of the installed demos.")] = "toto",
+    name: Annotated[str | None, typer.Option(help="Which demo, where several are installed.")] = None,
 ) -> None:
     """Decode with a small model in every way there is, and compare: differences, graphs, breaks, time."""
     run = _installed("demo", name)
@@ -79,13 +84,13 @@ def demo(
 
 @app.command()
 def bench(
-    size: Annotated[list[str] | None, typer.Option(help="VARIATESxCONTEXT-HORIZON[xSAMPLES]; may be repeated.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Approaches, as 'toto-ts *'; may be repeated.")] = None,
-    config: Annotated[str, typer.Option(help="base (the published one) or tiny.")] = "base",
+    size: Annotated[list[str] | None, typer.Option(help="As the benchmark writes them; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Approaches, as '* eager'; may be repeated.")] = None,
+    config: Annotated[str | None, typer.Option(help="Of the model; the benchmark's first, if not given.")] = None,
     layers: Annotated[int | None, typer.Option(help="Another number of layers.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Forecasts of each approach, in turns.")] = 7,
     warm: Annotated[bool, typer.Option(help="Compile again in a second process with the caches of the first.")] = True,
-    compiles: Annotated[int, typer.Option(min=1, help="Cold compilations of the published package, in turns.")] = 1,
+    compiles: Annotated[int, typer.Option(min=1, help="Cold compilations, where the benchmark takes several.")] = 1,
     at_once: Annotated[
         bool, typer.Option(help="Compile all, of all sizes, at the same time, and leave out how long it takes.")
     ] = False,
@@ -93,11 +98,14 @@ def bench(
     compiler: CompilerOption = Compiler.inductor,
     json: Annotated[Path | None, typer.Option(help="Write all measurements to this file.")] = None,
     recorded: Annotated[Path | None, typer.Option("--show", help="Only print what such a file holds.")] = None,
-    name: Annotated[str, typer.Option(help="Which of the installed benchmarks.")] = "toto",
+    name: Annotated[str | None, typer.Option(help="Which benchmark, where several are installed.")] = None,
 ) -> None:
     """Measure every way to decode: compile and forecast times, launches, differences, memory, and the floor."""
     run = _installed("bench", name)
-    sizes = size or ["7x4096-1536"]
+    own = sys.modules[run.__module__]
+    sizes, config = size or list(getattr(own, "DEFAULT_SIZES", ())), config or next(iter(own.CONFIGS))
+    if not sizes and recorded is None:
+        _fail("which sizes? This benchmark has none of its own; --size says them")
     raise typer.Exit(
         run(sizes, only or [], config, layers, rounds, warm, compiles, at_once, device, compiler.value, json, recorded)
     )
@@ -105,17 +113,40 @@ def bench(
 
 @app.command("reach")
 def run_reach(
-    module: Annotated[str, typer.Argument(help="Has a list CASES.")] = "tests.reach.cases",
+    module: Annotated[str | None, typer.Argument(help="Has a list CASES.")] = None,
     compiler: CompilerOption = Compiler.eager,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write all rows to this file.")] = None,
+    recorded: Annotated[Path | None, typer.Option("--show", help="Only print what such a file holds.")] = None,
 ) -> None:
-    """Run cases eager and compiled, and print what became of each. Exit status 1 if one is not as it should be."""
+    """Run cases eager, stock and with kvfix; print what became of each. Exit status 1 if one is not as it should be."""
+    from . import reach as runner
+
+    if recorded is not None:
+        try:
+            rows = runner.read(recorded)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _fail(f"{recorded} is no file of kvfix reach: {type(error).__name__}")
+    else:
+        rows = _run_cases(module, compiler, device)
+        if json is not None:
+            runner.write(json, rows)
+    if as_markdown:
+        typer.echo(runner.markdown(rows))
+    else:
+        runner.show(rows)
+    raise typer.Exit(1 if any(row.problems for row in rows) else 0)
+
+
+def _run_cases(module: str | None, compiler: Compiler, device: str) -> list[Any]:
+    """The rows of the cases of ``module``."""
     import torch
 
     from . import reach as runner
 
+    if module is None:
+        _fail("which cases? Name a module with a list CASES, such as tests.reach.cases in kvfix's repository")
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         _fail(f"no device {device!r} here; there is cpu, and cuda where torch finds a GPU")
     try:
@@ -124,21 +155,17 @@ def run_reach(
         _fail(f"{module}: {error}")
     if not cases:
         _fail(f"{module}: CASES is empty")
-    rows = [runner.run(case, compiler.value, device) for case in cases]
-    if json is not None:
-        runner.write(json, rows)
-    if as_markdown:
-        typer.echo(runner.markdown(rows))
-    else:
-        runner.show(rows)
-    raise typer.Exit(1 if any(row.problems for row in rows) else 0)
+    return [runner.run(case, compiler.value, device) for case in cases]
 
 
-def _installed(kind: str, name: str) -> Any:
-    """What is installed under ``name`` as a ``kvfix_{kind}`` entry point."""
+def _installed(kind: str, name: str | None) -> Any:
+    """What is installed under ``name`` as a ``kvfix_{kind}`` entry point; without a name, the only one."""
     installed = {entry.name: entry for entry in entry_points(group=f"kvfix_{kind}")}
+    if name is None and len(installed) == 1:
+        (name,) = installed
     if name not in installed:
-        _fail(f"no {kind} {name!r}; installed: {', '.join(sorted(installed)) or 'none'}")
+        wrong = f"which {kind}? --name says it" if name is None else f"no {kind} {name!r}"
+        _fail(f"{wrong}; installed: {', '.join(sorted(installed)) or 'none'}")
     return installed[name].load()
 
 

@@ -1,16 +1,17 @@
-"""``kvfix reach``: cases, eager and compiled, one line each; docs/reach.md holds the table.
+"""``kvfix reach``: cases, eager, with stock `torch.compile` and with kvfix, one line each; docs/reach.md holds the tables.
 
-A module of cases has a list ``CASES``. A case has ``name``, ``where``, ``pattern``, ``stock``, ``ours``, ``graphs``,
-``breaks``, ``note`` and ``steps(compiled, device)``, which decodes on ``device`` with a callable that it has handed to
-``compiled`` and yields, after each call, copies of what came out and of the buffers that the call may have changed. The first
-call is the prefill. On a GPU, behind Inductor, all further ones should run in one CUDA-graph recording for each graph that they
-compile to.
+A module of cases has a list ``CASES``. A case has ``name``, ``where``, ``pattern``, ``ours``, ``graphs``, ``breaks``,
+``note`` and ``steps(compiled, device)``, which decodes on ``device`` with a callable that it has handed to ``compiled`` and
+yields, after each call, copies of what came out and of the buffers that the call may have changed. The first call is the
+prefill. On a GPU, behind Inductor, all further ones should run in one CUDA-graph recording for each graph that they compile to.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,7 +33,6 @@ class Case(Protocol):
     name: str
     where: str
     pattern: str
-    stock: str
     ours: bool
     graphs: int
     breaks: int
@@ -42,15 +42,21 @@ class Case(Protocol):
 
 @dataclasses.dataclass
 class Row:
-    """One line of the table.
+    """One line of the table: what was measured, under the case's own words.
 
+    stock_graphs, stock_breaks: those of stock `torch.compile`; None in figures that were recorded without.
     recorded: whether decode steps are to be CUDA graphs: on a GPU, behind Inductor.
     decode_graphs, recordings: what the calls after the first have compiled and recorded.
     skips: CUDA graphs that were skipped, in all calls.
     problems: what is not as it should be; empty where all is well.
     """
 
-    case: Case
+    case: str
+    where: str = ""
+    pattern: str = ""
+    note: str = ""
+    stock_graphs: int | None = None
+    stock_breaks: int | None = None
     recorded: bool = False
     graphs: int = 0
     breaks: int = 0
@@ -65,20 +71,20 @@ class Row:
 
     @property
     def cells(self) -> dict[str, str]:
-        """The row as printed, by column."""
-        recorded = {"recordings/decode graphs": f"{self.recordings}/{self.decode_graphs}", "skips": f"{self.skips}"}
+        """The row as printed, by column; what was not measured is empty."""
         return {
-            "case": self.case.name,
-            "where": self.case.where,
-            "pattern": self.case.pattern,
-            "stock: graphs/breaks": self.case.stock,
+            "case": self.case,
+            "where": self.where,
+            "pattern": self.pattern,
+            "stock: graphs/breaks": "" if self.stock_graphs is None else f"{self.stock_graphs}/{self.stock_breaks}",
             "graphs/breaks": f"{self.graphs}/{self.breaks}",
             "rewritten/refused": f"{self.rewritten}/{self.refused}",
-            **(recorded if self.recorded else {}),
+            "recordings/decode graphs": f"{self.recordings}/{self.decode_graphs}" if self.recorded else "",
+            "skips": f"{self.skips}" if self.recorded else "",
             "outputs": f"{self.outputs:.0e}",
             "buffers": f"{self.buffers:.0e}",
             "result": "; ".join(self.problems) or "ok",
-            "note": self.case.note,
+            "note": self.note,
         }
 
 
@@ -91,20 +97,25 @@ def load(module: str) -> list[Case]:
 
 @torch.no_grad()
 def run(case: Case, compiler: str = "eager", device: str = "cpu") -> Row:
-    """Run ``case`` both ways and say what differs from what it expects. A case that fails is a row with a problem."""
-    row = Row(case, recorded=compiler == "inductor" and device == "cuda")
+    """Run ``case`` in all three ways and say what is not as it should be. A case that fails is a row with a problem."""
+    recorded = compiler == "inductor" and device == "cuda"
+    row = Row(case.name, case.where, case.pattern, case.note, recorded=recorded)
     made: list[tuple[int, int]] = []
 
     def compiled(fn: Any) -> Any:
-        return _watched(torch.compile(fn, backend="kvfix", options={"compiler": compiler}), made, row.recorded)
+        return _watched(torch.compile(fn, backend="kvfix", options={"compiler": compiler}), made, recorded)
 
     fxpass.reset()
     try:
         expected = list(case.steps(lambda fn: fn, device))
+        with counting() as stock:
+            for _ in case.steps(functools.partial(torch.compile, backend="eager"), device):
+                pass
+        row.stock_graphs, row.stock_breaks = stock.graphs, stock.breaks
         with counting() as counts, warnings.catch_warnings():
             warnings.simplefilter("ignore", fxpass.KvfixWarning)
             found = list(case.steps(compiled, device))
-            row.skips = skips() if row.recorded else 0
+            row.skips = skips() if recorded else 0
         row.decode_graphs, row.recordings = (last - first for first, last in zip(made[0], made[-1]))
     except Exception as error:  # a package that is not there, or a model that does not run: a red line, not an end
         row.problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:120])
@@ -116,7 +127,7 @@ def run(case: Case, compiler: str = "eager", device: str = "cpu") -> Row:
     row.buffers = max(
         (_difference(a, b) for (_, a_), (_, b_) in zip(expected, found) for a, b in zip(a_, b_)), default=0.0
     )
-    row.problems += _problems(row, reports)
+    row.problems += _problems(case, row, reports)
     return row
 
 
@@ -142,8 +153,7 @@ def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return apart.nan_to_num(nan=float("inf")).max().item()
 
 
-def _problems(row: Row, reports: list[fxpass.Report]) -> Iterator[str]:
-    case = row.case
+def _problems(case: Case, row: Row, reports: list[fxpass.Report]) -> Iterator[str]:
     if row.graphs > case.graphs:
         yield f"{row.graphs} graphs, {case.graphs} expected"
     if row.breaks > case.breaks:
@@ -168,11 +178,17 @@ def _problems(row: Row, reports: list[fxpass.Report]) -> Iterator[str]:
     yield from dict.fromkeys(s.reason for r in reports for s in r.sites if s.decision == "refused")
 
 
+def table(rows: list[Row]) -> list[list[str]]:
+    """The header and the cells of ``rows``, without the columns that are empty in all of them."""
+    cells = [row.cells for row in rows]
+    filled = [name for name in cells[0] if any(c[name] for c in cells)]
+    return [filled, *([c[name] for name in filled] for c in cells)]
+
+
 def markdown(rows: list[Row]) -> str:
     """The rows as a Markdown table."""
-    header = rows[0].cells
-    lines = [header, ["---"] * len(header), *(row.cells.values() for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    header, *lines = table(rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
 
 
 def show(rows: list[Row]) -> None:
@@ -181,16 +197,22 @@ def show(rows: list[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold")
-    shown = [name for name in rows[0].cells if name not in ("where", "pattern")]
-    for name in shown:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(Text(row.cells[name], style="red" if row.problems else "") for name in shown))
-    Console(soft_wrap=True).print(table)
+    header, *lines = table([dataclasses.replace(row, where="", pattern="") for row in rows])
+    shown = Table(*header, box=None, header_style="bold")
+    for row, line in zip(rows, lines):
+        shown.add_row(*(Text(cell, style="red" if row.problems else "") for cell in line))
+    Console(soft_wrap=True).print(shown)
 
 
 def write(path: Path, rows: list[Row]) -> None:
     """The rows, under what they were measured on, as a JSON file."""
-    found = [{**vars(row), "case": row.case.name} for row in rows]
-    results.write(path, {"command": results.command(sys.argv[1:]), "rows": found})
+    results.write(path, {"command": results.command(sys.argv[1:]), "rows": [vars(row) for row in rows]})
+
+
+def read(path: Path) -> list[Row]:
+    """The rows that `write` has left at ``path``.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: there is no such file.
+    """
+    return [Row(**row) for row in json.loads(path.read_text())["rows"]]

@@ -1,7 +1,7 @@
 """Packages that nobody here wrote on a GPU, one test for each row of the last table of docs/reach.md.
 
 Needs what ``tests/reach/setup.sh`` installs. The figures go to benchmarks/results with
-``kvfix reach --device cuda --compiler inductor --json benchmarks/results/reach.json``.
+``kvfix reach tests.reach.cases --device cuda --compiler inductor --json benchmarks/results/reach.json``.
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ class Case:
     """One row of the table.
 
     where, pattern: the file of the package, and how its position moves.
-    stock: graphs and breaks with stock Dynamo.
     ours: whether there is something to rewrite; a control must stay untouched.
     graphs, breaks: the most there may be; the breaks are the package's own, named in ``note``.
     """
@@ -35,7 +34,6 @@ class Case:
     name: str
     where: str
     pattern: str
-    stock: str
     steps: Callable[[Compile, str], Iterator[Step]]
     ours: bool = True
     graphs: int = 2
@@ -253,28 +251,24 @@ def transformers_static(compiled: Compile, device: str) -> Iterator[Step]:
 WINDOW = "a third graph once the window is full: the package branches on it"
 OUTSIDE = "its `inference_mode` is entered outside: AOTAutograd fails on it"
 CASES = [
-    Case("toto-ts", "model/util.py KVCache", "tensor index + `.item()`, tensor slice bounds", "34/25", toto),
-    Case(
-        "timesfm", "timesfm/torch/transformer.py", "write at `start = next_index[0]`, full read + mask", "9/1", timesfm
-    ),
-    Case("litgpt", "model.py, `input_pos_maxp1`", "int length read, tensor write, sliced mask", "2/0", litgpt_sliced),
+    Case("toto-ts", "model/util.py KVCache", "tensor index + `.item()`, tensor slice bounds", toto),
+    Case("timesfm", "timesfm/torch/transformer.py", "write at `start = next_index[0]`, full read + mask", timesfm),
+    Case("litgpt", "model.py, `input_pos_maxp1`", "int length read, tensor write, sliced mask", litgpt_sliced),
     Case(
         "litgpt, window",
         "model.py, sliding window",
         "`input_pos.max().item()`, rolling window",
-        "24/8",
         litgpt_window,
         graphs=3,
         note=WINDOW,
     ),
-    Case("litgpt, static", "model.py, `input_pos_maxp1=None`", "already static", "2/0", litgpt_static, ours=False),
+    Case("litgpt, static", "model.py, `input_pos_maxp1=None`", "already static", litgpt_static, ours=False),
     Case(
         "llama-models",
         "llama3/model.py Attention",
         "`start_pos: int`, `cache_k[:bsz, :start_pos + n]`",
-        "2/0",
         llama,
         note=OUTSIDE,
     ),
-    Case("transformers", "Llama with StaticCache", "already static", "2/0", transformers_static, ours=False),
+    Case("transformers", "Llama with StaticCache", "already static", transformers_static, ours=False),
 ]

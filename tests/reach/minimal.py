@@ -31,7 +31,7 @@ def steps(kind: type[Model], compiled: Compile, device: str) -> Iterator[Step]:
 def _case(name: str, kind: type[Model]) -> Case:
     pattern = (inspect.cleandoc(kind.__doc__ or "").splitlines() or [""])[0]
     ours = kind not in CONTROLS.values()
-    return Case(name, "models.py", pattern, "", functools.partial(steps, kind), ours=ours, graphs=kind.graphs)
+    return Case(name, "", pattern, functools.partial(steps, kind), ours=ours, graphs=kind.graphs)
 
 
 CASES = [_case(name, kind) for name, kind in {**MODELS, **CONTROLS}.items()]

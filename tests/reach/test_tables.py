@@ -1,0 +1,44 @@
+"""The tables of docs/reach.md are what the commands print, for all cases that there are."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any
+
+import pytest
+
+from fxpass.cli import reach
+
+from . import cases, minimal
+
+ROOT = pathlib.Path(__file__).parents[2]
+TABLES = re.findall(r"(?:^\|.*\n)+", (ROOT / "docs/reach.md").read_text(), re.MULTILINE)
+MEASURED = ("IntArgument", "Bounds", "ModuleAttribute", "Ring", "StaticControl")
+
+
+def rows(table: str) -> list[dict[str, str]]:
+    """The cells of each row of a Markdown table, by column."""
+    header, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    return [dict(zip(header, line)) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "table, module", [*zip(TABLES, (cases, minimal, cases))], ids=("packages", "minimal", "recorded")
+)
+def test_every_case_is_a_row(table: str, module: Any) -> None:
+    assert [row["case"] for row in rows(table)] == [case.name for case in module.CASES]
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_counts_are_those_measured(name: str) -> None:
+    """Stock's, whether it breaks, recompiles or stays whole, and kvfix's."""
+    row = reach.run(next(case for case in minimal.CASES if case.name == name))
+    shown = next(row for row in rows(TABLES[1]) if row["case"] == name)
+    counts = ("stock: graphs/breaks", "graphs/breaks", "rewritten/refused", "result")
+    assert {column: shown[column] for column in counts} == {column: row.cells[column] for column in counts}
+
+
+def test_the_recorded_table_is_what_the_file_holds() -> None:
+    recorded = reach.read(ROOT / "benchmarks/results/reach.json")
+    assert TABLES[2] == reach.markdown(recorded) + "\n"
