@@ -49,21 +49,28 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
 
 
 def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
-    """``explain(model, compiler="eager")(*args, **kwargs)`` compiles and runs one call and reports on it.
+    """Compile ``fn`` into a function that makes a call and reports on it: on the last graph that a call has compiled so far.
 
-    The report is that of the last graph compiled by the call, which is made twice where the first only shows Dynamo
-    that the position moves. ``options`` are the backend's.
+    Dynamo takes a number for a constant until it has seen it move, so a decode step has to be called for two positions:
+
+        step = fxpass.explain(model, compiler="eager")
+        step(x0, cache)
+        report = step(x1, cache)
+
+    Each is a call like any other: caches are written, and positions advance. ``options`` are the backend's.
 
     Raises:
-        RuntimeError: nothing was compiled, or an option is wrong.
+        RuntimeError: an option is wrong (already here), or no call has compiled anything yet.
     """
+    compiled = torch.compile(fn, backend="kvfix", options=options or None)
+    made: list[Report] = []
 
     def call(*args: Any, **kwargs: Any) -> Report:
         before = len(log.reports())
-        torch.compile(fn, backend="kvfix", options=options or None)(*args, **kwargs)
-        made = log.reports()[before:]
+        compiled(*args, **kwargs)
+        made.extend(log.reports()[before:])
         if not made:
-            raise RuntimeError("kvfix: the call compiled no graph")
+            raise RuntimeError("kvfix: the call compiled no graph; torch.compiler.reset() forgets those made before")
         return made[-1]
 
     return call

@@ -284,23 +284,31 @@ def test_rewrite_of_an_unfit_graph():
 
 @torch.no_grad()
 def test_explain():
+    """The second step sees the position move; the third compiles nothing, and is explained all the same."""
     cache = ItemCache()
-    prompt, row = steps()[:2]
+    prompt, *rows = steps()
     model = Attention()
     model(prompt, cache)
-    report = fxpass.explain(model, compiler="eager")(row, cache)
-    assert isinstance(report, fxpass.Report)
-    assert cache.length == 5
+    step = fxpass.explain(model, compiler="eager")
+    assert step(rows[0], cache).rewritten == 0
+    report = step(rows[1], cache)
+    assert report.rewritten > 0 and report.refused == 0
+    assert cache.length == 6
+    assert step(rows[2], cache) is report
 
 
 @torch.no_grad()
-def test_explain_compiles_nothing_new():
-    """The second call finds the graph of the first: nothing to explain is an error, not an empty report."""
+def test_explain_of_what_is_compiled_already():
+    """Nothing to explain is an error, not the report of something else."""
     model, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
-    explain = fxpass.explain(model, compiler="eager")
-    explain(x)
+    fxpass.explain(model, compiler="eager")(x)
     with pytest.raises(RuntimeError, match="compiled no graph"):
-        explain(x)
+        fxpass.explain(model, compiler="eager")(x)
+
+
+def test_explain_raises_on_wrong_options_before_any_call():
+    with pytest.raises(RuntimeError, match="nonsense"):
+        fxpass.explain(torch.nn.Linear(4, 4), compiler="nonsense")
 
 
 @torch.no_grad()
