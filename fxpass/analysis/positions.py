@@ -87,7 +87,7 @@ def number(value: Any) -> Any:
 def equal(a: Any, b: Any) -> bool:
     """Whether two graph arguments (numbers or nodes) are known to be equal, without adding a guard."""
     a, b = number(a), number(b)
-    return type(a) is type(b) and a is b or bool(statically_known_true(a == b))
+    return bool(plain(a) == plain(b)) or bool(statically_known_true(a == b))
 
 
 def guarded(condition: Any) -> bool:

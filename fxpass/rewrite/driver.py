@@ -18,7 +18,7 @@ from torch import fx
 from fxpass.analysis import aliases
 from fxpass.analysis.extents import Extent, Extents, Fill, Flow, Stuck, follow
 from fxpass.analysis.flow import flow_graph
-from fxpass.analysis.positions import Origin, Positions, expression
+from fxpass.analysis.positions import Origin, Positions, expression, number, plain
 from fxpass.analysis.sites import Site, Sites, is_slice
 from fxpass.errors import Refusal
 
@@ -122,7 +122,8 @@ def _ahead(graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: Mapping[
             if site is not None and site.kind == "extent":
                 found.append(start_extent(site, graph, positions))
     known = [e for e in found if isinstance(e.full_size, int) or e.full.op == "placeholder"]
-    return [smallest(e, known) for e in known]
+    first = {(plain(number(e.length)), plain(e.full_size)): e for e in reversed(known)}  # layers have them in common
+    return [smallest(e, first.values()) for e in reversed(first.values())]
 
 
 def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Sites) -> list[Decision]:

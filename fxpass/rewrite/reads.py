@@ -48,7 +48,7 @@ def _full(site: Site, graph: fx.Graph) -> tuple[fx.Node, int]:
             break
         if isinstance(node.meta.get("val"), torch.Tensor):
             for dim, own in enumerate(node.meta["val"].shape):
-                if equal(own, size):
+                if isinstance(own, torch.SymInt) and equal(own, size):
                     return node, dim
     return site.base, site.dim
 
@@ -56,7 +56,8 @@ def _full(site: Site, graph: fx.Graph) -> tuple[fx.Node, int]:
 def smallest(extent: Extent, known: Iterable[Extent]) -> Extent:
     """``extent`` on the shortest axis that has room for its length: a long mask is cut to the ring that it goes with."""
     for other in known:
-        if equal(other.length, extent.length) and guarded(other.full_size < extent.full_size):
+        same = equal(other.full_size, extent.full_size) or not equal(other.length, extent.length)
+        if not same and guarded(other.full_size < extent.full_size):
             extent = dataclasses.replace(extent, full=other.full, full_dim=other.full_dim)
     return extent
 
