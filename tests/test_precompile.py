@@ -16,9 +16,9 @@ import pytest
 import torch
 from small_models import TENSOR_CACHES
 from torch._dynamo.guards import GuardsStatePickler
+from torch._dynamo.precompile_context import PrecompileContext
 
-from fxpass import capture
-from fxpass.backend import kvfix
+from fxpass.capture import kept_guards, mirror
 
 SCRIPT = pathlib.Path(__file__).parent / "precompiled.py"
 
@@ -111,6 +111,51 @@ def test_other_options_compile_again(tmp_path: pathlib.Path) -> None:
     assert [w for w in second["warnings"] if "other options" in w]
 
 
+BETWEEN = """
+import fxpass, torch
+optimize = torch._dynamo.optimize
+def interrupted(*args, **kwargs):
+    context = optimize(*args, **kwargs)
+    torch._dynamo.optimize = optimize
+    torch.compile(lambda x: x, backend="kvfix", options={"compiler": "aot_eager"})
+    return context
+torch._dynamo.optimize = interrupted
+"""
+"""Compiles something else, with other options, while a `torch.compile` is on its way."""
+
+
+def test_each_function_is_loaded_for_its_own_options(tmp_path: pathlib.Path) -> None:
+    process(tmp_path, "item", "eager", "16")
+    second = process(tmp_path, "item", "eager", "16", code=BETWEEN)
+    assert second["graphs"] == 0 and not second["warnings"]
+
+
+class Holding(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = lambda x: x * 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.held(x)
+
+
+@torch.no_grad()
+def test_a_compilation_that_fails_leaves_nothing_behind() -> None:
+    """After a reset Dynamo numbers compilations anew, and this one's number is that of another backend's."""
+
+    def fail(code: object, made: object) -> None:
+        raise RuntimeError("before guards are made")
+
+    with torch._dynamo.config.patch(caching_precompile=True):
+        hook = torch._dynamo.convert_frame.register_bytecode_hook(fail)
+        with pytest.raises(RuntimeError, match="before guards"):
+            torch.compile(Holding(), backend="kvfix", options={"compiler": "eager"})(torch.ones(2))
+        hook.remove()
+        torch.compiler.reset()
+        assert torch.compile(Holding(), backend="eager")(torch.ones(2)).sum() == 4
+    PrecompileContext.clear()
+
+
 class Descriptors:
     @staticmethod
     def static() -> int:
@@ -125,16 +170,30 @@ class Descriptors:
         return 3
 
 
+def pickled(value: Any) -> bytes:
+    """What Dynamo keeps of a value that is guarded on."""
+    written = io.BytesIO()
+    tables = [p for p in inspect.signature(GuardsStatePickler).parameters.values() if p.annotation == "dict[int, Any]"]
+    GuardsStatePickler({id(value): value}, *({} for _ in tables[1:]), written).dump(value)
+    return written.getvalue()
+
+
 @pytest.mark.parametrize("name", ["static", "of_class", "of_object"])
 def test_descriptors_of_guarded_classes_can_be_pickled(name: str) -> None:
     """einops and others have them in classes whose dicts Dynamo guards on."""
-    capture.install(kvfix, lambda settings: None)
-    written = io.BytesIO()
-    tables = [p for p in inspect.signature(GuardsStatePickler).parameters.values() if p.annotation == "dict[int, Any]"]
-    GuardsStatePickler(*({} for _ in tables), written).dump(vars(Descriptors)[name])
-    found = pickle.loads(written.getvalue())
+    with kept_guards.compiling(True):
+        found = pickle.loads(pickled(vars(Descriptors)[name]))
     assert type(found) is type(vars(Descriptors)[name])
     assert name != "static" or found.__func__ is Descriptors.static
+
+
+def test_what_other_backends_guard_on_is_pickled_by_torch() -> None:
+    index = torch.tensor([3])
+    mirror.values(index)
+    with kept_guards.compiling(True):
+        assert b"fxpass" in pickled(index)
+        with kept_guards.compiling(False):
+            assert b"fxpass" not in pickled(index)
 
 
 UNKNOWN = """

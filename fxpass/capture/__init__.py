@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from fxpass.errors import KvfixWarning
-from fxpass.options import Options
+from fxpass.options import Options, parse
 
+from . import module_ints
 from .advance import Advance
 from .attributes import lift, restore
 from .composites import take_apart
-from .dynamism import Restart, expect, forget, generalize
 from .normal_form import Unfit, fake_inputs, normal_form
 from .origins import name_of, origins
+from .wrap import all_or_none, wrap
 
 __all__ = [
     "Advance",
@@ -39,28 +40,59 @@ __all__ = [
 FITS = ("2.11", "2.12", "2.13", "2.14", "2.15")
 """The torch releases that the hooks are written for; 2.11, 2.13 and 2.15 are tested."""
 
+misfit: Exception | None = None
+"""Why the hooks do not fit this torch."""
+
+try:
+    release = ".".join(torch.__version__.split(".")[:2])
+    if release not in FITS:
+        raise ImportError(f"torch {release} is none of {', '.join(FITS)}")
+    from . import dynamism, hooks, managers, precompile
+except Exception as error:
+    from . import off as dynamism  # type: ignore[no-redef]
+    from . import off as precompile  # type: ignore[no-redef]
+
+    misfit = error
+
+Restart, expect, generalize = dynamism.Restart, dynamism.expect, dynamism.generalize
+
 
 @functools.cache
 def install(backend: Callable[..., Any], begin: Callable[[Options], None]) -> None:
     """Install the Dynamo hooks for frames compiled with ``backend``; `torch.compile` calls ``begin`` with its options.
 
-    On a torch that they do not fit they stay off, with one warning: models compile as without kvfix's capture, and
+    On a torch that they do not fit all stay off, with one warning: models compile as without kvfix's capture, and
     positions held in tensors break the graph.
     """
-    release = ".".join(torch.__version__.split(".")[:2])
-    try:
-        if release not in FITS:
-            raise ImportError(f"torch {release} is none of {', '.join(FITS)}")
-        from . import hooks, precompile, source
 
-        hooks.install(lambda compiler_fn: innermost(compiler_fn) is backend)
-        hooks.parse_options_early(backend, begin)
-        source.install()
-        precompile.install()
-    except (ImportError, AttributeError) as error:
+    def is_ours(compiler_fn: Any) -> bool:
+        return innermost(compiler_fn) is backend
+
+    try:
+        if misfit is not None:
+            raise misfit
+        with all_or_none():
+            hooks.install(is_ours)
+            hooks.parse_options_early(functools.partial(options_of, backend), begin)
+            managers.install()
+            precompile.install(functools.partial(options_of, backend))
+            wrap(torch._dynamo, "reset_code_state", _forget_too)
+    except Exception as error:
         warnings.warn(
             f"kvfix: positions in tensors are not captured with this torch: {error}", KvfixWarning, stacklevel=2
         )
+
+
+def forget() -> None:
+    """Forget what was first seen of the numbers of frames and modules, as `torch.compiler.reset` lets us do too."""
+    dynamism.forget()
+    module_ints.forget()
+
+
+def _forget_too(stock: Callable[[], None]) -> None:
+    """Dynamo forgets which numbers have changed: what we know of them goes with it."""
+    stock()
+    forget()
 
 
 def innermost(compiler_fn: Any) -> Any:
@@ -70,3 +102,12 @@ def innermost(compiler_fn: Any) -> Any:
         if inner is not None:
             return innermost(inner)
     return compiler_fn
+
+
+def options_of(backend: Callable[..., Any], compiler_fn: Any) -> Options | None:
+    """What `torch.compile` was asked for with ``backend``; None if it was asked for another."""
+    while (inner := getattr(compiler_fn, "_torchdynamo_orig_backend", None)) is not None:
+        compiler_fn = inner
+    if isinstance(compiler_fn, torch._TorchCompileWrapper) and compiler_fn.compiler_fn is backend:
+        return parse(**compiler_fn.kwargs)
+    return parse() if compiler_fn is backend else None

@@ -33,9 +33,9 @@ from torch._dynamo.variables.builder import VariableBuilder
 from torch.fx.experimental.symbolic_shapes import DimDynamic
 
 from fxpass import collection
-from fxpass.options import Options, parse
+from fxpass.options import Options
 
-from . import dynamism, indexing, mirror, module_ints, precompile
+from . import dynamism, indexing, kept_guards, mirror, module_ints
 from .contents import NotCovered, int32
 from .entries import Element, Entry, Number
 from .source import AgreementSource, PositionSource
@@ -43,21 +43,16 @@ from .table import Table
 from .wrap import wrap
 
 
-def parse_options_early(backend: Callable[..., Any], begin: Callable[[Options], None]) -> None:
+def parse_options_early(options_of: Callable[[Any], Options | None], begin: Callable[[Options], None]) -> None:
     """Let `torch.compile` itself raise on wrong options, before anything is called; ``begin`` gets the right ones."""
-    stock = torch._dynamo.optimize
 
-    @functools.wraps(stock)
-    def optimize(*args: Any, **kwargs: Any) -> Any:
-        wrapper = kwargs.get("backend", args[0] if args else None)
-        options = None
-        if isinstance(wrapper, torch._TorchCompileWrapper) and wrapper.compiler_fn is backend:
-            options = parse(**wrapper.kwargs)
+    def optimize(stock: Any, *args: Any, **kwargs: Any) -> Any:
+        options = options_of(kwargs.get("backend", args[0] if args else None))
+        if options is not None:
             begin(options)
-        precompile.ask(options)
         return stock(*args, **kwargs)
 
-    torch._dynamo.optimize = optimize
+    wrap(torch._dynamo, "optimize", optimize)
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
@@ -69,8 +64,7 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     wrap(OutputGraph, "create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(symbolic_convert.InstructionTranslatorBase):
         for opname in _JUMPS & dis.opmap.keys():
-            code = dis.opmap[opname]
-            cls.dispatch_table[code] = _jump(is_ours, cls.dispatch_table[code])  # type: ignore[attr-defined]
+            wrap(cls.dispatch_table, dis.opmap[opname], functools.partial(_jump, is_ours))  # type: ignore[attr-defined]
 
 
 _JUMPS = {
@@ -127,19 +121,13 @@ def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int
     return variable
 
 
-def _jump(is_ours: Callable[..., bool], stock: Any) -> Any:
-    @functools.wraps(stock)
-    def jump(tx: Any, inst: Any) -> Any:
-        top = tx.stack[-1]
-        if isinstance(top.realize() if hasattr(top, "realize") else top, TensorVariable) and is_ours(
-            tx.output.compiler_fn
-        ):
-            value = _resolve(tx, top.realize())
-            if value is not None:
-                tx.stack[-1] = _decide(tx, value)
-        return stock(tx, inst)
-
-    return jump
+def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> Any:
+    top = tx.stack[-1]
+    if isinstance(top.realize() if hasattr(top, "realize") else top, TensorVariable) and is_ours(tx.output.compiler_fn):
+        value = _resolve(tx, top.realize())
+        if value is not None:
+            tx.stack[-1] = _decide(tx, value)
+    return stock(tx, inst)
 
 
 def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *args: Any, **kwargs: Any) -> Any:
@@ -281,7 +269,8 @@ def _decide(tx: Any, value: Any) -> Any:
 
 def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
-    with collection.at_rest() if is_ours(compiler_fn) else contextlib.nullcontext():
+    ours = is_ours(compiler_fn)
+    with collection.at_rest() if ours else contextlib.nullcontext(), kept_guards.compiling(ours):
         return stock(*args, **kwargs)
 
 

@@ -19,6 +19,12 @@ _first: weakref.WeakKeyDictionary[nn.Module, dict[str, int]] = weakref.WeakKeyDi
 _moved: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
 
+def forget() -> None:
+    """Forget what was first seen."""
+    _first.clear()
+    _moved.clear()
+
+
 def moves(tx: Any, source: Any, value: int) -> bool:
     """Whether the int at ``source``, now ``value``, belongs to a module and has been seen to change there."""
     if source is None or not source.guard_source.is_unspecialized_nn_module():

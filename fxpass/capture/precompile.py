@@ -5,40 +5,37 @@ Dynamo keeps guards and bytecode, and asks the backend for an artifact that make
     process 1    torch.compile(...); calls; torch.compiler.save_cache_artifacts()
     process 2    torch.compile(...); calls: nothing is traced
 
-The guards are built anew from fake tensors, which hold no numbers: an index tensor brings along what the mirror knew of it.
+What becomes of the guards: `kept_guards.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import functools
 import hashlib
 import pathlib
 import pickle
-import types
 import warnings
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
-import torch._dynamo.guards as dynamo_guards
 from torch import fx
 from torch._C._dynamo.eval_frame import _reset_precompile_entries
 from torch._dynamo import output_graph
 from torch._dynamo.bytecode_transformation import unique_id
-from torch._dynamo.guards import GuardBuilder
+from torch._dynamo.eval_frame import _TorchDynamoContext
 from torch._dynamo.output_graph import OutputGraph
 from torch._dynamo.package import CompilePackage, _lookup_code
 from torch._dynamo.precompile_context import BackendCacheArtifact, PrecompileContext
-from torch._guards import CompileContext
 
 from fxpass import collection
 from fxpass.errors import KvfixWarning
 from fxpass.options import Options
 
-from . import mirror
-from .source import NameSource, full_name
+from . import kept_guards
+from .kept_guards import not_kept as not_kept
 from .wrap import wrap
 
 Make = Callable[[], Callable[..., Any]]
@@ -54,14 +51,14 @@ class Artifact(BackendCacheArtifact[Any]):
         version, options, make = self.content
         if version != _version():
             raise RuntimeError("it is from another version of kvfix")
-        if pickle.loads(options) != _asked:
+        if pickle.loads(options) != _asked.get():
             raise RuntimeError("it was compiled with another backend or other options")
         return pickle.loads(make)()
 
 
 def is_wanted(gm: fx.GraphModule) -> bool:
     """Whether Dynamo keeps what is compiled for ``gm``."""
-    return getattr(gm, "_backend_id", None) is not None
+    return kept_guards.are_ours() and getattr(gm, "_backend_id", None) is not None
 
 
 def made_by_torch(gm: fx.GraphModule) -> Make | None:
@@ -73,27 +70,10 @@ def made_by_torch(gm: fx.GraphModule) -> Make | None:
 def keep(gm: fx.GraphModule, options: Options, make: Make) -> None:
     """Keep ``make`` for ``gm``'s compiled function."""
     PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(options), pickle.dumps(make))))
-    _kept.add(CompileContext.current_compile_id())
 
 
-def not_kept(error: Exception) -> str:
-    """Warn that a graph is not kept because of ``error``; returns the reason."""
-    reason = f"{type(error).__name__}: {error}"
-    warnings.warn(f"kvfix: a graph is not kept for other processes: {reason}", KvfixWarning, stacklevel=3)
-    return reason
-
-
-def ask(options: Options | None) -> None:
-    """`torch.compile` is called with these options; None for another backend. What it loads must be from the same."""
-    global _asked
-    _asked = options
-
-
-_asked: Options | None = None
-
-
-_kept: set[Any] = set()
-"""The compilations whose backend was kvfix."""
+_asked: ContextVar[Options | None] = ContextVar("_asked", default=None)
+"""The options of the `torch.compile` that may be loading now; None for another backend."""
 
 
 @functools.cache
@@ -103,120 +83,32 @@ def _version() -> str:
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
-def install() -> None:
-    """Let the guards of real models be kept, and what cannot be used be compiled again."""
-    wrap(dynamo_guards.GuardsStatePickler, "reducer_override", _reduce)
-    wrap(dynamo_guards, "pickle_guards_state", _pickle_guards)
-    wrap(dynamo_guards.CheckFunctionManager, "__init__", _make_guards)
+def install(options_of: Callable[[Any], Options | None]) -> None:
+    """Let what was compiled with the same options be loaded, and what cannot be used be compiled again."""
+    kept_guards.install()
+    wrap(_TorchDynamoContext, "__call__", functools.partial(_apply, options_of))
     wrap(CompilePackage, "install", _use)
     if not hasattr(output_graph, "unique_id_unbound_in"):  # before torch 2.15
-        OutputGraph.install_global = _install_global  # type: ignore[method-assign]
+        wrap(OutputGraph, "install_global", _install_global)
 
 
-def _reduce(stock: Any, self: Any, obj: Any) -> Any:
-    """Descriptors in the dicts of classes are pickled too, and index tensors with their numbers."""
-    if isinstance(obj, (staticmethod, classmethod)):
-        return type(obj), (obj.__func__,)
-    if isinstance(obj, property):
-        return property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)
-    reduced = stock(self, obj)
-    known = mirror.known(obj) if isinstance(obj, torch.Tensor) and isinstance(reduced, tuple) else None
-    return reduced if known is None else (_index, (known, *reduced))
-
-
-def _index(values: tuple[int, ...], make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    tensor = make(*args)
-    if isinstance(tensor, torch.Tensor):
-        mirror.describe(tensor, values)
-    return tensor
-
-
-def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = None, fail_fn: Any = None,
-                 filter_fn: Any = None, **kwargs: Any) -> None:  # fmt: skip
-    """torch drops guards on the identity of objects, which another process cannot know. Those that a model holds are data:
-
-        self.act = torch.sin, self.kind = Kind.A        guarded on by their full names
-        any other object, a lambda                      the model is not kept
-
-    Functions and classes of modules are code, of which the cache compares the source.
-    """
-    if CompileContext.current_compile_id() not in _kept or not torch._dynamo.config.caching_precompile:
-        return stock(self, code, graph, entries, fail_fn, filter_fn, **kwargs)
-
-    def filtered(found: Any) -> Any:
-        for entry in found:
-            if not _BY_IDENTITY.isdisjoint((entry.guard_type, *entry.derived_guard_types)):
-                _keep_data(entry)
-        return [True] * len(found) if filter_fn is None else filter_fn(found)
-
+def _apply(options_of: Callable[[Any], Options | None], stock: Any, self: Any, fn: Any) -> Any:
+    """`torch.compile`, of which ``self`` is the first half, is applied to ``fn``: now torch loads what was kept for it."""
+    token = _asked.set(options_of(self.callback))
     try:
-        stock(self, code, graph, entries, fail_fn, filtered, **kwargs)
+        return stock(self, fn)
     finally:
-        _kept.discard(CompileContext.current_compile_id())
-        _lost.pop(CompileContext.current_compile_id(), None)
+        _asked.reset(token)
 
 
-_BY_IDENTITY = {"ID_MATCH", "CLOSURE_MATCH", "FUNCTION_MATCH", "CLASS_MATCH", "BUILTIN_MATCH"}
-
-
-_NAMED = (type, types.FunctionType, types.BuiltinFunctionType, enum.Enum)
-
-
-def _keep_data(entry: Any) -> None:
-    value, guard = entry.value, entry.orig_guard
-    if entry.is_global or "type(" in entry.name:
-        return
-    if isinstance(value, _NAMED) and "<" not in full_name(value):
-        guard.originating_source = NameSource(guard.originating_source)
-        guard.create_fn = GuardBuilder.EQUALS_MATCH
-        guard.guard_types = guard.code_list = guard.obj_weakref = guard.guarded_class_weakref = guard._hash = None
-        object.__setattr__(entry, "guard_type", "EQUALS_MATCH")
-        object.__setattr__(entry, "derived_guard_types", ())
-    elif value is not None and not isinstance(value, (types.MethodType, types.ModuleType, types.CodeType)):
-        _lost[CompileContext.current_compile_id()] = f"{entry.name} is guarded on by identity"
-
-
-_lost: dict[Any, str] = {}
-"""Compilations that depend on an object of this process, and on which."""
-
-
-def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
-    """Guards that cannot be kept fail when they are read, and `_use` says why: not all releases survive it here."""
-    compilation = CompileContext.current_compile_id()
-    if compilation not in _kept:
-        return stock(state, builder)
-    try:
-        if compilation in _lost:
-            raise ValueError(_lost[compilation])
-        for guard in state.output_graph.guards:
-            if "___unnamed_scope" in guard.name:
-                raise ValueError(f"a guard on a function without a module holds in one process only: {guard.name}")
-        return stock(state, builder)
-    except Exception as error:
-        return pickle.dumps(_NotKept(not_kept(error)))
-
-
-class _NotKept:
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def __reduce__(self) -> Any:
-        return _refuse, (self.reason,)
-
-
-def _refuse(reason: str) -> None:
-    raise RuntimeError(f"its guards were not kept: {reason}")
-
-
-@collection.at_rest()
 def _use(stock: Any, package: CompilePackage, backends: Any) -> None:
     """What was kept, or, where that is not possible, nothing: the model is then traced as if nothing had been kept."""
+    if not any(isinstance(artifact, Artifact) for artifact in backends.values()):
+        return stock(package, backends)
     try:
-        with torch.inference_mode(False):  # the guards' fake tensors have versions
+        with collection.at_rest(), torch.inference_mode(False):  # the guards' fake tensors have versions
             stock(package, backends)
     except Exception as error:
-        if not any(isinstance(artifact, Artifact) for artifact in backends.values()):
-            raise
         warnings.warn(
             f"kvfix: a precompiled model is not used but compiled again: {type(error).__name__}: {error}",
             KvfixWarning,
@@ -237,8 +129,12 @@ def _forget(package: CompilePackage) -> None:
     package.uninstall()
 
 
-def _install_global(self: OutputGraph, prefix: str, value: Any) -> str:
-    """Names start from zero in each process, and loaded guards have brought some along."""
+def _install_global(stock: Any, self: OutputGraph, prefix: str, value: Any) -> str:
+    """Names start from zero in each process, and loaded guards have brought some along: those are passed over.
+
+    For all backends, as any of them may compile in a module that a model was loaded for; where no name stands in the way,
+    it is the one that torch gives.
+    """
     name = unique_id(prefix)
     while name in self.global_scope:
         name = unique_id(prefix)

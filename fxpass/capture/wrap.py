@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:
-    """Let ``owner.name(*args)`` call ``hook(stock, *args)``, ``stock`` being what stood there."""
-    stock = getattr(owner, name)
+def wrap(owner: Any, name: Any, hook: Callable[..., Any]) -> None:
+    """Let ``owner.name(*args)``, or ``owner[name](*args)`` of a list, call ``hook(stock, *args)``, ``stock`` being what
+    stood there."""
+    read, write = (operator.getitem, operator.setitem) if isinstance(owner, list) else (getattr, setattr)
+    stock = read(owner, name)
 
     @functools.wraps(stock)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         return hook(stock, *args, **kwargs)
 
-    setattr(owner, name, wrapped)
+    write(owner, name, wrapped)
+    _undo.append(functools.partial(write, owner, name, stock))
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Should the block fail, what it has wrapped stands as before."""
+    before = len(_undo)
+    try:
+        yield
+    except BaseException:
+        while len(_undo) > before:
+            _undo.pop()()
+        raise
+
+
+_undo: list[Callable[[], None]] = []
+"""For each `wrap`, what puts ``stock`` back."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
@@ -39,3 +42,16 @@ def test_a_counter_costs_one_more_graph() -> None:
         torch.testing.assert_close(compiled(x), x.view(2, 2, -1).sum(-1) * call)
     assert model.calls == 6
     assert counters["stats"]["unique_graphs"] == 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reset", [fxpass.reset, torch.compiler.reset])
+def test_after_a_reset_it_is_a_constant_again(reset: Callable[[], None]) -> None:
+    x, model = torch.randn(2, 8), Scaled(2)
+    for compiler in ("eager", "aot_eager"):
+        counters.clear()
+        compiled = torch.compile(model, backend="kvfix", options={"compiler": compiler})
+        for _ in range(3):
+            compiled(x)
+        assert counters["stats"]["unique_graphs"] == 2
+        reset()
