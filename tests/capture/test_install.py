@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 TESTS = pathlib.Path(__file__).parents[1]
 
@@ -65,6 +66,18 @@ def test_another_torch_switches_all_hooks_off(version: str, owner: str, gone: st
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["stock"] and found["graphs"]
     assert "are not captured with this torch" in found["warnings"][0] and reason in found["warnings"][0]
+
+
+@torch.no_grad()
+def test_a_reset_of_torch_forgets_what_was_first_seen() -> None:
+    """Two numbers that have differed are told apart from then on; after a reset they are taken for one again."""
+    compiled = torch.compile(lambda x, i: x * i[0].item() * i[1].item(), backend="kvfix", options={"compiler": "eager"})
+    for _ in range(2):
+        torch.compiler.reset()
+        counters.clear()
+        for pair in [(2, 2), (3, 3), (4, 5)]:
+            assert compiled(torch.ones(1), torch.tensor(pair)) == pair[0] * pair[1]
+        assert counters["stats"]["unique_graphs"] == 3
 
 
 @pytest.mark.parametrize("gpu, compiler, starts", [(True, "inductor", 1), (True, "eager", 0), (False, "inductor", 0)])
