@@ -18,11 +18,10 @@ from torch.fx.experimental.symbolic_shapes import free_symbols
 from fxpass.errors import Refusal
 
 from . import aliases
+from .bounds import TO_THE_END, slice_arguments
 from .positions import Positions, equal, fixed, guarded, number
 
 aten = torch.ops.aten
-_TO_THE_END = 2**63 - 1
-_DEFAULTS: list[Any] = [0, None, None, 1]
 
 Kind = Literal["write", "extent", "gather", "narrow"]
 
@@ -83,7 +82,7 @@ class Sites:
         base, dim, start, end = bounds
         size = base.meta["val"].shape[dim]
         squeezed = node.target is aten.select.int
-        end = None if isinstance(end, int) and end == _TO_THE_END else end
+        end = None if isinstance(end, int) and end == TO_THE_END else end
         rows = 1 if squeezed else fixed(node.meta["val"].shape[dim])
         writers = self._writers_through(node)
         if not self.is_buffer(base):
@@ -183,10 +182,9 @@ def _view_users(node: fx.Node) -> set[fx.Node]:
 def _bounds(node: fx.Node) -> tuple[fx.Node, int, Any, Any] | None:
     """(base, dim, start, end) of a slice, a select or a narrow."""
     if node.target is aten.slice.Tensor:
-        base, dim, start, end, step = list(node.args) + _DEFAULTS[len(node.args) - 1 :]
+        base, dim, start, end, step = slice_arguments(node)
         if step != 1:
             return None
-        start, end = 0 if start is None else start, _TO_THE_END if end is None else end
     elif node.target is aten.select.int:
         base, dim, start = node.args
         end = None

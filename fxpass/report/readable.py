@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.analysis.bounds import TO_THE_END
+
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "i64",
            torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "b8"}  # fmt: skip
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)\n\s*(?P<code>.*)')
@@ -76,4 +78,4 @@ def _argument(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         inner = ", ".join(_argument(v) for v in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
-    return "END" if isinstance(value, int) and value == 2**63 - 1 else str(value)
+    return "END" if isinstance(value, int) and value == TO_THE_END else str(value)

@@ -15,24 +15,23 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.analysis.bounds import TO_THE_END, slice_arguments
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.analysis.positions import equal, fixed, guarded, number
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten
-_TO_THE_END = 2**63 - 1
-_DEFAULTS: list[Any] = [0, None, None, 1]
 
 
 @rule(aten.slice.Tensor)
 def slice_(node: fx.Node, flow: Flow) -> Extents:
-    x, dim, start, end, step = list(node.args) + _DEFAULTS[len(node.args) - 1 :]
+    x, dim, start, end, step = slice_arguments(node)
     dim %= node.meta["val"].dim()
     if dim not in flow.of(x):
         return dict(flow.of(x))
     if step != 1:
         raise Refusal("every other element of the position-dependent axis")
-    return _sliced(node, flow, x, dim, 0 if start is None else start, _TO_THE_END if end is None else end)
+    return _sliced(node, flow, x, dim, start, end)
 
 
 @rule(aten.narrow.default)
@@ -73,7 +72,7 @@ def _from_the_front(node: fx.Node, flow: Flow, extent: Extent, bound: Any) -> An
     Raises:
         Refusal: it is not known to be in there, and slicing would have clamped it.
     """
-    if isinstance(bound, int) and bound == _TO_THE_END:
+    if isinstance(bound, int) and bound == TO_THE_END:
         return extent.length
     if not guarded(number(bound) >= 0):
         if not guarded(number(bound) < 0):

@@ -99,7 +99,7 @@ def expand(node: fx.Node, flow: Flow) -> Extents:
     shift = len(sizes) - _rank(x)
     out = {d + shift: e for d, e in flow.of(x).items()}
     out = flow.merge(out, _asked_for(sizes, flow))
-    _set_sizes(node, flow, [-1 if d - shift in flow.of(x) else s for d, s in enumerate(sizes)], out, keep=out.keys())
+    _set_sizes(node, flow, [-1 if d - shift in flow.of(x) else s for d, s in enumerate(sizes)], out)
     return out
 
 
@@ -161,7 +161,7 @@ def _asked_for(sizes: list[Any], flow: Flow) -> Extents:
     return {d: e for d, e in found.items() if e is not None}
 
 
-def _set_sizes(node: fx.Node, flow: Flow, sizes: list[Any], out: Extents, keep: Any) -> None:
+def _set_sizes(node: fx.Node, flow: Flow, sizes: list[Any], out: Extents) -> None:
     def build(b: Any) -> list[Any]:
         return [node.args[0], [b.full(out[d]) if d in out and s != -1 else s for d, s in enumerate(sizes)]]
 
