@@ -15,7 +15,8 @@ from torch import fx
 from torch.utils._pytree import tree_leaves
 
 from fxpass.analysis import aliases
-from fxpass.analysis.positions import ITEM, equal, symbols
+from fxpass.analysis.positions import ITEM
+from fxpass.capture.numbers import equal, symbols
 
 
 class Broken(Exception):

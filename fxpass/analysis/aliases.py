@@ -5,46 +5,38 @@ Read off the fake tensors' storages and the operators' schemas.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import fx
+
+from fxpass.capture.schemas import is_higher_order, is_operator, is_tagged, memory, written_operands
 
 
 def storage(node: fx.Node) -> int | None:
     """An id of the memory behind the tensor ``node``, or None if it is no (plain) tensor."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-        return None
-    return value.untyped_storage()._cdata
+    return memory(node.meta.get("val"))
 
 
 def storages(node: fx.Node) -> set[int]:
     """The memories behind ``node``, which may be a tuple of tensors."""
     value = node.meta.get("val")
     tensors = value if isinstance(value, (tuple, list)) else [value]
-    return {t.untyped_storage()._cdata for t in tensors if isinstance(t, torch.Tensor) and t.layout is torch.strided}
+    return {own for t in tensors if (own := memory(t)) is not None}
 
 
 def written(node: fx.Node) -> list[fx.Node]:
     """The arguments that ``node`` writes to, in place."""
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+    if node.op != "call_function" or not is_operator(node.target):
         return []
-    found: list[fx.Node] = []
-    for i, argument in enumerate(node.target._schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        value: Any = node.kwargs.get(argument.name) if argument.kwarg_only or i >= len(node.args) else node.args[i]
-        found += [v for v in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(v, fx.Node)]
-    return found
+    values = (v if isinstance(v, (list, tuple)) else [v] for v in written_operands(node))
+    return [v for several in values for v in several if isinstance(v, fx.Node)]
 
 
 def base(node: fx.Node) -> fx.Node | None:
     """The operand that ``node`` is a view of, if there is one."""
-    memory = storage(node)
-    if node.op != "call_function" or memory is None:
+    own = storage(node)
+    if node.op != "call_function" or own is None:
         return None
-    return next((i for i in node.all_input_nodes if storage(i) == memory), None)
+    return next((i for i in node.all_input_nodes if storage(i) == own), None)
 
 
 def root(node: fx.Node) -> fx.Node:
@@ -68,9 +60,7 @@ def is_impure(node: fx.Node) -> bool:
     name = str(node.target)
     if "_assert" in name or "constrain" in name:
         return True
-    if isinstance(node.target, torch._ops.HigherOrderOperator):
-        return True
-    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+    return is_higher_order(node.target) or is_tagged(node.target, torch.Tag.nondeterministic_seeded)
 
 
 def remove_dead(graph: fx.Graph) -> None:

@@ -21,10 +21,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.capture.numbers import equal, guarded, number
+from fxpass.capture.schemas import is_tagged
 from fxpass.errors import NoRule, Refusal
 
 from . import aliases
-from .positions import Positions, equal, guarded, number
+from .positions import Positions
 
 aten = torch.ops.aten
 
@@ -213,8 +215,7 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
 
 def _is_pointwise(target: Any) -> bool:
     """Whether each element of the result depends on its own place only: what is drawn depends on how much is."""
-    tags = target.tags if isinstance(target, torch._ops.OpOverload) else ()
-    return torch.Tag.pointwise in tags and torch.Tag.nondeterministic_seeded not in tags
+    return is_tagged(target, torch.Tag.pointwise) and not is_tagged(target, torch.Tag.nondeterministic_seeded)
 
 
 def _made_to_size(node: fx.Node, flow: Flow) -> Extents:

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import free_symbols, statically_known_true
 
 ITEM = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
 
@@ -77,55 +76,3 @@ def is_scalar(node: fx.Node) -> bool:
     if node.op != "call_function" or isinstance(node.meta.get("val"), (torch.Tensor, tuple, list, type(None))):
         return False
     return all(not isinstance(i.meta.get("val"), torch.Tensor) for i in node.all_input_nodes)
-
-
-def number(value: Any) -> Any:
-    """The int, float or SymInt that the graph argument ``value`` stands for."""
-    return value.meta["val"] if isinstance(value, fx.Node) else value
-
-
-def equal(a: Any, b: Any) -> bool:
-    """Whether two graph arguments (numbers or nodes) are known to be equal, without adding a guard."""
-    a, b = number(a), number(b)
-    return bool(plain(a) == plain(b)) or bool(statically_known_true(a == b))
-
-
-def guarded(condition: Any) -> bool:
-    """Whether ``condition`` holds, on every call: known, or true now and guarded from here on.
-
-    Tensor-indexed writes and reads lose the bounds that slices had; this keeps them, as Dynamo's own guards.
-    """
-    if isinstance(condition, bool) or statically_known_true(condition):
-        return bool(condition)
-    return bool(condition.node.hint) and bool(condition)
-
-
-def symbols(value: Any) -> set[Any]:
-    """The symbols in a number, or in the sizes, strides and offset of a tensor."""
-    if isinstance(value, torch.Tensor):
-        return free_symbols([*value.shape, *value.stride(), value.storage_offset()])
-    return free_symbols(value) if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else set()
-
-
-def plain(number: Any) -> Any:
-    """``number``, a symbolic one as its expression: to compare these adds no guard."""
-    return number.node.expr if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) else number
-
-
-def layout(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """The sizes, strides and offset of ``tensor``, `plain`."""
-    return tuple(plain(n) for n in (*tensor.shape, *tensor.stride(), tensor.storage_offset()))
-
-
-def fixed(size: Any) -> int | None:
-    """``size`` as an int if it is one, or if the guards say so."""
-    if isinstance(size, int):
-        return size
-    hint = size.node.hint
-    return hint if hint is not None and equal(size, hint) else None
-
-
-def expression(value: Any) -> str:
-    """``value`` as the report prints it: ``s0 + 1``."""
-    value = number(value)
-    return str(value.node.expr) if isinstance(value, torch.SymInt) else str(value)

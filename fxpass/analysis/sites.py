@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import free_symbols
 
+from fxpass.capture.numbers import equal, fixed, guarded, number, symbols
 from fxpass.errors import Refusal
 
 from . import aliases
 from .bounds import TO_THE_END, slice_arguments
-from .positions import Positions, equal, fixed, guarded, number
+from .positions import Positions
 
 aten = torch.ops.aten
 
@@ -108,7 +108,7 @@ class Sites:
 
     def is_buffer(self, base: fx.Node) -> bool:
         """Whether every size of ``base`` is fixed, or the capacity of a cache: what grows is left to run as it is."""
-        return all(isinstance(s, int) or free_symbols(s) <= self.capacity for s in base.meta["val"].shape)
+        return all(isinstance(s, int) or symbols(s) <= self.capacity for s in base.meta["val"].shape)
 
     def _capacity_symbols(self, graph: fx.Graph) -> set[Any]:
         """The symbols in the sizes of graph inputs that are written through position-bounded slices.
@@ -122,8 +122,8 @@ class Sites:
             if bounds and any(b in self.positions for b in bounds[2:]) and self._writers_through(node):
                 buffer = aliases.root(node)
                 if buffer.op == "placeholder":
-                    found |= free_symbols(buffer.meta["val"].shape[:])
-        return found - {s for p in self.positions.origins for s in free_symbols(p.meta["val"])}
+                    found |= {symbol for size in buffer.meta["val"].shape for symbol in symbols(size)}
+        return found - {s for p in self.positions.origins for s in symbols(p.meta["val"])}
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops whose target is ``node`` or a view of it."""

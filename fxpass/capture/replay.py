@@ -30,7 +30,7 @@ from torch.fx.experimental.proxy_tensor import (
     track_tensor,
 )
 
-from fxpass.analysis.positions import layout
+from .numbers import layout
 
 _LITERALS = (int, bool, str, type(None), type(...), torch.dtype, torch.device, torch.layout, torch.memory_format)
 

@@ -18,9 +18,9 @@ import torch
 from torch import fx
 
 from fxpass.analysis import aliases
-from fxpass.analysis.positions import layout, plain
 from fxpass.capture.attributes import attribute
 from fxpass.capture.normal_form import faking, mode_of
+from fxpass.capture.numbers import layout, plain
 
 Snapshot = Mapping[fx.Node, tuple[Any, ...]]
 

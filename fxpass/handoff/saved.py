@@ -21,8 +21,8 @@ from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.utils._mode_utils import no_dispatch
 
-from fxpass.analysis.positions import plain
 from fxpass.capture.normal_form import faking
+from fxpass.capture.numbers import plain
 from fxpass.options import Options
 
 from .addresses import belongs_to_module

@@ -20,7 +20,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis import aliases
-from fxpass.analysis.positions import symbols
+from fxpass.capture.numbers import symbols
 
 from .addresses import static_addresses
 from .extract import extract, operands, results

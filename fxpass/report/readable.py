@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.bounds import TO_THE_END
+from fxpass.capture.schemas import is_operator
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "i64",
            torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "b8"}  # fmt: skip
@@ -66,7 +67,7 @@ def _expression(node: fx.Node) -> str:
     if node.op == "get_attr":
         return f"self.{node.target}"
     target = node.target
-    name = str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+    name = str(target) if is_operator(target) else getattr(target, "__name__", str(target))
     name = re.sub(r"\.(default|Tensor|int)$", "", name)
     arguments = [_argument(a) for a in node.args] + [f"{k}={_argument(v)}" for k, v in node.kwargs.items()]
     return f"{name}({', '.join(arguments)})"

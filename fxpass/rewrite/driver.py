@@ -18,8 +18,9 @@ from torch import fx
 from fxpass.analysis import aliases
 from fxpass.analysis.extents import Extent, Extents, Fill, Flow, Stuck, follow
 from fxpass.analysis.flow import flow_graph
-from fxpass.analysis.positions import Origin, Positions, expression, number, plain
+from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import Site, Sites, is_slice
+from fxpass.capture.numbers import expression, number, plain
 from fxpass.errors import Refusal
 
 from .assertions import asserts_position, rewrite_assertion

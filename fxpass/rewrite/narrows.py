@@ -12,8 +12,8 @@ import operator
 
 import torch
 
-from fxpass.analysis.positions import equal
 from fxpass.analysis.sites import Site
+from fxpass.capture.numbers import equal
 
 from .builder import Builder
 

@@ -16,8 +16,9 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent
-from fxpass.analysis.positions import Positions, equal, guarded, number
+from fxpass.analysis.positions import Positions
 from fxpass.analysis.sites import Site
+from fxpass.capture.numbers import equal, guarded, number
 
 from .builder import Builder
 

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.positions import ITEM, Positions, number
+from fxpass.analysis.positions import ITEM, Positions
+from fxpass.capture.numbers import number
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import RULES, Extents, Flow
-from fxpass.analysis.positions import equal
+from fxpass.capture.numbers import equal
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
-from fxpass.analysis.positions import equal
+from fxpass.capture.numbers import equal
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten

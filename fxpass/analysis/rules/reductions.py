@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
-from fxpass.analysis.positions import guarded, number
+from fxpass.capture.numbers import guarded, number
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten

@@ -17,7 +17,7 @@ from torch import fx
 
 from fxpass.analysis.bounds import TO_THE_END, slice_arguments
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
-from fxpass.analysis.positions import equal, fixed, guarded, number
+from fxpass.capture.numbers import equal, fixed, guarded, number
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from fxpass.analysis.extents import Extents, Flow, rule
-from fxpass.analysis.positions import equal
+from fxpass.capture.numbers import equal, known
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten
@@ -151,7 +150,7 @@ def _same_axis(old: list[Any], dim: int, new: list[Any]) -> int:
     """The dim of ``new`` that is dim ``dim`` of ``old``: same size, same number of elements before it."""
     before = math.prod(old[:dim])
     for candidate, size in enumerate(new):
-        if equal(size, old[dim]) and statically_known_true(math.prod(new[:candidate]) == before):
+        if equal(size, old[dim]) and known(math.prod(new[:candidate]) == before):
             return candidate
     raise Refusal("a reshape merges or splits the position-dependent axis")
 

@@ -1,0 +1,66 @@
+"""Numbers that may be symbolic: compared without adding a guard, or with one, and as they are printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.experimental.symbolic_shapes import free_symbols, statically_known_true
+
+
+def number(value: Any) -> Any:
+    """The int, float or SymInt that the graph argument ``value`` stands for."""
+    return value.meta["val"] if isinstance(value, fx.Node) else value
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two graph arguments (numbers or nodes) are known to be equal, without adding a guard."""
+    a, b = number(a), number(b)
+    return bool(plain(a) == plain(b)) or known(a == b)
+
+
+def known(condition: Any) -> bool:
+    """Whether ``condition`` holds whatever the symbols stand for."""
+    return bool(statically_known_true(condition))
+
+
+def guarded(condition: Any) -> bool:
+    """Whether ``condition`` holds, on every call: known, or true now and guarded from here on.
+
+    Tensor-indexed writes and reads lose the bounds that slices had; this keeps them, as Dynamo's own guards.
+    """
+    if isinstance(condition, bool) or known(condition):
+        return bool(condition)
+    return bool(condition.node.hint) and bool(condition)
+
+
+def symbols(value: Any) -> set[Any]:
+    """The symbols in a number, or in the sizes, strides and offset of a tensor."""
+    if isinstance(value, torch.Tensor):
+        return free_symbols([*value.shape, *value.stride(), value.storage_offset()])
+    return free_symbols(value) if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else set()
+
+
+def plain(number: Any) -> Any:
+    """``number``, a symbolic one as its expression: to compare these adds no guard."""
+    return number.node.expr if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) else number
+
+
+def layout(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """The sizes, strides and offset of ``tensor``, `plain`."""
+    return tuple(plain(n) for n in (*tensor.shape, *tensor.stride(), tensor.storage_offset()))
+
+
+def fixed(size: Any) -> int | None:
+    """``size`` as an int if it is one, or if the guards say so."""
+    if isinstance(size, int):
+        return size
+    hint = size.node.hint
+    return hint if hint is not None and equal(size, hint) else None
+
+
+def expression(value: Any) -> str:
+    """``value`` as the report prints it: ``s0 + 1``."""
+    value = number(value)
+    return str(value.node.expr) if isinstance(value, torch.SymInt) else str(value)

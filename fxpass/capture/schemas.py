@@ -1,0 +1,39 @@
+"""What operators declare, and whose memory a tensor has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+
+def memory(value: Any) -> int | None:
+    """An id of the memory behind ``value``, or None if it is no plain tensor."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return None
+    return value.untyped_storage()._cdata
+
+
+def is_operator(target: Any) -> bool:
+    """Whether ``target`` is an operator's overload, which has a schema and tags."""
+    return isinstance(target, torch._ops.OpOverload)
+
+
+def is_higher_order(target: Any) -> bool:
+    """Whether ``target`` takes functions or graphs."""
+    return isinstance(target, torch._ops.HigherOrderOperator)
+
+
+def is_tagged(target: Any, tag: torch.Tag) -> bool:
+    """Whether ``target`` is an operator with ``tag``."""
+    return is_operator(target) and tag in target.tags
+
+
+def written_operands(node: fx.Node) -> Iterator[Any]:
+    """What ``node`` gives for the arguments that its operator declares to write to."""
+    for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            by_name = argument.kwarg_only or i >= len(node.args)
+            yield node.kwargs.get(argument.name) if by_name else node.args[i]
