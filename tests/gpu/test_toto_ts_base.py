@@ -139,8 +139,8 @@ def test_fifty_forecasts_and_two_live_caches_record_a_bounded_number(compiled: C
             cache.reset()
             held.append(run_with(compiled, cache))
     assert all(torch.equal(a, held[0]) for a in held[1:])
-    assert after_fifty - start <= 8
-    assert recordings() - after_fifty <= 4
+    assert after_fifty == start  # each forecast's cache lies where the one before did
+    assert recordings() - after_fifty <= 1  # two at once: one more
     assert memory[-1] <= memory[5] * 1.01
     record(
         "toto_ts_base_recordings",

@@ -32,6 +32,7 @@ from toto_model.bench.worker import Setting, floor, serve
 from toto_model.config import TotoConfig
 
 CONFIGS = {"base": TotoConfig.base, "tiny": TotoConfig.tiny}
+DEFAULT_SIZES = ("7x4096-1536",)
 
 
 class Process:
