@@ -9,12 +9,13 @@ series[:, s:]               narrow      a fixed number of rows of a tensor that 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any, Literal
 
 import torch
 from torch import fx
 
-from fxpass.capture.numbers import equal, fixed, guarded, number, symbols
+from fxpass.capture.numbers import equal, fixed, guarded, number, plain, symbols
 from fxpass.errors import Refusal
 
 from . import aliases
@@ -99,6 +100,8 @@ class Sites:
             site.kind = kind = "extent"
         if not guarded(number(start) >= 0):
             raise Refusal("the start of the slice is not known to be non-negative")
+        if end is not None and rows is None and not guarded(number(end) >= 0):
+            raise Refusal("the end of the slice is not known to be non-negative")
         stop = size if end is None else number(start) + rows if rows is not None else number(end)
         if not guarded(stop <= size):
             raise Refusal("the end of the slice is not known to be within the buffer")
@@ -111,19 +114,30 @@ class Sites:
         return all(isinstance(s, int) or symbols(s) <= self.capacity for s in base.meta["val"].shape)
 
     def _capacity_symbols(self, graph: fx.Graph) -> set[Any]:
-        """The symbols in the sizes of graph inputs that are written through position-bounded slices.
+        """The symbols in the sizes of graph inputs that are written through position-bounded slices, and those that go with
+        them: an attention mask that is sliced like the cache, and has its size, keeps it (a guard).
 
         A position is never one. In the graph of the step that fills a cache, a guard may have made its length ``s0 + 1``:
         then everything of that cache moves with the position, and is left to run as it is.
         """
-        found: set[Any] = set()
+        buffers: list[fx.Node] = []
+        written: dict[Any, Any] = {}
+        read: dict[Any, Any] = {}
         for node in graph.nodes:
-            bounds = _bounds(node)
-            if bounds and any(b in self.positions for b in bounds[2:]) and self._writers_through(node):
-                buffer = aliases.root(node)
-                if buffer.op == "placeholder":
-                    found |= {symbol for size in buffer.meta["val"].shape for symbol in symbols(size)}
-        return found - {s for p in self.positions.origins for s in symbols(p.meta["val"])}
+            bounds, buffer = _bounds(node), aliases.root(node)
+            if not bounds or not any(b in self.positions for b in bounds[2:]) or buffer.op != "placeholder":
+                continue
+            size = bounds[0].meta["val"].shape[bounds[1]]
+            if self._writers_through(node):
+                buffers.append(buffer)
+                written[plain(size)] = size
+            else:
+                read[plain(size)] = size
+        positions = {p for origin in self.positions.origins for p in symbols(origin.meta["val"])}
+        for size, own in itertools.product(read.values(), written.values()):
+            if not equal(own, size) and symbols(own) and not symbols(own) & positions:
+                guarded(own == size)
+        return {symbol for b in buffers for size in b.meta["val"].shape for symbol in symbols(size)} - positions
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops whose target is ``node`` or a view of it."""

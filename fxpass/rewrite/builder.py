@@ -43,6 +43,8 @@ class Builder:
     def replace(self, node: fx.Node, new: Any) -> None:
         """Let every use of ``node`` see ``new``."""
         self._replaced[node] = new
+        if isinstance(new, fx.Node):
+            new.meta.setdefault("val", node.meta["val"])  # its dtype and rank, until values are propagated anew
         node.replace_all_uses_with(new)
 
     def drop(self, node: fx.Node) -> None:
@@ -108,7 +110,10 @@ class Builder:
         device = q.meta["val"].device
         seen = self.call(aten.unsqueeze.default, self.valid(extent, device), 0)
         if is_causal:
-            rows = self.call(aten.arange.default, q.meta["val"].shape[-2], device=device)
+            queries = q.meta["val"].shape[-2]
+            if not isinstance(queries, int):
+                queries = self.call(aten.sym_size.int, q, q.meta["val"].dim() - 2)
+            rows = self.call(aten.arange.default, queries, device=device)
             columns = self.call(aten.arange.default, self.full(extent), device=device)
             below = self.call(aten.le.Tensor, columns, self.call(aten.unsqueeze.default, rows, 1))
             seen = self.call(aten.logical_and.default, seen, below)
@@ -120,14 +125,21 @@ class Builder:
         hidden = self.call(aten.scalar_tensor.default, float("-inf"), dtype=dtype, device=device)
         return self.call(aten.where.self, seen, mask, hidden)
 
+    @staticmethod
+    def accumulated_in(dtype: torch.dtype) -> torch.dtype:
+        """What PyTorch adds up in, and divides in, before it rounds to ``dtype``."""
+        return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
     def mean(self, x: fx.Node, dims: list[int], keep: bool, extents: list[Extent], static: Any, dtype: Any) -> fx.Node:
         """Sum over ``dims`` divided by how many of the summed elements are valid."""
         kind = dtype or x.meta["val"].dtype
-        total = self.call(aten.sum.dim_IntList, self.operand(self.node, x), dims, keep, dtype=kind)
+        wide = self.accumulated_in(kind)
+        total = self.call(aten.sum.dim_IntList, self.operand(self.node, x), dims, keep, dtype=wide)
         count: Any = static
         for extent in extents:
             count = self.call(aten.mul.Tensor, self.twin(extent.length, x.meta["val"].device), count)
-        return self.call(aten.div.Tensor, total, self.call(aten.to.dtype, count, kind))
+        out = self.call(aten.div.Tensor, total, self.call(aten.to.dtype, count, wide))
+        return out if wide is kind else self.call(aten.to.dtype, out, kind)
 
     def triangle(self, node: fx.Node, x: fx.Node, diagonal: Any) -> fx.Node:
         """``tril``/``triu`` with a diagonal that is a position."""

@@ -165,9 +165,7 @@ def _sweep(graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Site
             and (finder.is_buffer(node) or flow.of(node))
         ):
             try:
-                made = rewrite_scalar(node, positions, b.at(node))
-                made.meta.setdefault("val", node.meta["val"])  # the next op may be such a one too
-                b.replace(node, made)
+                b.replace(node, rewrite_scalar(node, positions, b.at(node)))
                 b.drop(node)  # it may write in place: it must not run twice
                 decisions.append(_decision(node, None, positions))
             except Refusal as refusal:

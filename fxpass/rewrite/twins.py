@@ -35,10 +35,14 @@ _ARITHMETIC: dict[Any, Callable[..., Any]] = {
     torch.sym_max: aten.maximum.default,
     torch.sym_min: aten.minimum.default,
     torch.sym_not: aten.logical_not.default,
-    operator.and_: aten.logical_and.default,
-    operator.or_: aten.logical_or.default,
+    operator.and_: aten.bitwise_and.Tensor,
+    operator.or_: aten.bitwise_or.Tensor,
+    operator.xor: aten.bitwise_xor.Tensor,
+    operator.lshift: aten.bitwise_left_shift.Tensor,
+    operator.rshift: aten.bitwise_right_shift.Tensor,
 }
-_TENSORS_ONLY = {aten.maximum.default, aten.minimum.default, aten.logical_and.default, aten.logical_or.default,
+_TENSORS_ONLY = {aten.maximum.default, aten.minimum.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor,
+                 aten.bitwise_xor.Tensor, aten.bitwise_left_shift.Tensor, aten.bitwise_right_shift.Tensor,
                  aten.floor_divide.default, aten.remainder.Tensor}  # fmt: skip
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
     _ARITHMETIC[getattr(operator, _name)] = getattr(aten, _name).Tensor

@@ -73,6 +73,17 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "roll_by_position": lambda k, v, start, keys: (keys.roll(-start, 2)[:, :, :1]).sum(2),
     "tril_by_position": lambda k, v, start, keys: torch.ones(4, CAPACITY).tril(start).sum(1),
     "dropout_in_evaluation": lambda k, v: F.dropout(k, 0.5, training=False).sum(2) + F.dropout(v, 0.0).sum(2),
+    "rows_as_a_weight": lambda k, v: F.linear(torch.ones(3, 4), k[0, 0]).softmax(-1) @ v[0, 0],
+    "mean_of_halves": lambda k, v: (
+        (k.half() * 20000).mean(2).float() * 1e-4 + v.bfloat16().mean((2, 3)).float()[..., None]
+    ),
+    "var_of_halves": lambda k, v: (k.half() * 300).var(2).float() * 1e-5 + v.bfloat16().std(2).float(),
+    "integer_division": lambda k, v: (100 % ((k == k) * 7)).sum(2) + (9 // ((v == v) * 2)).sum(2),
+    "bits_of_a_position": lambda k, v, start, keys: (k * (start & 3) + (start | 1) + (start ^ 1) + (start << 1)).sum(2),
+    "bits_as_a_bound": lambda k, v, start, keys: keys[:, :, : start >> 1].sum(2) + keys[:, :, : start & 7].sum(2),
+    "attention_among_rows": lambda k, v: F.scaled_dot_product_attention(k, k, v, is_causal=True).sum(2),
+    "fill_with_a_position": lambda k, v, start, keys: (keys[:, :, start : start + 1].fill_(start), k.sum(2))[1],
+    "distances": lambda k, v, start, keys: (torch.arange(20.0)[start - torch.arange(k.shape[2])] * k.sum(3)).sum(2),
     "rsub": lambda k, v, start, keys: start - torch.arange(4) + (k * start).sum(2),
 }
 
@@ -91,6 +102,11 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "random_numbers_of_a_size": (
         lambda k, v: (torch.rand(k.shape[2]) * k.sum(3)).sum(2),
         "does not come from the buffer",
+    ),
+    "softmax_of_ints": (lambda k, v: (k * 4).int().softmax(2, dtype=torch.float32).sum(2), "without an infinity"),
+    "negative_end": (
+        lambda k, v, start, keys: keys[:, :, : start - CAPACITY].sum(2),
+        "end of the slice is not known to be non-negative",
     ),
     "no_rule": (lambda k, v: k.kthvalue(1, dim=2).values, "no rule for aten.kthvalue"),
 }
@@ -111,3 +127,30 @@ def test_refused_for_a_stated_reason(name: str) -> None:
     run(model(finish))
     reasons = [s.reason for report in fxpass.reports() for s in report.sites if s.decision == "refused"]
     assert reasons and all(reason in r for r in reasons), reasons
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize(
+    "whole, reason", [(True, ""), (False, "mask of attention has the valid length but does not come from a buffer")]
+)
+def test_a_mask_that_is_given(whole: bool, reason: str) -> None:
+    """One as large as the cache is sliced with it; one of the valid length comes from elsewhere."""
+
+    def step(cache: Tensor, x: Tensor, start: int, mask: Tensor) -> Tensor:
+        cache[:, start : start + 1] = x
+        rows, mask = cache[:, : start + 1], mask[:, : start + 1] if whole else mask
+        return F.scaled_dot_product_attention(x, rows, rows, attn_mask=mask)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for capacity in (16, 12):
+        cache, eager = torch.full((2, 2, capacity, 4), float("nan"))
+        for start in range(4):
+            x, mask = torch.randn(2, 1, 4), torch.rand(1, capacity if whole else start + 1) > 0.3
+            mask[:, 0] = True
+            torch.testing.assert_close(compiled(cache, x, start, mask), step(eager, x, start, mask))
+            torch.testing.assert_close(cache, eager, equal_nan=True)
+    (report,) = (r for r in fxpass.reports() if r.sites)
+    reads = [s for s in report.sites if s.kind == "read"]
+    assert not report.unfit and all(reason in s.reason for s in reads), report
+    assert [s.decision for s in reads] == (["rewritten", "rewritten"] if whole else ["refused"])

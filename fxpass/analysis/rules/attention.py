@@ -41,7 +41,10 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
         raise Refusal("keys and values of attention have different valid lengths")
     if mask is not None:
         columns = flow.of(mask).get(mask.meta["val"].dim() - 1)
-        flow.merge({0: ek}, {} if columns is None else {0: columns})
+        if columns is not None:
+            flow.merge({0: ek}, {0: columns})
+        elif not isinstance(width := mask.meta["val"].shape[-1], int) or width != 1:
+            raise Refusal("the mask of attention has the valid length but does not come from a buffer")
     flow.fill(node, k, [rank - 2], 0)
     flow.fill(node, v, [rank - 2], 0)
     scale = given.get("scale")

@@ -57,10 +57,15 @@ def added(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.linear)
 def linear(node: fx.Node, flow: Flow) -> Extents:
-    x, weight = node.args[:2]
+    """``x @ weight.T + bias``; the rows of ``weight`` may be those of a cache."""
+    x, weight, bias = (*node.args, None)[:3]
     last = x.meta["val"].dim() - 1  # type: ignore[union-attr]
+    if weight.meta["val"].dim() < 2:  # type: ignore[union-attr, misc]
+        raise Refusal(f"{node.target} with a vector and a position-dependent size")
     _contract(node, flow, x, last, weight, 1)
-    return {d: e for d, e in flow.of(x).items() if d != last}
+    rows = {d: e for d, e in flow.of(x).items() if d != last}
+    columns = {last: flow.of(weight)[0]} if 0 in flow.of(weight) else {}
+    return broadcast(node, flow, [] if bias is None else [bias], flow.merge(rows, columns))
 
 
 @rule(aten.einsum)

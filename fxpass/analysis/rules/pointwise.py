@@ -19,6 +19,15 @@ def pointwise(node: fx.Node, flow: Flow) -> Extents:
     return broadcast(node, flow, [a for a in (*node.args, *node.kwargs.values()) if _is_tensor(a)])
 
 
+@rule(aten.remainder, aten.fmod, aten.floor_divide, aten.div.Tensor_mode)
+def divided(node: fx.Node, flow: Flow) -> Extents:
+    """A division by an integer 0 is an error, also where it is not looked at."""
+    divisor = node.args[1]
+    if _is_tensor(divisor) and not divisor.meta["val"].dtype.is_floating_point:  # type: ignore[union-attr]
+        flow.fill(node, divisor, flow.of(divisor), 1)
+    return pointwise(node, flow)
+
+
 def broadcast(node: fx.Node, flow: Flow, operands: Sequence[Any], also: Extents | None = None) -> Extents:
     """The extents of ``operands`` lined up from the right, merged with ``also``, which are in the result's dims already.
 

@@ -98,6 +98,8 @@ _ANY = {aten.any.default, aten.any.dim, aten.any.dims, aten.all.default, aten.al
 def softmax(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
     dims, keep = reduced_dims(node)
+    if not x.meta["val"].dtype.is_floating_point and dims & flow.of(x).keys():  # type: ignore[union-attr]
+        raise Refusal(f"{node.target} of numbers without an infinity")
     flow.fill(node, x, dims, float("-inf"))
     return left(flow.of(x), dims, keep) if node.target is aten.logsumexp.default else dict(flow.of(x))
 
