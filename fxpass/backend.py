@@ -31,15 +31,18 @@ def kvfix(
     *,
     mode: str | None = None,
     options: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> Callable[..., Any]:
     """The backend, as `torch.compile` calls it: a Dynamo graph and its inputs in, a callable out.
+
+    ``name``, of what is compiled, stands in the report.
 
     Raises:
         RuntimeError: an unknown option or mode (already at ``torch.compile``).
         KvfixError: with ``strict``, where something could not be rewritten.
     """
     settings = parse(options, mode)
-    report = log.new_report()
+    report = log.new_report(name)
     advance, cause = capture.Advance(), None
     plan = saved = compiled = None
     try:

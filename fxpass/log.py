@@ -16,9 +16,9 @@ from fxpass.report import Report
 _reports: list[Report] = []
 
 
-def new_report() -> Report:
-    """A report for the next graph; `add` it once it is certain that the graph is not traced again."""
-    return Report(f"graph {len(_reports)}")
+def new_report(name: str | None = None) -> Report:
+    """A report for the next graph (of what is called ``name``); `add` it once it is certain that it is not traced again."""
+    return Report(f"{name}, graph {len(_reports)}" if name else f"graph {len(_reports)}")
 
 
 def add(report: Report) -> None:

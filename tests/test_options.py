@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from small_models import Attention, ItemCache, graphs, same_step, steps
 
+import fxpass
 from fxpass.options import Options, parse
 
 
@@ -56,6 +58,16 @@ def test_modes_are_accepted_by_compile(mode: str):
 
 @pytest.mark.inductor
 @torch.no_grad()
+@torch.no_grad()
+def test_what_is_compiled_has_a_name():
+    """`torch.compile` takes one in later releases, and from torch 2.15 on it hands it to the backend."""
+    given = {"name": "decode"} if "name" in inspect.signature(torch.compile).parameters else {}
+    handed_on = torch.__version__ >= (2, 15)  # type: ignore[operator]
+    compiled = torch.compile(lambda x: x + 1, backend="kvfix", options={"compiler": "eager"}, **given)
+    assert torch.equal(compiled(torch.zeros(2)), torch.ones(2))
+    assert fxpass.reports()[-1].name == ("decode, graph 0" if handed_on else "graph 0")
+
+
 def test_reduce_overhead_runs():
     """The default compiler, with a mode: two steps of a real decode."""
     model, cache = Attention(), ItemCache()

@@ -109,5 +109,5 @@ def options_of(backend: Callable[..., Any], compiler_fn: Any) -> Options | None:
     while (inner := getattr(compiler_fn, "_torchdynamo_orig_backend", None)) is not None:
         compiler_fn = inner
     if isinstance(compiler_fn, torch._TorchCompileWrapper) and compiler_fn.compiler_fn is backend:
-        return parse(**compiler_fn.kwargs)
+        return parse(compiler_fn.kwargs.get("options"), compiler_fn.kwargs.get("mode"))
     return parse() if compiler_fn is backend else None

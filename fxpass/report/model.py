@@ -35,7 +35,7 @@ class Site:
 class Report:
     """What kvfix found in one graph and what it made of it. Print it (``rich.print`` for colours) or read the fields.
 
-    name: "graph 0", "graph 1", ... in order of compilation.
+    name: "graph 0", "graph 1", ... in order of compilation, after the ``name`` that `torch.compile` was given, if it was.
     sites: every place that uses a position.
     before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
