@@ -56,6 +56,14 @@ class Site:
         """The graph input (or the op) whose memory is sliced."""
         return aliases.root(self.base)
 
+    @property
+    def is_assigned(self) -> bool:
+        """Whether nothing is done with the slice but to copy something else into it."""
+        return all(
+            user.target is aten.copy_.default and user.args[0] is self.node and user.args[1] is not self.node
+            for user in _view_users(self.node)
+        )
+
 
 def is_slice(node: fx.Node) -> bool:
     """Whether ``node`` is an op that a site can be."""
@@ -140,16 +148,14 @@ class Sites:
         return {symbol for b in buffers for size in b.meta["val"].shape for symbol in symbols(size)} - positions
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
-        """The in-place ops whose target is ``node`` or a view of it."""
-        memory, found, todo = aliases.storage(node), [], [node]
-        while todo:
-            view = todo.pop()
-            for user in view.users:
-                if view in aliases.written(user):
-                    found.append(user)
-                elif aliases.storage(user) == memory:
-                    todo.append(user)
-        return sorted(found, key=self._order.__getitem__)
+        """The in-place ops whose target is ``node`` or a view of it, or what such an op gives."""
+        views, found = {node}, []
+        for user in sorted(_view_users(node), key=self._order.__getitem__):
+            if views.intersection(aliases.written(user)):
+                found.append(user)
+            if aliases.storage(user) == aliases.storage(node):
+                views.add(user)
+        return found
 
     def refuse_copy(self, node: fx.Node) -> None:
         """Refuse a copy in the place of ``node``, a view, where its memory is written through it or under it.

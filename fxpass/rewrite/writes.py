@@ -3,7 +3,7 @@
     rows = buf[:, :, s:s + 1]             slots = arange(1) + s_t
     copy_(rows, k)                  ->    index_copy_(buf, 2, slots, k)
 
-Any other in-place op goes through a copy of the rows, so that what it writes lands in the same place:
+Any other in-place ops go through a copy of the rows, so that what each of them writes lands in the same place:
 
     rows = buf[:, :, s:s + 1]             rows = index_select(buf, 2, slots)
     mul_(rows[0], 2)                ->    mul_(rows[0], 2)
@@ -25,9 +25,8 @@ aten = torch.ops.aten
 def rewrite_write(site: Site, b: Builder) -> None:
     """Rewrite one write site in place."""
     slots = _slots(site, b.at(site.node))
-    plain = [w for w in site.writers if w.target is aten.copy_.default and w.args[0] is site.node]
-    if len(plain) == len(site.writers) and set(site.node.users) == set(plain):
-        for writer in plain:
+    if site.is_assigned:
+        for writer in site.writers:
             _copy(site, writer, slots, b.at(writer))
         return
     rows = _gather(site, slots, b.at(site.node))

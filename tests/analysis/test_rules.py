@@ -30,6 +30,11 @@ def model(finish: Callable[..., Tensor]) -> type[Model]:
     return Finish
 
 
+def _twice(rows: Tensor) -> None:
+    rows.copy_(rows + 1)
+    rows.mul_(2)
+
+
 REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "getitem": lambda k, v: (k.chunk(2, 3)[1] * v.split([1, 3], 3)[0]).sum(2),
     "einsum": lambda k, v: torch.einsum("...nd,...ne", k, v),
@@ -68,6 +73,13 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "zero_": lambda k, v, start, keys: (keys[:, :, :start].zero_(), k.sum(2))[1],
     "mul_": lambda k, v, start, keys: (keys[:, :, : start + 1].mul_(0.5), k.sum(2))[1],
     "copy_": lambda k, v, start, keys: (keys[:, :, : k.shape[2]].copy_(v), k.sum(2))[1],
+    "two_writes_to_rows": lambda k, v, start, keys: (_twice(keys[:, :, start : start + 1]), k.sum(2))[1],
+    "chained_writes_to_rows": lambda k, v, start, keys: (
+        keys[:, :, start : start + 1].mul_(2).add_(1),
+        keys[0, :, start].add_(2).mul_(start),
+        k.sum(2),
+    )[2],
+    "rows_copied_and_read": lambda k, v, start, keys: keys[:, :, start : start + 1].copy_(v[:, :, :1]).sum(2) + k.sum(2),
     "take_apart": lambda k, v: torch.hstack([k.movedim(2, 1)[:, :, 0], torch.ones(2, 1, 4)]).sum(1),
     "tensordot": lambda k, v: torch.tensordot(k, v, dims=([2], [2])).sum((0, 2)),
     "roll_by_position": lambda k, v, start, keys: (keys.roll(-start, 2)[:, :, :1]).sum(2),
