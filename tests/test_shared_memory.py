@@ -16,6 +16,7 @@ from fxpass import handoff
 
 RESULTS: dict[str, Callable[..., Any]] = {
     "rows of the cache": lambda m, x, out, start, end, series: m.keys[:, :, start:end],
+    "rows that were written": lambda m, x, out, start, end, series: m.keys[:, :, start:end].mul_(2),
     "one layer of the cache": lambda m, x, out, start, end, series: m.keys[0],
     "the cache": lambda m, x, out, start, end, series: m.keys,
     "an argument": lambda m, x, out, start, end, series: x.transpose(1, 2),
@@ -23,7 +24,7 @@ RESULTS: dict[str, Callable[..., Any]] = {
     "the index": lambda m, x, out, start, end, series: m.index[0],
     "the first result": lambda m, x, out, start, end, series: out[0],
 }
-REFUSED = {"rows of the cache"}
+REFUSED = {"rows of the cache", "rows that were written"}
 
 
 class Returns(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -113,8 +114,10 @@ class Sites:
         stop = size if end is None else number(start) + rows if rows is not None else number(end)
         if not guarded(stop <= size):
             raise Refusal("the end of the slice is not known to be within the buffer")
-        if kind == "gather" or (kind == "extent" and not equal(start, 0)):
-            self._refuse_stale(node, base)
+        if kind == "write" and not site.is_assigned:
+            self._refuse_writers(site)
+        elif kind == "gather" or (kind == "extent" and not equal(start, 0)):
+            self._refuse_stale(node)
         return site
 
     def is_buffer(self, base: fx.Node) -> bool:
@@ -165,17 +168,29 @@ class Sites:
         """
         if self._writers_through(node):
             raise Refusal("a slice of a slice is written in place")
-        self._refuse_stale(node, node)
+        self._refuse_stale(node)
 
-    def _refuse_stale(self, node: fx.Node, base: fx.Node) -> None:
-        """A gather copies: refuse it if the memory is written again while views of the slice are still to be read, or if
-        who called the graph gets such a view."""
+    def _refuse_writers(self, site: Site) -> None:
+        """Rows that are written in place are a copy for a while: refuse what a copy would show.
+
+        Raises:
+            Refusal: as for a gather, or an op writes to them and elsewhere in the buffer at once.
+        """
+        self._refuse_stale(site.node, own=site.writers)
+        memory = aliases.storage(site.node)
+        for writer in site.writers:
+            if [aliases.storage(target) for target in aliases.written(writer)].count(memory) > 1:
+                raise Refusal(f"{writer.target} writes to the buffer in several places at once")
+
+    def _refuse_stale(self, node: fx.Node, own: Collection[fx.Node] = ()) -> None:
+        """A gather copies: refuse it if the memory is written again, by others than ``own``, while views of the slice are
+        still to be read, or if who called the graph gets such a view."""
         users = _view_users(node)
         if any(u.op == "output" for u in users):
             raise Refusal("the graph returns a view of the buffer")
         last = max((self._order[u] for u in users), default=-1)
-        for writer in self._writes.get(aliases.storage(base), []):
-            if self._order[node] < self._order[writer] < last:
+        for writer in self._writes.get(aliases.storage(node), []):
+            if writer not in own and self._order[node] < self._order[writer] < last:
                 raise Refusal("the slice is read after the buffer has been written again")
 
 

@@ -35,6 +35,20 @@ def _twice(rows: Tensor) -> None:
     rows.mul_(2)
 
 
+def _then(rows: Tensor, keys: Tensor) -> Tensor:
+    """Rows that are written, and read again after their buffer has been."""
+    rows.add_(1)
+    keys.mul_(2)
+    return rows.sum(2)
+
+
+def _before(rows: Tensor, keys: Tensor) -> Tensor:
+    """Rows that are written after their buffer has been."""
+    keys.mul_(2)
+    rows.add_(1)
+    return keys[..., :1, 0] * 0
+
+
 REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "getitem": lambda k, v: (k.chunk(2, 3)[1] * v.split([1, 3], 3)[0]).sum(2),
     "einsum": lambda k, v: torch.einsum("...nd,...ne", k, v),
@@ -108,6 +122,22 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "flat_argmax": (lambda k, v: k.argmax() + v.sum(2), "a flattened tensor"),
     "norm_of_order_0": (lambda k, v: torch.linalg.vector_norm(k, 0, dim=2), "norm of order 0"),
     "written_slice_of_slice": (lambda k, v: (k[:, :, -1:].mul_(2), v.sum(2))[1], "slice of a slice is written"),
+    "rows_written_and_stale": (
+        lambda k, v, start, keys: _then(keys[:, :, start : start + 1], keys),
+        "read after the buffer has been written again",
+    ),
+    "rows_taken_and_stale": (
+        lambda k, v, start, keys: _before(keys[:, :, start : start + 1], keys),
+        "read after the buffer has been written again",
+    ),
+    "rows_written_by_two_names": (
+        lambda k, v, start, keys: _then(keys[:, :, start : start + 1], keys[:, :, start - 1 : start + 1]),
+        "read after the buffer has been written again",
+    ),
+    "rows_and_all_written_at_once": (
+        lambda k, v, start, keys: (torch._foreach_mul_([keys[:, :, start : start + 1], keys], 2), v.sum(2))[1],
+        "several places at once",
+    ),
     "dropout": (lambda k, v: F.dropout(k, 0.5).sum(2), "dropout draws"),
     "bernoulli": (lambda k, v: torch.bernoulli(k.sigmoid()).sum(2), "no rule for aten.bernoulli"),
     "random_numbers": (lambda k, v: (torch.rand_like(k) * k).sum(2), "no rule for aten.rand_like"),
