@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from fxpass.capture.numbers import equal, fixed, guarded, number, plain, symbols
+from fxpass.capture.schemas import is_tagged
 from fxpass.errors import Refusal
 
 from . import aliases
@@ -174,11 +175,14 @@ class Sites:
         """Rows that are written in place are a copy for a while: refuse what a copy would show.
 
         Raises:
-            Refusal: as for a gather, or an op writes to them and elsewhere in the buffer at once.
+            Refusal: as for a gather, or an op writes to them and elsewhere in the buffer at once, or draws numbers for them,
+                in an order that goes by strides.
         """
         self._refuse_stale(site.node, own=site.writers)
         memory = aliases.storage(site.node)
         for writer in site.writers:
+            if is_tagged(writer.target, torch.Tag.nondeterministic_seeded):
+                raise Refusal(f"{writer.target} draws numbers in place")
             if [aliases.storage(target) for target in aliases.written(writer)].count(memory) > 1:
                 raise Refusal(f"{writer.target} writes to the buffer in several places at once")
 

@@ -139,6 +139,14 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
         "several places at once",
     ),
     "dropout": (lambda k, v: F.dropout(k, 0.5).sum(2), "dropout draws"),
+    "random_rows": (
+        lambda k, v, start, keys: (keys[:, :, start : start + 1].normal_(), v.sum(2))[1],
+        "draws numbers in place",
+    ),
+    "random_valid_rows": (
+        lambda k, v, start, keys: (keys[:, :, : start + 1].uniform_(), v.sum(2))[1],
+        "aten.uniform_.default writes in place",
+    ),
     "bernoulli": (lambda k, v: torch.bernoulli(k.sigmoid()).sum(2), "no rule for aten.bernoulli"),
     "random_numbers": (lambda k, v: (torch.rand_like(k) * k).sum(2), "no rule for aten.rand_like"),
     "random_numbers_of_a_size": (
