@@ -26,6 +26,7 @@ from fxpass.capture.schemas import is_tagged
 from fxpass.errors import NoRule, Refusal
 
 from . import aliases
+from .bounds import slice_arguments
 from .positions import Positions
 
 aten = torch.ops.aten
@@ -203,7 +204,7 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
         if extent is not None:
             flow.positions.alias(node, extent.length)
         return {}
-    if _writes_through(node, flow):
+    if any(flow.of(target) and _is_part(target, flow) for target in aliases.written(node)):
         return RULES["stores"](node, flow)
     known = RULES.get(node.target)
     if known is None and _is_pointwise(node.target):
@@ -226,5 +227,13 @@ def _made_to_size(node: fx.Node, flow: Flow) -> Extents:
     return known(node, flow)
 
 
-def _writes_through(node: fx.Node, flow: Flow) -> bool:
-    return any(flow.of(target) and aliases.root(target).op == "placeholder" for target in aliases.written(node))
+def _is_part(view: fx.Node, flow: Flow) -> bool:
+    """Whether ``view`` is cut at a position out of memory that holds more: what writes to it must leave the rest alone."""
+    base = aliases.base(view)
+    if base is None:
+        return False
+    if view.target in (aten.slice.Tensor, aten.narrow.default):
+        dim = slice_arguments(view)[1] % view.meta["val"].dim()
+        if flow.of(view).get(dim) is not flow.of(base).get(dim):
+            return True
+    return _is_part(base, flow)

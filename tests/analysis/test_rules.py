@@ -49,6 +49,19 @@ def _before(rows: Tensor, keys: Tensor) -> Tensor:
     return keys[..., :1, 0] * 0
 
 
+def _scaled(x: Tensor, end: int) -> Tensor:
+    """The sum of ``x`` with the columns below ``end`` doubled, in place."""
+    x[:, :end].mul_(2)
+    return x.sum(1)
+
+
+def _padded(x: Tensor) -> Tensor:
+    """``x`` in the first columns of a tensor of the buffer's size."""
+    out = torch.full((2, CAPACITY), -1e9)
+    out[:, : x.shape[1]] = x
+    return out
+
+
 REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "getitem": lambda k, v: (k.chunk(2, 3)[1] * v.split([1, 3], 3)[0]).sum(2),
     "einsum": lambda k, v: torch.einsum("...nd,...ne", k, v),
@@ -93,7 +106,12 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
         keys[0, :, start].add_(2).mul_(start),
         k.sum(2),
     )[2],
-    "rows_copied_and_read": lambda k, v, start, keys: keys[:, :, start : start + 1].copy_(v[:, :, :1]).sum(2) + k.sum(2),
+    "rows_copied_and_read": lambda k, v, start, keys: (
+        keys[:, :, start : start + 1].copy_(v[:, :, :1]).sum(2) + k.sum(2)
+    ),
+    "part_of_a_constant": lambda k, v, start, keys: _scaled(torch.ones(2, CAPACITY), start + 1) + k.sum(),
+    "part_of_a_result": lambda k, v, start, keys: _scaled((k * 2)[0, :, :, 0], start) + _scaled(v[0, :, :, 0] * 2, -1),
+    "padded_by_hand": lambda k, v, start, keys: _padded(k[0, :, :, 0]).softmax(-1),
     "take_apart": lambda k, v: torch.hstack([k.movedim(2, 1)[:, :, 0], torch.ones(2, 1, 4)]).sum(1),
     "tensordot": lambda k, v: torch.tensordot(k, v, dims=([2], [2])).sum((0, 2)),
     "roll_by_position": lambda k, v, start, keys: (keys.roll(-start, 2)[:, :, :1]).sum(2),
