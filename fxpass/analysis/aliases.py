@@ -32,11 +32,11 @@ def written(node: fx.Node) -> list[fx.Node]:
 
 
 def base(node: fx.Node) -> fx.Node | None:
-    """The operand that ``node`` is a view of, if there is one."""
-    own = storage(node)
-    if node.op != "call_function" or own is None:
+    """The operand that ``node``, which may be a tuple of tensors, is a view of, if there is one."""
+    own = storages(node)
+    if node.op != "call_function":
         return None
-    return next((i for i in node.all_input_nodes if storage(i) == own), None)
+    return next((i for i in node.all_input_nodes if own & storages(i)), None)
 
 
 def root(node: fx.Node) -> fx.Node:

@@ -157,7 +157,7 @@ class Sites:
         for user in sorted(_view_users(node), key=self._order.__getitem__):
             if views.intersection(aliases.written(user)):
                 found.append(user)
-            if aliases.storage(user) == aliases.storage(node):
+            if aliases.storage(node) in aliases.storages(user):
                 views.add(user)
         return found
 
@@ -213,7 +213,7 @@ def _view_users(node: fx.Node) -> set[fx.Node]:
         for user in todo.pop().users:
             if user not in found:
                 found.add(user)
-                if aliases.storage(user) == memory:
+                if memory in aliases.storages(user):
                     todo.append(user)
     return found
 

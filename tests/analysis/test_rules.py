@@ -111,6 +111,11 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     ),
     "part_of_a_constant": lambda k, v, start, keys: _scaled(torch.ones(2, CAPACITY), start + 1) + k.sum(),
     "part_of_a_result": lambda k, v, start, keys: _scaled((k * 2)[0, :, :, 0], start) + _scaled(v[0, :, :, 0] * 2, -1),
+    "halves_of_valid_rows": lambda k, v, start, keys: (
+        keys[:, :, : start + 1].chunk(2, 3)[0].copy_(torch.ones(2)),
+        k.sum(2),
+    )[1],
+    "halves_of_rows": lambda k, v, start, keys: (keys[:, :, start : start + 1].chunk(2, 3)[1].mul_(2), k.sum(2))[1],
     "padded_by_hand": lambda k, v, start, keys: _padded(k[0, :, :, 0]).softmax(-1),
     "take_apart": lambda k, v: torch.hstack([k.movedim(2, 1)[:, :, 0], torch.ones(2, 1, 4)]).sum(1),
     "tensordot": lambda k, v: torch.tensordot(k, v, dims=([2], [2])).sum((0, 2)),
@@ -155,6 +160,10 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "rows_and_all_written_at_once": (
         lambda k, v, start, keys: (torch._foreach_mul_([keys[:, :, start : start + 1], keys], 2), v.sum(2))[1],
         "several places at once",
+    ),
+    "halves_of_rows_and_stale": (
+        lambda k, v, start, keys: _then(keys[:, :, start : start + 1].chunk(2, 3)[1], keys),
+        "read after the buffer has been written again",
     ),
     "dropout": (lambda k, v: F.dropout(k, 0.5).sum(2), "dropout draws"),
     "random_rows": (
