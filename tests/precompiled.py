@@ -62,11 +62,26 @@ def breaks(k, v):
 FINISH = {"refused": sorted_, "named": sums, "breaks": breaks}
 
 
+class Apart(CACHES["item"]):
+    """Reads as far as a second index tensor says, which is a view of the first if ``together``."""
+
+    together = False
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.second = self.index[:] if self.together else self.index.clone()
+
+    def read(self):
+        end = int(self.second[0].item()) + 1
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
 def main(kind: str, compiler: str, *capacities: str) -> None:
     torch.set_num_threads(1)
     model = Custom(FINISH[kind]) if kind in FINISH else Holding(HELD[kind]) if kind in HELD else Attention()
     model.eval()
-    make = CACHES.get(kind, CACHES["item"])
+    Apart.together = kind == "together"
+    make = Apart if kind in ("apart", "together") else CACHES.get(kind, CACHES["item"])
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
         compiled = kvfix(model.forward, compiler)

@@ -51,6 +51,13 @@ def test_through_inductor(tmp_path: pathlib.Path) -> None:
     assert (first["graphs"], second["graphs"]) == (2, 0)
 
 
+def test_index_tensors_that_come_to_lie_in_one_memory(tmp_path: pathlib.Path) -> None:
+    """What is kept for two that are apart is not for a tensor and its view."""
+    assert process(tmp_path, "apart", "eager", "16")["graphs"] > 0
+    assert process(tmp_path, "apart", "eager", "16")["graphs"] == 0
+    assert process(tmp_path, "together", "eager", "16")["graphs"] > 0
+
+
 def test_what_is_new_is_traced(tmp_path: pathlib.Path) -> None:
     """Another capacity, and after it one that was kept: guards hold as ever."""
     first = process(tmp_path, "item", "eager", "16")

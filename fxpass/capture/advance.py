@@ -13,6 +13,7 @@ from torch import fx
 from torch.utils._sympy.printers import PythonPrinter
 
 from . import mirror
+from .apart import guard_apart
 from .entries import Arith, Element, Entry, Number, numbers, tensors
 from .table import Table
 
@@ -49,7 +50,9 @@ class Advance:
         placeholders = gm.graph.find_nodes(op="placeholder")
         moved: list[tuple[int, Sequence[Entry]]] = []
         of_args: dict[Number, Lambda | None] = {}
-        for node, contents in Table.of(gm.graph).moved().items():
+        table = Table.of(gm.graph)
+        guard_apart(table.places())
+        for node, contents in table.moved().items():
             if any(entry is None for entry in contents):
                 continue
             mine = {n: _of_args(n, placeholders) for entry in contents for n in numbers(entry)}  # type: ignore[arg-type]

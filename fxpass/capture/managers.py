@@ -9,7 +9,7 @@ from typing import Any
 from torch._dynamo.eval_frame import skip_code
 from torch._dynamo.guards import GuardBuilder, GuardManagerType
 
-from . import mirror
+from . import apart, mirror
 from .source import AgreementSource, NameSource, PositionSource, full_name
 from .wrap import wrap
 
@@ -24,6 +24,8 @@ def install() -> None:
         mirror.values,
         mirror._load,
         mirror._remember,
+        apart.apart,
+        apart.span,
         full_name,
     ):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from .apart import Place
 from .contents import FACTORIES, RULES, NotCovered, hold
 from .entries import Element, Entry, Number
 
@@ -42,6 +43,9 @@ class Table:
         """Branches on positions that became guards: the condition, and the source line."""
         self._arrays: dict[fx.Node, np.ndarray] = {}
         self._lost: set[fx.Node] = set()
+        self._places: dict[fx.Node, Place] = {}
+        """Those of the graph inputs that have been known or written to; Dynamo drops what it does not need."""
+        self._written: set[fx.Node] = set()
         self._done: set[fx.Node] = set()
 
     @classmethod
@@ -79,6 +83,11 @@ class Table:
         held = {node: self.contents(node) for node in self.index_tensors()}
         return {n: own for n, own in held.items() if own and any(e != Element(n, i) for i, e in enumerate(own))}
 
+    def places(self) -> list[tuple[Place, bool, bool]]:
+        """Where the graph inputs lie that matter: each with whether the graph writes to it, and whether it is known."""
+        self._catch_up()
+        return [(place, n in self._written, n in self._arrays) for n, place in self._places.items()]
+
     # -- following the graph
 
     def _catch_up(self) -> None:
@@ -94,7 +103,9 @@ class Table:
             self._step(node)
 
     def _step(self, node: fx.Node) -> None:
-        name = _name(node)
+        name, written = _name(node), _written(node)
+        for target in written:
+            self._write(target)
         if name in FACTORIES and _is_small_int(node):
             made = self._applied(functools.partial(FACTORIES[name], tuple(node.meta["example_value"].shape)), node)
             if made is not None and hold(made, node.meta["example_value"].dtype):
@@ -109,7 +120,7 @@ class Table:
                 elif _is_small_int(node, bool_too=True):
                     self._keep(node, out)
                 return
-        for target in _written(node):
+        for target in written:
             self._lose(target)
 
     def _applied(self, rule: Callable[..., Any], node: fx.Node) -> Any:
@@ -147,12 +158,36 @@ class Table:
 
     def _array(self, node: fx.Node) -> np.ndarray | None:
         if node not in self._arrays and node.op == "placeholder" and node not in self._lost and _is_small_int(node):
+            if self._neighbours(node) & self._written:
+                self._lost.add(node)
+                return None
             shape = tuple(node.meta["example_value"].shape)
             flat = np.empty(math.prod(shape), dtype=object)
             for i in range(flat.size):
                 flat[i] = Element(node, i)
             self._arrays[node] = flat.reshape(shape)
         return self._arrays.get(node)
+
+    def _write(self, node: fx.Node) -> None:
+        """What is written to ``node`` is written to the graph input that it is a view of: others that lie there are lost."""
+        memory = _memory(node)
+        for written in self.graph.find_nodes(op="placeholder"):
+            if memory is not None and _memory(written) == memory and self._place(written) is not None:
+                self._written.add(written)
+                for other in self._neighbours(written):
+                    self._lose(other)
+
+    def _neighbours(self, node: fx.Node) -> set[fx.Node]:
+        """The other graph inputs that lie where the graph input ``node`` does."""
+        place = self._place(node)
+        if place is None:
+            return set()
+        return {n for n, other in self._places.items() if n is not node and place.meets(other)}
+
+    def _place(self, node: fx.Node) -> Place | None:
+        if node not in self._places and (place := Place.of(node)) is not None:
+            self._places[node] = place
+        return self._places.get(node)
 
     def _lose(self, node: fx.Node) -> None:
         """Forget everything that shares memory with ``node``: an unknown op may have written there."""
