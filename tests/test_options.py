@@ -56,8 +56,6 @@ def test_modes_are_accepted_by_compile(mode: str):
     torch.compile(Attention(), backend="kvfix", mode=mode)
 
 
-@pytest.mark.inductor
-@torch.no_grad()
 @torch.no_grad()
 def test_what_is_compiled_has_a_name():
     """`torch.compile` takes one in later releases, and from torch 2.15 on it hands it to the backend."""
@@ -68,6 +66,8 @@ def test_what_is_compiled_has_a_name():
     assert fxpass.reports()[-1].name == ("decode, graph 0" if handed_on else "graph 0")
 
 
+@pytest.mark.inductor
+@torch.no_grad()
 def test_reduce_overhead_runs():
     """The default compiler, with a mode: two steps of a real decode."""
     model, cache = Attention(), ItemCache()
