@@ -129,6 +129,25 @@ def test_training_with_dropout():
 
 
 @torch.no_grad()
+def test_a_checked_number_of_data():
+    """Dynamo captures the number of an `item` as a symbol without a value: nothing about it can be decided."""
+
+    def step(keys: Tensor, x: Tensor, start: int) -> Tensor:
+        positive = (x > 0).sum().item()
+        torch._check(positive <= CAPACITY)
+        keys[:, start : start + 1] = x
+        return keys[:, : start + 1].sum(1) * positive
+
+    compiled, mine, eager = kvfix(step), torch.zeros(ROWS, CAPACITY), torch.zeros(ROWS, CAPACITY)
+    with torch._dynamo.config.patch(capture_scalar_outputs=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore", KvfixWarning)
+        for start in range(4):
+            x = torch.randn(ROWS, 1)
+            torch.testing.assert_close(compiled(mine, x, start), step(eager, x, start))
+    assert torch.equal(mine, eager)
+
+
+@torch.no_grad()
 def test_active_autocast():
     model, cache = Attention(), ItemCache()
     compiled, eager_cache = kvfix(model), copy.deepcopy(cache)

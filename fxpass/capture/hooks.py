@@ -30,7 +30,7 @@ from torch._dynamo.source import is_constant_source
 from torch._dynamo.variables import BuiltinVariable, ConstantVariable, ListVariable, SymNodeVariable, TensorVariable
 from torch._dynamo.variables.base import ValueMutationNew
 from torch._dynamo.variables.builder import VariableBuilder
-from torch.fx.experimental.symbolic_shapes import DimDynamic
+from torch.fx.experimental.symbolic_shapes import DimDynamic, free_unbacked_symbols
 
 from fxpass import collection
 from fxpass.options import Options
@@ -154,7 +154,8 @@ def _number_in(output: OutputGraph, tensor: fx.Proxy) -> Any:
 
 
 def _specialize_bool(arg: Any) -> Any:
-    if isinstance(arg, fx.Proxy) and isinstance(value := arg.node.meta.get("example_value"), torch.SymBool):
+    value = arg.node.meta.get("example_value") if isinstance(arg, fx.Proxy) else None
+    if isinstance(value, torch.SymBool) and not free_unbacked_symbols(value):
         return bool(value)  # guards
     return arg
 
