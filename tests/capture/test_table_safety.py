@@ -121,7 +121,12 @@ def an_overflow_and_back(idx: Tensor) -> None:
     idx.copy_((small // 2).to(torch.int64))
 
 
-NUMBERS = [a_float_fill, a_float_element, a_comparison, a_sum_of_comparisons, an_overflow, an_overflow_and_back]
+def a_comparison_as_a_number(idx: Tensor) -> None:
+    idx[1] = (idx[0] > 4).long()
+
+
+NUMBERS = [a_float_fill, a_float_element, a_comparison, a_sum_of_comparisons, an_overflow, an_overflow_and_back,
+           a_comparison_as_a_number]  # fmt: skip
 
 
 @pytest.mark.parametrize("write", NUMBERS, ids=lambda w: w.__name__)
