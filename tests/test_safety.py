@@ -147,6 +147,26 @@ def test_a_checked_number_of_data():
     assert torch.equal(mine, eager)
 
 
+class Data(StartPos):
+    """Writes to its buffers past autograd."""
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:  # type: ignore[override]
+        start = int(index)
+        self.keys.data[:, 0, start : start + x.shape[1]] = x[..., :4]
+        index.data += x.shape[1]
+        return self.keys[:, 0, : int(index)].sum(1)
+
+
+@torch.no_grad()
+def test_writes_to_data():
+    model, eager = Data(), Data()
+    compiled, mine, theirs = kvfix(model), torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    for x in steps():
+        torch.testing.assert_close(compiled(x, mine), eager(x, theirs), rtol=1e-6, atol=1e-6)
+        assert torch.equal(model.keys, eager.keys) and torch.equal(mine, theirs)
+    assert any(r.rewritten for r in fxpass.reports()) and not any(r.unfit for r in fxpass.reports())
+
+
 @torch.no_grad()
 def test_active_autocast():
     model, cache = Attention(), ItemCache()

@@ -191,6 +191,7 @@ RULES: dict[str, Callable[..., np.ndarray]] = {
     "squeeze": _squeeze,
     "unsqueeze": lambda a, dim: np.expand_dims(a, dim if dim >= 0 else dim + a.ndim + 1),
     "detach": lambda a: a,
+    "_get_data_attr": lambda a: a,
     "contiguous": lambda a: a,
     "cpu": lambda a: a,
     "cat": _joined(np.concatenate),

@@ -30,6 +30,7 @@ from fxpass.analysis.aliases import remove_dead
 from .replay import Replaying
 
 _GRAD_MODE = torch._C._set_grad_enabled
+_DATA = torch._C._autograd._get_data_attr
 _AUTOCAST = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
 
 
@@ -94,6 +95,8 @@ class _Inference(Replaying):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target is _GRAD_MODE:
             return None
+        if target is _DATA:  # tracing does not see where it comes from
+            return args[0].detach()
         if target in _AUTOCAST:
             if target is _AUTOCAST[0] and args[2]:
                 raise Unfit(f"an autocast region with dtype {args[1]} is active")

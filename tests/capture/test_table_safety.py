@@ -78,7 +78,11 @@ def ranged(idx: Tensor) -> None:
     idx.copy_(torch.arange(2, 4).flip(0) if False else torch.arange(2, 4) + idx)
 
 
-@pytest.mark.parametrize("write", [divided, joined, clamped, ranged], ids=lambda w: w.__name__)
+def through_data(idx: Tensor) -> None:
+    idx.data[1:] += 2
+
+
+@pytest.mark.parametrize("write", [divided, joined, clamped, ranged, through_data], ids=lambda w: w.__name__)
 def test_followed(write: Callable[[Tensor], None]) -> None:
     before = torch.tensor([3, 5])
     after = before.clone()
