@@ -179,6 +179,48 @@ def test_active_autocast():
     assert "autocast" in fxpass.reports()[-1].unfit
 
 
+def vmapped(x: Tensor, keys: Tensor) -> Tensor:
+    return torch.vmap(lambda row: row * 2)(x)
+
+
+def vmapped_read(x: Tensor, keys: Tensor) -> Tensor:
+    return torch.vmap(lambda row: row.sum())(keys)
+
+
+def gradient(x: Tensor, keys: Tensor) -> Tensor:
+    return torch.func.grad(lambda row: (row * row).sum())(x)
+
+
+def condition(x: Tensor, keys: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda k: k.sum(1), lambda k: k.sum(1) * 2, (keys,))
+
+
+TRANSFORMED = {vmapped: "torch.func", vmapped_read: "torch.func", gradient: "torch.func", condition: "cond"}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMED, ids=lambda f: f.__name__)
+@torch.no_grad()
+def test_functions_of_functions(transform: Callable[[Tensor, Tensor], Tensor]):
+    """Beside a slice at a position, of which it may be given what is read."""
+
+    def step(keys: Tensor, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        end = index[0].item() + 1
+        keys[:, end - 1 : end] = x
+        index.add_(1)
+        return transform(x, keys[:, :end]), keys[:, :end].sum(1)
+
+    compiled = kvfix(step)
+    mine, eager = ((torch.zeros(ROWS, CAPACITY), torch.zeros(1, dtype=torch.long)) for _ in range(2))
+    with pytest.warns(KvfixWarning, match=TRANSFORMED[transform]):
+        for _ in range(5):
+            x = torch.randn(ROWS, 1)
+            for found, expected in zip(compiled(mine[0], x, mine[1]), step(eager[0], x, eager[1])):
+                assert type(found) is Tensor
+                torch.testing.assert_close(found, expected)
+            assert all(torch.equal(a, b) for a, b in zip(mine, eager))
+    assert TRANSFORMED[transform] in fxpass.reports()[-1].unfit
+
+
 NOT_REWRITABLE = {
     sorted_: "aten.sort",
     median: "aten.median",

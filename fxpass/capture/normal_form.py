@@ -28,6 +28,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_tru
 from fxpass.analysis.aliases import remove_dead
 
 from .replay import Replaying
+from .schemas import is_transform
 
 _GRAD_MODE = torch._C._set_grad_enabled
 _DATA = torch._C._autograd._get_data_attr
@@ -69,6 +70,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
         Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have.
     """
     _refuse_autograd(gm, inputs)
+    _refuse_transforms(gm)
     mode = mode_of(inputs)
     interpreter = _Inference(gm)
     with tracing(None), fx_traceback.preserve_node_meta(), enable_python_dispatcher(), mode, torch.no_grad():
@@ -78,6 +80,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
     _fold_known_numbers(traced)
     _inline_scalar_constants(traced)
     remove_dead(traced.graph)
+    _refuse_attributes(traced)
     traced.recompile()
     return traced
 
@@ -119,6 +122,21 @@ def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
             enabled = node.args[0]
         elif enabled and needs_grad and any(_requires_grad(n) for n in node.all_input_nodes) and node.op != "output":
             raise Unfit("a region with grad enabled uses an input that requires grad")
+
+
+def _refuse_transforms(gm: fx.GraphModule) -> None:
+    for node in gm.graph.nodes:
+        if is_transform(node.target):
+            raise Unfit(f"a transform of torch.func or torch.vmap is applied: {node.name}")
+
+
+def _refuse_attributes(traced: fx.GraphModule) -> None:
+    for node in traced.graph.find_nodes(op="get_attr"):
+        held = getattr(traced, node.target, None)
+        if isinstance(held, fx.GraphModule):
+            raise Unfit(f"an operator runs graphs of its own: {', '.join(user.name for user in node.users)}")
+        if isinstance(held, FakeTensor):
+            raise Unfit(f"it is not seen where a tensor comes from: {', '.join(user.name for user in node.users)}")
 
 
 def _requires_grad(node: fx.Node) -> bool:

@@ -26,6 +26,11 @@ def is_higher_order(target: Any) -> bool:
     return isinstance(target, torch._ops.HigherOrderOperator)
 
 
+def is_transform(target: Any) -> bool:
+    """Whether ``target`` is a step of `torch.vmap` or of a transform of `torch.func`: tensors in between have no memory."""
+    return "functorch" in str(getattr(target, "__module__", ""))
+
+
 def is_tagged(target: Any, tag: torch.Tag) -> bool:
     """Whether ``target`` is an operator with ``tag``."""
     return is_operator(target) and tag in target.tags

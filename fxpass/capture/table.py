@@ -26,6 +26,7 @@ from torch import fx
 from .apart import Place
 from .contents import FACTORIES, RULES, NotCovered, hold
 from .entries import Element, Entry, Number
+from .schemas import is_transform
 
 MAX_ELEMENTS = 1024
 """A graph input with more elements than this is data, not an index tensor."""
@@ -211,7 +212,12 @@ def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
 
 def _memory(node: fx.Node) -> int | None:
     value = node.meta.get("example_value")
-    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) and value.layout is torch.strided else None
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return None
+    try:
+        return value.untyped_storage()._cdata
+    except NotImplementedError:  # inside of a transform
+        return None
 
 
 def _name(node: fx.Node) -> str:
@@ -231,6 +237,8 @@ def _written(node: fx.Node) -> list[fx.Node]:
     if isinstance(target, torch._ops.OpOverloadPacket):
         return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
     if isinstance(target, torch._ops.HigherOrderOperator) or "out" in node.kwargs or node.kwargs.get("inplace"):
+        return operands
+    if is_transform(target):
         return operands
     module = getattr(target, "__module__", None) or "torch"
     if not isinstance(target, str) and (module.split(".")[0] not in _KNOWN_MODULES or "numpy" in type(target).__name__):

@@ -48,7 +48,11 @@ def an_operator_in_place(idx: Tensor) -> None:
     idx ^= 1  # noqa: F841
 
 
-WRITES = [a_custom_operator, an_argument_called_out, a_view_without_a_rule, a_cast_that_is_no_copy,
+def a_mapped_function(idx: Tensor) -> None:
+    torch.vmap(lambda element: element.add_(1))(idx)
+
+
+WRITES = [a_mapped_function, a_custom_operator, an_argument_called_out, a_view_without_a_rule, a_cast_that_is_no_copy,
           an_overload_without_a_rule, an_operator_in_place]  # fmt: skip
 
 
