@@ -229,11 +229,10 @@ def _made_to_size(node: fx.Node, flow: Flow) -> Extents:
 
 def _is_part(view: fx.Node, flow: Flow) -> bool:
     """Whether ``view`` is cut at a position out of memory that holds more: what writes to it must leave the rest alone."""
-    base = aliases.base(view)
-    if base is None:
-        return False
-    if view.target in (aten.slice.Tensor, aten.narrow.default):
-        dim = slice_arguments(view)[1] % view.meta["val"].dim()
-        if flow.of(view).get(dim) is not flow.of(base).get(dim):
-            return True
-    return _is_part(base, flow)
+    while (base := aliases.base(view)) is not None:
+        if view.target in (aten.slice.Tensor, aten.narrow.default):
+            dim = slice_arguments(view)[1] % view.meta["val"].dim()
+            if flow.of(view).get(dim) is not flow.of(base).get(dim):
+                return True
+        view = base
+    return False
