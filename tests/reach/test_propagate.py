@@ -21,7 +21,8 @@ def test_kept_values_are_those_of_a_full_run(name: str, monkeypatch: pytest.Monk
 
     def both(gm, inputs, before=None) -> None:
         stage.propagate(gm, inputs, before)
-        values = {n: n.meta["val"] for n in gm.graph.nodes if n.op == "call_function"}
+        calls = [n for n in gm.graph.nodes if n.op == "call_function"]
+        values = {n: n.meta["val"] for n in calls if "val" in n.meta}  # on torch 2.11 an assertion has none
         memory = {n: stage.aliases.root(n) for n in values}
         stage.propagate(gm, inputs)
         for node, value in values.items():
