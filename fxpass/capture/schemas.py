@@ -13,7 +13,10 @@ def memory(value: Any) -> int | None:
     """An id of the memory behind ``value``, or None if it is no plain tensor."""
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         return None
-    return value.untyped_storage()._cdata
+    try:
+        return value.untyped_storage()._cdata
+    except NotImplementedError:  # inside of a transform
+        return None
 
 
 def is_operator(target: Any) -> bool:

@@ -26,7 +26,7 @@ from torch import fx
 from .apart import Place
 from .contents import FACTORIES, RULES, NotCovered, hold
 from .entries import Element, Entry, Number
-from .schemas import is_transform
+from .schemas import is_transform, memory
 
 MAX_ELEMENTS = 1024
 """A graph input with more elements than this is data, not an index tensor."""
@@ -211,13 +211,7 @@ def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
 
 
 def _memory(node: fx.Node) -> int | None:
-    value = node.meta.get("example_value")
-    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-        return None
-    try:
-        return value.untyped_storage()._cdata
-    except NotImplementedError:  # inside of a transform
-        return None
+    return memory(node.meta.get("example_value"))
 
 
 def _name(node: fx.Node) -> str:

@@ -60,8 +60,12 @@ class Builder:
 
     def full(self, extent: Extent) -> Any:
         """The full size of the extent's axis."""
-        size = extent.full_size
-        return size if isinstance(size, int) else self.call(aten.sym_size.int, extent.full, extent.full_dim)
+        return self.size(extent.full, extent.full_dim)
+
+    def size(self, node: fx.Node, dim: int) -> Any:
+        """The size of ``node`` along ``dim``: an int, or a node that gives it."""
+        size = node.meta["val"].shape[dim]
+        return size if isinstance(size, int) else self.call(aten.sym_size.int, node, dim)
 
     def twin(self, value: Any, device: torch.device) -> Any:
         return self.twins.of(value, device)
@@ -110,10 +114,7 @@ class Builder:
         device = q.meta["val"].device
         seen = self.call(aten.unsqueeze.default, self.valid(extent, device), 0)
         if is_causal:
-            queries = q.meta["val"].shape[-2]
-            if not isinstance(queries, int):
-                queries = self.call(aten.sym_size.int, q, q.meta["val"].dim() - 2)
-            rows = self.call(aten.arange.default, queries, device=device)
+            rows = self.call(aten.arange.default, self.size(q, q.meta["val"].dim() - 2), device=device)
             columns = self.call(aten.arange.default, self.full(extent), device=device)
             below = self.call(aten.le.Tensor, columns, self.call(aten.unsqueeze.default, rows, 1))
             seen = self.call(aten.logical_and.default, seen, below)
