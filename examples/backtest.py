@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 import torch
 from torch._dynamo.utils import counters
 
-from fxpass.capture.counting import counting
 from fxpass.report import results
+from fxpass.torch_internals.counting import counting
 from toto_model import TotoConfig
 
 warnings.filterwarnings("ignore", module=r"toto\b|rotary_embedding_torch|gluonts")

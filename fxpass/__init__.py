@@ -7,7 +7,7 @@ is all a user needs; the rest of this module is for looking at what happened.
 
 from fxpass.api import RewriteResult, explain, rewrite
 from fxpass.errors import KvfixError, KvfixWarning
-from fxpass.log import reports, reset
 from fxpass.report import Report, Site
+from fxpass.report.store import reports, reset
 
 __all__ = ["KvfixError", "KvfixWarning", "Report", "RewriteResult", "Site", "explain", "reports", "reset", "rewrite"]

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from fxpass import backend, capture, log
+from fxpass import backend
 from fxpass.options import Options
 from fxpass.report import Report
+from fxpass.report import store as log
+from fxpass.torch_internals.dynamo import install as capture
 
 
 class RewriteResult(NamedTuple):

@@ -14,15 +14,17 @@ from typing import Any
 
 from torch import fx
 
-from fxpass import capture, handoff, log
-from fxpass.capture import precompile
-from fxpass.check import Broken, check_core, check_graph, signature
-from fxpass.kept import keep, save
+from fxpass.execute import untouched as handoff
+from fxpass.execute.precompiled import keep, save
+from fxpass.graph.postconditions import Broken, check_core, check_graph, signature
 from fxpass.options import Options, parse
 from fxpass.report import Report, readable
+from fxpass.report import store as log
 from fxpass.report.readable import source_of
 from fxpass.report.sites import predicate_sites, sites_of
 from fxpass.rewrite import Rewritten, rewrite_graph
+from fxpass.torch_internals.dynamo import install as capture
+from fxpass.torch_internals.precompile import hooks as precompile
 
 
 def kvfix(

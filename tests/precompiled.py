@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from small_models import CACHES, Attention, Custom, graphs, kvfix, same_step, sorted_, steps
 
 import fxpass
-from fxpass.capture import mirror
+from fxpass.index_tensors import mirror
 
 
 class Sums(NamedTuple):

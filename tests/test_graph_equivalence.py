@@ -18,7 +18,7 @@ from small_models import kvfix
 from torch import fx
 
 import fxpass.backend
-from fxpass.capture import name_of
+from fxpass.torch_internals.dynamo.install import name_of
 from toto_model import Toto, TotoBackbone, TotoConfig
 
 aten = torch.ops.aten

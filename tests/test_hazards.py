@@ -37,16 +37,18 @@ from torch.fx.experimental.symbolic_shapes import free_symbols
 from torch.fx.passes.split_module import split_module
 
 import fxpass
-from fxpass import backend, handoff
-from fxpass.analysis import aliases, extents
-from fxpass.capture import mirror
+from fxpass import backend
+from fxpass.analysis import extents
 from fxpass.errors import KvfixWarning
-from fxpass.handoff import regions
+from fxpass.execute import regions
+from fxpass.execute import untouched as handoff
+from fxpass.graph import aliases
+from fxpass.index_tensors import mirror
 from fxpass.rewrite import driver, twins
 from fxpass.rewrite.builder import Builder
 
-cut = importlib.import_module("fxpass.handoff.split")  # their packages have functions of these names
-normal_form = importlib.import_module("fxpass.capture.normal_form")
+cut = importlib.import_module("fxpass.execute.partition.split")  # their packages have functions of these names
+normal_form = importlib.import_module("fxpass.graph.normal_form")
 aten = torch.ops.aten
 HANDLED = pytest.mark.parametrize("handled", [True, False], ids=["handled", "without"])
 

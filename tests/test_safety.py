@@ -33,7 +33,8 @@ from small_models import (
 from torch import Tensor
 
 import fxpass
-from fxpass import KvfixError, KvfixWarning, capture
+from fxpass import KvfixError, KvfixWarning
+from fxpass.torch_internals.dynamo import install as capture
 
 EVERY_CACHE = pytest.mark.parametrize("kind", list(CACHES))
 
@@ -332,7 +333,7 @@ def test_a_fault_in_following_the_index_costs_a_warning(monkeypatch: pytest.Monk
 
 def test_a_fault_of_the_hand_off_costs_a_warning_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph runs as it was before it was rewritten."""
-    from fxpass import handoff
+    from fxpass.execute import untouched as handoff
 
     def broken(plan: handoff.Plan, *args: object) -> None:
         gm = plan.gm

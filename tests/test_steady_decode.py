@@ -23,7 +23,7 @@ from small_models import (
 )
 
 import fxpass
-from fxpass.capture import mirror
+from fxpass.index_tensors import mirror
 
 EVERY_CACHE = pytest.mark.parametrize("kind", list(CACHES))
 EVERY_TENSOR_CACHE = pytest.mark.parametrize("kind", TENSOR_CACHES)

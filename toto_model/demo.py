@@ -167,7 +167,7 @@ def compiled(approach: Approach, settings: Settings) -> Any:
 def run_row(approach: Approach, settings: Settings) -> dict[str, Any]:
     """One row, measured in this process, and under "report" that of the last graph, where kvfix made one."""
     import fxpass
-    from fxpass.compare import Step, measure
+    from fxpass.tools.compare import Step, measure
 
     reference = forecasts(make_model("upstream", settings.seed, settings.device), settings.seed, settings.device)
 
@@ -210,7 +210,7 @@ def run(compiler: str | None = None, device: str = "cpu", seed: int = 0, as_json
     """Run all rows, some at a time, and print what came out; the exit status is 1 if a kvfix row failed."""
     from rich.console import Console
 
-    from fxpass.compare import Row
+    from fxpass.tools.compare import Row
 
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         print(f"kvfix: no device {device!r} here; there is cpu, and cuda where torch finds a GPU", file=sys.stderr)
@@ -245,9 +245,9 @@ def show(rows: Sequence[Any], report: Any, settings: Settings, seconds: float) -
     """Print the sites, one layer before and after, and the table."""
     from rich.text import Text
 
-    from fxpass.compare import notes, table
     from fxpass.report.excerpt import section_diff
     from fxpass.report.text import wide
+    from fxpass.tools.compare import notes, table
 
     console = wide()
     if report is not None:

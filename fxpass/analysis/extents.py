@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.capture.numbers import equal, guarded, number
-from fxpass.capture.schemas import is_tagged
 from fxpass.errors import NoRule, Refusal
+from fxpass.graph import aliases
+from fxpass.graph.bounds import slice_arguments
+from fxpass.graph.numbers import equal, guarded, number
+from fxpass.graph.schemas import is_tagged
 
-from . import aliases
-from .bounds import slice_arguments
 from .positions import Positions
 
 aten = torch.ops.aten

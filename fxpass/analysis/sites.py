@@ -16,12 +16,12 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
-from fxpass.capture.numbers import equal, fixed, guarded, number, plain, symbols
-from fxpass.capture.schemas import is_tagged
 from fxpass.errors import Refusal
+from fxpass.graph import aliases
+from fxpass.graph.bounds import TO_THE_END, slice_arguments
+from fxpass.graph.numbers import equal, fixed, guarded, number, plain, symbols
+from fxpass.graph.schemas import is_tagged
 
-from . import aliases
-from .bounds import TO_THE_END, slice_arguments
 from .positions import Positions
 
 aten = torch.ops.aten

@@ -66,7 +66,7 @@ class Report:
     @property
     def host_reads(self) -> int:
         """How often an index tensor has been read for a guard since the last `fxpass.reset`, in all graphs."""
-        from fxpass.capture import mirror
+        from fxpass.index_tensors import mirror
 
         return mirror.counters.refreshes
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.bounds import TO_THE_END
-from fxpass.capture.schemas import is_operator
+from fxpass.graph.bounds import TO_THE_END
+from fxpass.graph.schemas import is_operator
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "i64",
            torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "b8"}  # fmt: skip

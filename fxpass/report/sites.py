@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import fx
 
-from fxpass.capture.table import Table
+from fxpass.index_tensors.table import Table
 from fxpass.rewrite import Rewritten
 
 from .model import Site

@@ -15,13 +15,13 @@ from typing import Any, Literal
 import networkx as nx
 from torch import fx
 
-from fxpass.analysis import aliases
 from fxpass.analysis.extents import Extent, Extents, Fill, Flow, Stuck, follow
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import Site, Sites, is_slice
-from fxpass.capture.numbers import expression, number, plain
 from fxpass.errors import Refusal
+from fxpass.graph import aliases
+from fxpass.graph.numbers import expression, number, plain
 
 from .assertions import asserts_position, rewrite_assertion
 from .builder import Builder

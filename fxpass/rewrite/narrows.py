@@ -13,7 +13,7 @@ import operator
 import torch
 
 from fxpass.analysis.sites import Site
-from fxpass.capture.numbers import equal
+from fxpass.graph.numbers import equal
 
 from .builder import Builder
 

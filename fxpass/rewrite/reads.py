@@ -18,7 +18,7 @@ from torch import fx
 from fxpass.analysis.extents import Extent
 from fxpass.analysis.positions import Positions
 from fxpass.analysis.sites import Site
-from fxpass.capture.numbers import equal, guarded, number
+from fxpass.graph.numbers import equal, guarded, number
 
 from .builder import Builder
 

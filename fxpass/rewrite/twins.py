@@ -20,8 +20,8 @@ import torch
 from torch import fx
 
 from fxpass.analysis.positions import ITEM, Positions
-from fxpass.capture.numbers import number
 from fxpass.errors import Refusal
+from fxpass.graph.numbers import number
 
 aten = torch.ops.aten
 

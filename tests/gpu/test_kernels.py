@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fxpass.handoff.kernels import compiled_meanwhile, register
+from fxpass.kernels.select import compiled_meanwhile, register
 
 pytestmark = pytest.mark.gpu
 

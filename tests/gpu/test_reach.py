@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from reach.cases import CASES, Case
 
-from fxpass.cli import reach
+from fxpass.tools import reach
 
 pytestmark = pytest.mark.gpu
 

@@ -18,8 +18,8 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 import fxpass
-from fxpass.capture.counting import recordings
 from fxpass.report.results import write
+from fxpass.torch_internals.counting import recordings
 from toto_model.bench.approaches import REFERENCE, make
 from toto_model.bench.sizes import Size
 from toto_model.config import TotoConfig

@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 
 import fxpass
 from fxpass import backend
-from fxpass.handoff.split import _HEAVY
+from fxpass.execute.partition.split import _HEAVY
 
 from .models import Model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fxpass import handoff
+from fxpass.execute import untouched as handoff
 
 from .models import CONTROLS, MODELS
 from .runner import DIRT, Outcome, heavy, run

@@ -9,7 +9,7 @@ import importlib.util
 
 import pytest
 
-from fxpass.cli import reach
+from fxpass.tools import reach
 
 from .cases import CASES, Case
 from .runner import heavy, parts_seen

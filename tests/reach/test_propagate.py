@@ -7,12 +7,12 @@ import sys
 import pytest
 import torch
 
-from fxpass import handoff
+from fxpass.execute import untouched as handoff
 
 from .models import MODELS
 from .runner import run
 
-stage = sys.modules["fxpass.handoff.propagate"]
+stage = sys.modules["fxpass.graph.propagate"]
 
 
 @pytest.mark.parametrize("name", MODELS)

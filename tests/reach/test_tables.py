@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fxpass.cli import reach
+from fxpass.tools import reach
 
 from . import cases, minimal
 

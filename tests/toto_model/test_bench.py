@@ -9,8 +9,8 @@ from statistics import median
 import pytest
 from typer.testing import CliRunner
 
-from fxpass.cli import app
 from fxpass.report.results import command
+from fxpass.tools.command_line import app
 from toto_model.bench import APPROACHES, chosen
 from toto_model.bench.approaches import REFERENCE, YARDSTICK
 from toto_model.bench.sizes import Size

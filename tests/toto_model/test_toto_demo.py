@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 import pytest
 import torch
 
-from fxpass.compare import Row, table
+from fxpass.tools.compare import Row, table
 from toto_model import demo
 
 KEPT = [a for a in demo.APPROACHES if a.name in ("eager", "stock fixed_size", "kvfix upstream")]

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from fxpass.analysis import aliases
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
+from fxpass.graph import aliases
 
 aten = torch.ops.aten
 

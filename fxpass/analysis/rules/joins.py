@@ -14,8 +14,8 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
-from fxpass.capture.numbers import equal
 from fxpass.errors import Refusal
+from fxpass.graph.numbers import equal
 
 aten = torch.ops.aten
 

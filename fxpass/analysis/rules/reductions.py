@@ -14,8 +14,8 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
-from fxpass.capture.numbers import guarded, number
 from fxpass.errors import Refusal
+from fxpass.graph.numbers import guarded, number
 
 aten = torch.ops.aten
 

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.bounds import TO_THE_END, slice_arguments
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
-from fxpass.capture.numbers import equal, fixed, guarded, number
 from fxpass.errors import Refusal
+from fxpass.graph.bounds import TO_THE_END, slice_arguments
+from fxpass.graph.numbers import equal, fixed, guarded, number
 
 aten = torch.ops.aten
 

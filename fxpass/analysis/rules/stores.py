@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis import aliases
 from fxpass.analysis.extents import RULES, Extents, Flow
 from fxpass.errors import Refusal
+from fxpass.graph import aliases
 
 from .pointwise import broadcast
 

@@ -15,8 +15,8 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
-from fxpass.capture.numbers import equal, known
 from fxpass.errors import Refusal
+from fxpass.graph.numbers import equal, known
 
 aten = torch.ops.aten
 

@@ -1,0 +1,1 @@
+"""From a rewritten graph to a callable: cut, compile the parts, run them in order."""

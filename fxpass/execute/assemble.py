@@ -1,0 +1,81 @@
+"""Parts, compiled each for itself, as one function of the graph's inputs.
+
+Around a recorded part stands what a recording needs: buffers that it reads (`handover`), results copied out of its memory
+(`packing`, `results`), index tensors written back (`recording`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence, Set
+from typing import Any
+
+from torch import fx
+
+from fxpass.options import Options
+
+from .compilers import compiler
+from .partition.split import Part
+from .recording.handover import Buffers, hand_over
+from .recording.packing import pack
+from .recording.results import copies, in_inputs, in_recording, view
+from .regions import Region
+
+_CHECKED = {"size_asserts": False, "alignment_asserts": False}
+"""What Inductor's code need not check on every call: Dynamo's guards and `regions.Region` have."""
+
+
+@dataclasses.dataclass
+class Plan:
+    """A graph in normal form, and how it is handed off.
+
+    parts: what it was cut into; none where nothing was rewritten, and the graph goes on as it came.
+    capacity: the symbols that the cut took for static, see `split`.
+    carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
+        (`recording.carry_indices`): they are written back, and not returned. None where it is not.
+    """
+
+    gm: fx.GraphModule
+    parts: Sequence[Part] = ()
+    capacity: Set[Any] = frozenset()
+    carried: Sequence[fx.Node] | None = None
+
+
+def assemble(plan: Plan, settings: Options) -> Callable[..., tuple[Any, ...]]:
+    """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
+    as a tuple."""
+    gm, parts = plan.gm, plan.parts
+    recorded, carried = plan.carried is not None, plan.carried or []
+    compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
+    inputs = gm.graph.find_nodes(op="placeholder")
+    (results,) = gm.graph.output_node().args
+    returned, new = results[: len(results) - len(carried)], results[len(results) - len(carried) :]  # type: ignore
+    buffers = hand_over(gm, parts) if recorded else []
+    groups = in_recording(gm, parts, returned) if recorded else []
+    packs = pack(parts, groups)
+    made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
+    places = {node: i for i, node in enumerate(made)}
+    steps = [([places[n] for n in part.inputs], Region(part, compile)) for part in parts]
+    back = [(places[p], places[value]) for p, value in zip(carried, new)]
+    packed = {n for p in packs for n in p.nodes}
+    copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
+    views = [(places[n], n) for n in in_inputs(gm, returned)] if recorded else []
+    gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
+    memory = Buffers(buffers)
+
+    def run(*args: Any) -> tuple[Any, ...]:
+        values: list[Any] = [*args, *memory.tensors()]
+        for takes, region in steps:
+            values += region([values[i] for i in takes])
+        for target, value in back:
+            values[target].copy_(values[value])
+        for p in packs:
+            values += p.copies(values[places[p.packed]])
+        for place, value in zip(itertools.chain(*copied), copies([[values[p] for p in group] for group in copied])):
+            values[place] = value
+        for place, node in views:
+            values[place] = view(node, dict(zip(inputs, args)))
+        return tuple(constant if place is None else values[place] for place, constant in gives)
+
+    return run

@@ -1,0 +1,112 @@
+"""What compiles a region: Inductor, AOTAutograd alone, or nothing."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._guards import TracingContext, tracing
+
+from fxpass.errors import KvfixWarning
+from fxpass.graph.normal_form import mode_of
+from fxpass.graph.propagate import propagate, value_of
+from fxpass.kernels.select import compiled_meanwhile
+from fxpass.options import Options
+from fxpass.torch_internals.inductor.overlap import kernels_later
+from fxpass.torch_internals.inductor.parallel import side_by_side
+
+from .partition.repeats import Call, cut
+from .recording.carry import asks_for_graphs
+from .sequence import Sequenced, may_record, recorded
+
+Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
+"""``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
+part with symbolic sizes, which is not recorded."""
+
+
+def compiler(name: str, inductor: Mapping[str, Any]) -> Compile:
+    """The compiler called ``name``: ``inductor`` (with these config patches), ``aot_eager`` or ``eager``."""
+    if name == "inductor":
+        return functools.partial(_inductor, patches=dict(inductor))
+    return _aot_eager if name == "aot_eager" else _eager
+
+
+def get_ready(settings: Options) -> None:
+    """Start the processes in which Inductor compiles kernels; they take seconds to start, while Dynamo traces."""
+    if settings.compiler == "inductor" and torch.cuda.is_available():
+        from torch._inductor.async_compile import maybe_warm_pool
+
+        maybe_warm_pool()
+
+
+def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.GraphModule, Sequence[Any]], Any]:
+    """The same compilers for a graph straight from Dynamo, which brings its own tracing context and input metadata."""
+    if name != "inductor":
+        return lambda gm, inputs: compiler(name, inductor)(gm, inputs, None)
+
+    from torch._inductor.compile_fx import compile_fx
+
+    return lambda gm, inputs: compile_fx(gm, list(inputs), config_patches=dict(inductor))
+
+
+def _eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:
+    return gm.forward
+
+
+def _aot_eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:
+    from torch._dynamo.backends.debugging import aot_eager
+
+    return aot_eager(gm, list(fakes))
+
+
+def _inductor(
+    gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None, patches: dict[str, Any]
+) -> Callable[..., Any]:
+    if static is None:
+        return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
+    propagate(gm, fakes)
+    record = asks_for_graphs(patches, fakes)
+    calls = cut(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
+    with compiled_meanwhile(gm):
+        if not calls:
+            return _whole(gm, fakes, static, patches)
+        run = in_pieces(gm, calls, {**patches, "triton.cudagraphs": False})
+    return recorded(run, gm, static) if record else run
+
+
+def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]) -> Callable[..., Any]:
+    """``gm`` as the sequence of ``calls``, each distinct piece compiled once, the largest first: its kernels take longest."""
+    pieces = {id(call.piece): call.piece for call in calls if call.piece is not None}
+    compiled: dict[int, Callable[..., Any]] = {}
+    with kernels_later() as kernels:
+        for piece in sorted(pieces.values(), key=lambda p: -len(p.gm.graph.nodes)):
+            fakes = [value_of(gm, n) for n in piece.examples]
+            with tracing(TracingContext(mode_of(fakes))):
+                compiled[id(piece)] = _whole(piece.gm, fakes, None, patches)
+    return kernels.before(Sequenced(gm, calls, compiled))
+
+
+@side_by_side()
+def _whole(
+    gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None, patches: dict[str, Any]
+) -> Callable[..., Any]:
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
+    if static is None:
+        return compile_fx(gm, list(fakes), config_patches=patches)
+
+    lifted = len({n.target for n in gm.graph.nodes if n.op == "get_attr"})  # constants, which AOTAutograd puts first
+
+    def inner_compile(module: Any, inputs: Sequence[Any], **kwargs: Any) -> Any:
+        if len(inputs) == lifted + len(fakes):
+            kwargs["static_input_idxs"] = [*range(lifted), *(lifted + i for i in static)]
+        elif static:
+            warnings.warn("kvfix: inputs alias one another; the core is not recorded", KvfixWarning, stacklevel=2)
+            kwargs["cudagraphs"] = False
+        return compile_fx_inner(module, inputs, **kwargs)
+
+    return compile_fx(gm, list(fakes), inner_compile=inner_compile, config_patches=patches)

@@ -1,0 +1,60 @@
+"""What does not depend on the layers is computed before them, once.
+
+    layer 0:  c0 = cos(position * f); ...            c = cos(position * f)
+    layer 1:  c1 = cos(position * f); ...     ->     layer 0: ... c ...
+                                                     layer 1: ... c ...
+
+Only small results, so that no copy of a weight lives longer than it did, and only of memory that the graph never writes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+
+from .split import is_heavy
+
+MOST = 1 << 16
+"""A result with more elements stays where it is."""
+
+
+def hoist(graph: fx.Graph) -> None:
+    """Move small pure ops on inputs to the front of ``graph`` (static, propagated), equal ones merged."""
+    written = {aliases.storage(w) for n in graph.nodes for w in aliases.written(n)}
+    early: set[fx.Node] = set()
+    known: dict[Any, fx.Node] = {}
+    last: fx.Node | None = None
+    for node in list(graph.nodes):
+        if node.op == "placeholder":
+            last = node
+            if aliases.storage(node) not in written:
+                early.add(node)
+            continue
+        if not _may_move(node) or aliases.storage(node) in written or not all(i in early for i in node.all_input_nodes):
+            continue  # two buffers of zeros are not one, if they are filled
+        first = known.setdefault((node.op, node.target, str(node.args), str(node.kwargs)), node)
+        if first is not node and graph.output_node() not in node.users:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
+            continue
+        if last is not None:
+            last.append(node)
+        last = node
+        early.add(node)
+
+
+def _may_move(node: fx.Node) -> bool:
+    """Whether ``node`` is small and without effect; what it takes is another matter. A number that nothing is needed for
+    stays: it is put into the kernel that takes it."""
+    if node.op == "get_attr":
+        return True
+    value, target = node.meta.get("val"), node.target
+    if not isinstance(target, torch._ops.OpOverload) or aliases.is_impure(node) or is_heavy(node):
+        return False
+    if not isinstance(value, torch.Tensor) or not (value.dim() or node.all_input_nodes):
+        return False
+    return value.numel() <= MOST

@@ -1,0 +1,189 @@
+"""Layers that repeat are compiled once.
+
+A model of twelve equal layers is a graph in which the same ops stand twelve times, on other weights. Cut there, it is one
+piece called twelve times, and a head and a tail:
+
+    x = embed(x)                                        head
+    x = layer(x, w0, keys[0], values[0])                piece, compiled once
+    x = layer(x, w1, keys[1], values[1])                the same piece, other inputs
+    y = unembed(x)                                      tail
+
+Views with constant bounds that differ (``keys[1]``) are taken outside of the pieces. What is fused across the seam is
+lost: the seam is put behind a product, where little is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.graph.extract import extract, operands, results
+from fxpass.graph.propagate import value_of
+
+from .hoist import hoist
+from .split import is_heavy
+
+aten = torch.ops.aten
+_VIEWS = {aten.select.int, aten.slice.Tensor, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim}
+LEAST = 3
+"""A piece that would be called less often is not worth a seam."""
+
+
+@dataclasses.dataclass
+class Piece:
+    """Some of a graph's ops as a module of their own."""
+
+    gm: fx.GraphModule
+    examples: list[fx.Node]
+    """Nodes of the whole graph to compile it for: what it takes somewhere, least aligned."""
+
+
+@dataclasses.dataclass
+class Call:
+    """A call of ``piece``: the nodes of the whole graph that it takes and gives here; without piece, one op as it is."""
+
+    piece: Piece | None
+    takes: list[fx.Node]
+    gives: list[fx.Node]
+
+
+def cut(gm: fx.GraphModule) -> list[Call]:
+    """``gm`` (static, propagated) as calls of pieces, in order, after what may go before them has moved there (`hoist`).
+
+    No calls where nothing repeats, or where there are subgraphs.
+    """
+    if any(not isinstance(value_of(gm, n), torch.Tensor) for n in gm.graph.find_nodes(op="get_attr")):
+        return []
+    hoist(gm.graph)
+    views = _merged_views(gm.graph)
+    nodes = [n for n in gm.graph.nodes if n.op == "call_function" and n not in views]
+    found = _best(nodes)
+    if found is None:
+        return []
+    start, period, times = found
+    stretches = [nodes[start + i * period : start + (i + 1) * period] for i in range(times)]
+    odd = {i for i, same in enumerate(zip(*stretches)) if len({_literals(n) for n in same}) > 1}
+    layers = [[n for i, n in enumerate(stretch) if i not in odd] for stretch in stretches]
+    outside = [[n for i, n in enumerate(stretch) if i in odd] for stretch in stretches]
+    takes = [operands(layer) for layer in layers]
+    groups = [nodes[:start], *layers, nodes[start + times * period :]]
+    apart = all(i not in set(layer) for layer, own in zip(layers, outside) for n in own for i in n.all_input_nodes)
+    if not apart or not _correspond(layers, takes) or any(map(_aliased, layers, takes)):
+        return []
+    used = sorted({i for layer in layers for i, n in enumerate(layer) if any(u not in set(layer) for u in n.users)})
+    shared = Piece(
+        extract(gm, layers[0], takes[0], [layers[0][i] for i in used], "layer"),
+        [max(given, key=_misaligned) for given in zip(*takes)],
+    )
+    calls = [_as_it_is(v) for v in views] + _call(gm, groups[0])
+    for layer, own, taken in zip(layers, outside, takes):
+        calls += [*(_as_it_is(n) for n in own), Call(shared, taken, [layer[i] for i in used])]
+    return calls + _call(gm, groups[-1])
+
+
+def _call(gm: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[Call]:
+    if not nodes:
+        return []
+    takes, gives = operands(nodes), results(nodes)
+    return [Call(Piece(extract(gm, nodes, takes, gives, "apart"), takes), takes, gives)]
+
+
+def _as_it_is(node: fx.Node) -> Call:
+    return Call(None, list(node.all_input_nodes), [node])
+
+
+def _merged_views(graph: fx.Graph) -> list[fx.Node]:
+    """Make equal views one; those of graph inputs are returned, in order: they can be taken before all else."""
+    known: dict[Any, fx.Node] = {}
+    views: dict[fx.Node, None] = {}
+    for node in list(graph.nodes):
+        if node.target not in _VIEWS or len(node.all_input_nodes) != 1:
+            continue
+        (source,) = node.all_input_nodes
+        first = known.setdefault((node.target, source, _literals(node)), node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
+        elif source.op == "placeholder" or source in views:
+            views[node] = None
+    return list(views)
+
+
+def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
+    """(start, period, times) of the run of equal stretches that saves most ops, the seam behind a heavy op."""
+    kinds = [_kind(n) for n in nodes]
+    last: dict[Any, int] = {}
+    distances: Counter[int] = Counter()
+    for i, kind in enumerate(kinds):
+        if kind in last:
+            distances[i - last[kind]] += 1
+        last[kind] = i
+    best, saved = None, 0
+    for period, _ in distances.most_common(8):
+        equal = [a == b for a, b in zip(kinds, kinds[period:])]
+        edges = [-1, *(i for i, e in enumerate(equal) if not e), len(equal)]
+        start, length = max(((a + 1, b - a - 1) for a, b in pairwise(edges)), key=lambda run: run[1])
+        times = length // period + 1
+        if times >= LEAST and (times - 1) * period > saved:
+            spare = length % period
+            seams = [s for s in range(start, start + spare + 1) if s > 0 and is_heavy(nodes[s - 1])]
+            if not seams and times > LEAST:  # one layer fewer, and all places for the seam
+                times -= 1
+                seams = [s for s in range(start, start + period) if s > 0 and is_heavy(nodes[s - 1])]
+            if seams:
+                best, saved = (seams[0], period, times), (times - 1) * period
+    return best
+
+
+def _kind(node: fx.Node) -> Any:
+    """What two ops must share to be the same op on other operands; a view may have other bounds (`keys[1]`)."""
+    return node.target, None if node.target in _VIEWS else _literals(node), _type(node)
+
+
+def _literals(node: fx.Node) -> str:
+    """The arguments of ``node`` that are no nodes."""
+    return str(fx.node.map_arg((node.args, node.kwargs), lambda n: None))
+
+
+def _type(node: fx.Node) -> str:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return str([(v.dtype, tuple(v.shape), v.stride(), v.device) if isinstance(v, torch.Tensor) else v for v in values])
+
+
+def _correspond(layers: Sequence[list[fx.Node]], takes: Sequence[list[fx.Node]]) -> bool:
+    """Whether all layers do the same with what they take and with their own values."""
+    first = {n: i for i, n in enumerate((*takes[0], *layers[0]))}
+    for layer, taken in zip(layers, takes):
+        here = {n: i for i, n in enumerate((*taken, *layer))}
+        if len(taken) != len(takes[0]) or any(_type(a) != _type(b) for a, b in zip(taken, takes[0])):
+            return False
+        for a, b in zip(layers[0], layer):
+            if [first[n] for n in _every(a)] != [here[n] for n in _every(b)]:
+                return False
+    return True
+
+
+def _every(node: fx.Node) -> list[fx.Node]:
+    """All operands of ``node``, those that stand twice twice."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found
+
+
+def _misaligned(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    return value.storage_offset() * value.itemsize % 16 if isinstance(value, torch.Tensor) else 0
+
+
+def _aliased(nodes: Sequence[fx.Node], takes: Sequence[fx.Node]) -> bool:
+    """Whether ``nodes`` write to memory that they take under two names: then it matters which names share."""
+    memories = Counter(aliases.storage(n) for n in takes)
+    return any(memories[aliases.storage(w)] > 1 for n in nodes for w in aliases.written(n))

@@ -1,0 +1,149 @@
+"""The cut: a dynamic prologue, one static core, a dynamic epilogue.
+
+    prologue     what has symbolic sizes, or takes a number, and does not wait for the core     (scaling a growing series)
+    core         everything static: fixed sizes, fixed strides, no numbers                      (the transformer)
+    epilogue     what has symbolic sizes and needs the core, and all that follows from it
+
+The core starts at the first *anchor*, a static op that does real work (a matmul, attention) or writes to an input's
+memory; static trifles that only feed the prologue go with it. In-place ops belong where their memory's order puts them:
+a write comes after every earlier read of the same memory and before every later one, also across a cut.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Iterable, Set
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.execute.recording.addresses import static_addresses
+from fxpass.graph import aliases
+from fxpass.graph.extract import extract, operands, results
+from fxpass.graph.numbers import symbols
+
+aten = torch.ops.aten
+
+_HEAVY = {
+    op.overloadpacket if isinstance(op, torch._ops.OpOverload) else op
+    for op in (
+        aten.linear,
+        aten.matmul,
+        aten.mm,
+        aten.bmm,
+        aten.addmm,
+        aten.baddbmm,
+        aten.einsum,
+        aten.embedding,
+        aten.scaled_dot_product_attention,
+        aten.convolution,
+        aten.conv1d,
+        aten.conv2d,
+    )  # fmt: skip
+}
+
+
+@dataclasses.dataclass
+class Part:
+    """One region of a graph: its module, and the nodes of the whole graph that it takes and gives.
+
+    ``addresses`` are the graph inputs with static addresses.
+    """
+
+    name: str
+    gm: fx.GraphModule
+    inputs: list[fx.Node]
+    outputs: list[fx.Node]
+    static: bool
+    addresses: set[fx.Node]
+
+
+def split(gm: fx.GraphModule, capacity: Set[Any]) -> list[Part]:
+    """Cut ``gm`` (rewritten, propagated) into its non-empty parts, in the order in which they run.
+
+    Sizes over the symbols in ``capacity``, the lengths of caches, count as static: the core is compiled for each.
+    """
+    nodes = [n for n in gm.graph.nodes if n.op not in ("placeholder", "output")]
+    before = dependencies(gm.graph)
+    dynamic = {n for n in nodes if is_dynamic(n, capacity)}
+    waits: set[fx.Node] = set()
+    for node in nodes:
+        if any(d in waits or (d not in dynamic and _is_anchor(d)) for d in before[node]):
+            waits.add(node)
+    prologue = _closure((n for n in dynamic if n not in waits), before)
+    after: dict[fx.Node, list[fx.Node]] = {n: [] for n in nodes}
+    for node in nodes:
+        for d in before[node]:
+            after[d].append(node)
+    epilogue = _closure((n for n in dynamic if n in waits), after)
+    core = set(nodes) - prologue - epilogue
+    if not any(_is_anchor(n) for n in core):
+        return [_part("whole", gm, nodes, static=not dynamic)]
+    for node in nodes:
+        if node.target is operator.getitem:  # an element goes where its tuple goes
+            home = next(g for g in (prologue, core, epilogue) if node.args[0] in g)
+            for group in (prologue, core, epilogue):
+                (group.add if group is home else group.discard)(node)
+    groups = (("prologue", prologue, False), ("core", core, True), ("epilogue", epilogue, False))
+    return [_part(name, gm, [n for n in nodes if n in group], static) for name, group, static in groups if group]
+
+
+def dependencies(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+    """For each op, the ops that must run before it: its operands, and what memory order asks for."""
+    before: dict[fx.Node, list[fx.Node]] = {}
+    last_write: dict[int, fx.Node] = {}
+    reads: dict[int, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output"):
+            continue
+        deps = [i for i in node.all_input_nodes if i.op != "placeholder"]
+        targets = {aliases.storage(w) for w in aliases.written(node)} - {None}
+        for memory in {m for i in node.all_input_nodes for m in aliases.storages(i)}:
+            if memory in last_write:
+                deps.append(last_write[memory])
+            if memory in targets:
+                deps += reads.pop(memory, [])
+                last_write[memory] = node
+            else:
+                reads.setdefault(memory, []).append(node)
+        before[node] = [d for d in dict.fromkeys(deps) if d is not node]
+    return before
+
+
+def is_dynamic(node: fx.Node, capacity: Set[Any]) -> bool:
+    """Whether ``node`` makes or takes a number, or a tensor with a symbolic size or stride (capacities aside)."""
+    return any(symbols(v) - capacity for n in (node, *node.all_input_nodes) for v in _values(n))
+
+
+def _values(node: fx.Node) -> list[Any]:
+    value = node.meta.get("val")
+    return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
+def is_heavy(node: fx.Node) -> bool:
+    """Whether ``node`` is a product, attention, or one of our kernels."""
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and (
+        target.overloadpacket in _HEAVY or target.namespace == "kvfix"
+    )
+
+
+def _is_anchor(node: fx.Node) -> bool:
+    return is_heavy(node) or any(aliases.root(w).op == "placeholder" for w in aliases.written(node))
+
+
+def _closure(start: Iterable[fx.Node], step: dict[fx.Node, list[fx.Node]]) -> set[fx.Node]:
+    found, todo = set(), list(start)
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo += step[node]
+    return found
+
+
+def _part(name: str, gm: fx.GraphModule, nodes: list[fx.Node], static: bool) -> Part:
+    takes, gives = operands(nodes), results(nodes)
+    return Part(name, extract(gm, nodes, takes, gives, name), takes, gives, static, static_addresses(gm))

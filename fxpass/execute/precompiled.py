@@ -1,0 +1,53 @@
+"""What torch's precompile cache keeps of a compiled graph (see `fxpass.torch_internals.precompile.hooks`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from torch import fx
+
+from fxpass.options import Options
+from fxpass.report import Report
+from fxpass.report import store as log
+from fxpass.torch_internals.dynamo import install as capture
+from fxpass.torch_internals.precompile import hooks as precompile
+
+from . import untouched as handoff
+
+
+def save(plan: handoff.Plan, settings: Options) -> Callable[[], Callable[..., Any]] | None:
+    """``plan`` for torch's precompile cache; None, with a warning, where it cannot be kept."""
+    try:
+        return handoff.save(plan, settings).compile
+    except Exception as error:
+        precompile.not_kept(error)
+        return None
+
+
+def keep(gm: fx.GraphModule, report: Report, settings: Options, saved: Any, advance: capture.Advance) -> None:
+    """Put ``gm``'s compiled function into torch's precompile cache, as AOTAutograd has kept it, or as it was ``saved``."""
+    try:
+        make = precompile.made_by_torch(gm) or saved
+        if make is not None:
+            precompile.keep(gm, settings, Kept(report, settings, make, advance))
+    except Exception as error:  # whatever is in the options
+        precompile.not_kept(error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A compiled graph in torch's precompile cache: called in another process, it makes the function and reports again."""
+
+    report: Report
+    settings: Options
+    make: Callable[[], Callable[..., Any]]
+    advance: capture.Advance
+
+    def __call__(self) -> Callable[..., Any]:
+        compiled = self.advance.after(self.make())
+        report = dataclasses.replace(self.report, name=log.new_report().name)
+        log.add(report)
+        log.complain(report, self.settings)
+        return compiled

@@ -1,0 +1,1 @@
+"""What a CUDA graph needs around it: addresses that stay, values that are carried, results that leave."""

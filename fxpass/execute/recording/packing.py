@@ -1,0 +1,75 @@
+"""Results of one dtype leave a recording in one piece of memory, and so by one copy.
+
+    core        return df, loc, scale         ->        return cat([df.reshape(-1), loc.reshape(-1), scale.reshape(-1)])
+    outside     three copies                            one copy, split
+
+The pieces share memory but no version counter, and each starts where a kernel may expect memory of its own to start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+
+from fxpass.execute.partition.split import Part
+
+aten = torch.ops.aten
+ALIGNED = 16
+"""Bytes that the start of each piece is a multiple of."""
+
+
+class Pack:
+    """Results ``nodes`` of a part, of one dtype, as the single one ``packed``."""
+
+    def __init__(self, nodes: Sequence[fx.Node], packed: fx.Node) -> None:
+        self.nodes, self.packed = list(nodes), packed
+        self._shapes = [tuple(n.meta["val"].shape) for n in nodes]
+        self._sizes = [math.prod(shape) for shape in self._shapes]
+
+    def copies(self, packed: torch.Tensor) -> list[torch.Tensor]:
+        """The results in ``packed``, copied."""
+        pieces = torch.unsafe_split_with_sizes(packed.clone(), self._sizes)
+        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes)]
+
+
+def pack(parts: Sequence[Part], groups: Sequence[Sequence[fx.Node]]) -> list[Pack]:
+    """Pack what the static ``parts`` (changed in place) return of ``groups``: results, those together that share memory."""
+    found = []
+    alone = [group[0] for group in groups if len(group) == 1]
+    for part in parts:
+        others = {i for other in parts if other is not part for i in other.inputs}
+        alike: defaultdict[torch.dtype, list[fx.Node]] = defaultdict(list)
+        for node in (n for n in alone if n in part.outputs and n not in others and part.static and _fits(n)):
+            alike[node.meta["val"].dtype].append(node)
+        found += [_pack(part, nodes) for nodes in alike.values() if len(nodes) > 1]
+    return found
+
+
+def _fits(node: fx.Node) -> bool:
+    value = node.meta["val"]
+    if not all(isinstance(s, int) for s in value.shape) or not value.is_contiguous():
+        return False
+    return value.numel() > 0 and value.numel() * value.element_size() % ALIGNED == 0
+
+
+def _pack(part: Part, nodes: Sequence[fx.Node]) -> Pack:
+    graph, output = part.gm.graph, part.gm.graph.output_node()
+    given = dict(zip(part.outputs, output.args[0]))  # type: ignore[arg-type]
+    value = torch.cat([n.meta["val"].reshape(-1) for n in nodes])
+    with graph.inserting_before(output):
+        flat = []
+        for node in nodes:
+            flat.append(graph.call_function(aten.reshape.default, (given[node], [-1])))
+            flat[-1].meta["val"] = node.meta["val"].reshape(-1)
+        packed = graph.call_function(aten.cat.default, (flat,))
+    packed.meta["val"] = value
+    outer = fx.Graph().placeholder("packed")
+    outer.meta["val"] = value
+    part.outputs[:] = [*(n for n in part.outputs if n not in nodes), outer]
+    output.args = (tuple((given | {outer: packed})[n] for n in part.outputs),)
+    part.gm.recompile()
+    return Pack(nodes, outer)

@@ -1,0 +1,67 @@
+"""What a recorded graph gives to its caller.
+
+The next step overwrites what the core returns, so a result is a copy. Memory stays shared where it was: a result that is a
+view of a graph input is made from the input anew, and results that share memory are views of one copy.
+
+    return h, cache[0], h[:, -1]        ->        new = copy of h; return new, cache[0], new[:, -1]
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.execute.partition.split import Part
+from fxpass.graph import aliases
+
+
+def in_inputs(gm: fx.GraphModule, results: Sequence[Any]) -> list[fx.Node]:
+    """Those of ``gm``'s ``results`` that share memory with an input and are none themselves."""
+    memory = _of_inputs(gm) - {None}
+    return [r for r in _nodes(results) if r.op != "placeholder" and aliases.storage(r) in memory]
+
+
+def in_recording(gm: fx.GraphModule, parts: Sequence[Part], results: Sequence[Any]) -> list[list[fx.Node]]:
+    """Those of ``gm``'s ``results`` that lie in the recording's memory, those together that share memory."""
+    recorded = {aliases.storage(n) for part in parts if part.static for n in part.outputs}
+    recorded -= _of_inputs(gm) | {None}
+    groups: defaultdict[Any, list[fx.Node]] = defaultdict(list)
+    for result in _nodes(results):
+        if aliases.storage(result) in recorded:
+            groups[aliases.storage(result)].append(result)
+    return list(groups.values())
+
+
+def _of_inputs(gm: fx.GraphModule) -> set[int | None]:
+    return {aliases.storage(p) for p in gm.graph.find_nodes(op="placeholder")}
+
+
+def _nodes(results: Sequence[Any]) -> list[fx.Node]:
+    return list(dict.fromkeys(r for r in results if isinstance(r, fx.Node)))
+
+
+def view(node: fx.Node, given: Mapping[fx.Node, Any]) -> Any:
+    """``node``, which shares memory with an input, made from the inputs ``given`` as the graph makes it."""
+    if node in given:
+        return given[node]
+    targets = aliases.written(node)
+    if targets:
+        return view(targets[0], given)  # what an in-place op returns
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: view(n, given))
+    return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def copies(groups: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """The tensors of ``groups``, one after the other, in memory of their own; a group of several is copied as a whole."""
+    found: list[torch.Tensor] = []
+    for group in groups:
+        if len(group) == 1:
+            found.append(group[0].clone())
+            continue
+        memory = group[0].untyped_storage().clone()
+        found += [t.new_empty(0).set_(memory, t.storage_offset(), t.size(), t.stride()) for t in group]
+    return found

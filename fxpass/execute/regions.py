@@ -1,0 +1,167 @@
+"""One part of a cut graph as a callable that compiles itself on first use, for the shapes it meets.
+
+The static core is compiled once for each set of input shapes, without a symbol: a cache of another capacity is another
+core. The prologue and epilogue are compiled once with their growing sizes symbolic, in a shape environment of their
+own; what the compiler assumed about those sizes is checked on each call, and a variant compiled where it does not hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo import config as dynamo_config
+from torch._dynamo.convert_frame import compile_lock
+from torch._dynamo.source import ConstantSource
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import (
+    SYMPY_INTERP,
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+    free_symbols,
+)
+
+from fxpass.errors import KvfixWarning
+from fxpass.torch_internals import collection
+
+from .compilers import Compile
+from .partition.split import Part
+
+_TOO_MANY = (
+    "kvfix: a part of a graph ({}) has been compiled {} times, for as many sizes of its inputs. All of it is kept, CUDA graphs "
+    "included: allocate caches of few sizes. This warning comes at torch._dynamo.config.recompile_limit."
+)
+
+
+@dataclasses.dataclass
+class _Variant:
+    holds: Callable[[Sequence[Any]], bool]
+    run: Callable[..., Any]
+
+
+class Region:
+    """``part`` behind ``compile``; call it with the values of ``part.inputs``, get those of ``part.outputs``."""
+
+    def __init__(self, part: Part, compile: Compile) -> None:
+        self.part = part
+        self.compile = compile
+        self.variants: list[_Variant] = []
+        self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
+        self._dynamic = [_dynamic_dims(n) for n in part.inputs]
+
+    def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
+        variant = self._variant_for(args)
+        return self._first_call(args) if variant is None else variant.run(*args)
+
+    def _variant_for(self, args: Sequence[Any]) -> _Variant | None:
+        for variant in self.variants:
+            if variant.holds(args):
+                return variant
+        return None
+
+    def _first_call(self, args: Sequence[Any]) -> Sequence[Any]:
+        """Compile for these ``args``, if no other thread has in the meantime; kept once it has run."""
+        with compile_lock:
+            variant = self._variant_for(args)
+            if variant is not None:
+                return variant.run(*args)
+            variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
+            results = variant.run(*args)
+            self.variants.insert(0, variant)
+            if len(self.variants) == dynamo_config.recompile_limit:
+                warnings.warn(_TOO_MANY.format(self.part.name, len(self.variants)), KvfixWarning, stacklevel=2)
+        return results
+
+    def _static_variant(self, args: Sequence[Any]) -> _Variant:
+        mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+        fakes = [mode.from_tensor(a, static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
+        varying = [i for i, dims in enumerate(self._dynamic) if dims]
+        wanted = _sizes(args, varying)
+        return _Variant(lambda now: _sizes(now, varying) == wanted, self._compile(fakes, mode))
+
+    def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
+        env = ShapeEnv()
+        mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+        fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic))]
+        holds = _predicate(env.produce_guards_expression(fakes, ignore_static=False))
+        sizes = _symbols(fakes)
+        run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode)
+        return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
+
+    @collection.at_rest()
+    def _compile(self, fakes: list[Any], mode: FakeTensorMode) -> Callable[..., Any]:
+        graph = _copy(self.part.gm.graph, len(fakes) - len(self.part.inputs))
+        gm = fx.GraphModule(self.part.gm, graph, class_name=self.part.name)
+        with tracing(TracingContext(mode)):
+            return self.compile(gm, fakes, self._static)
+
+
+def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
+    """``guards``, an expression over ``L['t0']``, ``L['t1']``, ... as a function of the sequence of arguments.
+
+    What `ShapeEnv.evaluate_guards_expression` evaluates, compiled once instead of on every call, each tensor asked for its
+    sizes and strides once.
+    """
+    code = re.sub(r"L\['t(\d+)'\]", r"args[\1]", guards or "True")
+    asked = dict.fromkeys(re.findall(r"args\[\d+\]\.(?:size|stride)\(\)", code))
+    for i, question in enumerate(asked):
+        code = code.replace(question, f"x{i}")
+    names = ", ".join(f"x{i}" for i in range(len(asked)))
+    return eval(f"lambda args: (lambda {names}: {code})({', '.join(asked)})", dict(SYMPY_INTERP))
+
+
+def _copy(graph: fx.Graph, numbers: int) -> fx.Graph:
+    """A copy of ``graph`` that takes ``numbers`` more inputs, which nothing in it reads."""
+    new = fx.Graph()
+    copies = {node: new.node_copy(node) for node in graph.find_nodes(op="placeholder")}
+    for i in range(numbers):
+        new.placeholder(f"size_{i}")
+    new.output(new.graph_copy(graph, copies))
+    return new
+
+
+def _symbols(fakes: Sequence[Any]) -> list[tuple[int, int]]:
+    """Which input has which size, for each symbol in the inputs' sizes once.
+
+    A graph of Dynamo's has each of its symbols as an input, too; Inductor (torch 2.15) need not read one anywhere else.
+    """
+    found = {s.node.expr: (i, d) for i, f in enumerate(fakes) if isinstance(f, torch.Tensor) for d, s in _symbolic(f)}
+    return list(found.values())
+
+
+def _symbolic(fake: torch.Tensor) -> Iterator[tuple[int, torch.SymInt]]:
+    return ((d, s) for d, s in enumerate(fake.shape) if isinstance(s, torch.SymInt))
+
+
+def _dynamic_dims(node: fx.Node) -> tuple[int, ...] | None:
+    """Which sizes of the input ``node`` are symbolic; None for a number."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return None
+    return tuple(d for d, s in enumerate(value.shape) if free_symbols(s))
+
+
+def _fake(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | None) -> Any:
+    env = mode.shape_env
+    assert env is not None
+    if isinstance(value, torch.Tensor):
+        sizes = [DimDynamic.DYNAMIC if d in (dims or ()) else DimDynamic.STATIC for d in range(value.dim())]
+        context = StatelessSymbolicContext(dynamic_sizes=sizes)
+        return mode.from_tensor(value, symbolic_context=context, source=ConstantSource(name))
+    if isinstance(value, int) and not isinstance(value, bool):
+        source = ConstantSource(name)
+        symbol = env.create_unspecified_symbol(value, source=source, dynamic_dim=DimDynamic.DYNAMIC)
+        return env.create_symintnode(symbol, hint=value, source=source)
+    return value
+
+
+def _sizes(args: Sequence[Any], varying: Sequence[int]) -> list[Any]:
+    """What a static variant depends on: sizes of the inputs that Dynamo left symbolic (it guards on the others)."""
+    return [args[i].shape for i in varying]

@@ -1,0 +1,106 @@
+"""Pieces run one after the other, as one callable that CUDA graphs can record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph.propagate import value_of
+
+from .partition.repeats import Call
+from .recording.addresses import written_inputs
+
+
+class Sequenced:
+    """``gm`` as a sequence of ``calls`` of ``compiled`` pieces (by the id of the piece). A value is let go after its
+    last use."""
+
+    def __init__(self, gm: fx.GraphModule, calls: Sequence[Call], compiled: Mapping[int, Callable[..., Any]]) -> None:
+        places: dict[fx.Node, int] = {n: i for i, n in enumerate(gm.graph.find_nodes(op="placeholder"))}
+        self._constants = []
+        for node in gm.graph.find_nodes(op="get_attr"):
+            self._constants.append(value_of(gm, node))
+            places[node] = len(places)
+        for call in calls:
+            for node in call.gives:
+                places[node] = len(places)
+        (results,) = gm.graph.output_node().args
+        self._gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in results]  # type: ignore
+        last = {places[n]: i for i, call in enumerate(calls) for n in call.takes}
+        last |= {place: len(calls) for place, _ in self._gives if place is not None}
+        self._size = len(places)
+        self._steps = []
+        for i, call in enumerate(calls):
+            run = _view(call) if call.piece is None else compiled[id(call.piece)]
+            done = [place for place in {places[n] for n in (*call.takes, *call.gives)} if last.get(place, i) <= i]
+            self._steps.append((run, [places[n] for n in call.takes], [places[n] for n in call.gives], done))
+
+    def __call__(self, *args: Any) -> tuple[Any, ...]:
+        values: list[Any] = [*args, *self._constants]
+        values += [None] * (self._size - len(values))
+        del args
+        for run, takes, gives, done in self._steps:
+            for place, value in zip(gives, run(*(values[i] for i in takes))):
+                values[place] = value
+            for place in done:
+                values[place] = None
+        return tuple(constant if place is None else values[place] for place, constant in self._gives)
+
+
+def _view(call: Call) -> Callable[..., Any]:
+    (node,) = call.gives
+    operands = list(node.all_input_nodes)
+
+    def run(*values: Any) -> tuple[Any]:
+        known = dict(zip(operands, values))
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+        return (node.target(*args, **kwargs),)  # type: ignore[operator]
+
+    return run
+
+
+def may_record(gm: fx.GraphModule) -> bool:
+    """Whether all of ``gm`` is on one GPU, single constants aside, and no op of it is one that a CUDA graph cannot hold."""
+    from torch._inductor.utils import get_first_incompatible_cudagraph_node
+
+    devices = set()
+    for node in gm.graph.nodes:
+        value = None if node.op == "output" else value_of(gm, node)
+        for v in value if isinstance(value, (tuple, list)) else [value]:
+            if isinstance(v, torch.Tensor) and (v.dim() or node.all_input_nodes or node.op == "placeholder"):
+                devices.add(v.device)
+    return len(devices) == 1 and devices.pop().type == "cuda" and get_first_incompatible_cudagraph_node(gm) is None
+
+
+def recorded(run: Callable[..., tuple[Any, ...]], gm: fx.GraphModule, static: Sequence[int]) -> Callable[..., Any]:
+    """``run``, which takes ``gm``'s inputs, behind Inductor's CUDA graph trees.
+
+    ``static`` lists the inputs with static addresses, among them all that ``gm`` writes.
+    """
+    from torch._inductor.compile_fx import cudagraphify
+    from torch._inductor.cudagraph_utils import get_placeholder_info
+
+    inputs = gm.graph.find_nodes(op="placeholder")
+    written = written_inputs(gm)
+    (results,) = gm.graph.output_node().args
+    device = next(v.device for n in inputs if isinstance(v := n.meta["val"], torch.Tensor))
+
+    def boxed(args: list[Any]) -> tuple[Any, ...]:
+        own = list(args)
+        args.clear()
+        return run(*own)
+
+    graphs = cudagraphify(
+        boxed,
+        static,
+        device_index=device.index,
+        stack_traces=[None] * len(results),  # type: ignore[arg-type]
+        is_backward=False,
+        is_inference=True,
+        placeholders=get_placeholder_info(gm.graph),
+        mutated_input_idxs=tuple(i for i, n in enumerate(inputs) if n in written),
+    )
+    return lambda *args: graphs(list(args))

@@ -1,0 +1,217 @@
+"""A rewritten graph as plain data, from which another process compiles what this one has compiled.
+
+Kept are the ops, the constants, and what the values look like: sizes over symbols, and which of them share memory. What a
+compiler made of the graph is not kept: compilers have caches of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence, Set
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo.source import ConstantSource
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx._graph_pickler import GraphPickler
+from torch.fx._graph_pickler import Options as PicklerOptions
+from torch.fx.experimental.sym_node import SymNode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.utils._mode_utils import no_dispatch
+
+from fxpass.graph.normal_form import faking
+from fxpass.graph.numbers import plain
+from fxpass.kernels.select import register
+from fxpass.options import Options
+
+from .assemble import Plan, assemble
+from .compilers import compiler, in_pieces
+from .partition.repeats import cut
+from .partition.split import split
+from .recording.addresses import belongs_to_module
+
+
+class Unsaved(Exception):
+    """The graph cannot be kept for another process; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """A fake tensor: sizes, strides and offset are ints or expressions; ``memory`` tells which tensors share theirs."""
+
+    shape: tuple[Any, ...]
+    stride: tuple[Any, ...]
+    offset: Any
+    dtype: torch.dtype
+    device: torch.device
+    requires_grad: bool
+    memory: int
+    nbytes: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Number:
+    """A SymInt: its expression."""
+
+    expr: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What `save` keeps of a graph; can be pickled."""
+
+    graph: bytes
+    values: list[Any]
+    of_modules: list[bool]
+    hints: dict[Any, int]
+    rewritten: bool
+    capacity: Set[Any]
+    carried: list[str] | None
+    settings: Options
+
+    def compile(self) -> Callable[..., tuple[Any, ...]]:
+        """The graph's function, as the process that saved it had it. Inductor is asked on the first call."""
+        mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+        register()
+        loaded: Any = GraphPickler.loads(self.graph, mode)
+        gm = fx.GraphModule(loaded, loaded.graph)
+        load = _Loader(mode, self.hints)
+        for node, kept in zip(gm.graph.nodes, self.values):
+            if node.op != "output":
+                node.meta["val"] = load.value(kept)
+        inputs = gm.graph.find_nodes(op="placeholder")
+        for node, of_module in zip(inputs, self.of_modules):
+            if of_module:
+                node.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
+        if not self.rewritten:
+            return _on_first_call(lambda: self._untouched(gm, [n.meta["val"] for n in inputs], mode))
+        by_name = {n.name: n for n in inputs}
+        carried = None if self.carried is None else [by_name[name] for name in self.carried]
+        capacity = {load.renamed[s] for s in self.capacity}
+        return assemble(Plan(gm, split(gm, capacity), capacity, carried), self.settings)
+
+    def _untouched(self, gm: fx.GraphModule, inputs: Sequence[Any], mode: FakeTensorMode) -> Callable[..., Any]:
+        patches = {**self.settings.inductor, "triton.cudagraphs": False}
+        calls = cut(gm) if self.settings.compiler == "inductor" else []
+        if calls:
+            return in_pieces(gm, calls, patches)
+        with tracing(TracingContext(mode)):
+            return compiler(self.settings.compiler, patches)(gm, inputs, None)
+
+
+def save(plan: Plan, settings: Options) -> Saved:
+    """``plan``, not yet assembled.
+
+    Raises:
+        Unsaved: an input, an operator or a constant is of a kind that is not kept.
+    """
+    gm = plan.gm
+    memories: dict[int, int] = {}
+    values = [_describe(n.name, n.meta.get("val"), memories) if n.op != "output" else None for n in gm.graph.nodes]
+    of_modules = [belongs_to_module(n) for n in gm.graph.find_nodes(op="placeholder")]
+    kept = PicklerOptions(ops_filter=None, node_metadata_key_filter=lambda key: False)
+    bare = fx.GraphModule({n.target: getattr(gm, str(n.target)) for n in gm.graph.find_nodes(op="get_attr")}, gm.graph)
+    try:
+        graph = GraphPickler.dumps(bare, kept)
+    except Exception as error:  # whatever the pickler meets, from operators of other packages to local classes
+        raise Unsaved(f"{type(error).__name__}: {error}") from error
+    carried = None if plan.carried is None else [n.name for n in plan.carried]
+    hints = _hints(gm)
+    capacity = plan.capacity & hints.keys()  # the others have been found equal to one of these, and are not met again
+    return Saved(graph, values, of_modules, hints, bool(plan.parts), capacity, carried, settings)
+
+
+def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:
+    if isinstance(value, torch.SymInt):
+        return _Number(value.node.expr)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_describe(name, v, memories) for v in value)
+    if not isinstance(value, torch.Tensor):
+        if value is None or type(value) in (int, float, bool, str):
+            return value
+        raise Unsaved(f"{name} is a {type(value).__name__}")
+    if value.layout is not torch.strided or not isinstance(value, FakeTensor):
+        raise Unsaved(f"{name} is no plain tensor")
+    storage = value.untyped_storage()
+    return _Tensor(
+        tuple(map(plain, value.shape)),
+        tuple(map(plain, value.stride())),
+        plain(value.storage_offset()),
+        value.dtype,
+        value.device,
+        value.requires_grad,
+        memories.setdefault(storage._cdata, len(memories)),
+        plain(storage.nbytes()),
+    )
+
+
+def _hints(gm: fx.GraphModule) -> dict[Any, int]:
+    """The values that the symbols of ``gm``'s inputs had."""
+    values = [n.meta["val"] for n in gm.graph.find_nodes(op="placeholder")]
+    numbers = [v for v in values if isinstance(v, torch.SymInt)]
+    for v in values:
+        if isinstance(v, torch.Tensor):
+            numbers += [s for s in (*v.shape, *v.stride()) if isinstance(s, torch.SymInt)]
+    hints: dict[Any, int] = {}
+    for number in numbers:
+        for symbol in sorted(number.node.expr.free_symbols - hints.keys(), key=str):
+            hint = SymNode(symbol, number.node.shape_env, int, None).hint
+            if hint is None:
+                raise Unsaved(f"{symbol} is known on the device only")
+            hints[symbol] = int(hint)
+    return hints
+
+
+class _Loader:
+    """Makes fake values in ``mode`` of what `_describe` says of them, over symbols of ``mode``'s own."""
+
+    def __init__(self, mode: FakeTensorMode, hints: dict[Any, int]) -> None:
+        assert mode.shape_env is not None
+        self.mode, self.env, self.hints = mode, mode.shape_env, hints
+        self.renamed = {symbol: self._symbol(symbol, hint) for symbol, hint in hints.items()}
+        self._memories: dict[int, torch.UntypedStorage] = {}
+
+    def value(self, kept: Any) -> Any:
+        """The value that ``kept`` describes."""
+        if isinstance(kept, (tuple, list)):
+            return type(kept)(map(self.value, kept))
+        if isinstance(kept, _Number):
+            return self._number(kept.expr)
+        if not isinstance(kept, _Tensor):
+            return kept
+        size = [self._number(s) for s in (*kept.shape, *kept.stride, kept.offset, kept.nbytes)]
+        if all(isinstance(s, int) for s in size):
+            with no_dispatch():
+                value: torch.Tensor = FakeTensor(self.mode, self._tensor(kept, "meta", *size), kept.device)
+        else:
+            with faking(self.mode):
+                value = self._tensor(kept, kept.device, *size)
+        return value.requires_grad_(kept.requires_grad)
+
+    def _tensor(self, kept: _Tensor, device: Any, *size: Any) -> torch.Tensor:
+        *numbers, offset, nbytes = size
+        if kept.memory not in self._memories:
+            self._memories[kept.memory] = torch.empty(nbytes, dtype=torch.uint8, device=device).untyped_storage()
+        shape, stride = numbers[: len(kept.shape)], numbers[len(kept.shape) :]
+        return torch.empty(0, dtype=kept.dtype, device=device).set_(self._memories[kept.memory], offset, shape, stride)
+
+    def _number(self, expr: Any) -> Any:
+        if not getattr(expr, "free_symbols", None):
+            return int(expr)
+        return self.env.create_symintnode(expr.xreplace(self.renamed), hint=int(expr.xreplace(self.hints)))
+
+    def _symbol(self, symbol: Any, hint: int) -> Any:
+        return self.env.create_unspecified_symbol(hint, ConstantSource(str(symbol)), dynamic_dim=DimDynamic.DYNAMIC)
+
+
+def _on_first_call(make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    made: list[Callable[..., Any]] = []
+
+    def run(*args: Any) -> Any:
+        if not made:
+            made.append(make())
+        return made[0](*args)
+
+    return run

@@ -1,0 +1,195 @@
+"""One dialect for every graph: aten ops before autograd, one node an op, mutation left in place.
+
+A graph may come from Dynamo (torch functions and methods), from ``torch.export`` or from ``make_fx``. The rules of this
+package are written once, over aten overloads as the dispatcher first sees them:
+
+    x.transpose(1, 2)[..., :n]      ->      transpose = aten.transpose.int(x, 1, 2)
+                                            slice_1 = aten.slice.Tensor(transpose, 2, 0, n)
+
+Composite ops (`scaled_dot_product_attention`, `linear`, `einsum`) stay whole, so Inductor still sees what it knows.
+Grad-mode and autocast regions that change nothing are dropped; the others make the graph unfit, with a reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.fx.traceback as fx_traceback
+from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
+from torch._guards import tracing
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_true
+
+from .aliases import remove_dead
+from .replay import Replaying
+from .schemas import is_transform
+
+_GRAD_MODE = torch._C._set_grad_enabled
+_DATA = torch._C._autograd._get_data_attr
+_AUTOCAST = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
+
+
+class Unfit(Exception):
+    """The graph as a whole cannot be rewritten; the message says why."""
+
+
+def fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[Any]:
+    """Fake tensors, SymInts and constants for ``gm``'s placeholders: their own, or made from ``example_inputs``.
+
+    Placeholders of Dynamo's, export's and make_fx's graphs carry theirs in ``meta``. Where one does not, all inputs are
+    fakified afresh with every size static.
+    """
+    placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    own = [n.meta.get("example_value", n.meta.get("val")) for n in placeholders]
+    fakes = [isinstance(v, (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)) for v in own]
+    plain = [not isinstance(e, torch.Tensor) for e in example_inputs]
+    if len(own) == len(example_inputs) and all(f or p for f, p in zip(fakes, plain)):
+        return [o if f else e for o, f, e in zip(own, fakes, example_inputs)]
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    return [mode.from_tensor(e, static_shapes=True) if isinstance(e, torch.Tensor) else e for e in example_inputs]
+
+
+def mode_of(inputs: Sequence[Any]) -> FakeTensorMode:
+    """The fake tensor mode that ``inputs`` live in."""
+    for value in inputs:
+        if isinstance(value, FakeTensor):
+            return value.fake_mode
+    return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+
+
+def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
+    """``gm`` retraced on fake ``inputs`` into aten; placeholders keep their order, names and ``meta``.
+
+    Raises:
+        Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have.
+    """
+    _refuse_autograd(gm, inputs)
+    _refuse_transforms(gm)
+    mode = mode_of(inputs)
+    interpreter = _Inference(gm)
+    with tracing(None), fx_traceback.preserve_node_meta(), enable_python_dispatcher(), mode, torch.no_grad():
+        traced = make_fx(interpreter.run, pre_dispatch=True, tracing_mode="real")(*inputs)
+    _name_placeholders(traced, gm)
+    _drop_grad_mode(traced)
+    _fold_known_numbers(traced)
+    _inline_scalar_constants(traced)
+    remove_dead(traced.graph)
+    _refuse_attributes(traced)
+    traced.recompile()
+    return traced
+
+
+@contextlib.contextmanager
+def faking(mode: FakeTensorMode) -> Iterator[None]:
+    """Run operators on ``mode``'s fake tensors, whatever Dynamo's ambient fake mode is."""
+    with tracing(None), enable_python_dispatcher(), mode, torch.no_grad():
+        yield
+
+
+class _Inference(Replaying):
+    """Runs a graph without its grad-mode switches and without autocast regions that are off anyway."""
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target is _GRAD_MODE:
+            return None
+        if target is _DATA:  # tracing does not see where it comes from
+            return args[0].detach()
+        if target in _AUTOCAST:
+            if target is _AUTOCAST[0] and args[2]:
+                raise Unfit(f"an autocast region with dtype {args[1]} is active")
+            return None
+        return super().call_function(target, args, kwargs)
+
+
+def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
+    needs_grad = any(isinstance(v, torch.Tensor) and v.requires_grad for v in inputs)
+    if torch.is_grad_enabled() and needs_grad:
+        raise Unfit(
+            "grad is enabled and an input requires grad: call the model under torch.no_grad() or inference_mode"
+        )
+    kinds = {v.device.type for v in inputs if isinstance(v, torch.Tensor)}
+    if any(torch.is_autocast_enabled(kind) for kind in kinds):
+        raise Unfit("autocast is enabled around the call")
+    enabled = torch.is_grad_enabled()
+    for node in gm.graph.nodes:
+        if node.target is _GRAD_MODE:
+            enabled = node.args[0]
+        elif enabled and needs_grad and any(_requires_grad(n) for n in node.all_input_nodes) and node.op != "output":
+            raise Unfit("a region with grad enabled uses an input that requires grad")
+
+
+def _refuse_transforms(gm: fx.GraphModule) -> None:
+    for node in gm.graph.nodes:
+        if is_transform(node.target):
+            raise Unfit(f"a transform of torch.func or torch.vmap is applied: {node.name}")
+
+
+def _refuse_attributes(traced: fx.GraphModule) -> None:
+    for node in traced.graph.find_nodes(op="get_attr"):
+        held = getattr(traced, node.target, None)
+        if isinstance(held, fx.GraphModule):
+            raise Unfit(f"an operator runs graphs of its own: {', '.join(user.name for user in node.users)}")
+        if isinstance(held, FakeTensor):
+            raise Unfit(f"it is not seen where a tensor comes from: {', '.join(user.name for user in node.users)}")
+
+
+def _requires_grad(node: fx.Node) -> bool:
+    value = node.meta.get("example_value", node.meta.get("val"))
+    return node.op in ("placeholder", "get_attr") and isinstance(value, torch.Tensor) and value.requires_grad
+
+
+def _name_placeholders(traced: fx.GraphModule, gm: fx.GraphModule) -> None:
+    old = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    new = [n for n in traced.graph.nodes if n.op == "placeholder"]
+    for before, after in zip(old, new):
+        after.meta["placeholder"] = before
+        after.target = before.target
+        after._rename(before.name)
+
+
+def _drop_grad_mode(traced: fx.GraphModule) -> None:
+    for node in list(traced.graph.nodes):
+        if node.target is _GRAD_MODE and not node.users:
+            traced.graph.erase_node(node)
+
+
+def _fold_known_numbers(traced: fx.GraphModule) -> None:
+    """A number that the guards fix (``s1 - 8 * s0``, asserted to be 8) is written as that number.
+
+    Its users may become smaller than ``meta["val"]`` says; they are marked with ``meta["folded"]``.
+    """
+    for node in traced.graph.nodes:
+        value = node.meta.get("val")
+        if node.op != "call_function" or not isinstance(value, (torch.SymInt, int)) or isinstance(value, bool):
+            continue
+        known = value if isinstance(value, int) else _known(value)
+        if known is not None:
+            for user in node.users:
+                user.meta["folded"] = True
+            node.replace_all_uses_with(known)
+
+
+def _known(value: torch.SymInt) -> int | None:
+    hint = value.node.hint
+    return hint if hint is not None and statically_known_true(value == hint) else None
+
+
+def _inline_scalar_constants(traced: fx.GraphModule) -> None:
+    """``torch.tensor(0.1)`` is traced as a constant attribute; as a `full` it needs no memory of its own."""
+    for node in list(traced.graph.nodes):
+        constant = getattr(traced, str(node.target), None) if node.op == "get_attr" else None
+        if not isinstance(constant, torch.Tensor) or isinstance(constant, FakeTensor) or constant.dim() != 0:
+            continue
+        with traced.graph.inserting_before(node), torch._C._DisableTorchDispatch():
+            value = {"dtype": constant.dtype, "device": constant.device}
+            full = traced.graph.call_function(torch.ops.aten.full.default, ([], constant.item()), value)
+        full.meta = dict(node.meta)
+        for user in list(node.users):
+            if user.target is torch.ops.aten.lift_fresh_copy.default:
+                user.replace_all_uses_with(full)
+        node.replace_all_uses_with(full)

@@ -1,0 +1,81 @@
+"""Post-conditions, asserted on every rewritten graph before it is handed on.
+
+1. No ``item``: nothing in the graph asks the device for a number that a rewrite was to replace.
+2. The static part is static: no position, no symbol in any size, stride or argument of the core.
+3. Same outputs: number, dtype and shape.
+4. Same mutated inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils._pytree import tree_leaves
+
+from fxpass.analysis.positions import ITEM
+
+from . import aliases
+from .numbers import equal, symbols
+
+
+class Broken(Exception):
+    """A post-condition does not hold; the message says which, and where."""
+
+
+def signature(gm: fx.GraphModule) -> tuple[list[Any], set[str]]:
+    """What a rewrite must keep: the values of the outputs, and the names of the inputs that are written."""
+    (results,) = next(n for n in gm.graph.nodes if n.op == "output").args
+    values = [r.meta["val"] if isinstance(r, fx.Node) else r for r in tree_leaves(results)]
+    written = {aliases.root(w).name for n in gm.graph.nodes for w in aliases.written(n)}
+    inputs = {n.name for n in gm.graph.nodes if n.op == "placeholder"}
+    return values, written & inputs
+
+
+def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read: bool) -> None:
+    """Conditions 1, 3 and 4 on the rewritten ``gm``; ``may_read`` where a site was refused and still needs its number.
+
+    Raises:
+        Broken: one of them does not hold.
+    """
+    for node in gm.graph.nodes:
+        if node.target in ITEM and not may_read:
+            raise Broken(f"{node.name} still reads a number from the device")
+    values, written = signature(gm)
+    old_values, old_written = before
+    if written != old_written:
+        raise Broken(f"the mutated inputs changed: {sorted(old_written ^ written)}")
+    if len(values) != len(old_values):
+        raise Broken("the number of outputs changed")
+    for i, (old, new) in enumerate(zip(old_values, values)):
+        if not _same(old, new):
+            raise Broken(f"output {i} changed from {_describe(old)} to {_describe(new)}")
+
+
+def check_core(core: fx.GraphModule, capacity: set[Any]) -> None:
+    """Condition 2 on the static part.
+
+    Raises:
+        Broken: a symbol other than a buffer's capacity is left in it.
+    """
+    for node in core.graph.nodes:
+        if node.target in ITEM:
+            raise Broken(f"{node.name} reads a number from the device inside the static part")
+        value = node.meta.get("val")
+        for v in value if isinstance(value, (tuple, list)) else [value]:
+            left = symbols(v) - capacity
+            if left:
+                raise Broken(f"{node.name} in the static part depends on {', '.join(sorted(map(str, left)))}")
+
+
+def _same(old: Any, new: Any) -> bool:
+    if not isinstance(old, torch.Tensor):
+        return not isinstance(new, torch.Tensor) and (old is None and new is None or equal(old, new))
+    if not isinstance(new, torch.Tensor) or old.dtype != new.dtype or old.device != new.device:
+        return False
+    return old.dim() == new.dim() and all(equal(a, b) for a, b in zip(old.shape, new.shape))
+
+
+def _describe(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else str(value)

@@ -1,0 +1,92 @@
+"""Fake tensor propagation over a rewritten graph: fresh ``meta["val"]`` where the rewrite has changed something.
+
+What a rewrite leaves alone keeps its value: an op is run again only if it is new or was edited, or if an operand has
+another shape, stride, dtype or memory than before.
+
+    k = full read of the buffer      new: run
+    o = attention(q, k, v, mask)     new operands: run; as large as it was
+    y = linear(o, w)                 kept, with everything behind it
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from . import aliases
+from .attributes import attribute
+from .normal_form import faking, mode_of
+from .numbers import layout, plain
+
+Snapshot = Mapping[fx.Node, tuple[Any, ...]]
+
+
+def snapshot(gm: fx.GraphModule) -> Snapshot:
+    """What each op of ``gm`` is, to tell later whether it was edited; without those of which more is known by now."""
+    return {n: _call(n) for n in gm.graph.nodes if n.op == "call_function" and "folded" not in n.meta}
+
+
+def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: Snapshot | None = None) -> None:
+    """Bring ``meta["val"]`` up to date on every node of ``gm``.
+
+    Args:
+        gm: what was rewritten. All nodes of ``before`` carry the values that they had.
+        inputs: the fake values of its placeholders, of one mode.
+        before: what its ops were before the rewrite; without it, all are run.
+    """
+    before = before or {}
+    changed: set[fx.Node] = set()
+    moved: set[fx.Node] = set()
+    with faking(mode_of(inputs)):
+        for node, value in zip(gm.graph.find_nodes(op="placeholder"), inputs):
+            node.meta["val"] = value
+        for node in gm.graph.nodes:
+            if node.op != "call_function" or before.get(node) == _call(node) and not _affected(node, changed, moved):
+                continue
+            old, known = node.meta.get("val"), node in before
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), functools.partial(value_of, gm))
+            node.meta["val"] = node.target(*args, **kwargs)  # type: ignore[operator]
+            moved.add(node)
+            if not known or not _alike(old, node.meta["val"]):
+                changed.add(node)
+
+
+def _call(node: fx.Node) -> tuple[Any, ...]:
+    return node.target, node.args, node.kwargs
+
+
+def value_of(gm: fx.GraphModule, node: fx.Node) -> Any:
+    """What ``node`` of ``gm`` is while compiling: a fake tensor, a number, or the constant that it names."""
+    return attribute(gm, str(node.target)) if node.op == "get_attr" else node.meta["val"]
+
+
+def _affected(node: fx.Node, changed: set[fx.Node], moved: set[fx.Node]) -> bool:
+    """Whether an operand is another than before, or ``node`` is a view of one whose memory is."""
+    operands = node.all_input_nodes
+    if any(i in changed for i in operands):
+        return True
+    return any(i in moved and not _own_memory(node) for i in operands)
+
+
+def _own_memory(node: fx.Node) -> bool:
+    """Whether the result of ``node`` shares no memory with an operand, by the schema."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or aliases.written(node):
+        return False
+    return all(
+        r.alias_info is None for r in target._schema.returns
+    ) and not torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "CompositeImplicitAutograd")
+
+
+def _alike(old: Any, new: Any) -> bool:
+    """Whether two values are the same but for their memory."""
+    if isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor):
+        same = (old.dtype, old.device, old.layout) == (new.dtype, new.device, new.layout)
+        return same and layout(old) == layout(new)
+    if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)):
+        return len(old) == len(new) and all(_alike(a, b) for a, b in zip(old, new))
+    return type(old) is type(new) and plain(old) == plain(new)

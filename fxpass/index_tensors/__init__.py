@@ -1,0 +1,1 @@
+"""A host model of small integer tensors: what each element holds, and what a graph makes of it."""

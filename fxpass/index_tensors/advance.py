@@ -1,0 +1,119 @@
+"""After each compiled call, the host mirror learns what the graph's own arithmetic has made of its index tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+from torch.utils._sympy.printers import PythonPrinter
+
+from . import mirror
+from .contents import Arith, Element, Entry, Number, numbers, tensors
+from .memory import guard_apart
+from .table import Table
+
+
+class Lambda:
+    """A function that knows its source, so that it can be pickled: ``source`` over ``names`` (picklable), math and torch."""
+
+    def __init__(self, source: str, names: Mapping[str, Any]) -> None:
+        self._made_of = (source, dict(names))
+        self.fn: Callable[..., Any] = eval(source, {"math": math, "torch": torch, **names})
+
+    def __call__(self, *args: Any) -> Any:
+        return self.fn(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Lambda, self._made_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Advance:
+    """What a graph makes of its index tensors, over the places of its arguments.
+
+    read: the index tensors that it is computed from.
+    moved: for each index tensor that the graph moves, its new contents, as a function of those that ``read`` held before
+        and of the arguments.
+    """
+
+    read: Sequence[int] = ()
+    moved: Sequence[tuple[int, Lambda]] = ()
+
+    @classmethod
+    def of(cls, gm: fx.GraphModule) -> Advance:
+        """That of the Dynamo graph ``gm``; index tensors whose contents the table has lost are not in it."""
+        placeholders = gm.graph.find_nodes(op="placeholder")
+        moved: list[tuple[int, Sequence[Entry]]] = []
+        of_args: dict[Number, Lambda | None] = {}
+        table = Table.of(gm.graph)
+        guard_apart(table.places())
+        for node, contents in table.moved().items():
+            if any(entry is None for entry in contents):
+                continue
+            mine = {n: _of_args(n, placeholders) for entry in contents for n in numbers(entry)}  # type: ignore[arg-type]
+            if all(mine.values()):
+                of_args.update(mine)
+                moved.append((placeholders.index(node), contents))  # type: ignore[arg-type]
+        sources = list(dict.fromkeys(t for _, contents in moved for entry in contents for t in tensors(entry)))
+        functions = [(i, as_function(contents, sources, of_args)) for i, contents in moved]
+        return cls([placeholders.index(tensor) for tensor in sources], functions)
+
+    def after(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
+        """``compiled``, followed by the mirror's update: ``idx' = idx + n`` is computed on the host too."""
+        if not self.moved:
+            return compiled
+        read, moved = self.read, [(i, new.fn) for i, new in self.moved]
+
+        def run(*args: Any) -> Any:
+            before = [mirror.values(args[i]) for i in read]
+            results = compiled(*args)
+            for i, new in moved:  # while the device works
+                mirror.advance(args[i], new(before, args))
+            return results
+
+        return run
+
+
+def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: Mapping[Number, Any]) -> Lambda:
+    """``contents`` as a function of what the index tensors ``sources`` held before and of the graph's arguments.
+
+    One lambda for all of them: layers may be many, and each has an element.
+    """
+    known: dict[Any, str] = {}
+
+    def code(entry: Entry) -> str:
+        if isinstance(entry, Element):
+            return f"before[{sources.index(entry.tensor)}][{entry.index}]"
+        if isinstance(entry, Number):
+            return f"{known.setdefault(of_args[entry], f'c{len(known)}')}(args)"
+        if isinstance(entry, Arith):
+            fn = known.setdefault(entry.fn, f"c{len(known)}")
+            return f"{fn}({', '.join(code(arg) for arg in entry.args)})"
+        return repr(entry)
+
+    source = f"lambda before, args: [{', '.join(f'int({code(entry)})' for entry in contents)}]"
+    return Lambda(source, {name: value for value, name in known.items()})
+
+
+def _of_args(number: Number, placeholders: Sequence[fx.Node]) -> Lambda | None:
+    """``number`` (``s0 + 1``, a size) as a function of the graph's arguments, or None where they do not tell."""
+    expr = sympy.sympify(number.node.meta["example_value"].node.expr)
+    places: dict[sympy.Symbol, str] = {}
+    for i, node in enumerate(placeholders):
+        value = node.meta.get("example_value")
+        if isinstance(value, torch.SymInt):
+            places.setdefault(value.node.expr, f"args[{i}]")
+        elif isinstance(value, torch.Tensor):
+            for dim, size in enumerate(value.shape):
+                if isinstance(size, torch.SymInt):
+                    places.setdefault(size.node.expr, f"args[{i}].shape[{dim}]")
+    symbols = sorted(expr.free_symbols, key=str)
+    if not all(s in places for s in symbols):
+        return None
+    function = f"(lambda {', '.join(map(str, symbols))}: {PythonPrinter().doprint(expr)})"
+    return Lambda(f"lambda args: {function}({', '.join(places[s] for s in symbols)})", {})

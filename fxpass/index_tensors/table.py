@@ -1,0 +1,260 @@
+"""What small integer tensors hold, symbolically, at each point of the graph captured so far.
+
+Dynamo knows the shapes of an index tensor, not its contents. This table follows the contents: every element of an
+integer graph input is an `Element`, arithmetic on it an `Arith`, and a small tensor is a numpy array of those.
+numpy's views are PyTorch's views, so a `setitem` through one name is seen through the other, in program order:
+
+    idx = [e0, e1]            graph input
+    a = idx[0]                array view      a   = e0
+    b = a + 1                 fresh array     b   = e0 + 1
+    idx[0] = b                in place        idx = [e0 + 1, e1], and a = e0 + 1 too
+
+What is not in the rules (`contents`) is not in the table, and keeps Dynamo's stock behaviour.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from fxpass.graph.schemas import is_transform, memory
+
+from .arithmetic import FACTORIES, RULES, NotCovered, hold
+from .contents import Element, Entry, Number
+from .memory import Place
+
+MAX_ELEMENTS = 1024
+"""A graph input with more elements than this is data, not an index tensor."""
+_ATTRIBUTE = "_kvfix_table"
+_KNOWN_MODULES = ("torch", "_operator", "math", "builtins", "einops")
+"""Where functions come from that write to no operand unless their name says so."""
+
+
+class Table:
+    """The contents of a Dynamo graph's small integer tensors; follows the graph as it grows."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.graph = graph
+        self.predicates: list[tuple[str, str]] = []
+        """Branches on positions that became guards: the condition, and the source line."""
+        self._arrays: dict[fx.Node, np.ndarray] = {}
+        self._lost: set[fx.Node] = set()
+        self._places: dict[fx.Node, Place] = {}
+        """Those of the graph inputs that have been known or written to; Dynamo drops what it does not need."""
+        self._written: set[fx.Node] = set()
+        self._done: set[fx.Node] = set()
+
+    @classmethod
+    def of(cls, graph: fx.Graph) -> Table:
+        """The one table of ``graph``, made on first use; it lives as long as the graph does."""
+        if not hasattr(graph, _ATTRIBUTE):
+            setattr(graph, _ATTRIBUTE, cls(graph))
+        return getattr(graph, _ATTRIBUTE)
+
+    def entry(self, node: fx.Node) -> Entry | None:
+        """What the one-element tensor ``node`` holds now, or None when the table does not know."""
+        self._catch_up()
+        array = self._array(node)
+        if array is None or array.size != 1:
+            return None
+        return array.reshape(-1)[0]
+
+    def array(self, node: fx.Node) -> np.ndarray | None:
+        """All entries of the small tensor ``node`` as they are now, in its shape, or None when the table does not know."""
+        self._catch_up()
+        return self._array(node)
+
+    def contents(self, placeholder: fx.Node) -> tuple[Entry | None, ...] | None:
+        """All entries of the graph input ``placeholder`` now, row-major; None where unknown."""
+        self._catch_up()
+        array = self._array(placeholder)
+        return None if array is None else tuple(array.reshape(-1))
+
+    def index_tensors(self) -> list[fx.Node]:
+        """The graph inputs that the table has had to look at."""
+        return [node for node in self._arrays if node.op == "placeholder"]
+
+    def moved(self) -> dict[fx.Node, tuple[Entry | None, ...]]:
+        """The contents of the index tensors in which the graph leaves other numbers than it found."""
+        held = {node: self.contents(node) for node in self.index_tensors()}
+        return {n: own for n, own in held.items() if own and any(e != Element(n, i) for i, e in enumerate(own))}
+
+    def places(self) -> list[tuple[Place, bool, bool]]:
+        """Where the graph inputs lie that matter: each with whether the graph writes to it, and whether it is known."""
+        self._catch_up()
+        return [(place, n in self._written, n in self._arrays) for n, place in self._places.items()]
+
+    # -- following the graph
+
+    def _catch_up(self) -> None:
+        """Step through the ops that are new: they stand at the end, behind one that is not."""
+        new = []
+        for node in reversed(self.graph.nodes):
+            if node in self._done:
+                break
+            if node.op in ("call_function", "call_method"):
+                new.append(node)
+        for node in reversed(new):
+            self._done.add(node)
+            self._step(node)
+
+    def _step(self, node: fx.Node) -> None:
+        name, written = _name(node), _written(node)
+        for target in written:
+            self._write(target)
+        if name in FACTORIES and _is_small_int(node):
+            made = self._applied(functools.partial(FACTORIES[name], tuple(node.meta["example_value"].shape)), node)
+            if made is not None and hold(made, node.meta["example_value"].dtype):
+                self._arrays[node] = made
+            return
+        if name in RULES and any(self._array(a) is not None for a in node.all_input_nodes):
+            out = self._applied(RULES[name], node)
+            if out is not None:
+                changed = node if isinstance(node.meta.get("example_value"), torch.Tensor) else node.args[0]
+                if not hold(out, changed.meta["example_value"].dtype):  # a float that is written to an index tensor
+                    self._lose(changed)
+                elif _is_small_int(node, bool_too=True):
+                    self._keep(node, out)
+                return
+        for target in written:
+            self._lose(target)
+
+    def _applied(self, rule: Callable[..., Any], node: fx.Node) -> Any:
+        """``rule`` on the operands of ``node``; None for an overload or an operand that it does not cover."""
+        try:
+            return rule(*_map(node.args, self._operand), **_map(node.kwargs, self._operand))
+        except (NotCovered, TypeError, ValueError, IndexError):
+            return None
+
+    def _keep(self, node: fx.Node, out: np.ndarray) -> None:
+        """Track ``out``, sharing memory with the operands as PyTorch's result does."""
+        for source in node.all_input_nodes:
+            array = self._array(source)
+            if array is None:
+                continue
+            shared = np.shares_memory(out, array)
+            if _memory(source) == _memory(node) and not shared:
+                return  # an alias for PyTorch, a copy for numpy: not followed
+            if shared and _memory(source) != _memory(node):
+                out = out.copy()
+        self._arrays[node] = out
+
+    def _operand(self, node: fx.Node) -> Any:
+        array = self._array(node)
+        if array is not None:
+            return array
+        value = node.meta.get("example_value")
+        if isinstance(value, torch.Tensor) or value is None:
+            raise NotCovered
+        if isinstance(value, (int, bool)):
+            return value
+        if isinstance(value, torch.SymInt):
+            return Number(node)
+        raise NotCovered
+
+    def _array(self, node: fx.Node) -> np.ndarray | None:
+        if node not in self._arrays and node.op == "placeholder" and node not in self._lost and _is_small_int(node):
+            if self._neighbours(node) & self._written:
+                self._lost.add(node)
+                return None
+            shape = tuple(node.meta["example_value"].shape)
+            flat = np.empty(math.prod(shape), dtype=object)
+            for i in range(flat.size):
+                flat[i] = Element(node, i)
+            self._arrays[node] = flat.reshape(shape)
+        return self._arrays.get(node)
+
+    def _write(self, node: fx.Node) -> None:
+        """What is written to ``node`` is written to the graph input that it is a view of: others that lie there are lost."""
+        memory = _memory(node)
+        for written in self.graph.find_nodes(op="placeholder"):
+            if memory is not None and _memory(written) == memory and self._place(written) is not None:
+                self._written.add(written)
+                for other in self._neighbours(written):
+                    self._lose(other)
+
+    def _neighbours(self, node: fx.Node) -> set[fx.Node]:
+        """The other graph inputs that lie where the graph input ``node`` does."""
+        place = self._place(node)
+        if place is None:
+            return set()
+        return {n for n, other in self._places.items() if n is not node and place.meets(other)}
+
+    def _place(self, node: fx.Node) -> Place | None:
+        if node not in self._places and (place := Place.of(node)) is not None:
+            self._places[node] = place
+        return self._places.get(node)
+
+    def _lose(self, node: fx.Node) -> None:
+        """Forget everything that shares memory with ``node``: an unknown op may have written there."""
+        memory = _memory(node)
+        for other in [
+            n for n in (*self._arrays, *self.graph.nodes) if n is node or memory is not None and _memory(n) == memory
+        ]:
+            self._lost.add(other)
+            self._arrays.pop(other, None)
+
+
+def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
+    value = node.meta.get("example_value")
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return False
+    kinds = (torch.int32, torch.int64, torch.bool) if bool_too else (torch.int32, torch.int64)
+    if value.dtype not in kinds or not all(isinstance(s, int) for s in value.shape):
+        return False
+    return 0 < value.numel() <= MAX_ELEMENTS
+
+
+def _memory(node: fx.Node) -> int | None:
+    return memory(node.meta.get("example_value"))
+
+
+def _name(node: fx.Node) -> str:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name[1:] + "_" if getattr(node.target, "__module__", None) == "_operator" and name in _IN_PLACE else name
+
+
+_IN_PLACE = {f"i{name}" for name in ("add", "and", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift", "sub",
+                                     "truediv", "xor")}  # fmt: skip
+
+
+def _written(node: fx.Node) -> list[fx.Node]:
+    """The operands that ``node`` may write to: all of them where its target does not tell."""
+    target, name, operands = node.target, _name(node), node.all_input_nodes
+    if isinstance(target, torch._ops.OpOverload):
+        return operands if target._schema.is_mutable else []
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
+    if isinstance(target, torch._ops.HigherOrderOperator) or "out" in node.kwargs or node.kwargs.get("inplace"):
+        return operands
+    if is_transform(target):
+        return operands
+    module = getattr(target, "__module__", None) or "torch"
+    if not isinstance(target, str) and (module.split(".")[0] not in _KNOWN_MODULES or "numpy" in type(target).__name__):
+        return operands
+    if (
+        name not in ("setitem", "__setitem__")
+        and not name.startswith("__i")
+        and (not name.endswith("_") or name.endswith("__"))
+    ):
+        return []
+    return [node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else operands
+
+
+def _map(tree: Any, fn: Callable[[fx.Node], Any]) -> Any:
+    """Like `fx.node.map_arg`, for results that are not graph arguments."""
+    if isinstance(tree, fx.Node):
+        return fn(tree)
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_map(t, fn) for t in tree)
+    if isinstance(tree, dict):
+        return {k: _map(v, fn) for k, v in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*(_map(t, fn) for t in (tree.start, tree.stop, tree.step)))
+    return tree

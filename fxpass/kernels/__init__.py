@@ -1,0 +1,1 @@
+"""CUDA kernels of our own for the few rows of a decode step."""

@@ -1,0 +1,64 @@
+"""The reports made so far, and what a user is told of them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator
+
+from fxpass.errors import KvfixError, KvfixWarning
+from fxpass.index_tensors import mirror
+from fxpass.options import Options
+from fxpass.torch_internals.dynamo import install as capture
+
+from . import Report
+
+_reports: list[Report] = []
+
+
+def new_report(name: str | None = None) -> Report:
+    """A report for the next graph (of what is called ``name``); `add` it once it is certain that it is not traced again."""
+    return Report(f"{name}, graph {len(_reports)}" if name else f"graph {len(_reports)}")
+
+
+def add(report: Report) -> None:
+    """Count ``report`` among `reports`."""
+    _reports.append(report)
+
+
+def reports() -> list[Report]:
+    """One `Report` per graph compiled with kvfix since the last `reset`, in order."""
+    return list(_reports)
+
+
+def reset() -> None:
+    """Forget all reports and every remembered index tensor, and zero the counters."""
+    _reports.clear()
+    mirror.reset()
+    capture.forget()
+
+
+def complain(report: Report, settings: Options, cause: Exception | None = None) -> None:
+    """One warning for what was not rewritten, with reasons and source lines; with ``strict``, an error from ``cause``."""
+    refused = [site for site in report.sites if site.decision == "refused"]
+    reasons = [report.unfit] if report.unfit else []
+    reasons += dict.fromkeys(
+        f"{site.source or site.buffer}: {site.kind} at {site.position}: {site.reason}" for site in refused
+    )
+    if not reasons:
+        return
+    message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(reasons)
+    if settings.strict:
+        raise KvfixError(message) from cause
+    warnings.warn(message, KvfixWarning, stacklevel=3)
+
+
+@contextlib.contextmanager
+def timed(report: Report, stage: str) -> Iterator[None]:
+    """Add the seconds spent in the block to ``report.timings[stage]``."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        report.timings[stage] = report.timings.get(stage, 0.0) + time.perf_counter() - start

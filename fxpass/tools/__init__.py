@@ -1,0 +1,1 @@
+"""What is run around the backend: the command line, comparisons, other packages' models."""

@@ -1,0 +1,1 @@
+"""Dynamo, taught to guard on positions."""

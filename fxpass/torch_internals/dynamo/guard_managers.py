@@ -1,0 +1,90 @@
+"""How Dynamo guards on the sources of `source.py`: its guard-manager lookup is taught all of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch._dynamo.eval_frame import skip_code
+from torch._dynamo.guards import GuardBuilder, GuardManagerType
+
+from fxpass.index_tensors import memory as apart
+from fxpass.index_tensors import mirror
+from fxpass.torch_internals.patches import wrap
+
+from .sources import AgreementSource, NameSource, PositionSource, full_name
+
+
+def install() -> None:
+    """Teach Dynamo's guard builder to guard on these sources."""
+    wrap(GuardBuilder, "get_guard_manager_from_source", _manager)
+    for function in (
+        mirror.read,
+        mirror.agree,
+        mirror.all_agree,
+        mirror.values,
+        mirror._load,
+        mirror._remember,
+        apart.apart,
+        apart.span,
+        full_name,
+    ):
+        skip_code(function.__code__)  # they run from guards, where Dynamo would trace them
+
+
+def _manager(stock: Any, builder: Any, source: Any) -> Any:
+    make = _MANAGERS.get(type(source))
+    if make is None:
+        return stock(builder, source)
+    known = builder._cached_guard_managers
+    if source.name not in known:
+        known[source.name] = make(builder, source)
+    return known[source.name]
+
+
+def _element(builder: Any, source: PositionSource) -> Any:
+    """The mirror is asked once for each tensor; the elements come from the tuple, without Python."""
+    key = f"kvfix.values({source.base.name})"
+    managers = builder._cached_guard_managers
+    if key not in managers:
+        values = mirror.values(builder.get(source.base))
+        managers[key] = _lambda(builder, source.base, mirror.values, key, values)
+    value = builder.get(source)
+    enum = builder.get_guard_manager_type(source, value)
+    return managers[key].tuple_getitem_manager(
+        key=source.index, source=source.name, example_value=value, guard_manager_enum=enum
+    )
+
+
+def _agreement(builder: Any, source: AgreementSource) -> Any:
+    """One question for all pairs of a tensor: each further pair joins the first one's."""
+    asked = builder.__dict__.setdefault("_kvfix_agreements", {})
+    name = source.base.name
+    if name not in asked:
+        pairs: list[tuple[int, int]] = []
+        look = functools.partial(mirror.all_agree, pairs=pairs)
+        asked[name] = pairs, _lambda(builder, source.base, look, source.name, True)
+    pairs, manager = asked[name]
+    pairs.append((source.index, source.other))
+    return manager
+
+
+def _lambda(builder: Any, base: Any, look: Callable[[Any], Any], name: str, value: Any) -> Any:
+    return builder.get_guard_manager_from_source(base).lambda_manager(
+        python_lambda=look,
+        source=name,
+        example_value=value,
+        guard_manager_enum=GuardManagerType.GUARD_MANAGER,
+    )
+
+
+def _named(builder: Any, source: NameSource) -> Any:
+    return _lambda(builder, source.base, full_name, source.name, builder.get(source))
+
+
+_MANAGERS: dict[type, Callable[[Any, Any], Any]] = {
+    PositionSource: _element,
+    AgreementSource: _agreement,
+    NameSource: _named,
+}

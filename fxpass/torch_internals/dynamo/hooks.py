@@ -1,0 +1,285 @@
+"""Guarded positions: the points where Dynamo is taught that ``idx[i].item()`` is a number it can guard on.
+
+    pos = int(self._current_idx[i].item())        stock: graph break, or an unbacked symbol
+                                                  kvfix: SymInt input s0 with a guard, pos = s0
+    assert pos_tensor + n <= limit, f"..."        stock: graph break      kvfix: guard s0 + n <= limit
+    cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
+    sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
+
+Five hooks do it, each active only in a frame that is being compiled for kvfix: `TensorVariable.call_method` (reads),
+the conditional jumps (predicates), `OutputGraph.create_proxy` (indices, slice bounds and SymBool arguments),
+`VariableBuilder.wrap_symint` (positions are not negative) and `VariableBuilder.wrap_literal` (ints of modules). Values come
+from `table.Table`; what it cannot resolve goes the stock way. Meanwhile the garbage collector rests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo import convert_frame, symbolic_convert
+from torch._dynamo.guards import GuardBuilder, install_guard
+from torch._dynamo.output_graph import OutputGraph
+from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, process_automatic_dynamic
+from torch._dynamo.source import is_constant_source
+from torch._dynamo.variables import BuiltinVariable, ConstantVariable, ListVariable, SymNodeVariable, TensorVariable
+from torch._dynamo.variables.base import ValueMutationNew
+from torch._dynamo.variables.builder import VariableBuilder
+from torch.fx.experimental.symbolic_shapes import DimDynamic, free_unbacked_symbols
+
+from fxpass.index_tensors import mirror
+from fxpass.index_tensors.arithmetic import NotCovered, int32
+from fxpass.index_tensors.contents import Element, Entry, Number
+from fxpass.index_tensors.table import Table
+from fxpass.options import Options
+from fxpass.torch_internals import collection
+from fxpass.torch_internals.patches import wrap
+from fxpass.torch_internals.precompile import guards as kept_guards
+
+from . import dynamism, indexing, module_ints
+from .sources import AgreementSource, PositionSource
+
+
+def parse_options_early(options_of: Callable[[Any], Options | None], begin: Callable[[Options], None]) -> None:
+    """Let `torch.compile` itself raise on wrong options, before anything is called; ``begin`` gets the right ones."""
+
+    def optimize(stock: Any, *args: Any, **kwargs: Any) -> Any:
+        options = options_of(kwargs.get("backend", args[0] if args else None))
+        if options is not None:
+            begin(options)
+        return stock(*args, **kwargs)
+
+    wrap(torch._dynamo, "optimize", optimize)
+
+
+def install(is_ours: Callable[[Any], bool]) -> None:
+    """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
+    wrap(convert_frame, "_compile", functools.partial(_compile, is_ours))
+    wrap(TensorVariable, "call_method", functools.partial(_call_method, is_ours))
+    wrap(VariableBuilder, "wrap_symint", functools.partial(_wrap_symint, is_ours))
+    wrap(VariableBuilder, "wrap_literal", functools.partial(_wrap_literal, is_ours))
+    wrap(OutputGraph, "create_proxy", functools.partial(_create_proxy, is_ours))
+    for cls in _translators(symbolic_convert.InstructionTranslatorBase):
+        for opname in _JUMPS & dis.opmap.keys():
+            wrap(cls.dispatch_table, dis.opmap[opname], functools.partial(_jump, is_ours))  # type: ignore[attr-defined]
+
+
+_JUMPS = {
+    "POP_JUMP_IF_FALSE",
+    "POP_JUMP_IF_TRUE",
+    "POP_JUMP_FORWARD_IF_FALSE",
+    "POP_JUMP_FORWARD_IF_TRUE",
+    "POP_JUMP_BACKWARD_IF_FALSE",
+    "POP_JUMP_BACKWARD_IF_TRUE",
+    "JUMP_IF_FALSE_OR_POP",
+    "JUMP_IF_TRUE_OR_POP",
+    "UNARY_NOT",
+}
+
+
+# -- the hooks
+
+
+def _call_method(
+    is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any
+) -> Any:
+    if name == "item" and not args and not kwargs and is_ours(tx.output.compiler_fn):
+        value = _resolve(tx, self)
+        if value is not None:
+            return value
+    if name == "tolist" and not args and not kwargs and is_ours(tx.output.compiler_fn):
+        values = _resolve_all(tx, self)
+        if values is not None:
+            return values
+    return stock(self, tx, name, args, kwargs)
+
+
+def _wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: Any) -> Any:
+    if type(value) is int and is_ours(self.tx.output.compiler_fn) and module_ints.moves(self.tx, self.source, value):
+        return self.wrap_symint(value)
+    return stock(self, value)
+
+
+def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int, *args: Any, **kwargs: Any) -> Any:
+    """A number that is not negative now is guarded to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``.
+
+    Zero is a guarded constant, as in `_element`: the empty cache is a graph of its own also where sizes are dynamic.
+    """
+    if not is_ours(self.tx.output.compiler_fn):
+        return stock(self, value, *args, **kwargs)
+    dynamism.see_int(self.tx, self.source.name, value)
+    if value == 0 and self.name not in self.tx.output.unspec_variable_map and not is_constant_source(self.source):
+        process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
+        self.install_guards(GuardBuilder.CONSTANT_MATCH)
+        return ConstantVariable.create(value)
+    variable = stock(self, value, *args, **kwargs)
+    if value >= 0 and not variable.is_python_constant():
+        bool(variable.sym_num >= 0)
+    return variable
+
+
+def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> Any:
+    top = tx.stack[-1]
+    if isinstance(top.realize() if hasattr(top, "realize") else top, TensorVariable) and is_ours(tx.output.compiler_fn):
+        value = _resolve(tx, top.realize())
+        if value is not None:
+            tx.stack[-1] = _decide(tx, value)
+    return stock(tx, inst)
+
+
+def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *args: Any, **kwargs: Any) -> Any:
+    if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
+        return stock(self, *args, **kwargs)
+    kind, target, operands, *rest = args
+    operands = indexing.starts(target, operands, functools.partial(_number_in, self))
+    if indexing.is_indexing(target):
+        index = indexing.bounds(operands[1], functools.partial(_number_in, self))
+        sliced = indexing.slices(operands[0], index)
+        if sliced:
+            dynamism.see_slice(self.root_tx, operands[0].node, sliced)
+        tensor, index = indexing.selected(self.root_tx, operands[0], index)
+        operands = (tensor, index, *operands[2:])
+    if getattr(target, "__module__", None) != "_operator":
+        operands = fx.node.map_aggregate(operands, _specialize_bool)
+        rest = [fx.node.map_aggregate(r, _specialize_bool) if isinstance(r, dict) else r for r in rest]
+    return stock(self, kind, target, operands, *rest, **kwargs)
+
+
+def _number_in(output: OutputGraph, tensor: fx.Proxy) -> Any:
+    value = _resolve_node(output.root_tx, tensor.node)
+    return None if value is None else value.as_proxy()
+
+
+def _specialize_bool(arg: Any) -> Any:
+    value = arg.node.meta.get("example_value") if isinstance(arg, fx.Proxy) else None
+    if isinstance(value, torch.SymBool) and not free_unbacked_symbols(value):
+        return bool(value)  # guards
+    return arg
+
+
+# -- from a tensor to a number
+
+
+def _resolve(tx: Any, tensor: Any) -> Any:
+    return _resolve_node(tx, tensor.as_proxy().node)
+
+
+def _resolve_node(tx: Any, node: fx.Node) -> Any:
+    """The number in the tensor ``node`` as a constant or SymInt variable, or None where the table does not know."""
+    output = tx.output
+    if node.graph is not output.graph:
+        return None  # in a higher-order operator's subgraph
+    entry = Table.of(output.graph).entry(node)
+    try:
+        return None if entry is None else _variable(tx, entry)
+    except NotCovered:
+        return None
+
+
+def _resolve_all(tx: Any, tensor: Any) -> Any:
+    """What `tolist` gives, as constants and SymInt variables, or None where the table does not know it all."""
+    node = tensor.as_proxy().node
+    array = Table.of(tx.output.graph).array(node) if node.graph is tx.output.graph else None
+    if array is None:
+        return None
+
+    def nested(part: Any) -> Any:
+        if isinstance(part, list):
+            return ListVariable([nested(p) for p in part], mutation_type=ValueMutationNew())
+        return _variable(tx, part)
+
+    try:
+        return nested(array.tolist())
+    except NotCovered:
+        return None
+
+
+def _variable(tx: Any, entry: Entry) -> Any:
+    if isinstance(entry, (int, bool)):
+        return ConstantVariable.create(entry)
+    if isinstance(entry, Element):
+        return _element(tx, entry)
+    if isinstance(entry, Number):
+        value = entry.node.meta["example_value"]
+        return SymNodeVariable.create(tx, fx.Proxy(entry.node, tx.output.root_tracer), value)
+    args = [_variable(tx, arg) for arg in entry.args]
+    if entry.fn is int32:
+        return _within(args[0])
+    return BuiltinVariable(entry.fn).call_function(tx, args, {})
+
+
+def _within(number: Any) -> Any:
+    """``number`` in 32 bits; one that moves is guarded to fit into them, as what overflows is not followed."""
+    if number.is_python_constant():
+        return ConstantVariable.create(int32(number.as_python_constant()))
+    if not (number.sym_num >= -(2**31) and number.sym_num < 2**31):
+        raise NotCovered
+    return number
+
+
+def _element(tx: Any, element: Element) -> Any:
+    """A guarded constant while the element has not been seen to change, a SymInt graph input from then on.
+
+    Elements that have never been seen to differ share one input, with a guard that they agree: as sizes that are equal
+    share one symbol in PyTorch.
+    """
+    argument = element.tensor.meta["grapharg"]
+    source = PositionSource(argument.source, element.index)
+    inputs = tx.output.unspec_variable_map
+    if source.name in inputs:
+        return inputs[source.name]
+    values = mirror.values(argument.example)
+    alike = dynamism.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
+    for i, other in enumerate(values):  # all of them: what decoding reads first may not be what the prefill has read
+        if i != element.index:
+            seen = PositionSource(argument.source, i).name
+            process_automatic_dynamic(tx, seen, FrameStateSizeEntry.make_scalar(other))
+    value = values[element.index]
+    state = process_automatic_dynamic(tx, source.name, FrameStateSizeEntry.make_scalar(value))
+    if state.scalar is not auto_dynamic or value == 0:
+        install_guard(source.make_guard(GuardBuilder.CONSTANT_MATCH))
+        return ConstantVariable.create(value)
+    for i in (i for i, group in enumerate(alike) if group == alike[element.index] and i != element.index):
+        shared = inputs.get(PositionSource(argument.source, i).name)
+        if shared is not None:
+            agreement = AgreementSource(argument.source, i, element.index)
+            install_guard(agreement.make_guard(GuardBuilder.CONSTANT_MATCH))
+            inputs[source.name] = shared
+            return shared
+    number = VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)
+    number.source = (
+        None  # after the graph, which may have written the element, it is what the graph was given, not the tensor
+    )
+    return number
+
+
+def _decide(tx: Any, value: Any) -> Any:
+    """The outcome of a branch on a position, as a constant; what it rests on becomes a guard."""
+    if value.is_python_constant():
+        return ConstantVariable.create(bool(value.as_python_constant()))
+    frame = tx.frame_summary()
+    Table.of(tx.output.graph).predicates.append((str(value.sym_num), f"{frame.filename}:{frame.lineno}"))
+    return ConstantVariable.create(bool(value.sym_num))
+
+
+# -- plumbing
+
+
+def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
+    compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
+    ours = is_ours(compiler_fn)
+    with collection.at_rest() if ours else contextlib.nullcontext(), kept_guards.compiling(ours):
+        return stock(*args, **kwargs)
+
+
+def _translators(base: type) -> list[type]:
+    found: list[type] = [base]
+    subclasses: list[type] = base.__subclasses__()
+    for cls in subclasses:
+        found += _translators(cls)
+    return found

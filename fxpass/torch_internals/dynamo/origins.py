@@ -1,0 +1,54 @@
+"""Which SymInt inputs of a graph are positions, and where their numbers come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dynamo.source import TensorPropertySource
+from torch.fx.experimental.symbolic_shapes import free_symbols
+
+from fxpass.analysis.positions import Origin
+
+from .sources import PositionSource
+
+
+def origins(gm: fx.GraphModule) -> dict[fx.Node, Origin]:
+    """The position inputs of ``gm`` (in normal form, see `normal_form`).
+
+    A SymInt input is a position unless it is the size or stride of a tensor input. Dynamo tells by its source; in other
+    graphs, a symbol that sizes a tensor input is a size.
+    """
+    placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    sources = {n: _source(n) for n in placeholders}
+    tensors = {sources[n]: n for n in placeholders if sources[n] is not None and _is_tensor(n)}
+    sizes = {s for n in placeholders if _is_tensor(n) for s in free_symbols(n.meta["val"].shape)}
+    found: dict[fx.Node, Origin] = {}
+    for node in placeholders:
+        if not isinstance(node.meta.get("val"), torch.SymInt):
+            continue
+        source = sources[node]
+        if isinstance(source, PositionSource):
+            found[node] = Origin(f"{source.base.name}[{source.index}]", tensors.get(source.base), source.index)
+        elif source is not None and not isinstance(source, TensorPropertySource):
+            found[node] = Origin(source.name)
+        elif source is None and not free_symbols(node.meta["val"]) <= sizes:
+            found[node] = Origin(node.name)
+    return found
+
+
+def name_of(placeholder: fx.Node) -> str:
+    """What the user calls a graph input: ``L['kv_cache']._keys``, or the placeholder's name."""
+    source = _source(placeholder)
+    return placeholder.name if source is None else source.name
+
+
+def _source(node: fx.Node) -> Any:
+    before = node.meta.get("placeholder", node)
+    argument = before.meta.get("grapharg")
+    return None if argument is None else argument.source
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)

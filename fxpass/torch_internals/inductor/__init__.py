@@ -1,0 +1,1 @@
+"""What compiles a part of a graph, and how compilations run side by side."""

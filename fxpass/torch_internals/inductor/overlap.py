@@ -1,0 +1,91 @@
+"""Pieces are lowered while the kernels of those before them are still being compiled, and so is all until the first call.
+
+    for piece in pieces:                      with kernels_later() as kernels:
+        lower; submit kernels; wait      ->       for piece in pieces: lower; submit kernels
+    run                                       run = kernels.before(run)         (waits when it is first called)
+
+Inductor's generated modules end by waiting for their kernels, which other processes compile. Between that and the first
+call Dynamo makes its guards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from fxpass.torch_internals.patches import wrap
+
+_compiling: ContextVar[Kernels | None] = ContextVar("compiling", default=None)
+"""Within `kernels_later`: what there is to wait for."""
+
+_lock = threading.RLock()
+_all: list[Kernels] = []
+"""What nobody has waited for yet. A module that is asked for again is not run again: whoever calls one waits for all."""
+
+
+class Kernels:
+    """Kernels of some modules, each with the function that waits for them."""
+
+    def __init__(self) -> None:
+        self._waits: list[Callable[[], None]] = []
+        self._error: Exception | None = None
+
+    def wait(self) -> None:
+        """Wait for all; those of one module that do not compile leave none of the others without."""
+        while self._waits:
+            try:
+                self._waits[0]()
+            except Exception as error:
+                self._error = self._error or error
+            self._waits.pop(0)
+
+    def before(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """``run``, which needs these kernels. It raises if one of them does not compile."""
+        ready = False
+
+        def call(*args: Any) -> Any:
+            nonlocal ready
+            if not ready:
+                with _lock:
+                    while _all:
+                        _all[0].wait()
+                        _all.pop(0)
+                if self._error is not None:
+                    raise self._error.with_traceback(None)
+                ready = True
+            return run(*args)
+
+        return call
+
+
+@contextlib.contextmanager
+def kernels_later() -> Iterator[Kernels]:
+    """What Inductor compiles within, in this thread, has its kernels when something is called that `Kernels.before` made."""
+    _install()
+    kernels = Kernels()
+    token = _compiling.set(kernels)
+    try:
+        yield kernels
+    finally:
+        _compiling.reset(token)
+        if kernels._waits:
+            with _lock:
+                _all.append(kernels)
+
+
+@functools.cache
+def _install() -> None:
+    from torch._inductor.async_compile import AsyncCompile
+
+    wrap(AsyncCompile, "wait", _wait)
+
+
+def _wait(stock: Callable[..., None], compiler: Any, scope: dict[str, Any]) -> None:
+    kernels = _compiling.get()
+    if kernels is None:
+        return stock(compiler, scope)
+    kernels._waits.append(functools.partial(stock, compiler, scope))

@@ -1,0 +1,81 @@
+"""The configurations of a kernel are compiled side by side.
+
+Inductor gives a kernel to one process, which compiles its configurations one after the other, while others idle. Here
+others compile a share of them each, ahead of it, into Triton's cache, where it finds them:
+
+    process 1:  a0 a1 a2 a3 a4       ->       a0, and the others from the cache
+    process 2:                                a1
+    process 3:                                a2 ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from fxpass.torch_internals.patches import wrap
+
+PROCESSES = 4
+"""How many compile a kernel. Few have more configurations; for one that has fewer, the others have nothing to do."""
+
+_wanted: ContextVar[bool] = ContextVar("wanted", default=False)
+
+
+@contextlib.contextmanager
+def side_by_side() -> Iterator[None]:
+    """What Inductor compiles within, in this thread, has its kernels compiled so."""
+    _install()
+    token = _wanted.set(True)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+@functools.cache
+def _install() -> None:
+    from torch._inductor.compile_worker.subproc_pool import SubprocPool
+
+    wrap(SubprocPool, "submit", _submit)
+
+
+def _submit(stock: Callable[..., Any], pool: Any, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    own = stock(pool, job, *args, **kwargs)
+    if getattr(job, "__name__", "") == "_worker_compile_triton" and _wanted.get():
+        for first in range(1, PROCESSES):
+            stock(pool, exec, _SOURCE, {"job": job, "args": args, "share": slice(first, None, PROCESSES)})
+    return own
+
+
+class _Share:
+    """Of what ``load`` loads, the configurations in ``share``, compiled as the kernel that they are of would be.
+
+    This is done in a process of Inductor's, and sent there as text: to import this package takes longer than the kernel does.
+    """
+
+    def __init__(self, load: Callable[[], Any], share: slice) -> None:
+        self._load, self._share = load, share
+
+    def __call__(self) -> _Share:
+        self._kernel = self._load()  # the same one as in the kernel's own job, if that falls to this process
+        return self
+
+    def precompile(self, warm_cache_only: bool) -> None:
+        for config in (self._kernel.configs or [])[self._share]:
+            with contextlib.suppress(Exception):  # the kernel's own job says why
+                self._kernel._precompile_config(config)
+
+    def prepare_for_pickle(self) -> None:
+        pass
+
+
+_SOURCE = f"""
+from __future__ import annotations
+import contextlib
+{inspect.getsource(_Share)}
+job(_Share(args[0], share), *args[1:])
+"""

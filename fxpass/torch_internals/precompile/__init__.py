@@ -1,0 +1,1 @@
+"""Torch's precompile cache: one process compiles, the next one loads."""

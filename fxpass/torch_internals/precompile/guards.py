@@ -1,0 +1,155 @@
+"""The guards of a model in torch's precompile cache: those that hold in one process only are replaced, or the model is not
+kept. Nothing changes for other backends.
+
+The guards are built anew from fake tensors, which hold no numbers: an index tensor brings along what the mirror knew of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import pickle
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+import torch._dynamo.guards as dynamo_guards
+from torch._dynamo.guards import GuardBuilder
+
+from fxpass.errors import KvfixWarning
+from fxpass.index_tensors import mirror
+from fxpass.torch_internals.dynamo.sources import NameSource, full_name
+from fxpass.torch_internals.patches import wrap
+
+
+@dataclasses.dataclass
+class _Compilation:
+    """A frame that is compiled for kvfix, and the object of this process that it depends on, if it does."""
+
+    lost: str = ""
+
+
+_compilation: ContextVar[_Compilation | None] = ContextVar("_compilation", default=None)
+
+
+@contextlib.contextmanager
+def compiling(ours: bool) -> Iterator[None]:
+    """Dynamo compiles a frame in the block, for kvfix or for another backend."""
+    token = _compilation.set(_Compilation() if ours else None)
+    try:
+        yield
+    finally:
+        _compilation.reset(token)
+
+
+def are_ours() -> bool:
+    """Whether the guards that are made now are kvfix'."""
+    return _compilation.get() is not None
+
+
+def not_kept(error: Exception) -> str:
+    """Warn that a graph is not kept because of ``error``; returns the reason."""
+    reason = f"{type(error).__name__}: {error}"
+    warnings.warn(f"kvfix: a graph is not kept for other processes: {reason}", KvfixWarning, stacklevel=3)
+    return reason
+
+
+def install() -> None:
+    """Let the guards of real models be kept."""
+    wrap(dynamo_guards.GuardsStatePickler, "reducer_override", _reduce)
+    wrap(dynamo_guards, "pickle_guards_state", _pickle_guards)
+    wrap(dynamo_guards.CheckFunctionManager, "__init__", _make_guards)
+
+
+def _reduce(stock: Any, self: Any, obj: Any) -> Any:
+    """Descriptors in the dicts of classes are pickled too, and index tensors with their numbers."""
+    if _compilation.get() is None:
+        return stock(self, obj)
+    if isinstance(obj, (staticmethod, classmethod)):
+        return type(obj), (obj.__func__,)
+    if isinstance(obj, property):
+        return property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)
+    reduced = stock(self, obj)
+    known = mirror.known(obj) if isinstance(obj, torch.Tensor) and isinstance(reduced, tuple) else None
+    return reduced if known is None else (_index, (known, *reduced))
+
+
+def _index(values: tuple[int, ...], make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    tensor = make(*args)
+    if isinstance(tensor, torch.Tensor):
+        mirror.describe(tensor, values)
+    return tensor
+
+
+def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = None, fail_fn: Any = None,
+                 filter_fn: Any = None, **kwargs: Any) -> None:  # fmt: skip
+    """torch drops guards on the identity of objects, which another process cannot know. Those that a model holds are data:
+
+        self.act = torch.sin, self.kind = Kind.A        guarded on by their full names
+        any other object, a lambda                      the model is not kept
+
+    Functions and classes of modules are code, of which the cache compares the source.
+    """
+    compilation = _compilation.get()
+    if compilation is None or not torch._dynamo.config.caching_precompile:
+        return stock(self, code, graph, entries, fail_fn, filter_fn, **kwargs)
+
+    def filtered(found: Any) -> Any:
+        for entry in found:
+            if not _BY_IDENTITY.isdisjoint((entry.guard_type, *entry.derived_guard_types)):
+                _keep_data(entry, compilation)
+        return [True] * len(found) if filter_fn is None else filter_fn(found)
+
+    stock(self, code, graph, entries, fail_fn, filtered, **kwargs)
+
+
+_BY_IDENTITY = {"ID_MATCH", "CLOSURE_MATCH", "FUNCTION_MATCH", "CLASS_MATCH", "BUILTIN_MATCH"}
+
+
+_NAMED = (type, types.FunctionType, types.BuiltinFunctionType, enum.Enum)
+
+
+def _keep_data(entry: Any, compilation: _Compilation) -> None:
+    value, guard = entry.value, entry.orig_guard
+    if entry.is_global or "type(" in entry.name:
+        return
+    if isinstance(value, _NAMED) and "<" not in full_name(value):
+        guard.originating_source = NameSource(guard.originating_source)
+        guard.create_fn = GuardBuilder.EQUALS_MATCH
+        guard.guard_types = guard.code_list = guard.obj_weakref = guard.guarded_class_weakref = guard._hash = None
+        object.__setattr__(entry, "guard_type", "EQUALS_MATCH")
+        object.__setattr__(entry, "derived_guard_types", ())
+    elif value is not None and not isinstance(value, (types.MethodType, types.ModuleType, types.CodeType)):
+        compilation.lost = f"{entry.name} is guarded on by identity"
+
+
+def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
+    """Guards that cannot be kept fail when they are read, and who loads them says why: not all releases survive it here."""
+    compilation = _compilation.get()
+    if compilation is None:
+        return stock(state, builder)
+    try:
+        if compilation.lost:
+            raise ValueError(compilation.lost)
+        for guard in state.output_graph.guards:
+            if "___unnamed_scope" in guard.name:
+                raise ValueError(f"a guard on a function without a module holds in one process only: {guard.name}")
+        return stock(state, builder)
+    except Exception as error:
+        return pickle.dumps(_NotKept(not_kept(error)))
+
+
+class _NotKept:
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __reduce__(self) -> Any:
+        return _refuse, (self.reason,)
+
+
+def _refuse(reason: str) -> None:
+    raise RuntimeError(f"its guards were not kept: {reason}")

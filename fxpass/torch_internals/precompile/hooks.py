@@ -1,0 +1,142 @@
+"""Compiled in one process, used in the next: torch's precompile cache (``TORCH_CACHING_PRECOMPILE=1``).
+
+Dynamo keeps guards and bytecode, and asks the backend for an artifact that makes the compiled function again:
+
+    process 1    torch.compile(...); calls; torch.compiler.save_cache_artifacts()
+    process 2    torch.compile(...); calls: nothing is traced
+
+What becomes of the guards: `kept_guards.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import pathlib
+import pickle
+import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import fx
+from torch._C._dynamo.eval_frame import _reset_precompile_entries
+from torch._dynamo import output_graph
+from torch._dynamo.bytecode_transformation import unique_id
+from torch._dynamo.eval_frame import _TorchDynamoContext
+from torch._dynamo.output_graph import OutputGraph
+from torch._dynamo.package import CompilePackage, _lookup_code
+from torch._dynamo.precompile_context import BackendCacheArtifact, PrecompileContext
+
+from fxpass.errors import KvfixWarning
+from fxpass.options import Options
+from fxpass.torch_internals import collection
+from fxpass.torch_internals.patches import wrap
+
+from . import guards as kept_guards
+from .guards import not_kept as not_kept
+
+Make = Callable[[], Callable[..., Any]]
+"""What makes a compiled function; can be pickled, with all that it holds."""
+
+
+class Artifact(BackendCacheArtifact[Any]):
+    """What makes a graph's compiled function again in another process: ``content`` is (`_version`, options, a `Make`), the
+    last two pickled."""
+
+    def after_deserialization(self) -> Callable[..., Any]:
+        """The compiled function."""
+        version, options, make = self.content
+        if version != _version():
+            raise RuntimeError("it is from another version of kvfix")
+        if pickle.loads(options) != _asked.get():
+            raise RuntimeError("it was compiled with another backend or other options")
+        return pickle.loads(make)()
+
+
+def is_wanted(gm: fx.GraphModule) -> bool:
+    """Whether Dynamo keeps what is compiled for ``gm``."""
+    return kept_guards.are_ours() and getattr(gm, "_backend_id", None) is not None
+
+
+def made_by_torch(gm: fx.GraphModule) -> Make | None:
+    """What AOTAutograd has kept for ``gm``, which `is_wanted`, if it has compiled it."""
+    own = PrecompileContext.serialize_artifact_by_key(gm._backend_id)
+    return None if own is None else own.after_deserialization
+
+
+def keep(gm: fx.GraphModule, options: Options, make: Make) -> None:
+    """Keep ``make`` for ``gm``'s compiled function."""
+    PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(options), pickle.dumps(make))))
+
+
+_asked: ContextVar[Options | None] = ContextVar("_asked", default=None)
+"""The options of the `torch.compile` that may be loading now; None for another backend."""
+
+
+@functools.cache
+def _version() -> str:
+    """A hash of kvfix' own source: what another version has made may mean something else."""
+    files = sorted(pathlib.Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+
+
+def install(options_of: Callable[[Any], Options | None]) -> None:
+    """Let what was compiled with the same options be loaded, and what cannot be used be compiled again."""
+    kept_guards.install()
+    wrap(_TorchDynamoContext, "__call__", functools.partial(_apply, options_of))
+    wrap(CompilePackage, "install", _use)
+    if not hasattr(output_graph, "unique_id_unbound_in"):  # before torch 2.15
+        wrap(OutputGraph, "install_global", _install_global)
+
+
+def _apply(options_of: Callable[[Any], Options | None], stock: Any, self: Any, fn: Any) -> Any:
+    """`torch.compile`, of which ``self`` is the first half, is applied to ``fn``: now torch loads what was kept for it."""
+    token = _asked.set(options_of(self.callback))
+    try:
+        return stock(self, fn)
+    finally:
+        _asked.reset(token)
+
+
+def _use(stock: Any, package: CompilePackage, backends: Any) -> None:
+    """What was kept, or, where that is not possible, nothing: the model is then traced as if nothing had been kept."""
+    if not any(isinstance(artifact, Artifact) for artifact in backends.values()):
+        return stock(package, backends)
+    try:
+        with collection.at_rest(), torch.inference_mode(False):  # the guards' fake tensors have versions
+            stock(package, backends)
+    except Exception as error:
+        warnings.warn(
+            f"kvfix: a precompiled model is not used but compiled again: {type(error).__name__}: {error}",
+            KvfixWarning,
+            stacklevel=2,
+        )
+        _forget(package)
+        package._initialized, package._codes = False, {}
+        package.initialize(package._innermost_fn)
+
+
+def _forget(package: CompilePackage) -> None:
+    """Take back what was loaded, for all functions, and what stands in a module under one name for several of them."""
+    for code, entry in package._codes.items():
+        with contextlib.suppress(Exception):  # nothing has been loaded for it
+            _reset_precompile_entries(_lookup_code(entry) if entry.code_source else code)
+    for module, names in package._installed_globals.items():
+        package._installed_globals[module] = [n for n in dict.fromkeys(names) if n in module.__dict__]
+    package.uninstall()
+
+
+def _install_global(stock: Any, self: OutputGraph, prefix: str, value: Any) -> str:
+    """Names start from zero in each process, and loaded guards have brought some along: those are passed over.
+
+    For all backends, as any of them may compile in a module that a model was loaded for; where no name stands in the way,
+    it is the one that torch gives.
+    """
+    name = unique_id(prefix)
+    while name in self.global_scope:
+        name = unique_id(prefix)
+    self.install_global_unsafe(name, value)
+    return name

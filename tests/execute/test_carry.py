@@ -1,0 +1,62 @@
+"""Around a recording: index tensors carried through it as values, results in memory of their own."""
+
+from __future__ import annotations
+
+import torch
+from graphs import traced
+
+from fxpass.execute.partition.split import dependencies
+from fxpass.execute.recording.addresses import written_inputs
+from fxpass.execute.recording.results import copies
+from fxpass.execute.untouched import carry_indices
+
+
+def test_an_index_tensor_enters_and_leaves_as_a_value() -> None:
+    def step(idx, cache):
+        cache.add_(idx[0])
+        idx[0] = idx[0] + 2
+        return (cache.sum(),)
+
+    gm = traced(step, [torch.tensor([1, 2]), torch.zeros(3)])
+    carried = carry_indices(gm)
+    assert [p.name for p in carried] == ["idx_1"]
+    idx, cache = torch.tensor([1, 2]), torch.zeros(3)
+    total, new = gm(idx, cache)
+    assert (idx.tolist(), new.tolist()) == ([1, 2], [3, 2])
+    assert cache.tolist() == [1, 1, 1]
+    assert total.item() == 3
+
+
+def test_what_is_carried_as_a_copy_keeps_its_order() -> None:
+    """The views of the index are views of the copy: a write through one comes after an earlier read of it."""
+
+    def step(idx, cache):
+        cache.index_copy_(0, idx.clone(), cache[:2] + 1)
+        idx[:1].add_(2)
+        return (cache.sum(),)
+
+    gm = traced(step, [torch.tensor([1, 2]), torch.zeros(3)])
+    (carried,) = carry_indices(gm)
+    (copy,) = carried.users
+    read, write = (
+        next(n for n in gm.graph.nodes if str(n.target).startswith(op)) for op in ("aten.clone", "aten.add_")
+    )
+    read = next(n for n in copy.users if n.target is read.target)
+    assert read in dependencies(gm.graph)[write]
+    assert copy not in written_inputs(gm) and carried not in written_inputs(gm)
+
+
+def test_results_are_copies() -> None:
+    pool = torch.rand(3)
+    (first,) = copies([[pool]])
+    assert torch.equal(first, pool)
+    assert first.data_ptr() != pool.data_ptr()
+
+
+def test_results_that_share_memory_share_it_afterwards() -> None:
+    pool = torch.rand(2, 3)
+    whole, row = copies([[pool, pool[1]]])
+    assert torch.equal(whole, pool) and whole.data_ptr() != pool.data_ptr()
+    row.zero_()
+    assert whole[1].tolist() == [0, 0, 0]
+    assert pool[1].any()

@@ -1,0 +1,66 @@
+"""What moves to the front, and what must not."""
+
+from __future__ import annotations
+
+import torch
+from graphs import same, traced
+
+from fxpass.execute.partition.hoist import MOST, hoist
+
+aten = torch.ops.aten
+
+
+def order(fn, args) -> list[str]:
+    gm = traced(fn, args)
+    hoist(gm.graph)
+    gm.graph.lint()
+    gm.recompile()
+    assert same(fn, gm, args)
+    return [n.target.__name__.split(".")[0] for n in gm.graph.nodes if n.op == "call_function"]
+
+
+def test_equal_small_ops_on_inputs_are_one_and_come_first() -> None:
+    def fn(x, w, p):
+        for _ in range(3):
+            x = torch.nn.functional.linear(x, w) * torch.cos(p * 2)
+        return (x,)
+
+    assert order(fn, [torch.ones(2, 2), torch.ones(2, 2), torch.ones(())])[:2] == ["mul", "cos"]
+    assert order(fn, [torch.ones(2, 2), torch.ones(2, 2), torch.ones(())]).count("cos") == 1
+
+
+def test_buffers_that_are_filled_stay_two() -> None:
+    def fn(x):
+        a, b = torch.zeros(2), torch.zeros(2)
+        a += x
+        b += 2 * x
+        return a, b
+
+    assert order(fn, [torch.ones(2)]).count("zeros") == 2
+
+
+def test_what_reads_memory_that_is_written_stays() -> None:
+    def fn(x, w, cache):
+        before = cache.sum()
+        y = torch.nn.functional.linear(x, w)
+        cache.add_(1)
+        return y + before, y * cache.sum()
+
+    names = order(fn, [torch.ones(2, 2), torch.ones(2, 2), torch.ones(2)])
+    assert names.index("add_") < len(names) - 1 - names[::-1].index("sum")
+
+
+def test_large_and_random_results_and_products_stay() -> None:
+    def fn(x, large, w):
+        y = torch.sin(x)
+        return y, large.to(torch.float64), torch.nn.functional.linear(x, w)
+
+    names = order(fn, [torch.ones(2, 2), torch.ones(MOST + 1), torch.ones(2, 2)])
+    assert names[0] == "sin" and set(names[1:]) == {"to", "linear"} or names[0] == "sin"
+
+    def noise(x):
+        return x + 1, torch.rand(2), torch.rand(2)
+
+    gm = traced(noise, [torch.ones(2)])
+    hoist(gm.graph)
+    assert sum(n.target is aten.rand.default for n in gm.graph.nodes) == 2

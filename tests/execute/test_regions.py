@@ -1,0 +1,121 @@
+"""Regions compile themselves for what they meet, and never run code compiled for something else."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+
+import pytest
+import torch
+from test_split import traced
+
+from fxpass import KvfixWarning
+from fxpass.execute.regions import Region, _predicate
+from fxpass.execute.untouched import split
+
+
+def compiler(log):
+    def compile(gm, fakes, static):
+        log.append(([tuple(f.shape) if isinstance(f, torch.Tensor) else f for f in fakes], static))
+        return gm.forward
+
+    return compile
+
+
+def test_a_growing_part_is_compiled_once() -> None:
+    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    log: list = []
+    region = Region(split(gm, set())[0], compiler(log))
+    for size in (6, 7, 9):
+        series = torch.rand(size, 4)
+        torch.testing.assert_close(region([series])[0], series / series.sum())
+    assert len(log) == 1
+    assert log[0][1] is None
+
+
+def test_the_symbol_of_a_growing_size_is_an_input() -> None:
+    """As in a graph of Dynamo's: Inductor need not read it from the tensor."""
+    gm = traced(lambda series: (series + series.sum(),), torch.rand(6, 4))
+    given: list = []
+
+    def compile(gm, fakes, static):
+        given.extend(fakes)
+        return lambda *args: (numbers.append(args[1:]), gm.forward(*args))[1]
+
+    numbers: list = []
+    region = Region(split(gm, set())[0], compile)
+    for size in (6, 7):
+        region([torch.rand(size, 4)])
+    series, number = given
+    assert number.node.expr == series.shape[0].node.expr
+    assert numbers == [(6,), (7,)]
+
+
+def test_a_size_of_one_is_not_taken_for_all_sizes() -> None:
+    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    log: list = []
+    region = Region(split(gm, set())[0], compiler(log))
+    for size in (1, 3, 1, 5):
+        region([torch.rand(size, 4)])
+    assert len(log) == 2
+
+
+def test_a_static_part_is_compiled_for_each_capacity() -> None:
+    gm = traced(lambda cache, weight: (torch.nn.functional.linear(cache, weight),), torch.rand(6, 4), torch.rand(3, 4))
+    size = next(n for n in gm.graph.nodes if n.op == "placeholder").meta["val"].shape[0]
+    (part,) = split(gm, set(size.node.expr.free_symbols))
+    assert part.static
+    log: list = []
+    region = Region(part, compiler(log))
+    weight = torch.rand(3, 4)
+    for capacity in (6, 8, 6, 8):
+        region([torch.rand(capacity, 4), weight])
+    assert [shapes[0] for shapes, _ in log] == [(6, 4), (8, 4)]
+    assert all(isinstance(s, int) for shapes, _ in log for shape in shapes for s in shape)
+
+
+def test_threads_that_call_first_compile_once() -> None:
+    gm = traced(lambda series: (series * 2,), torch.rand(6, 4))
+    log: list = []
+    both = threading.Barrier(2)
+
+    def compile(gm, fakes, static):
+        log.append(fakes)
+        time.sleep(0.2)  # the other thread has called by now
+        return gm.forward
+
+    region, found = Region(split(gm, set())[0], compile), []
+
+    def call() -> None:
+        both.wait()
+        found.append(region([torch.ones(6, 4)])[0])
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(log) == 1
+    assert len(found) == 2 and all(torch.equal(f, torch.full((6, 4), 2.0)) for f in found)
+
+
+@torch._dynamo.config.patch(recompile_limit=3)
+def test_many_capacities_are_said() -> None:
+    gm = traced(lambda cache: (cache * 2,), torch.rand(6, 4))
+    size = gm.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0]
+    region = Region(split(gm, set(size.node.expr.free_symbols))[0], compiler([]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for capacity in (4, 5, 4, 5):
+            region([torch.rand(capacity, 4)])
+    with pytest.warns(KvfixWarning, match="has been compiled 3 times"):
+        region([torch.rand(6, 4)])
+
+
+def test_guards_are_read_from_positions_of_arguments() -> None:
+    holds = _predicate("2*L['t1'] <= L['t0'].size()[0] and L['t10'] == 3")
+    arguments = [torch.zeros(8), 4, *[None] * 8, 3]
+    assert holds(arguments)
+    assert not holds([torch.zeros(7), *arguments[1:]])
+    assert _predicate(None)([])

@@ -1,0 +1,95 @@
+"""What is kept of a graph makes the same function: shared memory, symbols, constants, index tensors carried."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from graphs import same, traced
+from torch import fx
+
+from fxpass.execute.assemble import Plan, assemble
+from fxpass.execute.partition.split import split
+from fxpass.execute.recording.carry import carry_indices
+from fxpass.execute.serialized import Unsaved, save
+from fxpass.options import Options
+
+EAGER = Options(compiler="eager")
+
+
+def again(plan: Plan):
+    return pickle.loads(pickle.dumps(save(plan, EAGER))).compile()
+
+
+def rewritten(gm: fx.GraphModule, carried=None) -> Plan:
+    return Plan(gm, split(gm, set()), set(), carried)
+
+
+def model(x, weight, cache, index):
+    h = torch.nn.functional.linear(x, weight) * torch.arange(4.0)
+    cache.index_copy_(0, index, h)
+    index.add_(1)
+    return h + cache.sum(0), cache[0], 3
+
+
+def arguments():
+    return [torch.ones(2, 4), torch.eye(4) * 2, torch.zeros(6, 4), torch.tensor([1, 2])]
+
+
+def test_outputs_and_buffers_are_those_of_the_graph() -> None:
+    gm = traced(model, arguments())
+    assert same(again(rewritten(gm)), assemble(rewritten(gm), EAGER), arguments())
+    assert same(again(rewritten(gm)), gm, arguments())
+    assert same(again(Plan(gm)), gm, arguments())
+
+
+def test_index_tensors_stay_carried() -> None:
+    gm = traced(model, arguments())
+    carried = carry_indices(gm)
+    assert carried
+    assert same(again(rewritten(gm, carried)), traced(model, arguments()), arguments())
+
+
+def test_inputs_that_share_memory_still_do() -> None:
+    def shared(whole, part):
+        part.add_(1)
+        return (whole * 2,)
+
+    def views():
+        whole = torch.arange(6.0)
+        return [whole, whole[2:4]]
+
+    gm = traced(shared, views())
+    kept = save(Plan(gm), EAGER)
+    assert kept.values[0].memory == kept.values[1].memory and kept.values[1].offset == 2
+    loaded = again(Plan(gm))
+    given = views()
+    (result,) = loaded(*given)
+    torch.testing.assert_close(result, torch.tensor([0.0, 2, 6, 8, 8, 10]))
+    torch.testing.assert_close(given[0], torch.tensor([0.0, 1, 3, 4, 4, 5]))
+
+
+def test_a_symbolic_size_stays_symbolic() -> None:
+    gm = torch.export.export(
+        _Growing(), (torch.ones(3, 4), torch.eye(4)), dynamic_shapes=({0: torch.export.Dim("n", min=2)}, {})
+    ).graph_module
+    loaded = again(Plan(gm))
+    for n in (2, 5, 7):
+        x = torch.randn(n, 4)
+        torch.testing.assert_close(loaded(x, torch.eye(4))[0], x * 2 + n)
+
+
+class _Growing(torch.nn.Module):
+    def forward(self, x, weight):
+        return torch.nn.functional.linear(x, weight) * 2 + x.shape[0]
+
+
+def test_what_cannot_be_kept_says_why() -> None:
+    def local(x):
+        return x
+
+    gm = traced(lambda x: (x + 1,), [torch.ones(2)])
+    gm.graph.output_node().prepend(gm.graph.call_function(local, tuple(gm.graph.find_nodes(op="placeholder"))))
+    with pytest.raises(Unsaved, match="local"):
+        save(Plan(gm), EAGER)

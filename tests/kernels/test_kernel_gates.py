@@ -1,0 +1,133 @@
+"""What the CUDA kernels are put in for, and what they leave alone; decided from metadata, so no GPU is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fxpass import backend
+from fxpass.kernels.select import MAX_ROWS, _few_rows, _one_query, _writes_rows
+
+aten = torch.ops.aten
+MODE = FakeTensorMode()
+
+
+def fake(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cuda") -> torch.Tensor:
+    with MODE:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+
+def call(target: Any, *args: Any) -> fx.Node:
+    """A call of ``target`` on inputs that hold the tensors among ``args``."""
+    graph = fx.Graph()
+    nodes = [graph.placeholder("x") if isinstance(a, torch.Tensor) else a for a in args]
+    for node, value in zip(nodes, args):
+        if isinstance(node, fx.Node):
+            node.meta["val"] = value
+    return graph.call_function(target, tuple(nodes))
+
+
+def linear(x: torch.Tensor | None = None, weight: torch.Tensor | None = None) -> bool:
+    return _few_rows(
+        call(aten.linear.default, fake(7, 64) if x is None else x, fake(32, 64) if weight is None else weight)
+    )
+
+
+def transposed() -> torch.Tensor:
+    return fake(64, 32).t()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"x": fake(MAX_ROWS + 1, 64)},
+        {"x": fake(2, MAX_ROWS, 64)},
+        {"x": fake(7, 64, device="cpu")},
+        {"x": fake(7, 64, dtype=torch.float64), "weight": fake(32, 64, dtype=torch.float64)},
+        {"weight": fake(32, 64, dtype=torch.float16)},
+        {"weight": transposed()},
+        {"weight": fake(2**25 + 1, 64)},
+    ],
+)
+def test_products_that_are_left_to_cublas(given: dict[str, torch.Tensor]) -> None:
+    assert linear()
+    assert not linear(**given)
+
+
+def write(buffer: torch.Tensor | None = None, slots: torch.Tensor | None = None, mark: bool = True) -> bool:
+    buffer = fake(2, 3, 16, 8) if buffer is None else buffer
+    slots = fake(1, dtype=torch.int64) if slots is None else slots
+    node = call(aten.index_copy_.default, buffer, 2, slots, fake(2, 3, 1, 8))
+    node.meta.update({"in_bounds": True} if mark else {})
+    return _writes_rows(node)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"mark": False},
+        {"buffer": fake(2, 3, 16, 8, device="cpu")},
+        {"buffer": fake(1, 2, 3, 16, 8)},
+        {"buffer": fake(2, 3, 2**28 // 3 * 2, 8)},
+        {"slots": fake(1, 1, dtype=torch.int64)},
+    ],
+)
+def test_writes_that_are_left_alone(given: dict[str, Any]) -> None:
+    """Above all a model's own: nobody has checked that its rows are in the buffer."""
+    assert write()
+    assert not write(**given)
+
+
+@torch.no_grad()
+def test_the_rewrites_own_writes_are_known_to_be_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten = []
+    stock = backend.rewrite_normal_form
+    monkeypatch.setattr(backend, "rewrite_normal_form", lambda *args: rewritten.append(stock(*args)) or rewritten[-1])
+
+    @torch.compile(backend="kvfix", options={"compiler": "eager"})
+    def step(cache, own, row, x, pos):
+        cache[:, pos : pos + 1] = x
+        own.index_copy_(1, row, x)
+        return cache[:, : pos + 1].sum(1) + own.sum(1)
+
+    cache, own = torch.zeros(2, 2, 8, 4)
+    for pos in range(3):
+        step(cache, own, torch.tensor([pos]), torch.ones(2, 1, 4), pos)
+    writes = rewritten[-1][0].graph.find_nodes(op="call_function", target=aten.index_copy_.default)
+    assert [node.meta.get("in_bounds", False) for node in writes] == [True, False]
+
+
+def attend(
+    q: torch.Tensor | None = None, k: torch.Tensor | None = None, v: torch.Tensor | None = None, is_causal: bool = False
+) -> bool:
+    k = fake(2, 2, 50, 64) if k is None else k
+    node = call(
+        aten.scaled_dot_product_attention.default, fake(2, 4, 1, 64) if q is None else q, k, k if v is None else v
+    )
+    node.meta["attention"] = {"keys": node.args[1], "values": node.args[2], "is_causal": is_causal}
+    return _one_query(node)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"is_causal": True},
+        {"q": fake(2, 4, 2, 64)},
+        {"q": fake(4, 4, 1, 64), "k": fake(1, 2, 50, 64)},
+        {"q": fake(1, 4, 1, 64)},
+        {"k": fake(2, 3, 50, 64)},
+        {"v": fake(2, 4, 50, 64)},
+        {"v": fake(2, 2, 50, 32)},
+        {"q": fake(2, 4, 1, 48), "k": fake(2, 2, 50, 48)},
+        {"q": fake(2, 4, 1, 64, dtype=torch.float16)},
+        {"q": fake(2, 4, 1, 64, device="cpu"), "k": fake(2, 2, 50, 64, device="cpu")},
+        {"k": fake(2, 2, 2**23 + 1, 64)},
+    ],
+)
+def test_attention_that_is_left_to_torch(given: dict[str, Any]) -> None:
+    assert attend()
+    assert not attend(**given)

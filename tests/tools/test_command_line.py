@@ -1,0 +1,187 @@
+"""The command line: what it prints and records, and one line and exit status 2 for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import cli_targets
+import pytest
+from typer.testing import CliRunner
+
+import fxpass
+from fxpass.report import results
+from fxpass.tools import command_line as cli
+from fxpass.tools.command_line import app
+
+BAD = {
+    "": "not of the form MODULE:FACTORY",
+    "cli_targets": "not of the form MODULE:FACTORY",
+    ":good": "not of the form MODULE:FACTORY",
+    "cli_targets:": "not of the form MODULE:FACTORY",
+    "no_such_module:good": "cannot import 'no_such_module'",
+    "cli_targets.deeper:good": "cannot import 'cli_targets.deeper'",
+    ".relative:good": "cannot import '.relative'",
+    "cli_broken:good": "cli_broken.py:1)",
+    "cli_exits:good": "cannot import 'cli_exits': SystemExit: 3",
+    "cli_targets:missing": "'cli_targets' has no 'missing'",
+    "cli_targets:good.missing": "'cli_targets' has no 'good.missing'",
+    "cli_targets:CONSTANT": "is of type int, not a function",
+    "cli_targets:raises": "failed: ValueError: no weights here (",
+    "cli_targets:needs_argument": "failed: TypeError: needs_argument() missing 1 required positional argument",
+    "cli_targets:returns_number": "returned type int, not (callable, args, kwargs)",
+    "cli_targets:returns_pair": "returned type tuple of length 2, not (callable, args, kwargs)",
+    "cli_targets:returns_no_callable": "returned type int in place of the callable",
+    "cli_targets:returns_string_for_args": "returned type str in place of the tuple of arguments",
+    "cli_targets:returns_list_for_kwargs": "returned type list in place of the dict of keyword arguments",
+}
+
+
+def kvfix(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize("command", ["print", "explain"])
+@pytest.mark.parametrize("target", BAD)
+def test_bad_target(command: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "cli_broken.py").write_text("1 / 0\n")
+    (tmp_path / "cli_exits.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = kvfix(command, target)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("kvfix: ") and result.stderr.count("\n") == 1
+    assert BAD[target] in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "print",
+        "nonsense",
+        "print cli_targets:good --stage middle",
+        "print cli_targets:good --calls 0",
+        "demo --name nonsense",
+        "demo --device nonsense",
+        "reach",
+        "reach reach.minimal --device nonsense",
+        "reach no.such.module",
+        "reach --show no_such_file",
+    ],
+)
+def test_bad_command_line(arguments: str):
+    result = kvfix(*arguments.split())
+    assert result.exit_code == 2
+    assert result.stdout == "" and "Traceback" not in result.stderr
+
+
+def test_print_stages():
+    before, after, diff = (kvfix("print", "cli_targets:good", "--stage", s).stdout for s in ("before", "after", "diff"))
+    assert "copy_" in before and "index_copy_" not in before
+    assert "index_copy_" in after
+    assert diff.startswith("--- before\n+++ after\n")
+    assert kvfix("print", "cli_targets:keywords").stdout == after
+
+
+def test_explain():
+    result = kvfix("explain", "cli_targets:good")
+    assert result.exit_code == 0
+    assert "graph 0: 0 rewritten" in result.stdout
+    assert "write" in result.stdout and "cli_targets.py:25" in result.stdout
+
+
+def test_too_few_calls_see_no_position_move():
+    assert "index_copy_" not in kvfix("print", "cli_targets:good", "--calls", "1").stdout
+
+
+@pytest.mark.parametrize(
+    "target, said",
+    [("full", "AssertionError: the buffer is full (cli_targets.py:24)"), ("nothing_to_compile", "no graph")],
+)
+def test_failing_callable(target: str, said: str):
+    result = kvfix("print", f"cli_targets:{target}")
+    assert result.exit_code == 1
+    assert result.stdout == "" and result.stderr.count("\n") == 1
+    assert said.partition(" (")[0] in result.stderr
+
+
+def test_reach_writes_what_it_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "two_cases.py").write_text("from reach.minimal import CASES\nCASES = [CASES[0], CASES[-1]]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "rows.json"
+    result = kvfix("reach", "two_cases", "--markdown", "--json", str(path))
+    assert result.exit_code == 0
+    assert "| IntArgument |" in result.stdout and "recordings" not in result.stdout
+    written = json.loads(path.read_text())
+    assert {"device", "torch", "commit", "date", "command"} < written.keys()
+    rows = [(r["case"], r["graphs"], r["decode_graphs"], r["recordings"], r["skips"]) for r in written["rows"]]
+    assert rows == [("IntArgument", 2, 1, 0, 0), ("StaticControl", 2, 1, 0, 0)]
+    assert kvfix("reach", "--show", str(path), "--markdown").stdout == result.stdout
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Make ``names`` all that is installed, each the benchmark of `cli_targets`."""
+    found = [EntryPoint(name, "cli_targets:bench", "kvfix_bench") for name in names]
+    monkeypatch.setattr(cli, "entry_points", lambda group: [e for e in found if e.group == group])
+
+
+def test_what_is_installed_runs_with_its_own_defaults(monkeypatch: pytest.MonkeyPatch):
+    install(monkeypatch, "mine")
+    assert kvfix("bench").stdout == "1x2 3x4 small\n"
+    assert kvfix("bench", "--size", "5", "--config", "large").stdout == "5 large\n"
+    monkeypatch.delattr(cli_targets, "DEFAULT_SIZES")
+    assert "--size" in kvfix("bench").stderr
+    assert kvfix("bench", "--show", "file").exit_code == 0
+
+
+def test_one_of_several_has_to_be_named(monkeypatch: pytest.MonkeyPatch):
+    install(monkeypatch, "mine", "yours")
+    assert kvfix("bench", "--name", "yours").exit_code == 0
+    result = kvfix("bench")
+    assert result.exit_code == 2 and result.stderr == "kvfix: which bench? --name says it; installed: mine, yours\n"
+    assert kvfix("demo").stderr == "kvfix: which demo? --name says it; installed: none\n"
+
+
+def test_the_backend_knows_no_model_by_name():
+    names = {entry.name for kind in ("demo", "bench") for entry in cli.entry_points(group=f"kvfix_{kind}")}
+    sources = [path.read_text().lower() for path in Path(fxpass.__file__).parent.rglob("*.py")]
+    assert names and not [name for name in names for source in sources if name in source]
+
+
+def test_recorded_figures_name_the_commit_and_what_differs_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def git(*arguments: str) -> str:
+        setting = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(["git", *setting, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(results, "HERE", tmp_path)
+    assert results.setting()["commit"] == "unknown"
+    monkeypatch.setenv("KVFIX_COMMIT", "1234567")
+    assert results.setting()["commit"] == "1234567"
+
+    code, figures = tmp_path / "code.py", tmp_path / "benchmarks/results/figures.json"
+    figures.parent.mkdir(parents=True)
+    for path in (code, figures):
+        path.write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    commit = git("rev-parse", "--short", "HEAD")
+    figures.write_text("2")
+    (tmp_path / "new.py").write_text("1")
+    assert results.setting()["commit"] == commit
+    code.write_text("2")
+    assert results.setting()["commit"] == f"{commit}-dirty"
+
+
+def test_as_a_module_in_the_working_directory(tmp_path: Path):
+    (tmp_path / "mine.py").write_text("factory = 3\n")
+    command = [sys.executable, "-m", "fxpass", "print", "mine:factory"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "kvfix: mine:factory is of type int, not a function that returns (callable, args, kwargs)\n"

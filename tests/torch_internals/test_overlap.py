@@ -1,0 +1,105 @@
+"""Pieces wait for their kernels when they are first called; a failing kernel is an error all the same."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from torch._inductor.async_compile import AsyncCompile
+
+from fxpass.torch_internals.inductor.overlap import kernels_later
+
+
+class Compiler(AsyncCompile):
+    """Inductor's, with a wait that can be seen."""
+
+    waited: list[str] = []
+
+    def _wait_futures(self, scope):
+        self.waited.append(scope["name"])
+        if "error" in scope:
+            raise RuntimeError(scope["error"])
+
+
+@pytest.fixture(autouse=True)
+def several_threads(monkeypatch):
+    monkeypatch.setattr("torch._inductor.async_compile.get_compile_threads", lambda: 2)
+    monkeypatch.setattr(Compiler, "waited", [])
+
+
+def test_kernels_are_waited_for_at_the_first_call_in_order() -> None:
+    with kernels_later() as kernels:
+        Compiler().wait({"name": "first"})
+        Compiler().wait({"name": "second"})
+    run = kernels.before(lambda x: x + 1)
+    assert Compiler.waited == []
+    assert (run(1), Compiler.waited) == (2, ["first", "second"])
+    assert (run(2), Compiler.waited) == (3, ["first", "second"])
+    Compiler().wait({"name": "alone"})
+    assert Compiler.waited[-1] == "alone"
+
+
+def test_a_block_within_a_block_has_its_own() -> None:
+    with kernels_later() as outer:
+        with kernels_later() as inner:
+            Compiler().wait({"name": "inner", "error": "no such instruction"})
+        Compiler().wait({"name": "outer"})
+    assert outer.before(lambda: "runs")() == "runs"
+    with pytest.raises(RuntimeError, match="no such instruction"):
+        inner.before(lambda: None)()
+
+
+def test_a_kernel_that_does_not_compile_is_an_error_of_each_call() -> None:
+    with kernels_later() as kernels:
+        Compiler().wait({"name": "bad", "error": "no such instruction"})
+        Compiler().wait({"name": "good"})
+    run = kernels.before(lambda: None)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="no such instruction"):
+            run()
+    assert Compiler.waited == ["bad", "good"]
+
+
+def test_who_comes_first_waits_for_all() -> None:
+    """Inductor keeps a module, and does not run it again for the next graph with the same code."""
+    with pytest.raises(KeyError):
+        with kernels_later():
+            Compiler().wait({"name": "given up"})
+            raise KeyError
+    with kernels_later() as kernels:
+        pass
+    assert kernels.before(lambda: "runs")() == "runs"
+    assert Compiler.waited == ["given up"]
+
+
+def test_what_is_being_compiled_is_waited_for_when_it_is_called() -> None:
+    """Another thread may call something in the meantime."""
+    with kernels_later() as first:
+        Compiler().wait({"name": "first"})
+    with kernels_later() as second:
+        Compiler().wait({"name": "before"})
+        thread = threading.Thread(target=first.before(lambda: None))
+        thread.start()
+        thread.join()
+        Compiler().wait({"name": "after"})
+    second.before(lambda: None)()
+    assert Compiler.waited == ["first", "before", "after"]
+
+
+def test_an_interrupt_is_no_error_of_the_kernels() -> None:
+    with kernels_later() as kernels:
+        for name in ("stopped", "next"):
+            Compiler().wait({"name": name})
+    run, stop = kernels.before(lambda: "runs"), [KeyboardInterrupt]
+
+    def interrupted(self, scope):
+        Compiler.waited.append(scope["name"])
+        if stop:
+            raise stop.pop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compiler, "_wait_futures", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert run() == "runs"
+    assert Compiler.waited == ["stopped", "stopped", "next"]
