@@ -10,10 +10,11 @@ import torch
 from torch import fx
 
 from fxpass import backend
+from fxpass.graph.attributes import lift, restore
+from fxpass.graph.normal_form import Unfit, fake_inputs
+from fxpass.graph.postconditions import Broken
 from fxpass.options import Options
-from fxpass.report import Report
-from fxpass.report import store as log
-from fxpass.torch_internals.dynamo import install as capture
+from fxpass.report import Report, store
 
 
 class RewriteResult(NamedTuple):
@@ -39,14 +40,14 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
     report = Report("graph")
     cause = None
     try:
-        lifted, inputs, names = capture.lift(gm, capture.fake_inputs(gm, example_inputs))
+        lifted, inputs, names = lift(gm, fake_inputs(gm, example_inputs))
         module, _ = backend.rewrite_normal_form(lifted, inputs, report)
-        module = capture.restore(module, gm, names)
-    except (capture.Unfit, backend.Broken) as failure:
+        module = restore(module, gm, names)
+    except (Unfit, Broken) as failure:
         report.unfit, cause = str(failure), failure
         module = copy.deepcopy(gm)
     if strict:
-        log.complain(report, Options(strict=True), cause)
+        store.complain(report, Options(strict=True), cause)
     return RewriteResult(module, report)
 
 
@@ -68,9 +69,9 @@ def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
     made: list[Report] = []
 
     def call(*args: Any, **kwargs: Any) -> Report:
-        before = len(log.reports())
+        before = len(store.reports())
         compiled(*args, **kwargs)
-        made.extend(log.reports()[before:])
+        made.extend(store.reports()[before:])
         if not made:
             raise RuntimeError("kvfix: the call compiled no graph; torch.compiler.reset() forgets those made before")
         return made[-1]

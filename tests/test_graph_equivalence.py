@@ -18,7 +18,7 @@ from small_models import kvfix
 from torch import fx
 
 import fxpass.backend
-from fxpass.torch_internals.dynamo.install import name_of
+from fxpass.torch_internals.dynamo.origins import name_of
 from toto_model import Toto, TotoBackbone, TotoConfig
 
 aten = torch.ops.aten
@@ -92,7 +92,7 @@ def make(kv_cache: str) -> TotoBackbone:
 def rewritten(kv_cache: str, sizes: Sizes) -> Captured:
     """The decode graph after kvfix' rewrite, as it goes to the hand-off."""
     found: list[Captured] = []
-    assemble = fxpass.backend.handoff.assemble
+    assemble = fxpass.backend.assemble
 
     def catch(plan: Any, settings: Any) -> Any:
         found.append(Captured.of(plan.gm))
@@ -101,7 +101,7 @@ def rewritten(kv_cache: str, sizes: Sizes) -> Captured:
     torch._dynamo.reset()
     model = make(kv_cache)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fxpass.backend.handoff, "assemble", catch)
+        patch.setattr(fxpass.backend, "assemble", catch)
         decode(model, kvfix(model), sizes)
     return found[-1]
 

@@ -41,7 +41,6 @@ from fxpass import backend
 from fxpass.analysis import extents
 from fxpass.errors import KvfixWarning
 from fxpass.execute import regions
-from fxpass.execute import untouched as handoff
 from fxpass.graph import aliases
 from fxpass.index_tensors import mirror
 from fxpass.rewrite import driver, twins
@@ -133,7 +132,7 @@ def growing_steps() -> list[Tensor]:
 def linears_in_core(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Filled, for every graph that is cut, with the number of linear layers in its static core."""
     counted: list[int] = []
-    stock = handoff.split
+    stock = backend.split
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         parts = stock(*args, **kwargs)
@@ -141,7 +140,7 @@ def linears_in_core(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counted.append(sum(n.target is aten.linear.default for n in cores))
         return parts
 
-    monkeypatch.setattr(handoff, "split", spy)
+    monkeypatch.setattr(backend, "split", spy)
     return counted
 
 

@@ -81,7 +81,7 @@ def test_what_was_refused_is_said_again(tmp_path: pathlib.Path) -> None:
 
 def test_another_version_compiles_again(tmp_path: pathlib.Path) -> None:
     process(tmp_path, "item", "eager", "16")
-    code = "from fxpass.torch_internals.dynamo.install import precompile; precompile._version = lambda: 'newer'"
+    code = "from fxpass.torch_internals.precompile import hooks; hooks._version = lambda: 'newer'"
     second = process(tmp_path, "item", "eager", "16", code=code)
     assert second["graphs"] == 2
     assert [w for w in second["warnings"] if "another version of kvfix" in w]

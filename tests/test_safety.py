@@ -33,8 +33,7 @@ from small_models import (
 from torch import Tensor
 
 import fxpass
-from fxpass import KvfixError, KvfixWarning
-from fxpass.torch_internals.dynamo import install as capture
+from fxpass import KvfixError, KvfixWarning, backend
 
 EVERY_CACHE = pytest.mark.parametrize("kind", list(CACHES))
 
@@ -77,10 +76,10 @@ def test_two_rows_in_one_place():
     """Two rows do not fit in the one that is left: the error is that of Dynamo with any backend, nothing is written."""
     x = torch.randn(ROWS, 2, WIDTH)
     said = []
-    for backend in ("eager", "kvfix"):
+    for reference in ("eager", "kvfix"):
         torch._dynamo.reset()
         model = StartPos()
-        compiled = kvfix(model) if backend == "kvfix" else torch.compile(model, backend="eager")
+        compiled = kvfix(model) if reference == "kvfix" else torch.compile(model, backend="eager")
         for position in (0, 1, 2, 5):
             compiled(x, position)
         before = model.keys.clone(), model.values.clone()
@@ -327,18 +326,17 @@ def runs_with_a_bug() -> None:
 
 def test_a_fault_in_following_the_index_costs_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a read of it on each call."""
-    monkeypatch.setattr(capture.Advance, "of", mock.Mock(side_effect=KeyError("a bug")))
+    monkeypatch.setattr(backend.Advance, "of", mock.Mock(side_effect=KeyError("a bug")))
     runs_with_a_bug()
 
 
 def test_a_fault_of_the_hand_off_costs_a_warning_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph runs as it was before it was rewritten."""
-    from fxpass.execute import untouched as handoff
 
-    def broken(plan: handoff.Plan, *args: object) -> None:
+    def broken(plan: backend.Plan, *args: object) -> None:
         gm = plan.gm
         gm.graph.find_nodes(op="placeholder")[0].replace_all_uses_with(gm.graph.find_nodes(op="placeholder")[1])
         raise KeyError("a bug")
 
-    monkeypatch.setattr(handoff, "assemble", broken)
+    monkeypatch.setattr(backend, "assemble", broken)
     runs_with_a_bug()

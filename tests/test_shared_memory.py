@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import fxpass
-from fxpass.execute import untouched as handoff
+from fxpass import backend
 
 RESULTS: dict[str, Callable[..., Any]] = {
     "rows of the cache": lambda m, x, out, start, end, series: m.keys[:, :, start:end],
@@ -54,7 +54,7 @@ class Returns(nn.Module):
 def test_a_view_stays_a_view(name: str, recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the caller writes to the second result is seen where eager shows it."""
     if recorded:
-        monkeypatch.setattr(handoff, "is_recorded", lambda *_: True)
+        monkeypatch.setattr(backend, "is_recorded", lambda *_: True)
     torch.manual_seed(0)
     model = Returns(RESULTS[name])
     eager = copy.deepcopy(model)

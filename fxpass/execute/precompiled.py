@@ -8,25 +8,25 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.index_tensors.advance import Advance
 from fxpass.options import Options
-from fxpass.report import Report
-from fxpass.report import store as log
-from fxpass.torch_internals.dynamo import install as capture
+from fxpass.report import Report, store
 from fxpass.torch_internals.precompile import hooks as precompile
 
-from . import untouched as handoff
+from . import serialized
+from .assemble import Plan
 
 
-def save(plan: handoff.Plan, settings: Options) -> Callable[[], Callable[..., Any]] | None:
+def save(plan: Plan, settings: Options) -> Callable[[], Callable[..., Any]] | None:
     """``plan`` for torch's precompile cache; None, with a warning, where it cannot be kept."""
     try:
-        return handoff.save(plan, settings).compile
+        return serialized.save(plan, settings).compile
     except Exception as error:
         precompile.not_kept(error)
         return None
 
 
-def keep(gm: fx.GraphModule, report: Report, settings: Options, saved: Any, advance: capture.Advance) -> None:
+def keep(gm: fx.GraphModule, report: Report, settings: Options, saved: Any, advance: Advance) -> None:
     """Put ``gm``'s compiled function into torch's precompile cache, as AOTAutograd has kept it, or as it was ``saved``."""
     try:
         make = precompile.made_by_torch(gm) or saved
@@ -43,11 +43,11 @@ class Kept:
     report: Report
     settings: Options
     make: Callable[[], Callable[..., Any]]
-    advance: capture.Advance
+    advance: Advance
 
     def __call__(self) -> Callable[..., Any]:
         compiled = self.advance.after(self.make())
-        report = dataclasses.replace(self.report, name=log.new_report().name)
-        log.add(report)
-        log.complain(report, self.settings)
+        report = dataclasses.replace(self.report, name=store.new_report().name)
+        store.add(report)
+        store.complain(report, self.settings)
         return compiled

@@ -1,4 +1,4 @@
-"""From a rewritten graph to a callable: propagate, cut, compile the parts, run them in order."""
+"""A graph in which nothing was rewritten, compiled as stock `torch.compile` would."""
 
 from __future__ import annotations
 
@@ -7,31 +7,12 @@ from typing import Any
 
 from torch import fx
 
-from fxpass.graph.propagate import propagate, snapshot
-from fxpass.kernels.select import use_kernels
 from fxpass.options import Options
 
-from .assemble import Plan, assemble
-from .compilers import as_dynamo_gave_it, get_ready, in_pieces
+from .compilers import as_dynamo_gave_it, in_pieces
 from .partition.repeats import cut
-from .partition.split import is_dynamic, split
+from .partition.split import is_dynamic
 from .recording.addresses import belongs_to_module, written_inputs
-from .recording.carry import carry_indices, is_recorded
-from .serialized import save
-
-__all__ = [
-    "Plan",
-    "assemble",
-    "carry_indices",
-    "get_ready",
-    "is_recorded",
-    "propagate",
-    "save",
-    "snapshot",
-    "split",
-    "untouched",
-    "use_kernels",
-]
 
 
 def untouched(

@@ -14,7 +14,6 @@ from torch.utils._sympy.printers import PythonPrinter
 
 from . import mirror
 from .contents import Arith, Element, Entry, Number, numbers, tensors
-from .memory import guard_apart
 from .table import Table
 
 
@@ -51,7 +50,6 @@ class Advance:
         moved: list[tuple[int, Sequence[Entry]]] = []
         of_args: dict[Number, Lambda | None] = {}
         table = Table.of(gm.graph)
-        guard_apart(table.places())
         for node, contents in table.moved().items():
             if any(entry is None for entry in contents):
                 continue

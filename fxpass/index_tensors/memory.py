@@ -5,14 +5,11 @@ through another. So a write to one loses the others that lie there when the grap
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.guards import install_guard
-from torch._guards import Source, TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 
 
@@ -20,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 class Place:
     """Where the integer tensor lies that a graph input is given now: its addresses, from ``start`` to before ``end``."""
 
-    source: Source
+    source: Any
     start: int
     end: int
 
@@ -50,7 +47,7 @@ def span(tensor: torch.Tensor) -> tuple[int, int]:
     return start, start + (last + 1) * tensor.element_size()
 
 
-def apart(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
+def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
     """Whether what a graph writes is nowhere what it knows otherwise. Called from guards.
 
     Args:
@@ -63,16 +60,3 @@ def apart(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
         written_end = max(written_end, end) if written else written_end
         known_end = max(known_end, end) if known else known_end
     return True
-
-
-def guard_apart(inputs: Sequence[tuple[Place, bool, bool]]) -> None:
-    """Let the graph that is being compiled be used only where `apart` holds for the tensors at these places."""
-    if TracingContext.try_get() is not None and len(inputs) > 1 and any(written for _, written, _ in inputs):
-        sources = tuple((place.source, *flags) for place, *flags in inputs)
-        install_guard(sources[0][0].make_guard(functools.partial(_guard, sources=sources)))
-
-
-def _guard(builder: Any, guard: Any, sources: Sequence[tuple[Source, bool, bool]]) -> None:
-    tensors = ", ".join(f"({source.name}, {written}, {known})" for source, written, known in sources)
-    code = f"__load_module('{__name__}').apart([{tensors}])"
-    builder.add_python_lambda_leaf_guard_to_root([code], [code])

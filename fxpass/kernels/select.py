@@ -56,10 +56,9 @@ def register() -> dict[Any, Callable[..., Any]]:
     """Register the operators, and say what each will launch (see `launch.compiling`); without triton there are none."""
     if importlib.util.find_spec("triton") is None:
         return {}
-    from . import linear as few_rows
-    from .select import decode_attention, write_rows
+    from . import attention, linear, writes
 
-    modules = {"decode_attention": decode_attention, "linear_few_rows": few_rows, "write_rows": write_rows}
+    modules = {"decode_attention": attention, "linear_few_rows": linear, "write_rows": writes}
     return {getattr(torch.ops.kvfix, name).default: module.launch for name, module in modules.items()}
 
 

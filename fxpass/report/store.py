@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.index_tensors import mirror
 from fxpass.options import Options
-from fxpass.torch_internals.dynamo import install as capture
+from fxpass.torch_internals.dynamo.install import forget
 
-from . import Report
+from .model import Report
 
 _reports: list[Report] = []
 
@@ -36,7 +36,7 @@ def reset() -> None:
     """Forget all reports and every remembered index tensor, and zero the counters."""
     _reports.clear()
     mirror.reset()
-    capture.forget()
+    forget()
 
 
 def complain(report: Report, settings: Options, cause: Exception | None = None) -> None:

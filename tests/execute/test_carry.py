@@ -7,8 +7,8 @@ from graphs import traced
 
 from fxpass.execute.partition.split import dependencies
 from fxpass.execute.recording.addresses import written_inputs
+from fxpass.execute.recording.carry import carry_indices
 from fxpass.execute.recording.results import copies
-from fxpass.execute.untouched import carry_indices
 
 
 def test_an_index_tensor_enters_and_leaves_as_a_value() -> None:

@@ -11,8 +11,8 @@ import torch
 from test_split import traced
 
 from fxpass import KvfixWarning
+from fxpass.execute.partition.split import split
 from fxpass.execute.regions import Region, _predicate
-from fxpass.execute.untouched import split
 
 
 def compiler(log):

@@ -8,8 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from fxpass.execute.partition.split import dependencies
-from fxpass.execute.untouched import split
+from fxpass.execute.partition.split import dependencies, split
 
 aten = torch.ops.aten
 

@@ -7,7 +7,7 @@ import torch
 from small_models import breaks, graphs, kvfix
 from torch import Tensor
 
-from fxpass.index_tensors.memory import apart
+from fxpass.index_tensors.memory import disjoint
 
 
 def step(keys: Tensor, written: Tensor, read: Tensor) -> tuple[Tensor, int]:
@@ -83,10 +83,10 @@ def test_elements_of_one_tensor() -> None:
     assert (graphs(), breaks()) == (2, 0)
 
 
-def test_apart() -> None:
+def test_disjoint() -> None:
     held = torch.zeros(4, dtype=torch.long)
-    assert apart([(held[:2], True, True), (held[2:], True, True), (torch.zeros(2), False, True)])
-    assert not apart([(held, True, True), (held[1:2], False, True)])
-    assert not apart([(held, False, True), (held[1:2], True, False)])
-    assert apart([(held, False, True), (held[1:2], False, True), (held.clone(), True, True)])
-    assert apart([(held, True, False), (held[1:2], True, False)])
+    assert disjoint([(held[:2], True, True), (held[2:], True, True), (torch.zeros(2), False, True)])
+    assert not disjoint([(held, True, True), (held[1:2], False, True)])
+    assert not disjoint([(held, False, True), (held[1:2], True, False)])
+    assert disjoint([(held, False, True), (held[1:2], False, True), (held.clone(), True, True)])
+    assert disjoint([(held, True, False), (held[1:2], True, False)])

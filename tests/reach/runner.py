@@ -92,17 +92,17 @@ def _same(arguments: tuple[Any, ...], own: tuple[Any, ...]) -> tuple[Any, ...]:
 def parts_seen() -> Iterator[list[list[Any]]]:
     """Collects what the hand-off cuts graphs into."""
     seen: list[list[Any]] = []
-    split = backend.handoff.split
+    split = backend.split
 
     def spy(*args: Any) -> Any:
         seen.append(split(*args))
         return seen[-1]
 
-    backend.handoff.split = spy
+    backend.split = spy
     try:
         yield seen
     finally:
-        backend.handoff.split = split
+        backend.split = split
 
 
 def same_bits(a: Any, b: Any) -> bool:

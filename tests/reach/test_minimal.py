@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fxpass.execute import untouched as handoff
+from fxpass import backend
 
 from .models import CONTROLS, MODELS
 from .runner import DIRT, Outcome, heavy, run
@@ -21,7 +21,7 @@ def test_minimal(name: str, dirt: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_minimal_as_for_a_recording(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all that stands around a recording, on the CPU: indices carried, buffers between the parts, results packed."""
-    monkeypatch.setattr(handoff, "is_recorded", lambda *_: True)
+    monkeypatch.setattr(backend, "is_recorded", lambda *_: True)
     check(name, run(MODELS[name], "nan"))
 
 

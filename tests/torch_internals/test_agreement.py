@@ -9,8 +9,8 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import scaled_dot_product_attention
 
 import fxpass
+from fxpass import backend
 from fxpass.torch_internals.dynamo import dynamism
-from fxpass.torch_internals.dynamo import install as capture
 
 ROWS, HEADS, DIM, LAYERS = 2, 2, 4, 3
 
@@ -128,7 +128,7 @@ def test_what_a_prefill_writes_is_dynamic_in_the_step(compiled, restarts) -> Non
 def test_one_restart_for_the_caches_of_all_layers(compiled, restarts, monkeypatch) -> None:
     """Where the prefill told nothing, the first slice of a cache at a position makes the capacities of all caches of its size
     dynamic."""
-    monkeypatch.setattr(capture, "expect", lambda *_: None)
+    monkeypatch.setattr(backend, "expect", lambda *_: None)
     check(compiled, [True] * 4)
     assert len(restarts) == 1
     assert restarts[0] < 20  # nodes: from the first layer, not from the end

@@ -1,4 +1,4 @@
-"""How Dynamo guards on the sources of `source.py`: its guard-manager lookup is taught all of them."""
+"""How Dynamo guards on the sources of `sources.py`: its guard-manager lookup is taught all of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 from torch._dynamo.eval_frame import skip_code
 from torch._dynamo.guards import GuardBuilder, GuardManagerType
 
-from fxpass.index_tensors import memory as apart
-from fxpass.index_tensors import mirror
+from fxpass.index_tensors import memory, mirror
 from fxpass.torch_internals.patches import wrap
 
 from .sources import AgreementSource, NameSource, PositionSource, full_name
@@ -26,8 +25,8 @@ def install() -> None:
         mirror.values,
         mirror._load,
         mirror._remember,
-        apart.apart,
-        apart.span,
+        memory.disjoint,
+        memory.span,
         full_name,
     ):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them

@@ -1,4 +1,4 @@
-"""Capture: everything that touches Dynamo, and what a graph is brought to before it is analysed."""
+"""The hooks go in when kvfix is imported, all or none; on a torch that they do not fit they stay off, with one warning."""
 
 from __future__ import annotations
 
@@ -10,32 +10,10 @@ from typing import Any
 import torch
 
 from fxpass.errors import KvfixWarning
-from fxpass.graph.attributes import lift, restore
-from fxpass.graph.decompose import take_apart
-from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
-from fxpass.index_tensors.advance import Advance
 from fxpass.options import Options, parse
 from fxpass.torch_internals.patches import all_or_none, wrap
 
 from . import module_ints
-from .origins import name_of, origins
-
-__all__ = [
-    "Advance",
-    "Restart",
-    "Unfit",
-    "expect",
-    "fake_inputs",
-    "forget",
-    "generalize",
-    "install",
-    "lift",
-    "name_of",
-    "normal_form",
-    "origins",
-    "restore",
-    "take_apart",
-]
 
 FITS = ("2.11", "2.12", "2.13", "2.14", "2.15")
 """The torch releases that the hooks are written for; 2.11, 2.13 and 2.15 are tested."""
@@ -49,8 +27,7 @@ try:
         raise ImportError(f"torch {release} is none of {', '.join(FITS)}")
     from fxpass.torch_internals.precompile import hooks as precompile
 
-    from . import dynamism, hooks
-    from . import guard_managers as managers
+    from . import dynamism, guard_managers, hooks
 except Exception as error:
     from . import off as dynamism  # type: ignore[no-redef]
     from . import off as precompile  # type: ignore[no-redef]
@@ -77,7 +54,7 @@ def install(backend: Callable[..., Any], begin: Callable[[Options], None]) -> No
         with all_or_none():
             hooks.install(is_ours)
             hooks.parse_options_early(functools.partial(options_of, backend), begin)
-            managers.install()
+            guard_managers.install()
             precompile.install(functools.partial(options_of, backend))
             wrap(torch._dynamo, "reset_code_state", _forget_too)
     except Exception as error:

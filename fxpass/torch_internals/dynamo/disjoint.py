@@ -1,0 +1,28 @@
+"""That what a graph writes lies apart from the index tensors that it knows, as a guard (see `fxpass.index_tensors.memory`)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from torch import fx
+from torch._dynamo.guards import install_guard
+from torch._guards import Source, TracingContext
+
+from fxpass.index_tensors import memory
+from fxpass.index_tensors.table import Table
+
+
+def guard_disjoint(gm: fx.GraphModule) -> None:
+    """Let the Dynamo graph ``gm``, now being compiled, be used only where `memory.disjoint` holds for its index tensors."""
+    inputs = Table.of(gm.graph).places()
+    if TracingContext.try_get() is not None and len(inputs) > 1 and any(written for _, written, _ in inputs):
+        sources = tuple((place.source, *flags) for place, *flags in inputs)
+        install_guard(sources[0][0].make_guard(functools.partial(_guard, sources=sources)))
+
+
+def _guard(builder: Any, guard: Any, sources: Sequence[tuple[Source, bool, bool]]) -> None:
+    tensors = ", ".join(f"({source.name}, {written}, {known})" for source, written, known in sources)
+    code = f"__load_module('{memory.__name__}').disjoint([{tensors}])"
+    builder.add_python_lambda_leaf_guard_to_root([code], [code])
