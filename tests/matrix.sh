@@ -1,0 +1,21 @@
+#!/bin/sh
+# The CPU suite on several releases of torch, a virtual environment each: sh tests/matrix.sh [RELEASE ...] [-- PYTEST ARGUMENTS].
+# "newest" is what pip gives within the range of pyproject.toml.
+set -u
+cd "$(dirname "$0")/.."
+releases=
+while [ $# -gt 0 ] && [ "$1" != "--" ]; do
+    releases="$releases $1"
+    shift
+done
+[ $# -gt 0 ] && shift
+failed=
+for release in ${releases:-2.11.0 2.13.0 2.14.1 newest}; do
+    venv=.venv-$release
+    [ "$release" = newest ] && wanted="torch>=2.11,<2.16" || wanted="torch==$release"
+    [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet "$wanted" || { failed="$failed $release"; continue; }
+    echo "== torch $("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))')"
+    VENV=$venv sh tests/run.sh "$@" || failed="$failed $release"
+done
+[ -z "$failed" ] || { echo "failed on:$failed"; exit 1; }
