@@ -29,7 +29,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from fxpass.report import results
-from fxpass.torch_internals.counting import counting
+from fxpass.tools.counting import counting
 from toto_model import TotoConfig
 
 warnings.filterwarnings("ignore", module=r"toto\b|rotary_embedding_torch|gluonts")

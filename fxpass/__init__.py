@@ -9,5 +9,17 @@ from fxpass.api import RewriteResult, explain, rewrite
 from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.report import Report, Site
 from fxpass.report.store import reports, reset
+from fxpass.torch_internals.install import uninstall
 
-__all__ = ["KvfixError", "KvfixWarning", "Report", "RewriteResult", "Site", "explain", "reports", "reset", "rewrite"]
+__all__ = [
+    "KvfixError",
+    "KvfixWarning",
+    "Report",
+    "RewriteResult",
+    "Site",
+    "explain",
+    "reports",
+    "reset",
+    "rewrite",
+    "uninstall",
+]

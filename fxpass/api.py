@@ -9,12 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from fxpass import backend
 from fxpass.graph.attributes import lift, restore
-from fxpass.graph.normal_form import Unfit, fake_inputs
-from fxpass.graph.postconditions import Broken
+from fxpass.graph.decompose import take_apart
+from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
+from fxpass.graph.postconditions import Broken, check_graph, signature
+from fxpass.graph.propagate import propagate, snapshot
 from fxpass.options import Options
-from fxpass.report import Report, store
+from fxpass.report import Report, readable, store
+from fxpass.report.readable import source_of
+from fxpass.report.sites import predicate_sites, sites_of
+from fxpass.rewrite import Rewritten, rewrite_graph
+from fxpass.torch_internals.dynamo.origins import name_of, origins
 
 
 class RewriteResult(NamedTuple):
@@ -41,7 +46,7 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
     cause = None
     try:
         lifted, inputs, names = lift(gm, fake_inputs(gm, example_inputs))
-        module, _ = backend.rewrite_normal_form(lifted, inputs, report)
+        module, _ = rewrite_normal_form(lifted, inputs, report)
         module = restore(module, gm, names)
     except (Unfit, Broken) as failure:
         report.unfit, cause = str(failure), failure
@@ -49,6 +54,23 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
     if strict:
         store.complain(report, Options(strict=True), cause)
     return RewriteResult(module, report)
+
+
+def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Report) -> tuple[fx.GraphModule, Rewritten]:
+    """``gm`` in normal form, rewritten and checked; ``report`` is filled in."""
+    with store.timed(report, "normal form"):
+        normal = normal_form(gm, inputs)
+        before, ops = signature(normal), snapshot(normal)
+    report.before = report.after = readable(normal)
+    with store.timed(report, "rewrite"):
+        rewritten = rewrite_graph(normal, origins(normal), name_of, source_of, take_apart)
+    report.flow = rewritten.flow
+    report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
+    with store.timed(report, "propagate"):
+        propagate(normal, inputs, ops)
+    check_graph(normal, before, may_read=report.refused > 0)
+    report.after = readable(normal)
+    return normal, rewritten
 
 
 def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:

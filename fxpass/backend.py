@@ -14,26 +14,25 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import get_ready
 from fxpass.execute.partition.split import split
 from fxpass.execute.precompiled import keep, save
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
-from fxpass.graph.decompose import take_apart
-from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
-from fxpass.graph.postconditions import Broken, check_core, check_graph, signature
-from fxpass.graph.propagate import propagate, snapshot
+from fxpass.graph.normal_form import Unfit, fake_inputs
+from fxpass.graph.postconditions import Broken, check_core
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
-from fxpass.report import Report, readable, store
-from fxpass.report.readable import source_of
-from fxpass.report.sites import predicate_sites, sites_of
-from fxpass.rewrite import Rewritten, rewrite_graph
+from fxpass.report import Report, store
+from fxpass.torch_internals.contracts import Feature, holds
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
-from fxpass.torch_internals.dynamo.install import Restart, expect, generalize, install, precompile
-from fxpass.torch_internals.dynamo.origins import name_of, origins
+from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
+from fxpass.torch_internals.inductor.stock import stock
+from fxpass.torch_internals.install import install
+from fxpass.torch_internals.precompile import hooks as precompile
 
 
 def kvfix(
@@ -53,6 +52,8 @@ def kvfix(
         KvfixError: with ``strict``, where something could not be rewritten.
     """
     settings = parse(options, mode)
+    if not holds(Feature.NEEDED) or settings.compiler == "inductor" and not holds(Feature.INDUCTOR):
+        return stock(gm, example_inputs)
     report = store.new_report(name)
     advance, cause = Advance(), None
     plan = saved = compiled = None
@@ -98,21 +99,5 @@ def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options
     return Plan(normal, parts, rewritten.capacity, carried)
 
 
-def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Report) -> tuple[fx.GraphModule, Rewritten]:
-    """``gm`` in normal form, rewritten and checked; ``report`` is filled in."""
-    with store.timed(report, "normal form"):
-        normal = normal_form(gm, inputs)
-        before, ops = signature(normal), snapshot(normal)
-    report.before = report.after = readable(normal)
-    with store.timed(report, "rewrite"):
-        rewritten = rewrite_graph(normal, origins(normal), name_of, source_of, take_apart)
-    report.flow = rewritten.flow
-    report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
-    with store.timed(report, "propagate"):
-        propagate(normal, inputs, ops)
-    check_graph(normal, before, may_read=report.refused > 0)
-    report.after = readable(normal)
-    return normal, rewritten
-
-
+kvfix.reset = store.reset  # type: ignore[attr-defined]  # called by torch._dynamo.reset
 install(kvfix, get_ready)

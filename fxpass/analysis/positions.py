@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
-ITEM = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
+from fxpass.graph.schemas import ITEM
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._guards import TracingContext, tracing
 
 from fxpass.errors import KvfixWarning
 from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
 from fxpass.kernels.select import compiled_meanwhile
 from fxpass.options import Options
+from fxpass.torch_internals.fakes import TracingContext, tracing
 from fxpass.torch_internals.inductor.overlap import kernels_later
 from fxpass.torch_internals.inductor.parallel import side_by_side
 
@@ -38,7 +38,7 @@ def compiler(name: str, inductor: Mapping[str, Any]) -> Compile:
 def get_ready(settings: Options) -> None:
     """Start the processes in which Inductor compiles kernels; they take seconds to start, while Dynamo traces."""
     if settings.compiler == "inductor" and torch.cuda.is_available():
-        from torch._inductor.async_compile import maybe_warm_pool
+        from fxpass.torch_internals.inductor.names import maybe_warm_pool
 
         maybe_warm_pool()
 
@@ -48,7 +48,7 @@ def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.Gr
     if name != "inductor":
         return lambda gm, inputs: compiler(name, inductor)(gm, inputs, None)
 
-    from torch._inductor.compile_fx import compile_fx
+    from fxpass.torch_internals.inductor.names import compile_fx
 
     return lambda gm, inputs: compile_fx(gm, list(inputs), config_patches=dict(inductor))
 
@@ -58,7 +58,7 @@ def _eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | Non
 
 
 def _aot_eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:
-    from torch._dynamo.backends.debugging import aot_eager
+    from fxpass.torch_internals.inductor.names import aot_eager
 
     return aot_eager(gm, list(fakes))
 
@@ -94,7 +94,7 @@ def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]
 def _whole(
     gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None, patches: dict[str, Any]
 ) -> Callable[..., Any]:
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from fxpass.torch_internals.inductor.names import compile_fx, compile_fx_inner
 
     if static is None:
         return compile_fx(gm, list(fakes), config_patches=patches)

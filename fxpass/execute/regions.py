@@ -15,28 +15,20 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo import config as dynamo_config
-from torch._dynamo.convert_frame import compile_lock
-from torch._dynamo.source import ConstantSource
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import (
-    SYMPY_INTERP,
-    DimDynamic,
-    ShapeEnv,
-    StatelessSymbolicContext,
-    free_symbols,
-)
 
 from fxpass.errors import KvfixWarning
 from fxpass.torch_internals import collection
+from fxpass.torch_internals.dynamo.names import ConstantSource, compile_lock
+from fxpass.torch_internals.dynamo.names import config as dynamo_config
+from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
+from fxpass.torch_internals.symbols import SYMPY_INTERP, DimDynamic, ShapeEnv, StatelessSymbolicContext, free_symbols
 
 from .compilers import Compile
 from .partition.split import Part
 
 _TOO_MANY = (
     "kvfix: a part of a graph ({}) has been compiled {} times, for as many sizes of its inputs. All of it is kept, CUDA graphs "
-    "included: allocate caches of few sizes. This warning comes at torch._dynamo.config.recompile_limit."
+    "included: allocate caches of few sizes. This warning comes at config.recompile_limit."
 )
 
 

@@ -64,7 +64,7 @@ def _view(call: Call) -> Callable[..., Any]:
 
 def may_record(gm: fx.GraphModule) -> bool:
     """Whether all of ``gm`` is on one GPU, single constants aside, and no op of it is one that a CUDA graph cannot hold."""
-    from torch._inductor.utils import get_first_incompatible_cudagraph_node
+    from fxpass.torch_internals.inductor.names import get_first_incompatible_cudagraph_node
 
     devices = set()
     for node in gm.graph.nodes:
@@ -80,8 +80,7 @@ def recorded(run: Callable[..., tuple[Any, ...]], gm: fx.GraphModule, static: Se
 
     ``static`` lists the inputs with static addresses, among them all that ``gm`` writes.
     """
-    from torch._inductor.compile_fx import cudagraphify
-    from torch._inductor.cudagraph_utils import get_placeholder_info
+    from fxpass.torch_internals.inductor.names import cudagraphify, get_placeholder_info
 
     inputs = gm.graph.find_nodes(op="placeholder")
     written = written_inputs(gm)

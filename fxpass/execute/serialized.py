@@ -12,19 +12,15 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.source import ConstantSource
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx._graph_pickler import GraphPickler
-from torch.fx._graph_pickler import Options as PicklerOptions
-from torch.fx.experimental.sym_node import SymNode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
-from torch.utils._mode_utils import no_dispatch
 
 from fxpass.graph.normal_form import faking
 from fxpass.graph.numbers import plain
 from fxpass.kernels.select import register
 from fxpass.options import Options
+from fxpass.torch_internals.dynamo.names import ConstantSource
+from fxpass.torch_internals.fakes import FakeTensor, FakeTensorMode, TracingContext, tracing
+from fxpass.torch_internals.precompile.names import GraphPickler, PicklerOptions, no_dispatch
+from fxpass.torch_internals.symbols import DimDynamic, ShapeEnv, SymNode
 
 from .assemble import Plan, assemble
 from .compilers import compiler, in_pieces

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
+
+from fxpass.torch_internals.fakes import FakeTensor
 
 from .normal_form import mode_of
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch._guards import tracing
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fxpass.torch_internals.fakes import enable_python_dispatcher, tracing
+from fxpass.torch_internals.operators import OpOverload, has_kernel, tree_flatten, tree_unflatten
+from fxpass.torch_internals.proxies import make_fx
 
 from .normal_form import mode_of
 
@@ -22,9 +22,9 @@ from .normal_form import mode_of
 def take_apart(node: fx.Node) -> bool:
     """Replace ``node`` by its decomposition, in its graph; False where it has none."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
+    if not isinstance(target, OpOverload) or target._schema.is_mutable:
         return False
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "CompositeImplicitAutograd"):
+    if not has_kernel(target.name(), "CompositeImplicitAutograd"):
         return False
     flat, spec = tree_flatten((node.args, node.kwargs))
     places = [i for i, a in enumerate(flat) if isinstance(a, fx.Node)]

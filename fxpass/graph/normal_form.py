@@ -19,19 +19,28 @@ from typing import Any
 import torch
 import torch.fx.traceback as fx_traceback
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
-from torch._guards import tracing
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv, statically_known_true
+
+from fxpass.torch_internals.fakes import (
+    DisableTorchDispatch,
+    FakeTensor,
+    FakeTensorMode,
+    enable_python_dispatcher,
+    enter_autocast,
+    exit_autocast,
+    get_data_attr,
+    set_grad_enabled,
+    tracing,
+)
+from fxpass.torch_internals.proxies import make_fx
+from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
 from .replay import Replaying
 from .schemas import is_transform
 
-_GRAD_MODE = torch._C._set_grad_enabled
-_DATA = torch._C._autograd._get_data_attr
-_AUTOCAST = (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast)
+_GRAD_MODE = set_grad_enabled
+_DATA = get_data_attr
+_AUTOCAST = (enter_autocast, exit_autocast)
 
 
 class Unfit(Exception):
@@ -185,7 +194,7 @@ def _inline_scalar_constants(traced: fx.GraphModule) -> None:
         constant = getattr(traced, str(node.target), None) if node.op == "get_attr" else None
         if not isinstance(constant, torch.Tensor) or isinstance(constant, FakeTensor) or constant.dim() != 0:
             continue
-        with traced.graph.inserting_before(node), torch._C._DisableTorchDispatch():
+        with traced.graph.inserting_before(node), DisableTorchDispatch():
             value = {"dtype": constant.dtype, "device": constant.device}
             full = traced.graph.call_function(torch.ops.aten.full.default, ([], constant.item()), value)
         full.meta = dict(node.meta)

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import free_symbols, statically_known_true
+
+from fxpass.torch_internals.symbols import free_symbols, statically_known_true
 
 
 def number(value: Any) -> Any:

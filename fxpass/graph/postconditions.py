@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils._pytree import tree_leaves
 
-from fxpass.analysis.positions import ITEM
+from fxpass.torch_internals.operators import tree_leaves
 
 from . import aliases
 from .numbers import equal, symbols
+from .schemas import ITEM
 
 
 class Broken(Exception):

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.torch_internals.operators import OpOverload, has_kernel
+
 from . import aliases
 from .attributes import attribute
 from .normal_form import faking, mode_of
@@ -75,11 +77,11 @@ def _affected(node: fx.Node, changed: set[fx.Node], moved: set[fx.Node]) -> bool
 def _own_memory(node: fx.Node) -> bool:
     """Whether the result of ``node`` shares no memory with an operand, by the schema."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or aliases.written(node):
+    if not isinstance(target, OpOverload) or aliases.written(node):
         return False
     return all(
         r.alias_info is None for r in target._schema.returns
-    ) and not torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "CompositeImplicitAutograd")
+    ) and not has_kernel(target.name(), "CompositeImplicitAutograd")
 
 
 def _alike(old: Any, new: Any) -> bool:

@@ -21,8 +21,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental.proxy_tensor import (
+
+from fxpass.torch_internals.fakes import DisableTorchFunction, FakeTensor
+from fxpass.torch_internals.operators import OpOverload
+from fxpass.torch_internals.proxies import (
     extract_val,
     get_proxy_mode,
     get_proxy_slot,
@@ -58,7 +60,7 @@ class Replaying(fx.Interpreter):
             return super().run_node(n)
         tracer = mode.tracer
         operands: list[torch.Tensor] = []
-        with self._set_current_node(n), torch._C.DisableTorchFunction():  # whoever looks is not traced
+        with self._set_current_node(n), DisableTorchFunction():  # whoever looks is not traced
             try:
                 question = n.target, _kind(self.fetch_args_kwargs_from_env(n), operands)
                 proxies = [_proxy(o, tracer) for o in operands]
@@ -72,7 +74,7 @@ class Replaying(fx.Interpreter):
         value = super().run_node(n)
         if question is not None:
             made = list(itertools.islice(reversed(tracer.graph.nodes), len(tracer.graph.nodes) - count))
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 self._answers[question] = _answer(made[::-1], value, operands, proxies, tracer)
         return value
 
@@ -81,7 +83,7 @@ def _of_torch(node: fx.Node) -> bool:
     """Whether ``node`` calls a function or method of torch's, which asks about its arguments what `_kind` tells."""
     if node.op != "call_function":
         return node.op == "call_method"
-    if isinstance(node.target, (types.BuiltinFunctionType, torch._ops.OpOverload)):
+    if isinstance(node.target, (types.BuiltinFunctionType, OpOverload)):
         return True
     return str(getattr(node.target, "__module__", "")).startswith("torch.nn.functional")
 
@@ -109,7 +111,7 @@ def _answer(
     """What the nodes ``made``, with the value ``value``, say: one op, and one more node for each tensor that it gives if it
     gives several."""
     kind = _result(value, operands)
-    if kind is None or not made or not isinstance(made[0].target, torch._ops.OpOverload):
+    if kind is None or not made or not isinstance(made[0].target, OpOverload):
         return None
     several = not isinstance(value, FakeTensor)
     slots = [get_proxy_slot(v, tracer, None) for v in (value if several else [value])]

@@ -8,6 +8,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload
+
+ITEM = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
+"""What asks a tensor for its number."""
+
 
 def memory(value: Any) -> int | None:
     """An id of the memory behind ``value``, or None if it is no plain tensor."""
@@ -21,12 +26,12 @@ def memory(value: Any) -> int | None:
 
 def is_operator(target: Any) -> bool:
     """Whether ``target`` is an operator's overload, which has a schema and tags."""
-    return isinstance(target, torch._ops.OpOverload)
+    return isinstance(target, OpOverload)
 
 
 def is_higher_order(target: Any) -> bool:
     """Whether ``target`` takes functions or graphs."""
-    return isinstance(target, torch._ops.HigherOrderOperator)
+    return isinstance(target, HigherOrderOperator)
 
 
 def is_transform(target: Any) -> bool:

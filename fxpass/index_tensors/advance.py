@@ -10,7 +10,8 @@ from typing import Any
 import sympy
 import torch
 from torch import fx
-from torch.utils._sympy.printers import PythonPrinter
+
+from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
 from .contents import Arith, Element, Entry, Number, numbers, tensors

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensor
+
+from fxpass.torch_internals.fakes import FakeTensor
 
 
 @dataclasses.dataclass(frozen=True)

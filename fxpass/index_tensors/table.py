@@ -24,6 +24,7 @@ import torch
 from torch import fx
 
 from fxpass.graph.schemas import is_transform, memory
+from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from .arithmetic import FACTORIES, RULES, NotCovered, hold
 from .contents import Element, Entry, Number
@@ -227,11 +228,11 @@ _IN_PLACE = {f"i{name}" for name in ("add", "and", "floordiv", "lshift", "matmul
 def _written(node: fx.Node) -> list[fx.Node]:
     """The operands that ``node`` may write to: all of them where its target does not tell."""
     target, name, operands = node.target, _name(node), node.all_input_nodes
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return operands if target._schema.is_mutable else []
-    if isinstance(target, torch._ops.OpOverloadPacket):
+    if isinstance(target, OpOverloadPacket):
         return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
-    if isinstance(target, torch._ops.HigherOrderOperator) or "out" in node.kwargs or node.kwargs.get("inplace"):
+    if isinstance(target, HigherOrderOperator) or "out" in node.kwargs or node.kwargs.get("inplace"):
         return operands
     if is_transform(target):
         return operands

@@ -69,7 +69,7 @@ def compiling(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., Launch]])
 
 def _use_inductors_cache(device: torch.device) -> None:
     """Kernels are kept where Inductor keeps its own, whether or not it has compiled any in this process."""
-    from torch._inductor.runtime.runtime_utils import triton_cache_dir
+    from fxpass.torch_internals.inductor.names import triton_cache_dir
 
     if "TRITON_CACHE_DIR" not in os.environ:
         os.environ["TRITON_CACHE_DIR"] = triton_cache_dir(device.index or 0)

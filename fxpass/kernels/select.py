@@ -24,6 +24,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.torch_internals.operators import OpOverload
 
 aten = torch.ops.aten
 
@@ -112,7 +113,7 @@ class _Writes:
 
 def _may_write(node: fx.Node) -> list[fx.Node]:
     """What ``node`` writes to: by its schema, or all that it takes where that does not say."""
-    declares = isinstance(node.target, torch._ops.OpOverload) and node.target not in _SILENT
+    declares = isinstance(node.target, OpOverload) and node.target not in _SILENT
     if node.op != "call_function" or declares or node.target is operator.getitem:
         return aliases.written(node)
     return [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]

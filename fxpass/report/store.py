@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.index_tensors import mirror
 from fxpass.options import Options
-from fxpass.torch_internals.dynamo.install import forget
+from fxpass.torch_internals.install import forget
 
 from .model import Report
 

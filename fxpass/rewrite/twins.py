@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.positions import ITEM, Positions
+from fxpass.analysis.positions import Positions
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import number
+from fxpass.graph.schemas import ITEM
 
 aten = torch.ops.aten
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from fxpass.report import store as log
-from fxpass.torch_internals.counting import counting
+from fxpass.tools.counting import counting
 
 
 class Step(NamedTuple):

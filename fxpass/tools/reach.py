@@ -22,7 +22,7 @@ import torch
 
 import fxpass
 from fxpass.report import results
-from fxpass.torch_internals.counting import counting, graphs, recordings, skips
+from fxpass.tools.counting import counting, graphs, recordings, skips
 
 TOLERANCE = 1e-6
 

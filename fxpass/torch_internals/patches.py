@@ -8,6 +8,25 @@ import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fxpass.torch_internals.contracts import TABLE, resolve
+
+
+def patch(name: str, hook: Callable[..., Any]) -> None:
+    """Put ``hook`` before the function called ``name`` in `contracts.TABLE`.
+
+    Raises:
+        Missing: this torch has no such function.
+    """
+    TABLE[name].resolve()
+    owner, _, attribute = name.rpartition(".")
+    wrap(resolve(owner), attribute, hook)
+
+
+def uninstall() -> None:
+    """Put back all that was wrapped, the last first."""
+    while _undo:
+        _undo.pop()()
+
 
 def wrap(owner: Any, name: Any, hook: Callable[..., Any]) -> None:
     """Let ``owner.name(*args)``, or ``owner[name](*args)`` of a list, call ``hook(stock, *args)``, ``stock`` being what

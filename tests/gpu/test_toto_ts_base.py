@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import fxpass
 from fxpass.report.results import write
-from fxpass.torch_internals.counting import recordings
+from fxpass.tools.counting import recordings
 from toto_model.bench.approaches import REFERENCE, make
 from toto_model.bench.sizes import Size
 from toto_model.config import TotoConfig

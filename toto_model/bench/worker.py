@@ -134,7 +134,7 @@ def serve(pipe: Any, approach: Approach, setting: Setting, cache: str, log: str)
     warnings.simplefilter("default")
     import torch
 
-    from fxpass.torch_internals.counting import counting, recordings
+    from fxpass.tools.counting import counting, recordings
 
     torch._dynamo.config.caching_precompile = approach.how == KEPT
     try:

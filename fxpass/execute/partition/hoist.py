@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.torch_internals.operators import OpOverload
 
 from .split import is_heavy
 
@@ -53,7 +54,7 @@ def _may_move(node: fx.Node) -> bool:
     if node.op == "get_attr":
         return True
     value, target = node.meta.get("val"), node.target
-    if not isinstance(target, torch._ops.OpOverload) or aliases.is_impure(node) or is_heavy(node):
+    if not isinstance(target, OpOverload) or aliases.is_impure(node) or is_heavy(node):
         return False
     if not isinstance(value, torch.Tensor) or not (value.dim() or node.all_input_nodes):
         return False

@@ -23,11 +23,12 @@ from fxpass.execute.recording.addresses import static_addresses
 from fxpass.graph import aliases
 from fxpass.graph.extract import extract, operands, results
 from fxpass.graph.numbers import symbols
+from fxpass.torch_internals.operators import OpOverload
 
 aten = torch.ops.aten
 
 _HEAVY = {
-    op.overloadpacket if isinstance(op, torch._ops.OpOverload) else op
+    op.overloadpacket if isinstance(op, OpOverload) else op
     for op in (
         aten.linear,
         aten.matmul,
@@ -125,7 +126,7 @@ def _values(node: fx.Node) -> list[Any]:
 def is_heavy(node: fx.Node) -> bool:
     """Whether ``node`` is a product, attention, or one of our kernels."""
     target = node.target
-    return isinstance(target, torch._ops.OpOverload) and (
+    return isinstance(target, OpOverload) and (
         target.overloadpacket in _HEAVY or target.namespace == "kvfix"
     )
 

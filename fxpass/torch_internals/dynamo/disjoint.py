@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import fx
-from torch._dynamo.guards import install_guard
-from torch._guards import Source, TracingContext
 
 from fxpass.index_tensors import memory
 from fxpass.index_tensors.table import Table
+from fxpass.torch_internals.dynamo.names import Source, install_guard
+from fxpass.torch_internals.fakes import TracingContext
 
 
 def guard_disjoint(gm: fx.GraphModule) -> None:

@@ -23,15 +23,22 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.exc import RestartAnalysis, TensorifyScalarRestartAnalysis
-from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, update_automatic_dynamic
-from torch._dynamo.source import TensorPropertySource
-from torch._dynamo.symbolic_convert import InstructionTranslator
-from torch.fx.experimental.symbolic_shapes import free_symbols
 
 from fxpass.analysis.sites import Site
 from fxpass.graph import aliases
 from fxpass.index_tensors.table import Table
+from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.dynamo.names import (
+    FrameStateSizeEntry,
+    InstructionTranslator,
+    RestartAnalysis,
+    TensorifyScalarRestartAnalysis,
+    TensorPropertySource,
+    auto_dynamic,
+    config,
+    update_automatic_dynamic,
+)
+from fxpass.torch_internals.symbols import free_symbols
 
 Restart = RestartAnalysis
 """How Dynamo is told to trace a frame again: not an error."""
@@ -69,7 +76,7 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
     graph = tx.output.graph
     moving = {s for n in graph.find_nodes(op="placeholder") if _is_position(n) for s in free_symbols(_value(n))}
     dims = [d for d, bound in bounds.items() if free_symbols([_number(b) for b in (bound.start, bound.stop)]) & moving]
-    if not dims or torch._dynamo.config.assume_static_by_default is False:
+    if not dims or config.assume_static_by_default is False:
         return
     inputs = _tensors(graph)
     memory = _value(tensor).untyped_storage()._cdata
@@ -103,7 +110,7 @@ def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
     for node, name in inputs.items():
         _sizes[tx.f_code].setdefault(name, _hints(node))
     sites = list(sites)
-    if sites and torch._dynamo.config.assume_static_by_default is not False:
+    if sites and config.assume_static_by_default is not False:
         _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
 
 
@@ -111,7 +118,7 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
     """Mark what the next graph would be traced twice for: where ``gm``, from Dynamo, moves an index tensor, the dims of
     inputs along which it (``normal``, its normal form) writes a part."""
     tx = _current_frame()
-    if tx is None or torch._dynamo.config.assume_static_by_default is False or not Table.of(gm.graph).moved():
+    if tx is None or config.assume_static_by_default is False or not Table.of(gm.graph).moved():
         return
     inputs = _tensors(normal.graph)
     places = [p for n in normal.graph.nodes for w in aliases.written(n) for p in _parts(w) if p[0] in inputs]
@@ -164,6 +171,8 @@ def _siblings(tx: Any, name: str) -> list[str]:
 
 
 def _current_frame() -> Any:
+    if not holds(Feature.CAPTURE):
+        return None
     try:
         tx = InstructionTranslator.current_tx()
     except (AttributeError, AssertionError):

@@ -6,18 +6,16 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from torch._dynamo.eval_frame import skip_code
-from torch._dynamo.guards import GuardBuilder, GuardManagerType
-
 from fxpass.index_tensors import memory, mirror
-from fxpass.torch_internals.patches import wrap
+from fxpass.torch_internals.dynamo.names import GuardManagerType, skip_code
+from fxpass.torch_internals.patches import patch
 
 from .sources import AgreementSource, NameSource, PositionSource, full_name
 
 
 def install() -> None:
     """Teach Dynamo's guard builder to guard on these sources."""
-    wrap(GuardBuilder, "get_guard_manager_from_source", _manager)
+    patch("torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", _manager)
     for function in (
         mirror.read,
         mirror.agree,

@@ -22,15 +22,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo import convert_frame, symbolic_convert
-from torch._dynamo.guards import GuardBuilder, install_guard
-from torch._dynamo.output_graph import OutputGraph
-from torch._dynamo.pgo import FrameStateSizeEntry, auto_dynamic, process_automatic_dynamic
-from torch._dynamo.source import is_constant_source
-from torch._dynamo.variables import BuiltinVariable, ConstantVariable, ListVariable, SymNodeVariable, TensorVariable
-from torch._dynamo.variables.base import ValueMutationNew
-from torch._dynamo.variables.builder import VariableBuilder
-from torch.fx.experimental.symbolic_shapes import DimDynamic, free_unbacked_symbols
 
 from fxpass.index_tensors import mirror
 from fxpass.index_tensors.arithmetic import NotCovered, int32
@@ -38,10 +29,28 @@ from fxpass.index_tensors.contents import Element, Entry, Number
 from fxpass.index_tensors.table import Table
 from fxpass.options import Options
 from fxpass.torch_internals import collection
-from fxpass.torch_internals.patches import wrap
-from fxpass.torch_internals.precompile import guards as kept_guards
+from fxpass.torch_internals.dynamo.names import (
+    BuiltinVariable,
+    ConstantVariable,
+    FrameStateSizeEntry,
+    GuardBuilder,
+    InstructionTranslatorBase,
+    ListVariable,
+    OutputGraph,
+    SymNodeVariable,
+    TensorVariable,
+    ValueMutationNew,
+    VariableBuilder,
+    auto_dynamic,
+    install_guard,
+    is_constant_source,
+    process_automatic_dynamic,
+)
+from fxpass.torch_internals.patches import patch, wrap
+from fxpass.torch_internals.symbols import DimDynamic, free_unbacked_symbols
 
 from . import dynamism, indexing, module_ints
+from .compilation import compiling
 from .sources import AgreementSource, PositionSource
 
 
@@ -54,17 +63,17 @@ def parse_options_early(options_of: Callable[[Any], Options | None], begin: Call
             begin(options)
         return stock(*args, **kwargs)
 
-    wrap(torch._dynamo, "optimize", optimize)
+    patch("torch._dynamo.optimize", optimize)
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
     """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
-    wrap(convert_frame, "_compile", functools.partial(_compile, is_ours))
-    wrap(TensorVariable, "call_method", functools.partial(_call_method, is_ours))
-    wrap(VariableBuilder, "wrap_symint", functools.partial(_wrap_symint, is_ours))
-    wrap(VariableBuilder, "wrap_literal", functools.partial(_wrap_literal, is_ours))
-    wrap(OutputGraph, "create_proxy", functools.partial(_create_proxy, is_ours))
-    for cls in _translators(symbolic_convert.InstructionTranslatorBase):
+    patch("torch._dynamo.convert_frame._compile", functools.partial(_compile, is_ours))
+    patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
+    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
+    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(_wrap_literal, is_ours))
+    patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
+    for cls in _translators(InstructionTranslatorBase):
         for opname in _JUMPS & dis.opmap.keys():
             wrap(cls.dispatch_table, dis.opmap[opname], functools.partial(_jump, is_ours))  # type: ignore[attr-defined]
 
@@ -273,7 +282,7 @@ def _decide(tx: Any, value: Any) -> Any:
 def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
     ours = is_ours(compiler_fn)
-    with collection.at_rest() if ours else contextlib.nullcontext(), kept_guards.compiling(ours):
+    with collection.at_rest() if ours else contextlib.nullcontext(), compiling(ours):
         return stock(*args, **kwargs)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.variables.builder import wrap_fx_proxy
+
+from fxpass.torch_internals.dynamo.names import wrap_fx_proxy
 
 Number = Callable[[fx.Proxy], Any]
 """Gives the number in a tensor proxy, as a graph argument, or None."""

@@ -13,7 +13,8 @@ import weakref
 from typing import Any
 
 from torch import nn
-from torch._guards import ChainedSource
+
+from fxpass.torch_internals.dynamo.names import ChainedSource
 
 _first: weakref.WeakKeyDictionary[nn.Module, dict[str, int]] = weakref.WeakKeyDictionary()
 _moved: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._dynamo.source import TensorPropertySource
-from torch.fx.experimental.symbolic_shapes import free_symbols
 
 from fxpass.analysis.positions import Origin
+from fxpass.torch_internals.dynamo.names import TensorPropertySource
+from fxpass.torch_internals.symbols import free_symbols
 
 from .sources import PositionSource
 

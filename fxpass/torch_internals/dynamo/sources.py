@@ -11,9 +11,8 @@ import dataclasses
 import enum
 from typing import Any
 
-from torch._guards import ChainedSource
-
 from fxpass.index_tensors import mirror
+from fxpass.torch_internals.dynamo.names import ChainedSource
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from fxpass.torch_internals.patches import wrap
+from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.patches import patch
 
 _compiling: ContextVar[Kernels | None] = ContextVar("compiling", default=None)
 """Within `kernels_later`: what there is to wait for."""
@@ -79,9 +80,8 @@ def kernels_later() -> Iterator[Kernels]:
 
 @functools.cache
 def _install() -> None:
-    from torch._inductor.async_compile import AsyncCompile
-
-    wrap(AsyncCompile, "wait", _wait)
+    if holds(Feature.OVERLAP):
+        patch("torch._inductor.async_compile.AsyncCompile.wait", _wait)
 
 
 def _wait(stock: Callable[..., None], compiler: Any, scope: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from fxpass.torch_internals.patches import wrap
+from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.patches import patch
 
 PROCESSES = 4
 """How many compile a kernel. Few have more configurations; for one that has fewer, the others have nothing to do."""
@@ -38,9 +39,8 @@ def side_by_side() -> Iterator[None]:
 
 @functools.cache
 def _install() -> None:
-    from torch._inductor.compile_worker.subproc_pool import SubprocPool
-
-    wrap(SubprocPool, "submit", _submit)
+    if holds(Feature.PARALLEL):
+        patch("torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", _submit)
 
 
 def _submit(stock: Callable[..., Any], pool: Any, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

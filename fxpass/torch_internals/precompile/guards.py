@@ -6,49 +6,21 @@ The guards are built anew from fake tensors, which hold no numbers: an index ten
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import enum
 import pickle
 import types
 import warnings
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch._dynamo.guards as dynamo_guards
-from torch._dynamo.guards import GuardBuilder
 
 from fxpass.errors import KvfixWarning
 from fxpass.index_tensors import mirror
+from fxpass.torch_internals.dynamo.compilation import Compilation, compilation
+from fxpass.torch_internals.dynamo.names import GuardBuilder, config
 from fxpass.torch_internals.dynamo.sources import NameSource, full_name
-from fxpass.torch_internals.patches import wrap
-
-
-@dataclasses.dataclass
-class _Compilation:
-    """A frame that is compiled for kvfix, and the object of this process that it depends on, if it does."""
-
-    lost: str = ""
-
-
-_compilation: ContextVar[_Compilation | None] = ContextVar("_compilation", default=None)
-
-
-@contextlib.contextmanager
-def compiling(ours: bool) -> Iterator[None]:
-    """Dynamo compiles a frame in the block, for kvfix or for another backend."""
-    token = _compilation.set(_Compilation() if ours else None)
-    try:
-        yield
-    finally:
-        _compilation.reset(token)
-
-
-def are_ours() -> bool:
-    """Whether the guards that are made now are kvfix'."""
-    return _compilation.get() is not None
+from fxpass.torch_internals.patches import patch
 
 
 def not_kept(error: Exception) -> str:
@@ -60,14 +32,14 @@ def not_kept(error: Exception) -> str:
 
 def install() -> None:
     """Let the guards of real models be kept."""
-    wrap(dynamo_guards.GuardsStatePickler, "reducer_override", _reduce)
-    wrap(dynamo_guards, "pickle_guards_state", _pickle_guards)
-    wrap(dynamo_guards.CheckFunctionManager, "__init__", _make_guards)
+    patch("torch._dynamo.guards.GuardsStatePickler.reducer_override", _reduce)
+    patch("torch._dynamo.guards.pickle_guards_state", _pickle_guards)
+    patch("torch._dynamo.guards.CheckFunctionManager.__init__", _make_guards)
 
 
 def _reduce(stock: Any, self: Any, obj: Any) -> Any:
     """Descriptors in the dicts of classes are pickled too, and index tensors with their numbers."""
-    if _compilation.get() is None:
+    if compilation() is None:
         return stock(self, obj)
     if isinstance(obj, (staticmethod, classmethod)):
         return type(obj), (obj.__func__,)
@@ -94,14 +66,14 @@ def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = No
 
     Functions and classes of modules are code, of which the cache compares the source.
     """
-    compilation = _compilation.get()
-    if compilation is None or not torch._dynamo.config.caching_precompile:
+    current = compilation()
+    if current is None or not config.caching_precompile:
         return stock(self, code, graph, entries, fail_fn, filter_fn, **kwargs)
 
     def filtered(found: Any) -> Any:
         for entry in found:
             if not _BY_IDENTITY.isdisjoint((entry.guard_type, *entry.derived_guard_types)):
-                _keep_data(entry, compilation)
+                _keep_data(entry, current)
         return [True] * len(found) if filter_fn is None else filter_fn(found)
 
     stock(self, code, graph, entries, fail_fn, filtered, **kwargs)
@@ -113,7 +85,7 @@ _BY_IDENTITY = {"ID_MATCH", "CLOSURE_MATCH", "FUNCTION_MATCH", "CLASS_MATCH", "B
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType, enum.Enum)
 
 
-def _keep_data(entry: Any, compilation: _Compilation) -> None:
+def _keep_data(entry: Any, current: Compilation) -> None:
     value, guard = entry.value, entry.orig_guard
     if entry.is_global or "type(" in entry.name:
         return
@@ -124,17 +96,17 @@ def _keep_data(entry: Any, compilation: _Compilation) -> None:
         object.__setattr__(entry, "guard_type", "EQUALS_MATCH")
         object.__setattr__(entry, "derived_guard_types", ())
     elif value is not None and not isinstance(value, (types.MethodType, types.ModuleType, types.CodeType)):
-        compilation.lost = f"{entry.name} is guarded on by identity"
+        current.lost = f"{entry.name} is guarded on by identity"
 
 
 def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
     """Guards that cannot be kept fail when they are read, and who loads them says why: not all releases survive it here."""
-    compilation = _compilation.get()
-    if compilation is None:
+    current = compilation()
+    if current is None:
         return stock(state, builder)
     try:
-        if compilation.lost:
-            raise ValueError(compilation.lost)
+        if current.lost:
+            raise ValueError(current.lost)
         for guard in state.output_graph.guards:
             if "___unnamed_scope" in guard.name:
                 raise ValueError(f"a guard on a function without a module holds in one process only: {guard.name}")

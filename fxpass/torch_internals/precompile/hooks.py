@@ -22,18 +22,20 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._C._dynamo.eval_frame import _reset_precompile_entries
-from torch._dynamo import output_graph
-from torch._dynamo.bytecode_transformation import unique_id
-from torch._dynamo.eval_frame import _TorchDynamoContext
-from torch._dynamo.output_graph import OutputGraph
-from torch._dynamo.package import CompilePackage, _lookup_code
-from torch._dynamo.precompile_context import BackendCacheArtifact, PrecompileContext
 
 from fxpass.errors import KvfixWarning
 from fxpass.options import Options
 from fxpass.torch_internals import collection
-from fxpass.torch_internals.patches import wrap
+from fxpass.torch_internals.contracts import TABLE, Feature, holds
+from fxpass.torch_internals.dynamo.compilation import compilation
+from fxpass.torch_internals.patches import patch
+from fxpass.torch_internals.precompile.names import (
+    BackendCacheArtifact,
+    PrecompileContext,
+    lookup_code,
+    reset_precompile_entries,
+    unique_id,
+)
 
 from . import guards as kept_guards
 from .guards import not_kept as not_kept
@@ -58,7 +60,7 @@ class Artifact(BackendCacheArtifact[Any]):
 
 def is_wanted(gm: fx.GraphModule) -> bool:
     """Whether Dynamo keeps what is compiled for ``gm``."""
-    return kept_guards.are_ours() and getattr(gm, "_backend_id", None) is not None
+    return holds(Feature.PRECOMPILE) and compilation() is not None and getattr(gm, "_backend_id", None) is not None
 
 
 def made_by_torch(gm: fx.GraphModule) -> Make | None:
@@ -71,6 +73,8 @@ def keep(gm: fx.GraphModule, options: Options, make: Make) -> None:
     """Keep ``make`` for ``gm``'s compiled function."""
     PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(options), pickle.dumps(make))))
 
+
+_NAMES = "torch._dynamo.output_graph.OutputGraph.install_global"
 
 _asked: ContextVar[Options | None] = ContextVar("_asked", default=None)
 """The options of the `torch.compile` that may be loading now; None for another backend."""
@@ -86,10 +90,10 @@ def _version() -> str:
 def install(options_of: Callable[[Any], Options | None]) -> None:
     """Let what was compiled with the same options be loaded, and what cannot be used be compiled again."""
     kept_guards.install()
-    wrap(_TorchDynamoContext, "__call__", functools.partial(_apply, options_of))
-    wrap(CompilePackage, "install", _use)
-    if not hasattr(output_graph, "unique_id_unbound_in"):  # before torch 2.15
-        wrap(OutputGraph, "install_global", _install_global)
+    patch("torch._dynamo.eval_frame._TorchDynamoContext.__call__", functools.partial(_apply, options_of))
+    patch("torch._dynamo.package.CompilePackage.install", _use)
+    if TABLE[_NAMES].applies():
+        patch(_NAMES, _install_global)
 
 
 def _apply(options_of: Callable[[Any], Options | None], stock: Any, self: Any, fn: Any) -> Any:
@@ -101,7 +105,7 @@ def _apply(options_of: Callable[[Any], Options | None], stock: Any, self: Any, f
         _asked.reset(token)
 
 
-def _use(stock: Any, package: CompilePackage, backends: Any) -> None:
+def _use(stock: Any, package: Any, backends: Any) -> None:
     """What was kept, or, where that is not possible, nothing: the model is then traced as if nothing had been kept."""
     if not any(isinstance(artifact, Artifact) for artifact in backends.values()):
         return stock(package, backends)
@@ -119,17 +123,17 @@ def _use(stock: Any, package: CompilePackage, backends: Any) -> None:
         package.initialize(package._innermost_fn)
 
 
-def _forget(package: CompilePackage) -> None:
+def _forget(package: Any) -> None:
     """Take back what was loaded, for all functions, and what stands in a module under one name for several of them."""
     for code, entry in package._codes.items():
         with contextlib.suppress(Exception):  # nothing has been loaded for it
-            _reset_precompile_entries(_lookup_code(entry) if entry.code_source else code)
+            reset_precompile_entries(lookup_code(entry) if entry.code_source else code)
     for module, names in package._installed_globals.items():
         package._installed_globals[module] = [n for n in dict.fromkeys(names) if n in module.__dict__]
     package.uninstall()
 
 
-def _install_global(stock: Any, self: OutputGraph, prefix: str, value: Any) -> str:
+def _install_global(stock: Any, self: Any, prefix: str, value: Any) -> str:
     """Names start from zero in each process, and loaded guards have brought some along: those are passed over.
 
     For all backends, as any of them may compile in a module that a model was loaded for; where no name stands in the way,

@@ -18,8 +18,8 @@ from types import CodeType
 from typing import Any
 
 import torch
-from torch._dynamo.convert_frame import register_bytecode_hook
-from torch._dynamo.utils import counters
+
+from fxpass.torch_internals.dynamo.names import counters, register_bytecode_hook
 
 
 @dataclasses.dataclass
@@ -38,7 +38,7 @@ class Counts:
 @contextlib.contextmanager
 def counting() -> Iterator[Counts]:
     """Count from zero: everything that Dynamo has compiled and counted in this process is forgotten first."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
     counters.clear()
     counts = Counts()
     compiled: collections.Counter[CodeType] = collections.Counter()
@@ -70,7 +70,7 @@ class _Collect(logging.Handler):
 
 @contextlib.contextmanager
 def _skips_into(messages: list[str]) -> Iterator[None]:
-    from torch._inductor.cudagraph_utils import cudagraphs_log
+    from fxpass.torch_internals.inductor.names import cudagraphs_log
 
     handler, level = _Collect(messages), cudagraphs_log.level
     cudagraphs_log.addHandler(handler)
@@ -95,7 +95,7 @@ def skips() -> int:
 
 def recordings() -> int:
     """CUDA graphs recorded in this process that are still there, on all devices."""
-    from torch._inductor import cudagraph_trees
+    from fxpass.torch_internals.inductor.names import cudagraph_trees
 
     managers = [cudagraph_trees.get_manager(i, create_if_none_exists=False) for i in range(torch.cuda.device_count())]
     return sum(_recorded(node) for m in managers if m is not None for nodes in m.roots.values() for node in nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch._dynamo import graph_break
 
-from fxpass.torch_internals.counting import counting
+from fxpass.tools.counting import counting
 
 
 def test_one_graph():

@@ -1,0 +1,256 @@
+"""What kvfix takes of torch that is not public: one table, read by code and printed into docs/torch-internals.md.
+
+    install_guard = internal("torch._dynamo.guards.install_guard")       a name: the object, or a stand-in for what is missing
+    patch("torch._dynamo.reset_code_state", hook)                        a function that is replaced (see `patches`)
+
+Both look the name up here, so nothing private is used that the table does not know. A name that torch lacks, or a function
+whose parameters are others, costs the `Feature` that needs it, with one warning; without `Feature.NEEDED` kvfix declines, and
+the model runs on stock Inductor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import importlib
+import inspect
+import warnings
+from typing import Any
+
+import torch
+
+from fxpass.errors import KvfixWarning
+
+
+class Feature(enum.Enum):
+    """What rests on a private name; the value says what happens without it."""
+
+    NEEDED = "kvfix declines: the model runs on stock Inductor"
+    INDUCTOR = "kvfix declines where it is to hand graphs to Inductor: the model runs on stock Inductor"
+    FALLBACK = "where kvfix declines, graphs are not compiled but run as Dynamo gave them"
+    CAPTURE = "positions in tensors are not captured: they break the graph, as with stock torch.compile"
+    PRECOMPILE = "nothing is kept in torch's precompile cache"
+    PIECES = "layers that repeat are compiled one by one, and Inductor records the core"
+    OVERLAP = "pieces are lowered one after the other"
+    PARALLEL = "the configurations of a kernel are compiled one after the other"
+    COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
+
+
+@dataclasses.dataclass(frozen=True)
+class Contract:
+    """One private name: what is lost without it, and, for a function that is called or replaced by position, its parameters.
+
+    since, until: the first and the last torch release that has it, where that is not all of `RELEASES`.
+    why: why there is no public way.
+    """
+
+    name: str
+    feature: Feature
+    parameters: tuple[str, ...] = ()
+    since: str = ""
+    until: str = ""
+    why: str = ""
+
+    def resolve(self) -> Any:
+        """The object itself.
+
+        Raises:
+            Missing: this torch has no such name.
+        """
+        return resolve(self.name)
+
+    def applies(self) -> bool:
+        """Whether this release of torch is one that has the name."""
+        return (not self.since or _release(self.since) <= _this()) and (not self.until or _this() <= _release(self.until))
+
+    def broken(self) -> str | None:
+        """Why the contract does not hold; None where it does, or does not apply."""
+        if not self.applies():
+            return None
+        try:
+            found = self.resolve()
+        except Missing as missing:
+            return str(missing)
+        if self.parameters:
+            stock = inspect.unwrap(found)
+            given = tuple(inspect.signature(stock).parameters)
+            if given[: len(self.parameters)] != self.parameters:
+                return f"{self.name} takes ({', '.join(given)}), not ({', '.join(self.parameters)}, ...)"
+        return None
+
+
+class Missing(ImportError):
+    """A private name of torch that is used all the same."""
+
+
+def resolve(name: str) -> Any:
+    """The module, class or function with the full ``name``.
+
+    Raises:
+        Missing: there is none.
+    """
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:i]))
+        except ImportError:
+            continue
+        try:
+            return functools.reduce(getattr, parts[i:], found)
+        except AttributeError:
+            break
+    raise Missing(f"this torch has no {name}")
+
+
+RELEASES = ("2.11", "2.12", "2.13", "2.14", "2.15")
+"""The torch releases that the hooks are written for; 2.11, 2.13, 2.14 and 2.15 are tested."""
+
+
+def internal(name: str) -> Any:
+    """The private object ``name`` of torch, from the table; where torch lacks it a class that raises `Missing` when called."""
+    contract = TABLE[name]
+    try:
+        return contract.resolve()
+    except Missing as missing:
+        return type(name.rpartition(".")[2], (_StandIn,), {"_missing": str(missing)})
+
+
+class _StandIn(Exception):
+    """What stands for a missing name until it is called: it may be subclassed or caught, and nothing is an instance of it."""
+
+    _missing = ""
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        return cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise Missing(cls._missing)
+
+
+@functools.cache
+def lost(feature: Feature) -> str | None:
+    """Why this torch cannot carry ``feature``; None where it can. Looked at once."""
+    if feature not in (Feature.NEEDED, Feature.FALLBACK):
+        if (reason := lost(Feature.NEEDED)) is not None:
+            return reason
+        if feature is not Feature.INDUCTOR and ".".join(torch.__version__.split(".")[:2]) not in RELEASES:
+            return f"torch {torch.__version__.split('+')[0]} is none of {', '.join(RELEASES)}"
+    if feature in _given_up:
+        return _given_up[feature]
+    broken = (contract.broken() for contract in TABLE.values() if contract.feature is feature)
+    return next((reason for reason in broken if reason is not None), None)
+
+
+def holds(feature: Feature) -> bool:
+    """Whether ``feature`` can be had with this torch; the first time that it cannot, a warning says why."""
+    reason = lost(feature)
+    if reason is not None and feature not in _warned:
+        _warned.add(feature)
+        warnings.warn(f"kvfix: {feature.value}: {reason}", KvfixWarning, stacklevel=2)
+    return reason is None
+
+
+def give_up(feature: Feature, reason: str) -> None:
+    """Do without ``feature`` from here on, because of what was found when it was used."""
+    lost.cache_clear()
+    _given_up.setdefault(feature, reason)
+
+
+_given_up: dict[Feature, str] = {}
+"""The features that `give_up` was called with, and why."""
+_warned: set[Feature] = set()
+"""The features whose loss has been said."""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
+def _this() -> tuple[int, ...]:
+    return _release(torch.__version__)
+
+
+def _names(feature: Feature, module: str, names: str) -> list[Contract]:
+    return [Contract(f"{module}.{name}", feature) for name in names.split()]
+
+
+def _call(feature: Feature, name: str, parameters: str, **rest: str) -> Contract:
+    return Contract(name, feature, tuple(parameters.split()), **rest)
+
+
+_N, _C, _P = Feature.NEEDED, Feature.CAPTURE, Feature.PRECOMPILE
+
+_ROWS = [
+    # Graphs and their values
+    *_names(_N, "torch._subclasses.fake_tensor", "FakeTensor FakeTensorMode"),
+    *_names(_N, "torch._guards", "TracingContext tracing Source ChainedSource"),
+    *_names(_N, "torch._dispatch.python", "enable_python_dispatcher"),
+    *_names(_N, "torch._ops", "OpOverload OpOverloadPacket HigherOrderOperator"),
+    *_names(_N, "torch._C", "_set_grad_enabled DisableTorchFunction _DisableTorchDispatch _autograd._get_data_attr"),
+    _call(_N, "torch._C._dispatch_has_kernel_for_dispatch_key", "", why="no public question tells a composite operator"),
+    *_names(_N, "torch.amp.autocast_mode", "_enter_autocast _exit_autocast"),
+    *_names(_N, "torch.fx.experimental.proxy_tensor", "extract_val get_proxy_mode get_proxy_slot make_fx track_tensor"),
+    *_names(_N, "torch.fx.experimental.proxy_tensor", "maybe_enable_thunkify"),
+    *_names(_N, "torch.fx.experimental.symbolic_shapes", "DimDynamic ShapeEnv StatelessSymbolicContext SYMPY_INTERP"),
+    *_names(_N, "torch.fx.experimental.symbolic_shapes", "free_symbols free_unbacked_symbols statically_known_true"),
+    *_names(_N, "torch.fx.experimental.sym_node", "SymNode"),
+    *_names(_N, "torch.utils._pytree", "tree_flatten tree_unflatten tree_leaves"),
+    *_names(_N, "torch.utils._sympy.printers", "PythonPrinter"),
+    # What compiles a part
+    _call(Feature.INDUCTOR, "torch._inductor.compile_fx.compile_fx", "model_ example_inputs_ inner_compile config_patches"),
+    _call(Feature.INDUCTOR, "torch._inductor.compile_fx.compile_fx_inner", "gm example_inputs"),
+    *_names(_N, "torch._dynamo.backends.debugging", "aot_eager"),
+    *_names(_N, "torch._dynamo.convert_frame", "compile_lock"),
+    *_names(_N, "torch._dynamo.source", "ConstantSource TensorPropertySource is_constant_source"),
+    *_names(_N, "torch._dynamo", "config"),
+    _call(Feature.PIECES, "torch._inductor.compile_fx.cudagraphify", "model static_input_idxs"),
+    *_names(Feature.PIECES, "torch._inductor.cudagraph_utils", "get_placeholder_info"),
+    *_names(Feature.PIECES, "torch._inductor.utils", "get_first_incompatible_cudagraph_node"),
+    _call(Feature.OVERLAP, "torch._inductor.async_compile.AsyncCompile.wait", "self scope"),
+    *_names(Feature.OVERLAP, "torch._inductor.async_compile", "maybe_warm_pool"),
+    *_names(Feature.OVERLAP, "torch._inductor.runtime.runtime_utils", "triton_cache_dir"),
+    _call(Feature.PARALLEL, "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", "self job_fn"),
+    *_names(Feature.FALLBACK, "torch._dynamo", "lookup_backend"),
+    # Dynamo, taught to guard on positions
+    _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),
+    _call(_C, "torch._dynamo.variables.TensorVariable.call_method", "self tx name args kwargs"),
+    _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
+    _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_literal", "self value"),
+    _call(_C, "torch._dynamo.output_graph.OutputGraph.create_proxy", "self args kwargs"),
+    _call(_C, "torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", "self source"),
+    _call(_C, "torch._dynamo.optimize", "args kwargs"),
+    *_names(_C, "torch._dynamo.symbolic_convert", "InstructionTranslatorBase InstructionTranslator"),
+    *_names(_C, "torch._dynamo.variables", "BuiltinVariable ConstantVariable ListVariable SymNodeVariable TensorVariable"),
+    *_names(_C, "torch._dynamo.variables.base", "ValueMutationNew"),
+    *_names(_C, "torch._dynamo.variables.builder", "VariableBuilder wrap_fx_proxy"),
+    *_names(_C, "torch._dynamo.output_graph", "OutputGraph"),
+    *_names(_C, "torch._dynamo.guards", "GuardBuilder GuardManagerType"),
+    _call(_C, "torch._dynamo.guards.install_guard", "guards skip"),
+    _call(_C, "torch._dynamo.pgo.process_automatic_dynamic", "tx name entry"),
+    _call(_C, "torch._dynamo.pgo.update_automatic_dynamic", "tx name entry"),
+    *_names(_C, "torch._dynamo.pgo", "FrameStateSizeEntry auto_dynamic"),
+    *_names(_C, "torch._dynamo.exc", "RestartAnalysis TensorifyScalarRestartAnalysis"),
+    *_names(_C, "torch._dynamo.eval_frame", "skip_code"),
+    *_names(_C, "torch", "_TorchCompileWrapper"),
+    # Torch's precompile cache
+    _call(_P, "torch._dynamo.eval_frame._TorchDynamoContext.__call__", "self fn"),
+    _call(_P, "torch._dynamo.package.CompilePackage.install", "self backends"),
+    _call(_P, "torch._dynamo.package._lookup_code", "entry"),
+    _call(_P, "torch._dynamo.output_graph.OutputGraph.install_global", "self prefix value", until="2.14"),
+    _call(_P, "torch._dynamo.guards.GuardsStatePickler.reducer_override", "self obj"),
+    _call(_P, "torch._dynamo.guards.pickle_guards_state", "state builder"),
+    _call(_P, "torch._dynamo.guards.CheckFunctionManager.__init__", "self f_code output_graph"),
+    *_names(_P, "torch._dynamo.bytecode_transformation", "unique_id"),
+    *_names(_P, "torch._dynamo.precompile_context", "BackendCacheArtifact PrecompileContext"),
+    *_names(_P, "torch._C._dynamo.eval_frame", "_reset_precompile_entries"),
+    *_names(_P, "torch.fx._graph_pickler", "GraphPickler Options"),
+    *_names(_P, "torch.utils._mode_utils", "no_dispatch"),
+    # Counting what Dynamo and Inductor did
+    *_names(Feature.COUNTING, "torch._dynamo.convert_frame", "register_bytecode_hook"),
+    *_names(Feature.COUNTING, "torch._dynamo.utils", "counters"),
+    *_names(Feature.COUNTING, "torch._inductor", "cudagraph_trees"),
+    *_names(Feature.COUNTING, "torch._inductor.cudagraph_utils", "cudagraphs_log"),
+]
+
+TABLE = {row.name: row for row in _ROWS}

@@ -1,0 +1,19 @@
+"""Fake tensors, and the modes in which they are run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fxpass.torch_internals.contracts import internal
+
+FakeTensor: Any = internal("torch._subclasses.fake_tensor.FakeTensor")
+FakeTensorMode: Any = internal("torch._subclasses.fake_tensor.FakeTensorMode")
+enable_python_dispatcher: Any = internal("torch._dispatch.python.enable_python_dispatcher")
+TracingContext: Any = internal("torch._guards.TracingContext")
+tracing: Any = internal("torch._guards.tracing")
+DisableTorchFunction: Any = internal("torch._C.DisableTorchFunction")
+DisableTorchDispatch: Any = internal("torch._C._DisableTorchDispatch")
+set_grad_enabled: Any = internal("torch._C._set_grad_enabled")
+get_data_attr: Any = internal("torch._C._autograd._get_data_attr")
+enter_autocast: Any = internal("torch.amp.autocast_mode._enter_autocast")
+exit_autocast: Any = internal("torch.amp.autocast_mode._exit_autocast")

@@ -1,0 +1,17 @@
+"""What runs a graph where kvfix declines: stock Inductor, or, where that is not to be had either, nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import fx
+
+from fxpass.torch_internals.contracts import Feature, holds, internal
+
+
+def stock(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+    """``gm``, from Dynamo, as ``torch.compile(backend="inductor")`` compiles it."""
+    if not holds(Feature.FALLBACK):
+        return gm.forward
+    return internal("torch._dynamo.lookup_backend")("inductor")(gm, list(example_inputs))

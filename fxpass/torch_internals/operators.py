@@ -1,0 +1,15 @@
+"""The classes of operators, and which are made of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fxpass.torch_internals.contracts import internal
+
+OpOverload: Any = internal("torch._ops.OpOverload")
+OpOverloadPacket: Any = internal("torch._ops.OpOverloadPacket")
+HigherOrderOperator: Any = internal("torch._ops.HigherOrderOperator")
+has_kernel: Any = internal("torch._C._dispatch_has_kernel_for_dispatch_key")
+tree_flatten: Any = internal("torch.utils._pytree.tree_flatten")
+tree_unflatten: Any = internal("torch.utils._pytree.tree_unflatten")
+tree_leaves: Any = internal("torch.utils._pytree.tree_leaves")

@@ -1,0 +1,129 @@
+"""Who may import whom, read from the source: floors, the one boundary to torch, no cycles, state that somebody resets."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+from collections.abc import Iterator
+
+import networkx as nx
+import pytest
+from tools_for_docs import users
+
+from fxpass.torch_internals.contracts import TABLE
+
+ROOT = pathlib.Path(__file__).parents[1]
+FLOORS = [
+    {"errors", "options"},
+    {"torch_internals"},
+    {"graph"},
+    {"index_tensors"},
+    {"analysis"},
+    {"rewrite"},
+    {"torch_internals.dynamo", "torch_internals.inductor"},
+    {"torch_internals.precompile"},
+    {"torch_internals.install"},
+    {"kernels"},
+    {"report"},
+    {"execute"},
+    {"api"},
+    {"backend"},
+    {"tools"},
+]
+"""From the lowest: a file imports from its own floor and from those below. The boundary has two: names and patches, which all
+build on, and what is taught to Dynamo and Inductor, which builds on the model of index tensors and on the dialect of graphs."""
+FILES = sorted((ROOT / "fxpass").rglob("*.py"))
+
+
+def module(file: pathlib.Path) -> str:
+    """``graph.numbers`` for fxpass/graph/numbers.py."""
+    name = ".".join(file.relative_to(ROOT / "fxpass").with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def room(name: str) -> str:
+    """The entry of `FLOORS` that the module ``name`` belongs to."""
+    rooms = {r for floor in FLOORS for r in floor}
+    while name not in rooms and "." in name:
+        name = name.rpartition(".")[0]
+    return name
+
+
+MODULES = {module(file) for file in FILES}
+
+
+def imports(file: pathlib.Path) -> Iterator[tuple[str, bool]]:
+    """The modules of fxpass that ``file`` imports, and whether it does so when it is imported itself."""
+    tree = ast.parse(file.read_text())
+    package = module(file) if file.name == "__init__.py" else module(file).rpartition(".")[0]
+    inside = {n for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                up = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join(["fxpass", *up, *([node.module] if node.module else [])])
+            if base.split(".")[0] == "fxpass":
+                for alias in node.names:
+                    whole = f"{base}.{alias.name}".removeprefix("fxpass.")
+                    yield whole if whole in MODULES else base.removeprefix("fxpass").removeprefix("."), node not in inside
+
+
+@pytest.mark.parametrize("file", FILES, ids=module)
+def test_nothing_is_imported_from_a_higher_floor(file: pathlib.Path) -> None:
+    floors = {r: i for i, floor in enumerate(FLOORS) for r in floor}
+    own = room(module(file))
+    if own in ("", "__init__", "__main__"):
+        return
+    for name, _ in imports(file):
+        assert floors[room(name)] <= floors[own], f"{module(file)} imports {name}"
+
+
+def test_packages_import_each_other_in_no_circle() -> None:
+    graph = nx.DiGraph()
+    for file in FILES:
+        graph.add_edges_from((room(module(file)), room(name)) for name, _ in imports(file) if room(name) != room(module(file)))
+    assert nx.is_directed_acyclic_graph(graph), nx.find_cycle(graph)
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    graph = nx.DiGraph((module(file), name) for file in FILES for name, at_import in imports(file) if at_import)
+    assert nx.is_directed_acyclic_graph(graph), nx.find_cycle(graph)
+
+
+def _private(name: str) -> bool:
+    return name.split(".")[0] == "torch" and any(p.startswith("_") and not p.startswith("__") for p in name.split(".")[1:])
+
+
+@pytest.mark.parametrize("file", FILES, ids=module)
+def test_private_names_of_torch_come_through_the_table(file: pathlib.Path) -> None:
+    """No file imports or spells one out, not even in torch_internals: `internal` and `patch` take its name as text."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and not isinstance(node.value, ast.Call):
+            found = [ast.unparse(node)]
+        else:
+            continue
+        for name in found:
+            experimental = name.startswith("torch.fx.experimental")
+            assert not experimental and (not _private(name) or name.startswith("torch.ops.")), f"{name}, line {node.lineno}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=module)
+def test_nothing_of_torch_is_assigned_to(file: pathlib.Path) -> None:
+    """`setattr`, and an assignment to ``torch.x.y``, stand in patches.py alone."""
+    if module(file) == "torch_internals.patches":
+        return
+    for node in ast.walk(ast.parse(file.read_text())):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+        for target in targets:
+            assert not ast.unparse(target).startswith("torch."), f"line {node.lineno}"  # type: ignore[attr-defined]
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "setattr":
+            assert not ast.unparse(node.args[0]).startswith("torch"), f"line {node.lineno}"
+
+
+def test_every_name_of_the_table_is_used() -> None:
+    assert set(users()) == set(TABLE)

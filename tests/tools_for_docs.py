@@ -1,0 +1,55 @@
+"""Pages of docs/ that are printed from the code: ``python tests/tools_for_docs.py`` writes them, tests compare them."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+from collections import defaultdict
+
+from fxpass.torch_internals.contracts import RELEASES, TABLE, Feature
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+HEAD = f"""# What kvfix uses of torch that is not public
+
+Only [`fxpass/torch_internals`](../fxpass/torch_internals) uses what is private in torch, or replaces a function of it. This
+page is printed from the table in [`contracts.py`](../fxpass/torch_internals/contracts.py), which the code itself goes through:
+`internal(name)` gives an object, `patch(name, hook)` replaces a function. Importing `fxpass` replaces nothing;
+`torch.compile(backend="kvfix")` does, and `fxpass.uninstall()` puts all back.
+
+When a feature is first used, its names are looked up, and the parameters of what is called or replaced are compared. A name
+that is missing, or has other parameters, costs the feature that needs it, with one warning. The table was made for torch
+{", ".join(RELEASES)}; on another release every feature that replaces something stays off.
+"""
+
+
+def users() -> dict[str, set[str]]:
+    """For each name of the table, the files that ask for it."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for file in sorted((ROOT / "fxpass").rglob("*.py")):
+        if file.name == "contracts.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and node.value in TABLE:
+                found[node.value].add(str(file.relative_to(ROOT / "fxpass" / "torch_internals")))
+    return found
+
+
+def internals_page() -> str:
+    """The text of docs/torch-internals.md."""
+    files, lines = users(), [HEAD]
+    for feature in Feature:
+        rows = [row for row in TABLE.values() if row.feature is feature]
+        lines += [f"## {feature.name.title()}", "", f"Without one of these, {feature.value}.", ""]
+        lines += ["| name | used by | releases | parameters |", "|---|---|---|---|"]
+        for row in rows:
+            releases = f"{row.since or RELEASES[0]} to {row.until or RELEASES[-1]}"
+            parameters = f"({', '.join(row.parameters)}, ...)" if row.parameters else row.why
+            used = ", ".join(f"`{file}`" for file in sorted(files[row.name]))
+            lines.append(f"| `{row.name}` | {used} | {releases} | {parameters} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "torch-internals.md").write_text(internals_page())

@@ -1,0 +1,176 @@
+"""The table of what is private in torch: complete, true of this torch, and what it says of a missing name is what happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from tools_for_docs import internals_page
+
+import fxpass
+from fxpass.torch_internals import contracts
+from fxpass.torch_internals.contracts import TABLE, Feature
+
+ROOT = pathlib.Path(__file__).parents[2]
+PARTS = 4
+
+BREAK_IN_TURN = """
+import importlib, inspect, json, sys, warnings
+import torch
+
+part, parts, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+from fxpass.torch_internals.contracts import TABLE, resolve
+
+rows = [row for row in TABLE.values() if row.applies() and (how == "gone" or row.parameters)]
+for row in rows:
+    row.resolve()  # whatever torch imports late is there before anything is taken away
+
+
+def take_away(name):
+    owner, _, last = name.rpartition(".")
+    owner = resolve(owner)
+    held, module = vars(owner).get(last, getattr(owner, last)), sys.modules.get(name)
+    if how == "gone":
+        delattr(owner, last)
+        if module is not None:
+            sys.modules[name] = None
+    else:
+        setattr(owner, last, lambda other, parameters: None)
+
+    def put_back():
+        setattr(owner, last, held)
+        if module is not None:
+            sys.modules[name] = module
+
+    return put_back
+
+
+def decode():
+    def sums(c, i):
+        return c[:, : i[0].item() + 1].cumsum(1).sum(1)
+
+    step = torch.compile(sums, backend=backend.kvfix, options={"compiler": "eager"})
+    for position in (1, 2, 3):
+        rows = torch.arange(16.0).view(2, 8)
+        assert torch.equal(step(rows, torch.tensor([position])), rows[:, : position + 1].cumsum(1).sum(1))
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"], sum(torch._dynamo.utils.counters["graph_break"].values())
+
+
+found = {}
+for row in rows[part::parts]:
+    for name in [m for m in sys.modules if m.split(".")[0] == "fxpass"]:
+        del sys.modules[name]
+    put_back = take_away(row.name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            import fxpass
+            from fxpass import backend
+            from fxpass.torch_internals import contracts
+            lost = {feature.name: contracts.lost(feature) for feature in contracts.Feature}
+            for feature in contracts.Feature:
+                contracts.holds(feature)
+        finally:
+            put_back()
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        with torch.no_grad():
+            graphs, breaks = decode()
+    found[row.name] = {
+        "lost": sorted(name for name, reason in lost.items() if reason is not None and row.name in reason),
+        "said": [str(w.message) for w in caught if w.category.__name__ == "KvfixWarning"],
+        "reports": len(fxpass.reports()), "graphs": graphs, "breaks": breaks}
+    fxpass.uninstall()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("how", ["gone", "another signature"])
+@pytest.mark.parametrize("part", range(PARTS))
+def test_what_is_lost_without_a_name_is_what_the_table_says(part: int, how: str) -> None:
+    """Each name is taken away in turn, and each function is given other parameters; a small program is then compiled."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "KVFIX_VERIFY": "0"}
+    run = [sys.executable, "-c", BREAK_IN_TURN, str(part), str(PARTS), "gone" if how == "gone" else "other"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=900, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found
+    for name, seen in found.items():
+        feature = TABLE[name].feature
+        needed = feature is Feature.NEEDED
+        rests = {f.name for f in Feature if f is not Feature.FALLBACK} if needed else {feature.name}
+        assert set(seen["lost"]) == rests, name
+        assert any(name in said and feature.value in said for said in seen["said"]), name
+        assert len(seen["said"]) == len(rests), name  # one warning a feature
+        assert (seen["reports"] == 0) == needed, name
+        assert (seen["breaks"] > 0) == (needed or feature is Feature.CAPTURE), name
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+def test_the_table_is_true_of_this_torch(row: contracts.Contract) -> None:
+    assert row.broken() is None
+
+
+def test_no_feature_is_lost_here() -> None:
+    assert {feature: contracts.lost(feature) for feature in Feature} == dict.fromkeys(Feature)
+
+
+def test_the_page_is_printed_from_the_table() -> None:
+    """`python tests/tools_for_docs.py` writes it."""
+    assert (ROOT / "docs" / "torch-internals.md").read_text() == internals_page()
+
+
+def test_another_release_keeps_all_hooks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.16.0")
+    contracts.lost.cache_clear()
+    try:
+        reasons = {feature: contracts.lost(feature) for feature in Feature}
+    finally:
+        contracts.lost.cache_clear()
+    kept = {Feature.NEEDED, Feature.INDUCTOR, Feature.FALLBACK}
+    assert {feature for feature, reason in reasons.items() if reason is None} == kept
+    assert all("torch 2.16.0 is none of 2.11" in reason for reason in reasons.values() if reason)
+
+
+PATCHED = ["torch._dynamo.optimize", "torch._dynamo.convert_frame._compile", "torch._dynamo.package.CompilePackage.install",
+           "torch._dynamo.variables.TensorVariable.call_method"]  # fmt: skip
+
+
+def test_importing_patches_nothing_and_uninstall_puts_all_back() -> None:
+    code = f"""
+import torch, fxpass
+from fxpass.torch_internals.contracts import resolve
+stock = [resolve(name) for name in {PATCHED}]
+import torch._dynamo
+assert [resolve(name) for name in {PATCHED}] == stock
+torch.compile(lambda x: x, backend="kvfix")
+assert not any(a is b for a, b in zip([resolve(name) for name in {PATCHED}], stock, strict=True))
+fxpass.uninstall()
+assert [resolve(name) for name in {PATCHED}] == stock
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_name_that_is_not_there_says_so_when_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = contracts.Contract("torch._dynamo.gone_for_good", Feature.NEEDED)
+    monkeypatch.setitem(TABLE, gone.name, gone)
+    stand_in = contracts.internal(gone.name)
+    assert not isinstance(3, stand_in)
+    assert issubclass(type("Made", (stand_in[int],), {}), stand_in)
+    with pytest.raises(contracts.Missing, match="gone_for_good"):
+        stand_in(1, two=2)
+
+
+def test_reset_of_torch_resets_kvfix() -> None:
+    step = torch.compile(lambda x: x + 1, backend="kvfix", options={"compiler": "eager"})
+    with torch.no_grad():
+        step(torch.ones(2))
+    assert fxpass.reports()
+    torch.compiler.reset()
+    assert not fxpass.reports()
