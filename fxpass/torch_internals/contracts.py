@@ -72,6 +72,9 @@ class Contract:
             found = self.resolve()
         except Missing as missing:
             return str(missing)
+        owner, _, name = self.name.rpartition(".")
+        if self.parameters and name not in vars(resolve(owner)):
+            return f"{self.name} is inherited"
         if self.parameters:
             stock = inspect.unwrap(found)
             given = tuple(inspect.signature(stock).parameters)
