@@ -5,6 +5,7 @@ analysis   sites, extents: what uses a position, and where what it cuts off woul
 rewrite    full reads, masks, indexed writes
 check      post-conditions
 hand-off   cut into a dynamic prologue, a static core, a dynamic epilogue; each compiled for itself
+verify     the first calls compared with the graph as it came, where that is asked for
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.inductor.stock import stock
 from fxpass.torch_internals.install import install
 from fxpass.torch_internals.precompile import hooks as precompile
+from fxpass.verify import original_of, verified
 
 
 def kvfix(
@@ -49,12 +51,12 @@ def kvfix(
 
     Raises:
         RuntimeError: an unknown option or mode (already at ``torch.compile``).
-        KvfixError: with ``strict``, where something could not be rewritten.
+        KvfixError: with ``strict``, where something could not be rewritten; with ``verify``, from a call that differs.
     """
     settings = parse(options, mode)
     if not holds(Feature.NEEDED) or settings.compiler == "inductor" and not holds(Feature.INDUCTOR):
         return stock(gm, example_inputs)
-    report = store.new_report(name)
+    report, original = store.new_report(name), original_of(gm, settings)
     advance, cause = Advance(), None
     plan = saved = compiled = None
     try:
@@ -75,7 +77,7 @@ def kvfix(
         compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
     if precompile.is_wanted(gm):
         keep(gm, report, settings, saved, advance)
-    return advance.after(compiled)
+    return advance.after(verified(compiled, original, plan, report, settings))
 
 
 def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,14 +18,16 @@ class Options:
     compiler: what the rewritten graph is handed to: "inductor" (default), "aot_eager" or "eager".
     strict: raise `KvfixError` where kvfix would warn and hand the graph on unrewritten.
     inductor: Inductor config patches, such as ``{"triton.cudagraphs": False}``.
+    verify: how many calls of each graph are compared with the graph as it came (see `fxpass.verify`).
     """
 
     compiler: str = "inductor"
     strict: bool = False
     inductor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    verify: int = 0
 
 
-_TYPES = {"compiler": str, "strict": bool, "inductor": Mapping}
+_TYPES = {"compiler": str, "strict": bool, "inductor": Mapping, "verify": int}
 
 
 def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> Options:
@@ -46,8 +49,19 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
         raise RuntimeError(f"kvfix: compiler {given['compiler']!r} is none of {', '.join(COMPILERS)}")
     if mode is not None and mode not in MODES:
         raise RuntimeError(f"kvfix: mode {mode!r} is none of {', '.join(MODES)}")
-    patches = {**_patches(mode), **given.get("inductor", {})}
-    return Options(given.get("compiler", "inductor"), given.get("strict", False), patches)
+    verify = int(given.get("verify", _verify_by_default()))
+    if verify < 0:
+        raise RuntimeError(f"kvfix: option 'verify' takes a number of calls, not {verify}")
+    patches = {**_patches(mode), **({"fallback_random": True} if verify else {}), **given.get("inductor", {})}
+    return Options(given.get("compiler", "inductor"), given.get("strict", False), patches, verify)
+
+
+def _verify_by_default() -> int:
+    """What the environment asks for in ``KVFIX_VERIFY``, for all that the process compiles."""
+    asked = os.environ.get("KVFIX_VERIFY") or "0"
+    if not asked.isdecimal():
+        raise RuntimeError(f"kvfix: KVFIX_VERIFY takes a number of calls, not {asked!r}")
+    return int(asked)
 
 
 def _patches(mode: str | None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ import pytest
 # Precompiled headers in Inductor's cache are those of one torch: let several on one machine not meet there.
 _CACHE = os.path.join(tempfile.gettempdir(), f"kvfix_inductor_torch_{version('torch')}")
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _CACHE)
+# The first calls of each graph, in all tests and in the processes that they start, are compared with the graph as it came.
+os.environ.setdefault("KVFIX_VERIFY", "2")
 
 import torch  # noqa: E402
 from torch._dynamo.utils import counters  # noqa: E402

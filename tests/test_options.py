@@ -23,13 +23,32 @@ from fxpass.options import Options, parse
         ({"compiler": 3}, "option 'compiler' takes str, not 3"),
         ({"strict": "yes"}, "option 'strict' takes bool, not 'yes'"),
         ({"inductor": ["triton.cudagraphs"]}, "option 'inductor' takes mapping"),
+        ({"verify": "2"}, "option 'verify' takes int, not '2'"),
     ],
 )
 def test_wrong_options_raise_at_compile(options: dict[str, Any], said: str):
     with pytest.raises(RuntimeError, match=said) as raised:
         torch.compile(Attention(), backend="kvfix", options=options)
-    for valid in ("compiler: str", "strict: bool", "inductor: mapping"):
+    for valid in ("compiler: str", "strict: bool", "inductor: mapping", "verify: int"):
         assert valid in str(raised.value)
+
+
+def test_a_negative_number_of_calls_raises_at_compile():
+    with pytest.raises(RuntimeError, match="'verify' takes a number of calls, not -1"):
+        torch.compile(Attention(), backend="kvfix", options={"verify": -1})
+
+
+@pytest.mark.parametrize("given, wanted", [("", 0), ("0", 0), ("3", 3)])
+def test_the_environment_says_how_many_calls_are_verified(given: str, wanted: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KVFIX_VERIFY", given)
+    assert parse().verify == wanted and parse({"verify": 1}).verify == 1
+    assert bool(parse().inductor.get("fallback_random")) == bool(wanted)
+
+
+def test_a_wrong_environment_raises_at_compile(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KVFIX_VERIFY", "always")
+    with pytest.raises(RuntimeError, match="KVFIX_VERIFY takes a number of calls, not 'always'"):
+        torch.compile(Attention(), backend="kvfix")
 
 
 def test_unknown_compiler_raises_at_compile():
@@ -42,9 +61,10 @@ def test_unknown_mode_raises_at_compile():
         torch.compile(Attention(), backend="kvfix", mode="fast")
 
 
-def test_modes():
+def test_modes(monkeypatch: pytest.MonkeyPatch):
     """CUDA graphs are the default; a mode's patches go to Inductor, and the user's own have the last word."""
-    assert parse() == Options("inductor", False, {"triton.cudagraphs": True})
+    monkeypatch.setenv("KVFIX_VERIFY", "0")
+    assert parse() == Options("inductor", False, {"triton.cudagraphs": True}, 0)
     assert parse(mode="reduce-overhead").inductor["triton.cudagraphs"]
     assert parse(mode="max-autotune").inductor["max_autotune"]
     assert not parse(mode="max-autotune-no-cudagraphs").inductor["triton.cudagraphs"]

@@ -1,0 +1,66 @@
+"""What must agree to the last bit: what is not computed anew.
+
+    cache[:, s:s + 1] = k        with k an input        ->        bitwise
+    cache[:, s:s + 1] = w @ x                           ->        within the dtype's tolerance
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.options import Options
+
+aten = torch.ops.aten
+
+_MOVES = {
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.index_select.default,
+    aten.zeros_like.default,
+}
+"""Operators whose results hold what their operand holds, or nothing of it; views aside."""
+
+
+def is_exact(settings: Options, moved: set[int] | None, inputs: int) -> tuple[bool, list[bool]]:
+    """Whether results, and what each of the inputs holds after a call, must be equal bitwise.
+
+    ``moved`` is that of `moved_only`; None where nothing was rewritten: only Inductor computes anything in another way then.
+    """
+    if moved is None and settings.compiler != "inductor":
+        return True, [True] * inputs
+    return False, [i in (moved or ()) for i in range(inputs)]
+
+
+def moved_only(gm: fx.GraphModule) -> set[int]:
+    """The inputs of ``gm``, in normal form, to which nothing is written but what other such inputs hold."""
+    inputs = gm.graph.find_nodes(op="placeholder")
+    stores = [(aliases.root(w), _stored(node, w)) for node in gm.graph.nodes for w in aliases.written(node)]
+    computed: set[fx.Node] = set()
+    before = -1
+    while len(computed) > before:
+        before = len(computed)
+        computed |= {target for target, stored in stores if any(_is_computed(s, computed) for s in stored)}
+    return {i for i, node in enumerate(inputs) if node not in computed}
+
+
+def _stored(node: fx.Node, target: fx.Node) -> list[fx.Node]:
+    """What ``node`` may store in ``target``: ``node`` itself unless it is a copy."""
+    if node.target in (aten.copy_.default, aten.index_copy_.default):
+        return [node.args[1 if node.target is aten.copy_.default else 3]]  # type: ignore[list-item]
+    return [] if node.target in (aten.zero_.default, aten.fill_.Scalar) else [node]
+
+
+def _is_computed(value: fx.Node, computed: set[fx.Node]) -> bool:
+    held = value.meta.get("val")
+    if isinstance(held, torch.Tensor) and not (held.is_floating_point() or held.is_complex()):
+        return False
+    while value not in computed and not aliases.written(value):
+        if value.op == "placeholder":
+            return False
+        operand = value.all_input_nodes[0] if value.target in _MOVES else aliases.base(value)
+        if operand is None:
+            return True
+        value = operand
+    return True

@@ -1,0 +1,123 @@
+"""A script that shows a difference alone: the graph as code, its inputs in a file beside it, run with kvfix and without.
+
+What the graph takes for a number is computed where Dynamo took it from, so that the script's own Dynamo guards on it again:
+
+    def run(index, cache, x):
+        s0 = index.reshape(-1)[0].item()        # a position
+        s1 = cache.size(0)                      # a size
+        return graph(index, s0, s1, cache, x)
+"""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import tempfile
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.execute.recording.addresses import belongs_to_module
+from fxpass.options import Options
+from fxpass.torch_internals.dynamo.sources import PositionSource
+
+from .outcome import COUNTED, RELATIVE, numbers, tolerance
+from .template import SCRIPT
+
+
+def write_script(
+    gm: fx.GraphModule, args: Sequence[Any], exact: tuple[bool, Sequence[bool]], settings: Options, title: str
+) -> str:
+    """Write the script for ``gm``, a graph from Dynamo, and its ``args``; returns where it is.
+
+    ``exact`` says what must agree bitwise: the results, and each of ``args``.
+    """
+    nodes = gm.graph.find_nodes(op="placeholder")
+    made = _numbers(nodes)
+    taken = [i for i in range(len(args)) if i not in made]
+    moving, dynamic = _moving(nodes, taken)
+    parameters = ", ".join(f"a{i}" for i in taken)
+    lines = [f"    a{i} = {code}" for i, code in made.items()]
+    code = SCRIPT.format(
+        title=title,
+        imports="\n".join(_imports(gm)),
+        options={"compiler": settings.compiler, "inductor": dict(settings.inductor), "verify": 0},
+        exact=(exact[0], [exact[1][i] for i in taken]),
+        moving=moving,
+        dynamic=dynamic,
+        static=[t for t, i in enumerate(taken) if belongs_to_module(nodes[i])],
+        grad=torch.is_grad_enabled(),
+        inference=torch.is_inference_mode_enabled(),
+        relative=RELATIVE,
+        counted=COUNTED,
+        tolerance=inspect.getsource(tolerance) + "\n\n" + inspect.getsource(numbers),
+        graph=gm.print_readable(print_output=False).strip(),
+        run="\n".join([f"def run({parameters}):", *lines, f"    return graph({', '.join(f'a{i}' for i in range(len(args)))})"]),
+    )
+    compile(code, "script", "exec")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix_"))
+    held = {n.target: _attribute(gm, n.target) for n in gm.graph.find_nodes(op="get_attr")}
+    held = {name: value for name, value in held.items() if not isinstance(value, torch.nn.Module)}
+    torch.save(([args[i] for i in taken], held), folder / "inputs.pt")
+    (folder / "script.py").write_text(code)
+    return str(folder / "script.py")
+
+
+def _numbers(nodes: Sequence[fx.Node]) -> dict[int, str]:
+    """How the numbers among the inputs ``nodes`` that come from tensors among them are computed."""
+    sources = [_source(node) for node in nodes]
+    places = {source.name: i for i, source in enumerate(sources) if source is not None}
+    made = {}
+    for i, source in enumerate(sources):
+        base = places.get(getattr(getattr(source, "base", None), "name", None))
+        if base is None or isinstance(_value(nodes[i]), torch.Tensor):
+            continue
+        if isinstance(source, PositionSource):
+            made[i] = f"a{base}.reshape(-1)[{source.index}].item()"
+        elif hasattr(source, "prop"):
+            made[i] = f"a{base}.{source.prop.method_name()}({'' if source.idx is None else source.idx})"
+    return made
+
+
+def _moving(nodes: Sequence[fx.Node], taken: Sequence[int]) -> tuple[list[tuple[int, int | None]], list[tuple[int, int]]]:
+    """Of the inputs that are ``taken``: numbers that have been seen to move (an int, or an element), and dynamic sizes."""
+    names = {source.name: t for t, i in enumerate(taken) if (source := _source(nodes[i])) is not None}
+    moving: list[tuple[int, int | None]] = []
+    for node in nodes:
+        source = _source(node)
+        if isinstance(source, PositionSource) and source.base.name in names:
+            moving.append((names[source.base.name], source.index))
+    moving += [(t, None) for t, i in enumerate(taken) if isinstance(_value(nodes[i]), torch.SymInt)]
+    tensors = [(t, _value(nodes[i])) for t, i in enumerate(taken) if isinstance(_value(nodes[i]), torch.Tensor)]
+    return moving, [(t, d) for t, value in tensors for d, s in enumerate(value.shape) if isinstance(s, torch.SymInt)]
+
+
+def _source(node: fx.Node) -> Any:
+    return getattr(node.meta.get("grapharg"), "source", None)
+
+
+def _value(node: fx.Node) -> Any:
+    return node.meta.get("example_value", node.meta.get("val"))
+
+
+def _attribute(gm: fx.GraphModule, target: Any) -> Any:
+    value: Any = gm
+    for name in str(target).split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _imports(gm: fx.GraphModule) -> Iterator[str]:
+    """What the code of ``gm`` refers to."""
+    for name, value in gm.graph.python_code("self").globals.items():
+        if isinstance(value, types.ModuleType):
+            yield f"import {value.__name__} as {name}"
+        elif isinstance(value, float):
+            yield f'{name} = float("{value}")'
+        elif value is type(None):
+            yield f"{name} = type(None)"
+        elif "." not in getattr(value, "__qualname__", "."):
+            yield f"from {value.__module__} import {value.__qualname__} as {name}"
