@@ -77,7 +77,7 @@ def kvfix(
         compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
     if precompile.is_wanted(gm):
         keep(gm, report, settings, saved, advance)
-    return advance.after(verified(compiled, original, plan, report, settings))
+    return verified(advance.after(compiled), original, plan, report, settings)
 
 
 def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> Plan:

@@ -89,7 +89,9 @@ class _Check:
         return found.result()
 
     def _message(self, differs: str, call: int, before: Sequence[Any], exact: tuple[bool, Sequence[bool]]) -> str:
-        sites = dict.fromkeys(f"{s.source or s.buffer}: {s.kind} at {s.position}, {s.decision}" for s in self.report.sites)
+        sites = dict.fromkeys(
+            f"{s.source or s.buffer}: {s.kind} at {s.position}, {s.decision}" for s in self.report.sites
+        )
         title = f"kvfix: {self.report.name}, call {call}: it differs from the graph as it came: {differs}"
         try:
             shown = f"shown alone by {write_script(self.original, before, exact, self.settings, title)}"

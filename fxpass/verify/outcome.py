@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fxpass.index_tensors import mirror
+
 from .copies import parts
 
 RELATIVE = {torch.float64: 1e-7, torch.float32: 1.3e-6, torch.float16: 1e-3, torch.bfloat16: 1.6e-2,
@@ -55,7 +57,8 @@ def difference(found: Outcome, expected: Outcome, exact: tuple[bool, Sequence[bo
     results, each = exact
     pairs = [(f"result {i}", results, f, e) for i, (f, e) in enumerate(zip(found.values, expected.values))]
     pairs += [(f"input {n}", x, f, e) for n, x, f, e in zip(inputs, each, found.held, expected.held)]
-    return next((said for name, x, f, e in pairs if (said := _differs(name, f, e, x))), "") or _sharing(found, expected)
+    said = next((said for name, x, f, e in pairs if (said := _differs(name, f, e, x))), "")
+    return said or _sharing(found, expected) or _remembering(found.held, inputs)
 
 
 def tolerance(expected: Tensor) -> tuple[float, float]:
@@ -132,6 +135,15 @@ def _sharing(found: Outcome, expected: Outcome) -> str:
         other = _first(mine, found.values[:i], _address)
         if other is not None and _address(theirs) != _address(expected.values[other]):
             return _two(f"results {other} and {i}", "are in one memory", "in two")
+    return ""
+
+
+def _remembering(held: Sequence[Any], inputs: Sequence[str]) -> str:
+    """What the mirror knows of an index tensor without reading it is what the tensor holds."""
+    for name, value in zip(inputs, held):
+        known = mirror.known(value) if isinstance(value, Tensor) else None
+        if known is not None and known != (now := tuple(value.reshape(-1).tolist())):
+            return f"input {name} holds {now}, guards would take it to hold {known}"
     return ""
 
 

@@ -55,7 +55,9 @@ def write_script(
         counted=COUNTED,
         tolerance=inspect.getsource(tolerance) + "\n\n" + inspect.getsource(numbers),
         graph=gm.print_readable(print_output=False).strip(),
-        run="\n".join([f"def run({parameters}):", *lines, f"    return graph({', '.join(f'a{i}' for i in range(len(args)))})"]),
+        run="\n".join(
+            [f"def run({parameters}):", *lines, f"    return graph({', '.join(f'a{i}' for i in range(len(args)))})"]
+        ),
     )
     compile(code, "script", "exec")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix_"))
@@ -82,7 +84,9 @@ def _numbers(nodes: Sequence[fx.Node]) -> dict[int, str]:
     return made
 
 
-def _moving(nodes: Sequence[fx.Node], taken: Sequence[int]) -> tuple[list[tuple[int, int | None]], list[tuple[int, int]]]:
+def _moving(
+    nodes: Sequence[fx.Node], taken: Sequence[int]
+) -> tuple[list[tuple[int, int | None]], list[tuple[int, int]]]:
     """Of the inputs that are ``taken``: numbers that have been seen to move (an int, or an element), and dynamic sizes."""
     names = {source.name: t for t, i in enumerate(taken) if (source := _source(nodes[i])) is not None}
     moving: list[tuple[int, int | None]] = []
