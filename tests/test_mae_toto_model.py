@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import breaks, graphs, kvfix
+from small_models import breaks, graphs, kvfix, relative_close
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -58,8 +58,7 @@ def decode(model: Any, x: Tensor, patches: int, steps: int, states: list[Any]) -
 
 
 def close(found: Tensor, expected: Tensor) -> None:
-    error = (found - expected).abs()
-    assert error.mean() < 1e-6 and error.max() < 1e-5, f"MAE {error.mean()}, maximum {error.max()}"
+    relative_close(found, expected)
 
 
 @EVERY_CACHE

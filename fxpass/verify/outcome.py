@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxpass.index_tensors import mirror
-
 from .copies import parts
 
 RELATIVE = {torch.float64: 1e-7, torch.float32: 1.3e-6, torch.float16: 1e-3, torch.bfloat16: 1.6e-2,
@@ -58,7 +56,7 @@ def difference(found: Outcome, expected: Outcome, exact: tuple[bool, Sequence[bo
     pairs = [(f"result {i}", results, f, e) for i, (f, e) in enumerate(zip(found.values, expected.values))]
     pairs += [(f"input {n}", x, f, e) for n, x, f, e in zip(inputs, each, found.held, expected.held)]
     said = next((said for name, x, f, e in pairs if (said := _differs(name, f, e, x))), "")
-    return said or _sharing(found, expected) or _remembering(found.held, inputs)
+    return said or _sharing(found, expected)
 
 
 def tolerance(expected: Tensor) -> tuple[float, float]:
@@ -114,7 +112,8 @@ def _metadata(tensor: Tensor) -> str:
 def _values(name: str, found: Tensor, expected: Tensor, exact: bool) -> str:
     a, b = numbers(found), numbers(expected)
     same = (a == b) | ((a != a) & (b != b))
-    if not exact and (b.is_floating_point() or b.is_complex()):
+    exact = exact or not (b.is_floating_point() or b.is_complex())
+    if not exact:
         relative, absolute = tolerance(expected)
         same |= b.isfinite() & ((a - b).abs() <= absolute + relative * b.abs())
     wrong = (~same).nonzero()
@@ -129,36 +128,35 @@ def _sharing(found: Outcome, expected: Outcome) -> str:
     """Whoever writes to a result writes to what it is a view of: that is the same input in both runs. Two results begin at one
     address only where they do without kvfix, too."""
     for i, (mine, theirs) in enumerate(zip(found.values, expected.values)):
-        of = _first(mine, found.held, _memory), _first(theirs, expected.held, _memory)
+        of = _input_of(mine, found.held), _input_of(theirs, expected.held)
         if of[0] != of[1]:
             return _two(f"result {i} shares memory", *("with no input" if n is None else f"with input {n}" for n in of))
-        other = _first(mine, found.values[:i], _address)
-        if other is not None and _address(theirs) != _address(expected.values[other]):
-            return _two(f"results {other} and {i}", "are in one memory", "in two")
+        for j in range(i):
+            if _begin_together(mine, found.values[j]) and not _begin_together(theirs, expected.values[j]):
+                return _two(f"results {j} and {i}", "are in one memory", "in two")
     return ""
 
 
-def _remembering(held: Sequence[Any], inputs: Sequence[str]) -> str:
-    """What the mirror knows of an index tensor without reading it is what the tensor holds."""
-    for name, value in zip(inputs, held):
-        known = mirror.known(value) if isinstance(value, Tensor) else None
-        if known is not None and known != (now := tuple(value.reshape(-1).tolist())):
-            return f"input {name} holds {now}, guards would take it to hold {known}"
-    return ""
+def _input_of(value: Any, held: Sequence[Any]) -> int | None:
+    """The first input among whose elements ``value`` begins. Addresses tell it, for several storages may be of one memory."""
+    if not _has_address(value):
+        return None
+    return next((i for i, v in enumerate(held) if _has_address(v) and _spans(v, value)), None)
 
 
-def _first(value: Any, among: Sequence[Any], place: Callable[[Any], int | None]) -> int | None:
-    mine = place(value)
-    return None if mine is None else next((i for i, v in enumerate(among) if place(v) == mine), None)
+def _spans(tensor: Tensor, value: Tensor) -> bool:
+    last = sum((size - 1) * stride for size, stride in zip(tensor.size(), tensor.stride()))
+    within = 0 <= value.data_ptr() - tensor.data_ptr() <= last * tensor.itemsize
+    return within and value.device == tensor.device
 
 
-def _address(value: Any) -> int | None:
-    return value.data_ptr() if _memory(value) is not None else None
+def _begin_together(a: Any, b: Any) -> bool:
+    return _has_address(a) and _has_address(b) and a.data_ptr() == b.data_ptr()
 
 
-def _memory(value: Any) -> int | None:
+def _has_address(value: Any) -> bool:
     plain = isinstance(value, Tensor) and value.layout is torch.strided and parts(value) is None
-    return (value.untyped_storage()._cdata or None) if plain and value.numel() else None
+    return plain and value.numel() > 0 and not value.is_meta
 
 
 def _raised(error: Exception | None) -> str:

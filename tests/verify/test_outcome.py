@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from fxpass.index_tensors import mirror
 from fxpass.verify.outcome import Outcome, difference
 
 
@@ -91,13 +90,6 @@ def test_memory() -> None:
         outcome(mine[:2], mine), outcome(theirs[:2].clone(), theirs), (False, [True]), ["x"]
     )
     assert "results 0 and 1: are in one memory" in said([mine, mine.view(2, 2)], [theirs, theirs.clone().view(2, 2)])
-
-
-def test_a_mirror_that_is_wrong() -> None:
-    index = torch.tensor([3])
-    mirror.advance(index, [4])
-    outcome = Outcome([], None, [index])
-    assert "holds (3,), guards would take it to hold (4,)" in difference(outcome, outcome, (True, [True]), ["index"])
 
 
 def test_memory_that_runs_out_is_no_outcome() -> None:

@@ -108,7 +108,7 @@ def another_shape(run: Any, args: Any) -> Any:
 
 WRONG = {
     raises: "it raises ValueError: ['of ours'] with kvfix, it runs without",
-    another_index: "input L_cache_index at [0]: 6 with kvfix, 5 without (1 of 1 values differ, by more",
+    another_index: "input L_cache_index at [0]: 6 with kvfix, 5 without (1 of 1 values differ, bitwise)",
     another_shape: "result 0: torch.float32[1, 2, 1, 8] on cpu with kvfix, torch.float32[2, 1, 8] on cpu without",
 }
 
