@@ -26,6 +26,7 @@ FLOORS = [
     {"kernels"},
     {"report"},
     {"execute"},
+    {"verify"},
     {"api"},
     {"backend"},
     {"tools"},

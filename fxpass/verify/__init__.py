@@ -19,7 +19,7 @@ import torch
 from torch import fx
 
 from fxpass.errors import KvfixError
-from fxpass.execute.untouched import Plan
+from fxpass.execute.assemble import Plan
 from fxpass.options import Options
 from fxpass.report import Report
 
