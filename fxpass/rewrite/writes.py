@@ -73,7 +73,7 @@ def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
 
 
 def _write(site: Site, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
-    """The slots are those of a slice, which a position's guard keeps within the buffer (``in_bounds``)."""
+    """The slots are those of a slice: one after the other, and kept within the buffer by a position's guard (``in_bounds``)."""
     written = b.call(aten.index_copy_.default, site.base, site.dim, slots, rows)
     written.meta["in_bounds"] = True
     return written

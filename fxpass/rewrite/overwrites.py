@@ -1,0 +1,68 @@
+"""Rows of a buffer that the same graph writes in another way later on are put in by a mask.
+
+    index_copy_(buf, 1, slots, k)               place = arange(S) - slots[0]
+    ...                                         new = index_select(k, 1, clamp(place, 0, n - 1))
+    copy_(buf, flip(buf, 1))          ->        copy_(buf, where(0 <= place < n, new, buf))
+                                                ...
+                                                copy_(buf, flip(buf, 1))
+
+Inductor writes indexed rows in place, and what is written last too. What is read of a buffer between two writes in place it
+takes for safe to fuse with the second, which then overwrites rows that are still to be read (pytorch#198270). A masked write,
+like the slice that the model has, is a value until the end of the graph: there is one write in place. It costs a pass over the
+buffer, which the other write as a rule costs anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+
+aten = torch.ops.aten
+
+
+def mask_overwritten_rows(graph: fx.Graph) -> bool:
+    """Put rows in by a mask where their buffer is written otherwise later in ``graph`` (propagated); whether there are any.
+
+    What is new has no ``meta["val"]`` yet.
+    """
+    overwritten: set[int | None] = set()
+    found = []
+    for node in reversed(graph.nodes):
+        if node.meta.get("in_bounds"):
+            if aliases.storage(node.args[0]) in overwritten:  # type: ignore[arg-type]
+                found.append(node)
+        else:
+            overwritten |= {aliases.storage(w) for w in aliases.written(node)}
+    for node in found:
+        _mask(graph, node)
+    return bool(found)
+
+
+def _mask(graph: fx.Graph, write: fx.Node) -> None:
+    """Replace ``write``, an `index_copy_` of rows that lie one after the other."""
+    buffer, dim, slots, rows = write.args
+    assert isinstance(buffer, fx.Node) and isinstance(dim, int) and isinstance(slots, fx.Node)
+    value = buffer.meta["val"]
+    last = slots.meta["val"].shape[0] - 1
+
+    def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        made = graph.call_function(target, args, kwargs)
+        made.meta.update({k: write.meta[k] for k in ("stack_trace", "nn_module_stack") if k in write.meta})
+        return made
+
+    with graph.inserting_before(write):
+        size = value.shape[dim]
+        size = size if isinstance(size, int) else call(aten.sym_size.int, buffer, dim)
+        first = call(aten.slice.Tensor, slots, 0, 0, 1)
+        place = call(aten.sub.Tensor, call(aten.arange.default, size, device=value.device), first)
+        inside = call(aten.logical_and.default, call(aten.ge.Scalar, place, 0), call(aten.le.Scalar, place, last))
+        for _ in range(value.dim() - 1 - dim):
+            inside = call(aten.unsqueeze.default, inside, -1)
+        spread = call(aten.index_select.default, rows, dim, call(aten.clamp.default, place, 0, last))
+        written = call(aten.copy_.default, buffer, call(aten.where.self, inside, spread, buffer))
+    write.replace_all_uses_with(written)
+    graph.erase_node(write)
