@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 COMPILERS = ("inductor", "aot_eager", "eager")
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -19,12 +21,24 @@ class Options:
     strict: raise `KvfixError` where kvfix would warn and hand the graph on unrewritten.
     inductor: Inductor config patches, such as ``{"triton.cudagraphs": False}``.
     verify: how many calls of each graph are compared with the graph as it came (see `fxpass.verify`).
+    graphs: whether the mode asks for CUDA graphs; what ``inductor`` says of them goes before.
     """
 
     compiler: str = "inductor"
     strict: bool = False
     inductor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     verify: int = 0
+    graphs: bool = True
+
+    def on(self, inputs: Sequence[Any]) -> Options:
+        """These options for a graph that takes ``inputs``, ``inductor`` with the mode's word on CUDA graphs.
+
+        Without an input on a GPU there is none: on a CPU that setting changes nothing but what Inductor does with complex
+        tensors, and there it gives wrong numbers.
+        """
+        if not any(isinstance(v, torch.Tensor) and v.device.type == "cuda" for v in inputs):
+            return self
+        return dataclasses.replace(self, inductor={"triton.cudagraphs": self.graphs, **self.inductor})
 
 
 _TYPES = {"compiler": str, "strict": bool, "inductor": Mapping, "verify": int}
@@ -53,7 +67,8 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
     if verify < 0:
         raise RuntimeError(f"kvfix: option 'verify' takes a number of calls, not {verify}")
     patches = {**_patches(mode), **({"fallback_random": True} if verify else {}), **given.get("inductor", {})}
-    return Options(given.get("compiler", "inductor"), given.get("strict", False), patches, verify)
+    graphs = mode != "max-autotune-no-cudagraphs"
+    return Options(given.get("compiler", "inductor"), given.get("strict", False), patches, verify, graphs)
 
 
 def _verify_by_default() -> int:
@@ -65,8 +80,6 @@ def _verify_by_default() -> int:
 
 
 def _patches(mode: str | None) -> dict[str, Any]:
-    """Inductor's settings for a mode. CUDA graphs are on unless the mode says otherwise; they do nothing on a CPU."""
-    patches: dict[str, Any] = {"triton.cudagraphs": mode != "max-autotune-no-cudagraphs"}
-    if mode in ("max-autotune", "max-autotune-no-cudagraphs"):
-        patches.update({"max_autotune": True, "coordinate_descent_tuning": True})
-    return patches
+    """Inductor's settings for a mode, CUDA graphs aside."""
+    tuned = mode in ("max-autotune", "max-autotune-no-cudagraphs")
+    return {"max_autotune": True, "coordinate_descent_tuning": True} if tuned else {}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from small_models import Attention, ItemCache, graphs, same_step, steps
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fxpass
 from fxpass.options import Options, parse
@@ -61,14 +62,59 @@ def test_unknown_mode_raises_at_compile():
         torch.compile(Attention(), backend="kvfix", mode="fast")
 
 
+def on_gpu(**given: Any) -> Any:
+    """What Inductor is told of CUDA graphs for a graph that takes a tensor on a GPU and one on the CPU."""
+    with FakeTensorMode():
+        inputs = [torch.empty(2), 1, torch.empty(2, device="cuda")]
+    return parse(**given).on(inputs).inductor.get("triton.cudagraphs")
+
+
 def test_modes(monkeypatch: pytest.MonkeyPatch):
     """CUDA graphs are the default; a mode's patches go to Inductor, and the user's own have the last word."""
     monkeypatch.setenv("KVFIX_VERIFY", "0")
-    assert parse() == Options("inductor", False, {"triton.cudagraphs": True}, 0)
-    assert parse(mode="reduce-overhead").inductor["triton.cudagraphs"]
+    assert parse() == Options("inductor", False, {}, 0, True)
     assert parse(mode="max-autotune").inductor["max_autotune"]
-    assert not parse(mode="max-autotune-no-cudagraphs").inductor["triton.cudagraphs"]
-    assert not parse({"inductor": {"triton.cudagraphs": False}}, "reduce-overhead").inductor["triton.cudagraphs"]
+    assert on_gpu() is True and on_gpu(mode="reduce-overhead") is True
+    assert on_gpu(mode="max-autotune-no-cudagraphs") is False
+    assert on_gpu(options={"inductor": {"triton.cudagraphs": False}}, mode="reduce-overhead") is False
+    assert on_gpu(options={"inductor": {"triton.cudagraphs": True}}, mode="max-autotune-no-cudagraphs") is True
+
+
+@pytest.mark.parametrize("mode", [None, "reduce-overhead", "max-autotune-no-cudagraphs"])
+def test_nothing_is_said_of_cuda_graphs_on_a_cpu(mode: str | None):
+    """What the user says is handed on all the same."""
+    inputs = [torch.zeros(2), 3]
+    assert "triton.cudagraphs" not in parse(mode=mode).on(inputs).inductor
+    said = parse({"inductor": {"triton.cudagraphs": True}}, mode).on(inputs)
+    assert said.inductor["triton.cudagraphs"] is True
+
+
+class Complex(torch.nn.Module):
+    """A buffer that the prefill fills and each step writes one row of."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("k", torch.zeros(2, 2, 8, 4, dtype=dtype))
+
+    def forward(self, x: torch.Tensor, c: torch.Tensor, start: int) -> torch.Tensor:
+        end = start + c.shape[2]
+        self.k[:, :, start:end] = c
+        return (x @ self.k[:, :, :end].abs().mT.to(x.dtype)).sum(-1)
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_complex_buffers_on_a_cpu(dtype: torch.dtype, mode: str | None):
+    model = Complex(dtype)
+    eager = copy.deepcopy(model)
+    compiled = torch.compile(model, backend="kvfix", mode=mode)
+    for start, rows in ((0, 5), (5, 1), (6, 1), (7, 1)):
+        x, c = torch.randn(2, 2, 5, 4), torch.randn(2, 2, rows, 4, dtype=torch.complex128)
+        c = c if dtype.is_complex else c.real.to(dtype)
+        torch.testing.assert_close(compiled(x, c, start), eager(x, c, start))
+        assert torch.equal(model.k, eager.k)
 
 
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"])
