@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from graphs import same, traced
 
@@ -64,3 +65,26 @@ def test_large_and_random_results_and_products_stay() -> None:
     gm = traced(noise, [torch.ones(2)])
     hoist(gm.graph)
     assert sum(n.target is aten.rand.default for n in gm.graph.nodes) == 2
+
+
+@pytest.mark.parametrize("shown", [lambda z: z, lambda z: z[:1], lambda z: z.expand(3, 2), lambda z: z.to(torch.float64)])
+def test_what_the_caller_gets_stays_two(shown) -> None:
+    """It may write to one of them; what is made of one tensor alone may be left out as a copy, later on."""
+
+    def fn(x):
+        return x + torch.zeros(1, 2), shown(torch.zeros(1, 2)), shown(torch.zeros(1, 2))
+
+    assert order(fn, [torch.ones(2)]).count("zeros") == 3
+
+
+def test_operators_of_others_stay_two() -> None:
+    """They may draw random numbers and not say so."""
+    with torch.library._scoped_library("kvfix_tests", "FRAGMENT") as library:
+        library.define("drawn(Tensor x) -> Tensor")
+        library.impl("drawn", lambda x: x + 1, "CompositeExplicitAutograd")
+        library.impl("drawn", lambda x: torch.empty_like(x), "Meta")
+
+        def fn(x):
+            return (torch.ops.kvfix_tests.drawn(x) * torch.ops.kvfix_tests.drawn(x),)
+
+        assert order(fn, [torch.ones(2)]).count("drawn") == 2

@@ -5,6 +5,7 @@
                                                      layer 1: ... c ...
 
 Only small results, so that no copy of a weight lives longer than it did, and only of memory that the graph never writes.
+Two whose memory the caller gets stay two: it may write to one of them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MOST = 1 << 16
 def hoist(graph: fx.Graph) -> None:
     """Move small pure ops on inputs to the front of ``graph`` (static, propagated), equal ones merged."""
     written = {aliases.storage(w) for n in graph.nodes for w in aliases.written(n)}
+    given = _given(graph)
     early: set[fx.Node] = set()
     known: dict[Any, fx.Node] = {}
     last: fx.Node | None = None
@@ -38,7 +40,7 @@ def hoist(graph: fx.Graph) -> None:
         if not _may_move(node) or aliases.storage(node) in written or not all(i in early for i in node.all_input_nodes):
             continue  # two buffers of zeros are not one, if they are filled
         first = known.setdefault((node.op, node.target, str(node.args), str(node.kwargs)), node)
-        if first is not node and graph.output_node() not in node.users:
+        if first is not node and node not in given:
             node.replace_all_uses_with(first)
             graph.erase_node(node)
             continue
@@ -48,13 +50,25 @@ def hoist(graph: fx.Graph) -> None:
         early.add(node)
 
 
+def _given(graph: fx.Graph) -> set[fx.Node]:
+    """What the caller gets, and what it is made of alone: a copy of it the compiler may leave out."""
+    shown = {memory for r in graph.output_node().all_input_nodes for memory in aliases.storages(r)}
+    given = {n for n in graph.nodes if aliases.storages(n) & shown}
+    for node in reversed(graph.nodes):
+        if node in given and len(node.all_input_nodes) == 1:
+            given.update(node.all_input_nodes)
+    return given
+
+
 def _may_move(node: fx.Node) -> bool:
     """Whether ``node`` is small and without effect; what it takes is another matter. A number that nothing is needed for
     stays: it is put into the kernel that takes it."""
     if node.op == "get_attr":
         return True
     value, target = node.meta.get("val"), node.target
-    if not isinstance(target, OpOverload) or aliases.is_impure(node) or is_heavy(node):
+    if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
+        return False  # another may draw random numbers, or count its calls, and not say so
+    if aliases.is_impure(node) or is_heavy(node):
         return False
     if not isinstance(value, torch.Tensor) or not (value.dim() or node.all_input_nodes):
         return False

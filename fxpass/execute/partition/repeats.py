@@ -108,7 +108,7 @@ def _merged_views(graph: fx.Graph) -> list[fx.Node]:
             continue
         (source,) = node.all_input_nodes
         first = known.setdefault((node.target, source, _literals(node)), node)
-        if first is not node:
+        if first is not node and graph.output_node() not in node.users:  # two results are two, of one memory
             node.replace_all_uses_with(first)
             graph.erase_node(node)
         elif source.op == "placeholder" or source in views:
