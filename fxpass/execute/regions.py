@@ -73,7 +73,7 @@ class Region:
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-        fakes = [mode.from_tensor(a, static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
+        fakes = [mode.from_tensor(unviewed(a), static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
         varying = [i for i, dims in enumerate(self._dynamic) if dims]
         wanted = _sizes(args, varying)
         return _Variant(lambda now: _sizes(now, varying) == wanted, self._compile(fakes, mode))
@@ -144,6 +144,9 @@ def _fake(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | N
     env = mode.shape_env
     assert env is not None
     if isinstance(value, torch.Tensor):
+        value = unviewed(value)
+        if not value.dim() and value.is_floating_point():  # with symbols, what it holds would become one
+            return mode.from_tensor(value, static_shapes=True)
         sizes = [DimDynamic.DYNAMIC if d in (dims or ()) else DimDynamic.STATIC for d in range(value.dim())]
         context = StatelessSymbolicContext(dynamic_sizes=sizes)
         return mode.from_tensor(value, symbolic_context=context, source=ConstantSource(name))
@@ -152,6 +155,19 @@ def _fake(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | N
         symbol = env.create_unspecified_symbol(value, source=source, dynamic_dim=DimDynamic.DYNAMIC)
         return env.create_symintnode(symbol, hint=value, source=source)
     return value
+
+
+def unviewed(value: torch.Tensor) -> torch.Tensor:
+    """``value``, in the memory that it lies in, and a view of nothing.
+
+    What it is a view of may have another dtype, and sizes that are no input's; a part knows its inputs alone.
+    """
+    if value._base is None or type(value) is not torch.Tensor or value.layout is not torch.strided:
+        return value
+    if value.is_conj() or value.is_neg():
+        return value
+    own = torch.empty(0, dtype=value.dtype, device=value.device)
+    return own.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())  # type: ignore
 
 
 def _sizes(args: Sequence[Any], varying: Sequence[int]) -> list[Any]:
