@@ -74,15 +74,16 @@ class Region:
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         fakes = [mode.from_tensor(unviewed(a), static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
-        varying = [i for i, dims in enumerate(self._dynamic) if dims]
-        wanted = _sizes(args, varying)
-        return _Variant(lambda now: _sizes(now, varying) == wanted, self._compile(fakes, mode))
+        varying = [i for i, node in enumerate(self.part.inputs) if _varies(node)]
+        wanted = _layouts(args, varying)
+        return _Variant(lambda now: _layouts(now, varying) == wanted, self._compile(fakes, mode))
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic))]
-        holds = _predicate(env.produce_guards_expression(fakes, ignore_static=False))
+        guards = env.produce_guards_expression(fakes, ignore_static=False)
+        holds = _predicate(guards if _shares_memory(args) else _wherever(guards))
         sizes = _symbols(fakes)
         run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode)
         return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
@@ -170,6 +171,22 @@ def unviewed(value: torch.Tensor) -> torch.Tensor:
     return own.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())  # type: ignore
 
 
-def _sizes(args: Sequence[Any], varying: Sequence[int]) -> list[Any]:
-    """What a static variant depends on: sizes of the inputs that Dynamo left symbolic (it guards on the others)."""
-    return [args[i].shape for i in varying]
+def _varies(node: fx.Node) -> bool:
+    """Whether the input ``node`` has a symbolic size or stride."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and bool(free_symbols([*value.shape, *value.stride()]))
+
+
+def _layouts(args: Sequence[Any], varying: Sequence[int]) -> list[Any]:
+    """What a static variant depends on: the inputs' sizes and strides that Dynamo left symbolic (it guards on the others)."""
+    return [(args[i].shape, args[i].stride()) for i in varying]
+
+
+def _shares_memory(args: Sequence[Any]) -> bool:
+    memories = [a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)]
+    return len(set(memories)) < len(memories)
+
+
+def _wherever(guards: str | None) -> str:
+    """``guards`` without those on where in its memory an input starts: each has a memory of its own."""
+    return " and ".join(g for g in (guards or "True").split(" and ") if "storage_offset()" not in g) or "True"
