@@ -10,6 +10,7 @@ verify     the first calls compared with the graph as it came, where that is ask
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -16,7 +16,9 @@ from torch import fx
 from fxpass.options import Options
 
 from .compilers import compiler
+from .contained import Contained
 from .partition.split import Part
+from .recording.addresses import written_inputs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
 from .recording.results import copies, in_inputs, in_recording, view
@@ -42,9 +44,14 @@ class Plan:
     carried: Sequence[fx.Node] | None = None
 
 
-def assemble(plan: Plan, settings: Options) -> Callable[..., tuple[Any, ...]]:
+def assemble(
+    plan: Plan,
+    settings: Options,
+    instead: Callable[[], Callable[..., Any]] | None = None,
+    failed: Callable[[Exception], None] = lambda error: None,
+) -> Callable[..., tuple[Any, ...]]:
     """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple."""
+    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `Contained`."""
     gm, parts = plan.gm, plan.parts
     recorded, carried = plan.carried is not None, plan.carried or []
     compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
@@ -63,6 +70,7 @@ def assemble(plan: Plan, settings: Options) -> Callable[..., tuple[Any, ...]]:
     views = [(places[n], n) for n in in_inputs(gm, returned)] if recorded else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
     memory = Buffers(buffers)
+    written = written_inputs(gm) | set(carried)
 
     def run(*args: Any) -> tuple[Any, ...]:
         values: list[Any] = [*args, *memory.tensors()]
@@ -78,4 +86,7 @@ def assemble(plan: Plan, settings: Options) -> Callable[..., tuple[Any, ...]]:
             values[place] = view(node, dict(zip(inputs, args)))
         return tuple(constant if place is None else values[place] for place, constant in gives)
 
-    return run
+    if instead is None:
+        return run
+    regions = [region for _, region in steps]
+    return Contained(run, regions, [i for i, n in enumerate(inputs) if n in written], instead, failed)

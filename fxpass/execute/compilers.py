@@ -53,6 +53,14 @@ def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.Gr
     return lambda gm, inputs: compile_fx(gm, list(inputs), config_patches=dict(inductor))
 
 
+def as_stock(gm: fx.GraphModule, settings: Options) -> Callable[..., Any]:
+    """``gm``, a Dynamo graph, for real inputs, as stock `torch.compile` runs it; it is compiled when it is first called."""
+    if settings.compiler == "eager":
+        return gm.forward
+    own = settings.compiler == "inductor" and settings.inductor
+    return torch.compile(gm, backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
+
+
 def _eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:
     return gm.forward
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from fxpass.torch_internals.install import forget
 
 from .model import Report
 
+_logger = logging.getLogger("fxpass")
 _reports: list[Report] = []
 
 
@@ -52,6 +54,17 @@ def complain(report: Report, settings: Options, cause: Exception | None = None) 
     if settings.strict:
         raise KvfixError(message) from cause
     warnings.warn(message, KvfixWarning, stacklevel=3)
+
+
+def failed(report: Report, settings: Options, error: Exception) -> None:
+    """A part of the graph failed when it first ran, and the graph runs as it came: said in ``report``, and logged once.
+
+    Raises:
+        KvfixError: ``strict`` is set.
+    """
+    report.unfit = f"the hand-off failed: {type(error).__name__}: {error}"
+    _logger.warning("kvfix: %s: the hand-off failed", report.name, exc_info=error)
+    complain(report, settings, error)
 
 
 @contextlib.contextmanager
