@@ -9,6 +9,7 @@ from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Fill
 
+from . import bits
 from .twins import Twins
 
 aten = torch.ops.aten
@@ -94,9 +95,27 @@ class Builder:
     def filled(self, x: fx.Node, like: torch.Tensor, extents: Extents, value: Any) -> fx.Node:
         """``x``, with the shape and dtype of ``like``, with ``value`` where it is not valid."""
         for dim, extent in extents.items():
-            other = self.call(aten.scalar_tensor.default, value, dtype=like.dtype, device=like.device)
-            x = self.call(aten.where.self, self.valid_along(extent, like, dim), x, other)
+            kind = bits.moved_as(like.dtype)
+            other = self.call(
+                aten.scalar_tensor.default, bits.number(value, like.dtype), dtype=kind, device=like.device
+            )
+            whole = self.call(aten.where.self, self.valid_along(extent, like, dim), self.bits(x, like.dtype), other)
+            x = self.back(whole, like.dtype)
         return x
+
+    def bits(self, x: fx.Node, dtype: torch.dtype) -> fx.Node:
+        """``x``, of ``dtype``, as what its elements are moved as: a view, see `bits`."""
+        kind = bits.moved_as(dtype)
+        return x if kind is dtype else self.call(aten.view.dtype, x, kind)
+
+    def back(self, x: fx.Node, dtype: torch.dtype) -> fx.Node:
+        """``x``, which `bits` has made, as ``dtype`` again."""
+        return x if bits.moved_as(dtype) is dtype else self.call(aten.view.dtype, x, dtype)
+
+    def taken(self, x: fx.Node, dim: int, slots: fx.Node) -> fx.Node:
+        """The rows ``slots`` of ``x`` along ``dim``."""
+        dtype = x.meta["val"].dtype
+        return self.back(self.call(aten.index_select.default, self.bits(x, dtype), dim, slots), dtype)
 
     def valid_along(self, extent: Extent, like: torch.Tensor, dim: int) -> fx.Node:
         """What is valid along ``dim`` of a tensor of the rank of ``like``, broadcast along all others."""

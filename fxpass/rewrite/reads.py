@@ -79,4 +79,4 @@ def rewrite_read(site: Site, extent: Extent, b: Builder) -> None:
     own = site.base.meta["val"].shape[site.dim]
     last = own - 1 if isinstance(own, int) else b.call(operator.sub, b.call(aten.sym_size.int, site.base, site.dim), 1)
     slots = b.call(aten.clamp_max.default, steps, last)
-    b.replace(site.node, b.call(aten.index_select.default, site.base, site.dim, slots))
+    b.replace(site.node, b.taken(site.base, site.dim, slots))

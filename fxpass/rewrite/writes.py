@@ -47,7 +47,7 @@ def _slots(site: Site, b: Builder) -> fx.Node:
 
 
 def _gather(site: Site, slots: fx.Node, b: Builder) -> fx.Node:
-    rows = b.call(aten.index_select.default, site.base, site.dim, slots)
+    rows = b.taken(site.base, site.dim, slots)
     return b.call(aten.squeeze.dim, rows, site.dim) if site.squeezed else rows
 
 
@@ -74,9 +74,10 @@ def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
 
 def _write(site: Site, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
     """The slots are those of a slice: one after the other, and kept within the buffer by a position's guard (``in_bounds``)."""
-    written = b.call(aten.index_copy_.default, site.base, site.dim, slots, rows)
+    dtype = site.base.meta["val"].dtype
+    written = b.call(aten.index_copy_.default, b.bits(site.base, dtype), site.dim, slots, b.bits(rows, dtype))
     written.meta["in_bounds"] = True
-    return written
+    return b.back(written, dtype)
 
 
 def _unsqueezed(site: Site, rows: fx.Node, b: Builder) -> fx.Node:

@@ -1,0 +1,30 @@
+"""Elements of a dtype that lacks operators are moved as integers of the same width.
+
+    index_copy_(buf, 1, slots, k)               index_copy_(view(buf, uint8), 1, slots, view(k, uint8))
+    where(valid, k, 0)                ->        view(where(valid, view(k, uint8), 0), float8)
+
+PyTorch has no `index_copy_`, `index_select` or `where` for 8-bit floats, unsigned integers of several bytes and half complex
+numbers on every device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_COMPLETE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16}
+_COMPLETE |= {torch.float32, torch.float64, torch.complex64, torch.complex128}
+
+
+def moved_as(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that elements of ``dtype`` are moved in: itself, as a rule."""
+    return dtype if dtype in _COMPLETE else _INTEGERS.get(dtype.itemsize, dtype)
+
+
+def number(value: Any, dtype: torch.dtype) -> Any:
+    """``value`` of ``dtype`` as a number of what it is moved as."""
+    return value if moved_as(dtype) is dtype else torch.tensor(value).to(dtype).view(moved_as(dtype)).item()
