@@ -13,7 +13,9 @@ import fxpass
 from fxpass import KvfixError, KvfixWarning
 from fxpass.execute import regions
 
-EVERY = pytest.mark.parametrize("compiler", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)])
+EVERY = pytest.mark.parametrize(
+    "compiler", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)]
+)
 
 
 def step(k: Tensor, index: Tensor, x: Tensor, series: Tensor) -> tuple[Tensor, Tensor]:

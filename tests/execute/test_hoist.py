@@ -67,7 +67,9 @@ def test_large_and_random_results_and_products_stay() -> None:
     assert sum(n.target is aten.rand.default for n in gm.graph.nodes) == 2
 
 
-@pytest.mark.parametrize("shown", [lambda z: z, lambda z: z[:1], lambda z: z.expand(3, 2), lambda z: z.to(torch.float64)])
+@pytest.mark.parametrize(
+    "shown", [lambda z: z, lambda z: z[:1], lambda z: z.expand(3, 2), lambda z: z.to(torch.float64)]
+)
 def test_what_the_caller_gets_stays_two(shown) -> None:
     """It may write to one of them; what is made of one tensor alone may be left out as a copy, later on."""
 
