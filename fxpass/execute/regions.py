@@ -27,8 +27,9 @@ from .compilers import Compile
 from .partition.split import Part
 
 _TOO_MANY = (
-    "kvfix: a part of a graph ({}) has been compiled {} times, for as many sizes of its inputs. All of it is kept, CUDA graphs "
-    "included: allocate caches of few sizes. This warning comes at config.recompile_limit."
+    "kvfix: a part of a graph ({}) has been compiled {} times, for as many sizes of its inputs. As many are kept, CUDA graphs "
+    "included; what has not run for longest is dropped: allocate caches of few sizes. This warning comes at "
+    "config.recompile_limit."
 )
 
 
@@ -44,7 +45,8 @@ class Region:
     def __init__(self, part: Part, compile: Compile) -> None:
         self.part = part
         self.compile = compile
-        self.variants: list[_Variant] = []
+        self.variants: list[_Variant] = []  # the one that has run last comes first
+        self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
         self._dynamic = [_dynamic_dims(n) for n in part.inputs]
 
@@ -53,8 +55,10 @@ class Region:
         return self._first_call(args) if variant is None else variant.run(*args)
 
     def _variant_for(self, args: Sequence[Any]) -> _Variant | None:
-        for variant in self.variants:
+        for i, variant in enumerate(variants := self.variants):
             if variant.holds(args):
+                if i:  # a new list: another thread may be looking through this one
+                    self.variants = [variant, *(v for v in variants if v is not variant)]
                 return variant
         return None
 
@@ -66,9 +70,10 @@ class Region:
                 return variant.run(*args)
             variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
             results = variant.run(*args)
-            self.variants.insert(0, variant)
-            if len(self.variants) == dynamo_config.recompile_limit:
-                warnings.warn(_TOO_MANY.format(self.part.name, len(self.variants)), KvfixWarning, stacklevel=2)
+            self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
+            self._made += 1
+            if self._made == dynamo_config.recompile_limit:
+                warnings.warn(_TOO_MANY.format(self.part.name, self._made), KvfixWarning, stacklevel=2)
         return results
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:

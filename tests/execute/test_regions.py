@@ -11,8 +11,9 @@ import torch
 from test_split import traced
 
 from fxpass import KvfixWarning
+from fxpass.execute.regions import Region, _predicate, unviewed
 from fxpass.execute.partition.split import split
-from fxpass.execute.regions import Region, _predicate
+from fxpass.graph.numbers import symbols
 
 
 def compiler(log):
@@ -119,3 +120,38 @@ def test_guards_are_read_from_positions_of_arguments() -> None:
     assert holds(arguments)
     assert not holds([torch.zeros(7), *arguments[1:]])
     assert _predicate(None)([])
+
+
+@torch._dynamo.config.patch(recompile_limit=3)
+def test_what_has_not_run_for_longest_is_dropped():
+    """At most as many are kept as Dynamo keeps of a frame; one that runs again is compiled again."""
+    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    log: list = []
+    (part,) = split(gm, {s for n in gm.graph.nodes for s in symbols(n.meta.get("val"))})
+    region = Region(part, compiler(log))
+    with pytest.warns(KvfixWarning, match="compiled 3 times"):
+        for size in (6, 7, 8, 6, 9, 6, 8, 7):
+            x = torch.rand(size, 4)
+            torch.testing.assert_close(region([x])[0], x / x.sum())
+    assert [shapes[0][0] for shapes, _ in log] == [6, 7, 8, 9, 7] and len(region.variants) == 3
+
+
+def test_a_view_of_another_dtype_is_faked_by_itself():
+    row = torch.rand(6, 4)
+    for view in (torch.view_as_complex(torch.rand(6, 4, 2)), row.view(torch.int32), row.as_strided((6, 2), (3, 2), 1)):
+        own = unviewed(view)
+        assert own._base is None and own.data_ptr() == view.data_ptr() and own.stride() == view.stride()
+        assert torch.equal(own, view) and own.dtype is view.dtype
+    conj = torch.rand(3, dtype=torch.complex64).conj()
+    assert unviewed(conj) is conj
+
+
+def test_where_an_input_starts_is_nothing_to_compile_for():
+    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    log: list = []
+    region = Region(split(gm, set())[0], compiler(log))
+    memory = torch.rand(60, 4)
+    for start in range(8):
+        x = memory[start : start + 7 + start]
+        torch.testing.assert_close(region([x])[0], x / x.sum())
+    assert len(log) == 1
