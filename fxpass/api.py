@@ -18,7 +18,7 @@ from fxpass.options import Options
 from fxpass.report import Report, readable, store
 from fxpass.report.readable import source_of
 from fxpass.report.sites import predicate_sites, sites_of
-from fxpass.rewrite import Rewritten, rewrite_graph
+from fxpass.rewrite import Rewritten, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
 
@@ -68,6 +68,9 @@ def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Repor
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
+        ops = snapshot(normal)
+        if mask_overwritten_rows(normal.graph):
+            propagate(normal, inputs, ops)
     check_graph(normal, before, may_read=report.refused > 0)
     report.after = readable(normal)
     return normal, rewritten

@@ -18,9 +18,10 @@ from torch import fx
 
 from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
-from fxpass.execute.compilers import get_ready
+from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.partition.split import split
 from fxpass.execute.precompiled import keep, save
+from fxpass.execute.recording.addresses import layouts
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
 from fxpass.graph.normal_form import Unfit, fake_inputs
@@ -54,7 +55,8 @@ def kvfix(
         RuntimeError: an unknown option or mode (already at ``torch.compile``).
         KvfixError: with ``strict``, where something could not be rewritten; with ``verify``, from a call that differs.
     """
-    settings = parse(options, mode)
+    given = parse(options, mode)
+    settings = given.on(example_inputs)
     if not holds(Feature.NEEDED) or settings.compiler == "inductor" and not holds(Feature.INDUCTOR):
         return stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
@@ -65,7 +67,9 @@ def kvfix(
         guard_disjoint(gm)
         plan = prepare(gm, example_inputs, settings, report)
         saved = save(plan, settings) if precompile.is_wanted(gm) else None
-        compiled = assemble(plan, settings) if plan.parts else None
+        as_it_came = functools.partial(as_stock, gm, settings)
+        failed = functools.partial(store.failed, report, settings)
+        compiled = assemble(plan, settings, as_it_came, failed) if plan.parts else None
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
@@ -77,7 +81,7 @@ def kvfix(
     if compiled is None:
         compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
     if precompile.is_wanted(gm):
-        keep(gm, report, settings, saved, advance)
+        keep(gm, report, given, saved, advance)
     return verified(advance.after(compiled), original, plan, report, settings)
 
 
@@ -93,13 +97,14 @@ def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options
     if is_recorded(settings, inputs):
         use_kernels(normal)
         carried = carry_indices(normal)
+    static = rewritten.capacity | layouts(normal)
     with store.timed(report, "split"):
-        parts = split(normal, rewritten.capacity)
+        parts = split(normal, static)
     for part in parts:
         if part.static:
-            check_core(part.gm, rewritten.capacity)
+            check_core(part.gm, static)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
-    return Plan(normal, parts, rewritten.capacity, carried)
+    return Plan(normal, parts, static, carried)
 
 
 kvfix.reset = store.reset  # type: ignore[attr-defined]  # called by torch._dynamo.reset

@@ -11,8 +11,8 @@ import torch
 from test_split import traced
 
 from fxpass import KvfixWarning
-from fxpass.execute.regions import Region, _predicate, unviewed
 from fxpass.execute.partition.split import split
+from fxpass.execute.regions import Region, _predicate, unviewed
 from fxpass.graph.numbers import symbols
 
 
