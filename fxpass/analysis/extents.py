@@ -15,6 +15,7 @@ such an op are refused, with its name and source line.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,12 +25,14 @@ from torch import fx
 from fxpass.errors import NoRule, Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import slice_arguments
-from fxpass.graph.numbers import equal, guarded, number
+from fxpass.graph.numbers import Derived, derived, equal, guarded, number
 from fxpass.graph.schemas import is_tagged
 
+from .arithmetic import check
 from .positions import Positions
 
 aten = torch.ops.aten
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Extent:
     ``sites`` are the reads that this extent stems from: what is refused when the extent gets stuck.
     """
 
-    length: fx.Node
+    length: fx.Node | Derived
     full: fx.Node
     full_dim: int
     sites: frozenset[fx.Node]
@@ -110,28 +113,38 @@ class Flow:
         self.replacements.append((node, build))
 
     def find(self, size: Any) -> Extent | None:
-        """The extent whose length is known to equal ``size``, a number made from positions."""
+        """The extent whose length is known to equal ``size``, a number made from positions.
+
+        Raises:
+            Refusal: there is one, and ``size`` is computed with what has no counterpart on tensors.
+        """
         if not isinstance(number(size), torch.SymInt):
             return None
-        found = next((e for e in self.lengths if equal(e.length, size)), None)
-        return None if found is None else dataclasses.replace(found, length=size)
+        return self._of_length(size, next((e for e in self.lengths if equal(e.length, size)), None))
 
     def within(self, size: Any) -> Extent | None:
-        """An extent of the length ``size``: one that there is, or one on the axis of a buffer that has room for it."""
+        """An extent of the length ``size``: one that there is, or one on the axis of a buffer that has room for it.
+
+        A size that does not move with a position, as of a chunk of any length, is none of a buffer's rows.
+
+        Raises:
+            Refusal: as `find`.
+        """
         found = self.find(size)
-        if found is None and isinstance(number(size), torch.SymInt):
-            roomy = (e for e in self.lengths if guarded(number(size) <= e.full_size))
-            found = next(roomy, None)
-        return None if found is None else dataclasses.replace(found, length=size)
+        if found is None and self.positions.move(size):
+            roomy = next((e for e in self.lengths if guarded(number(size) <= e.full_size)), None)
+            found = self._of_length(size, roomy)
+        return found
+
+    def _of_length(self, size: Any, found: Extent | None) -> Extent | None:
+        if found is None:
+            return None
+        check(size, self.positions)
+        return dataclasses.replace(found, length=size)
 
     def derive(self, before: fx.Node, fn: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
-        """The number ``fn(a, b)`` of two numbers: an int, or a new position node."""
-        if not isinstance(a, fx.Node) and not isinstance(b, fx.Node):
-            return fn(a, b)
-        with self.graph.inserting_before(before):
-            made = self.graph.call_function(fn, (a, b))
-        made.meta["val"] = fn(number(a), number(b))
-        return self.positions.add(made)
+        """The number ``fn(a, b)`` of two numbers, as it can be computed before ``before``: the graph stays as it is."""
+        return derived(fn, (a, b), before)
 
     def merge(self, *parts: Extents) -> Extents:
         """Union of extents on the same dims.
@@ -176,9 +189,9 @@ def follow(
 
     flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy)
     for node in graph.nodes:
-        begun = begin(node, flow)
         carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
         try:
+            begun = begin(node, flow)
             if begun is not None:
                 flow.extents[node] = {**_apply(node, flow, sliced=begun), **begun} if carried else begun
                 flow.lengths += begun.values()
@@ -190,6 +203,12 @@ def follow(
             sites: frozenset[fx.Node] = frozenset().union(*(e.sites for e in carried))
             if sites:
                 return Stuck(node, sites, str(refusal), isinstance(refusal, NoRule))
+        except Exception as error:
+            sites = frozenset().union(*(e.sites for e in carried))
+            if not sites:
+                raise
+            logger.warning("kvfix: the rule for %s failed", node.target, exc_info=error)
+            return Stuck(node, sites, f"the rule for {node.target} failed: {type(error).__name__}: {error}")
     return flow
 
 

@@ -9,10 +9,12 @@ user's code, where known). A consumer is an op at which the extent of a read end
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import networkx as nx
 from torch import fx
 
+from .arithmetic import inputs_of
 from .extents import Flow
 from .positions import Positions
 from .sites import Site
@@ -51,16 +53,17 @@ def _label(site: Site, name_of: Callable[[fx.Node], str]) -> str:
 
 def _origins(node: fx.Node, positions: Positions) -> set[str]:
     """The names of the positions that ``node``'s bounds are computed from."""
-    found, seen, todo = set(), set(), [i for i in node.all_input_nodes if i in positions]
+    found, seen = set(), set()
+    todo: list[Any] = [i for i in node.all_input_nodes if i in positions]
     while todo:
         position = positions.resolve(todo.pop())
-        if position in seen:
+        if position in seen or position not in positions:
             continue
         seen.add(position)
-        inputs = [i for i in position.all_input_nodes if i in positions]
+        inputs = [i for i in inputs_of(position) if i in positions]
         if position in positions.origins:
             found.add(positions.origins[position].name)
-        elif not inputs:
+        elif not inputs and isinstance(position, fx.Node):
             found.add(position.name)
         todo += inputs
     return found

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.numbers import Derived, number, symbols
 from fxpass.graph.schemas import ITEM
 
 
@@ -35,34 +36,40 @@ class Origin:
 
 
 class Positions:
-    """The position-valued nodes of ``graph``; ``origins`` names the placeholders that are positions."""
+    """The position-valued nodes of ``graph``; ``origins`` names the placeholders that are positions.
+
+    ``symbols`` are those that the positions are written in.
+    """
 
     def __init__(self, graph: fx.Graph, origins: Mapping[fx.Node, Origin]) -> None:
         self.origins = dict(origins)
-        self._aliases: dict[fx.Node, fx.Node] = {}
+        self._aliases: dict[fx.Node, Any] = {}
         self._known: set[fx.Node] = set(origins)
         for node in graph.nodes:
             if node.target in ITEM and not node.args[0].meta["val"].dtype.is_floating_point:
                 self._known.add(node)
             elif is_scalar(node) and any(i in self._known for i in node.all_input_nodes):
                 self._known.add(node)
+        leaves = [n for n in graph.nodes if n in self.origins or (n in self._known and n.target in ITEM)]
+        self.symbols = {symbol for leaf in leaves for symbol in symbols(leaf.meta["val"])}
 
     def __contains__(self, value: Any) -> bool:
-        return isinstance(value, fx.Node) and value in self._known
+        return isinstance(value, Derived) or (isinstance(value, fx.Node) and value in self._known)
 
-    def alias(self, node: fx.Node, length: fx.Node) -> None:
+    def move(self, value: Any) -> bool:
+        """Whether ``value`` changes when a position does."""
+        return bool(symbols(number(value)) & self.symbols)
+
+    def alias(self, node: fx.Node, length: Any) -> None:
         """``node`` (a ``sym_size``) has the value of the position ``length``, and so do the numbers made from it."""
         self._aliases[node] = length
         self._add(node)
 
-    def resolve(self, node: fx.Node) -> fx.Node:
-        """The position that ``node`` is another name of."""
-        return self._aliases.get(node, node)
-
-    def add(self, node: fx.Node) -> fx.Node:
-        """Count ``node``, newly inserted, among the positions."""
-        self._add(node)
-        return node
+    def resolve(self, value: Any) -> Any:
+        """The position that ``value`` is another name of."""
+        while value in self._aliases:
+            value = self._aliases[value]
+        return value
 
     def _add(self, node: fx.Node) -> None:
         self._known.add(node)

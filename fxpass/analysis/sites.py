@@ -18,10 +18,11 @@ from torch import fx
 
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
-from fxpass.graph.bounds import TO_THE_END, slice_arguments
+from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
 from fxpass.graph.numbers import equal, fixed, guarded, number, plain, symbols
 from fxpass.graph.schemas import is_tagged
 
+from .arithmetic import check
 from .positions import Positions
 
 aten = torch.ops.aten
@@ -87,39 +88,52 @@ class Sites:
         Raises:
             Refusal: it is one, and nothing sound can be made of it.
         """
-        bounds = _bounds(node)
-        if bounds is None or not any(b in self.positions for b in bounds[2:]):
+        axis = sliced_axis(node)
+        if axis is None or not any(i in self.positions for i in node.all_input_nodes):
             return None
-        base, dim, start, end = bounds
-        size = base.meta["val"].shape[dim]
+        base, dim = axis
         squeezed = node.target is aten.select.int
-        end = None if isinstance(end, int) and end == TO_THE_END else end
         rows = 1 if squeezed else fixed(node.meta["val"].shape[dim])
         writers = self._writers_through(node)
+        if not self.is_buffer(base) and (rows is None or writers):
+            return None
+        start, end = bounds_of(node, size_of(base, dim, node))
+        site = Site(node, "narrow", base, dim, start, end, rows, writers, squeezed)
+        self._refuse_bounds(site)
         if not self.is_buffer(base):
-            if rows is None or writers:
-                return None
-            later = any(self._order[w] > self._order[node] for w in self._writes.get(aliases.storage(base), []))
-            shared = later or any(u.op == "output" for u in _view_users(node))
-            return Site(node, "narrow", base, dim, start, end, rows, [], shared=shared)
-        kind: Kind = "write" if writers else "gather" if rows is not None else "extent"
-        site = Site(node, kind, base, dim, start, end, rows, writers, squeezed)
-        if kind == "write" and rows is None:
+            site.shared = self._is_shared(node)
+            return site
+        site.kind = "write" if writers else "gather" if rows is not None else "extent"
+        if site.kind == "write" and rows is None:
             if not equal(start, 0):
                 raise Refusal("a number of rows that depends on the position is written from a start that is not 0")
-            site.kind = kind = "extent"
-        if not guarded(number(start) >= 0):
-            raise Refusal("the start of the slice is not known to be non-negative")
-        if end is not None and rows is None and not guarded(number(end) >= 0):
-            raise Refusal("the end of the slice is not known to be non-negative")
-        stop = size if end is None else number(start) + rows if rows is not None else number(end)
-        if not guarded(stop <= size):
-            raise Refusal("the end of the slice is not known to be within the buffer")
-        if kind == "write" and not site.is_assigned:
+            site.kind = "extent"
+        if site.kind == "write" and not site.is_assigned:
             self._refuse_writers(site)
-        elif kind == "gather" or (kind == "extent" and not equal(start, 0)):
+        elif site.kind == "gather" or (site.kind == "extent" and not equal(start, 0)):
             self._refuse_stale(node)
         return site
+
+    def _refuse_bounds(self, site: Site) -> None:
+        """Full reads and indexed writes have no bounds of their own: those of the slice are guarded.
+
+        Raises:
+            Refusal: they do not hold now, or cannot be computed on tensors.
+        """
+        size, start = site.base.meta["val"].shape[site.dim], number(site.start)
+        stop = size if site.end is None else start + site.rows if site.rows is not None else number(site.end)
+        if not guarded(stop <= size):
+            raise Refusal("the end of the slice is not known to be within the buffer")
+        if site.rows is None and not guarded(start <= stop):
+            raise Refusal("the slice ends before it starts")
+        if site.rows is None and not self.positions.move(stop - start):
+            raise Refusal("a number of rows that is neither fixed nor a position's")
+        for bound in (site.start, site.end):
+            check(bound, self.positions)
+
+    def _is_shared(self, node: fx.Node) -> bool:
+        later = any(self._order[w] > self._order[node] for w in self._writes.get(aliases.storage(node), []))
+        return later or any(u.op == "output" for u in _view_users(node))
 
     def is_buffer(self, base: fx.Node) -> bool:
         """Whether every size of ``base`` is fixed, or the capacity of a cache: what grows is left to run as it is."""
@@ -136,20 +150,20 @@ class Sites:
         written: dict[Any, Any] = {}
         read: dict[Any, Any] = {}
         for node in graph.nodes:
-            bounds, buffer = _bounds(node), aliases.root(node)
-            if not bounds or not any(b in self.positions for b in bounds[2:]) or buffer.op != "placeholder":
+            axis, buffer = sliced_axis(node), aliases.root(node)
+            if axis is None or buffer.op != "placeholder" or not any(i in self.positions for i in node.all_input_nodes):
                 continue
-            size = bounds[0].meta["val"].shape[bounds[1]]
+            size = axis[0].meta["val"].shape[axis[1]]
             if self._writers_through(node):
                 buffers.append(buffer)
                 written[plain(size)] = size
             else:
                 read[plain(size)] = size
-        positions = {p for origin in self.positions.origins for p in symbols(origin.meta["val"])}
+        found = {symbol for b in buffers for size in b.meta["val"].shape for symbol in symbols(size)}
         for size, own in itertools.product(read.values(), written.values()):
-            if not equal(own, size) and symbols(own) and not symbols(own) & positions:
-                guarded(own == size)
-        return {symbol for b in buffers for size in b.meta["val"].shape for symbol in symbols(size)} - positions
+            if not equal(own, size) and symbols(own) and not symbols(own) & self.positions.symbols and guarded(own == size):
+                found |= symbols(size)
+        return found - self.positions.symbols
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops whose target is ``node`` or a view of it, or what such an op gives."""
@@ -216,20 +230,3 @@ def _view_users(node: fx.Node) -> set[fx.Node]:
                 if memory in aliases.storages(user):
                     todo.append(user)
     return found
-
-
-def _bounds(node: fx.Node) -> tuple[fx.Node, int, Any, Any] | None:
-    """(base, dim, start, end) of a slice, a select or a narrow."""
-    if node.target is aten.slice.Tensor:
-        base, dim, start, end, step = slice_arguments(node)
-        if step != 1:
-            return None
-    elif node.target is aten.select.int:
-        base, dim, start = node.args
-        end = None
-    elif node.target is aten.narrow.default:
-        base, dim, start, length = node.args
-        end = length if equal(start, 0) else None
-    else:
-        return None
-    return base, dim % base.meta["val"].dim(), start, end

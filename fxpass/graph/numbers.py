@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,8 +13,31 @@ from torch import fx
 from fxpass.torch_internals.symbols import free_symbols, statically_known_true
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Derived:
+    """The number ``fn(*args)`` that analysis has worked out: ``value``, which no node of the graph gives.
+
+    ``place`` is the node before which it can be computed.
+    """
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    value: Any
+    place: fx.Node
+
+
+def derived(fn: Callable[..., Any], args: tuple[Any, ...], place: fx.Node) -> Any:
+    """The number ``fn(*args)`` of numbers: an int where it is one, else to be computed before ``place``."""
+    value = fn(*(number(a) for a in args))
+    expression = plain(value)
+    is_int = isinstance(value, int) or getattr(expression, "is_Integer", False)
+    return int(expression) if is_int else Derived(fn, args, value, place)
+
+
 def number(value: Any) -> Any:
-    """The int, float or SymInt that the graph argument ``value`` stands for."""
+    """The int, float or SymInt that ``value`` stands for: a graph argument, or a number derived from some."""
+    if isinstance(value, Derived):
+        return value.value
     return value.meta["val"] if isinstance(value, fx.Node) else value
 
 
@@ -33,7 +59,26 @@ def guarded(condition: Any) -> bool:
     """
     if isinstance(condition, bool) or known(condition):
         return bool(condition)
-    return bool(condition.node.hint) and bool(condition)
+    if not condition.node.hint:
+        return False
+    if not _supposed:
+        return bool(condition)
+    _supposed[-1].append(condition)
+    return True
+
+
+_supposed: list[list[Any]] = []
+
+
+@contextlib.contextmanager
+def supposing() -> Iterator[list[Any]]:
+    """Within the block, `guarded` adds no guard: what it was told to hold is gathered in the list, for `guarded` to be asked
+    again of once it is certain to be needed."""
+    _supposed.append([])
+    try:
+        yield _supposed[-1]
+    finally:
+        _supposed.pop()
 
 
 def symbols(value: Any) -> set[Any]:

@@ -8,6 +8,8 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Fill
+from fxpass.graph.numbers import Derived
+from fxpass.torch_internals.operators import tree_leaves
 
 from . import bits
 from .twins import Twins
@@ -34,6 +36,8 @@ class Builder:
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A call of ``target`` in the place of the current node, with its source line."""
+        if any(isinstance(a, (torch.SymInt, torch.SymFloat, torch.SymBool, Derived)) for a in tree_leaves((args, kwargs))):
+            raise TypeError(f"a number that is no node, in the arguments of {target}")
         args, kwargs = fx.node.map_arg((args, kwargs), lambda n: self._replaced.get(n, n))
         with self.graph.inserting_before(self.node):
             made = self.graph.call_function(target, args, kwargs)
@@ -67,6 +71,10 @@ class Builder:
         """The size of ``node`` along ``dim``: an int, or a node that gives it."""
         size = node.meta["val"].shape[dim]
         return size if isinstance(size, int) else self.call(aten.sym_size.int, node, dim)
+
+    def number(self, value: Any) -> Any:
+        """``value`` as an argument of the graph: an int, or a node that gives it."""
+        return self.call(value.fn, *map(self.number, value.args)) if isinstance(value, Derived) else value
 
     def twin(self, value: Any, device: torch.device) -> Any:
         return self.twins.of(value, device)

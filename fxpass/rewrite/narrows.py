@@ -1,6 +1,7 @@
-"""The tail of a growing tensor, of a length that a guard fixes, becomes a `narrow` of that length.
+"""Rows of a growing tensor, of a number that a guard fixes, become a slice of that length.
 
     x[:, :, s:]         64 steps, by a guard        ->        clone(x[:, :, T - 64:T])
+    x[:, s]                                         ->        clone(squeeze(x[:, s:s + 1], 1))
 
 Static by construction: the negative start ``x[..., -64:]`` would come out as ``Min(64, T)``. The copy gives it strides
 that do not grow with T; it is left out where the memory is written again, which a view would have to show.
@@ -28,9 +29,11 @@ def rewrite_narrow(site: Site, b: Builder) -> None:
         end = b.call(aten.sym_size.int, site.base, site.dim)
         start = b.call(operator.sub, end, site.rows)
     else:
-        start = site.start
+        start = b.number(site.start)
         end = b.call(operator.add, start, site.rows)
     rows = b.call(aten.slice.Tensor, site.base, site.dim, start, end)
+    if site.squeezed:
+        rows = b.call(aten.squeeze.dim, rows, site.dim)
     if not site.shared:
         rows = b.call(aten.clone.default, rows, memory_format=torch.contiguous_format)
     b.replace(site.node, rows)

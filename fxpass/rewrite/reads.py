@@ -16,28 +16,20 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent
-from fxpass.analysis.positions import Positions
 from fxpass.analysis.sites import Site
-from fxpass.graph.numbers import equal, guarded, number
+from fxpass.graph.bounds import size_of
+from fxpass.graph.numbers import derived, equal, guarded
 
 from .builder import Builder
 
 aten = torch.ops.aten
 
 
-def start_extent(site: Site, graph: fx.Graph, positions: Positions) -> Extent:
-    """The extent that the read at ``site`` starts. A length that is no node yet becomes one."""
-    length = site.end
-    if not equal(site.start, 0):
-        end = site.end
-        with graph.inserting_before(site.node):
-            if end is None:
-                end = graph.call_function(aten.sym_size.int, (site.base, site.dim))
-                end.meta["val"] = site.base.meta["val"].shape[site.dim]
-            length = graph.call_function(operator.sub, (end, site.start))
-        length.meta["val"] = number(end) - number(site.start)
-        positions.add(length)
+def start_extent(site: Site, graph: fx.Graph) -> Extent:
+    """The extent that the read at ``site`` starts."""
     full, full_dim = _full(site, graph)
+    end = site.end if site.end is not None else size_of(full, full_dim, site.node)
+    length = end if equal(site.start, 0) else derived(operator.sub, (end, site.start), site.node)
     return Extent(length, full, full_dim, frozenset([site.node]))
 
 
@@ -76,7 +68,7 @@ def rewrite_read(site: Site, extent: Extent, b: Builder) -> None:
     steps = b.call(
         aten.add.Tensor, b.call(aten.arange.default, size, device=site.device), b.twin(site.start, site.device)
     )
-    own = site.base.meta["val"].shape[site.dim]
-    last = own - 1 if isinstance(own, int) else b.call(operator.sub, b.call(aten.sym_size.int, site.base, site.dim), 1)
+    own = b.size(site.base, site.dim)
+    last = own - 1 if isinstance(own, int) else b.call(operator.sub, own, 1)
     slots = b.call(aten.clamp_max.default, steps, last)
     b.replace(site.node, b.taken(site.base, site.dim, slots))

@@ -15,6 +15,7 @@ from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.errors import Refusal
+from fxpass.graph.bounds import size_of
 from fxpass.graph.numbers import equal
 
 aten = torch.ops.aten
@@ -33,9 +34,7 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
     own = [flow.of(p).get(dim) for p in parts]
     if not any(own):
         return others
-    lengths = [e.length if e is not None else p.meta["val"].shape[dim] for e, p in zip(own, parts)]
-    if not all(isinstance(n, (int, fx.Node)) for n in lengths):
-        raise Refusal("a part of a join has a size that belongs to no buffer")
+    lengths = [e.length if e is not None else size_of(p, dim, node) for e, p in zip(own, parts)]
     ends = [lengths[0]]
     for length in lengths[1:]:
         ends.append(flow.derive(node, operator.add, ends[-1], length))
@@ -53,7 +52,7 @@ def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: 
     """All parts at full size, one after the other, and from that the valid rows."""
     device = parts[0].meta["val"].device
     places = b.call(aten.arange.default, b.full(extent), device=device)
-    sizes = [b.full(e) if e is not None else p.meta["val"].shape[dim] for e, p in zip(own, parts)]
+    sizes = [b.full(e) if e is not None else b.size(p, dim) for e, p in zip(own, parts)]
     chosen, offset = places, 0
     for size, end in zip(sizes, ends[:-1]):
         offset = (
