@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -70,7 +71,11 @@ class Builder:
     def size(self, node: fx.Node, dim: int) -> Any:
         """The size of ``node`` along ``dim``: an int, or a node that gives it."""
         size = node.meta["val"].shape[dim]
-        return size if isinstance(size, int) else self.call(aten.sym_size.int, node, dim)
+        if isinstance(size, int):
+            return size
+        made = self.call(aten.sym_size.int, node, dim)
+        made.meta["val"] = size
+        return made
 
     def number(self, value: Any) -> Any:
         """``value`` as an argument of the graph: an int, or a node that gives it."""
@@ -99,6 +104,15 @@ class Builder:
         self._filled.setdefault(fill.user, {})[fill.operand] = self.filled(
             operand, fill.operand.meta["val"], fill.extents, fill.value
         )
+
+    def check_index(self, index: fx.Node, extent: Extent, like: fx.Node, first: int = 0) -> None:
+        """Insert an assertion that the elements of ``index``, on the device of ``like``, are from ``first * length`` on, and
+        below the length of ``extent``."""
+        length = self.tensor(extent.length, like.meta["val"].device)
+        low = self.call(aten.ge.Tensor, index, self.call(aten.mul.Tensor, length, first))
+        inside = self.call(aten.logical_and.default, low, self.call(aten.lt.Tensor, index, length))
+        whole = self.call(aten.all.default, inside)
+        self.call(aten._assert_async.msg, whole, "index out of range of the rows of a slice that are valid")
 
     def filled(self, x: fx.Node, like: torch.Tensor, extents: Extents, value: Any) -> fx.Node:
         """``x``, with the shape and dtype of ``like``, with ``value`` where it is not valid."""
@@ -158,15 +172,22 @@ class Builder:
         """What PyTorch adds up in, and divides in, before it rounds to ``dtype``."""
         return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
-    def mean(self, x: fx.Node, dims: list[int], keep: bool, extents: list[Extent], static: Any, dtype: Any) -> fx.Node:
+    def count(self, x: fx.Node, dims: Iterable[int], extents: Extents) -> Any:
+        """How many elements of ``x`` along ``dims`` are valid: an int, or a 0-d tensor."""
+        value, count = x.meta["val"], 1
+        for size in (value.shape[d] for d in dims if d not in extents and isinstance(value.shape[d], int)):
+            count *= size
+        moving = [d for d in dims if d not in extents and not isinstance(value.shape[d], int)]
+        for factor in [*(self.size(x, d) for d in moving), *(extents[d].length for d in dims if d in extents)]:
+            count = self.call(aten.mul.Tensor, self.twin(factor, value.device), count)
+        return count
+
+    def mean(self, x: fx.Node, dims: list[int], keep: bool, extents: Extents, dtype: Any) -> fx.Node:
         """Sum over ``dims`` divided by how many of the summed elements are valid."""
         kind = dtype or x.meta["val"].dtype
         wide = self.accumulated_in(kind)
         total = self.call(aten.sum.dim_IntList, self.operand(self.node, x), dims, keep, dtype=wide)
-        count: Any = static
-        for extent in extents:
-            count = self.call(aten.mul.Tensor, self.twin(extent.length, x.meta["val"].device), count)
-        out = self.call(aten.div.Tensor, total, self.call(aten.to.dtype, count, wide))
+        out = self.call(aten.div.Tensor, total, self.call(aten.to.dtype, self.count(x, dims, extents), wide))
         return out if wide is kind else self.call(aten.to.dtype, out, kind)
 
     def triangle(self, node: fx.Node, x: fx.Node, diagonal: Any) -> fx.Node:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.analysis.arithmetic import is_float
 from fxpass.analysis.positions import Positions
 from fxpass.errors import Refusal
 
@@ -50,10 +51,14 @@ def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
 def _twin(value: Any, beside: fx.Node, b: Builder) -> Any:
     """The twin of a number, in the dtype that a Python number would take ``beside`` a tensor.
 
-    A 0-d int64 tensor promotes like a Python int beside tensors with dims; beside a 0-d tensor it would win.
+    A 0-d int64 tensor promotes like a Python int beside tensors with dims; beside a 0-d tensor it would win. A 0-d float64
+    tensor would win beside integers too, where a Python float is of the default dtype.
     """
     tensor = beside.meta["val"]
     twin = b.twin(value, tensor.device)
+    if is_float(value):
+        alike = tensor.dim() and (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+        return twin if alike else b.call(aten.to.dtype, twin, torch.result_type(tensor, 1.0))
     if tensor.dim() == 0 and tensor.dtype is not torch.bool and tensor.dtype is not torch.int64:
         twin = b.call(aten.to.dtype, twin, tensor.dtype)
     return twin
@@ -62,8 +67,8 @@ def _twin(value: Any, beside: fx.Node, b: Builder) -> Any:
 def _arange(node: fx.Node, b: Builder) -> fx.Node:
     start, _, *step = node.args
     value = node.meta["val"]
-    if step or not isinstance(value.shape[0], int):
-        raise Refusal("an arange with position-dependent length or step")
+    if step or not isinstance(value.shape[0], int) or is_float(start):
+        raise Refusal("an arange with position-dependent length or step, or from a fraction on")
     steps = b.call(aten.arange.default, value.shape[0], dtype=value.dtype, device=value.device)
     return b.call(aten.add.Tensor, steps, b.twin(start, value.device))
 

@@ -3,6 +3,8 @@
     rows = buf[:, :, s:s + 1]             slots = arange(1) + s_t
     copy_(rows, k)                  ->    index_copy_(buf, 2, slots, k)
 
+The source is copied first where it shares memory with the buffer (``buf[s:s + 1] = buf[:1]``).
+
 Any other in-place ops go through a copy of the rows, so that what each of them writes lands in the same place:
 
     rows = buf[:, :, s:s + 1]             rows = index_select(buf, 2, slots)
@@ -16,10 +18,19 @@ import torch
 from torch import fx
 
 from fxpass.analysis.sites import Site
+from fxpass.graph import aliases
 
 from .builder import Builder
 
 aten = torch.ops.aten
+
+_PERMUTATIONS = {aten.transpose.int, aten.permute.default, aten.swapaxes.default, aten.swapdims.default, aten.t.default,
+                 aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist, aten.numpy_T.default,
+                 aten.mT.default, aten.adjoint.default}  # fmt: skip
+_RESHAPES = {aten.view.default, aten.reshape.default, aten.unflatten.int, aten.flatten.using_ints, aten.view_as.default,
+             aten.reshape_as.default, aten._unsafe_view.default}  # fmt: skip
+_TRANSPARENT = {aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.alias.default,
+                aten.detach.default}  # fmt: skip
 
 
 def rewrite_write(site: Site, b: Builder) -> None:
@@ -56,6 +67,8 @@ def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
     source, target = writer.args[1], site.base.meta["val"]
     assert isinstance(source, fx.Node)
     value = source.meta["val"]
+    if aliases.storage(source) == aliases.storage(site.base):
+        source = b.call(aten.clone.default, source)
     if value.dtype != target.dtype:
         source = b.call(aten.to.dtype, source, target.dtype)
     if value.device != target.device:
@@ -75,9 +88,27 @@ def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
 def _write(site: Site, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
     """The slots are those of a slice: one after the other, and kept within the buffer by a position's guard (``in_bounds``)."""
     dtype = site.base.meta["val"].dtype
-    written = b.call(aten.index_copy_.default, b.bits(site.base, dtype), site.dim, slots, b.bits(rows, dtype))
+    base, rows = b.bits(site.base, dtype), b.bits(rows, dtype)
+    if _is_permuted_view(site.base):
+        return b.back(b.call(aten.index_put_.default, base, [None] * site.dim + [slots], rows), dtype)
+    written = b.call(aten.index_copy_.default, base, site.dim, slots, rows)
     written.meta["in_bounds"] = True
     return b.back(written, dtype)
+
+
+def _is_permuted_view(base: fx.Node) -> bool:
+    """Whether ``base`` is a permutation of a reshaped view. AOTAutograd makes the write functional and then undoes the views;
+    what `index_copy` gives is contiguous, and once its dims are back in order it cannot be viewed in the shape before."""
+    permuted = False
+    while (parent := aliases.base(base)) is not None:
+        if base.target in _PERMUTATIONS:
+            permuted = True
+        elif base.target in _RESHAPES:
+            return permuted
+        elif base.target not in _TRANSPARENT:
+            return False
+        base = parent
+    return False
 
 
 def _unsqueezed(site: Site, rows: fx.Node, b: Builder) -> fx.Node:

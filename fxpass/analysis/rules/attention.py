@@ -40,6 +40,7 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
     if ek is None or ev is None or not ek.same(ev):
         raise Refusal("keys and values of attention have different valid lengths")
     if mask is not None:
+        _check_mask_rows(mask, q, flow)
         columns = flow.of(mask).get(mask.meta["val"].dim() - 1)
         if columns is not None:
             flow.merge({0: ek}, {0: columns})
@@ -66,3 +67,18 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
 
     flow.replace(node, build)
     return out
+
+
+def _check_mask_rows(mask: Any, q: fx.Node, flow: Flow) -> None:
+    """The rows of the mask are those of the queries, whether they are those of a buffer or not.
+
+    Raises:
+        Refusal: only one of them has an extent.
+    """
+    shape, shift = mask.meta["val"].shape, q.meta["val"].dim() - mask.meta["val"].dim()
+    for dim, size in list(enumerate(shape))[:-1]:
+        rows, queries = flow.of(mask).get(dim), flow.of(q).get(dim + shift)
+        if isinstance(size, int) and size == 1 and rows is None:
+            continue
+        if (rows is None) != (queries is None) or (rows is not None and queries is not None and not rows.same(queries)):
+            raise Refusal("the mask of attention and the queries have different numbers of rows in full")

@@ -2,6 +2,9 @@
 
 embedding(table, distance)          {1: e} of distance     ->     embedding(table, masked_fill(distance, invalid, 0))
 index_select(mask, 0, rows)         {1: e} of mask passes
+index_select(k, 1, rows)            {1: e} of k            ->     _assert_async(all(rows < e)), index_select(k, 1, rows)
+
+The last would be an error past the valid rows, and past the buffer only once the slice is gone.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.errors import Refusal
+from fxpass.graph.numbers import guarded, number
 
 aten = torch.ops.aten
 
@@ -23,6 +27,7 @@ def embedding(node: fx.Node, flow: Flow) -> Extents:
     if 1 in flow.of(weight):
         raise Refusal("a table of embeddings whose width depends on the position")
     flow.fill(node, indices, flow.of(indices), 0)
+    _checked(node, flow, indices, flow.of(weight).get(0))
     return dict(flow.of(indices))
 
 
@@ -31,6 +36,7 @@ def index_select(node: fx.Node, flow: Flow) -> Extents:
     x, dim, index = node.args
     dim %= node.meta["val"].dim()  # type: ignore[operator]
     flow.fill(node, index, flow.of(index), 0)
+    _checked(node, flow, index, flow.of(x).get(dim))
     out = {d: e for d, e in flow.of(x).items() if d != dim}
     for extent in flow.of(index).values():
         out[dim] = extent
@@ -39,19 +45,24 @@ def index_select(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.gather)
 def gather(node: fx.Node, flow: Flow) -> Extents:
-    _, _, index = node.args[:3]
-    flow.fill(node, index, flow.of(index), 0)
-    return dict(flow.of(index))
+    x, dim, index = node.args[:3]
+    dim %= node.meta["val"].dim()  # type: ignore[operator]
+    own, shape = flow.of(index), index.meta["val"].shape  # type: ignore[union-attr]
+    for d, extent in flow.of(x).items():
+        wanted = own[d].length if d in own else shape[d]
+        if d != dim and not guarded(number(wanted) <= number(extent.length)):
+            raise Refusal("more is gathered than is valid")
+    flow.fill(node, index, own, 0)
+    _checked(node, flow, index, flow.of(x).get(dim))
+    return dict(own)
 
 
 @rule(aten.index.Tensor)
 def index(node: fx.Node, flow: Flow) -> Extents:
-    """``x[..., rows, :]`` with index tensors in one row of dims; a negative index would count from the wrong end."""
+    """``x[..., rows, :]`` with index tensors in one row of dims; a negative index counts from the end of what is valid."""
     x, indices = node.args[0], list(node.args[1])  # type: ignore[arg-type]
     used = [d for d, i in enumerate(indices) if i is not None]
-    if any(d in flow.of(x) for d in used):
-        raise Refusal("the position-dependent axis is indexed with a tensor")
-    if any(i.meta["val"].dtype is torch.bool for i in indices if i is not None):
+    if any(i.meta["val"].dtype in (torch.bool, torch.uint8) for i in indices if i is not None):
         raise Refusal("a lookup with a boolean mask")
     if used != list(range(used[0], used[-1] + 1)):
         raise Refusal("a lookup along dims that are not next to each other")
@@ -62,8 +73,34 @@ def index(node: fx.Node, flow: Flow) -> Extents:
         shift = used[0] + rank - indices[d].meta["val"].dim()
         out = flow.merge(out, {shift + own: e for own, e in flow.of(indices[d]).items()})
     _refuse_loose(node, flow, [indices[d] for d in used], rank, used[0], out)
-    passed = {d if d < used[0] else d + rank - len(used): e for d, e in flow.of(x).items()}
+    checked = {d: flow.of(x)[d] for d in used if d in flow.of(x)}
+    if checked:
+        flow.replace(node, lambda b: _indexed(b, node, x, indices, checked))
+    passed = {d if d < used[0] else d + rank - len(used): e for d, e in flow.of(x).items() if d not in used}
     return {**passed, **out}
+
+
+def _checked(node: fx.Node, flow: Flow, index: Any, extent: Extent | None) -> None:
+    """Book an assertion that the lookup ``node`` stays within the valid rows of ``extent``, as eager checks it."""
+    if extent is None:
+        return
+
+    def build(b: Any) -> fx.Node:
+        seen = b.operand(node, index)
+        b.check_index(seen, extent, index)
+        return b.call(node.target, *(seen if a is index else a for a in node.args), **node.kwargs)
+
+    flow.replace(node, build)
+
+
+def _indexed(b: Any, node: fx.Node, x: Any, indices: list[Any], checked: Extents) -> fx.Node:
+    chosen = [None if i is None else b.operand(node, i) for i in indices]
+    for d, extent in checked.items():
+        b.check_index(chosen[d], extent, indices[d], first=-1)
+        length = b.twin(extent.length, indices[d].meta["val"].device)
+        from_the_end = b.call(aten.add.Tensor, chosen[d], length)
+        chosen[d] = b.call(aten.where.self, b.call(aten.lt.Scalar, chosen[d], 0), from_the_end, chosen[d])
+    return b.call(node.target, x, chosen)
 
 
 def _refuse_loose(node: fx.Node, flow: Flow, operands: list[Any], rank: int, first: int, out: Extents) -> None:

@@ -7,7 +7,6 @@ vector_norm(x, 2, [2])  vector_norm(masked_fill(x, invalid, 0), 2, [2])
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -58,15 +57,12 @@ def spread(node: fx.Node, flow: Flow) -> Extents:
 
 def _spread(b: Any, x: Any, dims: list[int], keep: bool, counted: Extents, correction: Any, root: bool) -> fx.Node:
     value = x.meta["val"]
-    fixed = math.prod(s for d, s in enumerate(value.shape) if d in dims and d not in counted)
     wide = b.accumulated_in(value.dtype)
-    mean = b.mean(x, dims, True, list(counted.values()), fixed, wide)
+    mean = b.mean(x, dims, True, counted, wide)
     away = b.call(aten.sub.Tensor, b.operand(b.node, x), mean)
     squares = b.filled(b.call(aten.mul.Tensor, away, away), value, counted, 0)
-    count: Any = fixed
-    for extent in counted.values():
-        count = b.call(aten.mul.Tensor, b.twin(extent.length, value.device), count)
-    count = b.call(aten.to.dtype, b.call(aten.clamp_min.default, b.call(aten.sub.Tensor, count, correction), 0), wide)
+    count = b.call(aten.sub.Tensor, b.count(x, dims, counted), correction)
+    count = b.call(aten.to.dtype, b.call(aten.clamp_min.default, count, 0), wide)
     out = b.call(aten.div.Tensor, b.call(aten.sum.dim_IntList, squares, dims, keep), count)
     out = b.call(aten.sqrt.default, out) if root else out
     return out if wide is value.dtype else b.call(aten.to.dtype, out, value.dtype)

@@ -56,13 +56,9 @@ def mean(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
     dims, keep = reduced_dims(node)
     extents = flow.of(x)
-    counted = [extents[d] for d in dims if d in extents]
-    if counted:
-        static = 1
-        for d in dims:
-            static *= 1 if d in extents else x.meta["val"].shape[d]  # type: ignore[union-attr]
+    if dims & extents.keys():
         flow.fill(node, x, dims, 0)
-        flow.replace(node, lambda b: b.mean(x, sorted(dims), keep, counted, static, node.kwargs.get("dtype")))
+        flow.replace(node, lambda b: b.mean(x, sorted(dims), keep, extents, node.kwargs.get("dtype")))
     return left(extents, dims, keep)
 
 
