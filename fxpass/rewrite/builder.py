@@ -79,7 +79,11 @@ class Builder:
 
     def number(self, value: Any) -> Any:
         """``value`` as an argument of the graph: an int, or a node that gives it."""
-        return self.call(value.fn, *map(self.number, value.args)) if isinstance(value, Derived) else value
+        if not isinstance(value, Derived):
+            return value
+        made = self.call(value.fn, *map(self.number, value.args))
+        made.meta["val"] = value.value
+        return made
 
     def twin(self, value: Any, device: torch.device) -> Any:
         return self.twins.of(value, device)

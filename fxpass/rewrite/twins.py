@@ -108,7 +108,9 @@ class Twins:
         return self._call(aten.select.int, (self._snapshots[tensor], 0, origin.index), self._entry)
 
     def _derived_leaf(self, size: Derived, device: torch.device) -> fx.Node:
-        return self._full(self._call(size.fn, size.args, size.place), device, size.place)
+        made = self._call(size.fn, size.args, size.place)
+        made.meta["val"] = size.value
+        return self._full(made, device, size.place)
 
     def _tensor(self, value: Any, device: torch.device, place: fx.Node) -> fx.Node:
         return value if isinstance(value, fx.Node) else self._full(value, device, place)
