@@ -137,15 +137,17 @@ def _plan(
         try:
             with supposing() as supposed:
                 site = finder.at(node)
+                if site is None or (site.kind == "narrow" and flow.of(site.base)):
+                    return None  # no site, or a slice of what a site gives: a rule's matter
+                is_read = site.kind == "extent"
+                begun = {site.dim: smallest(start_extent(site, graph), ahead)} if is_read else None
         except Exception as error:
             refused[node] = _reason(error)
             return None
-        if site is None or (site.kind == "narrow" and flow.of(site.base)):
-            return None  # no site, or a slice of what a site gives: a rule's matter
         for condition in supposed:
             guarded(condition)
         sites[node] = site
-        return {site.dim: smallest(start_extent(site, graph), ahead)} if site.kind == "extent" else None
+        return begun
 
     outcome = follow(graph, positions, begin, ahead, finder.refuse_copy)
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)

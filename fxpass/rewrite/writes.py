@@ -103,10 +103,10 @@ def _is_permuted_view(base: fx.Node) -> bool:
     while (parent := aliases.base(base)) is not None:
         if base.target in _PERMUTATIONS:
             permuted = True
-        elif base.target in _RESHAPES:
-            return permuted
-        elif base.target not in _TRANSPARENT:
-            return False
+        elif base.target in _RESHAPES and permuted:
+            return True
+        elif base.target not in _RESHAPES | _TRANSPARENT:
+            return False  # parts are put back by what keeps the order of the dims
         base = parent
     return False
 

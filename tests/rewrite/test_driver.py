@@ -1,0 +1,186 @@
+"""The driver decides first: what is refused leaves nothing behind, in the graph or among the guards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, fx
+
+import fxpass
+from fxpass import backend
+from fxpass.rewrite import driver
+
+CAPACITY = 8
+QUIET = pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+
+
+def one_sorted(k: Tensor, v: Tensor, p: int) -> Tensor:
+    return (v[:, :, None] * k[:, None, :].sort(2).values).mean((1, 2))
+
+
+def one_strided(k: Tensor, v: Tensor, p: int) -> Tensor:
+    return (v[:, :, None] * k[:, None]).sum(1).cumsum(1)[:, ::2].sum(1)
+
+
+def joined_and_sorted(k: Tensor, v: Tensor, p: int) -> Tensor:
+    return torch.cat([k[:, 1:], v[:, :-1]], 1).sort(1).values.sum(1)
+
+
+def from_the_middle(k: Tensor, v: Tensor, p: int) -> Tensor:
+    return k[:, p // 2 :].kthvalue(1, dim=1).values + v[:, p // 2 :].sum(1)
+
+
+def stacked_and_sorted(k: Tensor, v: Tensor, p: int) -> Tensor:
+    return torch.hstack([k, v]).sort(1).values.sum(1)
+
+
+REFUSED: list[Callable[..., Tensor]] = [
+    one_sorted,
+    one_strided,
+    joined_and_sorted,
+    from_the_middle,
+    stacked_and_sorted,
+]
+
+
+def text(graph: fx.Graph) -> list[tuple[Any, ...]]:
+    return [(n.name, n.op, n.target, str(n.args), str(n.kwargs)) for n in graph.nodes]
+
+
+@QUIET
+@torch.no_grad()
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("finish", REFUSED, ids=lambda f: f.__name__)
+def test_a_refused_read_takes_nothing_with_it(finish: Callable[..., Tensor], compiler: str) -> None:
+    def step(keys: Tensor, values: Tensor, x: Tensor, p: int) -> Tensor:
+        keys[:, p : p + 1], values[:, p : p + 1] = x, x * 2
+        return finish(keys[:, : p + 1], values[:, : p + 1], p)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler})
+    mine, eager = torch.zeros(2, 2, 2, CAPACITY)
+    for p in range(2, 6):
+        x = torch.randn(2, 1)
+        torch.testing.assert_close(compiled(*mine, x, p), step(*eager, x, p))
+        assert torch.equal(mine, eager)
+    assert not any(report.unfit for report in fxpass.reports())
+    assert fxpass.reports()[-1].refused > 0
+
+
+ONLY_REFUSED: dict[str, Callable[..., Tensor]] = {
+    "sorted": lambda k, p: k[:, : p + 1].sort(1).values.sum(1),
+    "from the middle": lambda k, p: k[:, p // 2 : p + 2].kthvalue(1, dim=1).values,
+    "sliced again": lambda k, p: k[:, : p + 1][:, 1:-1].kthvalue(1, dim=1).values,
+    "joined": lambda k, p: torch.cat([k[:, 1 : p - 1], k[:, :2]], 1).kthvalue(1, dim=1).values,
+    "taken apart": lambda k, p: torch.hstack([k[:, : p + 1], k[:, :p]]).kthvalue(1, dim=1).values,
+    "two lengths": lambda k, p: k[:, : p + 1].cumsum(1).sort(1).values.sum(1) + k[:, :p].sort(1).values.sum(1),
+}
+
+
+@QUIET
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(ONLY_REFUSED))
+def test_a_graph_with_only_refused_sites_is_as_it_was(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def spy(gm: fx.GraphModule, *args: Any) -> Any:
+        before = text(gm.graph), len(environment(gm).guards)
+        outcome = driver.rewrite_graph(gm, *args)
+        seen.append((before, (text(gm.graph), len(environment(gm).guards)), outcome))
+        return outcome
+
+    monkeypatch.setattr(backend, "rewrite_graph", spy)
+    compiled = torch.compile(ONLY_REFUSED[name], backend="kvfix", options={"compiler": "eager"})
+    for p in range(3, 6):
+        k = torch.rand(2, CAPACITY)
+        torch.testing.assert_close(compiled(k, p), ONLY_REFUSED[name](k, p))
+    before, after, outcome = seen[-1]
+    assert before == after
+    assert outcome.decisions and not any(d.rewritten for d in outcome.decisions)
+
+
+def environment(gm: fx.GraphModule) -> Any:
+    values = (n.meta["val"] for n in gm.graph.nodes if isinstance(n.meta.get("val"), torch.SymInt))
+    return next((v.node.shape_env for v in values), mock.Mock(guards=[]))
+
+
+def appended(keys: Tensor, x: Tensor, p: int) -> Tensor:
+    keys[:, p : p + 1] = x
+    return keys[:, : p + 1].sum(1)
+
+
+@QUIET
+@torch.no_grad()
+@pytest.mark.parametrize("broken", ["rewrite_read", "rewrite_write", "start_extent", "rewrite_scalar"])
+def test_an_error_at_a_site_costs_that_site(broken: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Any error of ours refuses the sites at which it comes up; the others are rewritten, and the numbers are right."""
+
+    def step(keys: Tensor, x: Tensor, p: int) -> Tensor:
+        return appended(keys, x, p) + torch.ones(2) * p
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    mine, eager = torch.zeros(2, 2, CAPACITY)
+    with (
+        mock.patch.object(driver, broken, side_effect=ZeroDivisionError("of ours")),
+        caplog.at_level(logging.WARNING, logger=driver.__name__),
+    ):
+        for p in range(2, 6):
+            x = torch.randn(2, 1)
+            torch.testing.assert_close(compiled(mine, x, p), step(eager, x, p))
+            assert torch.equal(mine, eager)
+    report = fxpass.reports()[-1]
+    assert not report.unfit and report.rewritten >= 1
+    assert {s.reason for s in report.sites if s.reason} == {"the pass failed here: ZeroDivisionError: of ours"}
+    assert all(r.exc_info for r in caplog.records if r.name == driver.__name__)
+    assert any(r.name == driver.__name__ for r in caplog.records)
+
+
+def several_chunks(x: Tensor, k: Tensor, p: int) -> Tensor:
+    n = x.shape[2]
+    k[:, :, p : p + n] = x
+    return (x @ k[:, :, : p + n].mT).mean((2, 3))
+
+
+def spread(x: Tensor, k: Tensor, p: int) -> Tensor:
+    n = x.shape[2]
+    k[:, :, p : p + n] = x
+    return (x @ k[:, :, : p + n].mT).var((2, 3))
+
+
+def all_of_it(x: Tensor, k: Tensor, p: int) -> Tensor:
+    n = x.shape[2]
+    k[:, :, p : p + n] = x
+    return (x @ k[:, :, : p + n].mT).mean()
+
+
+def joined(x: Tensor, k: Tensor, p: int) -> Tensor:
+    n = x.shape[2]
+    out = torch.cat([k[:, :, :p], x], 2).mean((1, 2))
+    k[:, :, p : p + n] = x
+    return out
+
+
+def kept(x: Tensor, k: Tensor, p: int) -> Tensor:
+    n = x.shape[2]
+    k[:, :, p : p + n] = x
+    return (k[:, :, : p + n] @ x.mT).mean((-1, -2), keepdim=True)
+
+
+@QUIET
+@torch.no_grad()
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("step", [several_chunks, spread, all_of_it, joined, kept], ids=lambda f: f.__name__)
+def test_a_number_of_rows_that_moves_too(step: Callable[..., Tensor], compiler: str) -> None:
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler})
+    mine, eager = torch.zeros(2, 2, 2, 16, 4)
+    p = 0
+    for n in (2, 3, 2, 4, 2):
+        x = torch.randn(2, 2, n, 4)
+        torch.testing.assert_close(compiled(x, mine, p), step(x, eager, p))
+        assert torch.equal(mine, eager)
+        p += n
+    assert not any(report.unfit for report in fxpass.reports())
