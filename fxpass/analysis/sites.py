@@ -171,7 +171,7 @@ class Sites:
         for user in sorted(_view_users(node), key=self._order.__getitem__):
             if views.intersection(aliases.written(user)):
                 found.append(user)
-            if aliases.storage(node) in aliases.storages(user):
+            if _is_view(user, views):
                 views.add(user)
         return found
 
@@ -222,11 +222,17 @@ def _writes_by_storage(graph: fx.Graph) -> dict[int | None, list[fx.Node]]:
 
 def _view_users(node: fx.Node) -> set[fx.Node]:
     """All users of ``node`` and of the views of it."""
-    memory, found, todo = aliases.storage(node), set(), [node]
+    views, todo = {node}, [node]
     while todo:
         for user in todo.pop().users:
-            if user not in found:
-                found.add(user)
-                if memory in aliases.storages(user):
-                    todo.append(user)
-    return found
+            if user not in views and _is_view(user, views):
+                views.add(user)
+                todo.append(user)
+    return {user for view in views for user in view.users}
+
+
+def _is_view(node: fx.Node, views: set[fx.Node]) -> bool:
+    """Whether ``node``, a user of one of ``views``, is one as well: what an op gives that writes in place is what it wrote to."""
+    shares = any(aliases.storage(i) in aliases.storages(node) for i in node.all_input_nodes if i in views)
+    written = aliases.written(node)
+    return shares and (not written or not views.isdisjoint(written))
