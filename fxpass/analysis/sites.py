@@ -161,7 +161,12 @@ class Sites:
                 read[plain(size)] = size
         found = {symbol for b in buffers for size in b.meta["val"].shape for symbol in symbols(size)}
         for size, own in itertools.product(read.values(), written.values()):
-            if not equal(own, size) and symbols(own) and not symbols(own) & self.positions.symbols and guarded(own == size):
+            if (
+                not equal(own, size)
+                and symbols(own)
+                and not symbols(own) & self.positions.symbols
+                and guarded(own == size)
+            ):
                 found |= symbols(size)
         return found - self.positions.symbols
 

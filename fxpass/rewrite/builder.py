@@ -37,7 +37,9 @@ class Builder:
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A call of ``target`` in the place of the current node, with its source line."""
-        if any(isinstance(a, (torch.SymInt, torch.SymFloat, torch.SymBool, Derived)) for a in tree_leaves((args, kwargs))):
+        if any(
+            isinstance(a, (torch.SymInt, torch.SymFloat, torch.SymBool, Derived)) for a in tree_leaves((args, kwargs))
+        ):
             raise TypeError(f"a number that is no node, in the arguments of {target}")
         args, kwargs = fx.node.map_arg((args, kwargs), lambda n: self._replaced.get(n, n))
         with self.graph.inserting_before(self.node):

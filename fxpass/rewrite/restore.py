@@ -1,9 +1,9 @@
 """A graph as it was before it was edited, to go back to where a part of what was planned cannot be done.
 
-    restore = Restorable(gm)
-    restore.keep()               a copy, made once, before the first edit
-    ...                          edits of gm.graph
-    nodes = restore.go_back()    gm.graph is as it was; ``nodes`` maps its former nodes to those that stand for them now
+restore = Restorable(gm)
+restore.keep()               a copy, made once, before the first edit
+...                          edits of gm.graph
+nodes = restore.go_back()    gm.graph is as it was; ``nodes`` maps its former nodes to those that stand for them now
 """
 
 from __future__ import annotations

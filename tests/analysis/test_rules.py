@@ -128,7 +128,9 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     ),
     "var_of_halves": lambda k, v: (k.half() * 300).var(2).float() * 1e-5 + v.bfloat16().std(2).float(),
     "integer_division": lambda k, v: (100 % ((k == k) * 7)).sum(2) + (9 // ((v == v) * 2)).sum(2),
-    "negative_end": lambda k, v, start, keys: keys[:, :, : start - CAPACITY].sum(2) + keys[:, :, start - CAPACITY - 2 : -9].sum(2),
+    "negative_end": lambda k, v, start, keys: (
+        keys[:, :, : start - CAPACITY].sum(2) + keys[:, :, start - CAPACITY - 2 : -9].sum(2)
+    ),
     "bits_of_a_position": lambda k, v, start, keys: (k * (start & 3) + (start | 1) + (start ^ 1) + (start << 1)).sum(2),
     "bits_as_a_bound": lambda k, v, start, keys: keys[:, :, : start >> 1].sum(2) + keys[:, :, : start & 7].sum(2),
     "attention_among_rows": lambda k, v: F.scaled_dot_product_attention(k, k, v, is_causal=True).sum(2),
