@@ -78,6 +78,8 @@ def install(is_ours: Callable[[Any], bool]) -> None:
             wrap(cls.dispatch_table, dis.opmap[opname], functools.partial(_jump, is_ours))  # type: ignore[attr-defined]
 
 
+_OR_POP = {"JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP"}
+"""Up to Python 3.11; later ones put a copy on the stack for the jump to take."""
 _JUMPS = {
     "POP_JUMP_IF_FALSE",
     "POP_JUMP_IF_TRUE",
@@ -85,9 +87,8 @@ _JUMPS = {
     "POP_JUMP_FORWARD_IF_TRUE",
     "POP_JUMP_BACKWARD_IF_FALSE",
     "POP_JUMP_BACKWARD_IF_TRUE",
-    "JUMP_IF_FALSE_OR_POP",
-    "JUMP_IF_TRUE_OR_POP",
     "UNARY_NOT",
+    *_OR_POP,
 }
 
 
@@ -132,13 +133,16 @@ def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int
     return variable
 
 
-def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> Any:
-    top = tx.stack[-1]
-    if isinstance(top.realize() if hasattr(top, "realize") else top, TensorVariable) and is_ours(tx.output.compiler_fn):
-        value = _resolve(tx, top.realize())
-        if value is not None:
-            tx.stack[-1] = _decide(tx, value)
-    return stock(tx, inst)
+def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
+    """The jump sees the outcome; where it leaves its operand on the stack, as for ``or``, that is still the tensor."""
+    depth, operand = len(tx.stack), tx.stack[-1]
+    tensor = operand.realize() if hasattr(operand, "realize") else operand
+    value = _resolve(tx, tensor) if isinstance(tensor, TensorVariable) and is_ours(tx.output.compiler_fn) else None
+    if value is not None:
+        tx.stack[-1] = _decide(tx, value)
+    stock(tx, inst)
+    if value is not None and inst.opname in _OR_POP and len(tx.stack) == depth:
+        tx.stack[-1] = operand
 
 
 def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *args: Any, **kwargs: Any) -> Any:

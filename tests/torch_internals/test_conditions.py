@@ -1,0 +1,193 @@
+"""A condition on a small index tensor is decided by a guard; the value that Python goes on with is still eager's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+
+def or_a_number(i: Tensor) -> Any:
+    return (i[0] - 3) or 7
+
+
+def or_another_element(i: Tensor) -> Any:
+    return (i[0] - 3) or i[1]
+
+
+def or_chain(i: Tensor) -> Any:
+    return (i[0] - 3) or (i[0] - 4) or "neither"
+
+
+def and_a_number(i: Tensor) -> Any:
+    return (i[0] - 3) and 7
+
+
+def and_another(i: Tensor) -> Any:
+    return (i[0] > 3) and (i[1] > 3)
+
+
+def and_or(i: Tensor) -> Any:
+    return (i[0] > 3) and i[1] or i[0]
+
+
+def chained(i: Tensor) -> Any:
+    return 3 < i[0] < 5
+
+
+def chained_thrice(i: Tensor) -> Any:
+    return 2 < i[0] <= i[1] != 9
+
+
+def a_chain_as_a_condition(i: Tensor) -> Any:
+    return torch.where(3 < i[0] < 5, i, -i)
+
+
+def a_number_of_or(i: Tensor) -> Any:
+    return torch.ones(9)[: int((i[0] - 3) or 7)].sum()
+
+
+def an_or_of_whole_tensors(i: Tensor) -> Any:
+    return i[:1] or i
+
+
+def what_or_gives_is_written(i: Tensor) -> Any:
+    found = (i[:1] - 3) or i[1:]
+    found += 5
+    return found
+
+
+def what_or_gives_is_the_index(i: Tensor) -> Any:
+    found = i[1:] or i[:1]
+    found += 1
+    return found, i
+
+
+def negated(i: Tensor) -> Any:
+    return not (i[0] - 3)
+
+
+def negated_twice(i: Tensor) -> Any:
+    return not not (i[0] - 3)
+
+
+def as_a_bool(i: Tensor) -> Any:
+    return bool(i[0] > 3), bool(i[0] - 3)
+
+
+def conditional(i: Tensor) -> Any:
+    return i[0] if i[0] - 3 else i[1]
+
+
+def branched(i: Tensor) -> Any:
+    if i[0] > 3:
+        return i + 1
+    return i - 1
+
+
+def looped(i: Tensor) -> Any:
+    n, t = 0, i[0].clone()
+    while t > 2:
+        t = t - 1
+        n += 1
+    return n, t
+
+
+def looped_until(i: Tensor) -> Any:
+    t = i[0] * 1
+    while not t > 5:
+        t += 1
+    return t
+
+
+def walrus(i: Tensor) -> Any:
+    if (t := i[0] - 3) and (u := t + 1) > 1:
+        return t, u
+    return t
+
+
+def matched(i: Tensor) -> Any:
+    match i[0]:
+        case t if t > 4:
+            return t
+        case t:
+            return t - 1
+
+
+def all_of(i: Tensor) -> Any:
+    return all([i[0] > 3, i[1] > 3]), any([i[0] > 3, i[1] > 3])
+
+
+def any_of_a_generator(i: Tensor) -> Any:
+    return any(t > 4 for t in i), all(t > 4 for t in i)
+
+
+def largest(i: Tensor) -> Any:
+    return max(i[0], i[1]), min(i[0], i[1])
+
+
+def among_numbers(i: Tensor) -> Any:
+    return i[0] in (4, 5), i[0] not in (4, 5)
+
+
+def among_tensors(i: Tensor) -> Any:
+    return 4 in i
+
+
+def comprehended(i: Tensor) -> Any:
+    return [t for t in i if t > 4]
+
+
+def in_a_function(i: Tensor) -> Any:
+    def either(t: Tensor) -> Any:
+        return t - 3 or t
+
+    return either(i[0]), either(i[1])
+
+
+def in_a_dictionary(i: Tensor) -> Any:
+    return {"at": i[0] - 3 or None}
+
+
+CONDITIONS: list[Callable[[Tensor], Any]] = [
+    or_a_number, or_another_element, or_chain, and_a_number, and_another, and_or, chained, chained_thrice,
+    a_chain_as_a_condition, a_number_of_or, an_or_of_whole_tensors, what_or_gives_is_written, what_or_gives_is_the_index,
+    negated, negated_twice, as_a_bool, conditional, branched, looped, looped_until, walrus, matched, all_of,
+    any_of_a_generator, largest, among_numbers, among_tensors, comprehended, in_a_function,
+    in_a_dictionary,
+]  # fmt: skip
+
+
+def described(value: Any) -> Any:
+    """``value`` with what tells two tensors apart."""
+    if isinstance(value, Tensor):
+        return "tensor", value.dtype, tuple(value.shape), value.tolist()
+    if isinstance(value, (tuple, list)):
+        return type(value), [described(v) for v in value]
+    if isinstance(value, dict):
+        return {k: described(v) for k, v in value.items()}
+    return type(value), value
+
+
+@torch.no_grad()
+def run(step: Callable[[Tensor], Any], eager: Callable[[Tensor], Any]) -> None:
+    for start in (3, 4, 5, 6, 3, 0, 5):
+        for other in (0, 5):
+            ours, theirs = torch.tensor([start, other]), torch.tensor([start, other])
+            expected = described(eager(theirs))
+            assert (described(step(ours)), ours.tolist()) == (expected, theirs.tolist()), (start, other)
+
+
+@torch._dynamo.config.patch(recompile_limit=32)
+@pytest.mark.parametrize("condition", CONDITIONS, ids=lambda c: c.__name__)
+def test_value_and_type_are_those_of_eager(condition: Callable[[Tensor], Any]) -> None:
+    run(torch.compile(condition, backend="kvfix", options={"compiler": "eager"}), condition)
+    ours = sum(counters["graph_break"].values())
+    torch._dynamo.reset()
+    counters.clear()
+    run(torch.compile(condition, backend="eager"), condition)
+    assert ours <= sum(counters["graph_break"].values())
