@@ -14,7 +14,7 @@ from torch import fx
 from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
-from .contents import Arith, Element, Entry, Number, numbers, tensors
+from .contents import Arith, Element, Entry, Number, in_order, numbers, tensors
 from .table import Table
 
 
@@ -54,11 +54,11 @@ class Advance:
         for node, contents in table.moved().items():
             if any(entry is None for entry in contents):
                 continue
-            mine = {n: _of_args(n, placeholders) for entry in contents for n in numbers(entry)}  # type: ignore[arg-type]
+            mine = {n: _of_args(n, placeholders) for n in numbers(contents)}
             if all(mine.values()):
                 of_args.update(mine)
                 moved.append((placeholders.index(node), contents))  # type: ignore[arg-type]
-        sources = list(dict.fromkeys(t for _, contents in moved for entry in contents for t in tensors(entry)))
+        sources = tensors(entry for _, contents in moved for entry in contents)
         functions = [(i, as_function(contents, sources, of_args)) for i, contents in moved]
         return cls([placeholders.index(tensor) for tensor in sources], functions)
 
@@ -81,21 +81,32 @@ class Advance:
 def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: Mapping[Number, Any]) -> Lambda:
     """``contents`` as a function of what the index tensors ``sources`` held before and of the graph's arguments.
 
-    One lambda for all of them: layers may be many, and each has an element.
+    One lambda for all of them: layers may be many, and each has an element. What several are computed from is computed once:
+
+        lambda before, args: (e0 := before[0][0], e1 := c0(e0, 1), [int(e1), int(e1)])[-1]
     """
     known: dict[Any, str] = {}
+    names: dict[Entry, str] = {}
+    places = {tensor: i for i, tensor in enumerate(sources)}
 
-    def code(entry: Entry) -> str:
+    def operand(entry: Entry) -> str:
+        return repr(entry) if isinstance(entry, int) else names[entry]
+
+    def code(entry: Element | Number | Arith) -> str:
         if isinstance(entry, Element):
-            return f"before[{sources.index(entry.tensor)}][{entry.index}]"
+            return f"before[{places[entry.tensor]}][{entry.index}]"
         if isinstance(entry, Number):
             return f"{known.setdefault(of_args[entry], f'c{len(known)}')}(args)"
-        if isinstance(entry, Arith):
-            fn = known.setdefault(entry.fn, f"c{len(known)}")
-            return f"{fn}({', '.join(code(arg) for arg in entry.args)})"
-        return repr(entry)
+        fn = known.setdefault(entry.fn, f"c{len(known)}")
+        return f"{fn}({', '.join(operand(arg) for arg in entry.args)})"
 
-    source = f"lambda before, args: [{', '.join(f'int({code(entry)})' for entry in contents)}]"
+    steps = []
+    for entry in in_order(contents):
+        value = code(entry)
+        names[entry] = f"e{len(names)}"
+        steps.append(f"{names[entry]} := {value}")
+    results = ", ".join(f"int({operand(entry)})" for entry in contents)
+    source = f"lambda before, args: ({', '.join([*steps, f'[{results}]'])},)[-1]"
     return Lambda(source, {name: value for value, name in known.items()})
 
 

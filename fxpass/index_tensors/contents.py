@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import fx
@@ -24,9 +24,9 @@ class Number:
     node: fx.Node
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Arith:
-    """``fn(*args)`` over entries: integer arithmetic or a comparison."""
+    """``fn(*args)`` over entries: integer arithmetic or a comparison. Many may be computed from one, which stays one object."""
 
     fn: Callable[..., Any]
     args: tuple[Entry, ...]
@@ -35,19 +35,26 @@ class Arith:
 Entry = int | bool | Element | Number | Arith
 
 
-def numbers(entry: Entry) -> Iterator[Number]:
-    """The graph's own numbers that ``entry`` is computed from."""
-    if isinstance(entry, Number):
-        yield entry
-    elif isinstance(entry, Arith):
-        for arg in entry.args:
-            yield from numbers(arg)
+def in_order(entries: Iterable[Entry | None]) -> list[Element | Number | Arith]:
+    """All that ``entries`` are computed from and what is no constant among themselves, each once, operands first."""
+    found: dict[Element | Number | Arith, None] = {}
+    waiting = [entry for entry in entries if isinstance(entry, (Element, Number, Arith))][::-1]
+    while waiting:
+        entry = waiting.pop()
+        operands = entry.args if isinstance(entry, Arith) and entry not in found else ()
+        missing = [a for a in operands if isinstance(a, (Element, Number, Arith)) and a not in found]
+        if missing:
+            waiting += [entry, *reversed(missing)]
+        else:
+            found[entry] = None
+    return list(found)
 
 
-def tensors(entry: Entry) -> Iterator[fx.Node]:
-    """The index tensors that ``entry`` is computed from."""
-    if isinstance(entry, Element):
-        yield entry.tensor
-    elif isinstance(entry, Arith):
-        for arg in entry.args:
-            yield from tensors(arg)
+def numbers(entries: Iterable[Entry | None]) -> list[Number]:
+    """The graph's own numbers that ``entries`` are computed from."""
+    return [entry for entry in in_order(entries) if isinstance(entry, Number)]
+
+
+def tensors(entries: Iterable[Entry | None]) -> list[fx.Node]:
+    """The index tensors that ``entries`` are computed from."""
+    return list(dict.fromkeys(entry.tensor for entry in in_order(entries) if isinstance(entry, Element)))

@@ -44,6 +44,8 @@ class Table:
         self.graph = graph
         self.predicates: list[tuple[str, str]] = []
         """Branches on positions that became guards: the condition, and the source line."""
+        self.variables: dict[Entry, Any] = {}
+        """What Dynamo has been given for entries, as nodes of the graph."""
         self._arrays: dict[fx.Node, np.ndarray] = {}
         self._lost: set[fx.Node] = set()
         self._places: dict[fx.Node, Place] = {}

@@ -17,15 +17,17 @@ from __future__ import annotations
 import contextlib
 import dis
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 
+from fxpass.graph.numbers import known
 from fxpass.index_tensors import mirror
 from fxpass.index_tensors.arithmetic import NotCovered, int32
-from fxpass.index_tensors.contents import Element, Entry, Number
+from fxpass.index_tensors.contents import Arith, Element, Entry, Number, in_order
 from fxpass.index_tensors.table import Table
 from fxpass.options import Options
 from fxpass.torch_internals import collection
@@ -52,6 +54,9 @@ from fxpass.torch_internals.symbols import DimDynamic, free_unbacked_symbols
 from . import dynamism, indexing, module_ints
 from .compilation import compiling
 from .sources import AgreementSource, PositionSource
+
+MAX_SIZE = 256
+"""A number that takes more operators and symbols than this to write down is not followed."""
 
 
 def parse_options_early(options_of: Callable[[Any], Options | None], begin: Callable[[Options], None]) -> None:
@@ -213,17 +218,43 @@ def _resolve_all(tx: Any, tensor: Any) -> Any:
 
 
 def _variable(tx: Any, entry: Entry) -> Any:
-    if isinstance(entry, (int, bool)):
+    """``entry`` as a constant, which is guarded on here, or a SymInt variable; what it is computed from is in the graph once,
+    unless Dynamo has taken it out again."""
+    if isinstance(entry, int):
         return ConstantVariable.create(entry)
+    made = Table.of(tx.output.graph).variables
+    for part in in_order([entry]):
+        if part not in made or made[part].is_python_constant() or made[part].as_proxy().node._erased:
+            made[part] = _made(tx, part, made)
+    return made[entry]
+
+
+def _made(tx: Any, entry: Element | Number | Arith, made: Mapping[Entry, Any]) -> Any:
     if isinstance(entry, Element):
         return _element(tx, entry)
     if isinstance(entry, Number):
         value = entry.node.meta["example_value"]
         return SymNodeVariable.create(tx, fx.Proxy(entry.node, tx.output.root_tracer), value)
-    args = [_variable(tx, arg) for arg in entry.args]
+    args = [ConstantVariable.create(arg) if isinstance(arg, int) else made[arg] for arg in entry.args]
     if entry.fn is int32:
         return _within(args[0])
+    if entry.fn in (max, min):
+        a, b = map(_number_of, args)
+        if known(a >= b) or known(a <= b):
+            return args[known(a >= b) == (entry.fn is min)]
+    if sum(_size(arg) for arg in args) > MAX_SIZE:
+        raise NotCovered
     return BuiltinVariable(entry.fn).call_function(tx, args, {})
+
+
+def _number_of(variable: Any) -> Any:
+    return variable.as_python_constant() if variable.is_python_constant() else variable.sym_num
+
+
+def _size(variable: Any) -> int:
+    """How many operators and symbols ``variable`` is written with; SymPy takes time to the power of nested ones."""
+    value = _number_of(variable)
+    return 1 if isinstance(value, int) else sum(1 for _ in sympy.preorder_traversal(value.node.expr))
 
 
 def _within(number: Any) -> Any:
@@ -241,7 +272,9 @@ def _element(tx: Any, element: Element) -> Any:
     Elements that have never been seen to differ share one input, with a guard that they agree: as sizes that are equal
     share one symbol in PyTorch.
     """
-    argument = element.tensor.meta["grapharg"]
+    argument = element.tensor.meta.get("grapharg")
+    if argument is None:
+        raise NotCovered  # what a function gets that an operator runs
     source = PositionSource(argument.source, element.index)
     inputs = tx.output.unspec_variable_map
     if source.name in inputs:
