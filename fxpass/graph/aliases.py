@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from .schemas import is_higher_order, is_operator, is_tagged, memory, written_operands
+from .schemas import is_custom, is_higher_order, is_operator, is_tagged, memory, written_operands
 
 
 def storage(node: fx.Node) -> int | None:
@@ -49,7 +49,8 @@ def root(node: fx.Node) -> fx.Node:
 def is_impure(node: fx.Node) -> bool:
     """Whether ``node`` must stay even when nobody uses its result.
 
-    Purity by schema, not by users: ``copy_`` and ``index_copy_`` have none and still count.
+    Purity by schema, not by users: ``copy_`` and ``index_copy_`` have none and still count. Operators that are not PyTorch's
+    may do what no schema tells.
     """
     if node.op in ("placeholder", "output"):
         return True
@@ -58,7 +59,7 @@ def is_impure(node: fx.Node) -> bool:
     if written(node):
         return True
     name = str(node.target)
-    if "_assert" in name or "constrain" in name:
+    if "_assert" in name or "constrain" in name or is_custom(node.target):
         return True
     return is_higher_order(node.target) or is_tagged(node.target, torch.Tag.nondeterministic_seeded)
 

@@ -29,6 +29,11 @@ def is_operator(target: Any) -> bool:
     return isinstance(target, OpOverload)
 
 
+def is_custom(target: Any) -> bool:
+    """Whether ``target`` is an operator of somebody else's library."""
+    return is_operator(target) and target.namespace not in ("aten", "prims", "kvfix")
+
+
 def is_higher_order(target: Any) -> bool:
     """Whether ``target`` takes functions or graphs."""
     return isinstance(target, HigherOrderOperator)

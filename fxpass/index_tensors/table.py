@@ -23,18 +23,18 @@ import numpy as np
 import torch
 from torch import fx
 
-from fxpass.graph.schemas import is_transform, memory
-from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload, OpOverloadPacket
+from fxpass.graph.schemas import memory
+from fxpass.torch_internals.fakes import FakeTensor
 
 from .arithmetic import FACTORIES, RULES, NotCovered, hold
 from .contents import Element, Entry, Number
 from .memory import Place
+from .operators import by_operator, may_write
 
 MAX_ELEMENTS = 1024
 """A graph input with more elements than this is data, not an index tensor."""
 _ATTRIBUTE = "_kvfix_table"
-_KNOWN_MODULES = ("torch", "_operator", "math", "builtins", "einops")
-"""Where functions come from that write to no operand unless their name says so."""
+_RULES, _FACTORIES = by_operator(RULES), by_operator(FACTORIES)
 
 
 class Table:
@@ -108,16 +108,16 @@ class Table:
             self._step(node)
 
     def _step(self, node: fx.Node) -> None:
-        name, written = _name(node), _written(node)
-        for target in written:
-            self._write(target)
-        if name in FACTORIES and _is_small_int(node):
-            made = self._applied(functools.partial(FACTORIES[name], tuple(node.meta["example_value"].shape)), node)
+        target, written = node.target, may_write(node)
+        for operand in written:
+            self._write(operand)
+        if target in _FACTORIES and _is_small_int(node):
+            made = self._applied(functools.partial(_FACTORIES[target], tuple(node.meta["example_value"].shape)), node)
             if made is not None and hold(made, node.meta["example_value"].dtype):
                 self._arrays[node] = made
             return
-        if name in RULES and any(self._array(a) is not None for a in node.all_input_nodes):
-            out = self._applied(RULES[name], node)
+        if target in _RULES and any(self._array(a) is not None for a in node.all_input_nodes):
+            out = self._applied(_RULES[target], node)
             if out is not None:
                 changed = node if isinstance(node.meta.get("example_value"), torch.Tensor) else node.args[0]
                 if not hold(out, changed.meta["example_value"].dtype):  # a float that is written to an index tensor
@@ -125,8 +125,8 @@ class Table:
                 elif _is_small_int(node, bool_too=True):
                     self._keep(node, out)
                 return
-        for target in written:
-            self._lose(target)
+        for operand in written:
+            self._lose(operand)
 
     def _applied(self, rule: Callable[..., Any], node: fx.Node) -> Any:
         """``rule`` on the operands of ``node``; None for an overload or an operand that it does not cover."""
@@ -206,7 +206,7 @@ class Table:
 
 def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
     value = node.meta.get("example_value")
-    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+    if type(value) not in (FakeTensor, torch.Tensor) or value.layout is not torch.strided:
         return False
     kinds = (torch.int32, torch.int64, torch.bool) if bool_too else (torch.int32, torch.int64)
     if value.dtype not in kinds or not all(isinstance(s, int) for s in value.shape):
@@ -216,38 +216,6 @@ def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
 
 def _memory(node: fx.Node) -> int | None:
     return memory(node.meta.get("example_value"))
-
-
-def _name(node: fx.Node) -> str:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name[1:] + "_" if getattr(node.target, "__module__", None) == "_operator" and name in _IN_PLACE else name
-
-
-_IN_PLACE = {f"i{name}" for name in ("add", "and", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift", "sub",
-                                     "truediv", "xor")}  # fmt: skip
-
-
-def _written(node: fx.Node) -> list[fx.Node]:
-    """The operands that ``node`` may write to: all of them where its target does not tell."""
-    target, name, operands = node.target, _name(node), node.all_input_nodes
-    if isinstance(target, OpOverload):
-        return operands if target._schema.is_mutable else []
-    if isinstance(target, OpOverloadPacket):
-        return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
-    if isinstance(target, HigherOrderOperator) or "out" in node.kwargs or node.kwargs.get("inplace"):
-        return operands
-    if is_transform(target):
-        return operands
-    module = getattr(target, "__module__", None) or "torch"
-    if not isinstance(target, str) and (module.split(".")[0] not in _KNOWN_MODULES or "numpy" in type(target).__name__):
-        return operands
-    if (
-        name not in ("setitem", "__setitem__")
-        and not name.startswith("__i")
-        and (not name.endswith("_") or name.endswith("__"))
-    ):
-        return []
-    return [node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else operands
 
 
 def _map(tree: Any, fn: Callable[[fx.Node], Any]) -> Any:

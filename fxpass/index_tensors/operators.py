@@ -1,0 +1,81 @@
+"""The functions and operators that PyTorch calls by one name, as they stand in Dynamo's graphs.
+
+A user's operator may be called `add` too: what a rule is for is told by the object, and by a name only for methods, whose
+names are those of `torch.Tensor`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph.schemas import is_transform
+from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload, OpOverloadPacket
+
+_TORCH = ("torch", "_operator", "math", "builtins", "einops")
+"""Where functions come from that write to no operand unless their name says so."""
+
+
+def by_operator(rules: Mapping[str, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
+    """``rules`` by name, as rules by what a graph's nodes call: methods by name, functions and operators themselves."""
+    return {target: rule for name, rule in rules.items() for target in (name, *_called(name))}
+
+
+def _called(name: str) -> Iterator[Any]:
+    for owner in (torch, torch.Tensor, torch._C._autograd, operator):
+        function = getattr(owner, name, None)
+        if callable(function):
+            yield function
+    if name.endswith("_") and (function := getattr(operator, f"i{name[:-1]}", None)) is not None:
+        yield function
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is not None:
+        yield packet
+        yield from (getattr(packet, overload) for overload in packet.overloads())
+
+
+def is_torchs(function: Any) -> bool:
+    """Whether ``function`` belongs to PyTorch, or to Python."""
+    owners = (function, getattr(function, "__self__", None), getattr(function, "__objclass__", None))
+    module = next((m for o in owners if (m := getattr(o, "__module__", None))), "")
+    return module.split(".")[0] in _TORCH and "numpy" not in type(function).__name__
+
+
+def may_write(node: fx.Node) -> list[fx.Node]:
+    """The operands that ``node`` may write to: all of them where its target does not tell."""
+    target, operands = node.target, node.all_input_nodes
+    if isinstance(target, OpOverload):
+        return operands if target._schema.is_mutable else []
+    if isinstance(target, OpOverloadPacket):
+        return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
+    if isinstance(target, HigherOrderOperator) or "out" in node.kwargs or node.kwargs.get("inplace"):
+        return operands
+    if is_transform(target):
+        return operands
+    if not isinstance(target, str) and not is_torchs(target):
+        return operands
+    if not _is_in_place(target):
+        return []
+    return [node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else operands
+
+
+_IN_PLACE = {
+    operator.setitem,
+    *(
+        fn
+        for name, fn in vars(operator).items()
+        if name[0] == "i" and {name[1:], name[1:] + "_"} & vars(operator).keys()
+    ),
+}
+
+
+def _is_in_place(target: Any) -> bool:
+    """Whether a function or method of PyTorch writes to its first operand: ``add_`` by its name, `operator.iadd`."""
+    if target in _IN_PLACE:
+        return True
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    return name == "__setitem__" or name.startswith("__i") or name.endswith("_") and not name.endswith("__")
