@@ -15,14 +15,15 @@ see before the graph is in its normal form, from the end (`generalize`).
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType
 from typing import Any
 
 import torch
 from torch import fx
+from torch.utils.weak import WeakIdKeyDictionary
 
 from fxpass.analysis.sites import Site
 from fxpass.graph import aliases
@@ -43,27 +44,37 @@ from fxpass.torch_internals.symbols import free_symbols
 Restart = RestartAnalysis
 """How Dynamo is told to trace a frame again: not an error."""
 
-_ints: defaultdict[CodeType, dict[str, int]] = defaultdict(dict)
-_sizes: defaultdict[CodeType, dict[str, tuple[int, ...]]] = defaultdict(dict)
-_alike: defaultdict[CodeType, dict[str, tuple[int, ...]]] = defaultdict(dict)
-_tied: defaultdict[CodeType, set[int]] = defaultdict(set)
-_seen: weakref.WeakSet[fx.Graph] = weakref.WeakSet()
+
+@dataclasses.dataclass
+class _Seen:
+    """What was first seen of a frame's numbers, by the names of their sources."""
+
+    ints: dict[str, int] = dataclasses.field(default_factory=dict)
+    sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    alike: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    tied: set[int] = dataclasses.field(default_factory=set)
+
+
+_frames: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""By code object, as long as it lives: two that are equal, made from one text, are two."""
+_sliced: weakref.WeakSet[fx.Graph] = weakref.WeakSet()
 """Graphs in which a cache has been sliced at a position."""
 
 
 def forget() -> None:
     """Forget what was first seen."""
-    _ints.clear()
-    _sizes.clear()
-    _alike.clear()
-    _tied.clear()
+    _frames.clear()
+
+
+def _seen_of(code: CodeType) -> _Seen:
+    return _frames.setdefault(code, _Seen())
 
 
 def see_int(tx: Any, name: str, value: int) -> None:
     """Remember the first ``value`` of the int called ``name``; make it dynamic if it goes with what already is."""
-    code = tx.output.root_tx.f_code
-    first = _ints[code].setdefault(name, value)
-    if value > 1 and (first in _tied[code] or first in _changed(tx)):
+    seen = _seen_of(tx.output.root_tx.f_code)
+    first = seen.ints.setdefault(name, value)
+    if value > 1 and (first in seen.tied or first in _changed(tx)):
         _mark_int(tx, name)
 
 
@@ -83,18 +94,19 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
     for node in inputs:
         if _value(node).untyped_storage()._cdata == memory:
             places = [(node, d) for dim in dims if (d := _same_dim(_value(node), _value(tensor), dim)) is not None]
-            if graph not in _seen or any(isinstance(_value(node).shape[d], int) for _, d in places):
-                _seen.add(graph)
+            if graph not in _sliced or any(isinstance(_value(node).shape[d], int) for _, d in places):
+                _sliced.add(graph)
                 _mark(tx.output.root_tx, inputs, places)
 
 
 def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> tuple[int, ...]:
     """For each element of the index tensor called ``name`` a group: elements of one have never been seen to differ."""
-    before = _alike[code].get(name, ())
+    seen = _seen_of(code)
+    before = seen.alike.get(name, ())
     pairs = list(zip(before if len(before) == len(values) else (0,) * len(values), values))
     groups = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
-    _alike[code][name] = tuple(groups[pair] for pair in pairs)
-    return _alike[code][name]
+    seen.alike[name] = tuple(groups[pair] for pair in pairs)
+    return seen.alike[name]
 
 
 def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
@@ -108,7 +120,7 @@ def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
         return
     inputs = _tensors(gm.graph)
     for node, name in inputs.items():
-        _sizes[tx.f_code].setdefault(name, _hints(node))
+        _seen_of(tx.f_code).sizes.setdefault(name, _hints(node))
     sites = list(sites)
     if sites and config.assume_static_by_default is not False:
         _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
@@ -140,17 +152,17 @@ def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
 
 def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]], restart: bool = True) -> None:
     """Mark the sizes at ``places`` and all ints that go with what is dynamic among ``inputs``; restart if any is new."""
-    first = {n: _sizes[tx.f_code].get(s, _hints(n)) for n, s in inputs.items()}
+    seen = _seen_of(tx.f_code)
+    first = {n: seen.sizes.get(s, _hints(n)) for n, s in inputs.items()}
     changed = False
     for node, dim in places:
         if _mark_size(tx, inputs[node], dim):
             changed = True
             for sibling in _siblings(tx, inputs[node]):
                 _mark_size(tx, sibling, dim)
-    tied = _tied[tx.f_code]
-    tied |= {v for n in inputs for d, v in enumerate(first[n]) if not isinstance(_value(n).shape[d], int)}
-    tied |= {first[node][dim] for node, dim in places}
-    changed |= any([_mark_int(tx, name) for name, v in _ints[tx.f_code].items() if v in tied and v > 1])
+    seen.tied |= {v for n in inputs for d, v in enumerate(first[n]) if not isinstance(_value(n).shape[d], int)}
+    seen.tied |= {first[node][dim] for node, dim in places}
+    changed |= any([_mark_int(tx, name) for name, v in seen.ints.items() if v in seen.tied and v > 1])
     if changed and restart:
         tx.speculation_log.clear()
         raise TensorifyScalarRestartAnalysis(restart_reason="kvfix: sizes that go with a moving position")
@@ -158,7 +170,7 @@ def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]]
 
 def _changed(tx: Any) -> set[int]:
     """The first sizes of inputs that have had others since."""
-    seen = _sizes[tx.output.root_tx.f_code]
+    seen = _seen_of(tx.output.root_tx.f_code).sizes
     now = {name: update_automatic_dynamic(tx, name, FrameStateSizeEntry()).size for name in seen}
     return {v for name, first in seen.items() if isinstance(now[name], tuple)
             for v, size in zip(first, now[name]) if size is auto_dynamic}  # type: ignore[arg-type]  # fmt: skip
@@ -166,7 +178,7 @@ def _changed(tx: Any) -> set[int]:
 
 def _siblings(tx: Any, name: str) -> list[str]:
     """The other inputs that have been seen to be as large as the one called ``name``: its values, the next layer's."""
-    sizes = _sizes[tx.f_code]
+    sizes = _seen_of(tx.f_code).sizes
     return [other for other, seen in sizes.items() if other != name and seen == sizes.get(name)]
 
 
