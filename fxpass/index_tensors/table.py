@@ -52,6 +52,8 @@ class Table:
         """Those of the graph inputs that have been known or written to; Dynamo drops what it does not need."""
         self._written: set[fx.Node] = set()
         self._done: set[fx.Node] = set()
+        self._failed = False
+        """Whether an op was met with an error of ours: nothing is known from then on."""
 
     @classmethod
     def of(cls, graph: fx.Graph) -> Table:
@@ -105,7 +107,11 @@ class Table:
                 new.append(node)
         for node in reversed(new):
             self._done.add(node)
-            self._step(node)
+            try:
+                self._step(node)
+            except Exception:
+                self._failed = True  # it may be half done
+                raise
 
     def _step(self, node: fx.Node) -> None:
         target, written = node.target, may_write(node)
@@ -162,6 +168,8 @@ class Table:
         raise NotCovered
 
     def _array(self, node: fx.Node) -> np.ndarray | None:
+        if self._failed:
+            return None
         if node not in self._arrays and node.op == "placeholder" and node not in self._lost and _is_small_int(node):
             if self._neighbours(node) & self._written:
                 self._lost.add(node)

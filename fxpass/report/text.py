@@ -46,6 +46,7 @@ def render(report: Report, width: int = 160) -> str:
 
 def _notes(report: Report) -> list[str]:
     notes = [f"; not rewritten: {report.unfit}"] if report.unfit else []
+    notes += [f"; failed: {fault}" for fault in report.faults]
     if report.parts:
         parts = [f"{name} ({count} ops{', static' if static else ''})" for name, static, count in report.parts]
         notes.append("; " + " -> ".join(parts))

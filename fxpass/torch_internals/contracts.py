@@ -233,7 +233,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.pgo.process_automatic_dynamic", "tx name entry"),
     _call(_C, "torch._dynamo.pgo.update_automatic_dynamic", "tx name entry"),
     *_names(_C, "torch._dynamo.pgo", "FrameStateSizeEntry auto_dynamic"),
-    *_names(_C, "torch._dynamo.exc", "RestartAnalysis TensorifyScalarRestartAnalysis"),
+    *_names(_C, "torch._dynamo.exc", "RestartAnalysis TensorifyScalarRestartAnalysis TorchDynamoException Unsupported"),
     *_names(_C, "torch._dynamo.eval_frame", "skip_code"),
     *_names(_C, "torch", "_TorchCompileWrapper"),
     # Torch's precompile cache

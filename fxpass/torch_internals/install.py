@@ -57,6 +57,8 @@ def forget() -> None:
     """Forget what was first seen of the numbers of frames and modules."""
     dynamism.forget()
     module_ints.forget()
+    patches.forget()
+    forget_faults()
 
 
 def innermost(compiler_fn: Any) -> Any:

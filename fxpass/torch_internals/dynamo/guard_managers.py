@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fxpass.index_tensors import memory, mirror
-from fxpass.torch_internals.dynamo.names import GuardManagerType, skip_code
+from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, skip_code
 from fxpass.torch_internals.patches import patch
 
 from .sources import AgreementSource, NameSource, PositionSource, full_name
@@ -36,7 +36,10 @@ def _manager(stock: Any, builder: Any, source: Any) -> Any:
         return stock(builder, source)
     known = builder._cached_guard_managers
     if source.name not in known:
-        known[source.name] = make(builder, source)
+        try:
+            known[source.name] = make(builder, source)
+        except Exception as error:  # torch knows no way of its own to guard on it
+            raise Unsupported(f"kvfix: no guard on {source.name}: {type(error).__name__}: {error}") from error
     return known[source.name]
 
 

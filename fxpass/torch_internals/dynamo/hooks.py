@@ -68,7 +68,7 @@ def parse_options_early(options_of: Callable[[Any], Options | None], begin: Call
             begin(options)
         return stock(*args, **kwargs)
 
-    patch("torch._dynamo.optimize", optimize)
+    patch("torch._dynamo.optimize", optimize, contain=False)  # wrong options are an error
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:

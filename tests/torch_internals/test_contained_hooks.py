@@ -1,0 +1,154 @@
+"""A fault of a hook costs the user nothing: torch goes on without it, with one warning, and the report says so."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.exc import Unsupported
+
+import fxpass
+from fxpass.index_tensors.table import Table
+from fxpass.torch_internals.dynamo import dynamism, hooks, indexing, module_ints
+from fxpass.torch_internals.patches import wrap
+
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, x: Tensor, idx: Tensor, cache: Tensor, p: int) -> Tensor:
+        start = int(idx[0].item())
+        cache[:, start : start + 1] = x
+        idx += 1
+        self.seen += 1
+        scale = 2 if idx[0] > 3 else 1
+        return cache[:, : idx[0]].sum(1) * scale + sum(idx.tolist()) + p + self.seen
+
+
+def fails(*args: Any, **kwargs: Any) -> Any:
+    raise KeyError("of ours")
+
+
+HOOKS: dict[str, tuple[Any, str]] = {
+    "_call_method": (hooks, "_resolve"),
+    "_call_method, tolist": (hooks, "_resolve_all"),
+    "_jump": (hooks, "_decide"),
+    "_wrap_symint": (dynamism, "see_int"),
+    "_wrap_literal": (module_ints, "moves"),
+    "_create_proxy": (indexing, "starts"),
+    "_create_proxy, slices": (dynamism, "see_slice"),
+    "_element": (dynamism, "see_elements"),
+    "a step of the table": (Table, "_step"),
+    "a rule's operand": (Table, "_operand"),
+    "the advance": (Table, "moved"),
+}
+
+
+@torch.no_grad()
+def same_steps(steps: int = 5) -> None:
+    eager, ours = Model(), torch.compile(Model(), backend="kvfix", options={"compiler": "eager"})
+    states = [(torch.zeros(2, 1, dtype=torch.int64).reshape(2), torch.zeros(2, 8)) for _ in range(2)]
+    for p in range(steps):
+        x = torch.full((2, 1), 1.0 + p)
+        results = [model(x, *state, p) for model, state in zip((eager, ours), states)]
+        assert torch.equal(*results), p
+        assert all(torch.equal(a, b) for a, b in zip(*states)), p
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_torch_goes_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, attribute = HOOKS[name]
+    monkeypatch.setattr(owner, attribute, fails)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        same_steps()
+    told = [str(w.message) for w in caught if issubclass(w.category, fxpass.KvfixWarning)]
+    reports = fxpass.reports()
+    assert reports
+    if name != "the advance":  # fails in the backend
+        told = [text for text in told if "hook" in text]
+        assert len(told) == len(set(told)) and "KeyError: 'of ours'" in told[0] and "Traceback" in told[0]
+        assert any("KeyError" in fault for r in reports for fault in r.faults)
+        assert "KeyError" in "".join(map(str, reports))
+
+
+@pytest.mark.parametrize("after", range(1, 12))
+def test_a_table_that_fails_midway_knows_nothing_more(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever op it fails at, what it has half done is not believed."""
+    stock, count = Table._step, [0]
+
+    def step(self: Table, node: Any) -> None:
+        count[0] += 1
+        if count[0] == after:
+            raise KeyError("of ours")
+        stock(self, node)
+
+    monkeypatch.setattr(Table, "_step", step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same_steps()
+    assert count[0] >= after
+
+
+def test_a_guard_that_cannot_be_made_leaves_the_call_to_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fxpass.torch_internals.dynamo import guard_managers as managers
+    from fxpass.torch_internals.dynamo.sources import PositionSource
+
+    monkeypatch.setitem(managers._MANAGERS, PositionSource, fails)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same_steps()
+
+
+class Owner:
+    calls = 0
+
+    def double(self, n: int) -> int:
+        Owner.calls += 1
+        if n < 0:
+            raise ValueError("negative")
+        return 2 * n
+
+
+def behind(stock: Callable[..., int], self: Owner, n: int) -> int:
+    result = stock(self, n)
+    raise KeyError(result)
+
+
+def before(stock: Callable[..., int], self: Owner, n: int) -> int:
+    raise KeyError(n)
+
+
+def on_purpose(stock: Callable[..., int], self: Owner, n: int) -> int:
+    raise Unsupported("on purpose") if n else fxpass.KvfixError("on purpose")
+
+
+@pytest.fixture
+def owner() -> Any:
+    return type("Own", (Owner,), {"double": lambda self, n: Owner.double(self, n)})
+
+
+@pytest.mark.parametrize("hook", [behind, before])
+def test_stock_is_called_once(hook: Callable[..., int], owner: Any) -> None:
+    wrap(owner, "double", hook)
+    Owner.calls = 0
+    with pytest.warns(fxpass.KvfixWarning, match=f"its hook {hook.__name__} failed"):
+        assert owner().double(3) == 6
+    assert owner().double(4) == 8  # told once
+    assert Owner.calls == 2
+    with pytest.raises(ValueError, match="negative"):
+        owner().double(-1)
+
+
+def test_what_is_raised_on_purpose_goes_on(owner: Any) -> None:
+    wrap(owner, "double", on_purpose)
+    with pytest.raises(Unsupported):
+        owner().double(1)
+    with pytest.raises(fxpass.KvfixError):
+        owner().double(0)
