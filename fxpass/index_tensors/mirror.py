@@ -1,10 +1,10 @@
 """The host mirror: what the compiler believes an index tensor holds, without asking the device.
 
 A guard on a position must know the number on every call. Reading it from a GPU tensor would stall the stream, so the
-mirror keeps the last known values of each index tensor, keyed by identity and by PyTorch's version counter:
+mirror keeps the last known values of each index tensor, keyed by identity, PyTorch's version counter and the memory:
 
-    read(t)      identity and ``t._version`` as remembered  ->  the remembered values, no device read
-                 otherwise                                  ->  ONE device read, remembered
+    read(t)      identity, ``t._version`` and memory as remembered  ->  the remembered values, no device read
+                 otherwise                                          ->  ONE device read, remembered
     advance(t)   after a compiled call, with the values that the graph's own arithmetic gives
 
 Host memory is always read as it is (it costs no more than looking the mirror up, and catches writes that PyTorch does
@@ -33,8 +33,20 @@ class Counters:
 class _Entry:
     ref: Callable[[], Any]
     version: int
+    storage: torch.UntypedStorage
+    layout: tuple[Any, ...]
     values: tuple[int, ...]
     on_host: bool
+
+    def is_of(self, tensor: Any) -> bool:
+        """Whether nothing that PyTorch tells of ``tensor``, which has a version, has changed: ``t.data = other``
+        leaves the version, and changes the memory."""
+        return (
+            self.ref() is tensor
+            and self.version == tensor._version
+            and self.storage._cdata == tensor.untyped_storage()._cdata
+            and self.layout == (tensor.storage_offset(), tensor.stride())
+        )
 
 
 counters = Counters()
@@ -44,7 +56,7 @@ _entries: dict[int, _Entry] = {}
 def values(tensor: Any) -> tuple[int, ...]:
     """All elements of ``tensor`` (any shape, integer dtype) in row-major order, as Python ints."""
     entry = _entries.get(id(tensor))
-    if entry is not None and entry.ref() is tensor and entry.version == tensor._version:  # such a tensor has a version
+    if entry is not None and entry.is_of(tensor):
         if not entry.on_host or entry.values == _load(tensor):
             counters.hits += 1
             return entry.values
@@ -83,7 +95,7 @@ def advance(tensor: torch.Tensor, new_values: Sequence[int]) -> None:
 def known(tensor: torch.Tensor) -> tuple[int, ...] | None:
     """What is remembered of ``tensor``, if it has been read, and not been written since."""
     entry = _entries.get(id(tensor))
-    return entry.values if entry is not None and entry.ref() is tensor and entry.version == tensor._version else None
+    return entry.values if entry is not None and entry.is_of(tensor) else None
 
 
 def describe(fake: torch.Tensor, held: tuple[int, ...]) -> None:
@@ -111,5 +123,7 @@ def _remember(tensor: torch.Tensor, loaded: tuple[int, ...]) -> None:
         if entry is not None and entry.ref is ref:
             del _entries[key]
 
+    layout = tensor.storage_offset(), tensor.stride()
+    storage = tensor.untyped_storage()  # held, so that no other can come to lie there
     on_host = tensor.device.type == "cpu"
-    _entries[key] = _Entry(weakref.ref(tensor, forget), tensor._version, loaded, on_host)
+    _entries[key] = _Entry(weakref.ref(tensor, forget), tensor._version, storage, layout, loaded, on_host)

@@ -16,11 +16,12 @@ from .launch import Launch
 
 @triton.jit
 def _kernel(
-    dst_ptr, src_ptr, slots_ptr, total, n1, n2, n3,
+    dst_ptr, src_ptr, slots_ptr, total, rows, n1, n2, n3,
     d0, d1, d2, d3, s0, s1, s2, s3,
     DIM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK elements of the source, four dims, dim DIM of the target looked up in the slots."""
+    """One program: BLOCK elements of the source, four dims, dim DIM of the target looked up in the slots.
+    What has a slot outside of the target's rows is not stored, whatever the device holds."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < total
     i3 = i % n3
@@ -30,18 +31,22 @@ def _kernel(
     value = tl.load(src_ptr + i0 * s0 + i1 * s1 + i2 * s2 + i3 * s3, inside)
     if DIM == 0:
         i0 = tl.load(slots_ptr + i0, inside, 0)
+        inside = inside & (i0 >= 0) & (i0 < rows)
     if DIM == 1:
         i1 = tl.load(slots_ptr + i1, inside, 0)
+        inside = inside & (i1 >= 0) & (i1 < rows)
     if DIM == 2:
         i2 = tl.load(slots_ptr + i2, inside, 0)
+        inside = inside & (i2 >= 0) & (i2 < rows)
     if DIM == 3:
         i3 = tl.load(slots_ptr + i3, inside, 0)
+        inside = inside & (i3 >= 0) & (i3 < rows)
     tl.store(dst_ptr + i0 * d0 + i1 * d1 + i2 * d2 + i3 * d3, value, inside)
 
 
 @custom_op("kvfix::write_rows", mutates_args={"buffer"})
 def write_rows(buffer: torch.Tensor, dim: int, slots: torch.Tensor, source: torch.Tensor) -> None:
-    """``buffer.index_copy_(dim, slots, source)`` for slots that are known to be within the buffer.
+    """``buffer.index_copy_(dim, slots, source)`` for slots within the buffer; rows with another slot are left out.
 
     Args:
         buffer: up to four dims, any strides, on CUDA.
@@ -60,6 +65,6 @@ def launch(buffer: torch.Tensor, dim: int, slots: torch.Tensor, source: torch.Te
     return Launch(
         _kernel,
         triton.cdiv(source.numel(), 256),
-        (buffer, source, slots, source.numel(), *sizes[1:], *strides),
+        (buffer, source, slots, source.numel(), buffer.shape[dim], *sizes[1:], *strides),
         {"DIM": dim + pad, "BLOCK": 256, "num_warps": 2},
     )

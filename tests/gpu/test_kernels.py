@@ -75,3 +75,16 @@ def test_kernel(make) -> None:
     assert len(compiled) == before, "compiled again at the launch"
     found = args[0] if found is None else found
     torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", range(3))
+@pytest.mark.parametrize("slot", [-1, -(2**40), 4, 2**40])
+def test_a_slot_outside_of_the_buffer_writes_nothing(dim: int, slot: int) -> None:
+    register()
+    around = rand(6, 6, 6)
+    buffer, before = around[1:5, 1:5, 1:5], around.clone()
+    source = rand(*(2 if d == dim else 4 for d in range(3)))
+    slots = torch.tensor([slot, 2], device="cuda")
+    torch.ops.kvfix.write_rows(buffer, dim, slots, source)
+    before[1:5, 1:5, 1:5].select(dim, 2).copy_(source.select(dim, 1))
+    assert torch.equal(around, before)

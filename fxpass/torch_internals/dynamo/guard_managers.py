@@ -21,6 +21,7 @@ def install() -> None:
         mirror.agree,
         mirror.all_agree,
         mirror.values,
+        mirror._Entry.is_of,
         mirror._load,
         mirror._remember,
         memory.disjoint,
