@@ -35,6 +35,7 @@ from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.inductor.stock import stock
 from fxpass.torch_internals.install import install
+from fxpass.torch_internals.patches import take_faults
 from fxpass.torch_internals.precompile import hooks as precompile
 from fxpass.verify import original_of, verified
 
@@ -60,6 +61,7 @@ def kvfix(
     if not holds(Feature.NEEDED) or settings.compiler == "inductor" and not holds(Feature.INDUCTOR):
         return stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
+    report.faults = take_faults()
     advance, cause = Advance(), None
     plan = saved = compiled = None
     try:

@@ -190,7 +190,7 @@ _ROWS = [
     *_names(_N, "torch._guards", "TracingContext tracing Source ChainedSource"),
     *_names(_N, "torch._dispatch.python", "enable_python_dispatcher"),
     *_names(_N, "torch._ops", "OpOverload OpOverloadPacket HigherOrderOperator"),
-    *_names(_N, "torch._C", "_set_grad_enabled DisableTorchFunction _DisableTorchDispatch _autograd._get_data_attr"),
+    *_names(_N, "torch._C", "_set_grad_enabled DisableTorchFunction DisableTorchFunctionSubclass _DisableTorchDispatch _autograd._get_data_attr"),
     _call(_N, "torch._C._dispatch_has_kernel_for_dispatch_key", "", why="no public question tells a composite operator"),
     *_names(_N, "torch.amp.autocast_mode", "_enter_autocast _exit_autocast"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "extract_val get_proxy_mode get_proxy_slot make_fx track_tensor"),

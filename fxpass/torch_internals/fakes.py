@@ -12,6 +12,7 @@ enable_python_dispatcher: Any = internal("torch._dispatch.python.enable_python_d
 TracingContext: Any = internal("torch._guards.TracingContext")
 tracing: Any = internal("torch._guards.tracing")
 DisableTorchFunction: Any = internal("torch._C.DisableTorchFunction")
+DisableTorchFunctionSubclass: Any = internal("torch._C.DisableTorchFunctionSubclass")
 DisableTorchDispatch: Any = internal("torch._C._DisableTorchDispatch")
 set_grad_enabled: Any = internal("torch._C._set_grad_enabled")
 get_data_attr: Any = internal("torch._C._autograd._get_data_attr")

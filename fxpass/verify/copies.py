@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fxpass.torch_internals.fakes import DisableTorchFunctionSubclass
+
 _ALIGNED = 16
 """Bytes. Memories that overlap are copied as one where their starts are a multiple of this apart, as any dtype asks for."""
 
@@ -86,7 +88,7 @@ def _copy(value: Any, memories: dict[int, _Memory]) -> Any:
         return value.clone_state()
     if not isinstance(value, Tensor):
         return value
-    with torch.inference_mode(value.is_inference()), torch._C.DisableTorchFunctionSubclass():
+    with torch.inference_mode(value.is_inference()), DisableTorchFunctionSubclass():
         return _like(value, memories)
 
 
@@ -118,7 +120,7 @@ def _view(value: Tensor, memories: dict[int, _Memory]) -> Tensor:
     offset = (storage.data_ptr() - memory.start) // value.element_size() + value.storage_offset()
     new.set_(memory.copy.untyped_storage(), offset, value.size(), value.stride())
     new = new.conj() if value.is_conj() else new
-    return torch._neg_view(new) if value.is_neg() else new
+    return torch.ops.aten._neg_view.default(new) if value.is_neg() else new
 
 
 def _beyond_a_leaf(new: Tensor) -> Tensor:
