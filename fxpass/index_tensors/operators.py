@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from fxpass.graph.schemas import is_transform
-from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload, OpOverloadPacket
+from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload, OpOverloadPacket, autograd_functions
 
 _TORCH = ("torch", "_operator", "math", "builtins", "einops")
 """Where functions come from that write to no operand unless their name says so."""
@@ -26,7 +26,7 @@ def by_operator(rules: Mapping[str, Callable[..., Any]]) -> dict[Any, Callable[.
 
 
 def _called(name: str) -> Iterator[Any]:
-    for owner in (torch, torch.Tensor, torch._C._autograd, operator):
+    for owner in (torch, torch.Tensor, autograd_functions, operator):
         function = getattr(owner, name, None)
         if callable(function):
             yield function

@@ -58,7 +58,6 @@ def forget() -> None:
     dynamism.forget()
     module_ints.forget()
     patches.forget()
-    forget_faults()
 
 
 def innermost(compiler_fn: Any) -> Any:

@@ -9,6 +9,7 @@ from fxpass.torch_internals.contracts import internal
 OpOverload: Any = internal("torch._ops.OpOverload")
 OpOverloadPacket: Any = internal("torch._ops.OpOverloadPacket")
 HigherOrderOperator: Any = internal("torch._ops.HigherOrderOperator")
+autograd_functions: Any = internal("torch._C._autograd")
 has_kernel: Any = internal("torch._C._dispatch_has_kernel_for_dispatch_key")
 tree_flatten: Any = internal("torch.utils._pytree.tree_flatten")
 tree_unflatten: Any = internal("torch.utils._pytree.tree_unflatten")

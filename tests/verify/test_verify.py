@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import dropout
 
 import fxpass
-from fxpass import KvfixError
+from fxpass import KvfixError, backend
 from fxpass.analysis import extents
 from fxpass.index_tensors import mirror
 
@@ -74,16 +74,13 @@ def test_the_script_runs_alone() -> None:
 
 def wrong(monkeypatch: pytest.MonkeyPatch, wrongly: Any) -> None:
     """All parts of graphs run by ``wrongly(run, args)``."""
-    from fxpass.execute.untouched import assemble as _  # noqa: F401 - the module under the function of its name
-
-    assembled = sys.modules["fxpass.execute.assemble"]
-    stock = assembled.assemble
+    stock = backend.assemble
 
     def assemble(*args: Any) -> Any:
         run = stock(*args)
         return lambda *args: wrongly(run, args)
 
-    monkeypatch.setattr("fxpass.execute.assemble", assemble)
+    monkeypatch.setattr(backend, "assemble", assemble)
 
 
 def raises(run: Any, args: Any) -> Any:
