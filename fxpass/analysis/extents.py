@@ -85,13 +85,22 @@ class Fill:
 
 
 @dataclasses.dataclass
+class Cut:
+    """Before ``user`` runs, its operand ``operand`` is cut along the dims of ``extents`` to their full sizes."""
+
+    user: fx.Node
+    operand: fx.Node
+    extents: Extents
+
+
+@dataclasses.dataclass
 class Flow:
     """One forward pass over a graph: the extents of every node and the edits that they ask for."""
 
     graph: fx.Graph
     positions: Positions
     extents: dict[fx.Node, Extents] = dataclasses.field(default_factory=dict)
-    fills: list[Fill] = dataclasses.field(default_factory=list)
+    fills: list[Fill | Cut] = dataclasses.field(default_factory=list)
     sizes: list[tuple[fx.Node, Callable[[Any], None]]] = dataclasses.field(default_factory=list)
     replacements: list[tuple[fx.Node, Callable[[Any], fx.Node]]] = dataclasses.field(default_factory=list)
     lengths: list[Extent] = dataclasses.field(default_factory=list)

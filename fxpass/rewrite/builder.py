@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.extents import Extent, Extents, Fill
+from fxpass.analysis.extents import Cut, Extent, Extents, Fill
 from fxpass.graph.numbers import Derived
 from fxpass.torch_internals.operators import tree_leaves
 
@@ -104,12 +104,20 @@ class Builder:
         self._masks.append((extent, device, mask))
         return mask
 
-    def fill(self, fill: Fill) -> None:
-        """Insert the filled operand that ``fill.user`` is to see."""
-        operand = self.operand(fill.user, fill.operand)
-        self._filled.setdefault(fill.user, {})[fill.operand] = self.filled(
-            operand, fill.operand.meta["val"], fill.extents, fill.value
-        )
+    def fill(self, edit: Fill | Cut) -> None:
+        """Insert the filled, or cut, operand that ``edit.user`` is to see."""
+        operand = self.operand(edit.user, edit.operand)
+        if isinstance(edit, Fill):
+            made = self.filled(operand, edit.operand.meta["val"], edit.extents, edit.value)
+        else:
+            made = self.cut(operand, edit.extents)
+        self._filled.setdefault(edit.user, {})[edit.operand] = made
+
+    def cut(self, x: fx.Node, extents: Extents) -> fx.Node:
+        """``x`` of the full sizes of ``extents``: a view."""
+        for dim, extent in extents.items():
+            x = self.call(aten.slice.Tensor, x, dim, 0, self.full(extent))
+        return x
 
     def check_index(self, index: fx.Node, extent: Extent, like: fx.Node, first: int = 0) -> None:
         """Insert an assertion that the elements of ``index``, on the device of ``like``, are from ``first * length`` on, and
@@ -147,7 +155,7 @@ class Builder:
 
     def valid_along(self, extent: Extent, like: torch.Tensor, dim: int) -> fx.Node:
         """What is valid along ``dim`` of a tensor of the rank of ``like``, broadcast along all others."""
-        return self._shaped(self.valid(extent, like.device), like.dim(), dim)
+        return self.along(self.valid(extent, like.device), like.dim(), dim)
 
     def operand(self, user: fx.Node, operand: fx.Node) -> fx.Node:
         """What ``user`` is to see in the place of ``operand``."""
@@ -207,8 +215,8 @@ class Builder:
         zero = self.call(aten.scalar_tensor.default, 0, dtype=x.meta["val"].dtype, device=device)
         return self.call(aten.where.self, kept, x, zero)
 
-    def _shaped(self, mask: fx.Node, rank: int, dim: int) -> fx.Node:
-        """``mask`` broadcast along all dims but ``dim``."""
+    def along(self, mask: fx.Node, rank: int, dim: int) -> fx.Node:
+        """``mask``, of one dim, as dim ``dim`` of ``rank``: broadcast along all others."""
         for _ in range(rank - 1 - dim):
             mask = self.call(aten.unsqueeze.default, mask, -1)
         return mask

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import networkx as nx
 from torch import fx
 
-from fxpass.analysis.extents import Extent, Extents, Fill, Flow, Stuck, follow
+from fxpass.analysis.extents import Cut, Extent, Extents, Fill, Flow, Stuck, follow
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import Site, Sites, is_slice
@@ -189,7 +189,7 @@ def _sweep(
 ) -> list[Decision]:
     b = Builder(graph, Twins(graph, finder.positions))
     builds = dict(flow.replacements)
-    fills: defaultdict[fx.Node, list[Fill]] = defaultdict(list)
+    fills: defaultdict[fx.Node, list[Fill | Cut]] = defaultdict(list)
     for fill in flow.fills:
         fills[fill.user].append(fill)
     decisions = []

@@ -8,9 +8,13 @@ from . import (  # noqa: F401
     joins,
     lookups,
     norms,
+    orders,
+    pads,
     pointwise,
     reductions,
+    scatters,
     slices,
+    sorts,
     stores,
     views,
 )

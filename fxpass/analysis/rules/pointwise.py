@@ -11,6 +11,8 @@ from torch import fx
 from fxpass.analysis.extents import RULES, Extents, Flow, rule
 from fxpass.errors import Refusal
 
+from .alignment import align
+
 aten = torch.ops.aten
 
 
@@ -34,16 +36,21 @@ def broadcast(node: fx.Node, flow: Flow, operands: Sequence[Any], also: Extents 
     Raises:
         Refusal: an operand has the valid length on an axis, but does not come from a buffer.
     """
-    rank = node.meta["val"].dim()
-    lined_up = [{d + rank - o.meta["val"].dim(): e for d, e in flow.of(o).items()} for o in operands]
-    out = flow.merge(also or {}, *lined_up)
-    for operand in operands:
-        shape = operand.meta["val"].shape
-        for dim in out:
-            own = dim - rank + len(shape)
-            if own >= 0 and own not in flow.of(operand) and not (isinstance(shape[own], int) and shape[own] == 1):
-                raise Refusal(f"an operand of {node.target} has the valid length but does not come from the buffer")
+    value = node.meta["val"]
+    rank = (value[0] if isinstance(value, (tuple, list)) else value).dim()
+    out: Extents = dict(also or {})
+    for dim in range(rank):
+        present = [(o, own) for o in operands if (own := dim - rank + o.meta["val"].dim()) >= 0]
+        places = [(o, own) for o, own in present if own in flow.of(o)]
+        if places:
+            out = flow.merge(out, {dim: align(node, flow, places)})
+        if dim in out and not all(own in flow.of(o) or _is_one(o.meta["val"].shape[own]) for o, own in present):
+            raise Refusal(f"an operand of {node.target} has the valid length but does not come from the buffer")
     return out
+
+
+def _is_one(size: Any) -> bool:
+    return isinstance(size, int) and size == 1
 
 
 def _is_tensor(value: Any) -> bool:

@@ -34,21 +34,25 @@ def left(extents: Extents, dims: set[int], keep: bool) -> Extents:
     return {d if keep else d - sum(r < d for r in dims): e for d, e in extents.items() if d not in dims}
 
 
-def _neutral(node: fx.Node, largest: bool) -> Any:
-    dtype = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
+def extreme(x: Any, largest: bool, with_nan: bool = False) -> Any:
+    """The largest or the smallest number of the dtype of ``x``; ``with_nan``, where NaN counts as the largest."""
+    dtype = x.meta["val"].dtype
     if dtype is torch.bool:
         return largest
     if dtype.is_floating_point:
-        return float("inf") if largest else float("-inf")
+        return float("nan" if with_nan else "inf") if largest else float("-inf")
     info = torch.iinfo(dtype)
     return info.max if largest else info.min
 
 
-@rule(aten.sum)
+@rule(aten.sum, aten.nansum, aten.count_nonzero, aten.prod)
 def sum_(node: fx.Node, flow: Flow) -> Extents:
     dims, keep = reduced_dims(node)
-    flow.fill(node, node.args[0], dims, 0)
+    flow.fill(node, node.args[0], dims, 1 if node.target in _PRODUCTS else 0)
     return left(flow.of(node.args[0]), dims, keep)
+
+
+_PRODUCTS = {aten.prod.default, aten.prod.dim_int}
 
 
 @rule(aten.mean)
@@ -75,7 +79,7 @@ def _check_extremum(node: fx.Node, flow: Flow, dims: set[int]) -> None:
 def largest(node: fx.Node, flow: Flow) -> Extents:
     dims, keep = reduced_dims(node)
     _check_extremum(node, flow, dims)
-    flow.fill(node, node.args[0], dims, _neutral(node, largest=False) if node.target not in _ANY else False)
+    flow.fill(node, node.args[0], dims, extreme(node.args[0], largest=False) if node.target not in _ANY else False)
     return left(flow.of(node.args[0]), dims, keep)
 
 
@@ -83,7 +87,7 @@ def largest(node: fx.Node, flow: Flow) -> Extents:
 def smallest(node: fx.Node, flow: Flow) -> Extents:
     dims, keep = reduced_dims(node)
     _check_extremum(node, flow, dims)
-    flow.fill(node, node.args[0], dims, _neutral(node, largest=True))
+    flow.fill(node, node.args[0], dims, extreme(node.args[0], largest=True))
     return left(flow.of(node.args[0]), dims, keep)
 
 
@@ -100,12 +104,7 @@ def softmax(node: fx.Node, flow: Flow) -> Extents:
     return left(flow.of(x), dims, keep) if node.target is aten.logsumexp.default else dict(flow.of(x))
 
 
-@rule(aten.cumsum, aten.logcumsumexp)
+@rule(aten.cumsum, aten.logcumsumexp, aten.cumprod, aten.cummax, aten.cummin)
 def cumsum(node: fx.Node, flow: Flow) -> Extents:
     """What is valid never looks at what comes after it."""
     return dict(flow.of(node.args[0]))
-
-
-@rule(aten.flip, aten.sort, aten.topk, aten.roll)
-def reordered(node: fx.Node, flow: Flow) -> Extents:
-    raise Refusal(f"{node.target} would bring the invalid part among the valid")

@@ -3,8 +3,10 @@
     k[:, :, :n]                 {2: e}      ->      k, and only [0, n) of it is valid
     k[:, :, 2:]                 {2: e}      ->      index_select(k, 2, min(arange(S) + 2, S - 1))       valid below e - 2
     k[:, :, -4:]                {2: e}      ->      index_select(k, 2, arange(4) + e - 4)               four rows, all valid
+    k[:, :, ::2]                {2: e}      ->      index_select(k, 2, min(arange(S) * 2, S - 1))       valid below ceil(e / 2)
+    k[:, :, -1]                 {2: e}      ->      index_select(k, 2, arange(1) + e - 1), squeezed
 
-A negative bound counts from the end of what is valid, not of the buffer. The last two are copies of what was a view.
+A negative bound counts from the end of what is valid, not of the buffer. All but the first are copies of what was a view.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from fxpass.errors import Refusal
 from fxpass.graph.bounds import TO_THE_END, slice_arguments
 from fxpass.graph.numbers import equal, fixed, guarded, number
 
+from .places import plus, rows, times
+
 aten = torch.ops.aten
 
 
@@ -29,9 +33,9 @@ def slice_(node: fx.Node, flow: Flow) -> Extents:
     dim %= node.meta["val"].dim()
     if dim not in flow.of(x):
         return dict(flow.of(x))
-    if step != 1:
-        raise Refusal("every other element of the position-dependent axis")
-    return _sliced(node, flow, x, dim, start, end)
+    if step in flow.positions:
+        raise Refusal("a slice of the position-dependent axis whose step is a position")
+    return _sliced(node, flow, x, dim, start, end, step)
 
 
 @rule(aten.narrow.default)
@@ -40,34 +44,48 @@ def narrow(node: fx.Node, flow: Flow) -> Extents:
     dim %= node.meta["val"].dim()
     if dim not in flow.of(x):
         return dict(flow.of(x))
-    start = _from_the_front(node, flow, flow.of(x)[dim], start)
+    start = from_the_front(node, flow, flow.of(x)[dim], start)
     return _sliced(node, flow, x, dim, start, flow.derive(node, operator.add, start, length))
 
 
-def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: Any) -> Extents:
-    extent = flow.of(x)[dim]
-    start, end = (_from_the_front(node, flow, extent, bound) for bound in (start, end))
-    rest = {d: e for d, e in flow.of(x).items() if d != dim}
-    rows = fixed(node.meta["val"].shape[dim])
-    if rows is not None:
+@rule(aten.select.int)
+def select(node: fx.Node, flow: Flow) -> Extents:
+    x, dim, index = node.args
+    dim %= x.meta["val"].dim()
+    extent = flow.of(x).get(dim)
+    if extent is not None:
+        place = from_the_front(node, flow, extent, index, below=True)
         flow.refuse_copy(node)
-        flow.replace(node, lambda b: _rows(b, x, dim, start, rows))
+        flow.replace(node, lambda b: b.call(aten.squeeze.dim, _rows(b, x, dim, extent, place, 1, 1), dim))
+    return {d - (d > dim): e for d, e in flow.of(x).items() if d != dim}
+
+
+def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: Any, step: int = 1) -> Extents:
+    extent = flow.of(x)[dim]
+    start, end = (from_the_front(node, flow, extent, bound) for bound in (start, end))
+    rest = {d: e for d, e in flow.of(x).items() if d != dim}
+    count = fixed(node.meta["val"].shape[dim])
+    if count is not None:
+        flow.refuse_copy(node)
+        flow.replace(node, lambda b: _rows(b, x, dim, extent, start, count, step))
         return rest
     length = end if equal(start, 0) else flow.derive(node, operator.sub, end, start)
     if not guarded(number(length) >= 0):
         raise Refusal("a slice of the position-dependent axis that may be empty")
+    if step != 1:
+        length = flow.derive(node, operator.floordiv, flow.derive(node, operator.add, length, step - 1), step)
     own = extent if equal(length, extent.length) else Extent(length, extent.full, extent.full_dim, extent.sites)
-    if equal(start, 0):
+    if equal(start, 0) and step == 1:
         flow.replace(node, lambda b: b.call(aten.alias.default, x))
     else:
         flow.refuse_copy(node)
-        flow.replace(node, lambda b: _rows_from(b, x, dim, start, extent))
+        flow.replace(node, lambda b: _rows(b, x, dim, extent, start, b.full(extent), step))
     flow.lengths.append(own)
     return {**rest, dim: own}
 
 
-def _from_the_front(node: fx.Node, flow: Flow, extent: Extent, bound: Any) -> Any:
-    """``bound`` of a slice as a number between 0 and the length of ``extent``.
+def from_the_front(node: fx.Node, flow: Flow, extent: Extent, bound: Any, below: bool = False) -> Any:
+    """``bound`` of a slice as a number between 0 and the length of ``extent``; ``below``, as the place of an element.
 
     Raises:
         Refusal: it is not known to be in there, and slicing would have clamped it.
@@ -82,17 +100,12 @@ def _from_the_front(node: fx.Node, flow: Flow, extent: Extent, bound: Any) -> An
             raise Refusal("a slice of the position-dependent axis starts before its first row")
     if not guarded(number(bound) <= number(extent.length)):
         raise Refusal("a slice of the position-dependent axis ends after its last row")
+    if below and not guarded(number(bound) < number(extent.length)):
+        raise Refusal("an element of the position-dependent axis after its last one")
     return bound
 
 
-def _rows(b: Any, x: fx.Node, dim: int, start: Any, rows: int) -> fx.Node:
-    device = x.meta["val"].device
-    steps = b.call(aten.arange.default, rows, device=device)
-    return b.call(aten.index_select.default, x, dim, b.call(aten.add.Tensor, steps, b.twin(start, device)))
-
-
-def _rows_from(b: Any, x: fx.Node, dim: int, start: Any, extent: Extent) -> fx.Node:
-    device, size = x.meta["val"].device, b.full(extent)
-    steps = b.call(aten.add.Tensor, b.call(aten.arange.default, size, device=device), b.twin(start, device))
-    last = size - 1 if isinstance(size, int) else b.call(operator.sub, size, 1)
-    return b.call(aten.index_select.default, x, dim, b.call(aten.clamp_max.default, steps, last))
+def _rows(b: Any, x: fx.Node, dim: int, extent: Extent, start: Any, count: Any, step: int) -> fx.Node:
+    """``count`` rows of ``x``, which has ``extent`` along ``dim``, from ``start`` on."""
+    first = b.twin(start, x.meta["val"].device)
+    return rows(b, x, dim, extent, count, lambda steps: plus(b, times(b, steps, step), first))

@@ -33,14 +33,16 @@ def stores(node: fx.Node, flow: Flow) -> Extents:
     out = broadcast(node, flow, operands)
     if out.keys() != flow.of(target).keys():
         raise Refusal(f"{node.target} writes a position-dependent number of values to an axis that is not")
-    flow.replace(node, lambda b: _stored(b, node, target, out))
+    given = node.args[1:], node.kwargs
+    flow.replace(node, lambda b: _stored(b, node, target, given, out))
     return out
 
 
-def _stored(b: Any, node: fx.Node, target: fx.Node, extents: Extents) -> fx.Node:
-    whole = b.current(target)
+def _stored(b: Any, node: fx.Node, target: fx.Node, given: Any, extents: Extents) -> fx.Node:
+    whole = b.current(b.operand(node, target))
     new = b.call(aten.clone.default, whole)
-    b.call(node.target, new, *node.args[1:], **node.kwargs)
+    args, kwargs = fx.node.map_arg(given, lambda operand: b.operand(node, operand))
+    b.call(node.target, new, *args, **kwargs)
     for dim, extent in extents.items():
         new = b.call(aten.where.self, b.valid_along(extent, target.meta["val"], dim), new, whole)
     return b.call(aten.copy_.default, whole, new)

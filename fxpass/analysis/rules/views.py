@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.analysis.room import resized
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import equal, known
 
@@ -66,15 +67,6 @@ def squeeze(node: fx.Node, flow: Flow) -> Extents:
     return {d - sum(g < d for g in gone): e for d, e in flow.of(x).items()}
 
 
-@rule(aten.select.int)
-def select(node: fx.Node, flow: Flow) -> Extents:
-    x, dim, _ = node.args
-    dim %= _rank(x)
-    if dim in flow.of(x):
-        raise Refusal("one element is selected along the position-dependent axis")
-    return {d - (d > dim): e for d, e in flow.of(x).items()}
-
-
 @rule(aten.unbind, aten.chunk, aten.split, aten.split_with_sizes)
 def split(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
@@ -84,6 +76,19 @@ def split(node: fx.Node, flow: Flow) -> Extents:
         raise Refusal("the position-dependent axis is split")
     drop = node.target is aten.unbind.int
     return {d - (drop and d > dim): e for d, e in flow.of(x).items()}
+
+
+@rule(aten.unfold)
+def unfold(node: fx.Node, flow: Flow) -> Extents:
+    """Windows along an axis, with a dim of their own at the end: those that are whole hold what is valid only."""
+    x, dim, size, step = node.args
+    dim %= max(_rank(x), 1)
+    own = dict(flow.of(x))
+    if dim in own:
+        if size in flow.positions or step in flow.positions:
+            raise Refusal("windows of a position-dependent size or step")
+        own[dim] = resized(node, flow, own[dim], (operator.sub, size), (operator.floordiv, step), (operator.add, 1))
+    return own
 
 
 @rule(operator.getitem)
@@ -107,24 +112,6 @@ def expand_as(node: fx.Node, flow: Flow) -> Extents:
     x, other = node.args
     shift = _rank(other) - _rank(x)
     return flow.merge({d + shift: e for d, e in flow.of(x).items()}, flow.of(other))
-
-
-@rule(aten.repeat)
-def repeat(node: fx.Node, flow: Flow) -> Extents:
-    x, times = node.args[0], node.args[1]
-    shift = len(times) - _rank(x)
-    if any(times[d + shift] != 1 for d in flow.of(x)):
-        raise Refusal("the position-dependent axis is repeated")
-    return {d + shift: e for d, e in flow.of(x).items()}
-
-
-@rule(aten.repeat_interleave.self_int)
-def repeat_interleave(node: fx.Node, flow: Flow) -> Extents:
-    x = node.args[0]
-    dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim")
-    if dim is None or dim % _rank(x) in flow.of(x):
-        raise Refusal("the position-dependent axis is repeated")
-    return dict(flow.of(x))
 
 
 @rule(aten.reshape, aten.view.default, aten._unsafe_view, aten.flatten, aten.unflatten, aten.view_as)

@@ -1,0 +1,63 @@
+"""Rows taken by their place: the one thing that a copy of a part of an axis, in any order, is made of.
+
+    places = [e - 1, e - 2, ... 0, anything]      int64[S]
+    flip(k, [2])        ->      index_select(k, 2, clamp(places, 0, S - 1))
+
+What stands beyond the valid part may be any row, as long as there is one: places are clamped to the buffer.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extent
+
+aten = torch.ops.aten
+
+Number = Any
+"""An int, or a 0-d tensor: the twin of a position."""
+
+
+def take(b: Any, x: fx.Node, dim: int, size: Any, places: fx.Node) -> fx.Node:
+    """The rows ``places`` of ``x`` along ``dim``, of ``size`` rows; those out of range become the first or the last."""
+    last = size - 1 if isinstance(size, int) else b.call(operator.sub, size, 1)
+    return b.call(aten.index_select.default, x, dim, b.call(aten.clamp.default, places, 0, last))
+
+
+def rows(b: Any, x: fx.Node, dim: int, extent: Extent, count: Any, place: Callable[[fx.Node], fx.Node]) -> fx.Node:
+    """``count`` rows of ``x`` along ``dim``, the axis of ``extent``: the i-th is that at ``place(i)``."""
+    steps = b.call(aten.arange.default, count, device=extent.full.meta["val"].device)
+    return take(b, x, dim, b.full(extent), place(steps))
+
+
+def times(b: Any, steps: fx.Node, factor: Number) -> fx.Node:
+    return steps if isinstance(factor, int) and factor == 1 else b.call(aten.mul.Tensor, steps, factor)
+
+
+def plus(b: Any, steps: fx.Node, offset: Number) -> fx.Node:
+    return steps if isinstance(offset, int) and offset == 0 else b.call(aten.add.Tensor, steps, offset)
+
+
+def minus(b: Any, a: Any, steps: fx.Node) -> fx.Node:
+    """``a - steps``."""
+    return b.call(aten.rsub.Scalar, steps, a) if isinstance(a, int) else b.call(aten.sub.Tensor, a, steps)
+
+
+def modulo(b: Any, steps: fx.Node, length: fx.Node) -> fx.Node:
+    """``steps % length``, where an axis of no length is taken for one of length 1: its rows are looked at by nobody."""
+    return b.call(aten.remainder.Tensor, steps, b.call(aten.clamp_min.default, length, 1))
+
+
+def quotient(b: Any, steps: fx.Node, length: fx.Node) -> fx.Node:
+    """``steps // length``, likewise."""
+    return b.call(aten.floor_divide.default, steps, b.call(aten.clamp_min.default, length, 1))
+
+
+def length_of(b: Any, extent: Extent, x: fx.Node) -> fx.Node:
+    """How many rows are valid, as a 0-d tensor beside ``x``."""
+    return b.tensor(extent.length, x.meta["val"].device)

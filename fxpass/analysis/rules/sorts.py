@@ -1,0 +1,123 @@
+"""Orders by value: what is not valid is filled with what comes last, and equal elements keep their order.
+
+sort(k, 2)                  ->      sort(masked_fill(k, invalid, nan), stable=True, dim=2)          valid below e
+topk(k, 3, 2).values        ->      topk(masked_fill(k, invalid, -inf), 3, 2).values
+kthvalue(k, 3, 2).values    ->      kthvalue(masked_fill(k, invalid, nan), 3, 2).values
+
+Stable, because what is filled in may be equal to what is valid, and comes behind it then. Which of equal elements `topk` and
+`kthvalue` name depends on how many there are beside: their places are refused, their values are not.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.errors import Refusal
+from fxpass.graph.numbers import guarded, number
+
+from .reductions import extreme, left
+
+aten = torch.ops.aten
+
+
+@rule(aten.sort, aten.argsort)
+def sort(node: fx.Node, flow: Flow) -> Extents:
+    x, dim, descending, stable = _sort_arguments(node)
+    if dim not in flow.of(x):
+        return dict(flow.of(x))
+    if node.target is not aten.argsort.stable and "stable" not in node.kwargs and not _same_order(node, x):
+        raise Refusal(f"the order of equal elements, which {node.target} leaves open, depends on their number")
+    last = extreme(x, largest=not descending, with_nan=True)
+    flow.fill(node, x, [dim], last)
+
+    def build(b: Any) -> fx.Node:
+        made = b.call(aten.sort.stable, b.operand(node, x), stable=True, dim=dim, descending=descending)
+        return b.call(operator.getitem, made, 1) if "argsort" in str(node.target) else made
+
+    flow.replace(node, build)
+    return dict(flow.of(x))
+
+
+def _sort_arguments(node: fx.Node) -> tuple[Any, int, bool, bool]:
+    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+    given = {**dict(zip(names, node.args)), **node.kwargs}
+    x = given["self"]
+    rank = x.meta["val"].dim()
+    dim = given.get("dim", -1)
+    return x, dim % rank if rank else 0, bool(given.get("descending", False)), bool(given.get("stable", False))
+
+
+def _same_order(node: fx.Node, x: fx.Node) -> bool:
+    """Whether equal elements keep their order though nobody asks for it, or nobody looks at it."""
+    return x.meta["val"].device.type == "cpu" or not _places_used(node)
+
+
+def _places_used(node: fx.Node) -> bool:
+    """Whether the second result of ``node``, the places of the values, is used."""
+    return any(u.target is not operator.getitem or (u.args[1] == 1 and u.users) for u in node.users)
+
+
+@rule(aten.topk.default)
+def topk(node: fx.Node, flow: Flow) -> Extents:
+    x, k, *rest = node.args
+    dim, largest, ordered = [*rest, *(-1, True, True)[len(rest) :]]
+    return _selected(node, flow, x, k, dim, not node.kwargs.get("largest", largest), node.kwargs.get("sorted", ordered))
+
+
+@rule(aten.kthvalue.default)
+def kthvalue(node: fx.Node, flow: Flow) -> Extents:
+    x, k, *rest = node.args
+    dim, keep = [*rest, *(-1, False)[len(rest) :]]
+    out = _selected(node, flow, x, k, node.kwargs.get("dim", dim), True, True)
+    rank = x.meta["val"].dim()  # type: ignore[union-attr]
+    return left(out, {dim % rank}, bool(node.kwargs.get("keepdim", keep))) if rank else out
+
+
+def _selected(node: fx.Node, flow: Flow, x: Any, k: Any, dim: Any, smallest: bool, ordered: Any) -> Extents:
+    """Some of the smallest (or largest) elements, that there are."""
+    own = dict(flow.of(x))
+    dim = node.kwargs.get("dim", dim) % max(x.meta["val"].dim(), 1)
+    if dim not in own:
+        return own
+    if k in flow.positions:
+        raise Refusal(f"{node.target} of a position-dependent number of elements")
+    if _places_used(node):
+        raise Refusal(f"which of equal elements {node.target} names depends on the number of all")
+    if not ordered:
+        raise Refusal(f"the order of what {node.target} gives depends on the number of all")
+    if not guarded(number(own.pop(dim).length) >= k):
+        raise Refusal(f"{node.target} of more elements than there may be")
+    flow.fill(node, x, [dim], extreme(x, largest=smallest, with_nan=smallest))
+    return own
+
+
+@rule(aten.searchsorted, aten.bucketize)
+def searchsorted(node: fx.Node, flow: Flow) -> Extents:
+    """Places among sorted numbers: behind the valid ones stands the largest number there is, and no place lies beyond."""
+    bucketize = "bucketize" in str(node.target)
+    values, bounds = (node.args[0], node.args[1]) if bucketize else (node.args[1], node.args[0])
+    own, rank = flow.of(bounds), bounds.meta["val"].dim()  # type: ignore[union-attr]
+    out: Extents = dict(flow.of(values))
+    if set(own) - {rank - 1} != set(out) - {rank - 1} or node.kwargs.get("sorter") is not None:
+        raise Refusal(f"{node.target} in rows of position-dependent number, or by a sorter")
+    if rank > 1:
+        out = {d: e for d, e in flow.merge(out, {d: e for d, e in own.items() if d != rank - 1}).items()}
+    if rank - 1 not in own:
+        return out
+    extent = own[rank - 1]
+    flow.fill(node, bounds, [rank - 1], extreme(bounds, largest=True, with_nan=True))
+
+    first, second = node.args[:2]
+
+    def build(b: Any) -> fx.Node:
+        found = b.call(node.target, b.operand(node, first), b.operand(node, second), *node.args[2:], **node.kwargs)
+        most = b.call(aten.to.dtype, b.tensor(extent.length, bounds.meta["val"].device), node.meta["val"].dtype)  # type: ignore[union-attr]
+        return b.call(aten.minimum.default, found, most)
+
+    flow.replace(node, build)
+    return out

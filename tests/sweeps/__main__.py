@@ -1,0 +1,72 @@
+"""``python -m tests.sweeps samples|scope``: run a sweep, print what it found, keep it as JSON.
+
+    python -m tests.sweeps samples --all --json benchmarks/results/op_samples.json
+    python -m tests.sweeps samples --seed 3 --count 500
+    python -m tests.sweeps samples --only sort --only topk --per-operator 4
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import samples as op_samples
+from .record import Record
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def main() -> None:
+    """Sweeps over many small programs."""
+
+
+@app.command()
+def samples(
+    all: Annotated[bool, typer.Option(help="every sample, or --count of them")] = False,
+    count: int = 300,
+    seed: int = 0,
+    only: Annotated[list[str] | None, typer.Option(help="operators, by name")] = None,
+    per_operator: Annotated[int, typer.Option(help="at most so many samples of each operator")] = 1_000_000,
+    part: Annotated[str, typer.Option(help="i/n: the i-th of n parts")] = "0/1",
+    json: Path | None = None,
+) -> None:
+    """PyTorch's own samples of its operators, cut at a position."""
+    chosen = [op for op in op_samples.operators() if not only or op.name in only]
+    share, of = map(int, part.split("/"))
+    record = Record()
+    for op in chosen[share::of]:
+        name = op_samples.name_of(op)
+        programs = _programs(op, per_operator)
+        if not all and not only:
+            programs = random.Random(f"{seed} {name}").sample(programs, min(len(programs), -(-count // len(chosen))))
+        for sample, cut in programs:
+            record.add(name, op_samples.describe(sample, cut), op_samples.run(sample, cut))
+        if not programs:
+            record.without(name)
+        print(name, dict(record.groups[name]), flush=True)
+    _finish(record, json, seed=seed, all=all, part=part)
+
+
+def _programs(op: object, most: int) -> list[tuple[op_samples.Sample, op_samples.Cut]]:
+    return [(sample, cut) for sample in op_samples.samples(op)[:most] for cut in op_samples.cuts(sample)]
+
+
+def _finish(record: Record, json: Path | None, **about: object) -> None:
+    for fault in record.faults:
+        print(fault)
+    for kind, reasons in record.reasons.items():
+        for reason, count in reasons.most_common(40):
+            print(f"{kind:10} {count:6} {reason}")
+    for what, counts in record.summary().items():
+        print(what, ", ".join(f"{k} {n}" for k, n in counts.items()))
+    if json is not None:
+        record.save(json, **about)
+    raise typer.Exit(1 if record.faults else 0)
+
+
+if __name__ == "__main__":
+    app()
