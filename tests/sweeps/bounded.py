@@ -84,6 +84,8 @@ def check(program: Function, tensors: Sequence[Tensor], positions: Sequence[int]
         kind, reason = _compare(traced, _run(traced.gm, p, tensors, seed), expected[p])
         if kind == "wrong" and _is_undefined(program, p, tensors, seed):
             kind = "undefined"
+        if kind in ("wrong", "crash") and not traced.report.unfit and not _traces(program, tensors, p, expected[p], seed):
+            kind = "untraced"
         outcome.add(kind, f"at {p}: {reason}" if kind in ("wrong", "crash") else reason)
     return outcome
 
@@ -141,14 +143,17 @@ def _trace(program: Function, tensors: Sequence[Tensor], hint: int, most: int) -
     return _Traced(rewritten.graph_module, [guard.expr for guard in env.guards], symbol, rewritten.report)
 
 
-def _traces(program: Function, tensors: Sequence[Tensor], hint: int) -> bool:
-    """Whether the program can be traced without the pass."""
-    gm, inputs, *_ = _captured(program, tensors, hint, hint)
+def _traces(program: Function, tensors: Sequence[Tensor], p: int, expected: Any = None, seed: int = 0) -> bool:
+    """Whether the program can be traced without the pass, and gives what is ``expected`` of it."""
+    gm, inputs, *_ = _captured(program, tensors, p, p)
     try:
-        capture.normal_form(gm, inputs)
+        normal = capture.normal_form(gm, inputs)
     except Exception:  # noqa: BLE001  (whatever it is, it does not come from the pass)
         return False
-    return True
+    found = None if expected is None else _run(normal, p, tensors, seed)
+    if isinstance(expected, Exception) or expected is None:
+        return expected is None or isinstance(found, Exception)
+    return not isinstance(found, Exception) and not _difference(found, expected)
 
 
 def _captured(

@@ -3,6 +3,7 @@
 from . import (  # noqa: F401
     attention,
     contractions,
+    convolutions,
     copies,
     factories,
     joins,
@@ -12,6 +13,7 @@ from . import (  # noqa: F401
     pads,
     pointwise,
     reductions,
+    reshapes,
     scatters,
     slices,
     sorts,

@@ -16,7 +16,9 @@ from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
+from fxpass.graph.numbers import equal
 
+from .alignment import align
 from .pointwise import broadcast
 
 aten = torch.ops.aten
@@ -26,22 +28,32 @@ def _contract(node: fx.Node, flow: Flow, a: Any, a_dim: int, b: Any, b_dim: int)
     ea, eb = flow.of(a).get(a_dim), flow.of(b).get(b_dim)
     if ea is None and eb is None:
         return
-    if ea is None or eb is None or not ea.same(eb):
+    if ea is None or eb is None or not equal(ea.length, eb.length):
         raise Refusal(f"{node.target} contracts a position-dependent axis with one that is not")
     flow.fill(node, a, [a_dim], 0)
     flow.fill(node, b, [b_dim], 0)
+    align(node, flow, [(a, a_dim), (b, b_dim)])
 
 
-@rule(aten.matmul, aten.bmm, aten.mm)
+@rule(aten.matmul, aten.bmm, aten.mm, aten.mv, aten.dot)
 def matmul(node: fx.Node, flow: Flow) -> Extents:
+    """A vector has no rows on the left, and no columns on the right: the result lacks that dim."""
     a, b = node.args[:2]
     ra, rb, out = a.meta["val"].dim(), b.meta["val"].dim(), node.meta["val"].dim()  # type: ignore[union-attr]
-    if ra < 2 or rb < 2:
-        raise Refusal(f"{node.target} of a vector with a position-dependent size")
-    _contract(node, flow, a, ra - 1, b, rb - 2)
-    rows = {d + out - ra: e for d, e in flow.of(a).items() if d != ra - 1}
-    columns = {d + out - rb: e for d, e in flow.of(b).items() if d != rb - 2}
+    _contract(node, flow, a, ra - 1, b, max(rb - 2, 0))
+    left, right = out + (rb == 1) - ra, out + (ra == 1) - rb
+    rows = {d + left: e for d, e in flow.of(a).items() if d != ra - 1}
+    columns = {d + right - (ra == 1 and d == rb - 1): e for d, e in flow.of(b).items() if d != max(rb - 2, 0)}
+    _refuse_loose(node, a, ra - 2, left, flow, columns)
+    _refuse_loose(node, b, rb - 2, right, flow, rows)
     return flow.merge(rows, columns)
+
+
+def _refuse_loose(node: fx.Node, operand: Any, batch: int, shift: int, flow: Flow, other: Extents) -> None:
+    """Refuse an operand, of ``batch`` dims beside rows and columns, that has the other's valid length from elsewhere."""
+    for dim, size in enumerate(operand.meta["val"].shape[: max(batch, 0)]):
+        if dim + shift in other and dim not in flow.of(operand) and not (isinstance(size, int) and size == 1):
+            raise Refusal(f"an operand of {node.target} has the valid length but does not come from the buffer")
 
 
 @rule(aten.baddbmm.default, aten.addmm.default)
@@ -82,13 +94,14 @@ def einsum(node: fx.Node, flow: Flow) -> Extents:
         if not any(extents):
             continue
         first = next(e for e in extents if e is not None)
-        if not all(e is not None and e.same(first) for e in extents):
+        if not all(e is not None and equal(e.length, first.length) for e in extents):
             raise Refusal("an einsum joins a position-dependent axis with one that is not")
-        if label in output:
-            out[output.index(label)] = first
-        else:
+        if label not in output:
             for operand, dim in places:
                 flow.fill(node, operand, [dim], 0)
+        extent = align(node, flow, places)
+        if label in output:
+            out[output.index(label)] = extent
     return out
 
 

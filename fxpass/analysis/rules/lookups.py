@@ -34,6 +34,8 @@ def embedding(node: fx.Node, flow: Flow) -> Extents:
 @rule(aten.index_select)
 def index_select(node: fx.Node, flow: Flow) -> Extents:
     x, dim, index = node.args
+    if not x.meta["val"].dim():  # type: ignore[union-attr]
+        raise Refusal("a lookup in a tensor without dims")
     dim %= node.meta["val"].dim()  # type: ignore[operator]
     flow.fill(node, index, flow.of(index), 0)
     _checked(node, flow, index, flow.of(x).get(dim))

@@ -14,6 +14,7 @@ from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
+from fxpass.graph.numbers import guarded, number
 
 from .reductions import left, reduced_dims
 
@@ -34,10 +35,12 @@ def vector_norm(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
     order = node.args[1] if len(node.args) > 1 else node.kwargs.get("ord", 2)
     order = 2 if order is None else order
-    if not isinstance(order, (int, float)) or order <= 0:
+    if not isinstance(order, (int, float)):
         raise Refusal(f"a norm of order {order} over the position-dependent axis")
     dims, keep = reduced_dims(node, 2)
-    flow.fill(node, x, dims, 0)
+    if math.isinf(order) and not all(guarded(number(flow.of(x)[d].length) >= 1) for d in dims & flow.of(x).keys()):
+        raise Refusal("the largest or smallest of what may be empty")
+    flow.fill(node, x, dims, 0 if order >= 0 else float("inf"))
     return left(flow.of(x), dims, keep)
 
 

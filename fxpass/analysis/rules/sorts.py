@@ -110,7 +110,7 @@ def searchsorted(node: fx.Node, flow: Flow) -> Extents:
     if rank - 1 not in own:
         return out
     extent = own[rank - 1]
-    flow.fill(node, bounds, [rank - 1], extreme(bounds, largest=True, with_nan=True))
+    flow.fill(node, bounds, [rank - 1], extreme(bounds, largest=True))  # a search compares: NaN would not do
 
     first, second = node.args[:2]
 

@@ -1,13 +1,11 @@
 """Views: the extent moves with its axis.
 
 permute(k, [0, 2, 1])         {1: e}  ->  {2: e}
-reshape(k, [b * h, n, d])     {2: e}  ->  {1: e}, and the size n becomes the full size
-expand(k, [b, h, n, d])       {2: e}  ->  {2: e}, likewise
+expand(k, [b, h, n, d])       {2: e}  ->  {2: e}, and the size n becomes the full size
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
@@ -17,7 +15,6 @@ from torch import fx
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.analysis.room import resized
 from fxpass.errors import Refusal
-from fxpass.graph.numbers import equal, known
 
 aten = torch.ops.aten
 
@@ -112,34 +109,6 @@ def expand_as(node: fx.Node, flow: Flow) -> Extents:
     x, other = node.args
     shift = _rank(other) - _rank(x)
     return flow.merge({d + shift: e for d, e in flow.of(x).items()}, flow.of(other))
-
-
-@rule(aten.reshape, aten.view.default, aten._unsafe_view, aten.flatten, aten.unflatten, aten.view_as)
-def reshape(node: fx.Node, flow: Flow) -> Extents:
-    x = node.args[0]
-    old, new = list(x.meta["val"].shape), list(node.meta["val"].shape)
-    out: Extents = {}
-    for dim, extent in flow.of(x).items():
-        out[_same_axis(old, dim, new)] = extent
-    sizes: list[Any] = list(new)
-    if any(not isinstance(s, int) for d, s in enumerate(sizes) if d not in out):
-        raise Refusal("a reshape mixes the position-dependent axis with others")
-    _resize(
-        node,
-        flow,
-        lambda b: [x, [b.full(out[d]) if d in out else s for d, s in enumerate(sizes)]],
-        aten.reshape.default,
-    )
-    return out
-
-
-def _same_axis(old: list[Any], dim: int, new: list[Any]) -> int:
-    """The dim of ``new`` that is dim ``dim`` of ``old``: same size, same number of elements before it."""
-    before = math.prod(old[:dim])
-    for candidate, size in enumerate(new):
-        if equal(size, old[dim]) and known(math.prod(new[:candidate]) == before):
-            return candidate
-    raise Refusal("a reshape merges or splits the position-dependent axis")
 
 
 def _asked_for(sizes: list[Any], flow: Flow) -> Extents:

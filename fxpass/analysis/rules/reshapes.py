@@ -1,0 +1,109 @@
+"""Reshapes: the axis stays, is merged with others, or gives its fastest dims away.
+
+reshape(k, [b * h, n, d])     {2: e} of S   ->      {1: e} of S: the size n becomes the full size
+reshape(k, [b, h, n * d])     {2: e} of S   ->      {2: e * d} of S * d: what is valid is still in front
+reshape(k, [b, h * n, d])     {2: e} of S   ->      {1: h * e} of h * S: the valid rows of each h are moved together, a copy
+reshape(k, [b, h, n // 2, 2]) {2: e} of S   ->      {2: e // 2} of S // 2
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extent, Extents, Flow, rule
+from fxpass.analysis.room import resized
+from fxpass.errors import Refusal
+from fxpass.graph.numbers import equal, known
+
+from .places import length_of, modulo, plus, quotient, rows, times
+
+aten = torch.ops.aten
+
+
+@rule(aten.reshape, aten.view.default, aten._unsafe_view, aten.flatten, aten.unflatten, aten.view_as)
+def reshape(node: fx.Node, flow: Flow) -> Extents:
+    x: Any = node.args[0]
+    old, new = list(x.meta["val"].shape), list(node.meta["val"].shape)
+    own = flow.of(x)
+    kept = {d: place for d in own if (place := _same_axis(old, d, new)) is not None}
+    out = {place: own[d] for d, place in kept.items()}
+    if len(kept) == len(own):
+        _refuse_others(new, out)
+        flow.replace(node, lambda b: b.call(aten.reshape.default, x, _sizes(b, new, out)))
+        return out
+    if len(own) > 1:
+        raise Refusal("a reshape merges or splits one of two position-dependent axes")
+    ((dim, extent),) = own.items()
+    return _regrouped(node, flow, x, dim, extent)
+
+
+def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) -> Extents:
+    old, new = list(x.meta["val"].shape), list(node.meta["val"].shape)
+    (first, last), (start, stop) = _group(old, new, dim)
+    moving = [d for d in range(start, stop + 1) if not isinstance(new[d], int)]
+    before, after = old[first:dim], old[dim + 1 : last + 1]
+    if len(moving) != 1 or not all(isinstance(s, int) for s in (*before, *after, *old[:first], *old[last + 1 :])):
+        raise Refusal("a reshape merges or splits the position-dependent axis")
+    (place,) = moving
+    outer, inner = math.prod(before), math.prod(after)
+    ahead, behind = math.prod(new[start:place]), math.prod(new[place + 1 : stop + 1])
+    if ahead != 1:
+        raise Refusal("a reshape splits the position-dependent axis into a fixed number of parts")
+    if not isinstance(extent.full_size, int) or (outer * extent.full_size * inner) % max(behind, 1) or not behind:
+        raise Refusal("a reshape splits the position-dependent axis, and the buffer does not split like it")
+    flat = resized(node, flow, extent, (operator.mul, outer * inner))
+    own = resized(node, flow, flat, (operator.floordiv, behind))
+    if outer != 1:
+        flow.refuse_copy(node)
+
+    def build(b: Any) -> fx.Node:
+        made = b.call(aten.reshape.default, x, [*old[:first], b.full(flat), *old[last + 1 :]])
+        if outer != 1:
+            block, full = times(b, length_of(b, extent, x), inner), extent.full_size * inner
+
+            def at(i: fx.Node) -> fx.Node:
+                return plus(b, times(b, quotient(b, i, block), full), modulo(b, i, block))
+
+            made = rows(b, made, first, flat, b.full(flat), at)
+        return b.call(aten.reshape.default, made, _sizes(b, new, {place: own}))
+
+    flow.replace(node, build)
+    return {place: own}
+
+
+def _group(old: list[Any], new: list[Any], dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The dims of ``old`` around ``dim``, and those of ``new``, that hold the same elements: the fewest.
+
+    Raises:
+        Refusal: they are not known.
+    """
+    for first in range(dim, -1, -1):
+        for start in (s for s in range(len(new), -1, -1) if known(math.prod(new[:s]) == math.prod(old[:first]))):
+            for last in range(dim, len(old)):
+                for stop in range(start, len(new)):
+                    if known(math.prod(new[start : stop + 1]) == math.prod(old[first : last + 1])):
+                        return (first, last), (start, stop)
+    raise Refusal("a reshape merges or splits the position-dependent axis")
+
+
+def _same_axis(old: list[Any], dim: int, new: list[Any]) -> int | None:
+    """The dim of ``new`` that is dim ``dim`` of ``old``: same size, same number of elements before it."""
+    before = math.prod(old[:dim])
+    for candidate, size in enumerate(new):
+        if equal(size, old[dim]) and known(math.prod(new[:candidate]) == before):
+            return candidate
+    return None
+
+
+def _refuse_others(new: list[Any], out: Extents) -> None:
+    if any(not isinstance(s, int) for d, s in enumerate(new) if d not in out):
+        raise Refusal("a reshape mixes the position-dependent axis with others")
+
+
+def _sizes(b: Any, new: list[Any], out: Extents) -> list[Any]:
+    return [b.full(out[d]) if d in out else s for d, s in enumerate(new)]
