@@ -3,10 +3,12 @@
     python -m tests.sweeps samples --all --json benchmarks/results/op_samples.json
     python -m tests.sweeps samples --seed 3 --count 500
     python -m tests.sweeps samples --only sort --only topk --per-operator 4
+    python -m tests.sweeps scope --all --json benchmarks/results/small_scope.json
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +16,7 @@ from typing import Annotated
 import typer
 
 from . import samples as op_samples
+from . import scope as small_scope
 from .record import Record
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -48,6 +51,29 @@ def samples(
         if not programs:
             record.without(name)
         print(name, dict(record.groups[name]), flush=True)
+    _finish(record, json, seed=seed, all=all, part=part)
+
+
+@app.command()
+def scope(
+    all: Annotated[bool, typer.Option(help="every program on every buffer, or --count of them")] = False,
+    count: int = 300,
+    seed: int = 0,
+    only: Annotated[list[str] | None, typer.Option(help="programs, by name")] = None,
+    part: Annotated[str, typer.Option(help="i/n: the i-th of n parts")] = "0/1",
+    json: Path | None = None,
+) -> None:
+    """All programs of a small grammar on all small buffers, for all positions."""
+    chosen = {n: p for n, p in small_scope.programs().items() if not only or n in only}
+    cases = list(itertools.product(chosen, small_scope.buffers()))
+    share, of = map(int, part.split("/"))
+    cases = cases[share::of] if all or only else random.Random(seed).sample(cases, count)
+    record, before = Record(), ""
+    for name, buffer in cases:
+        if before not in ("", name):
+            print(before, dict(record.groups[before]), flush=True)
+        before = name
+        record.add(name, str(tuple(buffer)), small_scope.run(chosen[name], buffer))
     _finish(record, json, seed=seed, all=all, part=part)
 
 

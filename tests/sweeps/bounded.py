@@ -132,7 +132,7 @@ def _copy(tensor: Tensor) -> Tensor:
     """``tensor`` in memory of its own, with the same strides."""
     if tensor.layout is not torch.strided:
         return tensor.clone()
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def _trace(program: Function, tensors: Sequence[Tensor], hint: int, most: int) -> _Traced:

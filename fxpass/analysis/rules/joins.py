@@ -2,7 +2,8 @@
 
 cat([past[:, :n], new], 1)      {1: n} of past, 4 new rows     ->      index_select(cat([past, new], 1), 1, places)
 
-places = [0 .. n - 1, S .. S + 3, anything]       one for each row of a buffer with room for all of them, n + 4 <= S
+places = [0 .. n - 1, S .. S + 3, anything]       one for each row of a buffer with room for all of them, n + 4 <= S,
+                                                 or of all parts together
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
+from fxpass.analysis.room import axis, full_size, static
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import size_of
 from fxpass.graph.numbers import equal
@@ -38,13 +40,17 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
     ends = [lengths[0]]
     for length in lengths[1:]:
         ends.append(flow.derive(node, operator.add, ends[-1], length))
+    found = [e for e in own if e is not None]
     room = flow.within(ends[-1])
     if room is None:
-        raise Refusal("no buffer has room for the joined rows")
-    sites = frozenset().union(*(e.sites for e in own if e is not None))
-    extent = Extent(ends[-1], room.full, room.full_dim, room.sites | sites)
+        size = 0
+        for e, part in zip(own, parts):
+            size = static(node, flow, operator.add, size, part.meta["val"].shape[dim] if e is None else full_size(node, flow, e))
+        extent = axis(node, flow, ends[-1], size, *found)
+    else:
+        extent = Extent(ends[-1], room.full, room.full_dim, room.sites.union(*(e.sites for e in found)))
+        flow.lengths.append(extent)
     flow.replace(node, lambda b: _joined(b, parts, dim, own, ends, extent))
-    flow.lengths.append(extent)
     return {**others, dim: extent}
 
 

@@ -103,10 +103,8 @@ def searchsorted(node: fx.Node, flow: Flow) -> Extents:
     values, bounds = (node.args[0], node.args[1]) if bucketize else (node.args[1], node.args[0])
     own, rank = flow.of(bounds), bounds.meta["val"].dim()  # type: ignore[union-attr]
     out: Extents = dict(flow.of(values))
-    if set(own) - {rank - 1} != set(out) - {rank - 1} or node.kwargs.get("sorter") is not None:
+    if set(own) != {rank - 1} and (own or rank > 1) or (rank > 1 and set(out) - {rank - 1}) or "sorter" in node.kwargs:
         raise Refusal(f"{node.target} in rows of position-dependent number, or by a sorter")
-    if rank > 1:
-        out = {d: e for d, e in flow.merge(out, {d: e for d, e in own.items() if d != rank - 1}).items()}
     if rank - 1 not in own:
         return out
     extent = own[rank - 1]
