@@ -99,7 +99,7 @@ def run(sample: Sample, cut: Cut) -> Outcome:
     i, (dim,) = next(iter(cut.items()))
     size = tensors[i].shape[dim]
     positions = sorted({0, 1, size // 2, size}, key=lambda p: (abs(p - max(2, size // 2)), p))
-    buffers = [_buffer(t, cut.get(j, ())) for j, t in enumerate(tensors)]
+    buffers = [buffer_of(t, cut.get(j, ())) for j, t in enumerate(tensors)]
 
     def program(p: Any, *own: Any) -> Any:
         cut_ = []
@@ -112,7 +112,7 @@ def run(sample: Sample, cut: Cut) -> Outcome:
     return check(program, buffers, positions)
 
 
-def _buffer(tensor: Tensor, dims: Sequence[int]) -> Tensor:
+def buffer_of(tensor: Tensor, dims: Sequence[int]) -> Tensor:
     """``tensor`` at the front of a larger one, of the same order of strides, with dirt behind it."""
     if not dims:
         return tensor
