@@ -146,28 +146,39 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "split_off": lambda k, v: k[:, :, : k.shape[2] // 2 * 2].unflatten(2, (-1, 2)).cumsum(2).sum((2, 3)),
     "repeated": lambda k, v: k.repeat(1, 1, 3, 1).cumsum(2).sum(2) + v.repeat(2, 1, 1, 2, 1)[0, ..., :4].sum(2),
     "interleaved": lambda k, v: (k.repeat_interleave(2, 2) * v.repeat(1, 1, 2, 1)).sum(2),
-    "sort": lambda k, v: (k.sort(2).values.cumsum(2).sum(2) + v.sort(2, descending=True).indices[:, :, 0]),
+    "sort": lambda k, v: k.sort(2).values.cumsum(2).sum(2) + v.sort(2, descending=True).indices[:, :, 0],
     "sort_of_numbers": lambda k, v: ((k * 2).int().sort(2, descending=True).values * v.argsort(2)).sum(2),
-    "sort_of_equals": lambda k, v: ((k > 0).sort(stable=True, dim=2).indices * v).sum(2)
-    + torch.full_like(k, float("-inf")).argsort(2, descending=True)[:, :, 0],
+    "sort_of_equals": lambda k, v: (
+        ((k > 0).sort(stable=True, dim=2).indices * v).sum(2)
+        + torch.full_like(k, float("-inf")).argsort(2, descending=True)[:, :, 0]
+    ),
     "topk": lambda k, v: k.topk(3, 2).values.sum(2) + v.topk(2, 2, largest=False).values[:, :, 1],
     "kthvalue": lambda k, v: k.kthvalue(2, 2).values + v.kthvalue(1, 2, keepdim=True).values[:, :, 0],
     "searchsorted": lambda k, v: torch.searchsorted(k[0, 0, :, 0].abs().cumsum(0), v[..., 0, :].contiguous()) * 1.0,
     "bucketize": lambda k, v: torch.bucketize(k, v[0, 0, :, 0].abs().cumsum(0), right=True).sum(2) * 1.0,
     "pad": lambda k, v: F.pad(k, (0, 0, 1, 2), value=3.0).cumsum(2).sum(2) + F.pad(v, (1, -1, -1, 0)).sum(2),
     "pad_by_rows": lambda k, v: (
-        F.pad(k, (1, 1, 2, 3), mode="replicate").cumsum(2).sum(2)[..., 1:-1] + F.pad(v, (0, 0, 2, 1), mode="reflect").cumsum(2).sum(2)
+        F.pad(k, (1, 1, 2, 3), mode="replicate").cumsum(2).sum(2)[..., 1:-1]
+        + F.pad(v, (0, 0, 2, 1), mode="reflect").cumsum(2).sum(2)
     ),
-    "select_scatter": lambda k, v: k.select_scatter(v[:, :, 0], 2, -1).cumsum(2).sum(2) + v.select_scatter(k[..., 0], 3, 1).sum(2),
+    "select_scatter": lambda k, v: (
+        k.select_scatter(v[:, :, 0], 2, -1).cumsum(2).sum(2) + v.select_scatter(k[..., 0], 3, 1).sum(2)
+    ),
     "slice_scatter": lambda k, v: k.slice_scatter(v[..., :2], 3, 1, 3).sum(2),
     "unfold": lambda k, v: (k.unfold(2, 3, 2).sum(-1) * v.unfold(2, 3, 2)[..., 0]).sum(2),
     "diff": lambda k, v: k.diff(dim=2).abs().sum(2) + v.diff(n=2, dim=2).sum(2),
-    "convolution": lambda k, v: F.conv1d(k.flatten(0, 1).mT, torch.ones(2, 4, 3), padding=1, stride=2).sum(2)[:4].view(2, 2, 2)[..., :1],
+    "convolution": lambda k, v: (
+        F.conv1d(k.flatten(0, 1).mT, torch.ones(2, 4, 3), padding=1, stride=2).sum(2)[:4].view(2, 2, 2)[..., :1]
+    ),
     "vectors": lambda k, v: (k.mT @ v[0, 0, :, 0] + (v[0, 0, :, 0] @ k) + v[0, 0, :, 1].dot(k[0, 0, :, 2])) * 0.01,
     "product": lambda k, v: k.prod(2) + v.nansum(2) + (k > 0).count_nonzero(2) + k.cumprod(2).sum(2),
     "running_extrema": lambda k, v: (k.cummax(2).values * v.cummin(2).indices).sum(2),
-    "norms": lambda k, v: torch.linalg.vector_norm(k, 0, dim=2) + torch.linalg.vector_norm(v, -1, dim=2)
-    + torch.linalg.vector_norm(v, float("-inf"), dim=2) + torch.linalg.vector_norm(v, float("inf"), dim=2),
+    "norms": lambda k, v: (
+        torch.linalg.vector_norm(k, 0, dim=2)
+        + torch.linalg.vector_norm(v, -1, dim=2)
+        + torch.linalg.vector_norm(v, float("-inf"), dim=2)
+        + torch.linalg.vector_norm(v, float("inf"), dim=2)
+    ),
     "mixed_buffers": lambda k, v: ((torch.cat([k, v], 2)[:, :, : k.shape[2]]) * v).sum(2),
     "frexp": lambda k, v: k.frexp().mantissa.sum(2) + v.frexp().exponent.sum(2),
     "rsub": lambda k, v, start, keys: start - torch.arange(4) + (k * start).sum(2),
@@ -213,14 +224,20 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     ),
     "softmax_of_ints": (lambda k, v: (k * 4).int().softmax(2, dtype=torch.float32).sum(2), "without an infinity"),
     "no_rule": (lambda k, v: k.mode(dim=2).values, "no rule for aten.mode"),
-    "split_in_parts": (lambda k, v: k[:, :, : k.shape[2] // 2 * 2].unflatten(2, (2, -1)).sum(3), "fixed number of parts"),
+    "split_in_parts": (
+        lambda k, v: k[:, :, : k.shape[2] // 2 * 2].unflatten(2, (2, -1)).sum(3),
+        "fixed number of parts",
+    ),
     "rolled_flat": (lambda k, v: k.roll(1).sum(2), "flattened tensor of position-dependent size is rolled"),
     "places_of_topk": (lambda k, v: k.topk(2, 2).indices + v.sum(2, keepdim=True), "which of equal elements"),
     "places_of_kthvalue": (lambda k, v: k.kthvalue(1, dim=2).indices + v.sum(2), "which of equal elements"),
     "unordered_topk": (lambda k, v: k.topk(2, 2, sorted=False).values.sum(2), "depends on the number of all"),
     "repeated_flat": (lambda k, v: k.repeat_interleave(2).sum() + v.sum(2), "part of a flattened tensor"),
     "rows_put_in": (lambda k, v: k.slice_scatter(v[:, :, :1], 2, 0, 1).sum(2), "along the position-dependent axis"),
-    "channels": (lambda k, v: F.conv1d(torch.ones(1, 4, 4), k[0, 0, :, :, None]).sum(1) + v.sum((0, 2)), "channels of position-dependent number"),
+    "channels": (
+        lambda k, v: F.conv1d(torch.ones(1, 4, 4), k[0, 0, :, :, None]).sum(1) + v.sum((0, 2)),
+        "channels of position-dependent number",
+    ),
 }
 
 

@@ -1,9 +1,9 @@
 """``python -m tests.sweeps samples|scope``: run a sweep, print what it found, keep it as JSON.
 
-    python -m tests.sweeps samples --all --json benchmarks/results/op_samples.json
-    python -m tests.sweeps samples --seed 3 --count 500
-    python -m tests.sweeps samples --only sort --only topk --per-operator 4
-    python -m tests.sweeps scope --all --json benchmarks/results/small_scope.json
+python -m tests.sweeps samples --all --json benchmarks/results/op_samples.json
+python -m tests.sweeps samples --seed 3 --count 500
+python -m tests.sweeps samples --only sort --only topk --per-operator 4
+python -m tests.sweeps scope --all --json benchmarks/results/small_scope.json
 """
 
 from __future__ import annotations

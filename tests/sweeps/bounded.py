@@ -84,7 +84,11 @@ def check(program: Function, tensors: Sequence[Tensor], positions: Sequence[int]
         kind, reason = _compare(traced, _run(traced.gm, p, tensors, seed), expected[p])
         if kind == "wrong" and _is_undefined(program, p, tensors, seed):
             kind = "undefined"
-        if kind in ("wrong", "crash") and not traced.report.unfit and not _traces(program, tensors, p, expected[p], seed):
+        if (
+            kind in ("wrong", "crash")
+            and not traced.report.unfit
+            and not _traces(program, tensors, p, expected[p], seed)
+        ):
             kind = "untraced"
         outcome.add(kind, f"at {p}: {reason}" if kind in ("wrong", "crash") else reason)
     return outcome
@@ -159,12 +163,13 @@ def _traces(program: Function, tensors: Sequence[Tensor], p: int, expected: Any 
 def _captured(
     program: Function, tensors: Sequence[Tensor], hint: int, most: int
 ) -> tuple[fx.GraphModule, list[Any], Any, ShapeEnv]:
-    """A graph that calls ``program``, the fake values of its inputs, the symbol that stands for the position, and its guards."""
+    """A graph that calls ``program``, the fake values of its inputs, the symbol of the position, and what knows the guards."""
     env = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)  # as Dynamo has it
     source = ConstantSource("p")
     mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
     symbol = env.create_symbol(hint, source, DimDynamic.DYNAMIC, positive=None, do_not_specialize_zero_one=True)
-    inputs = [env.create_symintnode(symbol, hint=hint, source=source), *(mode.from_tensor(t, static_shapes=True) for t in tensors)]
+    fakes = [mode.from_tensor(t, static_shapes=True) for t in tensors]
+    inputs = [env.create_symintnode(symbol, hint=hint, source=source), *fakes]
     graph = fx.Graph()
     placeholders = [graph.placeholder(f"in_{i}") for i in range(len(inputs))]
     for node, value in zip(placeholders, inputs):

@@ -38,7 +38,9 @@ def _reads() -> Iterator[tuple[str, Program]]:
         if "p" not in a + b:
             continue
 
-        def read(p: Any, k: Tensor, v: Tensor, dim: int, start: Any = start, end: Any = end, step: int = step) -> Tensor:
+        def read(
+            p: Any, k: Tensor, v: Tensor, dim: int, start: Any = start, end: Any = end, step: int = step
+        ) -> Tensor:
             return cut(k, dim, *(n(p) if callable(n) else n for n in (start, end)), step)
 
         yield f"k[{a}:{b}:{step}]", read
@@ -150,7 +152,9 @@ BINARY: dict[str, Callable[[Tensor, Tensor, int], Any]] = {
     "scores": lambda x, y, d: x.movedim(d, -1).flatten(0, -2).mT @ y.movedim(d, -1).flatten(0, -2),
     "einsum": lambda x, y, d: torch.einsum("...n,...n->...", x.movedim(d, -1), y.movedim(d, -1)),
     "attention": lambda x, y, d: torch.nn.functional.scaled_dot_product_attention(
-        torch.ones(1, 2, x.movedim(d, 0)[:1].numel()), x.movedim(d, 0).flatten(1)[None], y.movedim(d, 0).flatten(1)[None]
+        torch.ones(1, 2, x.movedim(d, 0)[:1].numel()),
+        x.movedim(d, 0).flatten(1)[None],
+        y.movedim(d, 0).flatten(1)[None],
     ),
     "cat of both": lambda x, y, d: torch.cat([x, y], d),
     "cat of one and a part": lambda x, y, d: torch.cat([cut(x, d, -1, None), y], d),

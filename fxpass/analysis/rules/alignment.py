@@ -1,6 +1,6 @@
 """Axes of operands that go together: of one valid length, and made one full size.
 
-    add(k, mask)        {2: e of 16}, {2: e of 32}      ->      add(k, mask[:, :, :16])
+add(k, mask)        {2: e of 16}, {2: e of 32}      ->      add(k, mask[:, :, :16])
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ def convolution(node: fx.Node, flow: Flow) -> Extents:
     flow.fill(node, x, range(first, first + spatial), 0)
     for dim, extent in ((d, e) for d, e in flow.of(x).items() if d >= first):
         at = dim - first
-        stride, padding, dilation = (_at(given.get(n), at, d) for n, d in (("stride", 1), ("padding", 0), ("dilation", 1)))
+        stride, padding, dilation = (
+            _at(given.get(n), at, d) for n, d in (("stride", 1), ("padding", 0), ("dilation", 1))
+        )
         width = weight.meta["val"].shape[2 + at]
         less = dilation * (width - 1) + 1 - 2 * padding
         if not isinstance(less, int) or not guarded(number(extent.length) >= max(less, 1)):

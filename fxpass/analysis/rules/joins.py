@@ -45,7 +45,9 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
     if room is None:
         size = 0
         for e, part in zip(own, parts):
-            size = static(node, flow, operator.add, size, part.meta["val"].shape[dim] if e is None else full_size(node, flow, e))
+            size = static(
+                node, flow, operator.add, size, part.meta["val"].shape[dim] if e is None else full_size(node, flow, e)
+            )
         extent = axis(node, flow, ends[-1], size, *found)
     else:
         extent = Extent(ends[-1], room.full, room.full_dim, room.sites.union(*(e.sites for e in found)))

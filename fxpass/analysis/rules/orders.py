@@ -1,12 +1,13 @@
 """Other orders of the rows: those that are valid stay together, at the front.
 
-    flip(k, [2])            {2: e}      ->      rows e - 1, e - 2, ... 0, and then anything
-    roll(k, 1, 2)           {2: e}      ->      rows (i - 1) % e
-    repeat(k, [1, 1, 2, 1]) {2: e}      ->      rows i % e, and 2 * e of them are valid
+flip(k, [2])            {2: e}      ->      rows e - 1, e - 2, ... 0, and then anything
+roll(k, 1, 2)           {2: e}      ->      rows (i - 1) % e
+repeat(k, [1, 1, 2, 1]) {2: e}      ->      rows i % e, and 2 * e of them are valid
 """
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any
 
@@ -32,8 +33,8 @@ def flip(node: fx.Node, flow: Flow) -> Extents:
     def build(b: Any) -> fx.Node:
         out = b.call(aten.flip.default, x, rest)
         for dim, extent in moved.items():
-            length = length_of(b, extent, x)
-            out = rows(b, out, dim, extent, b.full(extent), lambda i, n=length: minus(b, plus(b, n, -1), i))
+            last = plus(b, length_of(b, extent, x), -1)
+            out = rows(b, out, dim, extent, b.full(extent), functools.partial(minus, b, last))
         return out
 
     if moved:
@@ -60,11 +61,16 @@ def roll(node: fx.Node, flow: Flow) -> Extents:
                 continue
             length, moved = length_of(b, own[dim], x), b.twin(shift, x.meta["val"].device)  # type: ignore[arg-type]
             back = -moved if isinstance(moved, int) else b.call(aten.neg.default, moved)
-            out = rows(b, out, dim, own[dim], b.full(own[dim]), lambda i, n=length, s=back: modulo(b, plus(b, i, s), n))
+            out = rows(b, out, dim, own[dim], b.full(own[dim]), functools.partial(_rolled, b, back, length))
         return out
 
     flow.replace(node, build)
     return dict(own)
+
+
+def _rolled(b: Any, by: Any, length: fx.Node, steps: fx.Node) -> fx.Node:
+    """Places that begin anew after ``length`` rows, moved ``by`` some."""
+    return modulo(b, plus(b, steps, by), length)
 
 
 @rule(aten.repeat)
@@ -84,7 +90,7 @@ def repeat(node: fx.Node, flow: Flow) -> Extents:
         for dim, extent in own.items():
             if times[dim] != 1:
                 length = length_of(b, extent, x)  # type: ignore[arg-type]
-                made = rows(b, made, dim, extent, b.full(out[dim]), lambda i, n=length: modulo(b, i, n))
+                made = rows(b, made, dim, extent, b.full(out[dim]), functools.partial(_rolled, b, 0, length))
         return made
 
     if any(times[d] != 1 for d in own):

@@ -38,7 +38,9 @@ def constant(node: fx.Node, flow: Flow) -> Extents:
         """What lies before the first row and after the last."""
         steps = b.call(aten.arange.default, b.full(new), device=extent.full.meta["val"].device)
         end = plus(b, length_of(b, extent, x), before)
-        inside = b.call(aten.logical_and.default, b.call(aten.ge.Scalar, steps, before), b.call(aten.lt.Tensor, steps, end))
+        inside = b.call(
+            aten.logical_and.default, b.call(aten.ge.Scalar, steps, before), b.call(aten.lt.Tensor, steps, end)
+        )
         other = b.call(aten.scalar_tensor.default, value, dtype=x.meta["val"].dtype, device=x.meta["val"].device)
         return b.call(aten.where.self, b.along(inside, x.meta["val"].dim(), dim), made, other)
 

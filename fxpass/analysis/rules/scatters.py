@@ -1,7 +1,7 @@
 """Rows put into a copy: row by row, what is put in or what was there.
 
-    slice_scatter(k, x, 2, a, b)        row i is row i - a of x where a <= i < b, else row i of k
-    select_scatter(k, x, 2, -1)         row i is x where i is e - 1, else row i of k
+slice_scatter(k, x, 2, a, b)        row i is row i - a of x where a <= i < b, else row i of k
+select_scatter(k, x, 2, -1)         row i is x where i is e - 1, else row i of k
 """
 
 from __future__ import annotations

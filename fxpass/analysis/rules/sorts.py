@@ -27,13 +27,13 @@ aten = torch.ops.aten
 
 @rule(aten.sort, aten.argsort)
 def sort(node: fx.Node, flow: Flow) -> Extents:
-    x, dim, descending, stable = _sort_arguments(node)
+    given = _given(node)
+    x, dim, descending = given["self"], given["dim"], bool(given.get("descending", False))
     if dim not in flow.of(x):
         return dict(flow.of(x))
-    if node.target is not aten.argsort.stable and "stable" not in node.kwargs and not _same_order(node, x):
+    if not given.get("stable", False) and not _same_order(node, x):
         raise Refusal(f"the order of equal elements, which {node.target} leaves open, depends on their number")
-    last = extreme(x, largest=not descending, with_nan=True)
-    flow.fill(node, x, [dim], last)
+    flow.fill(node, x, [dim], extreme(x, largest=not descending, with_nan=True))
 
     def build(b: Any) -> fx.Node:
         made = b.call(aten.sort.stable, b.operand(node, x), stable=True, dim=dim, descending=descending)
@@ -43,18 +43,9 @@ def sort(node: fx.Node, flow: Flow) -> Extents:
     return dict(flow.of(x))
 
 
-def _sort_arguments(node: fx.Node) -> tuple[Any, int, bool, bool]:
-    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-    given = {**dict(zip(names, node.args)), **node.kwargs}
-    x = given["self"]
-    rank = x.meta["val"].dim()
-    dim = given.get("dim", -1)
-    return x, dim % rank if rank else 0, bool(given.get("descending", False)), bool(given.get("stable", False))
-
-
 def _same_order(node: fx.Node, x: fx.Node) -> bool:
-    """Whether equal elements keep their order though nobody asks for it, or nobody looks at it."""
-    return x.meta["val"].device.type == "cpu" or not _places_used(node)
+    """Whether equal elements keep their order though nobody asks for it, or nobody looks at their places."""
+    return x.meta["val"].device.type == "cpu" or ("argsort" not in str(node.target) and not _places_used(node))
 
 
 def _places_used(node: fx.Node) -> bool:
@@ -64,24 +55,29 @@ def _places_used(node: fx.Node) -> bool:
 
 @rule(aten.topk.default)
 def topk(node: fx.Node, flow: Flow) -> Extents:
-    x, k, *rest = node.args
-    dim, largest, ordered = [*rest, *(-1, True, True)[len(rest) :]]
-    return _selected(node, flow, x, k, dim, not node.kwargs.get("largest", largest), node.kwargs.get("sorted", ordered))
+    given = _given(node)
+    return _selected(node, flow, not given.get("largest", True), given.get("sorted", True))
 
 
 @rule(aten.kthvalue.default)
 def kthvalue(node: fx.Node, flow: Flow) -> Extents:
-    x, k, *rest = node.args
-    dim, keep = [*rest, *(-1, False)[len(rest) :]]
-    out = _selected(node, flow, x, k, node.kwargs.get("dim", dim), True, True)
-    rank = x.meta["val"].dim()  # type: ignore[union-attr]
-    return left(out, {dim % rank}, bool(node.kwargs.get("keepdim", keep))) if rank else out
+    given = _given(node)
+    return left(_selected(node, flow, True, True), {given["dim"]}, bool(given.get("keepdim", False)))
 
 
-def _selected(node: fx.Node, flow: Flow, x: Any, k: Any, dim: Any, smallest: bool, ordered: Any) -> Extents:
+def _given(node: fx.Node) -> dict[str, Any]:
+    """The arguments of ``node`` by name, with the dim counted from the front."""
+    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+    given: dict[str, Any] = {**dict(zip(names, node.args)), **node.kwargs}
+    given["dim"] = given.get("dim", -1) % max(given["self"].meta["val"].dim(), 1)
+    return given
+
+
+def _selected(node: fx.Node, flow: Flow, smallest: bool, ordered: bool) -> Extents:
     """Some of the smallest (or largest) elements, that there are."""
+    given = _given(node)
+    x, k, dim = given["self"], given["k"], given["dim"]
     own = dict(flow.of(x))
-    dim = node.kwargs.get("dim", dim) % max(x.meta["val"].dim(), 1)
     if dim not in own:
         return own
     if k in flow.positions:
