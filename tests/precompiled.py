@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from small_models import CACHES, Attention, Custom, graphs, kvfix, same_step, sorted_, steps
+from small_models import CACHES, Attention, Custom, graphs, kvfix, largest_places, same_step, steps
 
 import fxpass
 from fxpass.index_tensors import mirror
@@ -59,7 +59,7 @@ def breaks(k, v):
     return Sums(keys, v.sum(2))
 
 
-FINISH = {"refused": sorted_, "named": sums, "breaks": breaks}
+FINISH = {"refused": largest_places, "named": sums, "breaks": breaks}
 
 
 class Apart(CACHES["item"]):

@@ -173,8 +173,8 @@ class Custom(Attention):
         return self.finish(k, v)
 
 
-def sorted_(k: Tensor, v: Tensor) -> Tensor:
-    return torch.sort(k, dim=2).values[:, :, -1] + v.sum(2)
+def largest_places(k: Tensor, v: Tensor) -> Tensor:
+    return k.topk(2, 2).indices[:, :, 0] + v.sum(2)
 
 
 def median(k: Tensor, v: Tensor) -> Tensor:
@@ -185,12 +185,12 @@ def leaves(k: Tensor, v: Tensor) -> Tensor:
     return k * 2 + v
 
 
-def flat_(k: Tensor, v: Tensor) -> Tensor:
-    return (k.transpose(1, 2).flatten(1) * v.transpose(1, 2).flatten(1)).sum(1)
+def rolled_flat(k: Tensor, v: Tensor) -> Tensor:
+    return (k.roll(1) * v).sum(2)
 
 
-def last_row(k: Tensor, v: Tensor) -> Tensor:
-    return k[:, :, -1] + v.sum(2)
+def most_common(k: Tensor, v: Tensor) -> Tensor:
+    return k.mode(2).values + v.sum(2)
 
 
 def steps(prompt: int = 4, decoded: int = 5) -> list[Tensor]:

@@ -18,7 +18,7 @@ from small_models import (
     StartPos,
     graphs,
     kvfix,
-    last_row,
+    most_common,
     steps,
 )
 from torch import Tensor, fx
@@ -255,7 +255,7 @@ def test_rewrite_of_a_make_fx_graph():
 def refused_graph() -> tuple[fx.GraphModule, list[Any]]:
     row = steps()[1]
     cache = AttributeCache()
-    return captured(Custom(last_row), [(row, cache), (row, cache), (row, cache)])
+    return captured(Custom(most_common), [(row, cache), (row, cache), (row, cache)])
 
 
 def test_rewrite_refuses_by_default_and_raises_when_strict():
