@@ -17,6 +17,7 @@ from fxpass.torch_internals.operators import OpOverload, has_kernel, tree_flatte
 from fxpass.torch_internals.proxies import make_fx
 
 from .normal_form import mode_of
+from .schemas import is_operator, memory, written_operands
 
 
 def take_apart(node: fx.Node) -> bool:
@@ -41,6 +42,9 @@ def take_apart(node: fx.Node) -> bool:
         traced = make_fx(run, tracing_mode="real")(*values)
     if any(n.target is target for n in traced.graph.nodes):
         return False
+    memories = {memory(n.meta["val"]) for n in traced.graph.find_nodes(op="placeholder")}
+    if any(_writes_to(n, memories) for n in traced.graph.nodes):
+        return False  # though its schema does not say so: a batch norm's statistics
     copies: dict[fx.Node, Any] = {}
     for placeholder, i in zip((n for n in traced.graph.nodes if n.op == "placeholder"), places):
         copies[placeholder] = flat[i]
@@ -57,3 +61,8 @@ def take_apart(node: fx.Node) -> bool:
     node.replace_all_uses_with(copies[result])
     node.graph.erase_node(node)
     return True
+
+
+def _writes_to(node: fx.Node, memories: set[int | None]) -> bool:
+    written = written_operands(node) if node.op == "call_function" and is_operator(node.target) else ()
+    return any(isinstance(value, fx.Node) and memory(value.meta["val"]) in memories for value in written)
