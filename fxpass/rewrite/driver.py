@@ -200,6 +200,10 @@ def _sweep(
                 _rewrite_site(site, flow, b)
                 decisions.append(_decision(node, site, finder.positions))
                 continue
+            size = finder.positions.resolve(node)
+            if size is not node:  # the size of a slice, which is the full buffer's from here on
+                b.replace(node, b.at(node).number(size))
+                continue
             for fill in fills[node]:
                 b.at(node).fill(fill)
             if replacement is not None:
