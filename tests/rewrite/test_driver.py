@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 import fxpass
+from fxpass import api
 from fxpass.rewrite import driver
 
 CAPACITY = 8
