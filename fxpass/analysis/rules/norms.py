@@ -7,6 +7,7 @@ vector_norm(x, 2, [2])  vector_norm(masked_fill(x, invalid, 0), 2, [2])
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
