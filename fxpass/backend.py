@@ -109,5 +109,4 @@ def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options
     return Plan(normal, parts, static, carried)
 
 
-kvfix.reset = store.reset  # type: ignore[attr-defined]  # called by torch._dynamo.reset
-install(kvfix, get_ready)
+install(kvfix, get_ready, store.reset)

@@ -37,7 +37,7 @@ from torch.fx.experimental.symbolic_shapes import free_symbols
 from torch.fx.passes.split_module import split_module
 
 import fxpass
-from fxpass import backend
+from fxpass import api, backend
 from fxpass.analysis import extents
 from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.execute import regions
@@ -82,7 +82,7 @@ def test_1_in_place_ops_without_users_stay(handled: bool, checked: bool, monkeyp
         stock = aliases.is_impure
         monkeypatch.setattr(aliases, "is_impure", lambda n: n.target is not aten.index_copy_.default and stock(n))
     if not checked:
-        monkeypatch.setattr(backend, "check_graph", lambda *_, **__: None)
+        monkeypatch.setattr(api, "check_graph", lambda *_, **__: None)
     if handled or not checked:
         check(handled, lambda: decode(Attention(), ItemCache()))
     else:
@@ -218,8 +218,8 @@ def test_6_causal_masks_are_aligned_top_left(handled: bool, monkeypatch: pytest.
 def test_7_bounds_are_kept_as_guards(monkeypatch: pytest.MonkeyPatch):
     """Past its capacity a slice is empty; a write by index has no such notion and fails, so guards keep it away."""
     rewritten: list[fx.GraphModule] = []
-    stock = backend.check_graph
-    monkeypatch.setattr(backend, "check_graph", lambda gm, *a, **k: (rewritten.append(gm), stock(gm, *a, **k)))
+    stock = api.check_graph
+    monkeypatch.setattr(api, "check_graph", lambda gm, *a, **k: (rewritten.append(gm), stock(gm, *a, **k)))
     model, eager, x = StartPos(), StartPos(), steps()[1]
     compiled = kvfix(model)
     for position in (0, 1, 2, CAPACITY - 1):
@@ -250,8 +250,8 @@ def bool_indices(gm: fx.GraphModule) -> list[str]:
 def test_8_no_boolean_indices(monkeypatch: pytest.MonkeyPatch):
     """Boolean-mask ``index_put`` reads a count from the device and cannot be recorded: integer indices only."""
     seen: list[fx.GraphModule] = []
-    stock = backend.check_graph
-    monkeypatch.setattr(backend, "check_graph", lambda gm, *a, **k: (seen.append(gm), stock(gm, *a, **k)))
+    stock = api.check_graph
+    monkeypatch.setattr(api, "check_graph", lambda gm, *a, **k: (seen.append(gm), stock(gm, *a, **k)))
     decode(Attention(), BoundsCache())
     assert "index_copy_" in str(seen[-1].graph) and bool_indices(seen[-1]) == []
 

@@ -19,7 +19,7 @@ from torch._dynamo.guards import GuardsStatePickler
 from torch._dynamo.precompile_context import PrecompileContext
 
 from fxpass.index_tensors import mirror
-from fxpass.torch_internals.precompile import guards as kept_guards
+from fxpass.torch_internals.dynamo.compilation import compiling
 
 SCRIPT = pathlib.Path(__file__).parent / "precompiled.py"
 
@@ -189,7 +189,7 @@ def pickled(value: Any) -> bytes:
 @pytest.mark.parametrize("name", ["static", "of_class", "of_object"])
 def test_descriptors_of_guarded_classes_can_be_pickled(name: str) -> None:
     """einops and others have them in classes whose dicts Dynamo guards on."""
-    with kept_guards.compiling(True):
+    with compiling(True):
         found = pickle.loads(pickled(vars(Descriptors)[name]))
     assert type(found) is type(vars(Descriptors)[name])
     assert name != "static" or found.__func__ is Descriptors.static
@@ -198,9 +198,9 @@ def test_descriptors_of_guarded_classes_can_be_pickled(name: str) -> None:
 def test_what_other_backends_guard_on_is_pickled_by_torch() -> None:
     index = torch.tensor([3])
     mirror.values(index)
-    with kept_guards.compiling(True):
+    with compiling(True):
         assert b"fxpass" in pickled(index)
-        with kept_guards.compiling(False):
+        with compiling(False):
             assert b"fxpass" not in pickled(index)
 
 

@@ -33,7 +33,7 @@ from small_models import (
 from torch import Tensor
 
 import fxpass
-from fxpass import KvfixError, KvfixWarning, backend
+from fxpass import KvfixError, KvfixWarning, api, backend
 
 EVERY_CACHE = pytest.mark.parametrize("kind", list(CACHES))
 
@@ -289,22 +289,20 @@ def test_models_without_a_cache_are_compiled_as_they_are():
 
 
 def test_a_fault_of_the_pass_costs_a_warning_not_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fxpass import backend
 
     def broken(*args: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(backend, "rewrite_graph", broken)
+    monkeypatch.setattr(api, "rewrite_graph", broken)
     compiled = torch.compile(lambda x: x * 2, backend="kvfix", options={"compiler": "eager"})
     with torch.no_grad(), pytest.warns(fxpass.KvfixWarning, match="the pass failed: KeyError: 'a bug'"):
         assert torch.equal(compiled(torch.ones(3)), torch.full((3,), 2.0))
 
 
 def test_strict_says_where_a_fault_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fxpass import backend
 
     fault = KeyError("a bug")
-    monkeypatch.setattr(backend, "rewrite_graph", mock.Mock(side_effect=fault))
+    monkeypatch.setattr(api, "rewrite_graph", mock.Mock(side_effect=fault))
     compiled = torch.compile(lambda x: x * 2, backend="kvfix", options={"compiler": "eager", "strict": True})
     with torch.no_grad(), pytest.raises(Exception, match="the pass failed: KeyError") as raised:
         compiled(torch.ones(3))

@@ -182,6 +182,7 @@ def _call(feature: Feature, name: str, parameters: str, **rest: str) -> Contract
     return Contract(name, feature, tuple(parameters.split()), **rest)
 
 
+_RESET = "a backend's own `reset` is called by the first reset after `torch.compile` only"
 _N, _C, _P = Feature.NEEDED, Feature.CAPTURE, Feature.PRECOMPILE
 
 _ROWS = [
@@ -224,6 +225,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.output_graph.OutputGraph.create_proxy", "self args kwargs"),
     _call(_C, "torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", "self source"),
     _call(_C, "torch._dynamo.optimize", "args kwargs"),
+    _call(_C, "torch._dynamo.reset_code_state", "", why=_RESET),
     *_names(_C, "torch._dynamo.symbolic_convert", "InstructionTranslatorBase InstructionTranslator"),
     *_names(_C, "torch._dynamo.variables", "BuiltinVariable ConstantVariable ListVariable SymNodeVariable TensorVariable"),
     *_names(_C, "torch._dynamo.variables.base", "ValueMutationNew"),

@@ -16,8 +16,9 @@ from .precompile import hooks as precompile
 
 
 @functools.cache
-def install(backend: Callable[..., Any], begin: Callable[[Options], None]) -> None:
-    """Install the Dynamo hooks for frames compiled with ``backend``; `torch.compile` calls ``begin`` with its options.
+def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset: Callable[[], None]) -> None:
+    """Install the Dynamo hooks for frames compiled with ``backend``; `torch.compile` calls ``begin`` with its options, and
+    `torch._dynamo.reset` calls ``reset``.
 
     On a torch that they do not fit they stay off, with one warning: models compile as without kvfix's capture, and positions
     held in tensors break the graph.
@@ -30,10 +31,19 @@ def install(backend: Callable[..., Any], begin: Callable[[Options], None]) -> No
         hooks.install(is_ours)
         hooks.parse_options_early(functools.partial(options_of, backend), begin)
         guard_managers.install()
+        patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)
     if holds(Feature.CAPTURE):
         _install(Feature.PRECOMPILE, lambda: precompile.install(functools.partial(options_of, backend)))
+
+
+def _then(reset: Callable[[], None]) -> Callable[[Callable[[], None]], None]:
+    def both(stock: Callable[[], None]) -> None:
+        stock()
+        reset()
+
+    return both
 
 
 def _install(feature: Feature, put: Callable[[], None]) -> None:

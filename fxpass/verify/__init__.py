@@ -83,6 +83,8 @@ class _Check:
         found = Outcome.of(compiled, args)
         exact = is_exact(self.settings, self.moved, len(args))
         names = [str(n.target) for n in self.original.graph.find_nodes(op="placeholder")]
+        if isinstance(found.error, KvfixError):  # ``strict`` is not a difference
+            raise found.error
         differs = difference(found, expected, exact, names)
         if differs:
             raise KvfixError(self._message(differs, call, before, exact)) from found.error or expected.error

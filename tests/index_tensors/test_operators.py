@@ -160,7 +160,7 @@ def test_an_operator_without_results_still_runs() -> None:
         i += 1
         return x * 2
 
-    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "verify": 0})
     for _ in range(3):
         compiled(torch.ones(4), torch.tensor([1]))
     assert seen == [4, 4, 4]

@@ -94,7 +94,7 @@ def test_the_rewrites_own_writes_are_known_to_be_in_bounds(monkeypatch: pytest.M
         own.index_copy_(1, row, x)
         return cache[:, : pos + 1].sum(1) + own.sum(1)
 
-    cache, own = torch.zeros(2, 2, 8, 4)
+    cache, own = torch.zeros(2, 8, 4), torch.zeros(2, 8, 4)
     for pos in range(3):
         step(cache, own, torch.tensor([pos]), torch.ones(2, 1, 4), pos)
     writes = rewritten[-1][0].graph.find_nodes(op="call_function", target=aten.index_copy_.default)

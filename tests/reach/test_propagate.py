@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from fxpass import backend
+from fxpass import api
 
 from .models import MODELS
 from .runner import run
@@ -30,7 +30,7 @@ def test_kept_values_are_those_of_a_full_run(name: str, monkeypatch: pytest.Monk
             assert stage.aliases.root(node) is memory[node], node.format_node()
         kept.append(sum(before.get(n) == stage._call(n) for n in values))
 
-    monkeypatch.setattr(backend, "propagate", both)
+    monkeypatch.setattr(api, "propagate", both)
     torch._dynamo.reset()
     run(MODELS[name])
     assert kept

@@ -7,7 +7,7 @@ import gc
 import pytest
 import torch
 
-import fxpass.execute.untouched
+from fxpass import backend
 
 seen: list[bool] = []
 
@@ -22,8 +22,8 @@ def look() -> int:
 def compiling(monkeypatch):
     """Whether the collector was on when graphs were handed off."""
     compiled: list[bool] = []
-    stock = fxpass.execute.untouched.untouched
-    monkeypatch.setattr(fxpass.execute.untouched, "untouched", lambda *a: [compiled.append(gc.isenabled()), stock(*a)][1])
+    stock = backend.untouched
+    monkeypatch.setattr(backend, "untouched", lambda *a: [compiled.append(gc.isenabled()), stock(*a)][1])
     seen.clear()
     return compiled
 
