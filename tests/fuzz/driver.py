@@ -1,0 +1,259 @@
+"""A program's calls, compiled beside eager: every result and all that the caches hold compared after each call."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import linecache
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch._dynamo.utils import counters
+
+import fxpass
+from fxpass.execute import untouched as handoff
+
+from .driving import Event
+from .program import Program
+
+DIRT = {"zeros": 0.0, "nan": float("nan"), "inf": float("inf"), "large": 7e4}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 8e-3, torch.bfloat16: 5e-2, torch.complex64: 2e-5,
+             torch.float8_e4m3fn: 0.3, torch.float8_e5m2: 0.6}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Failure(Exception):
+    """kind: "output", "state", "raised" (eager did not), "silent" (eager raised), "graphs" (more than stock), "pass" (failed)."""
+
+    kind: str
+    call: int
+    detail: str
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What came of one program. ``stock`` and ``graphs`` count graphs and breaks; ``stock`` is -1 where stock was not run."""
+
+    seed: int
+    failure: Failure | None = None
+    graphs: int = 0
+    stock: int = -1
+    stock_fails: str = ""
+    eager_errors: int = 0
+    calls: int = 0
+    sites: int = 0
+    refused: dict[str, int] = dataclasses.field(default_factory=dict)
+    unfit: list[str] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass
+class Side:
+    """The caches of one side, and what is called with them."""
+
+    module: dict[str, Any]
+    program: Program
+    step: Callable[..., Any]
+    caches: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+    def cache(self, slot: int) -> Any:
+        if slot not in self.caches:
+            self.fresh(slot, 2)
+        return self.caches[slot]
+
+    def fresh(self, slot: int, batch: int) -> None:
+        torch.manual_seed(self.program.seed + slot)
+        self.caches[slot] = self.module["Cache"](batch, self._new)
+
+    def call(self, slot: int, x: torch.Tensor, given: tuple[Any, ...], eager: bool) -> Any:
+        cache, takes = self.cache(slot), self.program.takes
+        held = [cache] if takes is None else [getattr(cache, name) for name in takes]
+        return (self.module["step"] if eager else self.step)(*held, x.clone(), *given)
+
+    def _new(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        kind = self.program.dirt
+        if kind == "random" or not (dtype.is_floating_point or dtype.is_complex):
+            return (torch.randn(shape) * (1 if dtype != torch.int8 else 20)).to(dtype)
+        return torch.full(shape, DIRT[kind]).to(dtype)
+
+
+def run(program: Program, compiler: str = "eager", stock: str = "asked") -> Outcome:
+    """``program`` compiled with kvfix beside eager. ``stock`` tells when stock torch.compile runs too: "asked" where kvfix made
+    more than two graphs or something failed, "always", or "never"."""
+    began = time.perf_counter()
+    outcome = Outcome(program.seed)
+    with _quiet():
+        with _recorded(program.recorded and compiler == "eager"):
+            outcome.graphs = _guarded(program, {"backend": "kvfix", "options": {"compiler": compiler}}, outcome)
+        for report in fxpass.reports():
+            outcome.sites += len(report.sites)
+            outcome.unfit += [report.unfit] if report.unfit else []
+            for site in report.sites:
+                if site.decision == "refused":
+                    reason = site.reason.split(" (at ")[0]
+                    outcome.refused[reason] = outcome.refused.get(reason, 0) + 1
+        failed = [u for u in outcome.unfit if "the pass failed" in u]
+        if failed and outcome.failure is None:
+            outcome.failure = Failure("pass", -1, failed[0])
+        if stock == "always" or stock == "asked" and (outcome.failure or outcome.graphs > 2):
+            _beside_stock(program, compiler, outcome)
+    outcome.seconds = time.perf_counter() - began
+    return outcome
+
+
+def _beside_stock(program: Program, compiler: str, outcome: Outcome) -> None:
+    beside = Outcome(program.seed)
+    outcome.stock = _guarded(program, {"backend": compiler}, beside)
+    if beside.failure is not None:
+        outcome.stock_fails = f"{beside.failure.kind} at call {beside.failure.call}: {beside.failure.detail}"
+    elif outcome.failure is None and outcome.graphs > outcome.stock:
+        outcome.failure = Failure("graphs", -1, f"{outcome.graphs} graphs and breaks, {outcome.stock} with stock")
+
+
+def _guarded(program: Program, how: dict[str, Any], outcome: Outcome) -> int:
+    """The calls with ``how`` compiled; the number of graphs and breaks."""
+    torch._dynamo.reset()
+    fxpass.reset()
+    counters.clear()
+    try:
+        _calls(program, how, outcome)
+    except Failure as failure:
+        outcome.failure = failure
+    return counters["stats"]["unique_graphs"] + sum(counters["graph_break"].values())
+
+
+def _calls(program: Program, how: dict[str, Any], outcome: Outcome) -> None:
+    module = load(program)
+    sides = [Side(module, program, module["step"]), Side(module, program, torch.compile(module["step"], **how))]
+    places: collections.Counter[int] = collections.Counter()
+    batches: dict[int, int] = {}
+    for i, event in enumerate(program.events):
+        outcome.calls = i
+        for side in sides:
+            _before(side, event, batches)
+        if event.before in ("rewind", "skip", "reset", "new", "batch"):
+            places[event.slot] = event.to
+        p, b = places[event.slot], batches.get(event.slot, 2)
+        torch.manual_seed(program.seed + 100 + i)
+        x, results, errors = module["rows"](event.rows, b), [], []
+        for side in sides:
+            try:
+                results.append(side.call(event.slot, x, module["given"](p, event.rows), event.eager))
+                errors.append(None)
+            except Exception as error:
+                results.append(None)
+                errors.append(error)
+        if errors[0] is not None:
+            outcome.eager_errors += 1
+            if errors[1] is None:
+                raise Failure("silent", i, f"eager raised {type(errors[0]).__name__}: {_line(errors[0])}")
+            return  # what has been written up to the error may differ
+        if errors[1] is not None:
+            raise Failure("raised", i, f"{type(errors[1]).__name__}: {_line(errors[1])}")
+        _same(results[0], results[1], f"result", "output", i)
+        for slot in sides[0].caches:
+            _same(held(sides[0].caches[slot]), held(sides[1].caches[slot]), f"cache {slot}", "state", i)
+        places[event.slot] += event.rows
+
+
+def load(program: Program) -> dict[str, Any]:
+    """The module that the program's text makes; its lines can be shown."""
+    name = f"<program {program.seed}>"
+    linecache.cache[name] = (len(program.text), None, program.text.splitlines(True), name)
+    module: dict[str, Any] = {"__name__": "program"}
+    exec(compile(program.text, name, "exec"), module)
+    return module
+
+
+def held(cache: Any) -> dict[str, Any]:
+    """All that ``cache`` holds, under the names of its attributes."""
+    own = {k: v for k, v in vars(cache).items() if not k.startswith("_") and k != "training"}
+    return {**own, **dict(cache.named_buffers())} if isinstance(cache, torch.nn.Module) else own
+
+
+def _before(side: Side, event: Event, batches: dict[int, int]) -> None:
+    slot, kind = event.slot, event.before
+    if kind in ("new", "batch"):
+        batches[slot] = 2 if kind == "new" else 3
+        side.fresh(slot, batches[slot])
+    cache = side.cache(slot)
+    if kind in ("rewind", "skip", "reset"):
+        side.module["seek"](cache, event.to)
+    for name, value in held(cache).items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        is_index = value.dtype in (torch.int64, torch.int32)
+        if kind == "replace" and not is_index or kind == "copy_index" and is_index:
+            setattr(cache, name, value.clone())
+        elif kind == "set_data":
+            value.data = value.data.clone()
+        elif kind == "zero" and not is_index:
+            value.zero_()
+        elif kind == "negate" and value.dtype in TOLERANCE and value.dtype.itemsize > 1:
+            value.neg_()
+        elif kind == "copy_over" and not is_index:
+            value.copy_(value.clone().flip(0))
+
+
+def _same(want: Any, got: Any, where: str, kind: str, call: int) -> None:
+    """Raises `Failure` where the two differ."""
+    if isinstance(want, dict):
+        for key in want:
+            _same(want[key], got.get(key), f"{where}.{key}", kind, call)
+    elif isinstance(want, (list, tuple)):
+        for i, (a, b) in enumerate(zip(want, got)):
+            _same(a, b, f"{where}[{i}]", kind, call)
+    elif isinstance(want, torch.Tensor):
+        if not isinstance(got, torch.Tensor) or (want.shape, want.dtype) != (got.shape, got.dtype):
+            raise Failure(kind, call, f"{where}: {_kind(got)} where eager has {_kind(want)}")
+        if want.stride() != got.stride() and kind == "state":
+            raise Failure(kind, call, f"{where}: strides {got.stride()} where eager has {want.stride()}")
+        apart = _apart(want, got)
+        if apart:
+            raise Failure(kind, call, f"{where}: differs by {apart:.3g}")
+    elif type(want) is not type(got) or want != got:
+        raise Failure(kind, call, f"{where}: {got!r} where eager has {want!r}")
+
+
+def _apart(want: torch.Tensor, got: torch.Tensor) -> float:
+    """By how much the two differ where that is more than rounding; 0 where it is not."""
+    wide = torch.complex128 if want.is_complex() else torch.float64
+    a, b = want.detach().to(wide), got.detach().to(wide)
+    same = (a == b) | (a.isnan() & b.isnan())
+    if bool(same.all()):
+        return 0.0
+    finite = a[a.isfinite()].abs()
+    bound = TOLERANCE.get(want.dtype, 0.0) * max(1.0, finite.max().item() if finite.numel() else 1.0)
+    off = (a - b).abs().masked_fill(same, 0).nan_to_num(float("inf")).max().item()
+    return off if off > bound else 0.0
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "")[:300]
+
+
+@contextlib.contextmanager
+def _recorded(on: bool) -> Iterator[None]:
+    """With all that stands around a recording, on the CPU."""
+    before = handoff.is_recorded
+    if on:
+        handoff.is_recorded = lambda *_: True
+    try:
+        yield
+    finally:
+        handoff.is_recorded = before
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        yield
