@@ -131,6 +131,7 @@ def _calls(program: Program, how: dict[str, Any], outcome: Outcome) -> None:
     sides = [Side(module, program, module["step"]), Side(module, program, torch.compile(module["step"], **how))]
     places: collections.Counter[int] = collections.Counter()
     batches: dict[int, int] = {}
+    earlier: list[list[Any]] = []
     for i, event in enumerate(program.events):
         outcome.calls = i
         for side in sides:
@@ -154,7 +155,10 @@ def _calls(program: Program, how: dict[str, Any], outcome: Outcome) -> None:
             return  # what has been written up to the error may differ
         if errors[1] is not None:
             raise Failure("raised", i, f"{type(errors[1]).__name__}: {_line(errors[1])}")
-        _same(results[0], results[1], f"result", "output", i)
+        _same(results[0], results[1], "result", "output", i)
+        for pair in earlier[-1:]:
+            _same(*pair, "earlier result", "output", i)
+        earlier.append(results)
         for slot in sides[0].caches:
             _same(held(sides[0].caches[slot]), held(sides[1].caches[slot]), f"cache {slot}", "state", i)
         places[event.slot] += event.rows

@@ -160,5 +160,6 @@ def _written(sk: Sketch, store: stores.Store) -> Program:
         arguments=", ".join([*(["c"] if takes is None else takes), "x", *sk.given]),
         body=textwrap.indent(code, " " * 4),
     )
+    text = text.replace("c.idx.fill_(", pick.weighed("seek", {"c.idx.fill_(": 6, "c.idx.data.fill_(": 1, "c.idx.numpy().fill(": 1}))
     dirt = pick.weighed("dirt", {"zeros": 3, "nan": 4, "random": 3, "inf": 0.5, "large": 0.5})
     return Program(pick.seed, text, driving.events(pick, sk.capacity), takes, dirt, pick.chance("recorded", 0.1), pick.made)
