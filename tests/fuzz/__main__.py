@@ -21,7 +21,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--json", help="write the tally here")
     parser.add_argument("--show", action="store_true", help="print the program of --seed, and what comes of it")
-    parser.add_argument("--shrink", action="store_true", help="print the smallest program that fails as that of --seed does")
+    parser.add_argument(
+        "--shrink", action="store_true", help="print the smallest program that fails as that of --seed does"
+    )
     args = parser.parse_args()
     if args.shrink or args.show:
         runner.ready()

@@ -5,21 +5,22 @@ from __future__ import annotations
 from .sketch import Sketch, Val
 
 CANONICAL = "HBTD"
-HOW = {"sdpa": 6, "manual": 4, "einsum": 2, "float_softmax": 1}
-MASKS = {"none": 6, "causal": 3, "additive": 2, "triu": 1.5, "tril": 1, "buffer": 1.5, "argument": 1.5, "is_causal": 1.5,
-         "is_causal_if_many": 1, "filled": 1.5, "is_causal_if_first": 1, "exact_argument": 0.5, "lengths": 1, "window": 1,
-         "bias": 1, "causal_by_length": 1, "steps_cut": 1}  # fmt: skip
+HOW = {"sdpa": 6, "manual": 4, "einsum": 2, "float_softmax": 1, "linear": 1.5}
+MASKS = {
+    "none": 6, "causal": 3, "additive": 2, "triu": 1.5, "tril": 1, "buffer": 1.5, "argument": 1.5, "is_causal": 1.5,
+    "is_causal_if_many": 1, "filled": 1.5, "is_causal_if_first": 1, "exact_argument": 0.5, "lengths": 1, "window": 1,
+    "bias": 1, "causal_by_length": 1, "steps_cut": 1,
+}  # fmt: skip
 _FORMS = {
     "causal": "(torch.arange({e}) <= torch.arange({s}, {e})[:, None])",
-    "causal_by_length": "(torch.arange({k}.shape[-2]) <= torch.arange({k}.shape[-2] - {q}.shape[-2], {k}.shape[-2])[:, None])",
-    "additive": "torch.zeros(n, {e}, dtype={q}.dtype).masked_fill(torch.arange({e}) > torch.arange({s}, {e})[:, None], float('-inf'))",
+    "causal_by_length": "(torch.arange({k}.shape[-2]) <= torch.arange({k}.shape[-2] - n, {k}.shape[-2])[:, None])",
+    "additive": "torch.zeros(n, {e}, dtype={q}.dtype)"
+    ".masked_fill(torch.arange({e}) > torch.arange({s}, {e})[:, None], float('-inf'))",
     "triu": "torch.full((n, {e}), float('-inf'), dtype={q}.dtype).triu({s} + 1)",
-    "tril": "torch.ones(n, {e}, dtype=torch.bool).tril({s})",
-    "buffer": "c.tri[{s}:{e}, :{e}]",
-    "argument": "m[:, :{e}]",
-    "exact_argument": "exact",
+    "tril": "torch.ones(n, {e}, dtype=torch.bool).tril({s})", "buffer": "c.tri[{s}:{e}, :{e}]",
+    "argument": "m[:, :{e}]", "exact_argument": "exact",
     "lengths": "(torch.arange({e}) < torch.arange({s} + 1, {e} + 1)[:, None])",
-    "window": "((torch.arange({e}) <= torch.arange({s}, {e})[:, None]) & (torch.arange({e}) > torch.arange({s}, {e})[:, None] - 3))",
+    "window": "((torch.arange({e}) - torch.arange({s}, {e})[:, None]).abs() < 3)",
     "bias": "(-(torch.arange({e}) - torch.arange({s}, {e})[:, None]).abs()).to({q}.dtype)",
     "steps_cut": "(torch.arange(S)[:{e}] <= torch.arange(S)[{s}:{e}, None])",
 }  # fmt: skip
@@ -31,6 +32,7 @@ def attend(sk: Sketch, key: str, x: str, k: Val, v: Val, i: int, floats: str) ->
     how, mask = pick.weighed(f"{key}.how", HOW), pick.weighed(f"{key}.mask", MASKS)
     q = sk.let(_canonical(Val(x, sk.layout)), "q")
     kc, vc = sk.let(_canonical(k), "k"), sk.let(_canonical(v), "v")
+    mask = mask if how != "linear" else "none"
     given, causal = _mask(sk, mask, i, q, kc)
     if how == "sdpa":
         rest = f", attn_mask={given}" if given else f", is_causal={causal}" if causal else ""
@@ -46,6 +48,9 @@ def attend(sk: Sketch, key: str, x: str, k: Val, v: Val, i: int, floats: str) ->
         scores = sk.let(f"{scores} + {given}", "w")
     elif given:
         scores = sk.let(f"{scores}.masked_fill(~{given}, float('-inf'))", "w")
+    if how == "linear":
+        sk.outs.append(sk.let(f"{scores} @ {vc}", "o"))
+        return
     p = f"{scores}.softmax(-1)" if how != "float_softmax" else f"{scores}.float().softmax(-1).to(torch.{floats})"
     out = f"torch.einsum('...qk,...kd->...qd', {p}, {vc})" if how == "einsum" else f"{p} @ {vc}"
     sk.outs.append(sk.let(out, "o"))

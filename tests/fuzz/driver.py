@@ -19,19 +19,9 @@ from fxpass.execute import untouched as handoff
 
 from .driving import Event
 from .program import Program
+from .same import TOLERANCE, Failure, same
 
 DIRT = {"zeros": 0.0, "nan": float("nan"), "inf": float("inf"), "large": 7e4}
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 8e-3, torch.bfloat16: 5e-2, torch.complex64: 2e-5,
-             torch.float8_e4m3fn: 0.3, torch.float8_e5m2: 0.6}  # fmt: skip
-
-
-@dataclasses.dataclass
-class Failure(Exception):
-    """kind: "output", "state", "raised" (eager did not), "silent" (eager raised), "graphs" (more than stock), "pass" (failed)."""
-
-    kind: str
-    call: int
-    detail: str
 
 
 @dataclasses.dataclass
@@ -155,12 +145,12 @@ def _calls(program: Program, how: dict[str, Any], outcome: Outcome) -> None:
             return  # what has been written up to the error may differ
         if errors[1] is not None:
             raise Failure("raised", i, f"{type(errors[1]).__name__}: {_line(errors[1])}")
-        _same(results[0], results[1], "result", "output", i)
+        same(results[0], results[1], "result", "output", i)
         for pair in earlier[-1:]:
-            _same(*pair, "earlier result", "output", i)
+            same(*pair, "earlier result", "output", i)
         earlier.append(results)
         for slot in sides[0].caches:
-            _same(held(sides[0].caches[slot]), held(sides[1].caches[slot]), f"cache {slot}", "state", i)
+            same(held(sides[0].caches[slot]), held(sides[1].caches[slot]), f"cache {slot}", "state", i)
         places[event.slot] += event.rows
 
 
@@ -201,43 +191,6 @@ def _before(side: Side, event: Event, batches: dict[int, int]) -> None:
             value.neg_()
         elif kind == "copy_over" and not is_index:
             value.copy_(value.clone().flip(0))
-
-
-def _same(want: Any, got: Any, where: str, kind: str, call: int) -> None:
-    """Raises `Failure` where the two differ."""
-    if isinstance(want, dict):
-        for key in want:
-            _same(want[key], got.get(key), f"{where}.{key}", kind, call)
-    elif isinstance(want, (list, tuple)):
-        for i, (a, b) in enumerate(zip(want, got)):
-            _same(a, b, f"{where}[{i}]", kind, call)
-    elif isinstance(want, torch.Tensor):
-        if not isinstance(got, torch.Tensor) or (want.shape, want.dtype) != (got.shape, got.dtype):
-            raise Failure(kind, call, f"{where}: {_kind(got)} where eager has {_kind(want)}")
-        if want.stride() != got.stride() and kind == "state":
-            raise Failure(kind, call, f"{where}: strides {got.stride()} where eager has {want.stride()}")
-        apart = _apart(want, got)
-        if apart:
-            raise Failure(kind, call, f"{where}: differs by {apart:.3g}")
-    elif type(want) is not type(got) or want != got:
-        raise Failure(kind, call, f"{where}: {got!r} where eager has {want!r}")
-
-
-def _apart(want: torch.Tensor, got: torch.Tensor) -> float:
-    """By how much the two differ where that is more than rounding; 0 where it is not."""
-    wide = torch.complex128 if want.is_complex() else torch.float64
-    a, b = want.detach().to(wide), got.detach().to(wide)
-    same = (a == b) | (a.isnan() & b.isnan())
-    if bool(same.all()):
-        return 0.0
-    finite = a[a.isfinite()].abs()
-    bound = TOLERANCE.get(want.dtype, 0.0) * max(1.0, finite.max().item() if finite.numel() else 1.0)
-    off = (a - b).abs().masked_fill(same, 0).nan_to_num(float("inf")).max().item()
-    return off if off > bound else 0.0
-
-
-def _kind(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def _line(error: BaseException) -> str:

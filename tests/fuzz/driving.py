@@ -1,4 +1,4 @@
-"""How a program is driven: prompts, steps, chunks, resets, rewinds, two caches in turn, eager calls and edits between, overflow."""
+"""How a program is driven: prompts, steps, chunks, resets, rewinds, caches in turn, eager calls and edits, overflow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import dataclasses
 from .choices import Choices
 
 LENGTHS = {"steps": (1,), "chunks": (1, 2, 3), "twos": (2,), "first_steps": (1, 1, 2)}
-BETWEEN = {"nothing": 30, "rewind": 1.5, "reset": 1, "eager": 1, "new": 1, "batch": 1, "zero": 0.5, "negate": 0.7, "replace": 0.5, "set_data": 0.5,
-           "copy_index": 0.5, "skip": 0.5, "other": 1.5, "copy_over": 0.5}  # fmt: skip
+BETWEEN = {
+    "nothing": 30, "rewind": 1.5, "reset": 1, "eager": 1, "new": 1, "batch": 1, "zero": 0.5, "negate": 0.7,
+    "replace": 0.5, "set_data": 0.5, "copy_index": 0.5, "skip": 0.5, "other": 1.5, "copy_over": 0.5,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,11 @@ def events(pick: Choices, capacity: int) -> list[Event]:
         before = pick.weighed(f"call{i}.before", BETWEEN) if busy and i > 1 else "nothing"
         if before == "other":
             slot = 1 - slot
-        rows = prompt if place[slot] == 0 or before in ("reset", "new", "batch") else pick.pick(f"call{i}.rows", LENGTHS[how])
+        rows = (
+            prompt
+            if place[slot] == 0 or before in ("reset", "new", "batch")
+            else pick.pick(f"call{i}.rows", LENGTHS[how])
+        )
         to = {"rewind": max(0, place[slot] - 2), "skip": place[slot] + 1}.get(before, 0)
         made.append(Event(slot, rows, before, before == "eager", to))
         start = to if before in ("rewind", "skip", "reset", "new", "batch") else place[slot]

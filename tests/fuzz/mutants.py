@@ -1,156 +1,27 @@
-"""kvfix broken on purpose, one line at a time: ``python -m tests.fuzz.mutants``. The programs must tell each from what is right.
+"""kvfix broken on purpose, one line at a time: ``python -m tests.fuzz.mutants``. The programs must tell.
 
-A mutant replaces a piece of the source of one function, found through `NAMES`. Programs that fail as they are, and those that never
-run the function, are not run again: they cannot tell.
+A mutant replaces a piece of the source of one function. It is found by a program that holds as kvfix is, and does not with
+the mutant. Programs without what `HINTS` names cannot tell, and are not run.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import importlib
 import inspect
 import json
+import re
 import sys
 import textwrap
-import time
 import types
 from collections.abc import Iterator
 from typing import Any
 
 from . import runner
 from .driver import Outcome, run
-from .program import generate
-
-RULES = "fxpass.analysis.rules."
-NAMES = {
-    "sum": RULES + "reductions:sum_",
-    "largest": RULES + "reductions:largest",
-    "smallest": RULES + "reductions:smallest",
-    "softmax": RULES + "reductions:softmax",
-    "left": RULES + "reductions:left",
-    "spread": RULES + "norms:_spread",
-    "norm": RULES + "norms:vector_norm",
-    "contract": RULES + "contractions:_contract",
-    "einsum": RULES + "contractions:einsum",
-    "attention": RULES + "attention:scaled_dot_product_attention",
-    "from_front": RULES + "slices:_from_the_front",
-    "rows": RULES + "slices:_rows",
-    "rows_from": RULES + "slices:_rows_from",
-    "sliced": RULES + "slices:_sliced",
-    "transpose": RULES + "views:transpose",
-    "permute": RULES + "views:permute",
-    "unsqueeze": RULES + "views:unsqueeze",
-    "select": RULES + "views:select",
-    "joined": RULES + "joins:_joined",
-    "stored": RULES + "stores:_stored",
-    "broadcast": RULES + "pointwise:broadcast",
-    "arange": RULES + "factories:_arange",
-    "sized": RULES + "factories:_sized",
-    "merge": "fxpass.analysis.extents:Flow.merge",
-    "dead": "fxpass.graph.aliases:remove_dead",
-    "at": "fxpass.analysis.sites:Sites.at",
-    "stale": "fxpass.analysis.sites:Sites._refuse_stale",
-    "mean": "fxpass.rewrite.builder:Builder.mean",
-    "valid": "fxpass.rewrite.builder:Builder.valid",
-    "mask": "fxpass.rewrite.builder:Builder.attention_mask",
-    "triangle": "fxpass.rewrite.builder:Builder.triangle",
-    "filled": "fxpass.rewrite.builder:Builder.filled",
-    "slots": "fxpass.rewrite.writes:_slots",
-    "gathered": "fxpass.rewrite.writes:_gather",
-    "copied": "fxpass.rewrite.writes:_copy",
-    "write": "fxpass.rewrite.writes:rewrite_write",
-    "read": "fxpass.rewrite.reads:rewrite_read",
-    "started": "fxpass.rewrite.reads:start_extent",
-    "leaf": "fxpass.rewrite.twins:Twins._leaf",
-    "made": "fxpass.rewrite.twins:Twins._make",
-    "scalar": "fxpass.rewrite.scalars:_twin",
-    "scalar_arange": "fxpass.rewrite.scalars:_arange",
-    "roll": "fxpass.rewrite.scalars:_roll",
-    "mirror": "fxpass.index_tensors.mirror:values",
-    "depends": "fxpass.execute.partition.split:dependencies",
-}  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Mutant:
-    """In the function called ``name`` in `NAMES`, ``old`` becomes ``new``."""
-
-    what: str
-    name: str
-    old: str
-    new: str
-
-
-MUTANTS = [
-    Mutant("sum sees the invalid rows", "sum", "flow.fill(node, node.args[0], dims, 0)", "pass"),
-    Mutant("sum fills with 1", "sum", "dims, 0)", "dims, 1)"),
-    Mutant("amax fills with the largest", "largest", "largest=False", "largest=True"),
-    Mutant("amin fills with the smallest", "smallest", "largest=True", "largest=False"),
-    Mutant("softmax fills with 0", "softmax", 'float("-inf")', "0.0"),
-    Mutant("a reduced dim stays counted", "left", "d - sum(r < d for r in dims)", "d"),
-    Mutant("mean counts a row more", "mean", 'self.twin(extent.length, x.meta["val"].device)',
-           'self.call(aten.add.Tensor, self.twin(extent.length, x.meta["val"].device), 1)'),
-    Mutant("var forgets the correction", "spread", "aten.sub.Tensor, count, correction", "aten.sub.Tensor, count, 0"),
-    Mutant("var sums the invalid squares", "spread", "b.filled(b.call(aten.mul.Tensor, away, away), value, counted, 0)",
-           "b.call(aten.mul.Tensor, away, away)"),
-    Mutant("norm sees the invalid rows", "norm", "flow.fill(node, x, dims, 0)", "pass"),
-    Mutant("a product's left side is not cleaned", "contract", "flow.fill(node, a, [a_dim], 0)", "pass"),
-    Mutant("a product's right side is not cleaned", "contract", "flow.fill(node, b, [b_dim], 0)", "pass"),
-    Mutant("einsum does not clean", "einsum", "flow.fill(node, operand, [dim], 0)", "pass"),
-    Mutant("attention does not clean K", "attention", "flow.fill(node, k, [rank - 2], 0)", "pass"),
-    Mutant("attention does not clean V", "attention", "flow.fill(node, v, [rank - 2], 0)", "pass"),
-    Mutant("attention forgets is_causal", "attention", 'bool(given.get("is_causal", False)))\n    ', "False)\n    "),
-    Mutant("is_causal with < for <=", "mask", "aten.le.Tensor, columns", "aten.lt.Tensor, columns"),
-    Mutant("a bool mask forgets what is valid", "mask", "return self.call(aten.logical_and.default, mask, seen)", "return mask"),
-    Mutant("a float mask forgets what is valid", "mask", "return self.call(aten.where.self, seen, mask, hidden)", "return mask"),
-    Mutant("valid with <= for <", "valid", "aten.lt.Tensor", "aten.le.Tensor"),
-    Mutant("filled where valid", "filled", "self.valid_along(extent, like, dim), x, other", "self.valid_along(extent, like, dim), other, x"),
-    Mutant("a write is a row too late", "slots", "return b.call(aten.add.Tensor, steps, b.twin(site.start, site.device))",
-           "return b.call(aten.clamp_max.default, b.call(aten.add.Tensor, b.call(aten.add.Tensor, steps, 1), "
-           "b.twin(site.start, site.device)), 5)"),
-    Mutant("a write is at the front", "slots", "return b.call(aten.add.Tensor, steps, b.twin(site.start, site.device))", "return steps"),
-    Mutant("a gathered row keeps its dim", "gathered", "if site.squeezed else rows", "if False else rows"),
-    Mutant("a write does not cast", "copied", "if value.dtype != target.dtype:", "if False:"),
-    Mutant("a write does not broadcast", "copied", "if site.squeezed or list(value.shape) != wanted:", "if site.squeezed:"),
-    Mutant("what is done to rows is not written back", "write", "_write(site, slots, _unsqueezed(site, rows, b.at(writer.next)), b)", "pass"),
-    Mutant("a window starts at the front", "read", "aten.arange.default, size, device=site.device), b.twin(site.start, site.device)",
-           "aten.arange.default, size, device=site.device), 0"),
-    Mutant("a window is as long as its end", "started", "length = graph.call_function(operator.sub, (end, site.start))",
-           "length = graph.call_function(operator.sub, (end, 0))"),
-    Mutant("a window's last slots are not clamped", "read", "slots = b.call(aten.clamp_max.default, steps, last)", "slots = steps"),
-    Mutant("a negative bound is off by one", "from_front", "bound = flow.derive(node, operator.add, extent.length, bound)",
-           "bound = flow.derive(node, operator.add, extent.length, bound - 1)"),
-    Mutant("rows of a slice come from the front", "rows", "b.twin(start, device)", "0"),
-    Mutant("a slice of a slice comes from the front", "rows_from", "b.twin(start, device)", "0"),
-    Mutant("a slice of a slice keeps the length", "sliced", "length = end if equal(start, 0) else flow.derive(node, operator.sub, end, start)",
-           "length = end"),
-    Mutant("transpose leaves the extent", "transpose", "{a: b, b: a}.get(d, d)", "d"),
-    Mutant("permute goes the other way", "permute", "order.index(d)", "order[d]"),
-    Mutant("unsqueeze forgets its own place", "unsqueeze", "d >= dim", "d > dim"),
-    Mutant("select drops no dim", "select", "d - (d > dim)", "d"),
-    Mutant("cat closes the gap a row late", "joined", "aten.ge.Tensor", "aten.gt.Tensor"),
-    Mutant("a write to a part reaches the rest", "stored", "new = b.call(aten.where.self", "b.call(aten.where.self"),
-    Mutant("operands of another size pass", "broadcast", "raise Refusal(", "str("),
-    Mutant("arange forgets its start", "arange", "return steps if equal(start, 0) else", "return steps if True else"),
-    Mutant("a tensor made to size keeps it", "sized", "b.full(out[d]) if d in out else s", "s"),
-    Mutant("two lengths on one axis", "merge", "if dim in out and not out[dim].same(extent):", "if False:"),
-    Mutant("writes without users are dropped", "dead", "not node.users and not is_impure(node)", "not node.users and node.op == 'call_function'"),
-    Mutant("a negative start passes", "at", "if not guarded(number(start) >= 0):", "if False:"),
-    Mutant("a stale slice passes", "stale", 'raise Refusal("the slice is read after the buffer has been written again")', "pass"),
-    Mutant("a returned view passes", "stale", 'raise Refusal("the graph returns a view of the buffer")', "pass"),
-    Mutant("tril and triu keep other diagonals", "triangle", "self.twin(diagonal, device)", "0"),
-    Mutant("the snapshot is forgotten", "leaf", "copy = graph.call_function(aten.clone.default, (tensor,))", "copy = tensor"),
-    Mutant("another element of the index tensor", "leaf", "origin.index", "0"),
-    Mutant("arithmetic on positions is lost", "made", "return graph.call_function(fn, tuple(args))", "return args[0]"),
-    Mutant("a number promotes a 0-d tensor", "scalar", "if tensor.dim() == 0 and", "if False and"),
-    Mutant("a range forgets its start", "scalar_arange", "return b.call(aten.add.Tensor, steps, b.twin(start, value.device))", "return steps"),
-    Mutant("roll goes the other way", "roll", "aten.sub.Tensor", "aten.add.Tensor"),
-    Mutant("the mirror trusts the version alone", "mirror", "if not entry.on_host or entry.values == _load(tensor):", "if True:"),
-    Mutant("a write does not wait for earlier reads", "depends", "deps += reads.pop(memory, [])", "reads.pop(memory, [])"),
-    Mutant("a read does not wait for the write", "depends", "deps.append(last_write[memory])", "pass"),
-]  # fmt: skip
+from .mutations import HINTS, MUTANTS, NAMES, Mutant
+from .program import Program, generate
 
 
 def function(name: str) -> types.FunctionType:
@@ -179,69 +50,52 @@ def changed(name: str, old: str, new: str) -> Iterator[None]:
         fn.__code__ = before
 
 
-def baseline(seeds: range, seconds: float) -> dict[int, tuple[Outcome, set[str]]]:
-    """The outcomes of the programs that hold, each with the names of the functions that they ran."""
-    hits: set[str] = set()
-    kept, began = {}, time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        for name in {m.name for m in MUTANTS}:
-            stack.enter_context(_counted(name, hits))
-        for seed in seeds:
-            hits.clear()
-            outcome = run(generate(seed), stock="never")
-            if outcome.failure is None:
-                kept[seed] = outcome, set(hits)
-            if time.perf_counter() - began > seconds:
-                break
-    return kept
+def candidates(mutant: Mutant, first: int, count: int) -> list[Program]:
+    """The programs that hold what the mutant is about, the shortest first: they take the least time."""
+    hint = re.compile(mutant.hint or HINTS[mutant.name])
+    made = [generate(seed) for seed in range(first, first + count)]
+    return sorted((p for p in made if hint.search(p.text)), key=lambda p: len(p.text))
 
 
-@contextlib.contextmanager
-def _counted(name: str, hits: set[str]) -> Iterator[None]:
-    """Each call of the function called ``name`` is noted in ``hits``."""
-    fn = function(name)
-    fn.__globals__["__hit__"] = hits.add
-    source = textwrap.dedent(inspect.getsource(fn))
-    source = source[source.index("def ") :]
-    head = source[: source.index(":\n") + 2]
-    with changed(name, head, f"{head}    __hit__({name!r})\n"):
-        yield
-
-
-def found(mutant: Mutant, programs: dict[int, tuple[Outcome, set[str]]], first: int, most: int) -> tuple[int, str]:
-    """After how many programs ``mutant`` is found, and how; 0 where it is not."""
+def found(mutant: Mutant, first: int, count: int, most: int) -> tuple[int, str]:
+    """Which of ``count`` programs finds ``mutant``, and how; 0 where none of the first ``most`` that may do so does."""
     tried = 0
-    with changed(mutant.name, mutant.old, mutant.new):
-        for seed, (right, hits) in programs.items():
-            if mutant.name not in hits:
-                continue
-            outcome = run(generate(seed), stock="never")
-            if outcome.failure is not None:
-                return seed - first + 1, f"{outcome.failure.kind}: {outcome.failure.detail}"
-            if outcome.unfit != right.unfit:
-                return seed - first + 1, f"check: {[u for u in outcome.unfit if u not in right.unfit][:1]}"
-            tried += 1
-            if tried >= most:
-                break
-    return 0, f"not in {tried} programs that run it"
+    for program in candidates(mutant, first, count)[:most]:
+        with changed(mutant.name, mutant.old, mutant.new):
+            broken = run(program, stock="never")
+        tried += 1
+        if broken.failure is None and not broken.unfit:
+            continue
+        right = _right(program)
+        if right.failure is None and (broken.failure or broken.unfit != right.unfit):
+            how = f"{broken.failure.kind}: {broken.failure.detail}" if broken.failure else f"check: {broken.unfit[-1]}"
+            return program.seed - first + 1, how
+    return 0, f"not in {tried} programs"
+
+
+_known: dict[int, Outcome] = {}
+
+
+def _right(program: Program) -> Outcome:
+    """What comes of ``program`` where nothing is broken."""
+    if program.seed not in _known:
+        _known[program.seed] = run(program, stock="never")
+    return _known[program.seed]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.mutants", description=__doc__)
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--programs", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="for the programs as they are")
-    parser.add_argument("--most", type=int, default=1000, help="programs that run a mutant, at most")
-    parser.add_argument("--only", default="")
+    parser.add_argument("--most", type=int, default=1000, help="how many of them to try on a mutant")
+    parser.add_argument("--start", type=int, default=0, help="the first mutant")
+    parser.add_argument("--step", type=int, default=1, help="every so many mutants: several processes share the work")
     parser.add_argument("--json")
     args = parser.parse_args()
     runner.ready()
-    seeds = range(args.seed, args.seed + args.programs)
-    programs = baseline(seeds, args.seconds)
-    print(f"{len(programs)} of {seeds.index(max(programs)) + 1} programs hold", flush=True)
     left, rows = 0, []
-    for mutant in (m for m in MUTANTS if args.only in m.what):
-        count, how = found(mutant, programs, args.seed, args.most)
+    for mutant in MUTANTS[args.start :: args.step]:
+        count, how = found(mutant, args.seed, args.programs, args.most)
         left += not count
         rows.append({"mutant": mutant.what, "programs": count, "how": how})
         print(f"{count or '-':>5}  {mutant.what:45} {how.splitlines()[0][:110]}", flush=True)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 from .sketch import Sketch
 
-KINDS = {"arg": 3, "element": 5, "zerod": 2, "attr": 2, "list": 1, "tolist": 1, "bounds": 1.5, "max": 1, "min": 0.5, "sum": 0.5,
-         "two": 1, "per_row": 1, "arg_tensor": 1, "arg_range": 1, "doubled": 0.5}  # fmt: skip
-ARITHMETIC = {"s": 12, "s * 2 // 2": 1, "s + 3 - 3": 1, "min(s, S)": 1, "max(s, 0)": 1, "s % 64": 1, "abs(s)": 0.5,
-              "divmod(s, 64)[1]": 0.5, "(s << 1) >> 1": 0.5, "int(s)": 0.5, "s // 1": 0.5, "(s + s) // 2": 0.5}  # fmt: skip
-_READ = {"int(c.idx[{i}])": 2, "c.idx[{i}].item()": 3, "int(c.idx[{i}].item())": 3, "c.idx.select(0, {i}).item()": 0.5,
-         "int(c.idx.view(-1)[{i}])": 0.5, "c.idx[{i}:][0].item()": 0.5, "c.idx.unbind(0)[{i}].item()": 0.5}  # fmt: skip
+KINDS = {
+    "arg": 3, "element": 5, "zerod": 2, "attr": 2, "list": 1, "tolist": 1, "bounds": 1.5, "max": 1, "min": 0.5,
+    "sum": 0.5, "two": 1, "per_row": 1, "arg_tensor": 1, "arg_range": 1, "doubled": 0.5,
+}  # fmt: skip
+ARITHMETIC = {
+    "s": 12, "s * 2 // 2": 1, "s + 3 - 3": 1, "min(s, S)": 1, "max(s, 0)": 1, "s % 64": 1, "abs(s)": 0.5,
+    "divmod(s, 64)[1]": 0.5, "(s << 1) >> 1": 0.5, "int(s)": 0.5, "s // 1": 0.5, "(s + s) // 2": 0.5,
+}  # fmt: skip
+_READ = {
+    "int(c.idx[{i}])": 2, "c.idx[{i}].item()": 3, "int(c.idx[{i}].item())": 3, "c.idx.select(0, {i}).item()": 0.5,
+    "int(c.idx.view(-1)[{i}])": 0.5, "c.idx[{i}:][0].item()": 0.5, "c.idx.unbind(0)[{i}].item()": 0.5,
+}  # fmt: skip
 _MOVE = {"c.idx[{i}] += n": 3, "c.idx[{i}] = e{i}": 3, "c.idx[{i}].add_(n)": 1, "c.idx[{i}:{i} + 1] += n": 1,
          "c.idx[{i}].fill_(e{i})": 1, "c.idx[{i}] = c.idx[{i}] + n": 1}  # fmt: skip
 _MOVE_ALL = {"c.idx += n": 3, "c.idx.add_(n)": 1, "c.idx.copy_(c.idx + n)": 1, "c.idx = c.idx + n": 1}
@@ -25,7 +33,7 @@ def origin(sk: Sketch, layers: int) -> list[list[str]]:
     for i, (start, end) in enumerate(starts):
         own = [f"s{i} = {start}"]
         if arithmetic != "s":
-            own.append(f"s{i} = {arithmetic.replace('s', f's{i}')}".replace(f"ab{f's{i}'}", "abs"))
+            own.append(f"s{i} = " + re.sub(r"\bs\b", f"s{i}", arithmetic))
         lines.append([*own, f"e{i} = {end.format(i=i)}"])
     return lines
 
@@ -64,13 +72,15 @@ def _in_tensor(sk: Sketch, kind: str, layers: int) -> list[tuple[str, str]]:
     if kind == "zerod":
         sk.keep(f"c.pos = torch.zeros((), dtype=torch.{dtype})")
         sk.seek.append("c.pos.fill_(p)")
-        sk.after.append(pick.pick("move", ("c.pos += n", "c.pos.fill_(e0)", "c.pos.copy_(c.pos + n)", "c.pos.add_(n)")))
+        moves = ("c.pos += n", "c.pos.fill_(e0)", "c.pos.copy_(c.pos + n)", "c.pos.add_(n)")
+        sk.after.append(pick.pick("move", moves))
         return [(pick.pick("read", ("c.pos.item()", "int(c.pos)")), plain)] * layers
     if kind == "per_row":
         sk.keep("c.idx = torch.zeros(b, dtype=torch.int64)")
         sk.seek.append("c.idx.fill_(p)")
         sk.after.append("c.idx += n")
-        return [(pick.pick("read", ("int(c.idx[0])", "int(c.idx.max())", "c.idx.min().item()", "int(c.idx[-1])")), plain)] * layers
+        forms = ("int(c.idx[0])", "int(c.idx.max())", "c.idx.min().item()", "int(c.idx[-1])")
+        return [(pick.pick("read", forms), plain)] * layers
     if kind == "two":
         sk.keep("c.idx = torch.zeros(1, dtype=torch.int64)")
         sk.keep("c.ends = torch.zeros(1, dtype=torch.int64)")

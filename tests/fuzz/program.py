@@ -1,7 +1,7 @@
 """A program: the grammar put together, from a seed to source text and the calls to make.
 
-``Cache(b)`` holds the buffers for a batch of ``b``, ``seek(c, p)`` puts its positions at ``p``, ``rows(n, b)`` draws a step's new
-rows, ``given(p, n)`` makes the further arguments, and ``step(c, x, ...)`` is what is compiled.
+``Cache(b)`` holds the buffers for a batch of ``b``, ``seek(c, p)`` puts its positions at ``p``, ``rows(n, b)`` draws a
+step's new rows, ``given(p, n)`` makes the further arguments, and ``step(c, x, ...)`` is what is compiled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from . import attention, consumers, driving, numbers, origins, reads, stores, writes
 from .choices import Choices
-from .sketch import LAYOUTS, Sketch
+from .sketch import LAYOUTS, Sketch, Val, cut
 
 TEXT = """\
 import math
@@ -94,15 +94,17 @@ def _layer(sk: Sketch, store: stores.Store, i: int, layers: int, held: str, lay:
     first = pick.chance(f"{key}.read_first", 0.1)
     before = [reads.read(sk, f"{key}.k", bufs[0][0], i), reads.read(sk, f"{key}.v", bufs[1][0], i)] if first else None
     attends = pick.chance(f"{key}.attends", 0.35)
-    for name, (buf, attribute) in zip("kv", bufs[:1] if held == "alias" and pick.chance("alias.once", 0.5) else bufs):
+    once = held == "alias" and pick.chance("alias.once", 0.5)
+    for name, (buf, attribute) in zip("kv", bufs[:1] if once else bufs):
         if name == "v" and not attends and not pick.chance(f"{key}.writes_v", 0.4):
             continue
         rows = "x" if i == 0 and name == "k" else f"(x * {i + 2})" if name == "k" else f"(x - {i + 1})"
         writes.write(sk, f"{key}.{name}.write", buf, attribute, rows, i, store)
         writes.extra(sk, f"{key}.{name}.write", buf, i, store)
     if attends:
-        form = pick.chance(f"{key}.prefix", 0.7)
-        k, v = (_prefix(sk, store, buf, i) if form else store.read(sk, reads.read(sk, f"{key}.k", buf, i)) for buf, _ in bufs)
+        form = pick.chance(f"{key}.other", 0.3)
+        parts = (reads.read(sk, f"{key}.k", buf, i) if form else _prefix(sk, buf, i) for buf, _ in bufs)
+        k, v = (store.read(sk, part) for part in parts)
         if "T" in k.layout and "T" in v.layout:
             attention.attend(sk, f"{key}.attention", "x", k, v, i, store.floats)
     else:
@@ -117,8 +119,8 @@ def _layer(sk: Sketch, store: stores.Store, i: int, layers: int, held: str, lay:
                 consumers.consume(sk, f"{key}.v", v, "x")
 
 
-def _prefix(sk: Sketch, store: stores.Store, buf: str, i: int) -> reads.Val:
-    return store.read(sk, reads.Val(f"{buf}[{reads.cut(sk.layout, f':e{i}')}]", sk.layout, f"e{i}"))
+def _prefix(sk: Sketch, buf: str, i: int) -> Val:
+    return Val(f"{buf}[{cut(sk.layout, f':e{i}')}]", sk.layout, f"e{i}")
 
 
 def _buffers(sk: Sketch, store: stores.Store, i: int, layers: int, held: str) -> list[tuple[str, str]]:
@@ -148,7 +150,8 @@ def _written(sk: Sketch, store: stores.Store) -> Program:
     if takes is not None:
         code = re.sub(r"\bc\.(\w+)", r"\1", code)
     elif holder == "module":
-        sk.state = [re.sub(r"^c\.(\w+) = (new\(.*|torch\..*)$", r"c.register_buffer('\1', \2)", line) for line in sk.state]
+        tensor = re.compile(r"^c\.(\w+) = (new\(.*|torch\..*)$")
+        sk.state = [tensor.sub(r"c.register_buffer('\1', \2)", line) for line in sk.state]
     text = TEXT.format(
         capacity=sk.capacity,
         base="torch.nn.Module" if holder == "module" else "object",
@@ -160,6 +163,9 @@ def _written(sk: Sketch, store: stores.Store) -> Program:
         arguments=", ".join([*(["c"] if takes is None else takes), "x", *sk.given]),
         body=textwrap.indent(code, " " * 4),
     )
-    text = text.replace("c.idx.fill_(", pick.weighed("seek", {"c.idx.fill_(": 6, "c.idx.data.fill_(": 1, "c.idx.numpy().fill(": 1}))
+    seeks = {"c.idx.fill_(": 6, "c.idx.data.fill_(": 1, "c.idx.numpy().fill(": 1}
+    text = text.replace("c.idx.fill_(", pick.weighed("seek", seeks))
     dirt = pick.weighed("dirt", {"zeros": 3, "nan": 4, "random": 3, "inf": 0.5, "large": 0.5})
-    return Program(pick.seed, text, driving.events(pick, sk.capacity), takes, dirt, pick.chance("recorded", 0.1), pick.made)
+    return Program(
+        pick.seed, text, driving.events(pick, sk.capacity), takes, dirt, pick.chance("recorded", 0.1), pick.made
+    )

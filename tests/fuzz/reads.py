@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from .sketch import Sketch, Val, cut
 
-FORMS = {"prefix": 14, "narrow": 3, "ellipsis": 1, "window": 2, "chained": 1, "tail": 1, "last": 1, "new": 1.5, "whole": 0.7,
-         "old": 1, "all_but_first": 1, "narrow_new": 0.7, "row": 1, "last_row": 1, "select": 1, "from_start": 0.7,
-         "rounded": 0.7, "ring": 0.7, "negative": 0.5, "every_other": 0.3, "indexed": 0.7, "split": 0.4, "half": 0.7,
-         "fixed_chunk": 0.7, "all_but_last": 0.7, "row_in_middle": 0.7, "capped": 0.7, "transposed": 1}  # fmt: skip
+FORMS = {
+    "prefix": 14, "narrow": 3, "ellipsis": 1, "window": 2, "chained": 1, "tail": 1, "last": 1, "new": 1.5,
+    "whole": 0.7, "old": 1, "all_but_first": 1, "narrow_new": 0.7, "row": 1, "last_row": 1, "select": 1,
+    "from_start": 0.7, "rounded": 0.7, "ring": 0.7, "negative": 0.5, "every_other": 0.3, "indexed": 0.7,
+    "split": 0.4, "half": 0.7, "fixed_chunk": 0.7, "all_but_last": 0.7, "row_in_middle": 0.7, "capped": 0.7,
+    "transposed": 1,
+}  # fmt: skip
 
 
 def read(sk: Sketch, key: str, buf: str, i: int) -> Val:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 
-from .driver import Failure, Outcome, run
+from .driver import Outcome, run
 from .program import Program, generate
+from .same import Failure
 
 
 def smallest(seed: int, compiler: str = "eager", most: int = 400) -> Program:
@@ -51,6 +52,7 @@ def described(program: Program, outcome: Outcome) -> str:
     lines.append(f"# {failure.kind} at call {failure.call}: {failure.detail}" if failure else "# holds")
     if outcome.stock_fails:
         lines.append(f"# stock: {outcome.stock_fails}")
-    lines.append(f"# graphs and breaks: {outcome.graphs}, stock {outcome.stock}; {outcome.sites} sites, refused {outcome.refused}")
+    lines.append(f"# graphs and breaks: {outcome.graphs}, stock {outcome.stock}")
+    lines.append(f"# {outcome.sites} sites, refused {outcome.refused}")
     lines += [f"# unfit: {reason}" for reason in outcome.unfit]
     return "\n".join(lines)

@@ -6,7 +6,9 @@ import dataclasses
 
 from .choices import Choices
 
-LAYOUTS = {"BTD": 3, "BHTD": 6, "TD": 2, "BTHD": 3, "BDT": 2, "TBD": 2, "BT": 1.5, "T": 1, "HTBD": 1, "BHDT": 1, "DT": 0.5}
+LAYOUTS = {
+    "BTD": 3, "BHTD": 6, "TD": 2, "BTHD": 3, "BDT": 2, "TBD": 2, "BT": 1.5, "T": 1, "HTBD": 1, "BHDT": 1, "DT": 0.5,
+}  # fmt: skip
 """Orders of batch, heads, time and channels, with their weights."""
 
 

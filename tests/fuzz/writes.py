@@ -5,19 +5,24 @@ from __future__ import annotations
 from .sketch import Sketch, cut
 from .stores import Store
 
-FORMS = {"assign": 10, "copy_": 2, "narrow": 2, "index_copy": 1, "index_copy_shifted": 1, "index_put": 1, "scatter": 0.7,
-         "transposed": 1, "add_": 1, "iadd": 1, "zero_then_add": 0.7, "select": 1, "row": 0.7, "sliced_twice": 0.5,
-         "ellipsis": 1, "where": 0.7, "slice_scatter": 0.5, "clamped_ring": 0.7, "shift": 0.7, "narrow_of_view": 0.7,
-         "per_row_put": 0.4, "unflattened": 0.4, "cat": 0.3}  # fmt: skip
-EXTRAS = {"none": 30, "decay": 1, "zero_tail": 1, "copy_row": 1, "roll": 1, "permute": 1, "flip": 1, "fill_before": 0.7,
-          "mul_new": 1, "write_again": 1, "first_row": 0.7, "shift_rows": 0.7, "clamp_all": 0.5, "masked_fill": 0.7}  # fmt: skip
+FORMS = {
+    "assign": 10, "copy_": 2, "narrow": 2, "index_copy": 1, "index_copy_shifted": 1, "index_put": 1, "scatter": 0.7,
+    "transposed": 1, "add_": 1, "iadd": 1, "zero_then_add": 0.7, "select": 1, "row": 0.7, "sliced_twice": 0.5,
+    "ellipsis": 1, "where": 0.7, "slice_scatter": 0.5, "clamped_ring": 0.7, "shift": 0.7, "narrow_of_view": 0.7,
+    "per_row_put": 0.4, "unflattened": 0.4, "cat": 0.3,
+}  # fmt: skip
+EXTRAS = {
+    "none": 30, "decay": 1, "zero_tail": 1, "copy_row": 1, "roll": 1, "permute": 1, "flip": 1, "fill_before": 0.7,
+    "mul_new": 1, "write_again": 1, "first_row": 0.7, "shift_rows": 0.7, "clamp_all": 0.5, "masked_fill": 0.7,
+}  # fmt: skip
 
 
 def write(sk: Sketch, key: str, buf: str, attribute: str, rows: str, i: int, store: Store) -> None:
     """The new ``rows`` of layer ``i`` go into ``buf``; ``attribute`` is where the cache holds it, if as a whole."""
     lay, r, s, e = sk.layout, store.rows(rows), f"s{i}", f"e{i}"
     form = sk.choices.weighed(f"{key}.form", FORMS)
-    if form in ("add_", "iadd", "zero_then_add") and not store.is_float or form in ("slice_scatter", "cat") and not attribute:
+    added, replaced = form in ("add_", "iadd", "zero_then_add"), form in ("slice_scatter", "cat")
+    if added and not store.is_float or replaced and not attribute:
         form = "assign"
     if form in ("where",) and store.dtype not in ("float32", "float64"):
         form = "copy_"

@@ -1,0 +1,125 @@
+"""A sample of the random programs, and what makes them worth running: a seed gives one program, and what is wrong is seen."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+
+import pytest
+
+from . import mutants, shrink
+from .choices import Choices
+from .driver import Outcome, Side, load, run
+from .driving import Event
+from .program import Program, generate
+from .same import Failure
+
+PROGRAMS = int(os.environ.get("KVFIX_FUZZ_PROGRAMS", "300"))
+SHARE = 25
+"""Programs a test."""
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)
+    gc.collect()
+
+
+@pytest.mark.parametrize("first", range(20000, 20000 + PROGRAMS, SHARE))
+def test_programs(first: int):
+    outcomes = [run(generate(seed)) for seed in range(first, first + SHARE)]
+    failed = [(o.seed, o.failure.kind, o.failure.detail) for o in outcomes if o.failure and not o.stock_fails]
+    assert not failed, "python -m tests.fuzz --shrink --seed N shows the smallest program that fails so"
+
+
+def test_a_seed_gives_one_program():
+    assert generate(7).text == generate(7).text != generate(8).text
+    assert generate(7).events == generate(7).events
+
+
+def test_a_choice_changes_nothing_but_itself():
+    plain, given = Choices(3), Choices(3, {"a": 0})
+    for name in "abc":
+        plain.pick(name, range(50))
+        given.pick(name, range(50))
+    assert given.made == {**plain.made, "a": 0} != plain.made
+
+
+@pytest.mark.parametrize("seed", range(0, 4000, 200))
+def test_programs_are_python(seed: int):
+    for own in range(seed, seed + 200):
+        compile(generate(own).text, "program", "exec")
+
+
+def test_all_choices_at_their_simplest_make_the_plain_program():
+    program = generate(5, dict.fromkeys(generate(5).made, 0))
+    simplest = generate(5, dict.fromkeys(program.made, 0))
+    assert "c.k0[:, s0:e0] = x" in simplest.text and len(simplest.events) == 4
+    assert run(simplest).failure is None
+
+
+def test_shrinking_keeps_the_failure_and_drops_the_rest(monkeypatch: pytest.MonkeyPatch):
+    def fails_on_softmax(program: Program, compiler: str) -> Outcome:
+        return Outcome(program.seed, Failure("output", 0, "")) if "softmax" in program.text else Outcome(program.seed)
+
+    monkeypatch.setattr(shrink, "run", fails_on_softmax)
+    seed = max((s for s in range(100) if "softmax" in generate(s).text), key=lambda s: len(generate(s).text))
+    small = shrink.smallest(seed)
+    assert "softmax" in small.text and len(small.text) < len(generate(seed).text) * 0.8
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda m: m.what.replace(" ", "_"))
+def test_mutants_apply(mutant: mutants.Mutant):
+    code = mutants.function(mutant.name).__code__
+    with mutants.changed(mutant.name, mutant.old, mutant.new):
+        assert mutants.function(mutant.name).__code__ is not code
+    assert mutants.function(mutant.name).__code__ is code
+
+
+SEEN = """
+import torch
+class Cache:
+    def __init__(c, b, new): c.k = new((b, 4), torch.float32); c.n = 0
+def seek(c, p): c.n = p
+def rows(n, b): return torch.randn(b, n)
+def given(p, n): return ()
+def step(c, x): c.k[:, c.n:c.n + 1] = x; c.n += 1; return c.k.sum(),
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind"),
+    [
+        ("return c.k.sum() + 1,", "output"),
+        ("return c.k[:, :1].sum(),", "output"),
+        ("return c.k.sum().double(),", "output"),
+        ("c.k += 1; return c.k.sum() - 8,", "state"),
+        ("c.n += 1; return c.k.sum(),", "state"),
+        ("raise ValueError('no')", "raised"),
+    ],
+)
+def test_differences_are_seen(broken: str, kind: str, monkeypatch: pytest.MonkeyPatch):
+    """The other side runs another step: the driver tells what is different."""
+    program = Program(0, SEEN, [Event(0, 1)] * 3, None, "zeros", False, {})
+    other = load(Program(0, SEEN.replace("return c.k.sum(),", broken), [], None, "zeros", False, {}))["step"]
+    monkeypatch.setattr("torch.compile", lambda fn, **how: other)
+    outcome = run(program, stock="never")
+    assert outcome.failure is not None and outcome.failure.kind == kind
+
+
+def test_an_error_of_eager_must_be_one_of_ours(monkeypatch: pytest.MonkeyPatch):
+    program = Program(0, SEEN.replace("return c.k.sum(),", "raise ValueError"), [Event(0, 1)], None, "zeros", False, {})
+    monkeypatch.setattr("torch.compile", lambda fn, **how: lambda c, x: (c.k.sum(),))
+    outcome = run(program, stock="never")
+    assert outcome.failure is not None and outcome.failure.kind == "silent"
+
+
+def test_both_sides_start_alike():
+    program = generate(11)
+    module = load(program)
+    sides = [Side(module, program, module["step"]) for _ in range(2)]
+    first, second = ({k: str(v) for k, v in vars(side.cache(0)).items()} for side in sides)
+    assert first == second
