@@ -10,8 +10,10 @@ POINTWISE = {
     "{v} / ({v}.abs() + 1)": 0.7, "{v} - {v}.mean({t}, keepdim=True)": 0.7, "{v}.nan_to_num(2.0)": 0.7,
     "torch.nn.functional.dropout({v}, 0.0)": 0.3, "{v}.double()": 0.5, "{v} - {v}.amax({t}, keepdim=True)": 0.5,
     "1 / {v}": 0.5, "{v} * {v}.softmax({t})": 0.5, "{v}.tanh().neg()": 0.5, "{v} % 0.75": 0.5,
-    "{v} * torch.arange({v}.shape[{t}]).view({ones})": 1, "{v} + torch.ones({v}.shape[{t}]).view({ones})": 0.5,
-    "torch.zeros_like({v}) + {v}": 0.5, "{v} / {v}.shape[{t}]": 0.7,
+    "{v} * torch.arange({v}.shape[{t}]).view({ones})": 1,
+    "{v} * torch.arange(2, {v}.shape[{t}] + 2).view({ones})": 0.7,
+    "{v} + torch.ones({v}.shape[{t}]).view({ones})": 0.5, "torch.zeros_like({v}) + {v}": 0.5,
+    "{v} / {v}.shape[{t}]": 0.7,
 }  # fmt: skip
 ENDS = {
     "{v}.sum({t})": 5, "{v}.amax({z}).sum({tz})": 1.5, "{v}.mean({z}).softmax({tz}).amax({tz})": 1,

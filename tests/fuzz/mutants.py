@@ -64,13 +64,22 @@ def found(mutant: Mutant, first: int, count: int, most: int) -> tuple[int, str]:
         with changed(mutant.name, mutant.old, mutant.new):
             broken = run(program, stock="never")
         tried += 1
-        if broken.failure is None and not broken.unfit:
+        if broken.failure is None and not broken.unfit and not broken.refused:
             continue
         right = _right(program)
-        if right.failure is None and (broken.failure or broken.unfit != right.unfit):
-            how = f"{broken.failure.kind}: {broken.failure.detail}" if broken.failure else f"check: {broken.unfit[-1]}"
+        if right.failure is None and (how := _told(right, broken)):
             return program.seed - first + 1, how
     return 0, f"not in {tried} programs"
+
+
+def _told(right: Outcome, broken: Outcome) -> str:
+    """How ``broken`` differs from ``right``: in numbers, by a post-condition, or by what is refused."""
+    if broken.failure is not None:
+        return f"{broken.failure.kind}: {broken.failure.detail}"
+    if broken.unfit != right.unfit:
+        return f"check: {[reason for reason in broken.unfit if reason not in right.unfit][:1]}"
+    new = [reason for reason in broken.refused if reason not in right.refused]
+    return f"refused: {new[0]}" if new else ""
 
 
 _known: dict[int, Outcome] = {}
@@ -88,13 +97,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--programs", type=int, default=1000)
     parser.add_argument("--most", type=int, default=1000, help="how many of them to try on a mutant")
-    parser.add_argument("--start", type=int, default=0, help="the first mutant")
-    parser.add_argument("--step", type=int, default=1, help="every so many mutants: several processes share the work")
+    parser.add_argument("--only", type=int, nargs="*", help="the mutants at these places of the list")
     parser.add_argument("--json")
     args = parser.parse_args()
     runner.ready()
     left, rows = 0, []
-    for mutant in MUTANTS[args.start :: args.step]:
+    for mutant in (m for i, m in enumerate(MUTANTS) if args.only is None or i in args.only):
         count, how = found(mutant, args.seed, args.programs, args.most)
         left += not count
         rows.append({"mutant": mutant.what, "programs": count, "how": how})

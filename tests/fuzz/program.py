@@ -92,7 +92,10 @@ def _layer(sk: Sketch, store: stores.Store, i: int, layers: int, held: str, lay:
     pick, key = sk.choices, f"layer{i}"
     bufs = _buffers(sk, store, i, layers, held)
     first = pick.chance(f"{key}.read_first", 0.1)
-    before = [reads.read(sk, f"{key}.k", bufs[0][0], i), reads.read(sk, f"{key}.v", bufs[1][0], i)] if first else None
+    before = []
+    if first:
+        parts = [reads.read(sk, f"{key}.{name}", buf, i) for name, (buf, _) in zip("kv", bufs)]
+        before = [part.but(sk.let(part.code, "r")) for part in parts]
     attends = pick.chance(f"{key}.attends", 0.35)
     once = held == "alias" and pick.chance("alias.once", 0.5)
     for name, (buf, attribute) in zip("kv", bufs[:1] if once else bufs):
@@ -108,6 +111,8 @@ def _layer(sk: Sketch, store: stores.Store, i: int, layers: int, held: str, lay:
         if "T" in k.layout and "T" in v.layout:
             attention.attend(sk, f"{key}.attention", "x", k, v, i, store.floats)
     else:
+        if pick.chance(f"{key}.gives_rows", 0.06):
+            sk.outs.append(sk.let(f"{bufs[0][0]}[{cut(lay, f's{i}:e{i}')}]", "o"))
         k, v = before or (reads.read(sk, f"{key}.{name}", buf, i) for name, (buf, _) in zip("kv", bufs))
         k = store.read(sk, k)
         consumers.consume(sk, f"{key}.k", k, "x")

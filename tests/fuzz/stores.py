@@ -7,7 +7,16 @@ import dataclasses
 from .sketch import Sketch, Val
 
 FLOATS = {"float32": 10, "float64": 2, "bfloat16": 2, "float16": 1.5}
-STORES = {"same": 16, "bfloat16": 1, "float8_e4m3fn": 1, "float8_e5m2": 0.5, "int8": 1, "complex64": 1}
+STORES = {
+    "same": 16,
+    "bfloat16": 1.5,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 0.5,
+    "int8": 1,
+    "complex64": 1,
+    "float16": 0.5,
+    "float64": 0.5,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,8 @@ EXTRAS = {
     "none": 30, "decay": 1, "zero_tail": 1, "copy_row": 1, "roll": 1, "permute": 1, "flip": 1, "fill_before": 0.7,
     "mul_new": 1, "write_again": 1, "first_row": 0.7, "shift_rows": 0.7, "clamp_all": 0.5, "masked_fill": 0.7,
 }  # fmt: skip
+CASTING = ("assign", "ellipsis", "copy_", "narrow", "narrow_of_view", "row", "select", "transposed", "sliced_twice")
+"""Forms that cast what is written themselves."""
 
 
 def write(sk: Sketch, key: str, buf: str, attribute: str, rows: str, i: int, store: Store) -> None:
@@ -26,6 +28,8 @@ def write(sk: Sketch, key: str, buf: str, attribute: str, rows: str, i: int, sto
         form = "assign"
     if form in ("where",) and store.dtype not in ("float32", "float64"):
         form = "copy_"
+    if form in CASTING and store.is_float and sk.choices.chance(f"{key}.casts", 0.6):
+        r = rows
     t, at = lay.index("T"), cut(lay, f"{s}:{e}")
     add = sk.body.append
     if form == "assign":
@@ -33,7 +37,7 @@ def write(sk: Sketch, key: str, buf: str, attribute: str, rows: str, i: int, sto
     elif form == "ellipsis":
         add(f"{buf}[{cut(lay, f'{s}:{e}', True)}] = {r}")
     elif form == "copy_":
-        add(f"{buf}[{at}].copy_({rows if store.is_float else r})")
+        add(f"{buf}[{at}].copy_({r})")
     elif form == "narrow":
         add(f"{buf}.narrow({t}, {s}, n).copy_({r})")
     elif form == "index_copy":
