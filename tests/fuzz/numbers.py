@@ -6,7 +6,7 @@ from .sketch import Sketch
 
 SCALARS = {
     "x + {s}": 2, "x * {e}": 1, "x / ({s} + 1)": 1, "x - {e} % 3": 0.7, "x.sum() + torch.arange({s}, {e})": 1.5,
-    "x.sum() * (torch.arange(n) + {s})": 1, "torch.full((2,), {s}) + x.sum()": 0.7, "x + float({s})": 0.5,
+    "x.sum() * (torch.arange(n) + {s})": 1, "torch.full((2,), int({s})) + x.sum()": 0.7, "x + float({s})": 0.5,
     "x * {s} ** 2": 0.5, "torch.tensor({s}) + x": 0.4, "x + max({s}, 2)": 0.5, "x * ({s} > 2)": 0.5,
     "({s} or 7) * x": 0.7, "x + ({s} and 3)": 0.5, "x.roll({s}, -1)": 0.5,
     "torch.where(torch.arange(S) < {e}, 1.0, 0.0) + x.sum()": 1, "(torch.arange(S) == {s}).float()": 0.7,
