@@ -54,7 +54,7 @@ def candidates(mutant: Mutant, first: int, count: int) -> list[Program]:
     """The programs that hold what the mutant is about, the shortest first: they take the least time."""
     hint = re.compile(mutant.hint or HINTS[mutant.name])
     made = [generate(seed) for seed in range(first, first + count)]
-    return sorted((p for p in made if hint.search(p.text)), key=lambda p: len(p.text))
+    return sorted((p for p in made if hint.search(f"{p.text}{p.events}")), key=lambda p: len(p.text))
 
 
 def found(mutant: Mutant, first: int, count: int, most: int) -> tuple[int, str]:

@@ -55,20 +55,21 @@ NAMES = {
 
 HINTS = {
     "sum": r"\.sum\(\d\)", "largest": r"\.a?max\(\d", "smallest": r"\.a?min\(\d", "softmax": r"softmax",
-    "left": r"(amax|mean|sum)\(\d(, keepdim=True)?\)\.(sum|softmax|mean)", "spread": r"\.(var|std)\(", "norm": r"norm\(",
-    "contract": r"softmax\(-1\) @|w\d+ @", "einsum": r"einsum", "attention": r"sdpa\(.*, ", "from_front": r"-[2-4]:|-1:\]",
-    "rows": r"e\d\]\[.*-\d:", "rows_from": r"e\d\]\[[:, ]*1:\]", "sliced": r"e\d\]\[[:, ]*1:\]",
-    "transpose": r"transpose\(", "permute": r"permute\(|movedim", "unsqueeze": r"unsqueeze\(",
-    "select": r"b\d = |c\.kv\[", "joined": r"torch\.cat\(\[", "stored": r"\.mul_\(0\.5\)|masked_fill_\(",
-    "broadcast": r"\.masked_fill\(~|maximum|exact", "arange": r"torch\.arange\(e\d\)",
-    "sized": r"torch\.(ones|full|zeros)\([^)]*e\d", "dead": r"] = x",
+    "left": r"(amax|mean|sum)\(\d(, keepdim=True)?\)\.(sum|softmax|mean)", "spread": r"\.(var|std)\(",
+    "norm": r"norm\(", "contract": r"softmax\(-1\) @|w\d+ @", "einsum": r"einsum", "attention": r"sdpa\(.*, ",
+    "from_front": r"-[2-4]:|-1:\]", "rows": r"e\d\]\[.*-\d:", "rows_from": r"e\d\]\[[:, ]*1:\]",
+    "sliced": r"e\d\]\[[:, ]*1:\]", "transpose": r"transpose\(", "permute": r"permute\(|movedim",
+    "unsqueeze": r"unsqueeze\(", "select": r"select\(\d, 0\)\.sum\(\d", "joined": r"torch\.cat\(\[",
+    "stored": r"\.mul_\(0\.5\)|masked_fill_\(", "broadcast": r"\.masked_fill\(~|maximum|exact",
+    "arange": r"torch\.arange\(e\d\)", "sized": r"torch\.(ones|full|zeros)\([^)]*e\d", "dead": r"] = x",
     "at": r"\[.*-e\d:|- e\d", "stale": r"\.clone\(\)|s\d:e\d\]$|narrow", "mean": r"\.mean\(\d",
     "valid": r"\.sum\(\d\)|softmax", "mask": r"attn_mask=m|is_causal=True|is_causal=n", "triangle": r"tri[lu]\(s",
     "filled": r"\.sum\(\d\)", "slots": r"\] = x", "gathered": r"table\[s0\]|\[[:, ]*s0\]|select\(\d, s0",
-    "copied": r"float(16|64)\)[\s\S]*dtype=torch.float32", "write": r"\+= x|\*= 2|add_\(x", "read": r"a\d+:e\d|s\d:\]|1:e\d",
-    "started": r"a\d+:e\d|s\d:\]|1:e\d", "leaf": r"c\.idx|idx", "made": r"s\d = .*e\d = |arithmetic|s0 \+ n",
-    "scalar": r"int32\) \+ s", "scalar_arange": r"arange\(s\d, e\d\)", "roll": r"\.roll\(s0",
-    "mirror": r"numpy\(\)|\.data\.fill", "depends": r"series|sort\(|topk|median|cumprod|flip\(",
+    "copied": r"float(16|64)\)[\s\S]*dtype=torch.float32", "write": r"\+= x|\*= 2|add_\(x",
+    "read": r"a\d+:e\d|s\d:\]|1:e\d", "started": r"a\d+:e\d|s\d:\]|1:e\d", "leaf": r"c\.idx|idx",
+    "made": r"s\d = .*e\d = |arithmetic|s0 \+ n", "scalar": r"int32\) \+ s", "scalar_arange": r"arange\(s\d, e\d\)",
+    "roll": r"\.roll\(s0", "mirror": r"(numpy\(\)|\.data)\.fill[\s\S]*before='(rewind|reset|skip)'",
+    "depends": r"series|sort\(|topk|median|cumprod|flip\(",
 }  # fmt: skip
 """What stands in the text of each program that can run a function."""
 
