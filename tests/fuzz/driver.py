@@ -15,7 +15,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass.execute import untouched as handoff
+from fxpass import backend
 
 from .driving import Event
 from .program import Program
@@ -200,13 +200,13 @@ def _line(error: BaseException) -> str:
 @contextlib.contextmanager
 def _recorded(on: bool) -> Iterator[None]:
     """With all that stands around a recording, on the CPU."""
-    before = handoff.is_recorded
+    before = backend.is_recorded
     if on:
-        handoff.is_recorded = lambda *_: True
+        backend.is_recorded = lambda *_: True
     try:
         yield
     finally:
-        handoff.is_recorded = before
+        backend.is_recorded = before
 
 
 @contextlib.contextmanager
