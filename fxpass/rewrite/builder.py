@@ -35,6 +35,11 @@ class Builder:
         self.node = node
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensor that the current node gives is."""
+        return self.node.meta["val"].device
+
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A call of ``target`` in the place of the current node, with its source line."""
         if any(
@@ -68,7 +73,7 @@ class Builder:
 
     def full(self, extent: Extent) -> Any:
         """The full size of the extent's axis."""
-        return self.size(extent.full, extent.full_dim)
+        return self.number(extent.full)
 
     def size(self, node: fx.Node, dim: int) -> Any:
         """The size of ``node`` along ``dim``: an int, or a node that gives it."""

@@ -18,8 +18,9 @@ from typing import Any, Literal
 import networkx as nx
 from torch import fx
 
-from fxpass.analysis.extents import Cut, Extent, Extents, Fill, Flow, Stuck, follow
+from fxpass.analysis.extents import Cut, Extent, Extents, Fill, Flow
 from fxpass.analysis.flow import flow_graph
+from fxpass.analysis.follow import Stuck, follow
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import Site, Sites, is_slice
 from fxpass.errors import Refusal
@@ -163,7 +164,7 @@ def _ahead(graph: fx.Graph, finder: Sites, refused: Mapping[fx.Node, str]) -> li
             site = finder.at(node)
             if site is not None and site.kind == "extent":
                 found.append(start_extent(site, graph))
-    known = [e for e in found if isinstance(e.full_size, int) or e.full.op == "placeholder"]
+    known = [e for e in found if isinstance(e.full, int) or e.full.args[0].op == "placeholder"]
     first = {(plain(number(e.length)), plain(e.full_size)): e for e in reversed(known)}  # layers have them in common
     return [smallest(e, first.values()) for e in reversed(first.values())]
 
