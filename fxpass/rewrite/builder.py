@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Cut, Extent, Extents, Fill
+from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import Derived
 from fxpass.torch_internals.operators import tree_leaves
 
@@ -25,6 +26,7 @@ class Builder:
         self.graph = graph
         self.twins = twins
         self.node: fx.Node = next(iter(graph.nodes))
+        self.marks = Marks()
         self.dropped: list[fx.Node] = []
         self._made: set[fx.Node] = set()
         self._replaced: dict[fx.Node, Any] = {}

@@ -25,6 +25,7 @@ from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import Site, Sites, is_slice
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
+from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import expression, guarded, number, plain, supposing
 
 from .assertions import asserts_position, rewrite_assertion
@@ -54,13 +55,14 @@ class Decision:
 
 @dataclasses.dataclass
 class Rewritten:
-    """The outcome: what was decided, the slices that were rewritten, the symbols that are capacities of caches, and the
-    flow from positions to consumers (`analysis.flow`)."""
+    """The outcome: what was decided, the slices that were rewritten, the symbols that are capacities of caches, the flow
+    from positions to consumers (`analysis.flow`), and what is known of the nodes that were made."""
 
     decisions: list[Decision]
     sites: list[Site]
     capacity: set[Any]
     flow: nx.DiGraph
+    marks: Marks
 
 
 def rewrite_graph(
@@ -101,18 +103,19 @@ def rewrite_graph(
         left = [_decision(node, None, finder.positions, reason) for node, reason in refused.items()]
         restorable.keep()
         try:
-            decisions = left + _sweep(gm.graph, sites, flow, finder, refused)
+            swept, marks = _sweep(gm.graph, sites, flow, finder, refused)
         except _Failed as failed:
             if failed.blamed <= refused.keys():
                 raise failed.error from None
             refuse(failed.blamed, _reason(failed.error))
             continue
         break
+    decisions = left + swept
     if not any(d.rewritten for d in decisions):
         restorable.go_back()
     aliases.remove_dead(gm.graph)
     gm.recompile()
-    return Rewritten(decisions, list(sites.values()), finder.capacity, picture)
+    return Rewritten(decisions, list(sites.values()), finder.capacity, picture, marks)
 
 
 def _took_apart(node: fx.Node, take_apart: Callable[[fx.Node], bool], restorable: Restorable) -> bool:
@@ -187,7 +190,7 @@ class _Failed(Exception):
 
 def _sweep(
     graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Sites, refused: Mapping[fx.Node, str]
-) -> list[Decision]:
+) -> tuple[list[Decision], Marks]:
     b = Builder(graph, Twins(graph, finder.positions))
     builds = dict(flow.replacements)
     fills: defaultdict[fx.Node, list[Fill | Cut]] = defaultdict(list)
@@ -221,7 +224,7 @@ def _sweep(
             decisions.append(decision)
     for node in b.dropped:
         graph.erase_node(node)
-    return decisions
+    return decisions, b.marks
 
 
 def _rewrite_site(site: Site, flow: Flow, b: Builder) -> None:
