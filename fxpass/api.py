@@ -94,9 +94,10 @@ def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
     made: list[Report] = []
 
     def call(*args: Any, **kwargs: Any) -> Report:
-        before = len(store.reports())
+        before = store.reports()[-1:]
         compiled(*args, **kwargs)
-        made.extend(store.reports()[before:])
+        if (latest := store.reports()[-1:]) != before:
+            made[:] = latest
         if not made:
             raise RuntimeError("kvfix: the call compiled no graph; torch.compiler.reset() forgets those made before")
         return made[-1]

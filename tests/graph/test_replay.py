@@ -13,7 +13,7 @@ from small_models import kvfix
 from torch import fx
 from torch.nn.functional import dropout, layer_norm, linear, scaled_dot_product_attention
 
-from fxpass import backend
+from fxpass import api
 from fxpass.graph.replay import Replaying
 from toto_model import Toto, TotoConfig
 
@@ -242,7 +242,7 @@ def described(gm: fx.GraphModule) -> list[Any]:
 def normal_forms(run: Callable[[], Any]) -> list[list[Any]]:
     """Of each graph that kvfix is given, in order."""
     graphs: list[list[Any]] = []
-    stock = backend.normal_form
+    stock = api.normal_form
 
     def normal_form(*args: Any) -> tuple[fx.GraphModule, set[fx.Node]]:
         made, folded = stock(*args)
@@ -251,7 +251,7 @@ def normal_forms(run: Callable[[], Any]) -> list[list[Any]]:
 
     torch._dynamo.reset()
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(backend, "normal_form", normal_form)
+        patch.setattr(api, "normal_form", normal_form)
         run()
     return graphs
 

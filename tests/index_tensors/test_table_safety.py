@@ -57,13 +57,9 @@ WRITES = [a_mapped_function, a_custom_operator, an_argument_called_out, a_view_w
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda w: w.__name__)
-def test_right_or_unknown(write: Callable[[Tensor], None]) -> None:
-    before = torch.tensor([3, 5])
-    after = before.clone()
-    write(after)
-    graph, (placeholder,) = traced(write, before)
-    known = Table.of(graph).contents(placeholder)
-    assert known is None or contents(write, before) == [tuple(after.tolist())]
+def test_what_has_no_rule_leaves_nothing_known(write: Callable[[Tensor], None]) -> None:
+    graph, (placeholder,) = traced(write, torch.tensor([3, 5]))
+    assert Table.of(graph).contents(placeholder) is None
 
 
 def divided(idx: Tensor) -> None:
