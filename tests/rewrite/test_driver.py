@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 import fxpass
 from fxpass import api
-from fxpass.rewrite import driver
+from fxpass.rewrite import decide, driver, refuse, sweep
 
 CAPACITY = 8
 QUIET = pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
@@ -128,7 +128,7 @@ def test_a_graph_with_only_refused_sites_is_as_it_was(name: str, monkeypatch: py
 @pytest.mark.parametrize("capacity", ["static", "symbolic"])
 def test_the_analysis_leaves_the_graph_alone(name: str, capacity: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it finds: axes that rules make are numbers, and no nodes, until the sweep."""
-    follow, seen = driver.follow, []
+    follow, seen = decide.follow, []
 
     def spy(graph: fx.Graph, *args: Any) -> Any:
         before = text(graph)
@@ -140,7 +140,7 @@ def test_the_analysis_leaves_the_graph_alone(name: str, capacity: str, monkeypat
         k[:, p : p + 1] = x
         return ONLY_REFUSED[name](k, p)
 
-    monkeypatch.setattr(driver, "follow", spy)
+    monkeypatch.setattr(decide, "follow", spy)
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
     for p in range(3, 6):
         mine, x = torch.rand(2, CAPACITY + p * (capacity == "symbolic")), torch.rand(2, 1)
@@ -172,8 +172,8 @@ def test_an_error_at_a_site_costs_that_site(broken: str, caplog: pytest.LogCaptu
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
     mine, eager = torch.zeros(2, 2, CAPACITY)
     with (
-        mock.patch.object(driver, broken, side_effect=ZeroDivisionError("of ours")),
-        caplog.at_level(logging.WARNING, logger=driver.__name__),
+        mock.patch.object(decide if broken == "start_extent" else sweep, broken, side_effect=ZeroDivisionError("of ours")),
+        caplog.at_level(logging.WARNING, logger=refuse.__name__),
     ):
         for p in range(2, 6):
             x = torch.randn(2, 1)
@@ -182,8 +182,8 @@ def test_an_error_at_a_site_costs_that_site(broken: str, caplog: pytest.LogCaptu
     report = fxpass.reports()[-1]
     assert not report.unfit and report.rewritten >= 1
     assert {s.reason for s in report.sites if s.reason} == {"the pass failed here: ZeroDivisionError: of ours"}
-    assert all(r.exc_info for r in caplog.records if r.name == driver.__name__)
-    assert any(r.name == driver.__name__ for r in caplog.records)
+    assert all(r.exc_info for r in caplog.records if r.name == refuse.__name__)
+    assert any(r.name == refuse.__name__ for r in caplog.records)
 
 
 def several_chunks(x: Tensor, k: Tensor, p: int) -> Tensor:
