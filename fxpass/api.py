@@ -13,7 +13,7 @@ from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import take_apart
 from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
 from fxpass.graph.postconditions import Broken, check_graph, signature
-from fxpass.graph.propagate import propagate, snapshot
+from fxpass.graph.propagate import calls, propagate
 from fxpass.options import Options
 from fxpass.report import Report, readable, store
 from fxpass.report.readable import source_of
@@ -59,8 +59,8 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
 def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Report) -> tuple[fx.GraphModule, Rewritten]:
     """``gm`` in normal form, rewritten and checked; ``report`` is filled in."""
     with store.timed(report, "normal form"):
-        normal = normal_form(gm, inputs)
-        before, ops = signature(normal), snapshot(normal)
+        normal, folded = normal_form(gm, inputs)
+        before, ops = signature(normal), calls(normal, without=folded)
     report.before = report.after = readable(normal)
     with store.timed(report, "rewrite"):
         rewritten = rewrite_graph(normal, origins(normal), name_of, source_of, take_apart)
@@ -68,8 +68,8 @@ def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Repor
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
-        ops = snapshot(normal)
-        if mask_overwritten_rows(normal.graph):
+        ops = calls(normal)
+        if mask_overwritten_rows(normal.graph, rewritten.marks):
             propagate(normal, inputs, ops)
     check_graph(normal, before, may_read=report.refused > 0)
     report.after = readable(normal)
@@ -94,9 +94,10 @@ def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
     made: list[Report] = []
 
     def call(*args: Any, **kwargs: Any) -> Report:
-        before = len(store.reports())
+        before = store.reports()[-1:]
         compiled(*args, **kwargs)
-        made.extend(store.reports()[before:])
+        if (latest := store.reports()[-1:]) != before:
+            made[:] = latest
         if not made:
             raise RuntimeError("kvfix: the call compiled no graph; torch.compiler.reset() forgets those made before")
         return made[-1]

@@ -97,7 +97,7 @@ def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options
         return Plan(normal)
     carried = None
     if is_recorded(settings, inputs):
-        use_kernels(normal)
+        use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
     static = rewritten.capacity | layouts(normal)
     with store.timed(report, "split"):

@@ -43,7 +43,7 @@ from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.execute import regions
 from fxpass.graph import aliases
 from fxpass.index_tensors import mirror
-from fxpass.rewrite import driver, twins
+from fxpass.rewrite import sweep, twins
 from fxpass.rewrite.builder import Builder
 
 cut = importlib.import_module("fxpass.execute.partition.split")  # their packages have functions of these names
@@ -148,7 +148,7 @@ def linears_in_core(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_3_tails_of_growing_tensors_have_fixed_sizes(handled: bool, monkeypatch: pytest.MonkeyPatch):
     """A growing series' new row is one row of the core, whatever the length; else the first layer is not in it."""
     if not handled:
-        monkeypatch.setattr(driver, "rewrite_narrow", lambda site, b: None)
+        monkeypatch.setattr(sweep, "rewrite_narrow", lambda site, b: None)
     counted = linears_in_core(monkeypatch)
     decode(Growing(), ItemCache(), growing_steps())
     assert counted[-1] == (2 if handled else 1)
@@ -297,7 +297,8 @@ def test_11_zero_rows_are_rows(handled: bool, monkeypatch: pytest.MonkeyPatch):
     if not handled:
 
         def valid(self: Builder, extent: Any, device: torch.device) -> fx.Node:
-            rows = self.call(aten.amax.default, self.call(aten.abs.default, extent.full), [0, 1, 3])
+            buffer = next(iter(extent.sites)).args[0]
+            rows = self.call(aten.amax.default, self.call(aten.abs.default, buffer), [0, 1, 3])
             return self.call(aten.gt.Scalar, rows, 0)
 
         monkeypatch.setattr(Builder, "valid", valid)
@@ -368,8 +369,8 @@ def test_13_grad_and_autocast_regions(monkeypatch: pytest.MonkeyPatch):
 def test_14_narrowed_rows_are_contiguous(handled: bool, monkeypatch: pytest.MonkeyPatch):
     """A row of a growing tensor has its strides: the core must be handed a copy that has not, or it starts later."""
     if not handled:
-        stock = driver.rewrite_narrow
-        monkeypatch.setattr(driver, "rewrite_narrow", lambda site, b: (setattr(site, "shared", True), stock(site, b)))
+        stock = sweep.rewrite_narrow
+        monkeypatch.setattr(sweep, "rewrite_narrow", lambda site, b: (setattr(site, "shared", True), stock(site, b)))
     counted = linears_in_core(monkeypatch)
     decode(Growing(), ItemCache(), growing_steps())
     assert counted[-1] == (2 if handled else 1)

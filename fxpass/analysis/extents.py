@@ -15,41 +15,34 @@ such an op are refused, with its name and source line.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import fx
 
-from fxpass.errors import NoRule, Refusal
-from fxpass.graph import aliases
-from fxpass.graph.bounds import slice_arguments
+from fxpass.errors import Refusal
 from fxpass.graph.numbers import Derived, derived, equal, guarded, number
-from fxpass.graph.schemas import is_tagged
 
 from .arithmetic import check
 from .positions import Positions
 
-aten = torch.ops.aten
-logger = logging.getLogger(__name__)
-
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """``[0, length)`` is valid on an axis whose full size is that of dim ``full_dim`` of node ``full``.
+    """``[0, length)`` is valid on an axis of ``full`` elements: an int, or a number that can be worked out in the graph.
 
     ``sites`` are the reads that this extent stems from: what is refused when the extent gets stuck.
     """
 
     length: fx.Node | Derived
-    full: fx.Node
-    full_dim: int
+    full: int | Derived
     sites: frozenset[fx.Node]
 
     @property
     def full_size(self) -> Any:
-        return self.full.meta["val"].shape[self.full_dim]
+        """``full`` as an int or a SymInt."""
+        return number(self.full)
 
     def same(self, other: Extent) -> bool:
         return equal(self.length, other.length) and guarded(self.full_size == other.full_size)
@@ -169,98 +162,3 @@ class Flow:
                 sites = out[dim].sites | extent.sites if dim in out else extent.sites
                 out[dim] = dataclasses.replace(extent, sites=sites)
         return out
-
-
-@dataclasses.dataclass
-class Stuck:
-    """Why the extents of ``sites`` cannot be followed: the rule that is missing or says no, at ``node``."""
-
-    node: fx.Node
-    sites: frozenset[fx.Node]
-    reason: str
-    no_rule: bool = False
-
-
-def follow(
-    graph: fx.Graph,
-    positions: Positions,
-    begin: Callable[[fx.Node, Flow], Extents | None],
-    ahead: Iterable[Extent] = (),
-    refuse_copy: Callable[[fx.Node], None] = lambda node: None,
-) -> Flow | Stuck:
-    """Follow extents through ``graph``; the first dead end stops the pass.
-
-    ``begin(node, flow)`` gives the extents that a read starts at ``node``, or None. It is asked in program order, because what
-    an extent's `size` is used for, further down, may be a position-bounded slice too. ``ahead`` are extents that an earlier
-    pass has found: a mask is often made to its size before the cache is read.
-    """
-    from . import rules  # noqa: F401  (registers)
-
-    flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy)
-    for node in graph.nodes:
-        carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
-        try:
-            begun = begin(node, flow)
-            if begun is not None:
-                flow.extents[node] = {**_apply(node, flow, sliced=begun), **begun} if carried else begun
-                flow.lengths += begun.values()
-            elif carried:
-                flow.extents[node] = _apply(node, flow)
-            elif made := _made_to_size(node, flow):
-                flow.extents[node] = made
-        except Refusal as refusal:
-            sites: frozenset[fx.Node] = frozenset().union(*(e.sites for e in carried))
-            if sites:
-                return Stuck(node, sites, str(refusal), isinstance(refusal, NoRule))
-        except Exception as error:
-            sites = frozenset().union(*(e.sites for e in carried))
-            if not sites:
-                raise
-            logger.warning("kvfix: the rule for %s failed", node.target, exc_info=error)
-            return Stuck(node, sites, f"the rule for {node.target} failed: {type(error).__name__}: {error}")
-    return flow
-
-
-def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
-    if sliced is not None and any(d in flow.of(node.args[0]) for d in sliced):
-        raise Refusal("the position-dependent axis is sliced again")
-    if node.op == "output":
-        raise Refusal("a tensor whose size depends on the position leaves the graph")
-    if node.target is aten.sym_size.int:
-        source, dim = node.args
-        extent = flow.of(source).get(dim % source.meta["val"].dim())
-        if extent is not None:
-            flow.positions.alias(node, extent.length)
-        return {}
-    if any(flow.of(target) and _is_part(target, flow) for target in aliases.written(node)):
-        return RULES["stores"](node, flow)
-    known = RULES.get(node.target)
-    if known is None and _is_pointwise(node.target):
-        known = RULES["pointwise"]
-    if known is None:
-        raise NoRule(f"no rule for {node.target}")
-    return known(node, flow)
-
-
-def _is_pointwise(target: Any) -> bool:
-    """Whether each element of the result depends on its own place only: what is drawn depends on how much is."""
-    return is_tagged(target, torch.Tag.pointwise) and not is_tagged(target, torch.Tag.nondeterministic_seeded)
-
-
-def _made_to_size(node: fx.Node, flow: Flow) -> Extents:
-    """Extents of a tensor created to a position-dependent size (`ones`, `arange`, ...)."""
-    known = RULES.get(("factory", node.target))
-    if known is None or not any(i in flow.positions for i in node.all_input_nodes):
-        return {}
-    return known(node, flow)
-
-
-def _is_part(view: fx.Node, flow: Flow) -> bool:
-    """Whether ``view`` is cut at a position out of memory that holds more: what writes to it must leave the rest alone."""
-    while (base := aliases.base(view)) is not None:
-        if view.target in (aten.slice.Tensor, aten.narrow.default):
-            dim = slice_arguments(view)[1] % view.meta["val"].dim()
-            if flow.of(view).get(dim) is not flow.of(base).get(dim):
-                return True
-        view = base
-    return False

@@ -1,13 +1,12 @@
 """Parts, compiled each for itself, as one function of the graph's inputs.
 
 Around a recorded part stands what a recording needs: buffers that it reads (`handover`), results copied out of its memory
-(`packing`, `results`), index tensors written back (`recording`).
+(`packing`, `results`), index tensors written back (`carry`). Each of these is a step (`steps`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence, Set
 from typing import Any
 
@@ -21,8 +20,9 @@ from .partition.split import Part
 from .recording.addresses import written_inputs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
-from .recording.results import copies, in_inputs, in_recording, view
+from .recording.results import in_inputs, in_recording
 from .regions import Region
+from .steps import CopyOut, Run, Step, Unpack, View, WriteBack
 
 _CHECKED = {"size_asserts": False, "alignment_asserts": False}
 """What Inductor's code need not check on every call: Dynamo's guards and `regions.Region` have."""
@@ -63,30 +63,25 @@ def assemble(
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
-    steps = [([places[n] for n in part.inputs], Region(part, compile)) for part in parts]
-    back = [(places[p], places[value]) for p, value in zip(carried, new)]
+    regions = [Region(part, compile) for part in parts]
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
-    views = [(places[n], n) for n in in_inputs(gm, returned)] if recorded else []
+    steps: list[Step] = [Run(r, [places[n] for n in part.inputs]) for r, part in zip(regions, parts, strict=True)]
+    steps += [WriteBack(places[p], places[value]) for p, value in zip(carried, new, strict=True)]
+    steps += [Unpack(p, places[p.packed]) for p in packs]
+    steps += [CopyOut(copied)] if copied else []
+    taken = {n: places[n] for n in inputs}
+    steps += [View(n, places[n], taken) for n in in_inputs(gm, returned)] if recorded else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
     memory = Buffers(buffers)
-    written = written_inputs(gm) | set(carried)
 
     def run(*args: Any) -> tuple[Any, ...]:
         values: list[Any] = [*args, *memory.tensors()]
-        for takes, region in steps:
-            values += region([values[i] for i in takes])
-        for target, value in back:
-            values[target].copy_(values[value])
-        for p in packs:
-            values += p.copies(values[places[p.packed]])
-        for place, value in zip(itertools.chain(*copied), copies([[values[p] for p in group] for group in copied])):
-            values[place] = value
-        for place, node in views:
-            values[place] = view(node, dict(zip(inputs, args)))
+        for step in steps:
+            step(values)
         return tuple(constant if place is None else values[place] for place, constant in gives)
 
     if instead is None:
         return run
-    regions = [region for _, region in steps]
+    written = written_inputs(gm) | set(carried)
     return Contained(run, regions, [i for i, n in enumerate(inputs) if n in written], instead, failed)

@@ -71,8 +71,11 @@ def mode_of(inputs: Sequence[Any]) -> FakeTensorMode:
     return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
 
 
-def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
+def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModule, set[fx.Node]]:
     """``gm`` retraced on fake ``inputs`` into aten; placeholders keep their order, names and ``meta``.
+
+    The second result holds the ops that were given a number in the place of a symbol: they may be smaller than
+    ``meta["val"]`` says.
 
     Raises:
         Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have.
@@ -85,12 +88,12 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
         traced = make_fx(interpreter.run, pre_dispatch=True, tracing_mode="real")(*inputs)
     _name_placeholders(traced, gm)
     _drop_grad_mode(traced)
-    _fold_known_numbers(traced)
+    folded = _fold_known_numbers(traced)
     _inline_scalar_constants(traced)
     remove_dead(traced.graph)
     _refuse_attributes(traced)
     traced.recompile()
-    return traced
+    return traced, folded
 
 
 @contextlib.contextmanager
@@ -167,20 +170,18 @@ def _drop_grad_mode(traced: fx.GraphModule) -> None:
             traced.graph.erase_node(node)
 
 
-def _fold_known_numbers(traced: fx.GraphModule) -> None:
-    """A number that the guards fix (``s1 - 8 * s0``, asserted to be 8) is written as that number.
-
-    Its users may become smaller than ``meta["val"]`` says; they are marked with ``meta["folded"]``.
-    """
+def _fold_known_numbers(traced: fx.GraphModule) -> set[fx.Node]:
+    """A number that the guards fix (``s1 - 8 * s0``, asserted to be 8) is written as that number; its users are returned."""
+    folded: set[fx.Node] = set()
     for node in traced.graph.nodes:
         value = node.meta.get("val")
         if node.op != "call_function" or not isinstance(value, (torch.SymInt, int)) or isinstance(value, bool):
             continue
         known = value if isinstance(value, int) else _known(value)
         if known is not None:
-            for user in node.users:
-                user.meta["folded"] = True
+            folded.update(node.users)
             node.replace_all_uses_with(known)
+    return folded
 
 
 def _known(value: torch.SymInt) -> int | None:

@@ -11,7 +11,7 @@ another shape, stride, dtype or memory than before.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -24,15 +24,15 @@ from .attributes import attribute
 from .normal_form import faking, mode_of
 from .numbers import layout, plain
 
-Snapshot = Mapping[fx.Node, tuple[Any, ...]]
+Calls = Mapping[fx.Node, tuple[Any, ...]]
 
 
-def snapshot(gm: fx.GraphModule) -> Snapshot:
-    """What each op of ``gm`` is, to tell later whether it was edited; without those of which more is known by now."""
-    return {n: _call(n) for n in gm.graph.nodes if n.op == "call_function" and "folded" not in n.meta}
+def calls(gm: fx.GraphModule, without: Set[fx.Node] = frozenset()) -> Calls:
+    """What each op of ``gm`` is, to tell later whether it was edited; but for those ``without``, which are to be run again."""
+    return {n: _call(n) for n in gm.graph.nodes if n.op == "call_function" and n not in without}
 
 
-def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: Snapshot | None = None) -> None:
+def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: Calls | None = None) -> None:
     """Bring ``meta["val"]`` up to date on every node of ``gm``.
 
     Args:

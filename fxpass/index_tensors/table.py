@@ -57,7 +57,10 @@ class Table:
 
     @classmethod
     def of(cls, graph: fx.Graph) -> Table:
-        """The one table of ``graph``, made on first use; it lives as long as the graph does."""
+        """The one table of ``graph``, made on first use; it lives as long as the graph does.
+
+        An attribute holds it: the table holds nodes, and so the graph, which no map by weak keys would ever let go.
+        """
         if not hasattr(graph, _ATTRIBUTE):
             setattr(graph, _ATTRIBUTE, cls(graph))
         return getattr(graph, _ATTRIBUTE)

@@ -24,6 +24,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.marks import Attention, Marks
 from fxpass.torch_internals.operators import OpOverload
 
 aten = torch.ops.aten
@@ -32,8 +33,8 @@ MAX_ROWS = 8
 """Products with more rows than this are left to cuBLAS, which is then better."""
 
 
-def use_kernels(gm: fx.GraphModule) -> None:
-    """Replace what the kernels cover in ``gm`` (rewritten and propagated, on CUDA)."""
+def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
+    """Replace what the kernels cover in ``gm`` (rewritten and propagated, on CUDA); ``marks`` are the rewrite's."""
     if importlib.util.find_spec("triton") is None:
         return
     writes = _Writes(gm.graph)
@@ -43,13 +44,13 @@ def use_kernels(gm: fx.GraphModule) -> None:
 
             node.target = torch.ops.kvfix.linear_few_rows.default
             node.args = (*node.args, None)[:3]
-        elif node.target is aten.index_copy_.default and _writes_rows(node):
+        elif node.target is aten.index_copy_.default and node in marks.in_bounds and _writes_rows(node):
             from .writes import write_rows  # noqa: F401
 
             node.target = torch.ops.kvfix.write_rows.default
             node.meta["val"] = None
-        elif "attention" in node.meta and _one_query(node):
-            _attend(gm.graph, node, writes)
+        elif node in marks.attentions and _one_query(node, marks.attentions[node]):
+            _attend(gm.graph, node, marks.attentions.pop(node), writes)
     aliases.remove_dead(gm.graph)
 
 
@@ -72,15 +73,14 @@ def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[
     return compiling(gm, register())
 
 
-def _attend(graph: fx.Graph, node: fx.Node, writes: _Writes) -> None:
+def _attend(graph: fx.Graph, node: fx.Node, parts: Attention, writes: _Writes) -> None:
     from .attention import decode_attention  # noqa: F401
 
-    parts = node.meta["attention"]
-    keys, values = (_uncopied(parts[name], node, writes) for name in ("keys", "values"))
+    keys, values = (_uncopied(part, node, writes) for part in (parts.keys, parts.values))
     with graph.inserting_before(node):
-        args = (node.args[0], keys, values, parts["length"], parts["mask"], parts["scale"])
+        args = (node.args[0], keys, values, parts.length, parts.mask, parts.scale)
         new = graph.call_function(torch.ops.kvfix.decode_attention.default, args)
-    new.meta = {k: v for k, v in node.meta.items() if k != "attention"}
+    new.meta = dict(node.meta)
     node.replace_all_uses_with(new)
     graph.erase_node(node)
 
@@ -137,18 +137,18 @@ def _few_rows(node: fx.Node) -> bool:
 
 
 def _writes_rows(node: fx.Node) -> bool:
-    """Only where the rows are known to be in the buffer: a model's own ``index_copy_`` asserts that they are."""
+    """Asked only where the rows are known to be in the buffer: a model's own ``index_copy_`` asserts that they are."""
     buffer, _, slots, source = (a.meta["val"] if isinstance(a, fx.Node) else a for a in node.args)  # type: ignore[union-attr]
     static = all(isinstance(s, int) for s in source.shape)
-    if not node.meta.get("in_bounds") or buffer.device.type != "cuda" or not static or node.users:
+    if buffer.device.type != "cuda" or not static or node.users:
         return False
     return 0 < buffer.dim() <= 4 and slots.dim() == 1 and _addressed(buffer, source)
 
 
-def _one_query(node: fx.Node) -> bool:
-    q, parts = node.args[0].meta["val"], node.meta["attention"]  # type: ignore[union-attr]
-    keys, values = parts["keys"].meta["val"], parts["values"].meta["val"]
-    if q.device.type != "cuda" or q.dim() != 4 or q.shape[-2] != 1 or parts["is_causal"] or keys.shape != values.shape:
+def _one_query(node: fx.Node, parts: Attention) -> bool:
+    q = node.args[0].meta["val"]  # type: ignore[union-attr]
+    keys, values = parts.keys.meta["val"], parts.values.meta["val"]
+    if q.device.type != "cuda" or q.dim() != 4 or q.shape[-2] != 1 or parts.is_causal or keys.shape != values.shape:
         return False
     if q.shape[0] != keys.shape[0] or q.shape[1] % keys.shape[1] or q.shape[-1] != keys.shape[-1]:
         return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
 import logging
 import time
 import warnings
@@ -16,27 +18,41 @@ from fxpass.torch_internals.install import forget
 from .model import Report
 
 _logger = logging.getLogger("fxpass")
-_reports: list[Report] = []
+MOST_REPORTS = 1000
+"""Of older graphs there is no report any more."""
+
+
+@dataclasses.dataclass
+class _Made:
+    """The latest reports, and how many there have been."""
+
+    reports: collections.deque[Report] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=MOST_REPORTS))
+    total: int = 0
+
+
+_made = _Made()
 
 
 def new_report(name: str | None = None) -> Report:
     """A report for the next graph (of what is called ``name``); `add` it once it is certain that it is not traced again."""
-    return Report(f"{name}, graph {len(_reports)}" if name else f"graph {len(_reports)}")
+    return Report(f"{name}, graph {_made.total}" if name else f"graph {_made.total}")
 
 
 def add(report: Report) -> None:
     """Count ``report`` among `reports`."""
-    _reports.append(report)
+    _made.reports.append(report)
+    _made.total += 1
 
 
 def reports() -> list[Report]:
-    """One `Report` per graph compiled with kvfix since the last `reset`, in order."""
-    return list(_reports)
+    """One `Report` per graph compiled with kvfix since the last `reset`, in order: the latest 1,000."""
+    return list(_made.reports)
 
 
 def reset() -> None:
     """Forget all reports and every remembered index tensor, and zero the counters."""
-    _reports.clear()
+    _made.reports.clear()
+    _made.total = 0
     mirror.reset()
     forget()
 

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Cut, Extent, Extents, Fill
+from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import Derived
 from fxpass.torch_internals.operators import tree_leaves
 
@@ -25,6 +26,7 @@ class Builder:
         self.graph = graph
         self.twins = twins
         self.node: fx.Node = next(iter(graph.nodes))
+        self.marks = Marks()
         self.dropped: list[fx.Node] = []
         self._made: set[fx.Node] = set()
         self._replaced: dict[fx.Node, Any] = {}
@@ -34,6 +36,11 @@ class Builder:
     def at(self, node: fx.Node) -> Builder:
         self.node = node
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensor that the current node gives is."""
+        return self.node.meta["val"].device
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A call of ``target`` in the place of the current node, with its source line."""
@@ -68,7 +75,7 @@ class Builder:
 
     def full(self, extent: Extent) -> Any:
         """The full size of the extent's axis."""
-        return self.size(extent.full, extent.full_dim)
+        return self.number(extent.full)
 
     def size(self, node: fx.Node, dim: int) -> Any:
         """The size of ``node`` along ``dim``: an int, or a node that gives it."""

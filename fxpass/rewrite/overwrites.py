@@ -20,11 +20,12 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.marks import Marks
 
 aten = torch.ops.aten
 
 
-def mask_overwritten_rows(graph: fx.Graph) -> bool:
+def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
     """Put rows in by a mask where their buffer is written otherwise later in ``graph`` (propagated); whether there are any.
 
     What is new has no ``meta["val"]`` yet.
@@ -32,13 +33,14 @@ def mask_overwritten_rows(graph: fx.Graph) -> bool:
     overwritten: set[int | None] = set()
     found = []
     for node in reversed(graph.nodes):
-        if node.meta.get("in_bounds"):
+        if node in marks.in_bounds:
             if aliases.storage(node.args[0]) in overwritten:  # type: ignore[arg-type]
                 found.append(node)
         else:
             overwritten |= {aliases.storage(w) for w in aliases.written(node)}
     for node in found:
         _mask(graph, node)
+        marks.in_bounds.remove(node)
     return bool(found)
 
 

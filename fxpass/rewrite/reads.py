@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import fx
@@ -27,14 +28,14 @@ aten = torch.ops.aten
 
 def start_extent(site: Site, graph: fx.Graph) -> Extent:
     """The extent that the read at ``site`` starts."""
-    full, full_dim = _full(site, graph)
-    end = site.end if site.end is not None else size_of(full, full_dim, site.node)
+    full = _full(site, graph)
+    end = site.end if site.end is not None else full
     length = end if equal(site.start, 0) else derived(operator.sub, (end, site.start), site.node)
-    return Extent(length, full, full_dim, frozenset([site.node]))
+    return Extent(length, full, frozenset([site.node]))
 
 
-def _full(site: Site, graph: fx.Graph) -> tuple[fx.Node, int]:
-    """A tensor and its dim that has the full size of the sliced one: a graph input if there is one, for use everywhere."""
+def _full(site: Site, graph: fx.Graph) -> Any:
+    """The full size of the sliced dim, read off a graph input if there is one with that size, for use everywhere."""
     size = site.base.meta["val"].shape[site.dim]
     for node in graph.nodes:
         if node.op != "placeholder" or isinstance(size, int):
@@ -42,8 +43,8 @@ def _full(site: Site, graph: fx.Graph) -> tuple[fx.Node, int]:
         if isinstance(node.meta.get("val"), torch.Tensor):
             for dim, own in enumerate(node.meta["val"].shape):
                 if isinstance(own, torch.SymInt) and equal(own, size):
-                    return node, dim
-    return site.base, site.dim
+                    return size_of(node, dim, site.node)
+    return size_of(site.base, site.dim, site.node)
 
 
 def smallest(extent: Extent, known: Iterable[Extent]) -> Extent:
@@ -51,7 +52,7 @@ def smallest(extent: Extent, known: Iterable[Extent]) -> Extent:
     for other in known:
         same = equal(other.full_size, extent.full_size) or not equal(other.length, extent.length)
         if not same and guarded(other.full_size < extent.full_size):
-            extent = dataclasses.replace(extent, full=other.full, full_dim=other.full_dim)
+            extent = dataclasses.replace(extent, full=other.full)
     return extent
 
 

@@ -86,13 +86,13 @@ def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
 
 
 def _write(site: Site, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
-    """The slots are those of a slice: one after the other, and kept within the buffer by a position's guard (``in_bounds``)."""
+    """The slots are those of a slice: one after the other, and kept within the buffer by a position's guard: marked so."""
     dtype = site.base.meta["val"].dtype
     base, rows = b.bits(site.base, dtype), b.bits(rows, dtype)
     if _is_permuted_view(site.base):
         return b.back(b.call(aten.index_put_.default, base, [None] * site.dim + [slots], rows), dtype)
     written = b.call(aten.index_copy_.default, base, site.dim, slots, rows)
-    written.meta["in_bounds"] = True
+    b.marks.in_bounds.add(written)
     return b.back(written, dtype)
 
 

@@ -244,9 +244,10 @@ def normal_forms(run: Callable[[], Any]) -> list[list[Any]]:
     graphs: list[list[Any]] = []
     stock = api.normal_form
 
-    def normal_form(*args: Any) -> fx.GraphModule:
-        graphs.append(described(made := stock(*args)))
-        return made
+    def normal_form(*args: Any) -> tuple[fx.GraphModule, set[fx.Node]]:
+        made, folded = stock(*args)
+        graphs.append(described(made))
+        return made, folded
 
     torch._dynamo.reset()
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():

@@ -10,6 +10,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fxpass import backend
+from fxpass.graph.marks import Attention
 from fxpass.kernels.select import MAX_ROWS, _few_rows, _one_query, _writes_rows
 
 aten = torch.ops.aten
@@ -58,18 +59,16 @@ def test_products_that_are_left_to_cublas(given: dict[str, torch.Tensor]) -> Non
     assert not linear(**given)
 
 
-def write(buffer: torch.Tensor | None = None, slots: torch.Tensor | None = None, mark: bool = True) -> bool:
+def write(buffer: torch.Tensor | None = None, slots: torch.Tensor | None = None) -> bool:
     buffer = fake(2, 3, 16, 8) if buffer is None else buffer
     slots = fake(1, dtype=torch.int64) if slots is None else slots
     node = call(aten.index_copy_.default, buffer, 2, slots, fake(2, 3, 1, 8))
-    node.meta.update({"in_bounds": True} if mark else {})
     return _writes_rows(node)
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        {"mark": False},
         {"buffer": fake(2, 3, 16, 8, device="cpu")},
         {"buffer": fake(1, 2, 3, 16, 8)},
         {"buffer": fake(2, 3, 2**28 // 3 * 2, 8)},
@@ -97,8 +96,9 @@ def test_the_rewrites_own_writes_are_known_to_be_in_bounds(monkeypatch: pytest.M
     cache, own = torch.zeros(2, 8, 4), torch.zeros(2, 8, 4)
     for pos in range(3):
         step(cache, own, torch.tensor([pos]), torch.ones(2, 1, 4), pos)
-    writes = rewritten[-1][0].graph.find_nodes(op="call_function", target=aten.index_copy_.default)
-    assert [node.meta.get("in_bounds", False) for node in writes] == [True, False]
+    normal, outcome = rewritten[-1]
+    writes = normal.graph.find_nodes(op="call_function", target=aten.index_copy_.default)
+    assert [node in outcome.marks.in_bounds for node in writes] == [True, False]
 
 
 def attend(
@@ -108,8 +108,8 @@ def attend(
     node = call(
         aten.scaled_dot_product_attention.default, fake(2, 4, 1, 64) if q is None else q, k, k if v is None else v
     )
-    node.meta["attention"] = {"keys": node.args[1], "values": node.args[2], "is_causal": is_causal}
-    return _one_query(node)
+    _, keys, values = node.all_input_nodes
+    return _one_query(node, Attention(keys, values, None, None, is_causal, None))
 
 
 @pytest.mark.parametrize(

@@ -13,38 +13,49 @@ from torch import Tensor, fx
 
 import fxpass
 from fxpass import api
-from fxpass.rewrite import driver
+from fxpass.rewrite import decide, driver, refuse, sweep
 
 CAPACITY = 8
 QUIET = pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
 
 
-def one_sorted(k: Tensor, v: Tensor, p: int) -> Tensor:
-    return (v[:, :, None] * k[:, None, :].sort(2).values).mean((1, 2))
+@torch.library.custom_op("kvfix_tests::ordered", mutates_args=())
+def ordered(x: Tensor, dim: int) -> Tensor:
+    """An operator of a user's: there will never be a rule for it."""
+    return x.sort(dim).values
+
+
+@ordered.register_fake
+def _(x: Tensor, dim: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+def one_ordered(k: Tensor, v: Tensor, p: int) -> Tensor:
+    return (v[:, :, None] * ordered(k[:, None, :], 2)).mean((1, 2))
 
 
 def one_strided(k: Tensor, v: Tensor, p: int) -> Tensor:
-    return (v[:, :, None] * k[:, None]).sum(1).cumsum(1)[:, ::2].sum(1)
+    return ordered((v[:, :, None] * k[:, None]).sum(1), 1)[:, ::2].sum(1)
 
 
-def joined_and_sorted(k: Tensor, v: Tensor, p: int) -> Tensor:
-    return torch.cat([k[:, 1:], v[:, :-1]], 1).sort(1).values.sum(1)
+def joined_and_ordered(k: Tensor, v: Tensor, p: int) -> Tensor:
+    return ordered(torch.cat([k[:, 1:], v[:, :-1]], 1), 1).sum(1)
 
 
 def from_the_middle(k: Tensor, v: Tensor, p: int) -> Tensor:
-    return k[:, p // 2 :].kthvalue(1, dim=1).values + v[:, p // 2 :].sum(1)
+    return ordered(k[:, p // 2 :], 1)[:, 0] + v[:, p // 2 :].sum(1)
 
 
-def stacked_and_sorted(k: Tensor, v: Tensor, p: int) -> Tensor:
-    return torch.hstack([k, v]).sort(1).values.sum(1)
+def stacked_and_ordered(k: Tensor, v: Tensor, p: int) -> Tensor:
+    return ordered(torch.hstack([k, v]), 1).sum(1)
 
 
 REFUSED: list[Callable[..., Tensor]] = [
-    one_sorted,
+    one_ordered,
     one_strided,
-    joined_and_sorted,
+    joined_and_ordered,
     from_the_middle,
-    stacked_and_sorted,
+    stacked_and_ordered,
 ]
 
 
@@ -71,13 +82,20 @@ def test_a_refused_read_takes_nothing_with_it(finish: Callable[..., Tensor], com
     assert fxpass.reports()[-1].refused > 0
 
 
+WEIGHT = torch.ones(1, 1, 2)
 ONLY_REFUSED: dict[str, Callable[..., Tensor]] = {
-    "sorted": lambda k, p: k[:, : p + 1].sort(1).values.sum(1),
-    "from the middle": lambda k, p: k[:, p // 2 : p + 2].kthvalue(1, dim=1).values,
-    "sliced again": lambda k, p: k[:, : p + 1][:, 1:-1].kthvalue(1, dim=1).values,
-    "joined": lambda k, p: torch.cat([k[:, 1 : p - 1], k[:, :2]], 1).kthvalue(1, dim=1).values,
-    "taken apart": lambda k, p: torch.hstack([k[:, : p + 1], k[:, :p]]).kthvalue(1, dim=1).values,
-    "two lengths": lambda k, p: k[:, : p + 1].cumsum(1).sort(1).values.sum(1) + k[:, :p].sort(1).values.sum(1),
+    "as it is": lambda k, p: ordered(k[:, : p + 1], 1).sum(1),
+    "from the middle": lambda k, p: ordered(k[:, p // 2 : p + 2], 1).sum(1),
+    "sliced again": lambda k, p: ordered(k[:, : p + 1][:, 1:-1], 1).sum(1),
+    "joined": lambda k, p: ordered(torch.cat([k[:, 1 : p - 1], k[:, :2]], 1), 1).sum(1),
+    "taken apart": lambda k, p: ordered(torch.hstack([k[:, : p + 1], k[:, :p]]), 1).sum(1),
+    "padded": lambda k, p: ordered(torch.nn.functional.pad(k[:, : p + 1], [1, 2]), 1).sum(1),
+    "repeated": lambda k, p: ordered(k[:, : p + 1].repeat(1, 3), 1).sum(1),
+    "repeated each": lambda k, p: ordered(k[:, : p + 1].repeat_interleave(2, 1), 1).sum(1),
+    "in windows": lambda k, p: ordered(k[:, : p + 1].unfold(1, 2, 1).sum(2), 1).sum(1),
+    "convolved": lambda k, p: ordered(torch.nn.functional.conv1d(k[:, None, : p + 1], WEIGHT), 2).sum(2),
+    "flattened": lambda k, p: ordered(k[:, : p + 1].flatten(), 0).sum(),
+    "two lengths": lambda k, p: ordered(k[:, : p + 1].cumsum(1), 1).sum(1) + ordered(k[:, :p], 1).sum(1),
 }
 
 
@@ -104,6 +122,34 @@ def test_a_graph_with_only_refused_sites_is_as_it_was(name: str, monkeypatch: py
     assert outcome.decisions and not any(d.rewritten for d in outcome.decisions)
 
 
+@QUIET
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(ONLY_REFUSED))
+@pytest.mark.parametrize("capacity", ["static", "symbolic"])
+def test_the_analysis_leaves_the_graph_alone(name: str, capacity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it finds: axes that rules make are numbers, and no nodes, until the sweep."""
+    follow, seen = decide.follow, []
+
+    def spy(graph: fx.Graph, *args: Any) -> Any:
+        before = text(graph)
+        outcome = follow(graph, *args)
+        seen.append(before == text(graph))
+        return outcome
+
+    def step(k: Tensor, x: Tensor, p: int) -> Tensor:
+        k[:, p : p + 1] = x
+        return ONLY_REFUSED[name](k, p)
+
+    monkeypatch.setattr(decide, "follow", spy)
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for p in range(3, 6):
+        mine, x = torch.rand(2, CAPACITY + p * (capacity == "symbolic")), torch.rand(2, 1)
+        eager = mine.clone()
+        torch.testing.assert_close(compiled(mine, x, p), step(eager, x, p))
+        assert torch.equal(mine, eager)
+    assert seen and all(seen)
+
+
 def environment(gm: fx.GraphModule) -> Any:
     values = (n.meta["val"] for n in gm.graph.nodes if isinstance(n.meta.get("val"), torch.SymInt))
     return next((v.node.shape_env for v in values), mock.Mock(guards=[]))
@@ -126,8 +172,8 @@ def test_an_error_at_a_site_costs_that_site(broken: str, caplog: pytest.LogCaptu
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
     mine, eager = torch.zeros(2, 2, CAPACITY)
     with (
-        mock.patch.object(driver, broken, side_effect=ZeroDivisionError("of ours")),
-        caplog.at_level(logging.WARNING, logger=driver.__name__),
+        mock.patch.object(decide if broken == "start_extent" else sweep, broken, side_effect=ZeroDivisionError("of ours")),
+        caplog.at_level(logging.WARNING, logger=refuse.__name__),
     ):
         for p in range(2, 6):
             x = torch.randn(2, 1)
@@ -136,8 +182,8 @@ def test_an_error_at_a_site_costs_that_site(broken: str, caplog: pytest.LogCaptu
     report = fxpass.reports()[-1]
     assert not report.unfit and report.rewritten >= 1
     assert {s.reason for s in report.sites if s.reason} == {"the pass failed here: ZeroDivisionError: of ours"}
-    assert all(r.exc_info for r in caplog.records if r.name == driver.__name__)
-    assert any(r.name == driver.__name__ for r in caplog.records)
+    assert all(r.exc_info for r in caplog.records if r.name == refuse.__name__)
+    assert any(r.name == refuse.__name__ for r in caplog.records)
 
 
 def several_chunks(x: Tensor, k: Tensor, p: int) -> Tensor:

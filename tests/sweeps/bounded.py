@@ -151,7 +151,7 @@ def _traces(program: Function, tensors: Sequence[Tensor], p: int, expected: Any 
     """Whether the program can be traced without the pass, and gives what is ``expected`` of it."""
     gm, inputs, *_ = _captured(program, tensors, p, p)
     try:
-        normal = capture.normal_form(gm, inputs)
+        normal, _ = capture.normal_form(gm, inputs)
     except Exception:  # noqa: BLE001  (whatever it is, it does not come from the pass)
         return False
     found = None if expected is None else _run(normal, p, tensors, seed)

@@ -18,6 +18,7 @@ from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
+from fxpass.graph.marks import Attention
 
 aten = torch.ops.aten
 _SDPA = aten.scaled_dot_product_attention.default
@@ -55,14 +56,14 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
         keys, values = b.operand(node, k), b.operand(node, v)
         joined = b.attention_mask(ek, mask, q, bool(given.get("is_causal", False)))
         made = b.call(_SDPA, q, keys, values, attn_mask=joined, **rest)
-        made.meta["attention"] = {
-            "keys": b.current(k),
-            "values": b.current(v),
-            "length": b.twin(ek.length, q.meta["val"].device),
-            "mask": None if mask is None else b.current(mask),
-            "is_causal": bool(given.get("is_causal", False)),
-            "scale": q.meta["val"].shape[-1] ** -0.5 if scale is None else scale,
-        }
+        b.marks.attentions[made] = Attention(
+            keys=b.current(k),
+            values=b.current(v),
+            length=b.twin(ek.length, q.meta["val"].device),
+            mask=None if mask is None else b.current(mask),
+            is_causal=bool(given.get("is_causal", False)),
+            scale=q.meta["val"].shape[-1] ** -0.5 if scale is None else scale,
+        )
         return made
 
     flow.replace(node, build)

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
-from fxpass.analysis.room import axis, full_size, static
+from fxpass.analysis.resizing import new_axis
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import size_of
 from fxpass.graph.numbers import equal
@@ -43,15 +43,12 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
     found = [e for e in own if e is not None]
     room = flow.within(ends[-1])
     if room is None:
-        size = 0
-        for e, part in zip(own, parts):
-            size = static(
-                node, flow, operator.add, size, part.meta["val"].shape[dim] if e is None else full_size(node, flow, e)
-            )
-        extent = axis(node, flow, ends[-1], size, *found)
+        full: Any = 0
+        for e, part in zip(own, parts, strict=True):
+            full = flow.derive(node, operator.add, full, size_of(part, dim, node) if e is None else e.full)
+        extent = new_axis(flow, ends[-1], full, *found)
     else:
-        extent = Extent(ends[-1], room.full, room.full_dim, room.sites.union(*(e.sites for e in found)))
-        flow.lengths.append(extent)
+        extent = new_axis(flow, ends[-1], room.full, room, *found)
     flow.replace(node, lambda b: _joined(b, parts, dim, own, ends, extent))
     return {**others, dim: extent}
 

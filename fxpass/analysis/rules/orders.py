@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
-from fxpass.analysis.room import resized
+from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
 
 from .places import length_of, minus, modulo, plus, rows

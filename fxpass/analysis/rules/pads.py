@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
-from fxpass.analysis.room import resized
+from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
 
@@ -36,7 +36,7 @@ def constant(node: fx.Node, flow: Flow) -> Extents:
 
     def outside(b: Any, made: fx.Node, dim: int, before: int, extent: Extent, new: Extent) -> fx.Node:
         """What lies before the first row and after the last."""
-        steps = b.call(aten.arange.default, b.full(new), device=extent.full.meta["val"].device)
+        steps = b.call(aten.arange.default, b.full(new), device=x.meta["val"].device)
         end = plus(b, length_of(b, extent, x), before)
         inside = b.call(
             aten.logical_and.default, b.call(aten.ge.Scalar, steps, before), b.call(aten.lt.Tensor, steps, end)

@@ -31,7 +31,7 @@ def take(b: Any, x: fx.Node, dim: int, size: Any, places: fx.Node) -> fx.Node:
 
 def rows(b: Any, x: fx.Node, dim: int, extent: Extent, count: Any, place: Callable[[fx.Node], fx.Node]) -> fx.Node:
     """``count`` rows of ``x`` along ``dim``, the axis of ``extent``: the i-th is that at ``place(i)``."""
-    steps = b.call(aten.arange.default, count, device=extent.full.meta["val"].device)
+    steps = b.call(aten.arange.default, count, device=b.device)
     return take(b, x, dim, b.full(extent), place(steps))
 
 

@@ -11,6 +11,7 @@ A negative bound counts from the end of what is valid, not of the buffer. All bu
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from typing import Any
 
@@ -74,7 +75,7 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
         raise Refusal("a slice of the position-dependent axis that may be empty")
     if step != 1:
         length = flow.derive(node, operator.floordiv, flow.derive(node, operator.add, length, step - 1), step)
-    own = extent if equal(length, extent.length) else Extent(length, extent.full, extent.full_dim, extent.sites)
+    own = extent if equal(length, extent.length) else dataclasses.replace(extent, length=length)
     if equal(start, 0) and step == 1:
         flow.replace(node, lambda b: b.call(aten.alias.default, x))
     else:

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extents, Flow, rule
-from fxpass.analysis.room import resized
+from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
 
 aten = torch.ops.aten

@@ -64,6 +64,7 @@ _sliced: weakref.WeakSet[fx.Graph] = weakref.WeakSet()
 def forget() -> None:
     """Forget what was first seen."""
     _frames.clear()
+    _sliced.clear()
 
 
 def _seen_of(code: CodeType) -> _Seen:

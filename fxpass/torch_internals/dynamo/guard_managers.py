@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, s
 from fxpass.torch_internals.patches import patch
 
 from .sources import AgreementSource, NameSource, PositionSource, full_name
+
+_agreements: weakref.WeakKeyDictionary[Any, dict[str, tuple[list[tuple[int, int]], Any]]] = weakref.WeakKeyDictionary()
+"""For each guard builder, by the name of a tensor: the pairs of its elements that are asked about, and who asks."""
 
 
 def install() -> None:
@@ -60,7 +64,7 @@ def _element(builder: Any, source: PositionSource) -> Any:
 
 def _agreement(builder: Any, source: AgreementSource) -> Any:
     """One question for all pairs of a tensor: each further pair joins the first one's."""
-    asked = builder.__dict__.setdefault("_kvfix_agreements", {})
+    asked = _agreements.setdefault(builder, {})
     name = source.base.name
     if name not in asked:
         pairs: list[tuple[int, int]] = []
