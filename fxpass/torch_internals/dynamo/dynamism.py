@@ -27,6 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from fxpass.analysis.sites import Site
 from fxpass.graph import aliases
+from fxpass.index_tensors.alike import Alike
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.contracts import Feature, holds
 from fxpass.torch_internals.dynamo.names import (
@@ -51,7 +52,7 @@ class _Seen:
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    alike: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    alike: dict[str, Alike] = dataclasses.field(default_factory=dict)
     tied: set[int] = dataclasses.field(default_factory=set)
 
 
@@ -99,14 +100,11 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
                 _mark(tx.output.root_tx, inputs, places)
 
 
-def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> tuple[int, ...]:
-    """For each element of the index tensor called ``name`` a group: elements of one have never been seen to differ."""
-    seen = _seen_of(code)
-    before = seen.alike.get(name, ())
-    pairs = list(zip(before if len(before) == len(values) else (0,) * len(values), values))
-    groups = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
-    seen.alike[name] = tuple(groups[pair] for pair in pairs)
-    return seen.alike[name]
+def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> Alike:
+    """What has been seen of the elements of the index tensor called ``name``, which are ``values`` now."""
+    alike = _seen_of(code).alike.setdefault(name, Alike())
+    alike.see(values)
+    return alike
 
 
 def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
