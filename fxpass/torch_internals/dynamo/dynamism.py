@@ -53,6 +53,7 @@ class _Seen:
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     alike: dict[str, Alike] = dataclasses.field(default_factory=dict)
+    fixed: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     tied: set[int] = dataclasses.field(default_factory=set)
 
 
@@ -105,6 +106,13 @@ def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> Alike:
     alike = _seen_of(code).alike.setdefault(name, Alike())
     alike.see(values)
     return alike
+
+
+def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[int, ...]]:
+    """The sizes that have been fixed for the index tensor called ``name``, these among them."""
+    seen = _seen_of(code).fixed.setdefault(name, set())
+    seen.add(sizes)
+    return seen
 
 
 def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:

@@ -49,7 +49,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import patch, wrap
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, elements, indexing, module_ints
+from . import dynamism, elements, indexing, module_ints, sizes
 from .compilation import compiling
 from .sources import AggregateSource, PositionSource
 
@@ -193,6 +193,7 @@ def _resolve_node(tx: Any, node: fx.Node) -> Any:
     output = tx.output
     if node.graph is not output.graph:
         return None  # in a higher-order operator's subgraph
+    sizes.fix(tx, node)
     entry = Table.of(output.graph).entry(node)
     try:
         return None if entry is None else _variable(tx, entry)
@@ -203,7 +204,10 @@ def _resolve_node(tx: Any, node: fx.Node) -> Any:
 def _resolve_all(tx: Any, tensor: Any) -> Any:
     """What `tolist` gives, as constants and SymInt variables, or None where the table does not know it all."""
     node = tensor.as_proxy().node
-    array = Table.of(tx.output.graph).array(node) if node.graph is tx.output.graph else None
+    if node.graph is not tx.output.graph:
+        return None
+    sizes.fix(tx, node)
+    array = Table.of(tx.output.graph).array(node)
     if array is None:
         return None
 
