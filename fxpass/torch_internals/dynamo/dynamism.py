@@ -25,6 +25,7 @@ import torch
 from torch import fx
 from torch.utils.weak import WeakIdKeyDictionary
 
+from fxpass.analysis.kinds import Calls
 from fxpass.analysis.sites import Site
 from fxpass.graph import aliases
 from fxpass.index_tensors.alike import Alike
@@ -53,6 +54,8 @@ class _Seen:
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     alike: dict[str, Alike] = dataclasses.field(default_factory=dict)
+    now: dict[str, int] = dataclasses.field(default_factory=dict)
+    calls: Calls = dataclasses.field(default_factory=Calls)
     fixed: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     tied: set[int] = dataclasses.field(default_factory=set)
 
@@ -76,8 +79,21 @@ def see_int(tx: Any, name: str, value: int) -> None:
     """Remember the first ``value`` of the int called ``name``; make it dynamic if it goes with what already is."""
     seen = _seen_of(tx.output.root_tx.f_code)
     first = seen.ints.setdefault(name, value)
+    seen.now[name] = value
     if value > 1 and (first in seen.tied or first in _changed(tx)):
         _mark_int(tx, name)
+
+
+def current_code() -> CodeType | None:
+    """The code of the frame that Dynamo is compiling, if it is."""
+    tx = _current_frame()
+    return None if tx is None else tx.f_code
+
+
+def calls_of(code: CodeType) -> tuple[Calls, dict[str, int]]:
+    """What has been seen of the calls of a frame, and its ints as they are now."""
+    seen = _seen_of(code)
+    return seen.calls, dict(seen.now)
 
 
 def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
