@@ -54,6 +54,7 @@ class Numbers:
             if number.kind == "variant" and number.symbols & moving:
                 self.all[i] = dataclasses.replace(number, kind="position")
         self._names = [number.of for number in self.all]
+        self._fixed = {name: value for name, value in self._fixed.items() if name not in self._names}
         self._places = [number.place for number in self.all]
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind:
@@ -82,10 +83,7 @@ class Numbers:
         return run
 
     def _see(self, args: Sequence[Any]) -> None:
-        if self._calls.graph is not self:
-            self._calls.see({n: v for n, v in self._fixed.items() if n not in self._names})
-            self._calls.graph = self
-        self._calls.see({name: args[place] for name, place in zip(self._names, self._places)})
+        self._calls.see(self, self._fixed, [(name, args[place]) for name, place in zip(self._names, self._places)])
 
 
 def _source(node: fx.Node) -> Any:
