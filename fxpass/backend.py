@@ -117,7 +117,7 @@ def cut(plan: Plan, variants: Set[Any], report: Report) -> Plan:
         parts = split(plan.gm, static)
     for part in parts:
         if part.static:
-            check_core(part.gm, static)
+            check_core(part.gm, set(static))
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
     return dataclasses.replace(plan, parts=parts, capacity=static)
 

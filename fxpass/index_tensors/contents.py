@@ -26,7 +26,10 @@ class Number:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arith:
-    """``fn(*args)`` over entries: integer arithmetic, a comparison, or what is made of all elements. Many may be computed from one, which stays one object."""
+    """``fn(*args)`` over entries: integer arithmetic, a comparison, or what all elements make.
+
+    Many may be computed from one, which stays one object.
+    """
 
     fn: Callable[..., Any]
     args: tuple[Entry, ...]

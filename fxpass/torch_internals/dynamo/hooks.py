@@ -42,7 +42,6 @@ from fxpass.torch_internals.dynamo.names import (
     SymNodeVariable,
     TensorVariable,
     ValueMutationNew,
-    VariableBuilder,
     is_constant_source,
     process_automatic_dynamic,
 )
@@ -155,7 +154,7 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
     if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
         return stock(self, *args, **kwargs)
     kind, target, operands, *rest = args
-    operands = indexing.starts(target, operands, functools.partial(_number_in, self))
+    operands = indexing.numbers(target, operands, functools.partial(_number_in, self))
     if indexing.is_indexing(target):
         index = indexing.bounds(operands[1], functools.partial(_number_in, self))
         sliced = indexing.slices(operands[0], index)

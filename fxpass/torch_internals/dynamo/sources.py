@@ -1,8 +1,9 @@
 """Where a guarded position comes from: ``PositionSource(base, i)`` is element ``i`` of the index tensor ``base``.
 
 To Dynamo it is one more `Source`: it can be evaluated (through the host mirror), guarded on, and rebuilt in bytecode to
-feed the graph's SymInt input. So is `AggregateSource(base, text)`, what all elements make: ``lens.max()``. `AgreementSource` (whether two elements are the same number) and `NameSource` (what a function is
-called) are guarded on only. How: `managers.py`.
+feed the graph's SymInt input. So is `AggregateSource(base, text)`, what all elements make: ``lens.max()``. `AgreementSource`
+(whether two elements are the same number) and `NameSource` (what a function is called) are guarded on only. How:
+`guard_managers.py`.
 """
 
 from __future__ import annotations
