@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -56,14 +56,16 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
     return RewriteResult(module, report)
 
 
-def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Report) -> tuple[fx.GraphModule, Rewritten]:
-    """``gm`` in normal form, rewritten and checked; ``report`` is filled in."""
+def rewrite_normal_form(
+    gm: fx.GraphModule, inputs: Sequence[Any], report: Report, variants: Collection[str] = ()
+) -> tuple[fx.GraphModule, Rewritten]:
+    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. The ints called ``variants`` are no positions."""
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
         before, ops = signature(normal), calls(normal, without=folded)
     report.before = report.after = readable(normal)
     with store.timed(report, "rewrite"):
-        rewritten = rewrite_graph(normal, origins(normal), name_of, source_of, take_apart)
+        rewritten = rewrite_graph(normal, origins(normal, variants), name_of, source_of, take_apart)
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):

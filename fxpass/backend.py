@@ -10,8 +10,9 @@ verify     the first calls compared with the graph as it came, where that is ask
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from torch import fx
@@ -19,6 +20,7 @@ from torch import fx
 from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
+from fxpass.execute.corrected import Corrected
 from fxpass.execute.partition.split import split
 from fxpass.execute.precompiled import keep, save
 from fxpass.execute.recording.addresses import layouts
@@ -33,6 +35,7 @@ from fxpass.report import Report, store
 from fxpass.torch_internals.contracts import Feature, holds
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
+from fxpass.torch_internals.dynamo.numbers import Number, Numbers
 from fxpass.torch_internals.inductor.stock import stock
 from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
@@ -62,16 +65,18 @@ def kvfix(
         return stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
-    advance, cause = Advance(), None
+    advance, cause, numbers = Advance(), None, Numbers(gm)
+    report.symbols = numbers.table()
     plan = saved = compiled = None
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
-        plan = prepare(gm, example_inputs, settings, report)
+        plan = prepare(gm, example_inputs, settings, report, numbers.variants)
         saved = save(plan, settings) if precompile.is_wanted(gm) else None
         as_it_came = functools.partial(as_stock, gm, settings)
         failed = functools.partial(store.failed, report, settings)
-        compiled = assemble(plan, settings, as_it_came, failed) if plan.parts else None
+        if plan.parts:
+            compiled = in_cores(plan, numbers.variants, report, lambda cut: assemble(cut, settings, as_it_came, failed))
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
@@ -84,13 +89,15 @@ def kvfix(
         compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
     if precompile.is_wanted(gm):
         keep(gm, report, given, saved, advance)
-    return verified(advance.after(compiled), original, plan, report, settings)
+    return verified(advance.after(numbers.watching(compiled)), original, plan, report, settings)
 
 
-def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> Plan:
+def prepare(
+    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, variants: Sequence[Number] = ()
+) -> Plan:
     """The graph rewritten and cut; without parts where there is nothing to rewrite."""
     inputs = fake_inputs(gm, example_inputs)
-    normal, rewritten = rewrite_normal_form(gm, inputs, report)
+    normal, rewritten = rewrite_normal_form(gm, inputs, report, {number.of for number in variants})
     generalize(normal, rewritten.sites)
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
@@ -100,13 +107,34 @@ def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options
         use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
     static = rewritten.capacity | layouts(normal)
+    return cut(Plan(normal, (), static, carried), {s for number in variants for s in number.symbols}, report)
+
+
+def cut(plan: Plan, variants: Set[Any], report: Report) -> Plan:
+    """``plan``, with its graph cut anew; ``variants`` are symbols that its static part may have beside the capacities."""
+    static = plan.capacity | variants
     with store.timed(report, "split"):
-        parts = split(normal, static)
+        parts = split(plan.gm, static)
     for part in parts:
         if part.static:
-            check_core(part.gm, static)
+            check_core(part.gm, set(static))
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
-    return Plan(normal, parts, static, carried)
+    return dataclasses.replace(plan, parts=parts, capacity=static)
+
+
+def in_cores(
+    plan: Plan, variants: Sequence[Number], report: Report, made: Callable[[Plan], Callable[..., Any]]
+) -> Callable[..., Any]:
+    """What is ``made`` of ``plan``: one core for each value of its ``variants``, as long as these keep still."""
+    left = {number.place: number for number in variants}
+
+    def again(places: Sequence[int]) -> Callable[..., Any]:
+        moved = {s for place in places for s in left[place].symbols}
+        report.corrected += [left.pop(place).of for place in places]
+        report.symbols = [s._replace(kind="growth") if s.of in report.corrected else s for s in report.symbols]
+        return made(cut(dataclasses.replace(plan, capacity=plan.capacity - moved), frozenset(), report))
+
+    return Corrected(made(plan), list(left), again) if left else made(plan)
 
 
 install(kvfix, get_ready, store.reset)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,7 +81,11 @@ class Region:
         fakes = [mode.from_tensor(unviewed(a), static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
         varying = [i for i, node in enumerate(self.part.inputs) if _varies(node)]
         wanted = _layouts(args, varying)
-        return _Variant(lambda now: _layouts(now, varying) == wanted, self._compile(fakes, mode))
+        numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
+        run = self._compile(fakes, mode, numbers)
+        if numbers:
+            run = _without(run, [i for i in range(len(args)) if i not in numbers])
+        return _Variant(lambda now: _layouts(now, varying) == wanted, run)
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
         env = ShapeEnv()
@@ -90,15 +94,22 @@ class Region:
         guards = env.produce_guards_expression(fakes, ignore_static=False)
         holds = _predicate(guards if _shares_memory(args) else _wherever(guards))
         sizes = _symbols(fakes)
-        run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode)
+        run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
         return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
 
     @collection.at_rest()
-    def _compile(self, fakes: list[Any], mode: FakeTensorMode) -> Callable[..., Any]:
-        graph = _copy(self.part.gm.graph, len(fakes) - len(self.part.inputs))
+    def _compile(self, fakes: list[Any], mode: FakeTensorMode, bound: Mapping[int, int]) -> Callable[..., Any]:
+        """The inputs at the places in ``bound`` are constants there, and none of the compiled function's."""
+        graph = _copy(self.part.gm.graph, len(fakes) - len(self.part.inputs), bound)
         gm = fx.GraphModule(self.part.gm, graph, class_name=self.part.name)
+        taken = [i for i in range(len(fakes)) if i not in bound]
+        static = None if self._static is None else [taken.index(i) for i in self._static]
         with tracing(TracingContext(mode)):
-            return self.compile(gm, fakes, self._static)
+            return self.compile(gm, [fakes[i] for i in taken], static)
+
+
+def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:
+    return lambda *now: run(*[now[i] for i in taken])
 
 
 def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
@@ -115,10 +126,11 @@ def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
     return eval(f"lambda args: (lambda {names}: {code})({', '.join(asked)})", dict(SYMPY_INTERP))
 
 
-def _copy(graph: fx.Graph, numbers: int) -> fx.Graph:
-    """A copy of ``graph`` that takes ``numbers`` more inputs, which nothing in it reads."""
+def _copy(graph: fx.Graph, numbers: int, bound: Mapping[int, int]) -> fx.Graph:
+    """A copy of ``graph`` that takes ``numbers`` more inputs, which nothing in it reads, with constants for those ``bound``."""
     new = fx.Graph()
-    copies = {node: new.node_copy(node) for node in graph.find_nodes(op="placeholder")}
+    inputs = enumerate(graph.find_nodes(op="placeholder"))
+    copies: dict[fx.Node, Any] = {node: bound[i] if i in bound else new.node_copy(node) for i, node in inputs}
     for i in range(numbers):
         new.placeholder(f"size_{i}")
     new.output(new.graph_copy(graph, copies))
@@ -177,14 +189,17 @@ def unviewed(value: torch.Tensor) -> torch.Tensor:
 
 
 def _varies(node: fx.Node) -> bool:
-    """Whether the input ``node`` has a symbolic size or stride."""
+    """Whether the input ``node`` has a symbolic size or stride, or is a number."""
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and bool(free_symbols([*value.shape, *value.stride()]))
+    if isinstance(value, torch.Tensor):
+        return bool(free_symbols([*value.shape, *value.stride()]))
+    return isinstance(value, torch.SymInt)
 
 
 def _layouts(args: Sequence[Any], varying: Sequence[int]) -> list[Any]:
-    """What a static variant depends on: the inputs' sizes and strides that Dynamo left symbolic (it guards on the others)."""
-    return [(args[i].shape, args[i].stride()) for i in varying]
+    """What a static variant depends on: the numbers, sizes and strides that Dynamo left symbolic (it guards on the others)."""
+    now = [args[i] for i in varying]
+    return [a if isinstance(a, int) else (a.shape, a.stride()) for a in now]
 
 
 def _shares_memory(args: Sequence[Any]) -> bool:

@@ -6,6 +6,7 @@ one for an op in place writes to it; what a rule does not cover, it refuses.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from .contents import Arith, Element, Entry, Number
 
-_COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
+COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
 
 
 class NotCovered(Exception):
@@ -25,6 +26,31 @@ class NotCovered(Exception):
 def int32(number: Any) -> Any:
     """``number`` as a tensor of 32 bits holds it."""
     return (number + 2**31) % 2**32 - 2**31
+
+
+def total(*numbers: Any) -> Any:
+    """The sum of ``numbers``."""
+    return sum(numbers)
+
+
+def product(*numbers: Any) -> Any:
+    """The product of ``numbers``."""
+    return math.prod(numbers)
+
+
+def any_of(*truths: Any) -> bool:
+    """Whether one of ``truths`` holds."""
+    return any(truths)
+
+
+def all_of(*truths: Any) -> bool:
+    """Whether all of ``truths`` hold."""
+    return all(truths)
+
+
+FOLDS = (max, min, total, product, any_of, all_of)
+"""What makes one number, or one truth, of all elements."""
+_TRUTHS = (*COMPARISONS, any_of, all_of)
 
 
 def hold(array: np.ndarray, dtype: torch.dtype) -> bool:
@@ -40,7 +66,7 @@ def hold(array: np.ndarray, dtype: torch.dtype) -> bool:
 
 
 def _is_bool(entry: Entry) -> bool:
-    return isinstance(entry, bool) or isinstance(entry, Arith) and entry.fn in _COMPARISONS
+    return isinstance(entry, bool) or isinstance(entry, Arith) and entry.fn in _TRUTHS
 
 
 def _is_int32(entry: Entry) -> bool:
@@ -67,15 +93,60 @@ def _elementwise(fn: Callable[..., Any]) -> Callable[..., np.ndarray]:
     return rule
 
 
-def _fold(fn: Callable[..., Any], start: Entry | None = None) -> Callable[..., np.ndarray]:
+def _fold(fn: Callable[..., Any]) -> Callable[..., np.ndarray]:
     def rule(a: np.ndarray) -> np.ndarray:
-        flat = list(a.reshape(-1))
-        total = flat[0] if start is None else start
-        for item in flat[1:] if start is None else flat:
-            total = _arith(fn, total, item)  # type: ignore[assignment]
-        return _obj(total)
+        return _obj(_folded(fn, list(a.reshape(-1))))
 
     return rule
+
+
+def _folded(fn: Callable[..., Any], entries: list[Entry | None]) -> Entry | None:
+    """``fn`` of all ``entries``, with what is added to each of them added once: a position then stays a start and a length.
+
+        max(e0 + 1, e1 + 1)        max(e0, e1) + 1
+    """
+    if not entries or fn not in (any_of, all_of) and any(isinstance(e, bool) or _is_truth(e) for e in entries):
+        raise NotCovered
+    if len(entries) == 1 and fn not in (any_of, all_of):
+        return entries[0]
+    if fn in (max, min, total) and isinstance(first := entries[0], Arith) and len(first.args) == 2:
+        outer, (_, step) = first.fn, first.args
+        if all(isinstance(e, Arith) and e.fn is outer and e.args[1:] == (step,) for e in entries):
+            if outer is operator.add and (fn is not total or type(step) is int):
+                inner = _folded(fn, [e.args[0] for e in entries])  # type: ignore[union-attr]
+                return _arith(operator.add, inner, step * len(entries) if fn is total else step)  # type: ignore
+    return _arith(fn, *entries)
+
+
+def _is_truth(entry: Entry | None) -> bool:
+    return isinstance(entry, Arith) and entry.fn in _TRUTHS
+
+
+def _truths(fn: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """``any`` and ``all``, also of numbers, which hold unless they are zero."""
+
+    def rule(a: np.ndarray) -> np.ndarray:
+        flat = [e if e is None or _is_bool(e) else _arith(operator.ne, e, 0) for e in a.reshape(-1)]
+        return _obj(_folded(fn, flat))
+
+    return rule
+
+
+def _logical(fn: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """Of truths alone: on numbers, ``&`` works on their bits."""
+
+    def rule(a: Any, b: Any) -> np.ndarray:
+        if not all(e is None or _is_bool(e) for x in (a, b) for e in _obj(x).flat):
+            raise NotCovered
+        return _elementwise(fn)(a, b)
+
+    return rule
+
+
+def _not(a: np.ndarray) -> np.ndarray:
+    if not all(e is None or _is_bool(e) for e in a.flat):
+        raise NotCovered
+    return _elementwise(operator.eq)(a, False)
 
 
 def _inplace(rule: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -210,14 +281,25 @@ RULES: dict[str, Callable[..., np.ndarray]] = {
     "min": _fold(min),
     "amax": _fold(max),
     "amin": _fold(min),
-    "sum": _fold(operator.add, 0),
-    "prod": _fold(operator.mul, 1),
+    "sum": _fold(total),
+    "prod": _fold(product),
+    "any": _truths(any_of),
+    "all": _truths(all_of),
+    "logical_and": _logical(all_of),
+    "logical_or": _logical(any_of),
+    "__and__": _logical(all_of),
+    "__or__": _logical(any_of),
+    "bitwise_and": _logical(all_of),
+    "bitwise_or": _logical(any_of),
+    "logical_not": _not,
+    "invert": _not,
+    "bitwise_not": _not,
 }
 """The op's name: ``rule(*args, **kwargs)``, its result; an array among the operands that it writes to is written to."""
 for _fn in (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod):
     RULES[_fn.__name__] = _elementwise(_fn)
     RULES[_fn.__name__ + "_"] = _inplace(RULES[_fn.__name__])
-for _fn in _COMPARISONS:
+for _fn in COMPARISONS:
     RULES[_fn.__name__] = _elementwise(_fn)
 for _names, _fn in (
     ("maximum", max),

@@ -26,7 +26,10 @@ class Number:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arith:
-    """``fn(*args)`` over entries: integer arithmetic or a comparison. Many may be computed from one, which stays one object."""
+    """``fn(*args)`` over entries: integer arithmetic, a comparison, or what all elements make.
+
+    Many may be computed from one, which stays one object.
+    """
 
     fn: Callable[..., Any]
     args: tuple[Entry, ...]
@@ -35,13 +38,18 @@ class Arith:
 Entry = int | bool | Element | Number | Arith
 
 
-def in_order(entries: Iterable[Entry | None]) -> list[Element | Number | Arith]:
-    """All that ``entries`` are computed from and what is no constant among themselves, each once, operands first."""
+def in_order(
+    entries: Iterable[Entry | None], whole: Callable[[Arith], bool] = lambda entry: False
+) -> list[Element | Number | Arith]:
+    """All that ``entries`` are computed from and what is no constant among themselves, each once, operands first.
+
+    What an entry is computed from that is taken as a ``whole`` is left out.
+    """
     found: dict[Element | Number | Arith, None] = {}
     waiting = [entry for entry in entries if isinstance(entry, (Element, Number, Arith))][::-1]
     while waiting:
         entry = waiting.pop()
-        operands = entry.args if isinstance(entry, Arith) and entry not in found else ()
+        operands = entry.args if isinstance(entry, Arith) and entry not in found and not whole(entry) else ()
         missing = [a for a in operands if isinstance(a, (Element, Number, Arith)) and a not in found]
         if missing:
             waiting += [entry, *reversed(missing)]

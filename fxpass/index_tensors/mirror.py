@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from .formula import evaluate
+
 
 @dataclasses.dataclass
 class Counters:
@@ -70,6 +72,11 @@ def values(tensor: Any) -> tuple[int, ...]:
 def read(tensor: Any, index: int) -> int:
     """Element ``index`` (row-major) of the integer ``tensor``. Called from guards and from Dynamo's bytecode."""
     return values(tensor)[index]
+
+
+def computed(tensor: Any, text: str) -> Any:
+    """What the `formula` ``text`` makes of the elements of ``tensor``. Called from guards and from Dynamo's bytecode."""
+    return evaluate(text, values(tensor))
 
 
 def agree(tensor: Any, index: int, other: int) -> bool:

@@ -65,6 +65,12 @@ class Table:
             setattr(graph, _ATTRIBUTE, cls(graph))
         return getattr(graph, _ATTRIBUTE)
 
+    def start_again(self) -> None:
+        """Follow the graph from its start: sizes that were symbols are known now."""
+        self._arrays.clear()
+        self._lost.clear()
+        self._done.clear()
+
     def entry(self, node: fx.Node) -> Entry | None:
         """What the one-element tensor ``node`` holds now, or None when the table does not know."""
         self._catch_up()
@@ -121,7 +127,7 @@ class Table:
         for operand in written:
             self._write(operand)
         if target in _FACTORIES and _is_small_int(node):
-            made = self._applied(functools.partial(_FACTORIES[target], tuple(node.meta["example_value"].shape)), node)
+            made = self._applied(functools.partial(_FACTORIES[target], _shape(node)), node)
             if made is not None and hold(made, node.meta["example_value"].dtype):
                 self._arrays[node] = made
             return
@@ -167,7 +173,8 @@ class Table:
         if isinstance(value, (int, bool)):
             return value
         if isinstance(value, torch.SymInt):
-            return Number(node)
+            fixed = _fixed(value)
+            return Number(node) if isinstance(fixed, torch.SymInt) else fixed
         raise NotCovered
 
     def _array(self, node: fx.Node) -> np.ndarray | None:
@@ -177,7 +184,7 @@ class Table:
             if self._neighbours(node) & self._written:
                 self._lost.add(node)
                 return None
-            shape = tuple(node.meta["example_value"].shape)
+            shape = _shape(node)
             flat = np.empty(math.prod(shape), dtype=object)
             for i in range(flat.size):
                 flat[i] = Element(node, i)
@@ -220,9 +227,19 @@ def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
     if type(value) not in (FakeTensor, torch.Tensor) or value.layout is not torch.strided:
         return False
     kinds = (torch.int32, torch.int64, torch.bool) if bool_too else (torch.int32, torch.int64)
-    if value.dtype not in kinds or not all(isinstance(s, int) for s in value.shape):
+    if value.dtype not in kinds or not all(isinstance(s, int) for s in _shape(node)):
         return False
-    return 0 < value.numel() <= MAX_ELEMENTS
+    return 0 < math.prod(_shape(node)) <= MAX_ELEMENTS
+
+
+def _shape(node: fx.Node) -> tuple[Any, ...]:
+    return tuple(_fixed(size) for size in node.meta["example_value"].shape)
+
+
+def _fixed(size: Any) -> Any:
+    """``size`` as an int, where guards have made it one."""
+    known = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else None
+    return size if known is None else known
 
 
 def _memory(node: fx.Node) -> int | None:

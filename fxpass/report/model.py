@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import networkx as nx
 
+from fxpass.analysis.kinds import Symbol
+
 
 @dataclasses.dataclass(frozen=True)
 class Site:
@@ -41,6 +43,8 @@ class Report:
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
+    symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of).
+    corrected: variants that moved with every call, and are none any more.
     timings: seconds spent in each stage.
     flow: positions, sites and consumers as a networkx graph (see `fxpass.analysis.flow`).
     """
@@ -52,6 +56,8 @@ class Report:
     unfit: str = ""
     faults: list[str] = dataclasses.field(default_factory=list)
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
+    symbols: list[Symbol] = dataclasses.field(default_factory=list)
+    corrected: list[str] = dataclasses.field(default_factory=list)
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     flow: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
 

@@ -50,6 +50,9 @@ def _notes(report: Report) -> list[str]:
     if report.parts:
         parts = [f"{name} ({count} ops{', static' if static else ''})" for name, static, count in report.parts]
         notes.append("; " + " -> ".join(parts))
+    variants = dict.fromkeys(symbol.of for symbol in report.symbols if symbol.kind == "variant")
+    notes += [f"; one core for each {', '.join(variants)}"] if variants and report.parts else []
+    notes += [f"; no variant, it moves with every call: {name}" for name in report.corrected]
     if report.timings:
         notes.append(f"; {sum(report.timings.values()):.2f} s")
     return notes

@@ -97,11 +97,11 @@ def test_what_is_compiled_after_they_parted_takes_them_as_they_come(compiled) ->
 
 def test_elements_are_grouped_by_all_that_they_have_held() -> None:
     code = test_elements_are_grouped_by_all_that_they_have_held.__code__
-    assert dynamism.see_elements(code, "idx", (0, 0, 0)) == (0, 0, 0)
-    assert dynamism.see_elements(code, "idx", (1, 1, 2)) == (0, 0, 1)
-    assert dynamism.see_elements(code, "idx", (5, 5, 5)) == (0, 0, 1)
-    assert dynamism.see_elements(code, "idx", (5, 6, 5)) == (0, 1, 2)
-    assert dynamism.see_elements(code, "idx", (5, 6)) == (0, 1)
+    assert dynamism.see_elements(code, "idx", (0, 0, 0)).groups == (0, 0, 0)
+    assert dynamism.see_elements(code, "idx", (1, 1, 2)).groups == (0, 0, 1)
+    assert dynamism.see_elements(code, "idx", (5, 5, 5)).groups == (0, 0, 1)
+    assert dynamism.see_elements(code, "idx", (5, 6, 5)).groups == (0, 1, 2)
+    assert dynamism.see_elements(code, "idx", (5, 6)).groups == (0, 1)
 
 
 @pytest.fixture

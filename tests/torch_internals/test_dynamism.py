@@ -23,8 +23,8 @@ def test_equal_codes_are_told_apart() -> None:
     one, other = made().__code__, made().__code__
     assert one == other and one is not other
     dynamism.see_elements(one, "idx", (1, 2))
-    assert dynamism.see_elements(other, "idx", (3, 3)) == (0, 0)
-    assert dynamism.see_elements(one, "idx", (3, 3)) == (0, 1)
+    assert dynamism.see_elements(other, "idx", (3, 3)).groups == (0, 0)
+    assert dynamism.see_elements(one, "idx", (3, 3)).groups == (0, 1)
 
 
 def test_a_code_that_has_died_is_forgotten() -> None:
@@ -40,7 +40,7 @@ def test_functions_of_one_text_each_learn_for_themselves() -> None:
     for i, step in enumerate(steps):
         for a, b in [(1, 1), (2, 2), (3, 4 if i == 0 else 3)]:
             assert step(torch.ones(16), torch.tensor([a, b])) == a + b
-    alike = [seen.alike["L['idx']"] for seen in dynamism._frames.values()]
+    alike = [seen.alike["L['idx']"].groups for seen in dynamism._frames.values()]
     assert sorted(alike) == [(0, 0)] * 3 + [(0, 1)]
 
 

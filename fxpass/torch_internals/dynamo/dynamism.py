@@ -25,8 +25,10 @@ import torch
 from torch import fx
 from torch.utils.weak import WeakIdKeyDictionary
 
+from fxpass.analysis.kinds import Calls
 from fxpass.analysis.sites import Site
 from fxpass.graph import aliases
+from fxpass.index_tensors.alike import Alike
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.contracts import Feature, holds
 from fxpass.torch_internals.dynamo.names import (
@@ -51,7 +53,10 @@ class _Seen:
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    alike: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    alike: dict[str, Alike] = dataclasses.field(default_factory=dict)
+    now: dict[str, int] = dataclasses.field(default_factory=dict)
+    calls: Calls = dataclasses.field(default_factory=Calls)
+    fixed: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     tied: set[int] = dataclasses.field(default_factory=set)
 
 
@@ -75,8 +80,21 @@ def see_int(tx: Any, name: str, value: int) -> None:
     """Remember the first ``value`` of the int called ``name``; make it dynamic if it goes with what already is."""
     seen = _seen_of(tx.output.root_tx.f_code)
     first = seen.ints.setdefault(name, value)
+    seen.now[name] = value
     if value > 1 and (first in seen.tied or first in _changed(tx)):
         _mark_int(tx, name)
+
+
+def current_code() -> CodeType | None:
+    """The code of the frame that Dynamo is compiling, if it is."""
+    tx = _current_frame()
+    return None if tx is None else tx.f_code
+
+
+def calls_of(code: CodeType) -> tuple[Calls, dict[str, int]]:
+    """What has been seen of the calls of a frame, and its ints as they are now."""
+    seen = _seen_of(code)
+    return seen.calls, dict(seen.now)
 
 
 def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
@@ -100,14 +118,18 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
                 _mark(tx.output.root_tx, inputs, places)
 
 
-def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> tuple[int, ...]:
-    """For each element of the index tensor called ``name`` a group: elements of one have never been seen to differ."""
-    seen = _seen_of(code)
-    before = seen.alike.get(name, ())
-    pairs = list(zip(before if len(before) == len(values) else (0,) * len(values), values))
-    groups = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
-    seen.alike[name] = tuple(groups[pair] for pair in pairs)
-    return seen.alike[name]
+def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> Alike:
+    """What has been seen of the elements of the index tensor called ``name``, which are ``values`` now."""
+    alike = _seen_of(code).alike.setdefault(name, Alike())
+    alike.see(values)
+    return alike
+
+
+def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[int, ...]]:
+    """The sizes that have been fixed for the index tensor called ``name``, these among them."""
+    seen = _seen_of(code).fixed.setdefault(name, set())
+    seen.add(sizes)
+    return seen
 
 
 def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:

@@ -7,11 +7,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from fxpass.index_tensors import memory, mirror
+from fxpass.index_tensors import formula, memory, mirror
 from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, skip_code
 from fxpass.torch_internals.patches import patch
 
-from .sources import AgreementSource, NameSource, PositionSource, full_name
+from .sources import AggregateSource, AgreementSource, NameSource, PositionSource, full_name
 
 _agreements: weakref.WeakKeyDictionary[Any, dict[str, tuple[list[tuple[int, int]], Any]]] = weakref.WeakKeyDictionary()
 """For each guard builder, by the name of a tensor: the pairs of its elements that are asked about, and who asks."""
@@ -22,9 +22,11 @@ def install() -> None:
     patch("torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", _manager)
     for function in (
         mirror.read,
+        mirror.computed,
         mirror.agree,
         mirror.all_agree,
         mirror.values,
+        formula.evaluate,
         mirror._Entry.is_of,
         mirror._load,
         mirror._remember,
@@ -49,17 +51,30 @@ def _manager(stock: Any, builder: Any, source: Any) -> Any:
 
 
 def _element(builder: Any, source: PositionSource) -> Any:
-    """The mirror is asked once for each tensor; the elements come from the tuple, without Python."""
+    """The elements come from the mirror's tuple, without Python."""
+    return _values(builder, source).tuple_getitem_manager(
+        key=source.index, source=source.name, **_example(builder, source)
+    )
+
+
+def _aggregate(builder: Any, source: AggregateSource) -> Any:
+    look = functools.partial(formula.evaluate, source.text)
+    return _values(builder, source).lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
+
+
+def _example(builder: Any, source: Any) -> dict[str, Any]:
+    value = builder.get(source)
+    return {"example_value": value, "guard_manager_enum": builder.get_guard_manager_type(source, value)}
+
+
+def _values(builder: Any, source: Any) -> Any:
+    """The mirror is asked once for each tensor."""
     key = f"kvfix.values({source.base.name})"
     managers = builder._cached_guard_managers
     if key not in managers:
         values = mirror.values(builder.get(source.base))
         managers[key] = _lambda(builder, source.base, mirror.values, key, values)
-    value = builder.get(source)
-    enum = builder.get_guard_manager_type(source, value)
-    return managers[key].tuple_getitem_manager(
-        key=source.index, source=source.name, example_value=value, guard_manager_enum=enum
-    )
+    return managers[key]
 
 
 def _agreement(builder: Any, source: AgreementSource) -> Any:
@@ -90,6 +105,7 @@ def _named(builder: Any, source: NameSource) -> Any:
 
 _MANAGERS: dict[type, Callable[[Any, Any], Any]] = {
     PositionSource: _element,
+    AggregateSource: _aggregate,
     AgreementSource: _agreement,
     NameSource: _named,
 }

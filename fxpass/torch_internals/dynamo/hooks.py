@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dis
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,8 +26,7 @@ import torch
 from torch import fx
 
 from fxpass.graph.numbers import known
-from fxpass.index_tensors import mirror
-from fxpass.index_tensors.arithmetic import NotCovered, int32
+from fxpass.index_tensors.arithmetic import NotCovered, all_of, any_of, int32, product, total
 from fxpass.index_tensors.contents import Arith, Element, Entry, Number, in_order
 from fxpass.index_tensors.table import Table
 from fxpass.options import Options
@@ -42,19 +42,17 @@ from fxpass.torch_internals.dynamo.names import (
     SymNodeVariable,
     TensorVariable,
     ValueMutationNew,
-    VariableBuilder,
-    auto_dynamic,
-    install_guard,
     is_constant_source,
     process_automatic_dynamic,
 )
 from fxpass.torch_internals.patches import patch, wrap
-from fxpass.torch_internals.symbols import DimDynamic, free_unbacked_symbols
+from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, indexing, module_ints
+from . import dynamism, elements, indexing, module_ints, sizes
 from .compilation import compiling
-from .sources import AgreementSource, PositionSource
+from .sources import AggregateSource, PositionSource
 
+_PAIRWISE = {total: operator.add, product: operator.mul}
 MAX_SIZE = 256
 """A number that takes more operators and symbols than this to write down is not followed."""
 
@@ -123,12 +121,14 @@ def _wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: An
 def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int, *args: Any, **kwargs: Any) -> Any:
     """A number that is not negative now is guarded to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``.
 
-    Zero is a guarded constant, as in `_element`: the empty cache is a graph of its own also where sizes are dynamic.
+    Zero is a guarded constant, as in `elements`: the empty cache is a graph of its own also where sizes are dynamic.
     """
     if not is_ours(self.tx.output.compiler_fn):
         return stock(self, value, *args, **kwargs)
     dynamism.see_int(self.tx, self.source.name, value)
-    if value == 0 and self.name not in self.tx.output.unspec_variable_map and not is_constant_source(self.source):
+    ours = isinstance(self.source, (PositionSource, AggregateSource))  # `elements` has decided
+    made = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
+    if value == 0 and not ours and not made:
         process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
         self.install_guards(GuardBuilder.CONSTANT_MATCH)
         return ConstantVariable.create(value)
@@ -154,7 +154,7 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
     if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
         return stock(self, *args, **kwargs)
     kind, target, operands, *rest = args
-    operands = indexing.starts(target, operands, functools.partial(_number_in, self))
+    operands = indexing.numbers(target, operands, functools.partial(_number_in, self))
     if indexing.is_indexing(target):
         index = indexing.bounds(operands[1], functools.partial(_number_in, self))
         sliced = indexing.slices(operands[0], index)
@@ -192,6 +192,7 @@ def _resolve_node(tx: Any, node: fx.Node) -> Any:
     output = tx.output
     if node.graph is not output.graph:
         return None  # in a higher-order operator's subgraph
+    sizes.fix(tx, node)
     entry = Table.of(output.graph).entry(node)
     try:
         return None if entry is None else _variable(tx, entry)
@@ -202,7 +203,10 @@ def _resolve_node(tx: Any, node: fx.Node) -> Any:
 def _resolve_all(tx: Any, tensor: Any) -> Any:
     """What `tolist` gives, as constants and SymInt variables, or None where the table does not know it all."""
     node = tensor.as_proxy().node
-    array = Table.of(tx.output.graph).array(node) if node.graph is tx.output.graph else None
+    if node.graph is not tx.output.graph:
+        return None
+    sizes.fix(tx, node)
+    array = Table.of(tx.output.graph).array(node)
     if array is None:
         return None
 
@@ -223,7 +227,7 @@ def _variable(tx: Any, entry: Entry) -> Any:
     if isinstance(entry, int):
         return ConstantVariable.create(entry)
     made = Table.of(tx.output.graph).variables
-    for part in in_order([entry]):
+    for part in in_order([entry], functools.partial(elements.is_whole, tx)):
         if part not in made or made[part].is_python_constant() or made[part].as_proxy().node._erased:
             made[part] = _made(tx, part, made)
     return made[entry]
@@ -231,20 +235,28 @@ def _variable(tx: Any, entry: Entry) -> Any:
 
 def _made(tx: Any, entry: Element | Number | Arith, made: Mapping[Entry, Any]) -> Any:
     if isinstance(entry, Element):
-        return _element(tx, entry)
+        return elements.element(tx, entry)
     if isinstance(entry, Number):
         value = entry.node.meta["example_value"]
         return SymNodeVariable.create(tx, fx.Proxy(entry.node, tx.output.root_tracer), value)
+    if elements.is_whole(tx, entry):
+        return elements.aggregate(tx, entry)
     args = [ConstantVariable.create(arg) if isinstance(arg, int) else made[arg] for arg in entry.args]
     if entry.fn is int32:
         return _within(args[0])
-    if entry.fn in (max, min):
+    if entry.fn in (any_of, all_of):
+        return ConstantVariable.create(entry.fn(*(bool(_number_of(arg)) for arg in args)))  # guards
+    return functools.reduce(functools.partial(_joined, tx, _PAIRWISE.get(entry.fn, entry.fn)), args[1:], args[0])
+
+
+def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
+    if fn in (max, min):
         a, b = map(_number_of, args)
         if known(a >= b) or known(a <= b):
-            return args[known(a >= b) == (entry.fn is min)]
+            return args[known(a >= b) == (fn is min)]
     if sum(_size(arg) for arg in args) > MAX_SIZE:
         raise NotCovered
-    return BuiltinVariable(entry.fn).call_function(tx, args, {})
+    return BuiltinVariable(fn).call_function(tx, list(args), {})
 
 
 def _number_of(variable: Any) -> Any:
@@ -263,44 +275,6 @@ def _within(number: Any) -> Any:
         return ConstantVariable.create(int32(number.as_python_constant()))
     if not (number.sym_num >= -(2**31) and number.sym_num < 2**31):
         raise NotCovered
-    return number
-
-
-def _element(tx: Any, element: Element) -> Any:
-    """A guarded constant while the element has not been seen to change, a SymInt graph input from then on.
-
-    Elements that have never been seen to differ share one input, with a guard that they agree: as sizes that are equal
-    share one symbol in PyTorch.
-    """
-    argument = element.tensor.meta.get("grapharg")
-    if argument is None:
-        raise NotCovered  # what a function gets that an operator runs
-    source = PositionSource(argument.source, element.index)
-    inputs = tx.output.unspec_variable_map
-    if source.name in inputs:
-        return inputs[source.name]
-    values = mirror.values(argument.example)
-    alike = dynamism.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
-    for i, other in enumerate(values):  # all of them: what decoding reads first may not be what the prefill has read
-        if i != element.index:
-            seen = PositionSource(argument.source, i).name
-            process_automatic_dynamic(tx, seen, FrameStateSizeEntry.make_scalar(other))
-    value = values[element.index]
-    state = process_automatic_dynamic(tx, source.name, FrameStateSizeEntry.make_scalar(value))
-    if state.scalar is not auto_dynamic or value == 0:
-        install_guard(source.make_guard(GuardBuilder.CONSTANT_MATCH))
-        return ConstantVariable.create(value)
-    for i in (i for i, group in enumerate(alike) if group == alike[element.index] and i != element.index):
-        shared = inputs.get(PositionSource(argument.source, i).name)
-        if shared is not None:
-            agreement = AgreementSource(argument.source, i, element.index)
-            install_guard(agreement.make_guard(GuardBuilder.CONSTANT_MATCH))
-            inputs[source.name] = shared
-            return shared
-    number = VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)
-    number.source = (
-        None  # after the graph, which may have written the element, it is what the graph was given, not the tensor
-    )
     return number
 
 

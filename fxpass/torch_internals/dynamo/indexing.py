@@ -8,6 +8,7 @@ PyTorch's indexing takes a SymInt for a constant when it stands in a tuple: ever
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.index_tensors.operators import is_torchs
 from fxpass.torch_internals.dynamo.names import wrap_fx_proxy
 
 Number = Callable[[fx.Proxy], Any]
@@ -22,9 +24,20 @@ Number = Callable[[fx.Proxy], Any]
 
 
 def bounds(index: Any, number_in: Number) -> Any:
-    """``index`` of a getitem or setitem with tensor slice bounds replaced by the numbers they hold."""
+    """``index`` of a getitem or setitem with slice bounds and places that are tensors replaced by the numbers they hold.
+
+    As in eager, a place is a tensor without dims: one with some is an index of its own.
+    """
     if isinstance(index, tuple):
-        return tuple(bounds(i, number_in) for i in index)
+        return tuple(_place(i, number_in) for i in index)
+    place = _place(index, number_in)
+    return (place,) if place is not index and _is_symint(place) else place
+
+
+def _place(index: Any, number_in: Number) -> Any:
+    value = index.node.meta.get("example_value") if isinstance(index, fx.Proxy) else None
+    if isinstance(value, torch.Tensor) and not value.dim() and value.dtype in (torch.int32, torch.int64):
+        return plain(index, number_in)
     if isinstance(index, slice):
         return slice(*(plain(b, number_in) for b in (index.start, index.stop, index.step)))
     return index
@@ -98,10 +111,43 @@ def is_indexing(target: Any) -> bool:
     return target in (operator.getitem, operator.setitem)
 
 
-def starts(target: Any, operands: tuple[Any, ...], number_in: Number) -> tuple[Any, ...]:
-    """The operands of a `narrow` or an `arange`, with tensors replaced by the numbers they hold."""
+def numbers(target: Any, operands: tuple[Any, ...], number_in: Number) -> tuple[Any, ...]:
+    """``operands`` of an operator of PyTorch, with tensors that stand for a size, a diagonal, a length or a start replaced by
+    the numbers they hold.
+
+        c.split([e, 8 - e], 1)        torch.full((1, e), 0.5)        x.triu(s + 1)
+    """
     if target in ("narrow", torch.narrow) and len(operands) == 4:
         return (*operands[:2], *(plain(o, number_in) for o in operands[2:]))
     if target is torch.arange:
         return tuple(plain(o, number_in) for o in operands)
-    return operands
+    if not isinstance(target, str) and not (callable(target) and is_torchs(target)):
+        return operands
+    takes = _takes_numbers(target if isinstance(target, str) else getattr(target, "__name__", ""))
+    if not takes:
+        return operands
+    return tuple(_replaced(o, number_in) if takes[min(i, len(takes) - 1)] else o for i, o in enumerate(operands))
+
+
+def _replaced(operand: Any, number_in: Number) -> Any:
+    if isinstance(operand, (tuple, list)):
+        return type(operand)(plain(o, number_in) for o in operand)
+    return plain(operand, number_in)
+
+
+@functools.cache
+def _takes_numbers(name: str) -> tuple[bool, ...]:
+    """For each operand of the aten operator ``name`` whether all its overloads take an int there, or several. What follows the
+    last one belongs to it, as in ``x.expand(2, e)``."""
+    packet = getattr(torch.ops.aten, name, None)
+    schemas = [getattr(packet, o)._schema for o in packet.overloads()] if packet is not None else []
+    types = [[str(a.type) for a in s.arguments if not a.kwarg_only] for s in schemas if ".names" not in str(s)]
+    places = max(map(len, types), default=0)
+    at = [{t[i] for t in types if i < len(t)} for i in range(places)]
+    takes = tuple(bool(kinds & _INTS) and kinds <= _INTS | _NO_TENSORS for kinds in at)
+    return takes if any(takes) else ()
+
+
+_INTS = {"int", "SymInt", "List[int]", "List[SymInt]", "Optional[int]", "Optional[SymInt]", "Optional[List[int]]",
+         "Optional[List[SymInt]]"}  # fmt: skip
+_NO_TENSORS = {"str", "Optional[str]", "List[str]"}

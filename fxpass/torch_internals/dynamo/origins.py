@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -14,11 +15,11 @@ from fxpass.torch_internals.symbols import free_symbols
 from .sources import PositionSource
 
 
-def origins(gm: fx.GraphModule) -> dict[fx.Node, Origin]:
+def origins(gm: fx.GraphModule, variants: Collection[str] = ()) -> dict[fx.Node, Origin]:
     """The position inputs of ``gm`` (in normal form, see `normal_form`).
 
-    A SymInt input is a position unless it is the size or stride of a tensor input. Dynamo tells by its source; in other
-    graphs, a symbol that sizes a tensor input is a size.
+    A SymInt input is a position unless it is the size or stride of a tensor input, or what its source is called is among
+    the ``variants``. Dynamo tells by its source; in other graphs, a symbol that sizes a tensor input is a size.
     """
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     sources = {n: _source(n) for n in placeholders}
@@ -31,7 +32,7 @@ def origins(gm: fx.GraphModule) -> dict[fx.Node, Origin]:
         source = sources[node]
         if isinstance(source, PositionSource):
             found[node] = Origin(f"{source.base.name}[{source.index}]", tensors.get(source.base), source.index)
-        elif source is not None and not isinstance(source, TensorPropertySource):
+        elif source is not None and not isinstance(source, TensorPropertySource) and source.name not in variants:
             found[node] = Origin(source.name)
         elif source is None and not free_symbols(node.meta["val"]) <= sizes:
             found[node] = Origin(node.name)

@@ -1,8 +1,9 @@
 """Where a guarded position comes from: ``PositionSource(base, i)`` is element ``i`` of the index tensor ``base``.
 
 To Dynamo it is one more `Source`: it can be evaluated (through the host mirror), guarded on, and rebuilt in bytecode to
-feed the graph's SymInt input. `AgreementSource` (whether two elements are the same number) and `NameSource` (what a function is
-called) are guarded on only. How: `managers.py`.
+feed the graph's SymInt input. So is `AggregateSource(base, text)`, what all elements make: ``lens.max()``. `AgreementSource`
+(whether two elements are the same number) and `NameSource` (what a function is called) are guarded on only. How:
+`guard_managers.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,23 @@ class PositionSource(ChainedSource):
         codegen.add_push_null(lambda: codegen.load_import_from(mirror.__name__, "read"))
         codegen(self.base)
         codegen.append_output(codegen.create_load_const(self.index))
+        codegen.call_function(2, False)
+
+
+@dataclasses.dataclass(frozen=True)
+class AggregateSource(ChainedSource):
+    """What the `formula` ``text`` makes of the elements of the small integer tensor at ``base``."""
+
+    text: str = ""
+
+    @property
+    def _name_template(self) -> str:
+        return f"__load_module('{mirror.__name__}').computed({{0}}, {self.text!r})"
+
+    def reconstruct(self, codegen: Any) -> None:
+        codegen.add_push_null(lambda: codegen.load_import_from(mirror.__name__, "computed"))
+        codegen(self.base)
+        codegen.append_output(codegen.create_load_const(self.text))
         codegen.call_function(2, False)
 
 

@@ -1,0 +1,146 @@
+"""Symbols that the next step does not move are bound when a core is compiled, and what was taken for one is corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+import fxpass
+from fxpass.analysis.kinds import Calls
+from fxpass.execute.corrected import MAX_MOVES, Corrected
+
+
+def kinds() -> dict[str, str]:
+    return {symbol.of: symbol.kind for symbol in fxpass.reports()[-1].symbols}
+
+
+def one_core() -> bool:
+    """Whether nothing but arithmetic on positions is left outside."""
+    return [name for name, _, _ in fxpass.reports()[-1].parts if name != "prologue"] == ["core"]
+
+
+class Rows:
+    """An object with ints of its own, one of which repeats a size."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.k, self.pos = rows, torch.zeros(2 * rows, 32, 8), torch.zeros((), dtype=torch.int64)
+
+
+def repeated_by_an_int(x: Tensor, c: Rows) -> Tensor:
+    q = x.flatten(0, 1)
+    start = int(c.pos)
+    end = start + q.shape[1]
+    assert q.shape[0] == 2 * c.rows
+    c.k[:, start:end] = q
+    c.pos += q.shape[1]
+    return (q @ c.k[:, :end].mT).softmax(-1).matmul(c.k[:, :end]).view(2, c.rows, -1, 8)
+
+
+def viewed_by_an_int(x: Tensor, c: Rows) -> Tensor:
+    start = c.pos.item()
+    end = start + x.shape[2]
+    k = c.k.view(2, c.rows, 32, 8)
+    k[:, :, start:end] = x
+    c.pos += x.shape[2]
+    return scaled_dot_product_attention(x, k[:, :, :end], k[:, :, :end]) * c.rows
+
+
+def sized_only(x: Tensor, c: Rows) -> Tensor:
+    start = c.pos
+    end = start + x.shape[2]
+    c.k[:, start:end] = x.flatten(0, 1)
+    out = c.k[:, :end].sum(1)
+    c.pos += x.shape[2]
+    return out.unflatten(0, (2, -1)) + x.shape[1]
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("step", [repeated_by_an_int, viewed_by_an_int, sized_only])
+def test_another_number_of_rows_is_another_core(step: Callable[[Tensor, Rows], Tensor], compiler: str) -> None:
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler})
+    for rows in (2, 3, 4, 3):
+        ours, theirs = Rows(rows), Rows(rows)
+        for n in (4, 1, 1, 1):
+            x = torch.rand(2, rows, n, 8)
+            torch.testing.assert_close(compiled(x, ours), step(x, theirs))
+            assert torch.equal(ours.k, theirs.k)
+    assert one_core() and fxpass.reports()[-1].rewritten >= 2 and not fxpass.reports()[-1].refused
+    assert "variant" in kinds().values()
+
+
+class Decoder(nn.Module):
+    """Self-attention on a cache, cross-attention on an encoder's output of a length of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("k", torch.zeros(1, 16, 8))
+
+    def forward(self, x: Tensor, encoded: Tensor, start: int) -> Tensor:
+        end = start + x.shape[1]
+        self.k[:, start:end] = x
+        x = scaled_dot_product_attention(x, self.k[:, :end], self.k[:, :end])
+        return scaled_dot_product_attention(x, encoded, encoded)
+
+
+def test_another_encoder_length_is_another_core() -> None:
+    ours, theirs = Decoder(), Decoder()
+    compiled = torch.compile(ours, backend="kvfix", options={"compiler": "eager"})
+    for length in (5, 7, 6, 9):
+        encoded, start = torch.rand(1, length, 8), 0
+        for n in (3, 1, 1, 1, 1):
+            x = torch.rand(1, n, 8)
+            torch.testing.assert_close(compiled(x, encoded, start), theirs(x, encoded, start))
+            start += n
+    assert one_core() and not fxpass.reports()[-1].refused
+    assert kinds()["L['encoded'].size()[1]"] == "variant"
+    assert kinds()["L['start']"] == "position"
+
+
+def test_what_moves_with_every_call_is_no_variant_for_long() -> None:
+    """The length keeps still while the graph is made, and then grows: a few cores, one line in the report."""
+
+    def step(x: Tensor, series: Tensor, k: Tensor, start: int) -> Tensor:
+        k[:, start : start + 1] = x
+        return scaled_dot_product_attention(x, k[:, : start + 1], k[:, : start + 1]) + series.sum(1, keepdim=True)
+
+    made: list[Any] = []
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    ours, theirs = torch.zeros(1, 64, 8), torch.zeros(1, 64, 8)
+    for start in range(30):
+        length = 5 if start < 3 else 6 if start < 9 else start
+        x, series = torch.rand(1, 1, 8), torch.rand(1, length, 8)
+        made.append((compiled(x, series, ours, start), step(x, series, theirs, start)))
+        if start == 3:
+            compiled(x.double().float(), series, ours, start)
+    for found, expected in made:
+        torch.testing.assert_close(found, expected)
+    assert torch.equal(ours, theirs)
+    assert len(fxpass.reports()) <= 4
+
+
+def test_calls_tell_what_is_steady() -> None:
+    calls, graph = Calls(), object()
+    for position, rows in [(0, 2), (4, 2), (5, 2), (0, 3), (4, 3)]:
+        calls.see(graph, {"heads": 8}, [("position", position), ("rows", rows)])
+    assert calls.is_steady("rows", 3) and calls.is_steady("heads", 8)
+    assert not calls.is_steady("rows", 4) and not calls.is_steady("position", 4)
+    assert not calls.is_steady("never seen", 1)
+
+
+def test_a_variant_that_moves_is_corrected_once() -> None:
+    again: list[list[int]] = []
+
+    def cut(places: list[int]) -> Callable[..., str]:
+        again.append(places)
+        return lambda *args: "cut again"
+
+    run = Corrected(lambda *args: "cores", [0, 2], cut)
+    assert [run(3, None, n) for n in (1, 1, 2, 2, 3)] == ["cores"] * 5
+    outcomes = [run(3, None, n) for n in range(4, 4 + MAX_MOVES)]
+    assert outcomes[-1] == "cut again" and again == [[2]]
+    assert run(4, None, 99) == "cut again" and again == [[2]]
