@@ -19,6 +19,7 @@ from fxpass.report import Report, readable, store
 from fxpass.report.readable import source_of
 from fxpass.report.sites import predicate_sites, sites_of
 from fxpass.rewrite import Rewritten, mask_overwritten_rows, rewrite_graph
+from fxpass.torch_internals.dynamo.dynamism import unmoved
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
 
@@ -63,7 +64,7 @@ def rewrite_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Repor
         before, ops = signature(normal), snapshot(normal)
     report.before = report.after = readable(normal)
     with store.timed(report, "rewrite"):
-        rewritten = rewrite_graph(normal, origins(normal), name_of, source_of, take_apart)
+        rewritten = rewrite_graph(normal, origins(normal), name_of, source_of, take_apart, unmoved(normal))
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):

@@ -99,7 +99,7 @@ def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options
     if is_recorded(settings, inputs):
         use_kernels(normal)
         carried = carry_indices(normal)
-    static = rewritten.capacity | layouts(normal)
+    static = rewritten.steady | layouts(normal)
     with store.timed(report, "split"):
         parts = split(normal, static)
     for part in parts:

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, Literal
 
 import networkx as nx
@@ -53,12 +53,12 @@ class Decision:
 
 @dataclasses.dataclass
 class Rewritten:
-    """The outcome: what was decided, the slices that were rewritten, the symbols that are capacities of caches, and the
+    """The outcome: what was decided, the slices that were rewritten, the symbols that are steady (`analysis.steady`), and the
     flow from positions to consumers (`analysis.flow`)."""
 
     decisions: list[Decision]
     sites: list[Site]
-    capacity: set[Any]
+    steady: set[Any]
     flow: nx.DiGraph
 
 
@@ -68,11 +68,12 @@ def rewrite_graph(
     name_of: Callable[[fx.Node], str] = str,
     source_of: Callable[[fx.Node], str] = lambda node: "",
     take_apart: Callable[[fx.Node], bool] = lambda node: False,
+    unmoved: Set[Any] = frozenset(),
 ) -> Rewritten:
     """Rewrite ``gm`` (in normal form) in place; ``origins`` names the placeholders that are positions.
 
     ``name_of`` and ``source_of`` only serve the picture of the flow. ``take_apart(node)`` replaces an operator that there is
-    no rule for by what it is made of, or returns False.
+    no rule for by what it is made of, or returns False. ``unmoved`` symbols have never been seen to change.
     """
     refused: dict[fx.Node, str] = {}
     restorable = Restorable(gm)
@@ -87,7 +88,7 @@ def rewrite_graph(
 
     while True:
         with supposing() as supposed:
-            plan = _plan(gm.graph, origins, refused)
+            plan = _plan(gm.graph, origins, refused, unmoved)
         if isinstance(plan, Stuck):
             if plan.no_rule and _took_apart(plan.node, take_apart, restorable):
                 continue
@@ -111,7 +112,7 @@ def rewrite_graph(
         restorable.go_back()
     aliases.remove_dead(gm.graph)
     gm.recompile()
-    return Rewritten(decisions, list(sites.values()), finder.capacity, picture)
+    return Rewritten(decisions, list(sites.values()), finder.steady, picture)
 
 
 def _took_apart(node: fx.Node, take_apart: Callable[[fx.Node], bool], restorable: Restorable) -> bool:
@@ -124,10 +125,10 @@ def _took_apart(node: fx.Node, take_apart: Callable[[fx.Node], bool], restorable
 
 
 def _plan(
-    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str]
+    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], unmoved: Set[Any]
 ) -> tuple[dict[fx.Node, Site], Flow, Sites] | Stuck:
     positions = Positions(graph, origins)
-    finder = Sites(graph, positions)
+    finder = Sites(graph, positions, unmoved)
     sites: dict[fx.Node, Site] = {}
     ahead = _ahead(graph, finder, refused)
 
@@ -136,7 +137,7 @@ def _plan(
             return None
         try:
             with supposing() as supposed:
-                site = finder.at(node)
+                site = finder.at(node, padded=bool(flow.of(node.args[0])))
                 if site is None or (site.kind == "narrow" and flow.of(site.base)):
                     return None  # no site, or a slice of what a site gives: a rule's matter
                 is_read = site.kind == "extent"
@@ -187,7 +188,7 @@ class _Failed(Exception):
 def _sweep(
     graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Sites, refused: Mapping[fx.Node, str]
 ) -> list[Decision]:
-    b = Builder(graph, Twins(graph, finder.positions))
+    b = Builder(graph, Twins(graph, finder.positions), finder.steady)
     builds = dict(flow.replacements)
     fills: defaultdict[fx.Node, list[Fill | Cut]] = defaultdict(list)
     for fill in flow.fills:
