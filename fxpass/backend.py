@@ -19,7 +19,7 @@ from torch import fx
 from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
-from fxpass.execute.partition.split import split
+from fxpass.execute.partition.split import counts_along, split
 from fxpass.execute.precompiled import keep, save
 from fxpass.execute.recording.addresses import layouts
 from fxpass.execute.recording.carry import carry_indices, is_recorded
@@ -88,18 +88,19 @@ def kvfix(
 
 
 def prepare(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> Plan:
-    """The graph rewritten and cut; without parts where there is nothing to rewrite."""
+    """The graph rewritten and cut; without parts where there is nothing to rewrite, and no number to keep out of the core."""
     inputs = fake_inputs(gm, example_inputs)
     normal, rewritten = rewrite_normal_form(gm, inputs, report)
     generalize(normal, rewritten.sites)
+    static = rewritten.steady | layouts(normal)
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
-        return Plan(normal)
+        if not counts_along(normal, static):
+            return Plan(normal)
     carried = None
     if is_recorded(settings, inputs):
         use_kernels(normal)
         carried = carry_indices(normal)
-    static = rewritten.steady | layouts(normal)
     with store.timed(report, "split"):
         parts = split(normal, static)
     for part in parts:
