@@ -19,6 +19,7 @@ from fxpass.report import Report, readable, store
 from fxpass.report.readable import source_of
 from fxpass.report.sites import predicate_sites, sites_of
 from fxpass.rewrite import Rewritten, mask_overwritten_rows, rewrite_graph
+from fxpass.torch_internals.dynamo.dynamism import unmoved
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
 
@@ -65,7 +66,8 @@ def rewrite_normal_form(
         before, ops = signature(normal), calls(normal, without=folded)
     report.before = report.after = readable(normal)
     with store.timed(report, "rewrite"):
-        rewritten = rewrite_graph(normal, origins(normal, variants), name_of, source_of, take_apart)
+        unmoving = unmoved(normal)
+        rewritten = rewrite_graph(normal, origins(normal, variants), name_of, source_of, take_apart, unmoving)
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):

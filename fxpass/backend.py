@@ -21,7 +21,7 @@ from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.corrected import Corrected
-from fxpass.execute.partition.split import split
+from fxpass.execute.partition.split import counts_along, split
 from fxpass.execute.precompiled import keep, save
 from fxpass.execute.recording.addresses import layouts
 from fxpass.execute.recording.carry import carry_indices, is_recorded
@@ -95,18 +95,19 @@ def kvfix(
 def prepare(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, variants: Sequence[Number] = ()
 ) -> Plan:
-    """The graph rewritten and cut; without parts where there is nothing to rewrite."""
+    """The graph rewritten and cut; without parts where there is nothing to rewrite, and no number to keep out of the core."""
     inputs = fake_inputs(gm, example_inputs)
     normal, rewritten = rewrite_normal_form(gm, inputs, report, {number.of for number in variants})
     generalize(normal, rewritten.sites)
+    static = rewritten.steady | layouts(normal)
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
-        return Plan(normal)
+        if not counts_along(normal, static):
+            return Plan(normal)
     carried = None
     if is_recorded(settings, inputs):
         use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    static = rewritten.capacity | layouts(normal)
     return cut(Plan(normal, (), static, carried), {s for number in variants for s in number.symbols}, report)
 
 

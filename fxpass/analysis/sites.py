@@ -1,16 +1,17 @@
 """Sites: the slices of a graph whose bounds are positions, and what can be made of each.
 
-buf[:, s:s + n] = x         write       a fixed number of rows, at a moving place
+buf[:, s:s + n] = x         write       a steady number of rows, at a moving place
 buf[:, :end]                extent      a moving number of rows, from 0 or from a moving start
-table[s:s + n], table[s]    gather      a fixed number of rows, from a moving place
+table[s:s + n], table[s]    gather      a steady number of rows, from a moving place
 series[:, s:]               narrow      a fixed number of rows of a tensor that itself grows
+
+A number is steady where it is fixed, or made of symbols that stay from step to step (`steady`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from typing import Any, Literal
 
 import torch
@@ -19,11 +20,12 @@ from torch import fx
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
-from fxpass.graph.numbers import equal, fixed, guarded, number, plain, symbols
+from fxpass.graph.numbers import Derived, equal, guarded, number, symbols
 from fxpass.graph.schemas import is_tagged
 
 from .arithmetic import check
 from .positions import Positions
+from .steady import steady_number, steady_symbols
 
 aten = torch.ops.aten
 
@@ -34,7 +36,7 @@ Kind = Literal["write", "extent", "gather", "narrow"]
 class Site:
     """One position-bounded slice: ``base`` along ``dim`` from ``start`` to ``end`` (None: to the end).
 
-    ``rows`` is the number of rows where that is fixed, ``writers`` the in-place ops that write through the slice, and
+    ``rows`` is the number of rows where that is steady, ``writers`` the in-place ops that write through the slice, and
     ``squeezed`` tells that the dim is gone afterwards (``table[s]``), ``shared`` that a view shows: the memory is written later
     on, or the caller gets it.
     """
@@ -45,7 +47,7 @@ class Site:
     dim: int
     start: Any
     end: Any
-    rows: int | None
+    rows: int | Derived | None
     writers: list[fx.Node]
     squeezed: bool = False
     shared: bool = False
@@ -76,14 +78,16 @@ def is_slice(node: fx.Node) -> bool:
 class Sites:
     """Finds the sites of one graph. Positions may be learnt on the way, so nodes are asked for one at a time."""
 
-    def __init__(self, graph: fx.Graph, positions: Positions) -> None:
+    def __init__(self, graph: fx.Graph, positions: Positions, unmoved: Set[Any] = frozenset()) -> None:
+        self.graph = graph
         self.positions = positions
         self._writes = _writes_by_storage(graph)
         self._order = {node: i for i, node in enumerate(graph.nodes)}
-        self.capacity = self._capacity_symbols(graph)
+        self.steady = steady_symbols(graph, positions, unmoved)
 
-    def at(self, node: fx.Node) -> Site | None:
-        """The site at ``node``, or None if it is no position-bounded slice (or one of a growing tensor, left to run).
+    def at(self, node: fx.Node, padded: bool = False) -> Site | None:
+        """The site at ``node``, or None if it is no position-bounded slice, or one of what a position sizes already. Of a tensor
+        that is ``padded``, which has extents, it is a rule's matter.
 
         Raises:
             Refusal: it is one, and nothing sound can be made of it.
@@ -93,9 +97,12 @@ class Sites:
             return None
         base, dim = axis
         squeezed = node.target is aten.select.int
-        rows = 1 if squeezed else fixed(node.meta["val"].shape[dim])
+        size = node.meta["val"].shape[dim] if not squeezed else 1
+        rows = steady_number(size, self.steady, self.graph, node)
         writers = self._writers_through(node)
-        if not self.is_buffer(base) and (rows is None or writers):
+        if not self.is_buffer(base) and (writers or not isinstance(rows, int)):
+            if self._grows(base) and not padded:
+                raise Refusal("what is sliced is of a size that moves by itself")
             return None
         start, end = bounds_of(node, size_of(base, dim, node))
         site = Site(node, "narrow", base, dim, start, end, rows, writers, squeezed)
@@ -121,7 +128,7 @@ class Sites:
             Refusal: they do not hold now, or cannot be computed on tensors.
         """
         size, start = site.base.meta["val"].shape[site.dim], number(site.start)
-        stop = size if site.end is None else start + site.rows if site.rows is not None else number(site.end)
+        stop = size if site.end is None else start + number(site.rows) if site.rows is not None else number(site.end)
         if not guarded(stop <= size):
             raise Refusal("the end of the slice is not known to be within the buffer")
         if site.rows is None and not guarded(start <= stop):
@@ -136,39 +143,12 @@ class Sites:
         return later or any(u.op == "output" for u in _view_users(node))
 
     def is_buffer(self, base: fx.Node) -> bool:
-        """Whether every size of ``base`` is fixed, or the capacity of a cache: what grows is left to run as it is."""
-        return all(isinstance(s, int) or symbols(s) <= self.capacity for s in base.meta["val"].shape)
+        """Whether every size of ``base`` is steady: what grows is left to run as it is."""
+        return all(isinstance(s, int) or symbols(s) <= self.steady for s in base.meta["val"].shape)
 
-    def _capacity_symbols(self, graph: fx.Graph) -> set[Any]:
-        """The symbols in the sizes of graph inputs that are written through position-bounded slices, and those that go with
-        them: an attention mask that is sliced like the cache, and has its size, keeps it (a guard).
-
-        A position is never one. In the graph of the step that fills a cache, a guard may have made its length ``s0 + 1``:
-        then everything of that cache moves with the position, and is left to run as it is.
-        """
-        buffers: list[fx.Node] = []
-        written: dict[Any, Any] = {}
-        read: dict[Any, Any] = {}
-        for node in graph.nodes:
-            axis, buffer = sliced_axis(node), aliases.root(node)
-            if axis is None or buffer.op != "placeholder" or not any(i in self.positions for i in node.all_input_nodes):
-                continue
-            size = axis[0].meta["val"].shape[axis[1]]
-            if self._writers_through(node):
-                buffers.append(buffer)
-                written[plain(size)] = size
-            else:
-                read[plain(size)] = size
-        found = {symbol for b in buffers for size in b.meta["val"].shape for symbol in symbols(size)}
-        for size, own in itertools.product(read.values(), written.values()):
-            if (
-                not equal(own, size)
-                and symbols(own)
-                and not symbols(own) & self.positions.symbols
-                and guarded(own == size)
-            ):
-                found |= symbols(size)
-        return found - self.positions.symbols
+    def _grows(self, base: fx.Node) -> bool:
+        """Whether a size of ``base`` moves with what is no position: one that does is a matter of what made it so."""
+        return any(symbols(s) - self.steady - self.positions.symbols for s in base.meta["val"].shape)
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops whose target is ``node`` or a view of it, or what such an op gives."""

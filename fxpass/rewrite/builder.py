@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass.analysis.extents import Cut, Extent, Extents, Fill
+from fxpass.analysis.steady import steady_number
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import Derived
 from fxpass.torch_internals.operators import tree_leaves
@@ -22,9 +23,10 @@ aten = torch.ops.aten
 class Builder:
     """Inserts nodes before the current one. ``at(node)`` moves on; nodes already replaced are looked up on the way."""
 
-    def __init__(self, graph: fx.Graph, twins: Twins) -> None:
+    def __init__(self, graph: fx.Graph, twins: Twins, steady: Set[Any] = frozenset()) -> None:
         self.graph = graph
         self.twins = twins
+        self._steady = steady
         self.node: fx.Node = next(iter(graph.nodes))
         self.marks = Marks()
         self.dropped: list[fx.Node] = []
@@ -93,6 +95,10 @@ class Builder:
         made = self.call(value.fn, *map(self.number, value.args))
         made.meta["val"] = value.value
         return made
+
+    def steady(self, size: Any) -> Any:
+        """``size``, of a tensor, as an argument of the graph: an int, or a node; None where it moves from step to step."""
+        return self.number(steady_number(size, self._steady, self.graph, self.node))
 
     def twin(self, value: Any, device: torch.device) -> Any:
         return self.twins.of(value, device)

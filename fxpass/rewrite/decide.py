@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from typing import Any
 
 from torch import fx
 
@@ -18,14 +19,14 @@ from .refuse import reason
 
 
 def decide(
-    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str]
+    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], unmoved: Set[Any] = frozenset()
 ) -> tuple[dict[fx.Node, Site], Flow, Sites] | Stuck:
     """The sites of ``graph`` without those ``refused``, what flows from them, and who finds them; or where the flow gets stuck.
 
     A slice of which nothing sound can be made is added to ``refused``, with the reason.
     """
     positions = Positions(graph, origins)
-    finder = Sites(graph, positions)
+    finder = Sites(graph, positions, unmoved)
     sites: dict[fx.Node, Site] = {}
     ahead = _ahead(graph, finder, refused)
 
@@ -34,7 +35,7 @@ def decide(
             return None
         try:
             with supposing() as supposed:
-                site = finder.at(node)
+                site = finder.at(node, padded=bool(flow.of(node.args[0])))
                 if site is None or (site.kind == "narrow" and flow.of(site.base)):
                     return None  # no site, or a slice of what a site gives: a rule's matter
                 is_read = site.kind == "extent"

@@ -9,7 +9,7 @@ to an error: the site is refused, and all is done anew without it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import networkx as nx
@@ -31,12 +31,12 @@ from .sweep import sweep
 
 @dataclasses.dataclass
 class Rewritten:
-    """The outcome: what was decided, the slices that were rewritten, the symbols that are capacities of caches, the flow
+    """The outcome: what was decided, the slices that were rewritten, the symbols that are steady (`analysis.steady`), the flow
     from positions to consumers (`analysis.flow`), and what is known of the nodes that were made."""
 
     decisions: list[Decision]
     sites: list[Site]
-    capacity: set[Any]
+    steady: set[Any]
     flow: nx.DiGraph
     marks: Marks
 
@@ -47,11 +47,12 @@ def rewrite_graph(
     name_of: Callable[[fx.Node], str] = str,
     source_of: Callable[[fx.Node], str] = lambda node: "",
     take_apart: Callable[[fx.Node], bool] = lambda node: False,
+    unmoved: Set[Any] = frozenset(),
 ) -> Rewritten:
     """Rewrite ``gm`` (in normal form) in place; ``origins`` names the placeholders that are positions.
 
     ``name_of`` and ``source_of`` only serve the picture of the flow. ``take_apart(node)`` replaces an operator that there is
-    no rule for by what it is made of, or returns False.
+    no rule for by what it is made of, or returns False. ``unmoved`` symbols have never been seen to change.
     """
     refused: dict[fx.Node, str] = {}
     restorable = Restorable(gm)
@@ -66,7 +67,7 @@ def rewrite_graph(
 
     while True:
         with supposing() as supposed:
-            plan = decide(gm.graph, origins, refused)
+            plan = decide(gm.graph, origins, refused, unmoved)
         if isinstance(plan, Stuck):
             if plan.no_rule and _took_apart(plan.node, take_apart, restorable):
                 continue
@@ -91,7 +92,7 @@ def rewrite_graph(
         restorable.go_back()
     aliases.remove_dead(gm.graph)
     gm.recompile()
-    return Rewritten(decisions, list(sites.values()), finder.capacity, picture, marks)
+    return Rewritten(decisions, list(sites.values()), finder.steady, picture, marks)
 
 
 def _took_apart(node: fx.Node, take_apart: Callable[[fx.Node], bool], restorable: Restorable) -> bool:

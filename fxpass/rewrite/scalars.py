@@ -67,27 +67,29 @@ def _twin(value: Any, beside: fx.Node, b: Builder) -> Any:
 def _arange(node: fx.Node, b: Builder) -> fx.Node:
     start, _, *step = node.args
     value = node.meta["val"]
-    if step or not isinstance(value.shape[0], int) or is_float(start):
+    count = b.steady(value.shape[0])
+    if step or count is None or is_float(start):
         raise Refusal("an arange with position-dependent length or step, or from a fraction on")
-    steps = b.call(aten.arange.default, value.shape[0], dtype=value.dtype, device=value.device)
+    steps = b.call(aten.arange.default, count, dtype=value.dtype, device=value.device)
     return b.call(aten.add.Tensor, steps, b.twin(start, value.device))
 
 
 def _full(node: fx.Node, b: Builder) -> fx.Node:
     value = node.meta["val"]
     fill = node.args[1] if node.target is aten.full.default else node.args[0]
-    if not all(isinstance(s, int) for s in value.shape):
+    sizes = [b.steady(s) for s in value.shape]
+    if None in sizes:
         raise Refusal(f"{node.target} of a position-dependent size")
     cast = b.call(aten.to.dtype, b.twin(fill, value.device), value.dtype)
-    return b.call(aten.clone.default, b.call(aten.expand.default, cast, list(value.shape)))
+    return b.call(aten.clone.default, b.call(aten.expand.default, cast, sizes))
 
 
 def _roll(node: fx.Node, b: Builder) -> fx.Node:
     """``roll(x, s, d)``: row i comes from row ``(i - s) % size``."""
     x, shifts, dims = (*node.args, [])[:3]
     for shift, dim in zip(shifts, dims):
-        size = node.meta["val"].shape[dim]
-        if not isinstance(size, int):
+        size = b.steady(node.meta["val"].shape[dim])
+        if size is None:
             raise Refusal("a roll by a position along an axis that is not fixed")
         steps = b.call(
             aten.sub.Tensor,

@@ -19,6 +19,7 @@ from torch import fx
 
 from fxpass.analysis.sites import Site
 from fxpass.graph import aliases
+from fxpass.graph.numbers import number, plain
 
 from .builder import Builder
 
@@ -53,7 +54,7 @@ def rewrite_gather(site: Site, b: Builder) -> None:
 
 
 def _slots(site: Site, b: Builder) -> fx.Node:
-    steps = b.call(aten.arange.default, site.rows, device=site.device)
+    steps = b.call(aten.arange.default, b.number(site.rows), device=site.device)
     return b.call(aten.add.Tensor, steps, b.twin(site.start, site.device))
 
 
@@ -77,9 +78,9 @@ def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
         while value.dim() < target.dim() - 1:
             source, value = b.call(aten.unsqueeze.default, source, 0), value.unsqueeze(0)
         source = b.call(aten.unsqueeze.default, source, site.dim)
-    wanted = [site.rows if d == site.dim else s for d, s in enumerate(target.shape)]
-    if site.squeezed or list(value.shape) != wanted:
-        sizes = [s if isinstance(s, int) else b.call(aten.sym_size.int, site.base, d) for d, s in enumerate(wanted)]
+    wanted = [number(site.rows) if d == site.dim else s for d, s in enumerate(target.shape)]
+    if site.squeezed or [plain(s) for s in value.shape] != [plain(s) for s in wanted]:
+        sizes = [b.number(site.rows) if d == site.dim else b.size(site.base, d) for d in range(target.dim())]
         source = b.call(aten.expand.default, source, sizes)
     b.replace(writer, _write(site, slots, source, b))
     b.drop(writer)

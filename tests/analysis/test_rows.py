@@ -108,9 +108,18 @@ def test_rows_of_what_is_written_by_other_ways(base: Callable[..., Tensor], read
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("read", ["index", "narrow", "slice", "from a place on", "size subtracted", "negative"])
+@pytest.mark.parametrize("read", ["index", "narrow", "slice", "size subtracted", "negative"])
 def test_rows_of_a_series_that_grows(read: str) -> None:
     same(only_read, READS[read], growing=True)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("read", ["from a place on", "window", "narrow from the front", "clamped"])
+def test_a_moving_number_of_rows_of_a_series_that_grows_is_refused_aloud(read: str) -> None:
+    same(only_read, READS[read], growing=True)
+    reasons = {site.reason for site in fxpass.reports()[-1].sites}
+    assert "what is sliced is of a size that moves by itself" in reasons
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.analysis.positions import is_scalar
 from fxpass.execute.recording.addresses import static_addresses
 from fxpass.graph import aliases
 from fxpass.graph.extract import extract, operands, results
@@ -89,6 +90,17 @@ def split(gm: fx.GraphModule, capacity: Set[Any]) -> list[Part]:
                 (group.add if group is home else group.discard)(node)
     groups = (("prologue", prologue, False), ("core", core, True), ("epilogue", epilogue, False))
     return [_part(name, gm, [n for n in nodes if n in group], static) for name, group, static in groups if group]
+
+
+def counts_along(gm: fx.GraphModule, static: Set[Any]) -> bool:
+    """Whether all that moves in ``gm`` beside ``static`` symbols are numbers made of numbers: a counter that the graph returns.
+
+    They are computed outside, and the rest is one static core.
+    """
+    ops = [n for n in gm.graph.nodes if n.op == "call_function"]
+    moving = [n for n in ops if is_dynamic(n, static)]
+    numbers = any(symbols(v) for n in gm.graph.find_nodes(op="placeholder") for v in _values(n))
+    return numbers and all(is_scalar(n) for n in moving) and any(map(_is_anchor, ops))
 
 
 def dependencies(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

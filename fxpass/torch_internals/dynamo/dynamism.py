@@ -132,6 +132,19 @@ def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[in
     return seen
 
 
+def unmoved(gm: fx.GraphModule) -> set[Any]:
+    """The symbols in the sizes of inputs of ``gm``, in normal form, that have never been seen to change between two calls."""
+    tx = _current_frame()
+    if tx is None:
+        return set()
+    first, still, moved = _seen_of(tx.f_code).sizes, set(), set()
+    for node, name in _tensors(gm.graph).items():
+        known = first.get(name, ())
+        for dim, size in enumerate(_value(node).shape):
+            (still if known[dim : dim + 1] == (_hint(size),) else moved).update(free_symbols(size))
+    return still - moved
+
+
 def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
     """Mark what goes with the positions of ``gm``'s ``sites`` as dynamic; the graph is in normal form.
 

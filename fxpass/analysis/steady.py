@@ -1,0 +1,80 @@
+"""Which symbols stay from step to step: a part is compiled for each of their values, as if they were numbers.
+
+    k: [2, s1, 8]      k.index_copy_(1, at, x); k[:, :end]       s1: a cache that is written keeps its size
+    mask: [1, s2]      mask[:, :end]                             s2: never seen to be another
+    x: [2, s3, 8]      k[:, s:s + s3] = x                        s3: the rows of a chunk, as many as the caller gives
+
+A position is never one. In the graph of the step that fills a cache, a guard may have made its length ``s0 + 1``: then everything
+of that cache moves with the position, and is left to run as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.graph.bounds import sliced_axis
+from fxpass.graph.numbers import Derived, equal, fixed, guarded, plain, symbols
+
+from .positions import Positions
+
+aten = torch.ops.aten
+
+
+def steady_symbols(graph: fx.Graph, positions: Positions, unmoved: Set[Any]) -> set[Any]:
+    """The symbols of ``graph`` that its slices at positions show to be steady; ``unmoved`` have never been seen to change."""
+    written = {aliases.root(w) for n in graph.nodes for w in aliases.written(n)}
+    inputs = {s for _, _, size in _sizes(graph) for s in symbols(size)} - positions.symbols
+    found: set[Any] = set()
+    read: dict[Any, Any] = {}
+    kept: dict[Any, Any] = {}
+    for node in graph.nodes:
+        axis, memory = sliced_axis(node), aliases.root(node)
+        if axis is None or not any(i in positions for i in node.all_input_nodes):
+            continue
+        rows = symbols(node.meta["val"].shape[axis[1]]) if node.target is not aten.select.int else set()
+        if rows <= inputs and any(node in aliases.written(u) for u in node.users):
+            found |= rows
+        if memory.op != "placeholder":
+            continue
+        size = axis[0].meta["val"].shape[axis[1]]
+        own = {s for n in memory.meta["val"].shape for s in symbols(n)}
+        found |= own if memory in written else own & unmoved
+        (kept if memory in written else read)[plain(size)] = size
+    found -= positions.symbols
+    for size in read.values():
+        if any(_goes_with(size, own, positions) for own in kept.values()):
+            found |= symbols(size) - positions.symbols
+    return found
+
+
+def _goes_with(size: Any, own: Any, positions: Positions) -> bool:
+    """Whether ``size`` is that of a cache, ``own``: an attention mask that is sliced like the cache keeps it (a guard)."""
+    moves = symbols(own) & positions.symbols
+    return bool(not equal(own, size) and symbols(own) and not moves and guarded(own == size))
+
+
+def steady_number(size: Any, steady: Set[Any], graph: fx.Graph, place: fx.Node) -> int | Derived | None:
+    """``size`` as an int, or as the size of an input of ``graph`` that ``steady`` symbols make, to be read off before ``place``.
+
+    None where it is neither.
+    """
+    number = fixed(size)
+    if number is not None or not symbols(size) <= steady:
+        return number
+    for node, dim, own in _sizes(graph):
+        if plain(own) == plain(size):
+            return Derived(aten.sym_size.int, (node, dim), own, place)
+    return None
+
+
+def _sizes(graph: fx.Graph) -> Iterator[tuple[fx.Node, int, Any]]:
+    """The symbolic sizes of the inputs of ``graph``."""
+    for node in graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            yield from ((node, dim, size) for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt))
