@@ -104,7 +104,7 @@ def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> tuple[in
     """For each element of the index tensor called ``name`` a group: elements of one have never been seen to differ."""
     seen = _seen_of(code)
     before = seen.alike.get(name, ())
-    pairs = list(zip(before if len(before) == len(values) else (0,) * len(values), values))
+    pairs = list(zip(before if len(before) == len(values) else (0,) * len(values), values, strict=True))
     groups = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
     seen.alike[name] = tuple(groups[pair] for pair in pairs)
     return seen.alike[name]
@@ -174,7 +174,7 @@ def _changed(tx: Any) -> set[int]:
     seen = _seen_of(tx.output.root_tx.f_code).sizes
     now = {name: update_automatic_dynamic(tx, name, FrameStateSizeEntry()).size for name in seen}
     return {v for name, first in seen.items() if isinstance(now[name], tuple)
-            for v, size in zip(first, now[name]) if size is auto_dynamic}  # type: ignore[arg-type]  # fmt: skip
+            for v, size in zip(first, now[name], strict=False) if size is auto_dynamic}  # type: ignore[arg-type]  # fmt: skip
 
 
 def _siblings(tx: Any, name: str) -> list[str]:
