@@ -59,7 +59,7 @@ def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: 
     places = b.call(aten.arange.default, b.full(extent), device=device)
     sizes = [b.full(e) if e is not None else b.size(p, dim) for e, p in zip(own, parts, strict=True)]
     chosen, offset = places, 0
-    for size, end in zip(sizes, ends[:-1], strict=True):
+    for size, end in zip(sizes[:-1], ends[:-1], strict=True):
         offset = (
             offset + size if isinstance(offset, int) and isinstance(size, int) else b.call(operator.add, offset, size)
         )
