@@ -45,7 +45,7 @@ class Contained:
             return self._run(*args)
         except Exception as error:
             with torch.no_grad():
-                for i, contents in zip(self._written, before):
+                for i, contents in zip(self._written, before, strict=True):
                     args[i].copy_(contents)
             return self._fall_back(args, error)
 

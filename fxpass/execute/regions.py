@@ -90,7 +90,7 @@ class Region:
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic))]
+        fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic, strict=True))]
         guards = env.produce_guards_expression(fakes, ignore_static=False)
         holds = _predicate(guards if _shares_memory(args) else _wherever(guards))
         sizes = _symbols(fakes)

@@ -43,7 +43,7 @@ class Sequenced:
         values += [None] * (self._size - len(values))
         del args
         for run, takes, gives, done in self._steps:
-            for place, value in zip(gives, run(*(values[i] for i in takes))):
+            for place, value in zip(gives, run(*(values[i] for i in takes)), strict=True):
                 values[place] = value
             for place in done:
                 values[place] = None
@@ -55,7 +55,7 @@ def _view(call: Call) -> Callable[..., Any]:
     operands = list(node.all_input_nodes)
 
     def run(*values: Any) -> tuple[Any]:
-        known = dict(zip(operands, values))
+        known = dict(zip(operands, values, strict=True))
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
         return (node.target(*args, **kwargs),)  # type: ignore[operator]
 

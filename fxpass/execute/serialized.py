@@ -48,7 +48,7 @@ class _Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Number:
+class _Symbolic:
     """A SymInt: its expression."""
 
     expr: Any
@@ -74,11 +74,11 @@ class Saved:
         loaded: Any = GraphPickler.loads(self.graph, mode)
         gm = fx.GraphModule(loaded, loaded.graph)
         load = _Loader(mode, self.hints)
-        for node, kept in zip(gm.graph.nodes, self.values):
+        for node, kept in zip(gm.graph.nodes, self.values, strict=True):
             if node.op != "output":
                 node.meta["val"] = load.value(kept)
         inputs = gm.graph.find_nodes(op="placeholder")
-        for node, of_module in zip(inputs, self.of_modules):
+        for node, of_module in zip(inputs, self.of_modules, strict=True):
             if of_module:
                 node.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
         if not self.rewritten:
@@ -121,7 +121,7 @@ def save(plan: Plan, settings: Options) -> Saved:
 
 def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:
     if isinstance(value, torch.SymInt):
-        return _Number(value.node.expr)
+        return _Symbolic(value.node.expr)
     if isinstance(value, (tuple, list)):
         return type(value)(_describe(name, v, memories) for v in value)
     if not isinstance(value, torch.Tensor):
@@ -173,7 +173,7 @@ class _Loader:
         """The value that ``kept`` describes."""
         if isinstance(kept, (tuple, list)):
             return type(kept)(map(self.value, kept))
-        if isinstance(kept, _Number):
+        if isinstance(kept, _Symbolic):
             return self._number(kept.expr)
         if not isinstance(kept, _Tensor):
             return kept

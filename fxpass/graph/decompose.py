@@ -33,7 +33,7 @@ def take_apart(node: fx.Node) -> bool:
 
     def run(*operands: Any) -> Any:
         filled = list(flat)
-        for i, operand in zip(places, operands):
+        for i, operand in zip(places, operands, strict=True):
             filled[i] = operand
         args, kwargs = tree_unflatten(filled, spec)
         return target.decompose(*args, **kwargs)
@@ -46,7 +46,7 @@ def take_apart(node: fx.Node) -> bool:
     if any(_writes_to(n, memories) for n in traced.graph.nodes):
         return False  # though its schema does not say so: a batch norm's statistics
     copies: dict[fx.Node, Any] = {}
-    for placeholder, i in zip((n for n in traced.graph.nodes if n.op == "placeholder"), places):
+    for placeholder, i in zip((n for n in traced.graph.nodes if n.op == "placeholder"), places, strict=True):
         copies[placeholder] = flat[i]
     with node.graph.inserting_before(node):
         for inner in traced.graph.nodes:

@@ -57,8 +57,8 @@ def fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[Any]:
     own = [n.meta.get("example_value", n.meta.get("val")) for n in placeholders]
     fakes = [isinstance(v, (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)) for v in own]
     plain = [not isinstance(e, torch.Tensor) for e in example_inputs]
-    if len(own) == len(example_inputs) and all(f or p for f, p in zip(fakes, plain)):
-        return [o if f else e for o, f, e in zip(own, fakes, example_inputs)]
+    if len(own) == len(example_inputs) and all(f or p for f, p in zip(fakes, plain, strict=True)):
+        return [o if f else e for o, f, e in zip(own, fakes, example_inputs, strict=True)]
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     return [mode.from_tensor(e, static_shapes=True) if isinstance(e, torch.Tensor) else e for e in example_inputs]
 
@@ -158,7 +158,7 @@ def _requires_grad(node: fx.Node) -> bool:
 def _name_placeholders(traced: fx.GraphModule, gm: fx.GraphModule) -> None:
     old = [n for n in gm.graph.nodes if n.op == "placeholder"]
     new = [n for n in traced.graph.nodes if n.op == "placeholder"]
-    for before, after in zip(old, new):
+    for before, after in zip(old, new, strict=True):
         after.meta["placeholder"] = before
         after.target = before.target
         after._rename(before.name)

@@ -48,7 +48,7 @@ def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read
         raise Broken(f"the mutated inputs changed: {sorted(old_written ^ written)}")
     if len(values) != len(old_values):
         raise Broken("the number of outputs changed")
-    for i, (old, new) in enumerate(zip(old_values, values)):
+    for i, (old, new) in enumerate(zip(old_values, values, strict=False)):
         if not _same(old, new):
             raise Broken(f"output {i} changed from {_describe(old)} to {_describe(new)}")
 
@@ -74,7 +74,7 @@ def _same(old: Any, new: Any) -> bool:
         return not isinstance(new, torch.Tensor) and (old is None and new is None or equal(old, new))
     if not isinstance(new, torch.Tensor) or old.dtype != new.dtype or old.device != new.device:
         return False
-    return old.dim() == new.dim() and all(equal(a, b) for a, b in zip(old.shape, new.shape))
+    return old.dim() == new.dim() and all(equal(a, b) for a, b in zip(old.shape, new.shape, strict=True))
 
 
 def _describe(value: Any) -> str:

@@ -44,7 +44,7 @@ def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: Calls | None = 
     changed: set[fx.Node] = set()
     moved: set[fx.Node] = set()
     with faking(mode_of(inputs)):
-        for node, value in zip(gm.graph.find_nodes(op="placeholder"), inputs):
+        for node, value in zip(gm.graph.find_nodes(op="placeholder"), inputs, strict=True):
             node.meta["val"] = value
         for node in gm.graph.nodes:
             if node.op != "call_function" or before.get(node) == _call(node) and not _affected(node, changed, moved):
@@ -90,5 +90,5 @@ def _alike(old: Any, new: Any) -> bool:
         same = (old.dtype, old.device, old.layout) == (new.dtype, new.device, new.layout)
         return same and layout(old) == layout(new)
     if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)):
-        return len(old) == len(new) and all(_alike(a, b) for a, b in zip(old, new))
+        return len(old) == len(new) and all(_alike(a, b) for a, b in zip(old, new, strict=True))
     return type(old) is type(new) and plain(old) == plain(new)

@@ -44,7 +44,7 @@ def span(tensor: torch.Tensor) -> tuple[int, int]:
     if isinstance(tensor, FakeTensor) or tensor.numel() == 0:
         return 0, 0
     start = tensor.data_ptr()
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return start, start + (last + 1) * tensor.element_size()
 
 

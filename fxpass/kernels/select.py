@@ -158,5 +158,5 @@ def _one_query(node: fx.Node, parts: Attention) -> bool:
 
 def _addressed(*tensors: torch.Tensor) -> bool:
     """Whether offsets into these fit into 32 bits, in which the kernels reckon."""
-    spans = (sum((n - 1) * s for n, s in zip(t.shape, t.stride())) for t in tensors)
+    spans = (sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) for t in tensors)
     return all(span < 2**31 for span in spans)

@@ -38,7 +38,11 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 def command(arguments: Sequence[str]) -> str:
     """The command line to repeat a run, without where its figures were written."""
-    kept = [a for before, a in zip(["", *arguments], arguments) if before != "--json" and not a.startswith("--json")]
+    kept = [
+        a
+        for before, a in zip(["", *arguments], arguments, strict=False)
+        if before != "--json" and not a.startswith("--json")
+    ]
     return shlex.join(["kvfix", *kept])
 
 

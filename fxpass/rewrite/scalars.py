@@ -87,7 +87,7 @@ def _full(node: fx.Node, b: Builder) -> fx.Node:
 def _roll(node: fx.Node, b: Builder) -> fx.Node:
     """``roll(x, s, d)``: row i comes from row ``(i - s) % size``."""
     x, shifts, dims = (*node.args, [])[:3]
-    for shift, dim in zip(shifts, dims):
+    for shift, dim in zip(shifts, dims, strict=False):
         size = b.steady(node.meta["val"].shape[dim])
         if size is None:
             raise Refusal("a roll by a position along an axis that is not fixed")

@@ -69,7 +69,7 @@ def measure(
 def _compare(row: Row, steps: Sequence[Step], reference: Sequence[torch.Tensor]) -> None:
     if len(steps) != len(reference):
         raise RuntimeError(f"{len(steps)} steps where eager made {len(reference)}")
-    differences = [(s.output.double() - r.double()).abs().flatten() for s, r in zip(steps, reference)]
+    differences = [(s.output.double() - r.double()).abs().flatten() for s, r in zip(steps, reference, strict=True)]
     together = torch.cat(differences)
     row.mae, row.max_diff = together.mean().item(), together.max().item()
     row.ms = 1e3 * statistics.median(s.seconds for s in steps if s.timed)
@@ -98,7 +98,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _line(cells: Sequence[str], width: int) -> str:
-    return f"{cells[0]:<{width}}" + "".join(f"{c:>{w}}" for c, w in zip(cells[1:], (8, 9, 7, 7, 11, 6, 8)))
+    return f"{cells[0]:<{width}}" + "".join(f"{c:>{w}}" for c, w in zip(cells[1:], (8, 9, 7, 7, 11, 6, 8), strict=False))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

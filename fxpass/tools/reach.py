@@ -116,16 +116,21 @@ def run(case: Case, compiler: str = "eager", device: str = "cpu") -> Row:
             warnings.simplefilter("ignore", fxpass.KvfixWarning)
             found = list(case.steps(compiled, device))
             row.skips = skips() if recorded else 0
-        row.decode_graphs, row.recordings = (last - first for first, last in zip(made[0], made[-1]))
+        row.decode_graphs, row.recordings = (last - first for first, last in zip(made[0], made[-1], strict=True))
     except Exception as error:  # a package that is not there, or a model that does not run: a red line, not an end
         row.problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:120])
         return row
     row.graphs, row.breaks = counts.graphs, counts.breaks
     reports = fxpass.reports()
     row.rewritten, row.refused = sum(r.rewritten for r in reports), sum(r.refused for r in reports)
-    row.outputs = max(_difference(a, b) for (a, _), (b, _) in zip(expected, found))
+    row.outputs = max(_difference(a, b) for (a, _), (b, _) in zip(expected, found, strict=True))
     row.buffers = max(
-        (_difference(a, b) for (_, a_), (_, b_) in zip(expected, found) for a, b in zip(a_, b_)), default=0.0
+        (
+            _difference(a, b)
+            for (_, a_), (_, b_) in zip(expected, found, strict=True)
+            for a, b in zip(a_, b_, strict=True)
+        ),
+        default=0.0,
     )
     row.problems += _problems(case, row, reports)
     return row
@@ -199,7 +204,7 @@ def show(rows: list[Row]) -> None:
 
     header, *lines = table([dataclasses.replace(row, where="", pattern="") for row in rows])
     shown = Table(*header, box=None, header_style="bold")
-    for row, line in zip(rows, lines):
+    for row, line in zip(rows, lines, strict=True):
         shown.add_row(*(Text(cell, style="red" if row.problems else "") for cell in line))
     Console(soft_wrap=True).print(shown)
 

@@ -30,7 +30,7 @@ def align(node: fx.Node, flow: Flow, places: Iterable[tuple[Any, int]]) -> Exten
     for extent in own[1:]:
         if not equal(extent.full_size, shortest.full_size) and guarded(extent.full_size <= shortest.full_size):
             shortest = extent
-    for (operand, dim), extent in zip(places, own):
+    for (operand, dim), extent in zip(places, own, strict=True):
         if equal(extent.full_size, shortest.full_size):
             continue
         if not guarded(extent.full_size >= shortest.full_size):

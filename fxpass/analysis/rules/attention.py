@@ -27,7 +27,7 @@ _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale
 
 @rule(_SDPA)
 def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
-    given: dict[str, Any] = {**dict(zip(_NAMES, node.args)), **node.kwargs}
+    given: dict[str, Any] = {**dict(zip(_NAMES, node.args, strict=False)), **node.kwargs}
     q, k, v, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
     rank = q.meta["val"].dim()
     if given.get("dropout_p", 0.0):

@@ -85,7 +85,7 @@ def einsum(node: fx.Node, flow: Flow) -> Extents:
     operands = node.args[1]
     inputs, output = _spelled_out(node.args[0], [o.meta["val"].dim() for o in operands])  # type: ignore[arg-type, union-attr]
     by_label: dict[str, list[tuple[Any, int]]] = {}
-    for labels, operand in zip(inputs.split(","), operands):  # type: ignore[arg-type]
+    for labels, operand in zip(inputs.split(","), operands, strict=True):  # type: ignore[arg-type]
         for dim, label in enumerate(labels):
             by_label.setdefault(label, []).append((operand, dim))
     out: Extents = {}
@@ -109,11 +109,14 @@ def _spelled_out(equation: str, ranks: list[int]) -> tuple[str, str]:
     """Inputs and output of an einsum with a letter for every dim: ``...qd,...kd`` of rank 4 is ``ABqd,ABkd->...``."""
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    counts = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks) if "..." in term]
+    counts = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True) if "..." in term]
     free = [c for c in string.ascii_letters if c not in equation]
     letters = "".join(free[: max(counts, default=0)])
     if not arrow:
         used = [c for c in inputs if c.isalpha()]
         output = "..." * bool(counts) + "".join(sorted(c for c in set(used) if used.count(c) == 1))
-    named = [term.replace("...", letters[len(letters) - (rank - len(term) + 3) :]) for term, rank in zip(terms, ranks)]
+    named = [
+        term.replace("...", letters[len(letters) - (rank - len(term) + 3) :])
+        for term, rank in zip(terms, ranks, strict=True)
+    ]
     return ",".join(named), output.replace("...", letters)

@@ -24,7 +24,7 @@ aten = torch.ops.aten
 @rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 def convolution(node: fx.Node, flow: Flow) -> Extents:
     names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-    given: dict[str, Any] = {**dict(zip(names, node.args)), **node.kwargs}
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
     x, weight, bias = given["input"], given["weight"], given.get("bias")
     spatial = weight.meta["val"].dim() - 2
     first = x.meta["val"].dim() - spatial

@@ -36,7 +36,7 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
     own = [flow.of(p).get(dim) for p in parts]
     if not any(own):
         return others
-    lengths = [e.length if e is not None else size_of(p, dim, node) for e, p in zip(own, parts)]
+    lengths = [e.length if e is not None else size_of(p, dim, node) for e, p in zip(own, parts, strict=True)]
     ends = [lengths[0]]
     for length in lengths[1:]:
         ends.append(flow.derive(node, operator.add, ends[-1], length))
@@ -57,9 +57,9 @@ def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: 
     """All parts at full size, one after the other, and from that the valid rows."""
     device = parts[0].meta["val"].device
     places = b.call(aten.arange.default, b.full(extent), device=device)
-    sizes = [b.full(e) if e is not None else b.size(p, dim) for e, p in zip(own, parts)]
+    sizes = [b.full(e) if e is not None else b.size(p, dim) for e, p in zip(own, parts, strict=True)]
     chosen, offset = places, 0
-    for size, end in zip(sizes, ends[:-1]):
+    for size, end in zip(sizes[:-1], ends[:-1], strict=True):
         offset = (
             offset + size if isinstance(offset, int) and isinstance(size, int) else b.call(operator.add, offset, size)
         )

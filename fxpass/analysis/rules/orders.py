@@ -49,7 +49,7 @@ def roll(node: fx.Node, flow: Flow) -> Extents:
     if not dims:
         raise Refusal("a flattened tensor of position-dependent size is rolled")
     shifts, dims = (list(v) if isinstance(v, (list, tuple)) else [v] for v in (shifts, dims))
-    steps = list(zip(shifts, _positive(dims, node.meta["val"].dim())))
+    steps = list(zip(shifts, _positive(dims, node.meta["val"].dim()), strict=False))
     if not any(dim in own for _, dim in steps):
         return dict(own)
 

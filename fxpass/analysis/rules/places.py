@@ -19,7 +19,7 @@ from fxpass.analysis.extents import Extent
 
 aten = torch.ops.aten
 
-Number = Any
+Count = Any
 """An int, or a 0-d tensor: the twin of a position."""
 
 
@@ -35,11 +35,11 @@ def rows(b: Any, x: fx.Node, dim: int, extent: Extent, count: Any, place: Callab
     return take(b, x, dim, b.full(extent), place(steps))
 
 
-def times(b: Any, steps: fx.Node, factor: Number) -> fx.Node:
+def times(b: Any, steps: fx.Node, factor: Count) -> fx.Node:
     return steps if isinstance(factor, int) and factor == 1 else b.call(aten.mul.Tensor, steps, factor)
 
 
-def plus(b: Any, steps: fx.Node, offset: Number) -> fx.Node:
+def plus(b: Any, steps: fx.Node, offset: Count) -> fx.Node:
     return steps if isinstance(offset, int) and offset == 0 else b.call(aten.add.Tensor, steps, offset)
 
 

@@ -68,7 +68,7 @@ def kthvalue(node: fx.Node, flow: Flow) -> Extents:
 def _given(node: fx.Node) -> dict[str, Any]:
     """The arguments of ``node`` by name, with the dim counted from the front."""
     names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-    given: dict[str, Any] = {**dict(zip(names, node.args)), **node.kwargs}
+    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
     given["dim"] = given.get("dim", -1) % max(given["self"].meta["val"].dim(), 1)
     return given
 

@@ -69,21 +69,23 @@ def cut(gm: fx.GraphModule) -> list[Call]:
         return []
     start, period, times = found
     stretches = [nodes[start + i * period : start + (i + 1) * period] for i in range(times)]
-    odd = {i for i, same in enumerate(zip(*stretches)) if len({_literals(n) for n in same}) > 1}
+    odd = {i for i, same in enumerate(zip(*stretches, strict=True)) if len({_literals(n) for n in same}) > 1}
     layers = [[n for i, n in enumerate(stretch) if i not in odd] for stretch in stretches]
     outside = [[n for i, n in enumerate(stretch) if i in odd] for stretch in stretches]
     takes = [operands(layer) for layer in layers]
     groups = [nodes[:start], *layers, nodes[start + times * period :]]
-    apart = all(i not in set(layer) for layer, own in zip(layers, outside) for n in own for i in n.all_input_nodes)
+    apart = all(
+        i not in set(layer) for layer, own in zip(layers, outside, strict=True) for n in own for i in n.all_input_nodes
+    )
     if not apart or not _correspond(layers, takes) or any(map(_aliased, layers, takes)):
         return []
     used = sorted({i for layer in layers for i, n in enumerate(layer) if any(u not in set(layer) for u in n.users)})
     shared = Piece(
         extract(gm, layers[0], takes[0], [layers[0][i] for i in used], "layer"),
-        [max(given, key=_misaligned) for given in zip(*takes)],
+        [max(given, key=_misaligned) for given in zip(*takes, strict=True)],
     )
     calls = [_as_it_is(v) for v in views] + _call(gm, groups[0])
-    for layer, own, taken in zip(layers, outside, takes):
+    for layer, own, taken in zip(layers, outside, takes, strict=True):
         calls += [*(_as_it_is(n) for n in own), Call(shared, taken, [layer[i] for i in used])]
     return calls + _call(gm, groups[-1])
 
@@ -127,7 +129,7 @@ def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
         last[kind] = i
     best, saved = None, 0
     for period, _ in distances.most_common(8):
-        equal = [a == b for a, b in zip(kinds, kinds[period:])]
+        equal = [a == b for a, b in zip(kinds, kinds[period:], strict=False)]
         edges = [-1, *(i for i, e in enumerate(equal) if not e), len(equal)]
         start, length = max(((a + 1, b - a - 1) for a, b in pairwise(edges)), key=lambda run: run[1])
         times = length // period + 1
@@ -161,11 +163,11 @@ def _type(node: fx.Node) -> str:
 def _correspond(layers: Sequence[list[fx.Node]], takes: Sequence[list[fx.Node]]) -> bool:
     """Whether all layers do the same with what they take and with their own values."""
     first = {n: i for i, n in enumerate((*takes[0], *layers[0]))}
-    for layer, taken in zip(layers, takes):
+    for layer, taken in zip(layers, takes, strict=True):
         here = {n: i for i, n in enumerate((*taken, *layer))}
-        if len(taken) != len(takes[0]) or any(_type(a) != _type(b) for a, b in zip(taken, takes[0])):
+        if len(taken) != len(takes[0]) or any(_type(a) != _type(b) for a, b in zip(taken, takes[0], strict=True)):
             return False
-        for a, b in zip(layers[0], layer):
+        for a, b in zip(layers[0], layer, strict=True):
             if [first[n] for n in _every(a)] != [here[n] for n in _every(b)]:
                 return False
     return True

@@ -33,7 +33,7 @@ class Pack:
     def copies(self, packed: torch.Tensor) -> list[torch.Tensor]:
         """The results in ``packed``, copied."""
         pieces = torch.unsafe_split_with_sizes(packed.clone(), self._sizes)
-        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes)]
+        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
 
 
 def pack(parts: Sequence[Part], groups: Sequence[Sequence[fx.Node]]) -> list[Pack]:
@@ -58,7 +58,7 @@ def _fits(node: fx.Node) -> bool:
 
 def _pack(part: Part, nodes: Sequence[fx.Node]) -> Pack:
     graph, output = part.gm.graph, part.gm.graph.output_node()
-    given = dict(zip(part.outputs, output.args[0]))  # type: ignore[arg-type]
+    given = dict(zip(part.outputs, output.args[0], strict=True))  # type: ignore[arg-type]
     value = torch.cat([n.meta["val"].reshape(-1) for n in nodes])
     with graph.inserting_before(output):
         flat = []

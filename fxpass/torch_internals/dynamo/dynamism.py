@@ -209,7 +209,7 @@ def _changed(tx: Any) -> set[int]:
     seen = _seen_of(tx.output.root_tx.f_code).sizes
     now = {name: update_automatic_dynamic(tx, name, FrameStateSizeEntry()).size for name in seen}
     return {v for name, first in seen.items() if isinstance(now[name], tuple)
-            for v, size in zip(first, now[name]) if size is auto_dynamic}  # type: ignore[arg-type]  # fmt: skip
+            for v, size in zip(first, now[name], strict=False) if size is auto_dynamic}  # type: ignore[arg-type]  # fmt: skip
 
 
 def _siblings(tx: Any, name: str) -> list[str]:
