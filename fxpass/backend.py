@@ -108,7 +108,8 @@ def prepare(
     if is_recorded(settings, inputs):
         use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    return cut(Plan(normal, (), static, carried), {s for number in variants for s in number.symbols}, report)
+    plan = Plan(normal, capacity=static, carried=carried)
+    return cut(plan, {s for number in variants for s in number.symbols}, report)
 
 
 def cut(plan: Plan, variants: Set[Any], report: Report) -> Plan:
@@ -120,17 +121,17 @@ def cut(plan: Plan, variants: Set[Any], report: Report) -> Plan:
         if part.static:
             check_core(part.gm, set(static))
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
-    return dataclasses.replace(plan, parts=parts, capacity=static)
+    return dataclasses.replace(plan, parts=parts, capacity=static, variants=variants - plan.capacity)
 
 
 def in_cores(
     plan: Plan, variants: Sequence[Number], report: Report, made: Callable[[Plan], Callable[..., Any]]
 ) -> Callable[..., Any]:
     """What is ``made`` of ``plan``: one core for each value of its ``variants``, as long as these keep still."""
-    left = {number.place: number for number in variants}
+    left = {number.place: number for number in variants if number.symbols & plan.variants}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
-        moved = {s for place in places for s in left[place].symbols}
+        moved = {s for place in places for s in left[place].symbols & plan.variants}
         report.corrected += [left.pop(place).of for place in places]
         report.symbols = [s._replace(kind="growth") if s.of in report.corrected else s for s in report.symbols]
         return made(cut(dataclasses.replace(plan, capacity=plan.capacity - moved), frozenset(), report))

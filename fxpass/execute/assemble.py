@@ -36,12 +36,14 @@ class Plan:
     capacity: the symbols that the cut took for static, see `split`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`): they are written back, and not returned. None where it is not.
+    variants: symbols in ``capacity`` that are no lengths of caches, see `analysis.kinds`.
     """
 
     gm: fx.GraphModule
     parts: Sequence[Part] = ()
     capacity: Set[Any] = frozenset()
     carried: Sequence[fx.Node] | None = None
+    variants: Set[Any] = frozenset()
 
 
 def assemble(

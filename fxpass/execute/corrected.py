@@ -35,7 +35,7 @@ class Corrected:
         return self._run(*args)
 
     def _count(self, now: tuple[Any, ...]) -> None:
-        for place, before, value in zip(self._moves, self._last, now):
+        for place, before, value in zip(self._moves, self._last, now, strict=True):
             self._moves[place] = 0 if before == value else self._moves[place] + 1
         restless = [place for place, moves in self._moves.items() if moves >= MAX_MOVES]
         if restless:

@@ -32,14 +32,14 @@ class Alike:
         """The elements are ``values`` now."""
         if len(values) != len(self._values):
             self.groups, self._values, self._moved = (0,) * len(values), values, frozenset()
-        pairs = list(zip(self.groups, values))
+        pairs = list(zip(self.groups, values, strict=True))
         numbers = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
         groups = tuple(numbers[pair] for pair in pairs)
-        moved = {i for i, (last, now) in enumerate(zip(self._values, values)) if last != now}
+        moved = {i for i, (last, now) in enumerate(zip(self._values, values, strict=True)) if last != now}
         known = {i for i, last in enumerate(self._values) if last != 0}
         parted = len({(self.groups[i], groups[i]) for i in known}) > len({self.groups[i] for i in known})
         late = bool(self._moved) and bool((moved & known) - self._moved)
-        back = any(now < last for last, now in zip(self._values, values))
+        back = any(now < last for last, now in zip(self._values, values, strict=True))
         self.apart |= late or parted and (back or self._parted)
         self._parted |= parted
         self.groups = tuple(range(len(values))) if self.apart else groups

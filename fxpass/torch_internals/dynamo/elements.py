@@ -96,7 +96,8 @@ def _seen(tx: Any, tensor: fx.Node) -> tuple[Alike, set[int]]:
     values = mirror.values(argument.example)
     alike = dynamism.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
     names = [PositionSource(argument.source, i).name for i in range(len(values))]
-    states = [process_automatic_dynamic(tx, n, FrameStateSizeEntry.make_scalar(v)) for n, v in zip(names, values)]
+    entries = [FrameStateSizeEntry.make_scalar(value) for value in values]
+    states = [process_automatic_dynamic(tx, name, entry) for name, entry in zip(names, entries, strict=True)]
     moved = {i for i, state in enumerate(states) if state.scalar is auto_dynamic}
     return alike, set(range(len(values))) if alike.apart else moved
 

@@ -18,6 +18,7 @@ from torch import fx
 
 from fxpass.index_tensors.operators import is_torchs
 from fxpass.torch_internals.dynamo.names import wrap_fx_proxy
+from fxpass.torch_internals.operators import OpOverloadPacket
 
 Number = Callable[[fx.Proxy], Any]
 """Gives the number in a tensor proxy, as a graph argument, or None."""
@@ -140,7 +141,9 @@ def _takes_numbers(name: str) -> tuple[bool, ...]:
     """For each operand of the aten operator ``name`` whether all its overloads take an int there, or several. What follows the
     last one belongs to it, as in ``x.expand(2, e)``."""
     packet = getattr(torch.ops.aten, name, None)
-    schemas = [getattr(packet, o)._schema for o in packet.overloads()] if packet is not None else []
+    if not isinstance(packet, OpOverloadPacket):
+        return ()  # no operator: the namespace's own `__eq__`
+    schemas = [getattr(packet, o)._schema for o in packet.overloads()]
     types = [[str(a.type) for a in s.arguments if not a.kwarg_only] for s in schemas if ".names" not in str(s)]
     places = max(map(len, types), default=0)
     at = [{t[i] for t in types if i < len(t)} for i in range(places)]

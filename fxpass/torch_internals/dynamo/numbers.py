@@ -83,7 +83,8 @@ class Numbers:
         return run
 
     def _see(self, args: Sequence[Any]) -> None:
-        self._calls.see(self, self._fixed, [(name, args[place]) for name, place in zip(self._names, self._places)])
+        given = [(name, args[place]) for name, place in zip(self._names, self._places, strict=True)]
+        self._calls.see(self, self._fixed, given)
 
 
 def _source(node: fx.Node) -> Any:
