@@ -86,8 +86,8 @@ class Sites:
         self.steady = steady_symbols(graph, positions, unmoved)
 
     def at(self, node: fx.Node, padded: bool = False) -> Site | None:
-        """The site at ``node``, or None if it is no position-bounded slice, or one of what a position sizes already. Of a tensor
-        that is ``padded``, which has extents, it is a rule's matter.
+        """The site at ``node``, or None if it is no position-bounded slice, or one of what a position sizes already.
+        Of a tensor that is ``padded``, which has extents, it is a rule's matter.
 
         Raises:
             Refusal: it is one, and nothing sound can be made of it.

@@ -4,8 +4,8 @@
     mask: [1, s2]      mask[:, :end]                             s2: never seen to be another
     x: [2, s3, 8]      k[:, s:s + s3] = x                        s3: the rows of a chunk, as many as the caller gives
 
-A position is never one. In the graph of the step that fills a cache, a guard may have made its length ``s0 + 1``: then everything
-of that cache moves with the position, and is left to run as it is.
+A position is never one. In the graph of the step that fills a cache, a guard may have made its length ``s0 + 1``: then
+everything of that cache moves with the position, and is left to run as it is.
 """
 
 from __future__ import annotations
@@ -59,9 +59,8 @@ def _goes_with(size: Any, own: Any, positions: Positions) -> bool:
 
 
 def steady_number(size: Any, steady: Set[Any], graph: fx.Graph, place: fx.Node) -> int | Derived | None:
-    """``size`` as an int, or as the size of an input of ``graph`` that ``steady`` symbols make, to be read off before ``place``.
-
-    None where it is neither.
+    """``size`` as an int, or as the size of an input of ``graph`` that ``steady`` symbols make, to be read off
+    before ``place``. None where it is neither.
     """
     number = fixed(size)
     if number is not None or not symbols(size) <= steady:

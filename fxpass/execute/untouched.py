@@ -12,7 +12,7 @@ from fxpass.options import Options
 from .compilers import as_dynamo_gave_it, in_pieces
 from .partition.repeats import cut
 from .partition.split import is_dynamic
-from .recording.addresses import belongs_to_module, written_inputs
+from .recording.addresses import belongs_to_module, layouts, written_inputs
 
 
 def untouched(
@@ -34,6 +34,7 @@ def untouched(
 
 
 def _worth_recording(normal: fx.GraphModule) -> bool:
-    inputs = [n for n in normal.graph.nodes if n.op == "placeholder"]
-    growing = any(is_dynamic(n, set()) for n in inputs)
+    """Whether stock would make one recording of ``normal``: where an input starts in its memory is no reason against it."""
+    inputs, places = normal.graph.find_nodes(op="placeholder"), layouts(normal)
+    growing = any(is_dynamic(n, places) for n in inputs if n.users)
     return not growing and all(belongs_to_module(n) for n in written_inputs(normal))

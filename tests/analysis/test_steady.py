@@ -1,4 +1,4 @@
-"""Sizes that stay from step to step: caches written by index, tables and masks handed in, chunks, counters. One core, nothing refused."""
+"""What stays from step to step: caches written by index, tables and masks handed in, chunks. One core, nothing refused."""
 
 from __future__ import annotations
 
@@ -179,4 +179,16 @@ def test_a_counter_stays_out_of_the_core(count: Callable[..., Any], compiler: st
         x, at = torch.rand(2, 1, 4), torch.tensor([p])
         torch.testing.assert_close(compiled(x, at), eager(x, at))
         assert (model.seen, model.share) == (eager.seen, eager.share) and torch.equal(model.k, eager.k)
+    one_core(0, graphs=3)
+
+
+@torch.no_grad()
+def test_where_an_input_starts_is_no_reason_to_leave_the_core() -> None:
+    """Rows cut from a longer series, and nothing to rewrite: a storage offset and a stride that differ on each call."""
+    model, eager, series = Counting(attribute), Counting(attribute), torch.rand(2, 40, 4)
+    compiled = kvfix(model, "eager")
+    for p in range(5):
+        x, at = series[:, p : p + 1], torch.tensor([p])
+        torch.testing.assert_close(compiled(x, at)[0], eager(x, at)[0])
+        assert torch.equal(model.k, eager.k)
     one_core(0, graphs=3)

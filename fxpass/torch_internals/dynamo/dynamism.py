@@ -137,7 +137,9 @@ def unmoved(gm: fx.GraphModule) -> set[Any]:
     tx = _current_frame()
     if tx is None:
         return set()
-    first, still, moved = _seen_of(tx.f_code).sizes, set(), set()
+    first = _seen_of(tx.f_code).sizes
+    still: set[Any] = set()
+    moved: set[Any] = set()
     for node, name in _tensors(gm.graph).items():
         known = first.get(name, ())
         for dim, size in enumerate(_value(node).shape):
