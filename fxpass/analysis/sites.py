@@ -218,6 +218,7 @@ def _view_users(node: fx.Node) -> set[fx.Node]:
 
 def _is_view(node: fx.Node, views: set[fx.Node]) -> bool:
     """Whether ``node``, a user of one of ``views``, is one too: an op that writes in place gives what it wrote to."""
-    shares = any(aliases.storage(i) in aliases.storages(node) for i in node.all_input_nodes if i in views)
+    own = aliases.storages(node)  # of a tuple of views, several at once
+    shares = any(own & aliases.storages(i) for i in node.all_input_nodes if i in views)
     written = aliases.written(node)
     return shares and (not written or not views.isdisjoint(written))
