@@ -300,7 +300,7 @@ for _fn in (operator.add, operator.sub, operator.mul, operator.floordiv, operato
     RULES[_fn.__name__] = _elementwise(_fn)
     RULES[_fn.__name__ + "_"] = _inplace(RULES[_fn.__name__])
 for _fn in COMPARISONS:
-    RULES[_fn.__name__] = _elementwise(_fn)
+    RULES[_fn.__name__] = RULES[f"__{_fn.__name__}__"] = _elementwise(_fn)
 for _names, _fn in (
     ("maximum", max),
     ("minimum", min),

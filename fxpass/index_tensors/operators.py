@@ -33,7 +33,7 @@ def _called(name: str) -> Iterator[Any]:
     if name.endswith("_") and (function := getattr(operator, f"i{name[:-1]}", None)) is not None:
         yield function
     packet = getattr(torch.ops.aten, name, None)
-    if packet is not None:
+    if isinstance(packet, OpOverloadPacket):
         yield packet
         yield from (getattr(packet, overload) for overload in packet.overloads())
 
