@@ -85,9 +85,8 @@ class Sites:
         self._order = {node: i for i, node in enumerate(graph.nodes)}
         self.steady = steady_symbols(graph, positions, unmoved)
 
-    def at(self, node: fx.Node, padded: bool = False) -> Site | None:
+    def at(self, node: fx.Node) -> Site | None:
         """The site at ``node``, or None if it is no position-bounded slice, or one of what a position sizes already.
-        Of a tensor that is ``padded``, which has extents, it is a rule's matter.
 
         Raises:
             Refusal: it is one, and nothing sound can be made of it.
@@ -101,9 +100,7 @@ class Sites:
         rows = steady_number(size, self.steady, self.graph, node)
         writers = self._writers_through(node)
         if not self.is_buffer(base) and (writers or not isinstance(rows, int)):
-            if self._grows(base) and not padded:
-                raise Refusal("what is sliced is of a size that moves by itself")
-            return None
+            return None  # of what grows by itself, a number of rows that moves with it
         start, end = bounds_of(node, size_of(base, dim, node))
         site = Site(node, "narrow", base, dim, start, end, rows, writers, squeezed)
         self._refuse_bounds(site)
@@ -145,10 +142,6 @@ class Sites:
     def is_buffer(self, base: fx.Node) -> bool:
         """Whether every size of ``base`` is steady: what grows is left to run as it is."""
         return all(isinstance(s, int) or symbols(s) <= self.steady for s in base.meta["val"].shape)
-
-    def _grows(self, base: fx.Node) -> bool:
-        """Whether a size of ``base`` moves with what is no position: one that does is a matter of what made it so."""
-        return any(symbols(s) - self.steady - self.positions.symbols for s in base.meta["val"].shape)
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops whose target is ``node`` or a view of it, or what such an op gives."""

@@ -35,7 +35,7 @@ def decide(
             return None
         try:
             with supposing() as supposed:
-                site = finder.at(node, padded=bool(flow.of(node.args[0])))
+                site = finder.at(node)
                 if site is None or (site.kind == "narrow" and flow.of(site.base)):
                     return None  # no site, or a slice of what a site gives: a rule's matter
                 is_read = site.kind == "extent"
