@@ -82,7 +82,7 @@ def rewrite_graph(
         nonlocal origins, refused
         refused.update(dict.fromkeys(nodes, reason))
         if now := restorable.go_back():
-            origins = {now[node]: origin for node, origin in origins.items()}
+            origins = {now[node]: origin.moved(now) for node, origin in origins.items()}
             refused = {now.get(node, node): why for node, why in refused.items()}
 
     while True:
