@@ -34,6 +34,10 @@ class Origin:
     tensor: fx.Node | None = None
     index: int = 0
 
+    def moved(self, nodes: Mapping[fx.Node, fx.Node]) -> Origin:
+        """The same origin in a graph in which ``nodes`` maps the input that held the number to the one that does."""
+        return self if self.tensor is None else dataclasses.replace(self, tensor=nodes[self.tensor])
+
 
 class Positions:
     """The position-valued nodes of ``graph``; ``origins`` names the placeholders that are positions.

@@ -21,6 +21,7 @@ import torch.fx.traceback as fx_traceback
 from torch import fx
 
 from fxpass.torch_internals.fakes import (
+    DataDependentOutputException,
     DisableTorchDispatch,
     FakeTensor,
     FakeTensorMode,
@@ -78,14 +79,15 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModu
     ``meta["val"]`` says.
 
     Raises:
-        Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have.
+        Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have, or an operator
+            takes for a number what a tensor holds (``mask.tril(idx[0])``).
     """
     _refuse_autograd(gm, inputs)
     _refuse_transforms(gm)
     mode = mode_of(inputs)
     interpreter = _Inference(gm)
     with tracing(None), fx_traceback.preserve_node_meta(), enable_python_dispatcher(), mode, torch.no_grad():
-        traced = make_fx(interpreter.run, pre_dispatch=True, tracing_mode="real")(*inputs)
+        traced = _traced(interpreter, inputs)
     _name_placeholders(traced, gm)
     _drop_grad_mode(traced)
     folded = _fold_known_numbers(traced)
@@ -94,6 +96,14 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModu
     _refuse_attributes(traced)
     traced.recompile()
     return traced, folded
+
+
+def _traced(interpreter: fx.Interpreter, inputs: Sequence[Any]) -> fx.GraphModule:
+    try:
+        return make_fx(interpreter.run, pre_dispatch=True, tracing_mode="real")(*inputs)
+    except DataDependentOutputException as error:
+        place = str(error).partition("While executing ")[2].partition("\n")[0]
+        raise Unfit(f"an operator takes for a number what a tensor holds: {place or error}") from error
 
 
 @contextlib.contextmanager

@@ -24,12 +24,13 @@ from .attributes import attribute
 from .normal_form import faking, mode_of
 from .numbers import layout, plain
 
-Calls = Mapping[fx.Node, tuple[Any, ...]]
+Calls = Mapping[str, tuple[Any, ...]]
+"""What each op of a graph is, by its name: a graph that is gone back to has other nodes of the same names."""
 
 
 def calls(gm: fx.GraphModule, without: Set[fx.Node] = frozenset()) -> Calls:
     """What each op of ``gm`` is, to tell later whether it was edited; but for those ``without``, which are to be run again."""
-    return {n: _call(n) for n in gm.graph.nodes if n.op == "call_function" and n not in without}
+    return {n.name: _call(n) for n in gm.graph.nodes if n.op == "call_function" and n not in without}
 
 
 def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: Calls | None = None) -> None:
@@ -47,9 +48,9 @@ def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: Calls | None = 
         for node, value in zip(gm.graph.find_nodes(op="placeholder"), inputs, strict=True):
             node.meta["val"] = value
         for node in gm.graph.nodes:
-            if node.op != "call_function" or before.get(node) == _call(node) and not _affected(node, changed, moved):
+            if node.op != "call_function" or before.get(node.name) == _call(node) and not _affected(node, changed, moved):
                 continue
-            old, known = node.meta.get("val"), node in before
+            old, known = node.meta.get("val"), node.name in before
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), functools.partial(value_of, gm))
             node.meta["val"] = node.target(*args, **kwargs)  # type: ignore[operator]
             moved.add(node)
@@ -58,7 +59,8 @@ def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: Calls | None = 
 
 
 def _call(node: fx.Node) -> tuple[Any, ...]:
-    return node.target, node.args, node.kwargs
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda operand: f"%{operand.name}")
+    return node.target, args, kwargs
 
 
 def value_of(gm: fx.GraphModule, node: fx.Node) -> Any:

@@ -62,7 +62,7 @@ def rewrite_graph(
         nonlocal origins, refused
         refused.update(dict.fromkeys(nodes, why))
         if now := restorable.go_back():
-            origins = {now[node]: origin for node, origin in origins.items()}
+            origins = {now[node]: origin.moved(now) for node, origin in origins.items()}
             refused = {now.get(node, node): text for node, text in refused.items()}
 
     while True:

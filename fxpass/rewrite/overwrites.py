@@ -34,7 +34,7 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
     found = []
     for node in reversed(graph.nodes):
         if node in marks.in_bounds:
-            if aliases.storage(node.args[0]) in overwritten:  # type: ignore[arg-type]
+            if _rows(node) != 0 and aliases.storage(node.args[0]) in overwritten:  # type: ignore[arg-type]
                 found.append(node)
         else:
             overwritten |= {aliases.storage(w) for w in aliases.written(node)}
@@ -44,12 +44,19 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
     return bool(found)
 
 
+def _rows(write: fx.Node) -> int:
+    """How many rows are written. None are where a slice starts behind its end, or at the end of the buffer."""
+    slots = write.args[2]
+    assert isinstance(slots, fx.Node)
+    return slots.meta["val"].shape[0]
+
+
 def _mask(graph: fx.Graph, write: fx.Node) -> None:
     """Replace ``write``, an `index_copy_` of rows that lie one after the other."""
     buffer, dim, slots, rows = write.args
     assert isinstance(buffer, fx.Node) and isinstance(dim, int) and isinstance(slots, fx.Node)
     value = buffer.meta["val"]
-    last = slots.meta["val"].shape[0] - 1
+    last = _rows(write) - 1
 
     def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         made = graph.call_function(target, args, kwargs)

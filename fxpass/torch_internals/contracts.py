@@ -187,7 +187,7 @@ _N, _C, _P = Feature.NEEDED, Feature.CAPTURE, Feature.PRECOMPILE
 
 _ROWS = [
     # Graphs and their values
-    *_names(_N, "torch._subclasses.fake_tensor", "FakeTensor FakeTensorMode"),
+    *_names(_N, "torch._subclasses.fake_tensor", "FakeTensor FakeTensorMode DataDependentOutputException"),
     *_names(_N, "torch._guards", "TracingContext tracing Source ChainedSource"),
     *_names(_N, "torch._dispatch.python", "enable_python_dispatcher"),
     *_names(_N, "torch._ops", "OpOverload OpOverloadPacket HigherOrderOperator"),

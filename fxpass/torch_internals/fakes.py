@@ -8,6 +8,7 @@ from fxpass.torch_internals.contracts import internal
 
 FakeTensor: Any = internal("torch._subclasses.fake_tensor.FakeTensor")
 FakeTensorMode: Any = internal("torch._subclasses.fake_tensor.FakeTensorMode")
+DataDependentOutputException: Any = internal("torch._subclasses.fake_tensor.DataDependentOutputException")
 enable_python_dispatcher: Any = internal("torch._dispatch.python.enable_python_dispatcher")
 TracingContext: Any = internal("torch._guards.TracingContext")
 tracing: Any = internal("torch._guards.tracing")

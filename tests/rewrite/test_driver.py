@@ -150,6 +150,57 @@ def test_the_analysis_leaves_the_graph_alone(name: str, capacity: str, monkeypat
     assert seen and all(seen)
 
 
+def renormed(k: Tensor, v: Tensor, end: int) -> Tensor:
+    return torch.hstack([k[:, :end], v[:, :end]]).renorm(2, 0, 1.0).sum(1)
+
+
+def frequencies(k: Tensor, v: Tensor, end: int) -> Tensor:
+    return torch.fft.rfft(torch.hstack([k[:, :end], v[:, :end]]), dim=1).abs().sum(1)
+
+
+def distances(k: Tensor, v: Tensor, end: int) -> Tensor:
+    return torch.cdist(torch.hstack([k[:, :end], v[:, :end]]), k[:, :end]).sum((1, 2))
+
+
+def one_of_two(k: Tensor, v: Tensor, end: int) -> Tensor:
+    return k[:, :end].sum(1) + renormed(v, v, end)
+
+
+def twice(k: Tensor, v: Tensor, end: int) -> Tensor:
+    return renormed(k, v, end) + frequencies(v, k, end) * end
+
+
+@QUIET
+@torch.no_grad()
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("elements", [1, 2])
+@pytest.mark.parametrize(
+    "finish", [renormed, frequencies, distances, one_of_two, twice], ids=lambda f: f.__name__
+)
+def test_an_index_tensor_is_the_graphs_own_after_a_refusal(
+    finish: Callable[..., Tensor], elements: int, compiler: str
+) -> None:
+    """What is written at ``idx[-1]`` stays rewritten in the graph that is gone back to, of which ``idx`` is an input."""
+
+    def step(k: Tensor, v: Tensor, idx: Tensor, x: Tensor) -> Tensor:
+        start = idx[-1].item()
+        end = start + 1
+        k[:, start:end], v[:, start:end] = x, x * 2
+        out = finish(k, v, end)
+        idx[-1].add_(1)
+        return out
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler})
+    mine, eager = ((*torch.zeros(2, 2, CAPACITY, 4), torch.full((elements,), 2)) for _ in range(2))
+    for _ in range(4):
+        x = torch.randn(2, 1, 4)
+        torch.testing.assert_close(compiled(*mine, x), step(*eager, x))
+        for a, b in zip(mine, eager):
+            assert torch.equal(a, b)
+    report = fxpass.reports()[-1]
+    assert not report.unfit and report.rewritten and report.refused
+
+
 def environment(gm: fx.GraphModule) -> Any:
     values = (n.meta["val"] for n in gm.graph.nodes if isinstance(n.meta.get("val"), torch.SymInt))
     return next((v.node.shape_env for v in values), mock.Mock(guards=[]))

@@ -142,3 +142,40 @@ def test_rows_of_a_buffer_that_is_written_later():
 
     same_buffers(step, "eager")
     assert "index_copy_" not in fxpass.reports()[-1].after
+
+
+def step_behind(k: Tensor, idx: Tensor, x: Tensor) -> Tensor:
+    """``start`` is a view, and moves with the index tensor: the slice that is written ends where it starts."""
+    start = idx[0]
+    end = start + 1
+    idx[0] += 1
+    k[:, start:end] = x
+    return k[:, :end].sum(1)
+
+
+def step_scaled_behind(k: Tensor, idx: Tensor, x: Tensor) -> Tensor:
+    start = idx[0]
+    end = start + 1
+    idx[0] += 1
+    k[:, start:end].mul_(2).add_(x)
+    return k[:, :end].sum(1) * end
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("again", [roll, beam, scaled_by_the_mirror])
+@pytest.mark.parametrize("first", [step_behind, step_scaled_behind])
+@torch.no_grad()
+def test_no_rows_written_and_permuted(first: Callable[..., Tensor], again: Write, compiler: str):
+    def step(k: Tensor, idx: Tensor, x: Tensor, by: Tensor) -> Tensor:
+        out = first(k, idx, x)
+        again(k, by)
+        return out
+
+    compiled, by = kvfix(step, compiler=compiler), torch.tensor([1, 0])
+    start = torch.rand(2, 16, 8)
+    mine, eager = ((start.clone(), torch.full((1,), 3)) for _ in range(2))
+    for _ in range(4):
+        x = torch.rand(2, 1, 8)
+        torch.testing.assert_close(compiled(*mine, x, by), step(*eager, x, by))
+        assert torch.equal(mine[0], eager[0])
+    assert not any(report.unfit for report in fxpass.reports())

@@ -64,6 +64,20 @@ def squeeze(node: fx.Node, flow: Flow) -> Extents:
     return {d - sum(g < d for g in gone): e for d, e in flow.of(x).items()}
 
 
+@rule(aten.view_as_real)
+def view_as_real(node: fx.Node, flow: Flow) -> Extents:
+    """The real and the imaginary part, in a dim of their own at the end."""
+    return dict(flow.of(node.args[0]))
+
+
+@rule(aten.view_as_complex)
+def view_as_complex(node: fx.Node, flow: Flow) -> Extents:
+    x = node.args[0]
+    if _rank(x) - 1 in flow.of(x):
+        raise Refusal("the position-dependent axis becomes real and imaginary parts")
+    return dict(flow.of(x))
+
+
 @rule(aten.unbind, aten.chunk, aten.split, aten.split_with_sizes)
 def split(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
