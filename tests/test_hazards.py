@@ -382,11 +382,11 @@ def test_15_parts_have_shapes_of_their_own(monkeypatch: pytest.MonkeyPatch):
     seen: list[tuple[bool, list[Any]]] = []
     stock = regions.Region._compile
 
-    def spy(self: Any, fakes: list[Any], mode: Any) -> Any:
+    def spy(self: Any, fakes: list[Any], mode: Any, bound: Any) -> Any:
         seen.append((self.part.static, fakes))
         outer = [n.meta["val"] for n in self.part.inputs if isinstance(n.meta["val"], Tensor)]
         assert all(mode is not v.fake_mode and mode.shape_env is not v.fake_mode.shape_env for v in outer)
-        return stock(self, fakes, mode)
+        return stock(self, fakes, mode, bound)
 
     monkeypatch.setattr(regions.Region, "_compile", spy)
     decode(Growing(), ItemCache(), growing_steps())

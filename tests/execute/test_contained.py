@@ -31,8 +31,8 @@ def faulty(monkeypatch: pytest.MonkeyPatch, part: str, when: str) -> None:
     """Let the part called ``part`` fail when it is compiled, or when it has run."""
     stock = regions.Region._compile
 
-    def compile(self, fakes, mode):
-        run = stock(self, fakes, mode)
+    def compile(self, fakes, mode, bound):
+        run = stock(self, fakes, mode, bound)
         if self.part.name != part:
             return run
         if when == "compiled":

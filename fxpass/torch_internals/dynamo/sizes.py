@@ -3,7 +3,7 @@
     lens: i64[s0]         int(lens[0])        stock: a graph break
                                               kvfix: guard s0 == 3, lens: i64[3]
 
-Another number of rows is then another graph. So it is for a few sizes: a tensor that comes in more of them is data.
+Another number of rows is then another graph. So it is for vectors, and a few sizes: what comes in more of them is data.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def _fix(tx: Any, placeholder: fx.Node) -> bool:
     if not moving or argument is None:
         return False
     sizes = tuple(s if isinstance(s, int) else s.node.hint for s in value.shape)
+    if len(sizes) > 2 or sum(s != 1 for s in sizes) > 1:  # a mask of data, which is as long as the data
+        return False
     if None in sizes or not 0 < math.prod(sizes) <= MAX_ELEMENTS:
         return False
     seen = dynamism.see_sizes(tx.output.root_tx.f_code, argument.source.name, sizes)
