@@ -107,7 +107,7 @@ def extra(sk: Sketch, key: str, buf: str, i: int, store: Store) -> None:
         "none": "",
         "decay": f"{buf}[{old}].mul_(0.5)",
         "zero_tail": f"{buf}[{cut(lay, f'{e}:')}] = 0",
-        "copy_row": f"{buf}[{new}] = {buf}[{cut(lay, ':n')}]",
+        "copy_row": f"{buf}[{new}] = {buf}[{cut(lay, ':n')}].clone()",  # without it, rows that overlap are undefined
         "roll": f"{buf}.copy_({buf}.roll(-1, {t}))",
         "permute": f"{buf}.copy_({buf}.index_select(0, torch.arange({buf}.shape[0] - 1, -1, -1)))",
         "flip": f"{buf}.copy_({buf}.flip({t}))",
