@@ -16,21 +16,20 @@ NAMES = {
     "contract": RULES + "contractions:_contract",
     "einsum": RULES + "contractions:einsum",
     "attention": RULES + "attention:scaled_dot_product_attention",
-    "from_front": RULES + "slices:_from_the_front",
+    "from_front": RULES + "slices:from_the_front",
     "rows": RULES + "slices:_rows",
-    "rows_from": RULES + "slices:_rows_from",
     "sliced": RULES + "slices:_sliced",
     "transpose": RULES + "views:transpose",
     "permute": RULES + "views:permute",
     "unsqueeze": RULES + "views:unsqueeze",
-    "select": RULES + "views:select",
+    "select": RULES + "slices:select",
     "joined": RULES + "joins:_joined",
     "stored": RULES + "stores:_stored",
     "broadcast": RULES + "pointwise:broadcast",
     "arange": RULES + "factories:_arange",
     "sized": RULES + "factories:_sized",
     "dead": "fxpass.graph.aliases:remove_dead",
-    "at": "fxpass.analysis.sites:Sites.at",
+    "bounds": "fxpass.analysis.sites:Sites._refuse_bounds",
     "stale": "fxpass.analysis.sites:Sites._refuse_stale",
     "mean": "fxpass.rewrite.builder:Builder.mean",
     "valid": "fxpass.rewrite.builder:Builder.valid",
@@ -57,12 +56,12 @@ HINTS = {
     "sum": r"\.sum\(\d\)", "largest": r"\.a?max\(\d", "smallest": r"\.a?min\(\d", "softmax": r"softmax",
     "left": r"(amax|mean|sum)\(\d(, keepdim=True)?\)\.(sum|softmax|mean)", "spread": r"\.(var|std)\(",
     "norm": r"norm\(", "contract": r"softmax\(-1\) @|w\d+ @", "einsum": r"einsum", "attention": r"sdpa\(.*, ",
-    "from_front": r"-[2-4]:|-1:\]", "rows": r"e\d\]\[.*-\d:", "rows_from": r"e\d\]\[[:, ]*1:\]",
+    "from_front": r"-[2-4]:|-1:\]", "rows": r"e\d\]\[.*-\d:",
     "sliced": r"e\d\]\[[:, ]*1:\]", "transpose": r"transpose\(", "permute": r"permute\(|movedim",
     "unsqueeze": r"unsqueeze\(", "select": r"select\(\d, 0\)\.sum\(\d", "joined": r"torch\.cat\(\[",
     "stored": r"\.mul_\(0\.5\)|masked_fill_\(", "broadcast": r"\.masked_fill\(~|maximum|exact",
     "arange": r"torch\.arange\(e\d\)", "sized": r"torch\.(ones|full|zeros)\([^)]*e\d", "dead": r"] = x",
-    "at": r"\[.*-e\d:|- e\d", "stale": r"\.clone\(\)|s\d:e\d\]$|narrow", "mean": r"\.mean\(\d",
+    "bounds": r"\[.*-e\d:|- e\d", "stale": r"\.clone\(\)|s\d:e\d\]$|narrow", "mean": r"\.mean\(\d",
     "valid": r"\.sum\(\d\)|softmax", "mask": r"attn_mask=m|is_causal=True|is_causal=n", "triangle": r"tri[lu]\(s",
     "filled": r"\.sum\(\d\)", "slots": r"\] = x", "gathered": r"table\[s0\]|\[[:, ]*s0\]|select\(\d, s0",
     "copied": r"float(16|64)\)[\s\S]*dtype=torch.float32", "write": r"\+= x|\*= 2|add_\(x",
@@ -86,8 +85,8 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant("sum sees the invalid rows", "sum", "flow.fill(node, node.args[0], dims, 0)", "pass"),
-    Mutant("sum fills with 1", "sum", "dims, 0)", "dims, 1)"),
+    Mutant("sum sees the invalid rows", "sum", "flow.fill(node, node.args[0], dims,", "str("),
+    Mutant("sum fills with 1", "sum", "in _PRODUCTS else 0", "in _PRODUCTS else 1"),
     Mutant("amax fills with the largest", "largest", "largest=False", "largest=True"),
     Mutant("amin fills with the smallest", "smallest", "largest=True", "largest=False"),
     Mutant("softmax fills with 0", "softmax", 'float("-inf")', "0.0"),
@@ -95,17 +94,17 @@ MUTANTS = [
     Mutant(
         "mean counts a row more",
         "mean",
-        'self.twin(extent.length, x.meta["val"].device)',
-        'self.call(aten.add.Tensor, self.twin(extent.length, x.meta["val"].device), 1)',
+        "self.count(x, dims, extents), wide",
+        "self.call(aten.add.Tensor, self.count(x, dims, extents), 1), wide",
     ),
-    Mutant("var forgets the correction", "spread", "aten.sub.Tensor, count, correction", "aten.sub.Tensor, count, 0"),
+    Mutant("var forgets the correction", "spread", "b.count(x, dims, counted), correction", "b.count(x, dims, counted), 0"),
     Mutant(
         "var sums the invalid squares",
         "spread",
         "b.filled(b.call(aten.mul.Tensor, away, away), value, counted, 0)",
         "b.call(aten.mul.Tensor, away, away)",
     ),
-    Mutant("norm sees the invalid rows", "norm", "flow.fill(node, x, dims, 0)", "pass"),
+    Mutant("norm sees the invalid rows", "norm", "flow.fill(node, x, dims,", "str("),
     Mutant("a product's left side is not cleaned", "contract", "flow.fill(node, a, [a_dim], 0)", "pass"),
     Mutant("a product's right side is not cleaned", "contract", "flow.fill(node, b, [b_dim], 0)", "pass"),
     Mutant("einsum does not clean", "einsum", "flow.fill(node, operand, [dim], 0)", "pass"),
@@ -143,8 +142,8 @@ MUTANTS = [
     Mutant(
         "filled where valid",
         "filled",
-        "self.valid_along(extent, like, dim), x, other",
-        "self.valid_along(extent, like, dim), other, x",
+        "self.bits(x, like.dtype), other)",
+        "other, self.bits(x, like.dtype))",
     ),
     Mutant(
         "a write is a row too early",
@@ -161,7 +160,7 @@ MUTANTS = [
     Mutant("a gathered row keeps its dim", "gathered", "if site.squeezed else rows", "if False else rows"),
     Mutant("a write does not cast", "copied", "if value.dtype != target.dtype:", "if False:"),
     Mutant(
-        "a write does not broadcast", "copied", "if site.squeezed or list(value.shape) != wanted:", "if site.squeezed:"
+        "a write does not broadcast", "copied", "if site.squeezed or [", "if site.squeezed and ["
     ),
     Mutant(
         "what is done to rows is not written back",
@@ -178,8 +177,8 @@ MUTANTS = [
     Mutant(
         "a window is as long as its end",
         "started",
-        "length = graph.call_function(operator.sub, (end, site.start))",
-        "length = graph.call_function(operator.sub, (end, 0))",
+        "derived(operator.sub, (end, site.start), site.node)",
+        "end",
     ),
     Mutant(
         "a window's last slots are not clamped",
@@ -193,8 +192,7 @@ MUTANTS = [
         "bound = flow.derive(node, operator.add, extent.length, bound)",
         "bound = flow.derive(node, operator.add, extent.length, bound - 1)",
     ),
-    Mutant("rows of a slice come from the front", "rows", "b.twin(start, device)", "0"),
-    Mutant("a slice of a slice comes from the front", "rows_from", "b.twin(start, device)", "0"),
+    Mutant("rows of a slice come from the front", "rows", "b.twin(start,", "b.twin(0,"),
     Mutant(
         "a slice of a slice keeps the length",
         "sliced",
@@ -222,7 +220,7 @@ MUTANTS = [
         "not node.users and not is_impure(node)",
         "not node.users and node.op == 'call_function'",
     ),
-    Mutant("a negative start passes", "at", "if not guarded(number(start) >= 0):", "if False:"),
+    Mutant("an end past the buffer passes", "bounds", "if not guarded(stop <= size):", "if False:"),
     Mutant(
         "a stale slice passes",
         "stale",
@@ -241,12 +239,12 @@ MUTANTS = [
     Mutant(
         "the snapshot is forgotten",
         "leaf",
-        "copy = graph.call_function(aten.clone.default, (tensor,))",
+        "copy = self._call(aten.clone.default, (tensor,), self._entry)",
         "copy = tensor",
         hint=r"(idx|pos).*(\+= n|add_\(n\)|copy_|= e\d)[\s\S]*k0\[",
     ),
     Mutant("another element of the index tensor", "leaf", "origin.index", "0"),
-    Mutant("arithmetic on positions is lost", "made", "return graph.call_function(fn, tuple(args))", "return args[0]"),
+    Mutant("arithmetic on positions is lost", "made", "return self._call(form, tuple(twins), place)", "return twins[0]"),
     Mutant("a number promotes a 0-d tensor", "scalar", "if tensor.dim() == 0 and", "if False and"),
     Mutant(
         "a range forgets its start",
