@@ -25,7 +25,7 @@ def test_an_operator_on_a_slice_is_equal_or_refused(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
-@pytest.mark.parametrize("name", ["flip", "sort", "nn.functional.pad.constant", "roll", "cumprod"])
+@pytest.mark.parametrize("name", ["flip", "roll", "cumprod"])
 def test_so_it_is_through_torch_compile(name: str) -> None:
     """The harness hands graphs to the pass alone; here Dynamo does."""
     sample = samples.samples(OPERATORS[name])[0]

@@ -23,10 +23,10 @@ def test_a_reset_of_torch_forgets_what_was_first_seen() -> None:
 def test_worker_processes_start_with_torch_compile(
     gpu: bool, compiler: str, starts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torch._inductor import async_compile
+    from fxpass.torch_internals.inductor import names
 
     started: list[None] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(async_compile, "maybe_warm_pool", lambda: started.append(None))
+    monkeypatch.setattr(names, "maybe_warm_pool", lambda: started.append(None))
     torch.compile(lambda x: x, backend="kvfix", options={"compiler": compiler})
     assert len(started) == starts
