@@ -41,7 +41,7 @@ HOOKS: dict[str, tuple[Any, str]] = {
     "_jump": (hooks, "_decide"),
     "_wrap_symint": (dynamism, "see_int"),
     "_wrap_literal": (module_ints, "moves"),
-    "_create_proxy": (indexing, "starts"),
+    "_create_proxy": (indexing, "numbers"),
     "_create_proxy, slices": (dynamism, "see_slice"),
     "_element": (dynamism, "see_elements"),
     "a step of the table": (Table, "_step"),
