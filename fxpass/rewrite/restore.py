@@ -21,11 +21,6 @@ class Restorable:
         self._copy: fx.Graph | None = None
         self._nodes: dict[fx.Node, fx.Node] = {}
 
-    @property
-    def edited(self) -> bool:
-        """Whether the graph may be other than it was."""
-        return self._copy is not None
-
     def keep(self) -> None:
         """Copy the graph, unless that has been done already: it is about to be edited."""
         if self._copy is not None:
