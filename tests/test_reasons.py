@@ -23,7 +23,7 @@ from fxpass.execute import assemble, compilers
 from fxpass.execute.regions import Region
 from fxpass.graph import normal_form
 from fxpass.graph.postconditions import Broken
-from fxpass.rewrite import sweep
+from fxpass.rewriting import sweep
 from fxpass.torch_internals import contracts, patches
 from fxpass.torch_internals.precompile import guards, hooks
 

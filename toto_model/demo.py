@@ -167,13 +167,13 @@ def compiled(approach: Approach, settings: Settings) -> Any:
 def run_row(approach: Approach, settings: Settings) -> dict[str, Any]:
     """One row, measured in this process, and under "report" that of the last graph, where kvfix made one."""
     import fxpass
-    from fxpass.tools.compare import Step, measure
+    from fxpass.tools.compare import TimedStep, measure
 
     reference = forecasts(make_model("upstream", settings.seed, settings.device), settings.seed, settings.device)
 
-    def run() -> Iterator[Step]:
+    def run() -> Iterator[TimedStep]:
         for step in forecasts(compiled(approach, settings), settings.seed, settings.device):
-            yield Step(*step)
+            yield TimedStep(*step)
 
     is_compiled = approach.how != "eager"
     row = measure(approach.name, run, [step[0] for step in reference], is_compiled, settings.device == "cuda")
@@ -210,7 +210,7 @@ def run(compiler: str | None = None, device: str = "cpu", seed: int = 0, as_json
     """Run all rows, some at a time, and print what came out; the exit status is 1 if a kvfix row failed."""
     from rich.console import Console
 
-    from fxpass.tools.compare import Row
+    from fxpass.tools.compare import ComparisonRow
 
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         print(f"kvfix: no device {device!r} here; there is cpu, and cuda where torch finds a GPU", file=sys.stderr)
@@ -231,7 +231,7 @@ def run(compiler: str | None = None, device: str = "cpu", seed: int = 0, as_json
         started = {approach: pool.submit(run_one, approach) for approach in longest_first()}
         results = {approach: future.result() for approach, future in started.items()}
     report = rebuild(results[APPROACHES[-1]]["report"])
-    rows = [Row(**{k: v for k, v in results[a].items() if k != "report"}) for a in APPROACHES]
+    rows = [ComparisonRow(**{k: v for k, v in results[a].items() if k != "report"}) for a in APPROACHES]
     seconds = time.perf_counter() - start
     if as_json:
         facts = {"torch": torch.__version__, **asdict(settings), "seconds": seconds}

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import fxpass
-from fxpass.report import results
+from fxpass.report import figures
 from fxpass.tools import command_line as cli
 from fxpass.tools.command_line import app
 
@@ -159,24 +159,24 @@ def test_recorded_figures_name_the_commit_and_what_differs_from_it(tmp_path: Pat
         return done.stdout.strip()
 
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(results, "HERE", tmp_path)
-    assert results.setting()["commit"] == "unknown"
+    monkeypatch.setattr(figures, "HERE", tmp_path)
+    assert figures.setting()["commit"] == "unknown"
     monkeypatch.setenv("KVFIX_COMMIT", "1234567")
-    assert results.setting()["commit"] == "1234567"
+    assert figures.setting()["commit"] == "1234567"
 
-    code, figures = tmp_path / "code.py", tmp_path / "benchmarks/results/figures.json"
-    figures.parent.mkdir(parents=True)
-    for path in (code, figures):
+    code, recorded = tmp_path / "code.py", tmp_path / "benchmarks/results/figures.json"
+    recorded.parent.mkdir(parents=True)
+    for path in (code, recorded):
         path.write_text("1")
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
     commit = git("rev-parse", "--short", "HEAD")
-    figures.write_text("2")
+    recorded.write_text("2")
     (tmp_path / "new.py").write_text("1")
-    assert results.setting()["commit"] == commit
+    assert figures.setting()["commit"] == commit
     code.write_text("2")
-    assert results.setting()["commit"] == f"{commit}-dirty"
+    assert figures.setting()["commit"] == f"{commit}-dirty"
 
 
 def test_as_a_module_in_the_working_directory(tmp_path: Path):
