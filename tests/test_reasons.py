@@ -191,7 +191,7 @@ def another_torch() -> None:
 def hook() -> None:
     owner = type("Owner", (), {"double": lambda self: 2})
     with mock.patch.object(patches, "_undo", []):
-        patches.wrap(owner, "double", lambda stock, self: {}["a bug"])
+        patches.patch_attribute(owner, "double", lambda stock, self: {}["a bug"])
         assert owner().double() == 2  # type: ignore[attr-defined]
 
 
@@ -215,7 +215,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV190": failing(sweep, "rewrite_read", KeyError("a bug")),
     "KV401": many_capacities,
     "KV402": aliased_inputs,
-    "KV501": lambda: guards.not_kept(ValueError("no")),
+    "KV501": lambda: guards.warn_not_cached(ValueError("no")),
     "KV502": not_used,
     "KV601": another_torch,
     "KV602": hook,
