@@ -45,7 +45,8 @@ class Compiler(str, Enum):
 
 CompilerOption = Annotated[Compiler, typer.Option(help="What the rewritten graph is handed to.")]
 VerifyOption = Annotated[
-    int | None, typer.Option(min=0, metavar="N", help="Compare so many first calls of each graph with the graph as it came.")
+    int | None,
+    typer.Option(min=0, metavar="N", help="Compare so many first calls of each graph with the graph as it came."),
 ]
 
 

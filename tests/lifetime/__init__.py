@@ -1,1 +1,1 @@
-"""Compiled models over a long life, run for long by ``python -m tests.lifetime``: threads, forecasts by the thousand, memory."""
+"""Compiled models over a long life, as ``python -m tests.lifetime`` runs them: threads, many forecasts, memory."""

@@ -162,7 +162,7 @@ def at_random(count: int, device: str = "cpu", compiler: str = "eager", seed: in
 
 
 def dropped(device: str = "cpu", compiler: str = "eager") -> list[Any]:
-    """What is still there of a model, its compiled form and its cache after they have been dropped: None for each that is gone."""
+    """What is still there of a model and its cache after they have been dropped: None for each that is gone."""
     model, cache = Decoder(device), Cache(16, device)
     run = compiled(model, compiler)
     forecast(model, [run] * 4, cache, Cache(16, device), (4, 1, 1, 1))
