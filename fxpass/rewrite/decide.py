@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Set
-from typing import Any
+from collections.abc import Mapping
 
 from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Flow
 from fxpass.analysis.follow import Stuck, follow
+from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import Site, Sites, is_slice
 from fxpass.graph.numbers import guarded, number, plain, supposing
@@ -19,14 +19,14 @@ from .refuse import reason
 
 
 def decide(
-    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], unmoved: Set[Any] = frozenset()
+    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], seen: Seen | None = None
 ) -> tuple[dict[fx.Node, Site], Flow, Sites] | Stuck:
     """The sites of ``graph`` without those ``refused``, what flows from them, and who finds them; or where the flow gets stuck.
 
     A slice of which nothing sound can be made is added to ``refused``, with the reason.
     """
     positions = Positions(graph, origins)
-    finder = Sites(graph, positions, unmoved)
+    finder = Sites(graph, positions, seen)
     sites: dict[fx.Node, Site] = {}
     ahead = _ahead(graph, finder, refused)
 
