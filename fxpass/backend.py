@@ -22,6 +22,7 @@ from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.corrected import Corrected
+from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
 from fxpass.execute.precompiled import keep, save
 from fxpass.execute.recording.carry import carry_indices, is_recorded
@@ -32,6 +33,7 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
+from fxpass.report.readable import source_of
 from fxpass.torch_internals.contracts import Feature, holds
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
@@ -121,6 +123,7 @@ def cut(plan: Plan, report: Report) -> Plan:
         if part.static:
             check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
+    report.outside = outside(parts, plan.bound, report.symbols, source_of)
     return dataclasses.replace(plan, parts=parts)
 
 
