@@ -21,12 +21,12 @@ from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
-from fxpass.execute.corrected import Corrected
 from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
-from fxpass.execute.precompiled import keep, save
+from fxpass.execute.precompiled import put_in_cache, serialize_for_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
+from fxpass.execute.watched_variants import WatchedVariants
 from fxpass.graph.normal_form import Unfit, fake_inputs
 from fxpass.graph.postconditions import Broken, check_core
 from fxpass.index_tensors.advance import Advance
@@ -38,8 +38,8 @@ from fxpass.torch_internals.contracts import Feature, holds
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.names import config
-from fxpass.torch_internals.dynamo.numbers import Numbers
-from fxpass.torch_internals.inductor.stock import stock
+from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
 from fxpass.torch_internals.precompile import hooks as precompile
@@ -65,16 +65,16 @@ def kvfix(
     given = parse(options, mode)
     settings = given.on(example_inputs)
     if not holds(Feature.NEEDED) or settings.compiler == "inductor" and not holds(Feature.INDUCTOR):
-        return stock(gm, example_inputs)
+        return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
-    advance, cause, numbers = Advance(), None, Numbers(gm)
+    advance, cause, numbers = Advance(), None, NumberInputs(gm)
     plan = saved = compiled = None
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
         plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
-        saved = save(plan, settings) if precompile.is_wanted(gm) else None
+        saved = serialize_for_cache(plan, settings) if precompile.is_caching(gm) else None
         as_it_came = functools.partial(as_stock, gm, settings)
         failed = functools.partial(store.failed, report, settings)
         if plan.parts:
@@ -90,13 +90,13 @@ def kvfix(
     store.complain(report, settings, cause)
     if compiled is None:
         compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
-    if precompile.is_wanted(gm):
-        keep(gm, report, given, saved, advance)
+    if precompile.is_caching(gm):
+        put_in_cache(gm, report, given, saved, advance)
     return verified(advance.after(numbers.watching(compiled)), original, plan, report, settings)
 
 
 def prepare(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, numbers: Numbers | None = None
+    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, numbers: NumberInputs | None = None
 ) -> tuple[Plan, Kinds]:
     """The graph rewritten and cut, without parts where there is nothing to rewrite, and no number to keep out of the core; and
     the kinds of its symbols."""
@@ -128,7 +128,7 @@ def cut(plan: Plan, report: Report) -> Plan:
 
 
 def in_cores(
-    plan: Plan, kinds: Kinds, numbers: Numbers, report: Report, made: Callable[[Plan], Callable[..., Any]]
+    plan: Plan, kinds: Kinds, numbers: NumberInputs, report: Report, made: Callable[[Plan], Callable[..., Any]]
 ) -> Callable[..., Any]:
     """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few."""
     left = {number.place: number for number in numbers.bound(kinds)}
@@ -138,12 +138,12 @@ def in_cores(
         moved = [left.pop(place) for place in places]
         for number in moved:
             numbers.correct(number)
-        report.corrected += [number.of for number in moved]
+        report.corrected += [number.name for number in moved]
         report.symbols = [s._replace(kind="growth") if s.of in report.corrected else s for s in report.symbols]
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
         return made(plan)
 
-    return Corrected(made(plan), list(left), again, config.recompile_limit) if left else made(plan)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit) if left else made(plan)
 
 
 install(kvfix, get_ready, store.reset)

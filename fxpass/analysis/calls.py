@@ -32,7 +32,7 @@ class Graph:
 
 
 @dataclasses.dataclass
-class Calls:
+class CallHistory:
     """What has been seen of a frame's numbers, by the names of their sources. ``corrected`` are those that were taken for a
     variant, and moved."""
 

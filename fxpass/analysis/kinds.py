@@ -7,7 +7,7 @@
 What decides, the first that applies:
 
 1. A position is what is computed from an index tensor's elements, or from an int that moves (`positions`).
-2. What was taken for a variant, and moved in call after call, has been corrected (`execute.corrected`).
+2. What was taken for a variant, and moved in call after call, has been corrected (`execute.watched_variants`).
 3. Slices at positions show that a size belongs to a step, not to a moment (`shown`).
 4. The calls so far (`calls`). A size that they say nothing about is a variant in a graph with positions, a step, and left
    symbolic in any other.
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from fxpass.graph.numbers import Derived, fixed, plain, symbols
+from fxpass.graph.numbers import Derived, fixed, symbols, to_expr
 
 from .calls import Kind
 from .positions import Positions
@@ -41,7 +41,7 @@ class Symbol(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What the calls before say of a graph's symbols (`calls.Calls.kind`), and those that have been corrected."""
+    """What the calls before say of a graph's symbols (`calls.CallHistory.kind`), and those that have been corrected."""
 
     kinds: Mapping[Any, Kind | None] = dataclasses.field(default_factory=dict)
     corrected: Set[Any] = frozenset()
@@ -83,7 +83,7 @@ class Kinds:
         if number is not None or not self.are_steady([size]):
             return number
         for node, dim, own in _sizes(self._graph):
-            if plain(own) == plain(size):
+            if to_expr(own) == to_expr(size):
                 return Derived(aten.sym_size.int, (node, dim), own, place)
         return None
 

@@ -17,7 +17,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.bounds import sliced_axis
-from fxpass.graph.numbers import equal, guarded, plain, symbols
+from fxpass.graph.numbers import equal, guarded, symbols, to_expr
 
 from .positions import Positions
 
@@ -43,7 +43,7 @@ def shown_steady(graph: fx.Graph, positions: Positions) -> set[Any]:
         size = axis[0].meta["val"].shape[axis[1]]
         if memory in written:
             found |= {s for n in memory.meta["val"].shape for s in symbols(n)}
-        (kept if memory in written else read)[plain(size)] = size
+        (kept if memory in written else read)[to_expr(size)] = size
     found -= positions.symbols
     for size in read.values():
         if any(_goes_with(size, own, positions) for own in kept.values()):

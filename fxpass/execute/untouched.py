@@ -11,7 +11,7 @@ from fxpass.analysis.kinds import layouts
 from fxpass.options import Options
 
 from .compilers import as_dynamo_gave_it, in_pieces
-from .partition.repeats import cut
+from .partition.repeats import piece_calls
 from .partition.split import is_dynamic
 from .recording.addresses import belongs_to_module, written_inputs
 
@@ -28,7 +28,7 @@ def untouched(
     if normal is not None and not _worth_recording(normal):
         patches["triton.cudagraphs"] = False
         if settings.compiler == "inductor" and not any(is_dynamic(n, set()) for n in normal.graph.nodes):
-            calls = cut(normal)
+            calls = piece_calls(normal)
             if calls:
                 return in_pieces(normal, calls, patches)
     return as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)

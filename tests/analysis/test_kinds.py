@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import fxpass
-from fxpass.analysis.calls import Calls, Graph
-from fxpass.execute.corrected import MAX_NEW, Corrected
+from fxpass.analysis.calls import CallHistory, Graph
+from fxpass.execute.watched_variants import MAX_NEW, WatchedVariants
 
 
 def kinds() -> dict[str, str]:
@@ -120,9 +120,9 @@ def test_what_moves_with_every_call_is_no_variant_for_long() -> None:
     assert kinds()["L['series'].size()[1]"] == "growth" and len(fxpass.reports()) <= 4
 
 
-def seen(*calls: tuple[int, ...], names: str = "start rows", heads: int = 8) -> Calls:
+def seen(*calls: tuple[int, ...], names: str = "start rows", heads: int = 8) -> CallHistory:
     """A frame whose one graph has been called like this."""
-    frame, graph = Calls(), Graph(names.split(), {"heads": heads})
+    frame, graph = CallHistory(), Graph(names.split(), {"heads": heads})
     for values in calls:
         frame.see(graph, values)
     return frame
@@ -157,14 +157,14 @@ def test_many_calls_are_counted_as_they_come() -> None:
     assert len(calls._entries) <= 256
 
 
-def correcting(most: int = 100) -> tuple[Corrected, list[list[int]]]:
+def correcting(most: int = 100) -> tuple[WatchedVariants, list[list[int]]]:
     again: list[list[int]] = []
 
     def cut(places: list[int]) -> Callable[..., str]:
         again.append(places)
         return lambda *args: "cut again"
 
-    return Corrected(lambda *args: "cores", [0, 2], cut, most), again
+    return WatchedVariants(lambda *args: "cores", [0, 2], cut, most), again
 
 
 def test_a_variant_that_moves_is_corrected_once() -> None:

@@ -16,7 +16,7 @@ MAX_NEW = 4
 """In as many calls one after the other a variant may have a value that it has not had before."""
 
 
-class Corrected:
+class WatchedVariants:
     """``run``, which compiles a core for each combination of the arguments at ``places``, until there are too many.
 
     Where an argument has brought a new value in `MAX_NEW` calls one after the other, ``again(places)`` is called with those
