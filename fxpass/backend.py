@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
@@ -85,7 +86,7 @@ def kvfix(
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
         plan, saved, cause = None, None, error
         expected = isinstance(error, (Unfit, Broken))
-        report.unfit = str(error) if expected else f"the pass failed: {type(error).__name__}: {error}"
+        report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=f"{type(error).__name__}: {error}")
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:
