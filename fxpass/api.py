@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
 from fxpass.graph.attributes import lift, restore
-from fxpass.graph.decompose import take_apart
+from fxpass.graph.decompose import decompose
 from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
 from fxpass.graph.postconditions import Broken, check_graph, signature
-from fxpass.graph.propagate import calls, propagate
+from fxpass.graph.propagate import op_records, propagate
 from fxpass.options import Options
-from fxpass.report import Report, readable, store
-from fxpass.report.readable import source_of
+from fxpass.report import Report, store
+from fxpass.report.readable import readable_code, source_of
 from fxpass.report.sites import predicate_sites, sites_of
-from fxpass.rewrite import Rewritten, mask_overwritten_rows, rewrite_graph
-from fxpass.torch_internals.dynamo.dynamism import unmoved
+from fxpass.rewriting import Rewritten, mask_overwritten_rows, rewrite_graph
+from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
 
@@ -58,25 +58,26 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
 
 
 def rewrite_normal_form(
-    gm: fx.GraphModule, inputs: Sequence[Any], report: Report, variants: Collection[str] = ()
+    gm: fx.GraphModule, inputs: Sequence[Any], report: Report, numbers: NumberInputs | None = None
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. The ints called ``variants`` are no positions."""
+    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. ``numbers`` are those of a graph of Dynamo's."""
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
-        before, ops = signature(normal), calls(normal, without=folded)
-    report.before = report.after = readable(normal)
+        before, ops = signature(normal), op_records(normal, without=folded)
+    report.before = report.after = readable_code(normal)
     with store.timed(report, "rewrite"):
-        unmoving = unmoved(normal)
-        rewritten = rewrite_graph(normal, origins(normal, variants), name_of, source_of, take_apart, unmoving)
+        found, seen = (numbers.steady_ints, numbers.seen()) if numbers else ((), None)
+        rewritten = rewrite_graph(normal, origins(normal, found), name_of, source_of, decompose, seen)
+    report.symbols = numbers.table(rewritten.kinds) if numbers else []
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
-        ops = calls(normal)
+        ops = op_records(normal)
         if mask_overwritten_rows(normal.graph, rewritten.marks):
             propagate(normal, inputs, ops)
     check_graph(normal, before, may_read=report.refused > 0)
-    report.after = readable(normal)
+    report.after = readable_code(normal)
     return normal, rewritten
 
 

@@ -1,0 +1,63 @@
+"""Which symbols a graph's slices at positions show to stay from step to step, whatever has been seen of them.
+
+    k: [2, s1, 8]      k.index_copy_(1, at, x); k[:, :end]       s1: a cache that is written keeps its size
+    mask: [1, s2]      mask[:, :end]                             s2: it goes with a cache's size, by a guard
+    x: [2, s3, 8]      k[:, s:s + s3] = x                        s3: the rows of a chunk, as many as the caller gives
+
+A position is never one. In the graph of the step that fills a cache, a guard may have made its length ``s0 + 1``: then
+everything of that cache moves with the position, and is left to run as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.graph.bounds import sliced_axis
+from fxpass.graph.numbers import equal, guarded, symbols, to_expr
+
+from .positions import Positions
+
+aten = torch.ops.aten
+
+
+def shown_steady(graph: fx.Graph, positions: Positions) -> set[Any]:
+    """The symbols of ``graph`` that its slices at positions show to be steady."""
+    written = {aliases.root(w) for n in graph.nodes for w in aliases.written(n)}
+    inputs = _sizes(graph) - positions.symbols
+    found: set[Any] = set()
+    read: dict[Any, Any] = {}
+    kept: dict[Any, Any] = {}
+    for node in graph.nodes:
+        axis, memory = sliced_axis(node), aliases.root(node)
+        if axis is None or not any(i in positions for i in node.all_input_nodes):
+            continue
+        rows = symbols(node.meta["val"].shape[axis[1]]) if node.target is not aten.select.int else set()
+        if rows <= inputs and any(node in aliases.written(u) for u in node.users):
+            found |= rows
+        if memory.op != "placeholder":
+            continue
+        size = axis[0].meta["val"].shape[axis[1]]
+        if memory in written:
+            found |= {s for n in memory.meta["val"].shape for s in symbols(n)}
+        (kept if memory in written else read)[to_expr(size)] = size
+    found -= positions.symbols
+    for size in read.values():
+        if any(_goes_with(size, own, positions) for own in kept.values()):
+            found |= symbols(size) - positions.symbols
+    return found
+
+
+def _goes_with(size: Any, own: Any, positions: Positions) -> bool:
+    """Whether ``size`` is that of a cache, ``own``: an attention mask that is sliced like the cache keeps it (a guard)."""
+    moves = symbols(own) & positions.symbols
+    return bool(not equal(own, size) and symbols(own) and not moves and guarded(own == size))
+
+
+def _sizes(graph: fx.Graph) -> set[Any]:
+    """The symbols in the sizes of the inputs of ``graph``."""
+    values = [n.meta.get("val") for n in graph.find_nodes(op="placeholder")]
+    return {s for value in values if isinstance(value, torch.Tensor) for size in value.shape for s in symbols(size)}

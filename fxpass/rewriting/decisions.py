@@ -1,0 +1,62 @@
+"""What was decided about each place that uses a position, and why a place is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Literal
+
+from torch import fx
+
+from fxpass import reasons
+from fxpass.analysis.positions import Positions
+from fxpass.analysis.sites import SliceSite, is_slice
+from fxpass.errors import Refusal
+from fxpass.graph import aliases
+from fxpass.graph.numbers import expression_text
+
+from .assertions import asserts_position
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Decision:
+    """What was decided about one place that uses a position."""
+
+    kind: Literal["read", "write", "scalar", "predicate"]
+    node: fx.Node
+    buffer: fx.Node | None
+    dim: int | None
+    position: str
+    rewritten: bool
+    reason: str = ""
+
+
+def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason: str = "") -> Decision:
+    used = [i for i in node.all_input_nodes if i in positions]
+    position = ", ".join(dict.fromkeys(expression_text(i) for i in used))
+    if not is_slice(node):
+        kind: Literal["scalar", "predicate"] = "predicate" if asserts_position(node, positions) else "scalar"
+        return Decision(kind, node, None, None, position, not reason, reason)
+    writes = any(node in aliases.written(u) for u in node.users) if site is None else bool(site.writers)
+    base, dim = node.args[0], node.args[1]
+    assert isinstance(base, fx.Node) and isinstance(dim, int)
+    buffer = site.buffer if site is not None else aliases.root(base)
+    return Decision("write" if writes else "read", node, buffer, dim, position, not reason, reason)
+
+
+def reason(error: Exception) -> str:
+    """What the report says of a site at which ``error`` came up; one that is no refusal is a fault of ours."""
+    if isinstance(error, Refusal):
+        return str(error)
+    logger.warning("kvfix: a site is left as it is, after an unexpected error", exc_info=error)
+    return reasons.SITE_FAILED.text(error=f"{type(error).__name__}: {error}")
+
+
+class Failed(Exception):
+    """The sweep came to an ``error``; ``blamed`` are the sites, or the one node, that it would not have without."""
+
+    def __init__(self, error: Exception, blamed: set[fx.Node]) -> None:
+        super().__init__(str(error))
+        self.error, self.blamed = error, blamed

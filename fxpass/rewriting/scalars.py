@@ -1,0 +1,136 @@
+"""Positions used as numbers in tensor arithmetic become 0-d tensors.
+
+seq = add(arange(1), s)               ->    seq = add(arange(1), s_t)
+mask = le(steps, end)                 ->    mask = le(steps, end_t)
+pos = arange(s, s + 4)                ->    pos = arange(4) + s_t
+x = full([2, 3], s)                   ->    x = expand(s_t, [2, 3])
+y = roll(x, s, 0)                     ->    y = index_select(x, 0, (arange(8) - s_t) % 8)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass import reasons
+from fxpass.analysis.arithmetic import is_float
+from fxpass.analysis.positions import Positions
+from fxpass.errors import Refusal
+
+from .builder import Builder
+
+aten = torch.ops.aten
+
+
+def uses_position(node: fx.Node, positions: Positions) -> bool:
+    """Whether the tensor op ``node`` takes a position as an argument."""
+    if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
+        return False
+    return any(i in positions for i in node.all_input_nodes)
+
+
+def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
+    """The tensor form of ``node``, inserted before it.
+
+    Raises:
+        Refusal: the op has no form that takes a tensor there.
+    """
+    made = _BUILDERS.get(node.target)
+    if made is not None:
+        return made(node, b)
+    target = _TENSOR_FORM.get(node.target, node.target)
+    if target not in _ACCEPT_TENSORS or any(v in positions for v in node.kwargs.values()):
+        raise Refusal(reasons.NUMBERS_ONLY, op=node.target)
+    tensor = next(a for a in node.args if isinstance(a, fx.Node) and a not in positions)
+    args = [_twin(a, tensor, b) if a in positions else a for a in node.args]
+    return b.call(target, *args, **node.kwargs)
+
+
+def _twin(value: Any, beside: fx.Node, b: Builder) -> Any:
+    """The twin of a number, in the dtype that a Python number would take ``beside`` a tensor.
+
+    A 0-d int64 tensor promotes like a Python int beside tensors with dims; beside a 0-d tensor it would win. A 0-d float64
+    tensor would win beside integers too, where a Python float is of the default dtype.
+    """
+    tensor = beside.meta["val"]
+    twin = b.twin(value, tensor.device)
+    if is_float(value):
+        alike = tensor.dim() and (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+        return twin if alike else b.call(aten.to.dtype, twin, torch.result_type(tensor, 1.0))
+    if tensor.dim() == 0 and tensor.dtype is not torch.bool and tensor.dtype is not torch.int64:
+        twin = b.call(aten.to.dtype, twin, tensor.dtype)
+    return twin
+
+
+def _arange(node: fx.Node, b: Builder) -> fx.Node:
+    start, _, *step = node.args
+    value = node.meta["val"]
+    count = b.steady(value.shape[0])
+    if step or count is None or is_float(start):
+        raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target}, for its length or step or with a fraction")
+    steps = b.call(aten.arange.default, count, dtype=value.dtype, device=value.device)
+    return b.call(aten.add.Tensor, steps, b.twin(start, value.device))
+
+
+def _full(node: fx.Node, b: Builder) -> fx.Node:
+    value = node.meta["val"]
+    fill = node.args[1] if node.target is aten.full.default else node.args[0]
+    sizes = [b.steady(s) for s in value.shape]
+    if None in sizes:
+        raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target}, for a size")
+    cast = b.call(aten.to.dtype, b.twin(fill, value.device), value.dtype)
+    return b.call(aten.clone.default, b.call(aten.expand.default, cast, sizes))
+
+
+def _roll(node: fx.Node, b: Builder) -> fx.Node:
+    """``roll(x, s, d)``: row i comes from row ``(i - s) % size``."""
+    x, shifts, dims = (*node.args, [])[:3]
+    for shift, dim in zip(shifts, dims, strict=False):
+        size = b.steady(node.meta["val"].shape[dim])
+        if size is None:
+            raise Refusal(reasons.BY_POSITION, op=node.target, how="along an axis that is not fixed")
+        steps = b.call(
+            aten.sub.Tensor,
+            b.call(aten.arange.default, size, device=node.meta["val"].device),
+            b.twin(shift, x.meta["val"].device),
+        )
+        x = b.call(aten.index_select.default, x, dim, b.call(aten.remainder.Scalar, steps, size))
+    if not dims:
+        raise Refusal(reasons.BY_POSITION, op=node.target, how="of a flattened tensor")
+    return x
+
+
+def _triangle(node: fx.Node, b: Builder) -> fx.Node:
+    return b.triangle(node, node.args[0], node.args[1])
+
+
+def _rsub(node: fx.Node, b: Builder) -> fx.Node:
+    """``rsub(x, s)`` is ``s - x``."""
+    x, value, *alpha = node.args
+    if alpha or node.kwargs:
+        raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target} with a factor")
+    return b.call(aten.sub.Tensor, _twin(value, x, b), x)
+
+
+_BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
+    aten.roll.default: _roll,
+    aten.tril.default: _triangle,
+    aten.triu.default: _triangle,
+    aten.rsub.Scalar: _rsub,
+    aten.arange.start: _arange,
+    aten.full.default: _full,
+    aten.scalar_tensor.default: _full,
+}
+
+_TENSOR_FORM: dict[Any, Any] = {aten.pow.Tensor_Scalar: aten.pow.Tensor_Tensor, aten.clamp_min.default: aten.clamp_min.Tensor,
+                                aten.clamp_max.default: aten.clamp_max.Tensor}  # fmt: skip
+for _op in (aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.ne, aten.remainder, aten.masked_fill, aten.fill_,
+            aten.bitwise_and, aten.add, aten.sub, aten.mul, aten.div):  # fmt: skip
+    if "Scalar" in _op.overloads():
+        _TENSOR_FORM[_op.Scalar] = _op.Tensor
+_ACCEPT_TENSORS = {*_TENSOR_FORM.values(), aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
+                   aten.div.Tensor_mode, aten.floor_divide.default, aten.add_.Tensor, aten.sub_.Tensor,
+                   aten.mul_.Tensor, aten.div_.Tensor}  # fmt: skip

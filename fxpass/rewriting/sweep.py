@@ -1,0 +1,91 @@
+"""The sweep that makes every edit, in program order: sites, sizes, fills, replacements, and the positions that ops take."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from torch import fx
+
+from fxpass.analysis.extents import Cut, Fill, Flow
+from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
+from fxpass.errors import Refusal
+from fxpass.graph.marks import Marks
+
+from .assertions import asserts_position, rewrite_assertion
+from .builder import Builder
+from .decisions import Decision, Failed, decided
+from .narrows import rewrite_narrow
+from .reads import rewrite_read
+from .scalars import rewrite_scalar, uses_position
+from .twins import Twins
+from .writes import rewrite_gather, rewrite_write
+
+
+def sweep(
+    graph: fx.Graph, sites: dict[fx.Node, SliceSite], flow: Flow, finder: SiteFinder, refused: Mapping[fx.Node, str]
+) -> tuple[list[Decision], Marks]:
+    b = Builder(graph, Twins(graph, finder.positions), finder.kinds)
+    builds = dict(flow.replacements)
+    fills: defaultdict[fx.Node, list[Fill | Cut]] = defaultdict(list)
+    for fill in flow.fills:
+        fills[fill.user].append(fill)
+    decisions = []
+    for node in list(graph.nodes):
+        site, replacement = sites.get(node), builds.get(node)
+        try:
+            if site is not None:
+                _rewrite_site(site, flow, b)
+                decisions.append(decided(node, site, finder.positions))
+                continue
+            size = finder.positions.resolve(node)
+            if size is not node:  # the size of a slice, which is the full buffer's from here on
+                b.replace(node, b.at(node).number(size))
+                continue
+            for fill in fills[node]:
+                b.at(node).fill(fill)
+            if replacement is not None:
+                b.replace(node, replacement(b.at(node)))
+                b.drop(node)
+                continue
+            for operand, filled in b.filled_operands(node).items():
+                node.replace_input_with(b.current(operand), filled)
+        except Exception as error:
+            extents = [flow.of(i) for i in (node, *node.all_input_nodes)]
+            blamed = {read for of in extents for e in of.values() for read in e.reads} | ({node} if site else set())
+            raise Failed(error, blamed) from error
+        if node not in refused and (decision := _rewrite_number(node, flow, finder, b)) is not None:
+            decisions.append(decision)
+    for node in b.dropped:
+        graph.erase_node(node)
+    return decisions, b.marks
+
+
+def _rewrite_site(site: SliceSite, flow: Flow, b: Builder) -> None:
+    if site.kind == "extent":
+        rewrite_read(site, flow.extents[site.node][site.dim], b)
+    else:
+        {"write": rewrite_write, "gather": rewrite_gather, "narrow": rewrite_narrow}[site.kind](site, b)
+
+
+def _rewrite_number(node: fx.Node, flow: Flow, finder: SiteFinder, b: Builder) -> Decision | None:
+    """Rewrite a position that is an argument of a tensor op, or asserted; None where ``node`` is neither."""
+    positions = finder.positions
+    try:
+        if asserts_position(node, positions):
+            rewrite_assertion(node, b.at(node))
+        elif (
+            uses_position(node, positions)
+            and not b.is_new(node)
+            and not is_slice(node)
+            and (finder.is_buffer(node) or flow.of(node))
+        ):
+            b.replace(node, rewrite_scalar(node, positions, b.at(node)))
+            b.drop(node)  # it may write in place: it must not run twice
+        else:
+            return None
+    except Refusal as refusal:
+        return decided(node, None, positions, str(refusal))
+    except Exception as error:
+        raise Failed(error, {node}) from error
+    return decided(node, None, positions)

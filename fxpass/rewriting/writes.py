@@ -1,0 +1,116 @@
+"""Writes through a position-bounded slice become indexed writes.
+
+    rows = buf[:, :, s:s + 1]             slots = arange(1) + s_t
+    copy_(rows, k)                  ->    index_copy_(buf, 2, slots, k)
+
+The source is copied first where it shares memory with the buffer (``buf[s:s + 1] = buf[:1]``).
+
+Any other in-place ops go through a copy of the rows, so that what each of them writes lands in the same place:
+
+    rows = buf[:, :, s:s + 1]             rows = index_select(buf, 2, slots)
+    mul_(rows[0], 2)                ->    mul_(rows[0], 2)
+                                          index_copy_(buf, 2, slots, rows)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from fxpass.analysis.sites import SliceSite
+from fxpass.graph import aliases
+from fxpass.graph.numbers import number, to_expr
+
+from .builder import Builder
+
+aten = torch.ops.aten
+
+_PERMUTATIONS = {aten.transpose.int, aten.permute.default, aten.swapaxes.default, aten.swapdims.default, aten.t.default,
+                 aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist, aten.numpy_T.default,
+                 aten.mT.default, aten.adjoint.default}  # fmt: skip
+_RESHAPES = {aten.view.default, aten.reshape.default, aten.unflatten.int, aten.flatten.using_ints, aten.view_as.default,
+             aten.reshape_as.default, aten._unsafe_view.default}  # fmt: skip
+_TRANSPARENT = {aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.alias.default,
+                aten.detach.default}  # fmt: skip
+
+
+def rewrite_write(site: SliceSite, b: Builder) -> None:
+    """Rewrite one write site in place."""
+    slots = _slots(site, b.at(site.node))
+    if site.is_assigned:
+        for writer in site.writers:
+            _copy(site, writer, slots, b.at(writer))
+        return
+    rows = _gather(site, slots, b.at(site.node))
+    b.replace(site.node, rows)
+    for writer in site.writers:
+        _write(site, slots, _unsqueezed(site, rows, b.at(writer.next)), b)
+
+
+def rewrite_gather(site: SliceSite, b: Builder) -> None:
+    """Rewrite a read of a fixed number of rows: ``table[s:s + n]`` -> ``index_select(table, 0, arange(n) + s_t)``."""
+    b.at(site.node)
+    b.replace(site.node, _gather(site, _slots(site, b), b))
+
+
+def _slots(site: SliceSite, b: Builder) -> fx.Node:
+    steps = b.call(aten.arange.default, b.number(site.rows), device=site.device)
+    return b.call(aten.add.Tensor, steps, b.twin(site.start, site.device))
+
+
+def _gather(site: SliceSite, slots: fx.Node, b: Builder) -> fx.Node:
+    rows = b.taken(site.base, site.dim, slots)
+    return b.call(aten.squeeze.dim, rows, site.dim) if site.squeezed else rows
+
+
+def _copy(site: SliceSite, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
+    """``copy_`` casts and broadcasts; ``index_copy_`` does not, so do it before."""
+    source, target = writer.args[1], site.base.meta["val"]
+    assert isinstance(source, fx.Node)
+    value = source.meta["val"]
+    if aliases.storage(source) == aliases.storage(site.base):
+        source = b.call(aten.clone.default, source)
+    if value.dtype != target.dtype:
+        source = b.call(aten.to.dtype, source, target.dtype)
+    if value.device != target.device:
+        source = b.call(aten.to.device, source, target.device, target.dtype)
+    if site.squeezed:
+        while value.dim() < target.dim() - 1:
+            source, value = b.call(aten.unsqueeze.default, source, 0), value.unsqueeze(0)
+        source = b.call(aten.unsqueeze.default, source, site.dim)
+    wanted = [number(site.rows) if d == site.dim else s for d, s in enumerate(target.shape)]
+    if site.squeezed or [to_expr(s) for s in value.shape] != [to_expr(s) for s in wanted]:
+        sizes = [b.number(site.rows) if d == site.dim else b.size(site.base, d) for d in range(target.dim())]
+        source = b.call(aten.expand.default, source, sizes)
+    b.replace(writer, _write(site, slots, source, b))
+    b.drop(writer)
+
+
+def _write(site: SliceSite, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
+    """The slots are those of a slice: one after the other, and kept within the buffer by a position's guard: marked so."""
+    dtype = site.base.meta["val"].dtype
+    base, rows = b.bits(site.base, dtype), b.bits(rows, dtype)
+    if _is_permuted_view(site.base):
+        return b.back(b.call(aten.index_put_.default, base, [None] * site.dim + [slots], rows), dtype)
+    written = b.call(aten.index_copy_.default, base, site.dim, slots, rows)
+    b.marks.in_bounds.add(written)
+    return b.back(written, dtype)
+
+
+def _is_permuted_view(base: fx.Node) -> bool:
+    """Whether ``base`` is a permutation of a reshaped view. AOTAutograd makes the write functional and then undoes the views;
+    what `index_copy` gives is contiguous, and once its dims are back in order it cannot be viewed in the shape before."""
+    permuted = False
+    while (parent := aliases.base(base)) is not None:
+        if base.target in _PERMUTATIONS:
+            permuted = True
+        elif base.target in _RESHAPES and permuted:
+            return True
+        elif base.target not in _RESHAPES | _TRANSPARENT:
+            return False  # parts are put back by what keeps the order of the dims
+        base = parent
+    return False
+
+
+def _unsqueezed(site: SliceSite, rows: fx.Node, b: Builder) -> fx.Node:
+    return b.call(aten.unsqueeze.default, rows, site.dim) if site.squeezed else rows

@@ -1,0 +1,122 @@
+"""What an index tensor holds, as Dynamo's variables: an element, or what all elements make.
+
+    int(idx[0])          a guarded constant until it moves; then a SymInt input
+    int(lens.max())      the same for the maximum, once the rows have parted: one number, whatever row it comes from
+    (pad > 0).any()      a guarded constant
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from fxpass.index_tensors import mirror
+from fxpass.index_tensors.arithmetic import FOLDS, NotCovered, all_of, any_of
+from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
+from fxpass.index_tensors.formula import evaluate, formula
+from fxpass.index_tensors.history import ElementHistory
+from fxpass.torch_internals.dynamo.names import (
+    ConstantVariable,
+    FrameStateSizeEntry,
+    GuardBuilder,
+    VariableBuilder,
+    auto_dynamic,
+    install_guard,
+    process_automatic_dynamic,
+)
+from fxpass.torch_internals.symbols import DimDynamic
+
+from . import dynamism
+from .sources import AggregateSource, AgreementSource, PositionSource
+
+
+def element_variable(tx: Any, element: Element) -> Any:
+    """A guarded constant while the element has not been seen to change, a SymInt graph input from then on.
+
+    Elements that have never been seen to differ share one input, with a guard that they agree: as sizes that are equal
+    share one symbol in PyTorch.
+    """
+    argument = _argument(element.tensor)
+    source = PositionSource(argument.source, element.index)
+    inputs = tx.output.unspec_variable_map
+    if source.name in inputs:
+        return inputs[source.name]
+    history, moved = _seen(tx, element.tensor)
+    value = mirror.values(argument.example)[element.index]
+    if not history.independent and (element.index not in moved or value == 0):
+        return _constant(source, value)
+    for i in (i for i, group in enumerate(history.groups) if group == history.groups[element.index] and i != element.index):
+        shared = inputs.get(PositionSource(argument.source, i).name)
+        if shared is not None:
+            agreement = AgreementSource(argument.source, i, element.index)
+            install_guard(agreement.make_guard(GuardBuilder.CONSTANT_MATCH))
+            inputs[source.name] = shared
+            return shared
+    return _number(tx, source, value)
+
+
+def is_aggregate(tx: Any, entry: Arith) -> bool:
+    """Whether ``entry`` is read as one number, or truth, and not made of its elements' numbers."""
+    if entry.fn not in FOLDS or formula(entry) is None:
+        return False
+    (tensor,) = tensors([entry])
+    if entry.fn in (any_of, all_of):
+        return True
+    history, _ = _seen(tx, tensor)
+    return len({history.groups[i] for i in _indices(entry)}) > 1
+
+
+def aggregate_variable(tx: Any, entry: Arith) -> Any:
+    """A SymInt graph input once one of the elements has been seen to change, a guarded constant before; so are truths."""
+    text = formula(entry)
+    (tensor,) = tensors([entry])
+    argument = _argument(tensor)
+    assert text is not None
+    source = AggregateSource(argument.source, text)
+    inputs = tx.output.unspec_variable_map
+    if source.name in inputs:
+        return inputs[source.name]
+    value = evaluate(text, mirror.values(argument.example))
+    if isinstance(value, bool) or value == 0 or not _seen(tx, tensor)[1].intersection(_indices(entry)):
+        return _constant(source, value)
+    return _number(tx, source, value)
+
+
+def _indices(entry: Arith) -> set[int]:
+    return {part.index for part in in_order([entry]) if isinstance(part, Element)}
+
+
+def _seen(tx: Any, tensor: fx.Node) -> tuple[ElementHistory, set[int]]:
+    """What has been seen of the elements of ``tensor``, and those that have been seen to change.
+
+    All of them are looked at: what decoding reads first may not be what the prefill has read.
+    """
+    argument = _argument(tensor)
+    values = mirror.values(argument.example)
+    history = dynamism.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
+    names = [PositionSource(argument.source, i).name for i in range(len(values))]
+    entries = [FrameStateSizeEntry.make_scalar(value) for value in values]
+    states = [process_automatic_dynamic(tx, name, entry) for name, entry in zip(names, entries, strict=True)]
+    moved = {i for i, state in enumerate(states) if state.scalar is auto_dynamic}
+    return history, set(range(len(values))) if history.independent else moved
+
+
+def _argument(tensor: fx.Node) -> Any:
+    argument = tensor.meta.get("grapharg")
+    if argument is None:
+        raise NotCovered  # what a function gets that an operator runs
+    return argument
+
+
+def _constant(source: Any, value: Any) -> Any:
+    install_guard(source.make_guard(GuardBuilder.CONSTANT_MATCH))
+    return ConstantVariable.create(value)
+
+
+def _number(tx: Any, source: Any, value: int) -> Any:
+    number = VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)
+    number.source = (
+        None  # after the graph, which may have written the element, it is what the graph was given, not the tensor
+    )
+    return number
