@@ -140,7 +140,7 @@ class Flow:
         return found
 
     def _has_room(self, extent: Extent, size: Any) -> bool:
-        """Whether the axis of ``extent`` has room for ``size``, now and later: what grows faster than what fills it soon has not."""
+        """Whether the axis of ``extent`` has room for ``size``; what grows faster than its rows would soon outgrow it."""
         room = number(size) <= extent.full_size
         return known(room) or not self.positions.move(number(size) - number(extent.length)) and guarded(room)
 

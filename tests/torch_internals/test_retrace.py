@@ -15,7 +15,14 @@ import fxpass
 from fxpass.torch_internals import retrace
 from fxpass.torch_internals.contracts import Feature, holds
 
-LAYOUTS = {"rows first": (0, 2, 3), "rows second": (2, 0, 3), "rows third": (2, 2, 0, 3), "rows last": (2, 3, 0), "rows alone": (0,)}
+LAYOUTS = {
+    "rows first": (0, 2, 3),
+    "rows second": (2, 0, 3),
+    "rows third": (2, 2, 0, 3),
+    "rows last": (2, 3, 0),
+    "rows alone": (0,),
+}
+"""The sizes of a cache, with 0 for its rows."""
 
 READS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "sum": lambda rows, dim: rows.sum(dim),
@@ -24,7 +31,7 @@ READS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "expanded": lambda rows, dim: rows.unsqueeze(0).expand(3, *rows.shape).mean(dim + 1),
     "var": lambda rows, dim: rows.var(dim, correction=0),
     "joined": lambda rows, dim: torch.cat([rows.unsqueeze(0), rows.unsqueeze(0)]).amin(dim + 1),
-}  # fmt: skip
+}
 
 ORIGINS: dict[str, Callable[[Any, int], Any]] = {
     "argument": lambda at, p: p,
