@@ -4,6 +4,7 @@
 2. The static part is static: no position, no symbol in any size, stride or argument of the core.
 3. Same outputs: number, dtype and shape.
 4. Same mutated inputs.
+5. A number that is a symbol is a node: as an argument its name would stand for nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from .numbers import equal, symbols
 from .schemas import ITEM
 
 
+_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
 class Broken(Reasoned):
     """A post-condition does not hold; ``what`` says which, and where."""
 
@@ -40,7 +44,7 @@ def signature(gm: fx.GraphModule) -> tuple[list[Any], set[str]]:
 
 
 def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read: bool) -> None:
-    """Conditions 1, 3 and 4 on the rewritten ``gm``; ``may_read`` where a site was refused and still needs its number.
+    """Conditions 1, 3, 4 and 5 on the rewritten ``gm``; ``may_read`` where a site was refused and still needs its number.
 
     Raises:
         Broken: one of them does not hold.
@@ -48,6 +52,8 @@ def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read
     for node in gm.graph.nodes:
         if node.target in ITEM and not may_read:
             raise Broken(f"{node.name} still reads a number from the device")
+        if any(isinstance(a, _SYMBOLIC) for a in tree_leaves((node.args, node.kwargs))):
+            raise Broken(f"{node.name} takes a symbol that no node gives")
     values, written = signature(gm)
     old_values, old_written = before
     if written != old_written:
