@@ -14,9 +14,11 @@ What is not in the rules (`contents`) is not in the table, and keeps Dynamo's st
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,8 @@ from .operators import by_operator, may_write
 
 MAX_ELEMENTS = 1024
 """A graph input with more elements than this is data, not an index tensor."""
-_ATTRIBUTE = "_kvfix_table"
+_tables: ContextVar[dict[fx.Graph, Table] | None] = ContextVar("tables", default=None)
+"""The tables of the graphs that Dynamo makes of the frame that is being compiled in this thread."""
 _RULES, _FACTORIES = by_operator(RULES), by_operator(FACTORIES)
 
 
@@ -57,13 +60,13 @@ class Table:
 
     @classmethod
     def of(cls, graph: fx.Graph) -> Table:
-        """The one table of ``graph``, made on first use; it lives as long as the graph does.
-
-        An attribute holds it: the table holds nodes, and so the graph, which no map by weak keys would ever let go.
-        """
-        if not hasattr(graph, _ATTRIBUTE):
-            setattr(graph, _ATTRIBUTE, cls(graph))
-        return getattr(graph, _ATTRIBUTE)
+        """The table of ``graph``: within a block of `tables` there is one, made on first use; elsewhere a new one is made."""
+        tables = _tables.get()
+        if tables is None:
+            return cls(graph)
+        if graph not in tables:
+            tables[graph] = cls(graph)
+        return tables[graph]
 
     def start_again(self) -> None:
         """Follow the graph from its start: sizes that were symbols are known now."""
@@ -220,6 +223,16 @@ class Table:
         ]:
             self._lost.add(other)
             self._arrays.pop(other, None)
+
+
+@contextlib.contextmanager
+def tables() -> Iterator[None]:
+    """Dynamo compiles one frame in the block: the tables of its graphs live as long as that."""
+    token = _tables.set({})
+    try:
+        yield
+    finally:
+        _tables.reset(token)
 
 
 def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
