@@ -96,14 +96,18 @@ def load(module: str) -> list[Case]:
 
 
 @torch.no_grad()
-def run(case: Case, compiler: str = "eager", device: str = "cpu") -> CaseResult:
-    """Run ``case`` in all three ways and say what is not as it should be. A case that fails is a row with a problem."""
+def run(case: Case, compiler: str = "eager", device: str = "cpu", verify: int | None = None) -> CaseResult:
+    """Run ``case`` in all three ways and say what is not as it should be. A case that fails is a row with a problem.
+
+    ``verify`` is the backend's option; where it is None, the environment says it.
+    """
     recorded = compiler == "inductor" and device == "cuda"
     row = CaseResult(case.name, case.where, case.pattern, case.note, recorded=recorded)
+    options = {"compiler": compiler, **({} if verify is None else {"verify": verify})}
     made: list[tuple[int, int]] = []
 
     def compiled(fn: Any) -> Any:
-        return _watched(torch.compile(fn, backend="kvfix", options={"compiler": compiler}), made, recorded)
+        return _watched(torch.compile(fn, backend="kvfix", options=options), made, recorded)
 
     fxpass.reset()
     try:

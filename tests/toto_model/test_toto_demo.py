@@ -22,7 +22,7 @@ def few_rows(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_json(capfd: pytest.CaptureFixture[str]):
-    assert demo.run(compiler="eager", seed=1, as_json=True) == 0
+    assert demo.run(compiler="eager", seed=1, as_json=True, verify=3) == 0
     out, err = capfd.readouterr()
     found = json.loads(out)
     assert err == ""
@@ -61,6 +61,14 @@ def test_a_row_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch, capfd: pytest
 def test_no_such_device(capfd: pytest.CaptureFixture[str]):
     assert demo.run(device="nonsense") == 2
     assert "no device 'nonsense'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("verify", [None, 0, 3])
+def test_the_self_check_is_an_option(verify: int | None, monkeypatch: pytest.MonkeyPatch):
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr(torch, "compile", lambda model, backend, options: given.append(options))
+    demo.compiled(KEPT[-1], demo.Settings("eager", "cpu", 0, verify))
+    assert given == [{"compiler": "eager", **({} if verify is None else {"verify": verify})}]
 
 
 def test_installed():
