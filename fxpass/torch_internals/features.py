@@ -4,11 +4,11 @@ the model runs on stock Inductor."""
 from __future__ import annotations
 
 import functools
-import warnings
 
 import torch
 
-from fxpass.errors import KvfixWarning
+from fxpass import reasons
+from fxpass.errors import warn
 
 from .contracts import RELEASES, TABLE, Feature
 
@@ -32,7 +32,7 @@ def holds(feature: Feature) -> bool:
     reason = lost(feature)
     if reason is not None and feature not in _warned:
         _warned.add(feature)
-        warnings.warn(f"kvfix: {feature.value}: {reason}", KvfixWarning, stacklevel=2)
+        warn(reasons.LOST, without=feature.value, error=reason)
     return reason is None
 
 
