@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from execute.graphs import traced
-from fxpass.rewrite import bits, sweep
 from small_models import kvfix
 from torch import Tensor
 
