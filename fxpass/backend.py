@@ -17,14 +17,13 @@ from typing import Any
 
 from torch import fx
 
-from fxpass import reasons
 from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
-from fxpass.execute.precompiled import put_in_cache, serialize_for_cache
+from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
@@ -35,11 +34,12 @@ from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.readable import source_of
-from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
@@ -69,31 +69,35 @@ def kvfix(
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
-    advance, cause, numbers = Advance(), None, NumberInputs(gm)
-    plan = saved = compiled = None
+    advance, cause, numbers = Advance(), None, None
+    plan = compiled = None
+    as_it_came = functools.partial(as_stock, gm, settings)
+    failed = functools.partial(store.failed, report, settings)
+
+    def otherwise(error: Exception) -> Callable[..., Any]:
+        failed(error)
+        return as_it_came()
+
     try:
-        advance = Advance.of(gm)
+        advance, numbers = Advance.of(gm), NumberInputs(gm)
         guard_disjoint(gm)
         plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
-        saved = serialize_for_cache(plan, settings) if precompile.is_caching(gm) else None
-        as_it_came = functools.partial(as_stock, gm, settings)
-        failed = functools.partial(store.failed, report, settings)
         if plan.parts:
             made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed)
-            compiled = in_cores(plan, kinds, numbers, report, made)
+            compiled = in_cores(plan, kinds, numbers, report, made, otherwise)
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
-        plan, saved, cause = None, None, error
-        expected = isinstance(error, (Unfit, Broken))
-        report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=f"{type(error).__name__}: {error}")
+        plan, cause = None, error
+        store.unfit(report, error, expected=isinstance(error, (Unfit, Broken)))
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:
-        compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
+        compiled = untouched(gm, example_inputs, plan and plan.gm, settings, as_it_came, failed)
     if precompile.is_caching(gm):
-        put_in_cache(gm, report, given, saved, advance)
-    return verified(advance.after(numbers.watching(compiled)), original, plan, report, settings)
+        put_in_cache(gm, given, plan, settings, report, advance)
+    watched = numbers.watching(compiled) if numbers else compiled
+    return verified(advance.after(watched), original, plan, report, settings)
 
 
 def prepare(
@@ -129,9 +133,15 @@ def cut(plan: Plan, report: Report) -> Plan:
 
 
 def in_cores(
-    plan: Plan, kinds: Kinds, numbers: NumberInputs, report: Report, made: Callable[[Plan], Callable[..., Any]]
+    plan: Plan,
+    kinds: Kinds,
+    numbers: NumberInputs,
+    report: Report,
+    made: Callable[[Plan], Callable[..., Any]],
+    otherwise: Callable[[Exception], Callable[..., Any]],
 ) -> Callable[..., Any]:
-    """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few."""
+    """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few; where that cannot
+    be made anew, ``otherwise``."""
     left = {number.place: number for number in numbers.bound(kinds)}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
@@ -144,7 +154,9 @@ def in_cores(
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
         return made(plan)
 
-    return WatchedVariants(made(plan), list(left), again, config.recompile_limit) if left else made(plan)
+    if not left:
+        return made(plan)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit, otherwise)
 
 
 install(kvfix, get_ready, store.reset)

@@ -34,12 +34,16 @@ class _Variant:
 
 
 class Region:
-    """``part`` behind ``compile``; call it with the values of ``part.inputs``, get those of ``part.outputs``."""
+    """``part`` behind ``compile``; call it with the values of ``part.inputs``, get those of ``part.outputs``.
+
+    ``attempt(run, args)`` is how ``run(args)`` is called, which compiles it for these: `WithFallback` has one of its own.
+    """
 
     def __init__(self, part: Part, compile: Compile) -> None:
         self.part = part
         self.compile = compile
         self.variants: list[_Variant] = []  # the one that has run last comes first
+        self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
         self._dynamic = [_dynamic_dims(n) for n in part.inputs]
@@ -62,12 +66,15 @@ class Region:
             variant = self._variant_for(args)
             if variant is not None:
                 return variant.run(*args)
-            variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
-            results = variant.run(*args)
-            self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
-            self._made += 1
-            if self._made == dynamo_config.recompile_limit:
-                warn(reasons.TOO_MANY, part=self.part.name, times=self._made)
+            return self.attempt(self._compiled, args)
+
+    def _compiled(self, args: Sequence[Any]) -> Sequence[Any]:
+        variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
+        results = variant.run(*args)
+        self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
+        self._made += 1
+        if self._made == dynamo_config.recompile_limit:
+            warn(reasons.TOO_MANY, part=self.part.name, times=self._made)
         return results
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:

@@ -47,7 +47,7 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
 
 
 def _rows(write: fx.Node) -> Any:
-    """How many rows are written, an int or a SymInt. None are where a slice starts behind its end, or at the end of the buffer."""
+    """How many rows are written, an int or a SymInt: none where a slice starts behind its end, or at the end of the buffer."""
     slots = write.args[2]
     assert isinstance(slots, fx.Node)
     return slots.meta["val"].shape[0]

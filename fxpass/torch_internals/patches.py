@@ -32,8 +32,14 @@ def patch(name: str, hook: Callable[..., Any], contain: bool = True) -> None:
     patch_attribute(resolve(owner), attribute, hook, contain)
 
 
+def is_patched(name: str) -> bool:
+    """Whether a hook stands before the function called ``name``, which `patch` has put there and `uninstall` takes away."""
+    owner, _, attribute = name.rpartition(".")
+    return any(undo.args[:2] == (resolve(owner), attribute) for undo in _undo)
+
+
 def uninstall() -> None:
-    """Put back all that was wrapped, the last first."""
+    """Put back every function that was patched, the last one first."""
     while _undo:
         _undo.pop()()
 
@@ -72,11 +78,11 @@ def _contained(hook: Callable[..., Any], stock: Callable[..., Any], *args: Any, 
     except Exception as error:
         if isinstance(error, _OURS_TO_RAISE) or any(error is theirs for theirs in errors):
             raise
-        _tell(hook, error)
+        tell(hook, error)
     return results[-1] if results else stock(*args, **kwargs)
 
 
-def _tell(hook: Any, error: Exception) -> None:
+def tell(hook: Any, error: Exception) -> None:
     """Note for the report that ``hook`` has failed, and warn the first time."""
     name = getattr(hook, "func", hook).__qualname__
     fault = f"{name}: {type(error).__name__}: {error}"
@@ -112,8 +118,8 @@ def all_or_none() -> Iterator[None]:
         raise
 
 
-_undo: list[Callable[[], None]] = []
-"""For each `patch_attribute`, what puts ``stock`` back."""
+_undo: list[functools.partial[None]] = []
+"""For each `patch_attribute` a call that puts ``stock`` back."""
 _faults: list[str] = []
 _told: set[str] = set()
 """The hooks of which a warning has told."""
