@@ -18,7 +18,7 @@ from fxpass.options import Options
 from fxpass.report import Report, readable, store
 from fxpass.report.readable import source_of
 from fxpass.report.sites import predicate_sites, sites_of
-from fxpass.rewrite import Rewritten, mask_overwritten_rows, rewrite_graph
+from fxpass.rewrite import Grown, Rewritten, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.dynamism import unmoved
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
@@ -58,16 +58,27 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
 
 
 def rewrite_normal_form(
-    gm: fx.GraphModule, inputs: Sequence[Any], report: Report, variants: Collection[str] = ()
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    report: Report,
+    variants: Collection[str] = (),
+    growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. The ints called ``variants`` are no positions."""
+    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. The ints called ``variants`` are no positions.
+
+    ``growing`` may put buffers in the place of what grows in the normal form, before all else.
+    """
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
-        before, ops = signature(normal), calls(normal, without=folded)
     report.before = report.after = readable(normal)
+    grown = growing(normal)
+    lengths, ours = (grown.origins, grown.symbols) if grown is not None else ({}, set())
+    inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
+    before, ops = signature(normal), calls(normal, without=folded)
     with store.timed(report, "rewrite"):
-        unmoving = unmoved(normal)
-        rewritten = rewrite_graph(normal, origins(normal, variants), name_of, source_of, take_apart, unmoving)
+        positions = {**origins(normal, variants), **lengths}
+        rewritten = rewrite_graph(normal, positions, name_of, source_of, take_apart, unmoved(normal) | ours)
+    rewritten.grown = grown
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):

@@ -18,21 +18,25 @@ from typing import Any
 from torch import fx
 
 from fxpass.api import rewrite_normal_form
+from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.corrected import Corrected
-from fxpass.execute.partition.split import counts_along, split
+from fxpass.execute.growth import Growth, room_for
+from fxpass.execute.partition.split import counts_along, is_heavy, split
 from fxpass.execute.precompiled import keep, save
 from fxpass.execute.recording.addresses import layouts
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
-from fxpass.graph.normal_form import Unfit, fake_inputs
+from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
 from fxpass.graph.postconditions import Broken, check_core
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
+from fxpass.rewrite import Grown, grown_in, reason
 from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.numbers import Number, Numbers
@@ -71,7 +75,7 @@ def kvfix(
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
-        plan = prepare(gm, example_inputs, settings, report, numbers.variants)
+        plan = prepare(gm, example_inputs, settings, report, numbers)
         saved = save(plan, settings) if precompile.is_wanted(gm) else None
         as_it_came = functools.partial(as_stock, gm, settings)
         failed = functools.partial(store.failed, report, settings)
@@ -93,11 +97,40 @@ def kvfix(
 
 
 def prepare(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, variants: Sequence[Number] = ()
+    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, numbers: Numbers
 ) -> Plan:
-    """The graph rewritten and cut; without parts where there is nothing to rewrite, and no number to keep out of the core."""
+    """The graph rewritten and cut; without parts where there is nothing to rewrite, and no number to keep out of the core.
+
+    What grows gets buffers, unless that would leave work outside of the static core: the report says why.
+    """
     inputs = fake_inputs(gm, example_inputs)
-    normal, rewritten = rewrite_normal_form(gm, inputs, report, {number.of for number in variants})
+    plan_of = functools.partial(planned, gm, inputs, settings, report, numbers.variants)
+    if not numbers.growths:
+        return plan_of()
+    try:
+        with Capacity(mode_of(inputs).shape_env, room_for) as capacity:
+            plan = plan_of(lambda normal: grown_in(normal, numbers.growths, capacity.beyond))
+        if plan.growth.axes:
+            check_whole(plan, report)
+            plan = dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions()))
+        return plan
+    except (Restart, Unfit):
+        raise
+    except Exception as error:
+        report.unbuffered = reason(error)
+    return plan_of()
+
+
+def planned(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    settings: Options,
+    report: Report,
+    variants: Sequence[Number],
+    growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
+) -> Plan:
+    """`prepare`, with buffers for what ``growing`` finds."""
+    normal, rewritten = rewrite_normal_form(gm, inputs, report, {number.of for number in variants}, growing)
     generalize(normal, rewritten.sites)
     static = rewritten.steady | layouts(normal)
     if not any(d.rewritten for d in rewritten.decisions):
@@ -108,8 +141,21 @@ def prepare(
     if is_recorded(settings, inputs):
         use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    plan = Plan(normal, capacity=static, carried=carried)
+    growth = Growth() if rewritten.grown is None else Growth(rewritten.grown.axes, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
+    plan = Plan(normal, capacity=static, carried=carried, growth=growth)
     return cut(plan, {s for number in variants for s in number.symbols}, report)
+
+
+def check_whole(plan: Plan, report: Report) -> None:
+    """See that all the work of a graph with buffers is in its static core.
+
+    Raises:
+        Refusal: it is not.
+    """
+    refused = [site.reason for site in report.sites if site.decision == "refused"]
+    outside = [n.name for part in plan.parts if not part.static for n in part.gm.graph.nodes if is_heavy(n)]
+    if refused or outside:
+        raise Refusal(refused[0] if refused else f"{outside[0]} stays outside of the static core")
 
 
 def cut(plan: Plan, variants: Set[Any], report: Report) -> Plan:

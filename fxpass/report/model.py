@@ -41,6 +41,7 @@ class Report:
     sites: every place that uses a position.
     before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
+    unbuffered: why what grows got no buffers, where it was tried.
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
     symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of).
@@ -54,6 +55,7 @@ class Report:
     before: str = ""
     after: str = ""
     unfit: str = ""
+    unbuffered: str = ""
     faults: list[str] = dataclasses.field(default_factory=list)
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
     symbols: list[Symbol] = dataclasses.field(default_factory=list)

@@ -24,6 +24,7 @@ from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
 from .decide import decide
+from .growth import Grown
 from .refuse import Decision, Failed, decided, reason
 from .restore import Restorable
 from .sweep import sweep
@@ -32,13 +33,14 @@ from .sweep import sweep
 @dataclasses.dataclass
 class Rewritten:
     """The outcome: what was decided, the slices that were rewritten, the symbols that are steady (`analysis.steady`), the flow
-    from positions to consumers (`analysis.flow`), and what is known of the nodes that were made."""
+    from positions to consumers (`analysis.flow`), what is known of the nodes that were made, and what grows in buffers."""
 
     decisions: list[Decision]
     sites: list[Site]
     steady: set[Any]
     flow: nx.DiGraph
     marks: Marks
+    grown: Grown | None = None
 
 
 def rewrite_graph(

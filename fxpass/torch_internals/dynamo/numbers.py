@@ -67,6 +67,11 @@ class Numbers:
         """Those that are bound when a core is compiled."""
         return [number for number in self.all if number.kind == "variant"]
 
+    @property
+    def growths(self) -> set[Any]:
+        """The symbols of sizes that grow."""
+        return {s for number in self.all if number.kind == "growth" for s in number.symbols}
+
     def table(self) -> list[Symbol]:
         """What the report shows."""
         return [Symbol(", ".join(sorted(map(str, n.symbols))), n.kind, n.of) for n in self.all if n.symbols]
