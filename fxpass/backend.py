@@ -141,7 +141,8 @@ def planned(
     if is_recorded(settings, inputs):
         use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    growth = Growth() if rewritten.grown is None else Growth(rewritten.grown.axes, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
+    axes = rewritten.grown.axes if rewritten.grown is not None else ()
+    growth = Growth(axes, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
     plan = Plan(normal, capacity=static, carried=carried, growth=growth)
     return cut(plan, {s for number in variants for s in number.symbols}, report)
 

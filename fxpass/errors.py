@@ -17,3 +17,7 @@ class KvfixError(RuntimeError):
 
 class KvfixWarning(UserWarning):
     """Something runs, correctly, but not the way kvfix was asked to run it; the message says why."""
+
+
+class NotGrowing(Exception):
+    """What has buffers has no use for them; the message says why. Nothing has been computed."""

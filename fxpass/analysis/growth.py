@@ -11,7 +11,7 @@ or of which the caller gets a view, is left as it is, and so is a join that is n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Set
 from typing import Any
 
 import torch
@@ -43,39 +43,38 @@ class Growing:
 
 
 def growing(graph: fx.Graph, moving: Set[Any]) -> list[Growing]:
-    """What grows in ``graph``, in normal form, of whose inputs' sizes those in the symbols ``moving`` do; nothing without a join.
+    """What grows in ``graph``, in normal form, by symbols of sizes that are ``moving``; nothing where nothing is joined.
 
     That lengths which agree now will always agree becomes a guard.
     """
     kept = _Kept(graph)
-    axes = [(n, dim) for n in graph.find_nodes(op="placeholder") if (dim := _axis(n, moving)) is not None]
-    joined = [Growing(n, dim, join) for n, dim in axes if (join := _join(n, dim, kept)) is not None]
+    inputs = [n for n in graph.find_nodes(op="placeholder") if kept.is_read_only(n)]
+    joined = [Growing(n, *found) for n in inputs if (found := _join(n, moving, kept)) is not None]
     lengths: list[Any] = []
-    for one in joined:
-        _same(one.size, lengths) or lengths.append(one.size)
-        _same(one.end, lengths) or lengths.append(one.end)
+    for size in [size for one in joined for size in (one.size, one.end)]:
+        if not _is_one_of(size, lengths):
+            lengths.append(size)
     known = {one.node for one in joined}
-    others = [Growing(n, dim) for n, dim in axes if n not in known and kept.is_read_only(n)]
-    return joined + [one for one in others if _same(one.size, lengths)]
+    others = [Growing(n, d) for n in inputs if n not in known for d in _axes(n, moving)[:1]]
+    return joined + [one for one in others if _is_one_of(one.size, lengths)]
 
 
-def _axis(node: fx.Node, moving: Set[Any]) -> int | None:
-    """The one dim of ``node`` whose size moves."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-        return None
-    dims = [d for d, size in enumerate(value.shape) if symbols(size) & moving]
-    return dims[0] if len(dims) == 1 else None
+def _axes(node: fx.Node, moving: Set[Any]) -> list[int]:
+    """The dims of ``node`` whose sizes move."""
+    return [d for d, size in enumerate(node.meta["val"].shape) if symbols(size) & moving]
 
 
-def _join(node: fx.Node, dim: int, kept: _Kept) -> fx.Node | None:
-    """The first join of ``node`` with something behind it along ``dim``, if it is plain."""
-    if not kept.is_read_only(node):
-        return None
-    return next((u for u in node.users if _is_join(u, node, dim) and kept.is_read_only(u) and is_plain(u)), None)
+def _join(node: fx.Node, moving: Set[Any], kept: _Kept) -> tuple[int, fx.Node] | None:
+    """The first plain join of ``node`` with something behind it along a dim that moves: the dim, and the join."""
+    for dim in _axes(node, moving):
+        for user in node.users:
+            if _is_join(user, node, dim) and kept.is_read_only(user) and is_plain(user):
+                return dim, user
+    return None
 
 
 def _is_join(user: fx.Node, node: fx.Node, dim: int) -> bool:
+    """Whether ``user`` is a `cat` along ``dim`` that begins with ``node``, of parts that are alike but for their length."""
     if user.target is not aten.cat.default:
         return False
     parts, along = user.args[0], (user.args[1] if len(user.args) > 1 else user.kwargs.get("dim", 0))
@@ -97,7 +96,7 @@ def is_plain(join: fx.Node) -> bool:
     return True
 
 
-def _same(size: Any, lengths: Iterable[Any]) -> bool:
+def _is_one_of(size: Any, lengths: Iterable[Any]) -> bool:
     """Whether ``size`` is one of ``lengths``: those that are equal now are guarded to be."""
     return any(equal(size, length) for length in lengths) or any(guarded(size == length) for length in lengths)
 
@@ -107,14 +106,13 @@ class _Kept:
 
     def __init__(self, graph: fx.Graph) -> None:
         self._written = {m for n in graph.nodes for w in aliases.written(n) for m in aliases.storages(w)}
-        self._views = list(_results(graph))
+        self._results = graph.output_node().all_input_nodes
 
     def is_read_only(self, node: fx.Node) -> bool:
         """Whether nothing is written to the memory of ``node``, and no view of it is a result."""
-        memory = aliases.storage(node)
-        shown = any(aliases.storage(r) == memory and r is not node for r in self._views)
+        value, memory = node.meta["val"], aliases.storage(node)
+        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+            return False
+        shown = any(aliases.storage(r) == memory and r is not node for r in self._results)
         return memory is not None and memory not in self._written and not shown
 
-
-def _results(graph: fx.Graph) -> Iterator[fx.Node]:
-    yield from graph.output_node().all_input_nodes

@@ -9,6 +9,7 @@ All copies of a call are one. A capacity is a power of two, so a series of lengt
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import threading
 import weakref
@@ -18,11 +19,16 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.errors import NotGrowing
 from fxpass.rewrite.growth import Axis
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
 LEAST = 64
 """The smallest capacity."""
+RECENT = 16
+"""From one of so many calls before, a call may go on."""
+STRANGERS = 4
+"""So many calls one after the other may go on from none."""
 
 
 def room_for(length: int) -> int:
@@ -44,7 +50,8 @@ class _Held:
         return None if tensor.is_inference() else _Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
 
     def is_still(self, tensor: torch.Tensor) -> bool:
-        return self.tensor() is tensor and tensor._version == self.version and tensor.data_ptr() == self.address
+        """Whether it is what has come in again, as it was."""
+        return self.tensor() is tensor and (tensor._version, tensor.data_ptr()) == (self.version, self.address)
 
 
 class Growth(threading.local):
@@ -54,11 +61,13 @@ class Growth(threading.local):
     """
 
     def __init__(self, axes: Sequence[Axis] = (), nodes: Sequence[fx.Node] = (), conditions: Conditions | None = None) -> None:
-        self.axes, self._conditions = list(axes), conditions
+        self.axes, self.conditions = list(axes), conditions
         self._nodes = list(nodes)
         self._buffers: list[torch.Tensor] = []
         self._held: list[_Held | None] = []
         self._lengths: list[int] = []
+        self._recent: collections.deque[list[int]] = collections.deque(maxlen=RECENT)
+        self._strangers = 0
 
     def under(self, conditions: Conditions) -> Growth:
         """The same under ``conditions``."""
@@ -68,7 +77,9 @@ class Growth(threading.local):
         """The buffers, which hold what grows in ``args``."""
         if not self.axes:
             return []
+        self._look_at([args[one.place].shape[one.dim] for one in self.axes])
         self._lengths = [_end(one, args) for one in self.axes]
+        self._recent.append(self._lengths)
         shapes = self._shapes(args, max(self._lengths))
         if shapes != [b.shape for b in self._buffers]:
             self._allocate(shapes)
@@ -94,13 +105,25 @@ class Growth(threading.local):
             for place in one.results:
                 results[place] = tensor
 
+    def _look_at(self, given: list[int]) -> None:
+        """See whether one of the latest calls has made what is as long as that which is ``given``.
+
+        Raises:
+            NotGrowing: that has not been so for a while.
+        """
+        joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
+        goes_on = any(all(given[i] == made[i] for i in joined) for made in self._recent)
+        self._strangers = 0 if goes_on else self._strangers + 1
+        if self._strangers > STRANGERS:
+            raise NotGrowing(f"in {STRANGERS} calls one after the other, nothing went on from a call before")
+
     def _shapes(self, args: Sequence[Any], length: int) -> list[torch.Size]:
         """The sizes of the buffers for ``args``: as they are along the dims that grow, if there is room."""
         capacity = room_for(length)
         if self._buffers:
             capacity = max(capacity, self._buffers[0].shape[self.axes[0].dim])
-        if self._conditions is not None and not self._conditions.hold(capacity):
-            raise ValueError(f"what was compiled does not hold for a capacity of {capacity}")
+        if self.conditions is not None and not self.conditions.hold(capacity):
+            raise NotGrowing(f"what was compiled does not hold for a capacity of {capacity}")
         shapes = [list(args[one.place].shape) for one in self.axes]
         for one, shape in zip(self.axes, shapes, strict=True):
             shape[one.dim] = capacity
@@ -121,4 +144,4 @@ def _end(one: Axis, args: Sequence[Any]) -> int:
 
 def _copy(into: list[torch.Tensor], given: list[torch.Tensor]) -> None:
     with torch.no_grad():
-        torch._foreach_copy_(into, given)
+        torch.ops.aten._foreach_copy_.default(into, given)

@@ -17,6 +17,8 @@ from fxpass.graph.normal_form import faking
 from fxpass.graph.numbers import plain
 from fxpass.kernels.select import register
 from fxpass.options import Options
+from fxpass.rewrite.growth import Axis
+from fxpass.torch_internals.dynamo.capacity import Conditions
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensor, FakeTensorMode, TracingContext, tracing
 from fxpass.torch_internals.precompile.names import GraphPickler, PicklerOptions, no_dispatch
@@ -24,6 +26,7 @@ from fxpass.torch_internals.symbols import DimDynamic, ShapeEnv, SymNode
 
 from .assemble import Plan, assemble
 from .compilers import compiler, in_pieces
+from .growth import Growth
 from .partition.repeats import cut
 from .partition.split import split
 from .recording.addresses import belongs_to_module
@@ -66,6 +69,8 @@ class Saved:
     capacity: Set[Any]
     carried: list[str] | None
     settings: Options
+    axes: Sequence[Axis]
+    conditions: Conditions | None
 
     def compile(self) -> Callable[..., tuple[Any, ...]]:
         """The graph's function, as the process that saved it had it. Inductor is asked on the first call."""
@@ -86,7 +91,8 @@ class Saved:
         by_name = {n.name: n for n in inputs}
         carried = None if self.carried is None else [by_name[name] for name in self.carried]
         capacity = {load.renamed[s] for s in self.capacity}
-        return assemble(Plan(gm, split(gm, capacity), capacity, carried), self.settings)
+        growth = Growth(self.axes, inputs[len(inputs) - len(self.axes) :], self.conditions)
+        return assemble(Plan(gm, split(gm, capacity), capacity, carried, growth=growth), self.settings)
 
     def _untouched(self, gm: fx.GraphModule, inputs: Sequence[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         patches = {**self.settings.inductor, "triton.cudagraphs": False}
@@ -116,7 +122,8 @@ def save(plan: Plan, settings: Options) -> Saved:
     carried = None if plan.carried is None else [n.name for n in plan.carried]
     hints = _hints(gm)
     capacity = plan.capacity & hints.keys()  # the others have been found equal to one of these, and are not met again
-    return Saved(graph, values, of_modules, hints, bool(plan.parts), capacity, carried, settings)
+    rewritten, growth = bool(plan.parts), plan.growth
+    return Saved(graph, values, of_modules, hints, rewritten, capacity, carried, settings, growth.axes, growth.conditions)
 
 
 def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:

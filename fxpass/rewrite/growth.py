@@ -47,7 +47,7 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """What `grow` made of a graph: the ``axes`` that have buffers, where lengths come from, and the ``symbols`` of capacities."""
+    """What `grow` made of a graph: the ``axes`` with buffers, where lengths come from, and the ``symbols`` of capacities."""
 
     axes: Sequence[Axis]
     origins: Mapping[fx.Node, Origin]
@@ -55,7 +55,7 @@ class Grown:
 
 
 def grown_in(gm: fx.GraphModule, moving: Set[Any], beyond: Callable[[Sequence[Any]], torch.SymInt]) -> Grown | None:
-    """What grows in ``gm``, of sizes in the symbols ``moving``, with buffers of the capacity that ``beyond`` gives for its lengths."""
+    """Buffers for what grows in ``gm``, by symbols of sizes that are ``moving``; ``beyond`` makes a capacity for lengths."""
     found = growing(gm.graph, moving)
     return grow(gm, found, beyond([end for one in found for end in (one.size, one.end)])) if found else None
 

@@ -69,8 +69,9 @@ class Numbers:
 
     @property
     def growths(self) -> set[Any]:
-        """The symbols of sizes that grow."""
-        return {s for number in self.all if number.kind == "growth" for s in number.symbols}
+        """The symbols of sizes that grow: of each that is one."""
+        moving = {s for number in self.all if number.kind == "growth" for s in number.symbols}
+        return moving - {s for number in self.all if number.kind != "growth" for s in number.symbols}
 
     def table(self) -> list[Symbol]:
         """What the report shows."""
