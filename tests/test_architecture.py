@@ -19,7 +19,7 @@ FLOORS = [
     {"graph"},
     {"index_tensors"},
     {"analysis"},
-    {"rewrite"},
+    {"rewriting"},
     {"torch_internals.dynamo", "torch_internals.inductor"},
     {"torch_internals.precompile"},
     {"torch_internals.install"},

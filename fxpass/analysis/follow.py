@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Stuck:
-    """Why the extents of ``sites`` cannot be followed: the rule that is missing or says no, at ``node``."""
+    """Why the extents of ``reads`` cannot be followed: the rule that is missing or says no, at ``node``."""
 
     node: fx.Node
-    sites: frozenset[fx.Node]
+    reads: frozenset[fx.Node]
     reason: str
     no_rule: bool = False
 
@@ -59,15 +59,15 @@ def follow(
             elif made := _made_to_size(node, flow):
                 flow.extents[node] = made
         except Refusal as refusal:
-            sites: frozenset[fx.Node] = frozenset().union(*(e.sites for e in carried))
-            if sites:
-                return Stuck(node, sites, str(refusal), isinstance(refusal, NoRule))
+            reads: frozenset[fx.Node] = frozenset().union(*(e.reads for e in carried))
+            if reads:
+                return Stuck(node, reads, str(refusal), isinstance(refusal, NoRule))
         except Exception as error:
-            sites = frozenset().union(*(e.sites for e in carried))
-            if not sites:
+            reads = frozenset().union(*(e.reads for e in carried))
+            if not reads:
                 raise
             logger.warning("kvfix: the rule for %s failed", node.target, exc_info=error)
-            return Stuck(node, sites, f"the rule for {node.target} failed: {type(error).__name__}: {error}")
+            return Stuck(node, reads, f"the rule for {node.target} failed: {type(error).__name__}: {error}")
     return flow
 
 

@@ -33,7 +33,7 @@ Kind = Literal["write", "extent", "gather", "narrow"]
 
 
 @dataclasses.dataclass
-class Site:
+class SliceSite:
     """One position-bounded slice: ``base`` along ``dim`` from ``start`` to ``end`` (None: to the end).
 
     ``rows`` is the number of rows where that is steady, ``writers`` the in-place ops that write through the slice, and
@@ -75,7 +75,7 @@ def is_slice(node: fx.Node) -> bool:
     return node.target in (aten.slice.Tensor, aten.select.int, aten.narrow.default)
 
 
-class Sites:
+class SiteFinder:
     """Finds the sites of one graph. Positions may be learnt on the way, so nodes are asked for one at a time."""
 
     def __init__(self, graph: fx.Graph, positions: Positions, unmoved: Set[Any] = frozenset()) -> None:
@@ -85,7 +85,7 @@ class Sites:
         self._order = {node: i for i, node in enumerate(graph.nodes)}
         self.steady = steady_symbols(graph, positions, unmoved)
 
-    def at(self, node: fx.Node) -> Site | None:
+    def at(self, node: fx.Node) -> SliceSite | None:
         """The site at ``node``, or None if it is no position-bounded slice, or one of what a position sizes already.
 
         Raises:
@@ -102,7 +102,7 @@ class Sites:
         if not self.is_buffer(base) and (writers or not isinstance(rows, int)):
             return None  # of what grows by itself, a number of rows that moves with it
         start, end = bounds_of(node, size_of(base, dim, node))
-        site = Site(node, "narrow", base, dim, start, end, rows, writers, squeezed)
+        site = SliceSite(node, "narrow", base, dim, start, end, rows, writers, squeezed)
         self._refuse_bounds(site)
         if not self.is_buffer(base):
             site.shared = self._is_shared(node)
@@ -118,7 +118,7 @@ class Sites:
             self._refuse_stale(node)
         return site
 
-    def _refuse_bounds(self, site: Site) -> None:
+    def _refuse_bounds(self, site: SliceSite) -> None:
         """Full reads and indexed writes have no bounds of their own: those of the slice are guarded.
 
         Raises:
@@ -163,7 +163,7 @@ class Sites:
             raise Refusal("a slice of a slice is written in place")
         self._refuse_stale(node)
 
-    def _refuse_writers(self, site: Site) -> None:
+    def _refuse_writers(self, site: SliceSite) -> None:
         """Rows that are written in place are a copy for a while: refuse what a copy would show.
 
         Raises:

@@ -15,13 +15,13 @@ from torch import fx
 from fxpass.options import Options
 
 from .compilers import compiler
-from .contained import Contained
+from .fallback import WithFallback
 from .growth import Growth
 from .partition.split import Part
 from .recording.addresses import written_inputs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
-from .recording.results import in_inputs, in_recording
+from .recording.results import recorded_results, views_of_inputs
 from .regions import Region
 from .steps import CopyOut, Run, Step, Unpack, View, WriteBack
 
@@ -56,7 +56,7 @@ def assemble(
     failed: Callable[[Exception], None] = lambda error: None,
 ) -> Callable[..., tuple[Any, ...]]:
     """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `Contained`."""
+    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`."""
     gm, parts = plan.gm, plan.parts
     recorded, carried = plan.carried is not None, plan.carried or []
     compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
@@ -64,7 +64,7 @@ def assemble(
     (results,) = gm.graph.output_node().args
     returned, new = results[: len(results) - len(carried)], results[len(results) - len(carried) :]  # type: ignore
     buffers = hand_over(gm, parts) if recorded else []
-    groups = in_recording(gm, parts, returned) if recorded else []
+    groups = recorded_results(gm, parts, returned) if recorded else []
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
@@ -76,7 +76,7 @@ def assemble(
     steps += [Unpack(p, places[p.packed]) for p in packs]
     steps += [CopyOut(copied)] if copied else []
     taken = {n: places[n] for n in inputs}
-    steps += [View(n, places[n], taken) for n in in_inputs(gm, returned)] if recorded else []
+    steps += [View(n, places[n], taken) for n in views_of_inputs(gm, returned)] if recorded else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
     memory, growth = Buffers(buffers), plan.growth
 
@@ -92,4 +92,4 @@ def assemble(
         return run
     given = inputs[: len(inputs) - len(growth.axes)]
     written = written_inputs(gm) | set(carried)
-    return Contained(run, regions, [i for i, n in enumerate(given) if n in written], instead, failed)
+    return WithFallback(run, regions, [i for i, n in enumerate(given) if n in written], instead, failed)

@@ -19,7 +19,7 @@ from fxpass.torch_internals.fakes import TracingContext, tracing
 from fxpass.torch_internals.inductor.overlap import kernels_later
 from fxpass.torch_internals.inductor.parallel import side_by_side
 
-from .partition.repeats import Call, cut
+from .partition.repeats import Call, piece_calls
 from .recording.carry import asks_for_graphs
 from .sequence import Sequenced, may_record, recorded
 
@@ -78,7 +78,7 @@ def _inductor(
         return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
-    calls = cut(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
+    calls = piece_calls(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
     with compiled_meanwhile(gm):
         if not calls:
             return _whole(gm, fakes, static, patches)

@@ -20,7 +20,7 @@ import torch
 from torch import fx
 
 from fxpass.errors import NotGrowing
-from fxpass.rewrite.growth import Axis
+from fxpass.rewriting.growth import Axis
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
 LEAST = 64
@@ -51,7 +51,8 @@ class _Held:
 
     def is_still(self, tensor: torch.Tensor) -> bool:
         """Whether it is what has come in again, as it was."""
-        return self.tensor() is tensor and (tensor._version, tensor.data_ptr()) == (self.version, self.address)
+        held = self.tensor()
+        return held is not None and held is tensor and (held._version, held.data_ptr()) == (self.version, self.address)
 
 
 class Growth(threading.local):

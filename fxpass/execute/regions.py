@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from fxpass.errors import KvfixWarning
-from fxpass.torch_internals import collection
+from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import ConstantSource, compile_lock
 from fxpass.torch_internals.dynamo.names import config as dynamo_config
 from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
@@ -97,7 +97,7 @@ class Region:
         run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
         return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
 
-    @collection.at_rest()
+    @garbage_collection.paused()
     def _compile(self, fakes: list[Any], mode: FakeTensorMode, bound: Mapping[int, int]) -> Callable[..., Any]:
         """The inputs at the places in ``bound`` are constants there, and none of the compiled function's."""
         graph = _copy(self.part.gm.graph, len(fakes) - len(self.part.inputs), bound)

@@ -117,7 +117,7 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     )[1],
     "halves_of_rows": lambda k, v, start, keys: (keys[:, :, start : start + 1].chunk(2, 3)[1].mul_(2), k.sum(2))[1],
     "padded_by_hand": lambda k, v, start, keys: _padded(k[0, :, :, 0]).softmax(-1),
-    "take_apart": lambda k, v: torch.hstack([k.movedim(2, 1)[:, :, 0], torch.ones(2, 1, 4)]).sum(1),
+    "decompose": lambda k, v: torch.hstack([k.movedim(2, 1)[:, :, 0], torch.ones(2, 1, 4)]).sum(1),
     "tensordot": lambda k, v: torch.tensordot(k, v, dims=([2], [2])).sum((0, 2)),
     "roll_by_position": lambda k, v, start, keys: (keys.roll(-start, 2)[:, :, :1]).sum(2),
     "tril_by_position": lambda k, v, start, keys: torch.ones(4, CAPACITY).tril(start).sum(1),

@@ -36,4 +36,4 @@ def align(node: fx.Node, flow: Flow, places: Iterable[tuple[Any, int]]) -> Exten
         if not guarded(extent.full_size >= shortest.full_size):
             raise Refusal("two different valid lengths meet on one axis")
         flow.fills.append(Cut(node, operand, {dim: shortest}))
-    return dataclasses.replace(shortest, sites=frozenset().union(*(e.sites for e in own)))
+    return dataclasses.replace(shortest, reads=frozenset().union(*(e.reads for e in own)))

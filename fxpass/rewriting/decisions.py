@@ -9,10 +9,10 @@ from typing import Literal
 from torch import fx
 
 from fxpass.analysis.positions import Positions
-from fxpass.analysis.sites import Site, is_slice
+from fxpass.analysis.sites import SliceSite, is_slice
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
-from fxpass.graph.numbers import expression
+from fxpass.graph.numbers import expression_text
 
 from .assertions import asserts_position
 
@@ -32,9 +32,9 @@ class Decision:
     reason: str = ""
 
 
-def decided(node: fx.Node, site: Site | None, positions: Positions, reason: str = "") -> Decision:
+def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason: str = "") -> Decision:
     used = [i for i in node.all_input_nodes if i in positions]
-    position = ", ".join(dict.fromkeys(expression(i) for i in used))
+    position = ", ".join(dict.fromkeys(expression_text(i) for i in used))
     if not is_slice(node):
         kind: Literal["scalar", "predicate"] = "predicate" if asserts_position(node, positions) else "scalar"
         return Decision(kind, node, None, None, position, not reason, reason)

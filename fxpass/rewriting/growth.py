@@ -24,7 +24,7 @@ from torch import fx
 from fxpass.analysis.growth import Growing, growing
 from fxpass.analysis.positions import Origin
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import plain, symbols
+from fxpass.graph.numbers import symbols, to_expr
 
 aten = torch.ops.aten
 
@@ -94,13 +94,13 @@ def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
     Raises:
         LookupError: a number of rows that is the size of no input.
     """
-    rows = plain(one.end - one.size)
+    rows = to_expr(one.end - one.size)
     if isinstance(rows, int) or rows.is_Integer:
         return int(rows)
     for place, node in enumerate(inputs):
         value = node.meta["val"]
         for dim, size in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
-            if plain(size) == rows:
+            if to_expr(size) == rows:
                 return place, dim
     raise LookupError("the number of rows that a join adds is the size of no input")
 

@@ -1,8 +1,8 @@
 """The rewrite: find the sites, follow the extents, then make every edit in one sweep in program order."""
 
+from .decisions import Decision, reason
 from .driver import Rewritten, rewrite_graph
 from .growth import Grown, grown_in
 from .overwrites import mask_overwritten_rows
-from .refuse import Decision, reason
 
 __all__ = ["Decision", "Grown", "Rewritten", "grown_in", "mask_overwritten_rows", "reason", "rewrite_graph"]
