@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 
-class Refusal(Exception):
-    """A site cannot be rewritten soundly; the message is the reason that the report shows."""
+from fxpass.reasons import Reason
+
+
+class Reasoned(Exception):
+    """Raised within kvfix for one of the `fxpass.reasons`; the message is its text."""
+
+    def __init__(self, reason: Reason, **fields: object) -> None:
+        super().__init__(reason.text(**fields))
+
+
+class Refusal(Reasoned):
+    """A site cannot be rewritten soundly; the message is what the report shows."""
 
 
 class NoRule(Refusal):
     """There is no rule for an operator."""
+
+
+class NotGrowing(Reasoned):
+    """What has buffers has no use for them. Nothing has been computed."""
 
 
 class KvfixError(RuntimeError):
@@ -19,5 +34,6 @@ class KvfixWarning(UserWarning):
     """Something runs, correctly, but not the way kvfix was asked to run it; the message says why."""
 
 
-class NotGrowing(Exception):
-    """What has buffers has no use for them; the message says why. Nothing has been computed."""
+def warn(reason: Reason, stacklevel: int = 2, **fields: object) -> None:
+    """Warn with the text of ``reason``, from where the caller's ``stacklevel`` points."""
+    warnings.warn(f"kvfix: {reason.text(**fields)}", KvfixWarning, stacklevel=stacklevel + 1)

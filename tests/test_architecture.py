@@ -14,7 +14,7 @@ from fxpass.torch_internals.contracts import TABLE
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "options"},
+    {"errors", "options", "reasons"},
     {"torch_internals"},
     {"graph"},
     {"index_tensors"},

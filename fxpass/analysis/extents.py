@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import Derived, derived, equal, guarded, number
 
@@ -158,7 +159,7 @@ class Flow:
         for part in parts:
             for dim, extent in part.items():
                 if dim in out and not out[dim].same(extent):
-                    raise Refusal("two different valid lengths meet on one axis")
+                    raise Refusal(reasons.LENGTHS, what="two operands")
                 reads = out[dim].reads | extent.reads if dim in out else extent.reads
                 out[dim] = dataclasses.replace(extent, reads=reads)
         return out

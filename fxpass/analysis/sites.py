@@ -5,27 +5,28 @@ buf[:, :end]                extent      a moving number of rows, from 0 or from 
 table[s:s + n], table[s]    gather      a steady number of rows, from a moving place
 series[:, s:]               narrow      a fixed number of rows of a tensor that itself grows
 
-A number is steady where it is fixed, or made of symbols that stay from step to step (`steady`).
+A number is steady where it is fixed, or made of symbols that stay from step to step (`kinds`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Set
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
-from fxpass.graph.numbers import Derived, equal, guarded, number, symbols
+from fxpass.graph.numbers import Derived, equal, guarded, number
 from fxpass.graph.schemas import is_tagged
 
 from .arithmetic import check
+from .kinds import Kinds, Seen
 from .positions import Positions
-from .steady import steady_number, steady_symbols
 
 aten = torch.ops.aten
 
@@ -78,12 +79,12 @@ def is_slice(node: fx.Node) -> bool:
 class SiteFinder:
     """Finds the sites of one graph. Positions may be learnt on the way, so nodes are asked for one at a time."""
 
-    def __init__(self, graph: fx.Graph, positions: Positions, unmoved: Set[Any] = frozenset()) -> None:
+    def __init__(self, graph: fx.Graph, positions: Positions, seen: Seen | None = None) -> None:
         self.graph = graph
         self.positions = positions
         self._writes = _writes_by_storage(graph)
         self._order = {node: i for i, node in enumerate(graph.nodes)}
-        self.steady = steady_symbols(graph, positions, unmoved)
+        self.kinds = Kinds(graph, positions, seen)
 
     def at(self, node: fx.Node) -> SliceSite | None:
         """The site at ``node``, or None if it is no position-bounded slice, or one of what a position sizes already.
@@ -97,7 +98,7 @@ class SiteFinder:
         base, dim = axis
         squeezed = node.target is aten.select.int
         size = node.meta["val"].shape[dim] if not squeezed else 1
-        rows = steady_number(size, self.steady, self.graph, node)
+        rows = self.kinds.number(size, node)
         writers = self._writers_through(node)
         if not self.is_buffer(base) and (writers or not isinstance(rows, int)):
             return None  # of what grows by itself, a number of rows that moves with it
@@ -110,7 +111,7 @@ class SiteFinder:
         site.kind = "write" if writers else "gather" if rows is not None else "extent"
         if site.kind == "write" and rows is None:
             if not equal(start, 0):
-                raise Refusal("a number of rows that depends on the position is written from a start that is not 0")
+                raise Refusal(reasons.WRITTEN_FROM)
             site.kind = "extent"
         if site.kind == "write" and not site.is_assigned:
             self._refuse_writers(site)
@@ -127,11 +128,11 @@ class SiteFinder:
         size, start = site.base.meta["val"].shape[site.dim], number(site.start)
         stop = size if site.end is None else start + number(site.rows) if site.rows is not None else number(site.end)
         if not guarded(stop <= size):
-            raise Refusal("the end of the slice is not known to be within the buffer")
+            raise Refusal(reasons.OUTSIDE, how="its end is not known to be within the buffer")
         if site.rows is None and not guarded(start <= stop):
-            raise Refusal("the slice ends before it starts")
+            raise Refusal(reasons.OUTSIDE, how="it ends before it starts")
         if site.rows is None and not self.positions.move(stop - start):
-            raise Refusal("a number of rows that is neither fixed nor a position's")
+            raise Refusal(reasons.UNKNOWN_ROWS)
         for bound in (site.start, site.end):
             check(bound, self.positions)
 
@@ -141,7 +142,7 @@ class SiteFinder:
 
     def is_buffer(self, base: fx.Node) -> bool:
         """Whether every size of ``base`` is steady: what grows is left to run as it is."""
-        return all(isinstance(s, int) or symbols(s) <= self.steady for s in base.meta["val"].shape)
+        return self.kinds.are_steady(base.meta["val"].shape)
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops whose target is ``node`` or a view of it, or what such an op gives."""
@@ -160,7 +161,7 @@ class SiteFinder:
             Refusal: it is.
         """
         if self._writers_through(node):
-            raise Refusal("a slice of a slice is written in place")
+            raise Refusal(reasons.SLICE_OF_SLICE)
         self._refuse_stale(node)
 
     def _refuse_writers(self, site: SliceSite) -> None:
@@ -174,20 +175,20 @@ class SiteFinder:
         memory = aliases.storage(site.node)
         for writer in site.writers:
             if is_tagged(writer.target, torch.Tag.nondeterministic_seeded):
-                raise Refusal(f"{writer.target} draws numbers in place")
+                raise Refusal(reasons.DRAWS, op=writer.target)
             if [aliases.storage(target) for target in aliases.written(writer)].count(memory) > 1:
-                raise Refusal(f"{writer.target} writes to the buffer in several places at once")
+                raise Refusal(reasons.AT_ONCE, op=writer.target)
 
     def _refuse_stale(self, node: fx.Node, own: Collection[fx.Node] = ()) -> None:
         """A gather copies: refuse it if the memory is written again, by others than ``own``, while views of the slice are
         still to be read, or if who called the graph gets such a view."""
         users = _view_users(node)
         if any(u.op == "output" for u in users):
-            raise Refusal("the graph returns a view of the buffer")
+            raise Refusal(reasons.RETURNED_VIEW)
         last = max((self._order[u] for u in users), default=-1)
         for writer in self._writes.get(aliases.storage(node), []):
             if writer not in own and self._order[node] < self._order[writer] < last:
-                raise Refusal("the slice is read after the buffer has been written again")
+                raise Refusal(reasons.STALE)
 
 
 def _writes_by_storage(graph: fx.Graph) -> dict[int | None, list[fx.Node]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-from fxpass.errors import KvfixWarning
+from fxpass import reasons
+from fxpass.errors import warn
 from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
 from fxpass.kernels.select import compiled_meanwhile
@@ -113,7 +113,7 @@ def _whole(
         if len(inputs) == lifted + len(fakes):
             kwargs["static_input_idxs"] = [*range(lifted), *(lifted + i for i in static)]
         elif static:
-            warnings.warn("kvfix: inputs alias one another; the core is not recorded", KvfixWarning, stacklevel=2)
+            warn(reasons.ALIASED)
             kwargs["cudagraphs"] = False
         return compile_fx_inner(module, inputs, **kwargs)
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.errors import NotGrowing
 from fxpass.rewriting.growth import Axis
 from fxpass.torch_internals.dynamo.capacity import Conditions
@@ -116,7 +117,7 @@ class Growth(threading.local):
         goes_on = any(all(given[i] == made[i] for i in joined) for made in self._recent)
         self._strangers = 0 if goes_on else self._strangers + 1
         if self._strangers > STRANGERS:
-            raise NotGrowing(f"in {STRANGERS} calls one after the other, nothing went on from a call before")
+            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
 
     def _shapes(self, args: Sequence[Any], length: int) -> list[torch.Size]:
         """The sizes of the buffers for ``args``: as they are along the dims that grow, if there is room."""
@@ -124,7 +125,7 @@ class Growth(threading.local):
         if self._buffers:
             capacity = max(capacity, self._buffers[0].shape[self.axes[0].dim])
         if self.conditions is not None and not self.conditions.hold(capacity):
-            raise NotGrowing(f"what was compiled does not hold for a capacity of {capacity}")
+            raise NotGrowing(reasons.CAPACITY, capacity=capacity)
         shapes = [list(args[one.place].shape) for one in self.axes]
         for one, shape in zip(self.axes, shapes, strict=True):
             shape[one.dim] = capacity

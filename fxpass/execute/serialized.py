@@ -66,7 +66,7 @@ class SerializedGraph:
     of_modules: list[bool]
     hints: dict[Any, int]
     rewritten: bool
-    capacity: Set[Any]
+    bound: Set[Any]
     carried: list[str] | None
     settings: Options
     axes: Sequence[Axis]
@@ -90,9 +90,9 @@ class SerializedGraph:
             return _on_first_call(lambda: self._untouched(gm, [n.meta["val"] for n in inputs], mode))
         by_name = {n.name: n for n in inputs}
         carried = None if self.carried is None else [by_name[name] for name in self.carried]
-        capacity = {load.renamed[s] for s in self.capacity}
+        bound = {load.renamed[s] for s in self.bound}
         growth = Growth(self.axes, inputs[len(inputs) - len(self.axes) :], self.conditions)
-        return assemble(Plan(gm, split(gm, capacity), capacity, carried, growth=growth), self.settings)
+        return assemble(Plan(gm, split(gm, bound), bound, carried, growth), self.settings)
 
     def _untouched(self, gm: fx.GraphModule, inputs: Sequence[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         patches = {**self.settings.inductor, "triton.cudagraphs": False}
@@ -121,9 +121,9 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
         raise NotSerializable(f"{type(error).__name__}: {error}") from error
     carried = None if plan.carried is None else [n.name for n in plan.carried]
     hints = _hints(gm)
-    capacity = plan.capacity & hints.keys()  # the others have been found equal to one of these, and are not met again
+    bound = plan.bound & hints.keys()  # the others have been found equal to one of these, and are not met again
     rewritten, axes, conditions = bool(plan.parts), plan.growth.axes, plan.growth.conditions
-    return SerializedGraph(graph, values, of_modules, hints, rewritten, capacity, carried, settings, axes, conditions)
+    return SerializedGraph(graph, values, of_modules, hints, rewritten, bound, carried, settings, axes, conditions)
 
 
 def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.positions import Positions
 from fxpass.analysis.sites import SliceSite, is_slice
 from fxpass.errors import Refusal
@@ -50,7 +51,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, Refusal):
         return str(error)
     logger.warning("kvfix: a site is left as it is, after an unexpected error", exc_info=error)
-    return f"the pass failed here: {type(error).__name__}: {error}"
+    return reasons.SITE_FAILED.text(error=f"{type(error).__name__}: {error}")
 
 
 class Failed(Exception):

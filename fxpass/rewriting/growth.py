@@ -21,8 +21,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.growth import Growing, growing
 from fxpass.analysis.positions import Origin
+from fxpass.errors import Refusal
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import symbols, to_expr
 
@@ -47,11 +49,11 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """What `grow` made of a graph: the ``axes`` with buffers, where lengths come from, and the ``symbols`` of capacities."""
+    """What `grow` made of a graph: the ``axes`` with buffers, where lengths come from, and the symbols of ``lengths``."""
 
     axes: Sequence[Axis]
     origins: Mapping[fx.Node, Origin]
-    symbols: Set[Any]
+    lengths: Set[Any]
 
 
 def grown_in(gm: fx.GraphModule, moving: Set[Any], beyond: Callable[[Sequence[Any]], torch.SymInt]) -> Grown | None:
@@ -85,14 +87,14 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
         if one.join is not None:
             graph.erase_node(one.join)
     gm.recompile()
-    return Grown(axes, origins, symbols(capacity))
+    return Grown(axes, origins, moving)
 
 
 def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
     """How many rows are added, as `Axis` has it.
 
     Raises:
-        LookupError: a number of rows that is the size of no input.
+        Refusal: a number of rows that is the size of no input.
     """
     rows = to_expr(one.end - one.size)
     if isinstance(rows, int) or rows.is_Integer:
@@ -102,7 +104,7 @@ def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
         for dim, size in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
             if to_expr(size) == rows:
                 return place, dim
-    raise LookupError("the number of rows that a join adds is the size of no input")
+    raise Refusal(reasons.UNKNOWN_ROWS)
 
 
 def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt) -> fx.Node:

@@ -10,11 +10,11 @@ import contextlib
 import functools
 import operator
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fxpass.errors import KvfixError, KvfixWarning
+from fxpass import reasons
+from fxpass.errors import KvfixError, KvfixWarning, warn
 from fxpass.torch_internals.contracts import TABLE, internal, resolve
 
 _OURS_TO_RAISE = (internal("torch._dynamo.exc.TorchDynamoException"), KvfixError, KvfixWarning)
@@ -85,9 +85,7 @@ def _tell(hook: Any, error: Exception) -> None:
     if name not in _told:
         _told.add(name)
         how = "".join(traceback.format_exception(error))
-        warnings.warn(
-            f"kvfix: its hook {name} failed, and torch goes on without it:\n{how}", KvfixWarning, stacklevel=4
-        )
+        warn(reasons.HOOK_FAILED, stacklevel=5, hook=name, error=how)
 
 
 def take_faults() -> list[str]:

@@ -205,7 +205,7 @@ MUTANTS = [
     Mutant("select drops no dim", "select", "d - (d > dim)", "d"),
     Mutant("cat closes the gap a row late", "joined", "aten.ge.Tensor", "aten.gt.Tensor"),
     Mutant("a write to a part reaches the rest", "stored", "new = b.call(aten.where.self", "b.call(aten.where.self"),
-    Mutant("operands of another size pass", "broadcast", "raise Refusal(", "str(", hint=r"exact"),
+    Mutant("operands of another size pass", "broadcast", "raise Refusal(", "(lambda *a, **k: None)(", hint=r"exact"),
     Mutant(
         "arange forgets its start",
         "arange",
@@ -224,14 +224,14 @@ MUTANTS = [
     Mutant(
         "a stale slice passes",
         "stale",
-        'raise Refusal("the slice is read after the buffer has been written again")',
+        "raise Refusal(reasons.STALE)",
         "pass",
         hint=r"r\d+ = ",
     ),
     Mutant(
         "a returned view passes",
         "stale",
-        'raise Refusal("the graph returns a view of the buffer")',
+        "raise Refusal(reasons.RETURNED_VIEW)",
         "pass",
         hint=r"o\d+ = \S+\[[:, .]*s\d:e\d\]\n",
     ),

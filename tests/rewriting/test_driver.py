@@ -232,7 +232,7 @@ def test_an_error_at_a_site_costs_that_site(broken: str, caplog: pytest.LogCaptu
             assert torch.equal(mine, eager)
     report = fxpass.reports()[-1]
     assert not report.unfit and report.rewritten >= 1
-    assert {s.reason for s in report.sites if s.reason} == {"the pass failed here: ZeroDivisionError: of ours"}
+    assert {s.reason for s in report.sites if s.reason} == {"KV190 the pass failed here: ZeroDivisionError: of ours"}
     assert all(r.exc_info for r in caplog.records if r.name == decisions.__name__)
     assert any(r.name == decisions.__name__ for r in caplog.records)
 

@@ -18,7 +18,8 @@ from typing import Any
 import sympy
 import torch
 
-from fxpass.graph.postconditions import Broken
+from fxpass import reasons
+from fxpass.errors import Refusal
 from fxpass.torch_internals.symbols import DimDynamic
 
 from .names import ConstantSource
@@ -68,11 +69,11 @@ class Capacity:
         """What was asked.
 
         Raises:
-            Broken: something was that is about other numbers, too.
+            Refusal: something was that is about other numbers, too.
         """
         mixed = [e for e in self._asked if e.free_symbols != {self._symbol} and not self._is_certain(e)]
         if mixed:
-            raise Broken(f"a condition on the room that there is: {', '.join(map(str, mixed))}")
+            raise Refusal(reasons.ROOM, what=", ".join(map(str, mixed)))
         return Conditions(self._symbol, [e for e in self._asked if e.free_symbols == {self._symbol}])
 
     def _is_certain(self, condition: Any) -> bool:

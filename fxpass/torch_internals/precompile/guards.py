@@ -9,13 +9,13 @@ from __future__ import annotations
 import enum
 import pickle
 import types
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from fxpass.errors import KvfixWarning
+from fxpass import reasons
+from fxpass.errors import warn
 from fxpass.index_tensors import mirror
 from fxpass.torch_internals.dynamo.compilation import Compilation, current_compilation
 from fxpass.torch_internals.dynamo.names import GuardBuilder, config
@@ -26,7 +26,7 @@ from fxpass.torch_internals.patches import patch
 def warn_not_cached(error: Exception) -> str:
     """Warn that a graph is not kept because of ``error``; returns the reason."""
     reason = f"{type(error).__name__}: {error}"
-    warnings.warn(f"kvfix: a graph is not kept for other processes: {reason}", KvfixWarning, stacklevel=3)
+    warn(reasons.NOT_KEPT, error=reason)
     return reason
 
 

@@ -15,7 +15,6 @@ import functools
 import hashlib
 import pathlib
 import pickle
-import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -23,7 +22,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.errors import KvfixWarning
+from fxpass import reasons
+from fxpass.errors import warn
 from fxpass.options import Options
 from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.contracts import TABLE, Feature, holds
@@ -113,11 +113,7 @@ def _use(stock: Any, package: Any, backends: Any) -> None:
         with garbage_collection.paused(), torch.inference_mode(False):  # the guards' fake tensors have versions
             stock(package, backends)
     except Exception as error:
-        warnings.warn(
-            f"kvfix: a precompiled model is not used but compiled again: {type(error).__name__}: {error}",
-            KvfixWarning,
-            stacklevel=2,
-        )
+        warn(reasons.NOT_USED, error=f"{type(error).__name__}: {error}")
         _forget(package)
         package._initialized, package._codes = False, {}
         package.initialize(package._innermost_fn)
