@@ -89,7 +89,8 @@ def heard(call: Callable[[], Any]) -> list[str]:
         except (Reasoned, fxpass.KvfixError) as error:
             said.append(str(error))
     said += [str(w.message) for w in caught] + [f for r in fxpass.reports() for f in r.faults]
-    said += [s.reason for r in fxpass.reports() for s in r.sites] + [f for r in fxpass.reports() for f in (r.unfit, r.unbuffered)]
+    for report in fxpass.reports():
+        said += [*(s.reason for s in report.sites), report.unfit, report.unbuffered]
     return [line for text in said for line in text.removeprefix("kvfix: ").splitlines()]
 
 
