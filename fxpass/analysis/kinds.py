@@ -53,6 +53,10 @@ class Calls:
         self._settle()
         return self.last.get(name) == value and STEADY * self._moves[name] <= self._stays[name] + 1 + STEADY // 2
 
+    def repeated(self) -> bool:
+        """Whether the graph that was called last was called more than once in a row."""
+        return self._again > 0
+
     def _note(self, numbers: Iterable[tuple[str, int]]) -> None:
         for name, value in numbers:
             last = self.last.get(name)

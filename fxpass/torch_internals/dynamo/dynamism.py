@@ -57,6 +57,7 @@ class _Seen:
     now: dict[str, int] = dataclasses.field(default_factory=dict)
     calls: Calls = dataclasses.field(default_factory=Calls)
     fixed: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
+    places: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     tied: set[int] = dataclasses.field(default_factory=set)
 
 
@@ -130,6 +131,16 @@ def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[in
     seen = _seen_of(code).fixed.setdefault(name, set())
     seen.add(sizes)
     return seen
+
+
+def may_fix(code: CodeType, name: str, value: int, most: int) -> bool:
+    """Whether the number called ``name`` may be fixed at ``value``, one of ``most``: what moves with every call may not."""
+    seen = _seen_of(code)
+    values = seen.places.setdefault(name, set())
+    if value not in values and values and (len(values) >= most or not seen.calls.repeated()):
+        return False
+    values.add(value)
+    return True
 
 
 def unmoved(gm: fx.GraphModule) -> set[Any]:
