@@ -15,6 +15,7 @@ see before the graph is in its normal form, from the end (`generalize`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,7 +58,8 @@ class _Seen:
     now: dict[str, int] = dataclasses.field(default_factory=dict)
     calls: Calls = dataclasses.field(default_factory=Calls)
     fixed: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
-    places: dict[str, set[int]] = dataclasses.field(default_factory=dict)
+    kept: dict[str, set[float]] = dataclasses.field(default_factory=dict)
+    slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
 
 
@@ -90,6 +92,14 @@ def current_code() -> CodeType | None:
     """The code of the frame that Dynamo is compiling, if it is."""
     tx = _current_frame()
     return None if tx is None else tx.f_code
+
+
+@contextlib.contextmanager
+def following(code: CodeType) -> Iterator[None]:
+    """What moves is followed in the block, also where ``dynamic=False`` fixes all sizes: in a frame that slices caches."""
+    new = code not in _frames
+    with config.patch(automatic_dynamic_shapes=True) if new or _seen_of(code).slices else contextlib.nullcontext():
+        yield
 
 
 def calls_of(code: CodeType) -> tuple[Calls, dict[str, int]]:
@@ -133,10 +143,10 @@ def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[in
     return seen
 
 
-def may_fix(code: CodeType, name: str, value: int, most: int) -> bool:
+def may_fix(code: CodeType, name: str, value: float, most: int) -> bool:
     """Whether the number called ``name`` may be fixed at ``value``, one of ``most``: what moves with every call may not."""
     seen = _seen_of(code)
-    values = seen.places.setdefault(name, set())
+    values = seen.kept.setdefault(name, set())
     if value not in values and values and (len(values) >= most or not seen.calls.repeated()):
         return False
     values.add(value)
@@ -171,6 +181,7 @@ def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
     for node, name in inputs.items():
         _seen_of(tx.f_code).sizes.setdefault(name, _hints(node))
     sites = list(sites)
+    _seen_of(tx.f_code).slices |= bool(sites)
     if sites and config.assume_static_by_default is not False:
         _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
 
@@ -179,11 +190,12 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
     """Mark what the next graph would be traced twice for: where ``gm``, from Dynamo, moves an index tensor, the dims of
     inputs along which it (``normal``, its normal form) writes a part."""
     tx = _current_frame()
-    if tx is None or config.assume_static_by_default is False or not Table.of(gm.graph).moved():
+    if tx is None or config.assume_static_by_default is False:
         return
     inputs = _tensors(normal.graph)
     places = [p for n in normal.graph.nodes for w in aliases.written(n) for p in _parts(w) if p[0] in inputs]
-    if places:
+    _seen_of(tx.f_code).slices |= bool(places)
+    if places and Table.of(gm.graph).moved():
         _mark(tx, inputs, places, restart=False)
 
 
