@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType
@@ -193,8 +194,9 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
     if tx is None or config.assume_static_by_default is False:
         return
     inputs = _tensors(normal.graph)
-    places = [p for n in normal.graph.nodes for w in aliases.written(n) for p in _parts(w) if p[0] in inputs]
-    _seen_of(tx.f_code).slices |= bool(places)
+    written = [w for n in normal.graph.nodes for w in aliases.written(n) if aliases.root(w) in inputs]
+    _seen_of(tx.f_code).slices |= any(math.prod(_hints(w)) < math.prod(_hints(aliases.root(w))) for w in written)
+    places = [place for w in written for place in _parts(w)]
     if places and Table.of(gm.graph).moved():
         _mark(tx, inputs, places, restart=False)
 
@@ -203,7 +205,7 @@ def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
     """The graph input that ``view`` is a part of, with each dim that is sliced on the way."""
     whole = aliases.root(view)
     while (base := aliases.base(view)) is not None:
-        if view.target is torch.ops.aten.slice.Tensor:
+        if view.target in (torch.ops.aten.slice.Tensor, torch.ops.aten.narrow.default):
             sliced = view.args[1] % _value(base).dim()  # type: ignore[operator]
             dim = _same_dim(_value(whole), _value(base), sliced)
             if dim is not None and _hint(_value(view).shape[sliced]) != _hint(_value(base).shape[sliced]):

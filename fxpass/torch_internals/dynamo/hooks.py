@@ -9,7 +9,8 @@
 Six hooks do it, each active only in a frame that is being compiled for kvfix: `TensorVariable.call_method` (reads),
 the conditional jumps (predicates), `OutputGraph.create_proxy` (indices, slice bounds and SymBool arguments),
 `VariableBuilder.wrap_symint` (positions are not negative), `VariableBuilder.wrap_symfloat` (floats are constants while they
-stay) and `VariableBuilder.wrap_literal` (ints of modules). Values come from `table.Table`; what it cannot resolve goes the stock way. Meanwhile the garbage collector rests.
+stay) and `VariableBuilder.wrap_literal` (ints of modules). Values come from `table.Table`; what it cannot resolve goes the
+stock way. Meanwhile the garbage collector rests.
 """
 
 from __future__ import annotations

@@ -41,25 +41,15 @@ def fix(tx: Any, node: fx.Node) -> None:
 
 
 def _fix_place(tx: Any, selected: fx.Node) -> bool:
-    """Whether ``selected`` is ``idx[s0]``, and the number ``s0`` of the graph is guarded to be what it is now."""
+    """Whether ``selected`` is ``idx[s0]``, and the number ``s0`` is guarded to be what it is now."""
     place = selected.args[-1]
     number = place.meta.get("example_value") if isinstance(place, fx.Node) else None
-    if not isinstance(number, torch.SymInt) or number.node.maybe_as_int() is not None:
+    if not isinstance(number, torch.SymInt) or number.node.maybe_as_int() is not None or number.node.hint is None:
         return False
-    name = _name(tx.output.graph, number)
-    if name is None or not dynamism.may_fix(tx.output.root_tx.f_code, name, number.node.hint, MAX_SIZES):
+    if not dynamism.may_fix(tx.output.root_tx.f_code, f"place {number.node.expr}", number.node.hint, MAX_SIZES):
         return False
     int(number)  # guards
     return True
-
-
-def _name(graph: fx.Graph, number: torch.SymInt) -> str | None:
-    """What the frame calls ``number``, if it is a number that the graph is given, with nothing added."""
-    for node in graph.find_nodes(op="placeholder"):
-        value, argument = node.meta.get("example_value"), node.meta.get("grapharg")
-        if isinstance(value, torch.SymInt) and argument is not None and value.node.expr == number.node.expr:
-            return argument.source.name
-    return None
 
 
 def _fix_sizes(tx: Any, placeholder: fx.Node) -> bool:
