@@ -30,7 +30,7 @@ MAX_SIZES = 3
 _SELECTING = (torch.select, "select", operator.getitem)
 
 
-def fix(tx: Any, node: fx.Node) -> None:
+def fix_numbers(tx: Any, node: fx.Node) -> None:
     """Fix the sizes of the graph inputs that the integers in ``node`` are made of, where they are small enough, and the
     numbers that say where they are read."""
     integers = _followed(node)
