@@ -33,17 +33,15 @@ class Plan:
     """A graph in normal form, and how it is handed off.
 
     parts: what it was cut into; none where nothing was rewritten, and the graph goes on as it came.
-    capacity: the symbols that the cut took for static, see `split`.
+    bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`): they are written back, and not returned. None where it is not.
-    variants: symbols in ``capacity`` that are no lengths of caches, see `analysis.kinds`.
     """
 
     gm: fx.GraphModule
     parts: Sequence[Part] = ()
-    capacity: Set[Any] = frozenset()
+    bound: Set[Any] = frozenset()
     carried: Sequence[fx.Node] | None = None
-    variants: Set[Any] = frozenset()
 
 
 def assemble(

@@ -63,7 +63,7 @@ class SerializedGraph:
     of_modules: list[bool]
     hints: dict[Any, int]
     rewritten: bool
-    capacity: Set[Any]
+    bound: Set[Any]
     carried: list[str] | None
     settings: Options
 
@@ -85,8 +85,8 @@ class SerializedGraph:
             return _on_first_call(lambda: self._untouched(gm, [n.meta["val"] for n in inputs], mode))
         by_name = {n.name: n for n in inputs}
         carried = None if self.carried is None else [by_name[name] for name in self.carried]
-        capacity = {load.renamed[s] for s in self.capacity}
-        return assemble(Plan(gm, split(gm, capacity), capacity, carried), self.settings)
+        bound = {load.renamed[s] for s in self.bound}
+        return assemble(Plan(gm, split(gm, bound), bound, carried), self.settings)
 
     def _untouched(self, gm: fx.GraphModule, inputs: Sequence[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         patches = {**self.settings.inductor, "triton.cudagraphs": False}
@@ -115,8 +115,8 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
         raise NotSerializable(f"{type(error).__name__}: {error}") from error
     carried = None if plan.carried is None else [n.name for n in plan.carried]
     hints = _hints(gm)
-    capacity = plan.capacity & hints.keys()  # the others have been found equal to one of these, and are not met again
-    return SerializedGraph(graph, values, of_modules, hints, bool(plan.parts), capacity, carried, settings)
+    bound = plan.bound & hints.keys()  # the others have been found equal to one of these, and are not met again
+    return SerializedGraph(graph, values, of_modules, hints, bool(plan.parts), bound, carried, settings)
 
 
 def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:

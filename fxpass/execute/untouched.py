@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.analysis.kinds import layouts
 from fxpass.options import Options
 
 from .compilers import as_dynamo_gave_it, in_pieces
 from .partition.repeats import piece_calls
 from .partition.split import is_dynamic
-from .recording.addresses import belongs_to_module, layouts, written_inputs
+from .recording.addresses import belongs_to_module, written_inputs
 
 
 def untouched(
@@ -35,6 +36,6 @@ def untouched(
 
 def _worth_recording(normal: fx.GraphModule) -> bool:
     """Whether stock would make one recording of ``normal``: where an input starts in its memory is no reason against it."""
-    inputs, places = normal.graph.find_nodes(op="placeholder"), layouts(normal)
+    inputs, places = normal.graph.find_nodes(op="placeholder"), layouts(normal.graph)
     growing = any(is_dynamic(n, places) for n in inputs if n.users)
     return not growing and all(belongs_to_module(n) for n in written_inputs(normal))

@@ -27,7 +27,7 @@ import torch
 from torch import fx
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fxpass.analysis.kinds import CallHistory
+from fxpass.analysis.calls import CallHistory
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
 from fxpass.index_tensors.history import ElementHistory
@@ -152,21 +152,6 @@ def may_fix(code: CodeType, name: str, value: float, most: int) -> bool:
         return False
     values.add(value)
     return True
-
-
-def unmoved(gm: fx.GraphModule) -> set[Any]:
-    """The symbols in the sizes of inputs of ``gm``, in normal form, that have never been seen to change between two calls."""
-    tx = _current_frame()
-    if tx is None:
-        return set()
-    first = _seen_of(tx.f_code).sizes
-    still: set[Any] = set()
-    moved: set[Any] = set()
-    for node, name in _tensors(gm.graph).items():
-        known = first.get(name, ())
-        for dim, size in enumerate(_value(node).shape):
-            (still if known[dim : dim + 1] == (_hint(size),) else moved).update(free_symbols(size))
-    return still - moved
 
 
 def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
