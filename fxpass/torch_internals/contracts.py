@@ -181,6 +181,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),
     _call(_C, "torch._dynamo.variables.TensorVariable.call_method", "self tx name args kwargs"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
+    _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_literal", "self value"),
     _call(_C, "torch._dynamo.output_graph.OutputGraph.create_proxy", "self args kwargs"),
     _call(_C, "torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", "self source"),
