@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from execute.graphs import traced
-from fxpass.rewrite import bits, sweep
 from small_models import kvfix
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.execute.partition import hoist as hoisting
 from fxpass.index_tensors import table
 from fxpass.options import Options
+from fxpass.rewriting import bits, sweep
 
 HANDLED = pytest.mark.parametrize("handled", [True, False], ids=["handled", "without"])
 
