@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
+from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
 from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
@@ -58,16 +59,24 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
 
 
 def rewrite_normal_form(
-    gm: fx.GraphModule, inputs: Sequence[Any], report: Report, numbers: NumberInputs | None = None
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    report: Report,
+    numbers: NumberInputs | None = None,
+    before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. ``numbers`` are those of a graph of Dynamo's."""
+    """``gm`` in normal form, rewritten and checked; ``report`` is filled in.
+
+    ``numbers`` are those of a graph from Dynamo. ``before_edits`` is called with the normal form and its sites while nothing
+    has been edited (see `rewrite_graph`).
+    """
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
         before, ops = signature(normal), op_records(normal, without=folded)
     report.before = report.after = readable_code(normal)
     with store.timed(report, "rewrite"):
         found, seen = (numbers.steady_ints, numbers.seen()) if numbers else ((), None)
-        rewritten = rewrite_graph(normal, origins(normal, found), name_of, source_of, decompose, seen)
+        rewritten = rewrite_graph(normal, origins(normal, found), name_of, source_of, decompose, seen, before_edits)
     report.symbols = numbers.table(rewritten.kinds) if numbers else []
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
@@ -75,7 +84,7 @@ def rewrite_normal_form(
         propagate(normal, inputs, ops)
         ops = op_records(normal)
         if mask_overwritten_rows(normal.graph, rewritten.marks):
-            propagate(normal, inputs, ops)
+            propagate(normal, inputs, ops)  # the new nodes alone
     check_graph(normal, before, may_read=report.refused > 0)
     report.after = readable_code(normal)
     return normal, rewritten

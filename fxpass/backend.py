@@ -102,8 +102,7 @@ def prepare(
     """The graph rewritten and cut, without parts where there is nothing to rewrite, and no number to keep out of the core; and
     the kinds of its symbols."""
     inputs = fake_inputs(gm, example_inputs)
-    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers)
-    generalize(normal, rewritten.sites)
+    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, before_edits=generalize)
     kinds = rewritten.kinds
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
