@@ -17,6 +17,7 @@ from fxpass.options import Options
 
 from .compilers import compiler
 from .fallback import WithFallback
+from .growth import Growth
 from .partition.split import Part
 from .recording.addresses import written_inputs
 from .recording.handover import Buffers, hand_over
@@ -37,12 +38,14 @@ class Plan:
     bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`): they are written back, and not returned. None where it is not.
+    growth: the buffers of what grows, the last inputs of ``gm``, which no caller gives.
     """
 
     gm: fx.GraphModule
     parts: Sequence[Part] = ()
     bound: Set[Any] = frozenset()
     carried: Sequence[fx.Node] | None = None
+    growth: Growth = dataclasses.field(default_factory=Growth)
 
 
 def assemble(
@@ -77,18 +80,21 @@ def assemble(
     taken = {n: places[n] for n in inputs}
     steps += [View(n, places[n], taken) for n in views_of_inputs(gm, returned)] if recorded else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
-    memory = Buffers(buffers)
+    memory, growth = Buffers(buffers), plan.growth
 
     def run(*args: Any) -> tuple[Any, ...]:
-        values: list[Any] = [*args, *memory.tensors()]
+        values: list[Any] = [*args, *growth.fill(args), *memory.tensors()]
         for step in steps:
             step(values)
-        return tuple(constant if place is None else values[place] for place, constant in gives)
+        results = [constant if place is None else values[place] for place, constant in gives]
+        growth.take_out(results)
+        return tuple(results)
 
     if instead is None:
         return run
+    given = inputs[: len(inputs) - len(growth.axes)]
     written = written_inputs(gm) | set(carried)
-    return WithFallback(run, regions, [i for i, n in enumerate(inputs) if n in written], instead, failed)
+    return WithFallback(run, regions, [i for i, n in enumerate(given) if n in written], instead, failed)
 
 
 def _copied(part: Part) -> Part:

@@ -25,6 +25,7 @@ from fxpass.graph.numbers import guarded, supposing
 
 from .decide import decide
 from .decisions import Decision, Failed, decided, reason
+from .growth import Grown
 from .restore import Restorable
 from .sweep import sweep
 
@@ -35,6 +36,7 @@ class Rewritten:
 
     decisions: what was decided about each place that uses a position. sites: the slices that were rewritten. kinds: those of
     the graph's symbols. flow: from positions to consumers (`analysis.flow`). marks: what is known of the nodes that were made.
+    grown: what grows in buffers.
     """
 
     decisions: list[Decision]
@@ -42,6 +44,7 @@ class Rewritten:
     kinds: Kinds
     flow: nx.DiGraph
     marks: Marks
+    grown: Grown | None = None
 
 
 def rewrite_graph(
