@@ -84,7 +84,7 @@ class NumberInputs:
         return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}
 
     def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
-        """The rows of the report: every symbol, its kind, and the number that it is of. Those in ``lengths`` grow in buffers."""
+        """The rows of the report: each symbol, its kind, and the number that it is of. Those in ``lengths`` grow in buffers."""
         shown = [(n, n.symbols - kinds.layouts) for n in self.all]
         names = ((n, own, "growth" if own <= lengths else kinds.of(n.value) or "variant") for n, own in shown if own)
         return [Symbol(", ".join(sorted(map(str, own))), kind, n.name) for n, own, kind in names]
