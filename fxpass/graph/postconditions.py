@@ -32,7 +32,7 @@ class Broken(Reasoned):
 
 
 def signature(gm: fx.GraphModule) -> tuple[list[Any], set[str]]:
-    """What a rewrite must keep: the values of the outputs, and the names of the inputs that are written."""
+    """What a rewrite must not change: the fake values of the outputs, and the names of the inputs that are written."""
     (results,) = next(n for n in gm.graph.nodes if n.op == "output").args
     values = [r.meta["val"] if isinstance(r, fx.Node) else r for r in tree_leaves(results)]
     written = {aliases.root(w).name for n in gm.graph.nodes for w in aliases.written(n)}
@@ -41,7 +41,7 @@ def signature(gm: fx.GraphModule) -> tuple[list[Any], set[str]]:
 
 
 def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read: bool) -> None:
-    """Conditions 1, 3 and 4 on the rewritten ``gm``; ``may_read`` where a site was refused and still needs its number.
+    """Check conditions 1, 3 and 4 on the rewritten ``gm``. With ``may_read`` a refused site may still read its number.
 
     Raises:
         Broken: one of them does not hold.

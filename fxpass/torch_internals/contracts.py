@@ -36,9 +36,10 @@ class Feature(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Contract:
-    """One private name: what is lost without it, and, for a function that is called or replaced by position, its parameters.
+    """One private name and the feature that is lost without it.
 
-    since, until: the first and the last torch release that has it, where that is not all of `RELEASES`.
+    parameters: the first parameters of a function that is replaced, or called with positional arguments.
+    since, until: the first and the last release of torch that has the name, where these are not all of `RELEASES`.
     why: why there is no public way.
     """
 
@@ -63,7 +64,7 @@ class Contract:
         return (not self.since or _release(self.since) <= here) and (not self.until or here <= _release(self.until))
 
     def broken(self) -> str | None:
-        """Why the contract does not hold; None where it does, or does not apply."""
+        """Why the contract does not hold; None where it holds, or where this release is not meant to have the name."""
         if not self.applies():
             return None
         try:
@@ -82,7 +83,7 @@ class Contract:
 
 
 class Missing(ImportError):
-    """A private name of torch that is used all the same."""
+    """A private name that this torch does not have was used."""
 
 
 def resolve(name: str) -> Any:
@@ -109,7 +110,8 @@ RELEASES = ("2.11", "2.12", "2.13", "2.14", "2.15")
 
 
 def internal(name: str) -> Any:
-    """The private object ``name`` of torch, from the table; where torch lacks it a class that raises `Missing` when called."""
+    """The private object of torch that ``name`` of the table names; where torch lacks it, a class that raises `Missing` when
+    it is called."""
     contract = TABLE[name]
     try:
         return contract.resolve()
@@ -118,7 +120,7 @@ def internal(name: str) -> Any:
 
 
 class _StandIn(Exception):
-    """What stands for a missing name until it is called: it may be subclassed or caught, and nothing is an instance of it."""
+    """The base of what `internal` gives for a missing name. It may be subclassed or caught; nothing is an instance of it."""
 
     _missing = ""
 
