@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 import fxpass
-from fxpass.report import results
+from fxpass.report import figures
 from toto_model import Toto, TotoConfig, TotoForecaster
 
 LAYERS = (6, 12, 24, 48)
@@ -50,7 +50,7 @@ def main() -> None:
         shown = "  ".join(f"{name} {value:.3g}" for name, value in rows[-1].items())
         print(f"{shown}  us/op {1e6 * rows[-1]['all'] / row['ops']:.0f}", flush=True)
     if options.json:
-        results.write(options.json, {"command": "python benchmarks/pass_times.py", "rows": rows})
+        figures.write(options.json, {"command": "python benchmarks/pass_times.py", "rows": rows})
 
 
 if __name__ == "__main__":

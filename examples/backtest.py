@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch._dynamo.utils import counters
 
-from fxpass.report import results
+from fxpass.report import figures as recorded
 from fxpass.tools.counting import counting
 from toto_model import TotoConfig
 
@@ -267,7 +267,7 @@ def main() -> None:
     report.draw(options.plot, title, dates, closes, origins, dict(zip(NAMES, run.forecasts.unbind(1))), seconds)
     print(f"\nplot: {options.plot}")
     if options.json:
-        results.write(pathlib.Path(options.json), figures)
+        recorded.write(pathlib.Path(options.json), figures)
     if wrong:
         sys.exit(" ".join(wrong))
 

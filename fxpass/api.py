@@ -10,15 +10,15 @@ import torch
 from torch import fx
 
 from fxpass.graph.attributes import lift, restore
-from fxpass.graph.decompose import take_apart
+from fxpass.graph.decompose import decompose
 from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
 from fxpass.graph.postconditions import Broken, check_graph, signature
-from fxpass.graph.propagate import calls, propagate
+from fxpass.graph.propagate import op_records, propagate
 from fxpass.options import Options
-from fxpass.report import Report, readable, store
-from fxpass.report.readable import source_of
+from fxpass.report import Report, store
+from fxpass.report.readable import readable_code, source_of
 from fxpass.report.sites import predicate_sites, sites_of
-from fxpass.rewrite import Rewritten, mask_overwritten_rows, rewrite_graph
+from fxpass.rewriting import Rewritten, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.dynamism import unmoved
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
@@ -63,20 +63,20 @@ def rewrite_normal_form(
     """``gm`` in normal form, rewritten and checked; ``report`` is filled in. The ints called ``variants`` are no positions."""
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
-        before, ops = signature(normal), calls(normal, without=folded)
-    report.before = report.after = readable(normal)
+        before, ops = signature(normal), op_records(normal, without=folded)
+    report.before = report.after = readable_code(normal)
     with store.timed(report, "rewrite"):
         unmoving = unmoved(normal)
-        rewritten = rewrite_graph(normal, origins(normal, variants), name_of, source_of, take_apart, unmoving)
+        rewritten = rewrite_graph(normal, origins(normal, variants), name_of, source_of, decompose, unmoving)
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
-        ops = calls(normal)
+        ops = op_records(normal)
         if mask_overwritten_rows(normal.graph, rewritten.marks):
             propagate(normal, inputs, ops)
     check_graph(normal, before, may_read=report.refused > 0)
-    report.after = readable(normal)
+    report.after = readable_code(normal)
     return normal, rewritten
 
 

@@ -17,15 +17,16 @@ from typing import Any
 
 from torch import fx
 
+from fxpass import reasons
 from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
-from fxpass.execute.corrected import Corrected
 from fxpass.execute.partition.split import counts_along, split
-from fxpass.execute.precompiled import keep, save
+from fxpass.execute.precompiled import put_in_cache, serialize_for_cache
 from fxpass.execute.recording.addresses import layouts
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
+from fxpass.execute.watched_variants import WatchedVariants
 from fxpass.graph.normal_form import Unfit, fake_inputs
 from fxpass.graph.postconditions import Broken, check_core
 from fxpass.index_tensors.advance import Advance
@@ -35,8 +36,8 @@ from fxpass.report import Report, store
 from fxpass.torch_internals.contracts import Feature, holds
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
-from fxpass.torch_internals.dynamo.numbers import Number, Numbers
-from fxpass.torch_internals.inductor.stock import stock
+from fxpass.torch_internals.dynamo.number_inputs import NumberInput, NumberInputs
+from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
 from fxpass.torch_internals.precompile import hooks as precompile
@@ -62,17 +63,17 @@ def kvfix(
     given = parse(options, mode)
     settings = given.on(example_inputs)
     if not holds(Feature.NEEDED) or settings.compiler == "inductor" and not holds(Feature.INDUCTOR):
-        return stock(gm, example_inputs)
+        return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
-    advance, cause, numbers = Advance(), None, Numbers(gm)
+    advance, cause, numbers = Advance(), None, NumberInputs(gm)
     report.symbols = numbers.table()
     plan = saved = compiled = None
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
         plan = prepare(gm, example_inputs, settings, report, numbers.variants)
-        saved = save(plan, settings) if precompile.is_wanted(gm) else None
+        saved = serialize_for_cache(plan, settings) if precompile.is_caching(gm) else None
         as_it_came = functools.partial(as_stock, gm, settings)
         failed = functools.partial(store.failed, report, settings)
         if plan.parts:
@@ -82,22 +83,22 @@ def kvfix(
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
         plan, saved, cause = None, None, error
         expected = isinstance(error, (Unfit, Broken))
-        report.unfit = str(error) if expected else f"the pass failed: {type(error).__name__}: {error}"
+        report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=f"{type(error).__name__}: {error}")
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:
         compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
-    if precompile.is_wanted(gm):
-        keep(gm, report, given, saved, advance)
+    if precompile.is_caching(gm):
+        put_in_cache(gm, report, given, saved, advance)
     return verified(advance.after(numbers.watching(compiled)), original, plan, report, settings)
 
 
 def prepare(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, variants: Sequence[Number] = ()
+    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, variants: Sequence[NumberInput] = ()
 ) -> Plan:
     """The graph rewritten and cut; without parts where there is nothing to rewrite, and no number to keep out of the core."""
     inputs = fake_inputs(gm, example_inputs)
-    normal, rewritten = rewrite_normal_form(gm, inputs, report, {number.of for number in variants})
+    normal, rewritten = rewrite_normal_form(gm, inputs, report, {number.name for number in variants})
     generalize(normal, rewritten.sites)
     static = rewritten.steady | layouts(normal)
     if not any(d.rewritten for d in rewritten.decisions):
@@ -125,18 +126,18 @@ def cut(plan: Plan, variants: Set[Any], report: Report) -> Plan:
 
 
 def in_cores(
-    plan: Plan, variants: Sequence[Number], report: Report, made: Callable[[Plan], Callable[..., Any]]
+    plan: Plan, variants: Sequence[NumberInput], report: Report, made: Callable[[Plan], Callable[..., Any]]
 ) -> Callable[..., Any]:
     """What is ``made`` of ``plan``: one core for each value of its ``variants``, as long as these keep still."""
     left = {number.place: number for number in variants if number.symbols & plan.variants}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         moved = {s for place in places for s in left[place].symbols & plan.variants}
-        report.corrected += [left.pop(place).of for place in places]
+        report.corrected += [left.pop(place).name for place in places]
         report.symbols = [s._replace(kind="growth") if s.of in report.corrected else s for s in report.symbols]
         return made(cut(dataclasses.replace(plan, capacity=plan.capacity - moved), frozenset(), report))
 
-    return Corrected(made(plan), list(left), again) if left else made(plan)
+    return WatchedVariants(made(plan), list(left), again) if left else made(plan)
 
 
 install(kvfix, get_ready, store.reset)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 
-class Refusal(Exception):
-    """A site cannot be rewritten soundly; the message is the reason that the report shows."""
+from fxpass.reasons import Reason
+
+
+class Reasoned(Exception):
+    """Raised within kvfix for one of the `fxpass.reasons`; the message is its text."""
+
+    def __init__(self, reason: Reason, **fields: object) -> None:
+        super().__init__(reason.text(**fields))
+
+
+class Refusal(Reasoned):
+    """A site cannot be rewritten soundly; the message is what the report shows."""
 
 
 class NoRule(Refusal):
@@ -17,3 +28,8 @@ class KvfixError(RuntimeError):
 
 class KvfixWarning(UserWarning):
     """Something runs, correctly, but not the way kvfix was asked to run it; the message says why."""
+
+
+def warn(reason: Reason, stacklevel: int = 2, **fields: object) -> None:
+    """Warn with the text of ``reason``, from where the caller's ``stacklevel`` points."""
+    warnings.warn(f"kvfix: {reason.text(**fields)}", KvfixWarning, stacklevel=stacklevel + 1)

@@ -72,6 +72,11 @@ CONFIGS = {"small": 1, "large": 2}
 DEFAULT_SIZES = ("1x2", "3x4")
 
 
+def demo(verify: int | None, **rest: Any) -> int:
+    print(verify)
+    return 0
+
+
 def bench(sizes: list[str], only: list[str], config: str, *rest: Any) -> int:
     print(*sizes, config)
     return 0

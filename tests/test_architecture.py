@@ -14,12 +14,12 @@ from fxpass.torch_internals.contracts import TABLE
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "options"},
+    {"errors", "options", "reasons"},
     {"torch_internals"},
     {"graph"},
     {"index_tensors"},
     {"analysis"},
-    {"rewrite"},
+    {"rewriting"},
     {"torch_internals.dynamo", "torch_internals.inductor"},
     {"torch_internals.precompile"},
     {"torch_internals.install"},

@@ -1,7 +1,8 @@
-"""The examples run, and say what they should."""
+"""The examples run with the self-check, and say what they should."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def run(name: str) -> str:
-    done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=300)
+    checked = {**os.environ, "KVFIX_VERIFY": "3"}
+    done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=300, env=checked)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -43,8 +43,8 @@ from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.execute import regions
 from fxpass.graph import aliases
 from fxpass.index_tensors import mirror
-from fxpass.rewrite import sweep, twins
-from fxpass.rewrite.builder import Builder
+from fxpass.rewriting import sweep, twins
+from fxpass.rewriting.builder import Builder
 
 cut = importlib.import_module("fxpass.execute.partition.split")  # their packages have functions of these names
 normal_form = importlib.import_module("fxpass.graph.normal_form")

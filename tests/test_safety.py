@@ -225,7 +225,7 @@ NOT_REWRITABLE = {
     largest_places: "aten.topk",
     median: "aten.median",
     leaves: "depends on the position leaves the graph",
-    rolled_flat: "is rolled",
+    rolled_flat: "of a flattened tensor",
     most_common: "aten.mode",
 }
 

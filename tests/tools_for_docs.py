@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import re
 from collections import defaultdict
 
+from fxpass.reasons import REASONS
 from fxpass.torch_internals.contracts import RELEASES, TABLE, Feature
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -51,5 +53,39 @@ def internals_page() -> str:
     return "\n".join(lines)
 
 
+TROUBLES = """# Troubleshooting
+
+What kvfix says has a reason, and a reason has an id. This page is printed from the list in
+[`fxpass/reasons.py`](../fxpass/reasons.py); a test holds a program for each. Unless a section says otherwise, only speed is
+concerned: the numbers are eager's.
+
+`fxpass.reports()` and `kvfix explain` show the reasons of every graph; with `{"strict": True}` what is not rewritten raises.
+"""
+CHAPTERS = {
+    "0": "A graph runs as it came",
+    "1": "A slice stays as it was",
+    "2": "Outside of the static core",
+    "3": "More graphs",
+    "4": "Compilation, recordings and copies",
+    "5": "torch's precompile cache",
+    "6": "This torch",
+    "7": "Wrong numbers",
+}
+
+
+def troubleshooting_page() -> str:
+    """The text of docs/troubleshooting.md."""
+    lines, chapter = [TROUBLES], ""
+    for reason in REASONS.values():
+        if reason.id[2] != chapter:
+            chapter = reason.id[2]
+            lines += [f"## {CHAPTERS[chapter]}", ""]
+        says = re.sub(r"{(\w+)}", r"*\1*", reason.says)
+        numbers = ["**Numbers are concerned.**", ""] if reason.concerns == "numbers" else []
+        lines += [f"### {reason.id}", "", f"> {says}", "", *numbers, reason.do, ""]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
+    (ROOT / "docs" / "troubleshooting.md").write_text(troubleshooting_page())
     (ROOT / "docs" / "torch-internals.md").write_text(internals_page())

@@ -71,6 +71,7 @@ class Settings:
     compiler: str
     device: str
     seed: int
+    verify: int | None = None
 
 
 def demo_config() -> TotoConfig:
@@ -157,7 +158,8 @@ def compiled(approach: Approach, settings: Settings) -> Any:
     if approach.how == "eager":
         return model
     if approach.how == KVFIX:
-        return torch.compile(model, backend="kvfix", options={"compiler": settings.compiler})
+        asked = {} if settings.verify is None else {"verify": settings.verify}
+        return torch.compile(model, backend="kvfix", options={"compiler": settings.compiler, **asked})
     if approach.how == SCALARS:
         torch._dynamo.config.capture_scalar_outputs = True
     mode = "reduce-overhead" if settings.device == "cuda" and settings.compiler == "inductor" else None
@@ -167,13 +169,13 @@ def compiled(approach: Approach, settings: Settings) -> Any:
 def run_row(approach: Approach, settings: Settings) -> dict[str, Any]:
     """One row, measured in this process, and under "report" that of the last graph, where kvfix made one."""
     import fxpass
-    from fxpass.tools.compare import Step, measure
+    from fxpass.tools.compare import TimedStep, measure
 
     reference = forecasts(make_model("upstream", settings.seed, settings.device), settings.seed, settings.device)
 
-    def run() -> Iterator[Step]:
+    def run() -> Iterator[TimedStep]:
         for step in forecasts(compiled(approach, settings), settings.seed, settings.device):
-            yield Step(*step)
+            yield TimedStep(*step)
 
     is_compiled = approach.how != "eager"
     row = measure(approach.name, run, [step[0] for step in reference], is_compiled, settings.device == "cuda")
@@ -206,16 +208,25 @@ def _send_row(sender: Any, approach: Approach, settings: Settings) -> None:
 # -- the demo
 
 
-def run(compiler: str | None = None, device: str = "cpu", seed: int = 0, as_json: bool = False) -> int:
-    """Run all rows, some at a time, and print what came out; the exit status is 1 if a kvfix row failed."""
+def run(
+    compiler: str | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    as_json: bool = False,
+    verify: int | None = None,
+) -> int:
+    """Run all rows, some at a time, and print what came out; the exit status is 1 if a kvfix row failed.
+
+    ``verify`` is the backend's option; where it is None, the environment says it.
+    """
     from rich.console import Console
 
-    from fxpass.tools.compare import Row
+    from fxpass.tools.compare import ComparisonRow
 
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         print(f"kvfix: no device {device!r} here; there is cpu, and cuda where torch finds a GPU", file=sys.stderr)
         return 2
-    settings = Settings(compiler or default_compiler(device), device, seed)
+    settings = Settings(compiler or default_compiler(device), device, seed, verify)
     start = time.perf_counter()
     progress = Console(stderr=True, quiet=as_json)
     progress.print(f"{len(APPROACHES)} ways to decode, compiled with {settings.compiler}; each in its own process ...")
@@ -231,7 +242,7 @@ def run(compiler: str | None = None, device: str = "cpu", seed: int = 0, as_json
         started = {approach: pool.submit(run_one, approach) for approach in longest_first()}
         results = {approach: future.result() for approach, future in started.items()}
     report = rebuild(results[APPROACHES[-1]]["report"])
-    rows = [Row(**{k: v for k, v in results[a].items() if k != "report"}) for a in APPROACHES]
+    rows = [ComparisonRow(**{k: v for k, v in results[a].items() if k != "report"}) for a in APPROACHES]
     seconds = time.perf_counter() - start
     if as_json:
         facts = {"torch": torch.__version__, **asdict(settings), "seconds": seconds}

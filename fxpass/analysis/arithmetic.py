@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import Derived, number
 
@@ -107,7 +108,7 @@ def check(value: Any, positions: Positions) -> None:
         terms = list(args[0]) if target is SUM else list(args)
         if not _is_exact(target, terms) or (isinstance(value, fx.Node) and value.kwargs):
             name = getattr(target, "__name__", target)
-            raise Refusal(f"a position computed with {name} has no tensor twin")
+            raise Refusal(reasons.NO_TWIN, op=name)
         todo += terms
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import Derived, derived, equal, guarded, number
 
@@ -32,12 +33,12 @@ from .positions import Positions
 class Extent:
     """``[0, length)`` is valid on an axis of ``full`` elements: an int, or a number that can be worked out in the graph.
 
-    ``sites`` are the reads that this extent stems from: what is refused when the extent gets stuck.
+    ``reads`` are the slices that this extent stems from: what is refused when the extent gets stuck.
     """
 
     length: fx.Node | Derived
     full: int | Derived
-    sites: frozenset[fx.Node]
+    reads: frozenset[fx.Node]
 
     @property
     def full_size(self) -> Any:
@@ -158,7 +159,7 @@ class Flow:
         for part in parts:
             for dim, extent in part.items():
                 if dim in out and not out[dim].same(extent):
-                    raise Refusal("two different valid lengths meet on one axis")
-                sites = out[dim].sites | extent.sites if dim in out else extent.sites
-                out[dim] = dataclasses.replace(extent, sites=sites)
+                    raise Refusal(reasons.LENGTHS, what="two operands")
+                reads = out[dim].reads | extent.reads if dim in out else extent.reads
+                out[dim] = dataclasses.replace(extent, reads=reads)
         return out

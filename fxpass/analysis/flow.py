@@ -17,11 +17,11 @@ from torch import fx
 from .arithmetic import inputs_of
 from .extents import Flow
 from .positions import Positions
-from .sites import Site
+from .sites import SliceSite
 
 
 def flow_graph(
-    sites: Iterable[Site],
+    sites: Iterable[SliceSite],
     flow: Flow,
     positions: Positions,
     name_of: Callable[[fx.Node], str],
@@ -36,9 +36,9 @@ def flow_graph(
             graph.add_node(origin, kind="position", source="")
             graph.add_edge(origin, labels[site.node])
     for node, extents in flow.extents.items():
-        begun = {site for extent in extents.values() for site in extent.sites}
+        begun = {read for extent in extents.values() for read in extent.reads}
         for user in node.users:
-            left = {site for extent in flow.of(user).values() for site in extent.sites}
+            left = {read for extent in flow.of(user).values() for read in extent.reads}
             for read in (begun - left) & labels.keys():
                 consumer = f"{user.name}: {user.target}"
                 graph.add_node(consumer, kind="consumer", source=source_of(user))
@@ -46,7 +46,7 @@ def flow_graph(
     return graph
 
 
-def _label(site: Site, name_of: Callable[[fx.Node], str]) -> str:
+def _label(site: SliceSite, name_of: Callable[[fx.Node], str]) -> str:
     kind = "write" if site.kind == "write" else "read"
     return f"{site.node.name}: {kind} {name_of(site.buffer)} dim {site.dim}"
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.errors import NoRule, Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import slice_arguments
@@ -25,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Stuck:
-    """Why the extents of ``sites`` cannot be followed: the rule that is missing or says no, at ``node``."""
+    """Why the extents of ``reads`` cannot be followed: the rule that is missing or says no, at ``node``."""
 
     node: fx.Node
-    sites: frozenset[fx.Node]
+    reads: frozenset[fx.Node]
     reason: str
     no_rule: bool = False
 
@@ -59,23 +60,24 @@ def follow(
             elif made := _made_to_size(node, flow):
                 flow.extents[node] = made
         except Refusal as refusal:
-            sites: frozenset[fx.Node] = frozenset().union(*(e.sites for e in carried))
-            if sites:
-                return Stuck(node, sites, str(refusal), isinstance(refusal, NoRule))
+            reads: frozenset[fx.Node] = frozenset().union(*(e.reads for e in carried))
+            if reads:
+                return Stuck(node, reads, str(refusal), isinstance(refusal, NoRule))
         except Exception as error:
-            sites = frozenset().union(*(e.sites for e in carried))
-            if not sites:
+            reads = frozenset().union(*(e.reads for e in carried))
+            if not reads:
                 raise
             logger.warning("kvfix: the rule for %s failed", node.target, exc_info=error)
-            return Stuck(node, sites, f"the rule for {node.target} failed: {type(error).__name__}: {error}")
+            failed = f"the rule for {node.target}: {type(error).__name__}: {error}"
+            return Stuck(node, reads, reasons.SITE_FAILED.text(error=failed))
     return flow
 
 
 def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
     if sliced is not None and any(d in flow.of(node.args[0]) for d in sliced):
-        raise Refusal("the position-dependent axis is sliced again")
+        raise Refusal(reasons.AXIS_SPLIT, how="is sliced again")
     if node.op == "output":
-        raise Refusal("a tensor whose size depends on the position leaves the graph")
+        raise Refusal(reasons.LEAVES)
     if node.target is aten.sym_size.int:
         source, dim = node.args
         extent = flow.of(source).get(dim % source.meta["val"].dim())
@@ -88,7 +90,7 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
     if known is None and _is_pointwise(node.target):
         known = RULES["pointwise"]
     if known is None:
-        raise NoRule(f"no rule for {node.target}")
+        raise NoRule(reasons.NO_RULE, op=node.target)
     return known(node, flow)
 
 

@@ -4,7 +4,7 @@
     growth      a size that moves with every step                                                 left symbolic
     variant     a size or an int that the next step does not move: rows, heads, encoder length    one core for each value
 
-A variant that does move at every step is found out by counting (`execute.corrected`), and is then a growth.
+A variant that does move at every step is found out by counting (`execute.watched_variants`), and is then a growth.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Symbol(NamedTuple):
 
 
 @dataclasses.dataclass
-class Calls:
+class CallHistory:
     """What has been seen of the numbers of a frame, by the names of their sources, from call to call."""
 
     last: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -67,6 +67,6 @@ class Calls:
         self._again = 0
 
 
-def kind_of(calls: Calls, name: str, value: int, is_size: bool) -> Kind:
+def kind_of(calls: CallHistory, name: str, value: int, is_size: bool) -> Kind:
     """The kind of the size, or of the caller's int, called ``name``, which is ``value`` now."""
     return "variant" if calls.is_steady(name, value) else "growth" if is_size else "position"

@@ -16,11 +16,11 @@ from torch import fx
 
 from .extents import Extent, Flow
 
-Step = tuple[Callable[[Any, Any], Any], Any]
+Resize = tuple[Callable[[Any, Any], Any], Any]
 """A function of two numbers, and the second of them."""
 
 
-def resized(node: fx.Node, flow: Flow, extent: Extent, *steps: Step) -> Extent:
+def resized(node: fx.Node, flow: Flow, extent: Extent, *steps: Resize) -> Extent:
     """The extent of an axis that ``node`` makes of the axis of ``extent``, by ``steps`` from its length and its full size."""
     length, full = extent.length, extent.full
     for fn, other in steps:
@@ -32,7 +32,7 @@ def resized(node: fx.Node, flow: Flow, extent: Extent, *steps: Step) -> Extent:
 
 def new_axis(flow: Flow, length: Any, full: Any, *parts: Extent) -> Extent:
     """An extent of ``length`` on an axis of full size ``full``, made of the axes of ``parts``."""
-    extent = Extent(length, full, frozenset().union(*(e.sites for e in parts)))
+    extent = Extent(length, full, frozenset().union(*(e.reads for e in parts)))
     flow.lengths.append(extent)
     return extent
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
@@ -33,7 +34,7 @@ Kind = Literal["write", "extent", "gather", "narrow"]
 
 
 @dataclasses.dataclass
-class Site:
+class SliceSite:
     """One position-bounded slice: ``base`` along ``dim`` from ``start`` to ``end`` (None: to the end).
 
     ``rows`` is the number of rows where that is steady, ``writers`` the in-place ops that write through the slice, and
@@ -75,7 +76,7 @@ def is_slice(node: fx.Node) -> bool:
     return node.target in (aten.slice.Tensor, aten.select.int, aten.narrow.default)
 
 
-class Sites:
+class SiteFinder:
     """Finds the sites of one graph. Positions may be learnt on the way, so nodes are asked for one at a time."""
 
     def __init__(self, graph: fx.Graph, positions: Positions, unmoved: Set[Any] = frozenset()) -> None:
@@ -85,7 +86,7 @@ class Sites:
         self._order = {node: i for i, node in enumerate(graph.nodes)}
         self.steady = steady_symbols(graph, positions, unmoved)
 
-    def at(self, node: fx.Node) -> Site | None:
+    def at(self, node: fx.Node) -> SliceSite | None:
         """The site at ``node``, or None if it is no position-bounded slice, or one of what a position sizes already.
 
         Raises:
@@ -102,7 +103,7 @@ class Sites:
         if not self.is_buffer(base) and (writers or not isinstance(rows, int)):
             return None  # of what grows by itself, a number of rows that moves with it
         start, end = bounds_of(node, size_of(base, dim, node))
-        site = Site(node, "narrow", base, dim, start, end, rows, writers, squeezed)
+        site = SliceSite(node, "narrow", base, dim, start, end, rows, writers, squeezed)
         self._refuse_bounds(site)
         if not self.is_buffer(base):
             site.shared = self._is_shared(node)
@@ -110,7 +111,7 @@ class Sites:
         site.kind = "write" if writers else "gather" if rows is not None else "extent"
         if site.kind == "write" and rows is None:
             if not equal(start, 0):
-                raise Refusal("a number of rows that depends on the position is written from a start that is not 0")
+                raise Refusal(reasons.WRITTEN_FROM)
             site.kind = "extent"
         if site.kind == "write" and not site.is_assigned:
             self._refuse_writers(site)
@@ -118,7 +119,7 @@ class Sites:
             self._refuse_stale(node)
         return site
 
-    def _refuse_bounds(self, site: Site) -> None:
+    def _refuse_bounds(self, site: SliceSite) -> None:
         """Full reads and indexed writes have no bounds of their own: those of the slice are guarded.
 
         Raises:
@@ -127,11 +128,11 @@ class Sites:
         size, start = site.base.meta["val"].shape[site.dim], number(site.start)
         stop = size if site.end is None else start + number(site.rows) if site.rows is not None else number(site.end)
         if not guarded(stop <= size):
-            raise Refusal("the end of the slice is not known to be within the buffer")
+            raise Refusal(reasons.OUTSIDE, how="its end is not known to be within the buffer")
         if site.rows is None and not guarded(start <= stop):
-            raise Refusal("the slice ends before it starts")
+            raise Refusal(reasons.OUTSIDE, how="it ends before it starts")
         if site.rows is None and not self.positions.move(stop - start):
-            raise Refusal("a number of rows that is neither fixed nor a position's")
+            raise Refusal(reasons.UNKNOWN_ROWS)
         for bound in (site.start, site.end):
             check(bound, self.positions)
 
@@ -160,10 +161,10 @@ class Sites:
             Refusal: it is.
         """
         if self._writers_through(node):
-            raise Refusal("a slice of a slice is written in place")
+            raise Refusal(reasons.SLICE_OF_SLICE)
         self._refuse_stale(node)
 
-    def _refuse_writers(self, site: Site) -> None:
+    def _refuse_writers(self, site: SliceSite) -> None:
         """Rows that are written in place are a copy for a while: refuse what a copy would show.
 
         Raises:
@@ -174,20 +175,20 @@ class Sites:
         memory = aliases.storage(site.node)
         for writer in site.writers:
             if is_tagged(writer.target, torch.Tag.nondeterministic_seeded):
-                raise Refusal(f"{writer.target} draws numbers in place")
+                raise Refusal(reasons.DRAWS, op=writer.target)
             if [aliases.storage(target) for target in aliases.written(writer)].count(memory) > 1:
-                raise Refusal(f"{writer.target} writes to the buffer in several places at once")
+                raise Refusal(reasons.AT_ONCE, op=writer.target)
 
     def _refuse_stale(self, node: fx.Node, own: Collection[fx.Node] = ()) -> None:
         """A gather copies: refuse it if the memory is written again, by others than ``own``, while views of the slice are
         still to be read, or if who called the graph gets such a view."""
         users = _view_users(node)
         if any(u.op == "output" for u in users):
-            raise Refusal("the graph returns a view of the buffer")
+            raise Refusal(reasons.RETURNED_VIEW)
         last = max((self._order[u] for u in users), default=-1)
         for writer in self._writes.get(aliases.storage(node), []):
             if writer not in own and self._order[node] < self._order[writer] < last:
-                raise Refusal("the slice is read after the buffer has been written again")
+                raise Refusal(reasons.STALE)
 
 
 def _writes_by_storage(graph: fx.Graph) -> dict[int | None, list[fx.Node]]:

@@ -18,7 +18,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.bounds import sliced_axis
-from fxpass.graph.numbers import Derived, equal, fixed, guarded, plain, symbols
+from fxpass.graph.numbers import Derived, equal, fixed, guarded, symbols, to_expr
 
 from .positions import Positions
 
@@ -44,7 +44,7 @@ def steady_symbols(graph: fx.Graph, positions: Positions, unmoved: Set[Any]) -> 
         size = axis[0].meta["val"].shape[axis[1]]
         own = {s for n in memory.meta["val"].shape for s in symbols(n)}
         found |= own if memory in written else own & unmoved
-        (kept if memory in written else read)[plain(size)] = size
+        (kept if memory in written else read)[to_expr(size)] = size
     found -= positions.symbols
     for size in read.values():
         if any(_goes_with(size, own, positions) for own in kept.values()):
@@ -66,7 +66,7 @@ def steady_number(size: Any, steady: Set[Any], graph: fx.Graph, place: fx.Node) 
     if number is not None or not symbols(size) <= steady:
         return number
     for node, dim, own in _sizes(graph):
-        if plain(own) == plain(size):
+        if to_expr(own) == to_expr(size):
             return Derived(aten.sym_size.int, (node, dim), own, place)
     return None
 

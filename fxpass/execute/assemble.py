@@ -15,12 +15,12 @@ from torch import fx
 from fxpass.options import Options
 
 from .compilers import compiler
-from .contained import Contained
+from .fallback import WithFallback
 from .partition.split import Part
 from .recording.addresses import written_inputs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
-from .recording.results import in_inputs, in_recording
+from .recording.results import recorded_results, views_of_inputs
 from .regions import Region
 from .steps import CopyOut, Run, Step, Unpack, View, WriteBack
 
@@ -53,7 +53,7 @@ def assemble(
     failed: Callable[[Exception], None] = lambda error: None,
 ) -> Callable[..., tuple[Any, ...]]:
     """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `Contained`."""
+    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`."""
     gm, parts = plan.gm, plan.parts
     recorded, carried = plan.carried is not None, plan.carried or []
     compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
@@ -61,7 +61,7 @@ def assemble(
     (results,) = gm.graph.output_node().args
     returned, new = results[: len(results) - len(carried)], results[len(results) - len(carried) :]  # type: ignore
     buffers = hand_over(gm, parts) if recorded else []
-    groups = in_recording(gm, parts, returned) if recorded else []
+    groups = recorded_results(gm, parts, returned) if recorded else []
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
@@ -73,7 +73,7 @@ def assemble(
     steps += [Unpack(p, places[p.packed]) for p in packs]
     steps += [CopyOut(copied)] if copied else []
     taken = {n: places[n] for n in inputs}
-    steps += [View(n, places[n], taken) for n in in_inputs(gm, returned)] if recorded else []
+    steps += [View(n, places[n], taken) for n in views_of_inputs(gm, returned)] if recorded else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
     memory = Buffers(buffers)
 
@@ -86,4 +86,4 @@ def assemble(
     if instead is None:
         return run
     written = written_inputs(gm) | set(carried)
-    return Contained(run, regions, [i for i, n in enumerate(inputs) if n in written], instead, failed)
+    return WithFallback(run, regions, [i for i, n in enumerate(inputs) if n in written], instead, failed)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-from fxpass.errors import KvfixWarning
+from fxpass import reasons
+from fxpass.errors import warn
 from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
 from fxpass.kernels.products import MOST_PARTS
@@ -22,7 +22,7 @@ from fxpass.torch_internals.inductor.early import starting_early
 from fxpass.torch_internals.inductor.overlap import kernels_later
 from fxpass.torch_internals.inductor.parallel import side_by_side
 
-from .partition.repeats import Call, cut
+from .partition.repeats import Call, piece_calls
 from .recording.carry import asks_for_graphs
 from .sequence import Sequenced, may_record, recorded
 
@@ -81,7 +81,7 @@ def _inductor(
         return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
-    calls = cut(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
+    calls = piece_calls(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
     with compiled_meanwhile(gm), among_kernels(record) as added:
         patches = {**added, **patches}
         if not calls:
@@ -130,7 +130,7 @@ def _whole(
         if len(inputs) == lifted + len(fakes):
             kwargs["static_input_idxs"] = [*range(lifted), *(lifted + i for i in static)]
         elif static:
-            warnings.warn("kvfix: inputs alias one another; the core is not recorded", KvfixWarning, stacklevel=2)
+            warn(reasons.ALIASED)
             kwargs["cudagraphs"] = False
         return compile_fx_inner(module, inputs, **kwargs)
 

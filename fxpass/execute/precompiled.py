@@ -17,27 +17,27 @@ from . import serialized
 from .assemble import Plan
 
 
-def save(plan: Plan, settings: Options) -> Callable[[], Callable[..., Any]] | None:
+def serialize_for_cache(plan: Plan, settings: Options) -> Callable[[], Callable[..., Any]] | None:
     """``plan`` for torch's precompile cache; None, with a warning, where it cannot be kept."""
     try:
-        return serialized.save(plan, settings).compile
+        return serialized.serialize(plan, settings).compile
     except Exception as error:
-        precompile.not_kept(error)
+        precompile.warn_not_cached(error)
         return None
 
 
-def keep(gm: fx.GraphModule, report: Report, settings: Options, saved: Any, advance: Advance) -> None:
+def put_in_cache(gm: fx.GraphModule, report: Report, settings: Options, saved: Any, advance: Advance) -> None:
     """Put ``gm``'s compiled function into torch's precompile cache, as AOTAutograd has kept it, or as it was ``saved``."""
     try:
         make = precompile.made_by_torch(gm) or saved
         if make is not None:
-            precompile.keep(gm, settings, Kept(report, settings, make, advance))
+            precompile.put_artifact(gm, settings, CachedGraph(report, settings, make, advance))
     except Exception as error:  # whatever is in the options
-        precompile.not_kept(error)
+        precompile.warn_not_cached(error)
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
+class CachedGraph:
     """A compiled graph in torch's precompile cache: called in another process, it makes the function and reports again."""
 
     report: Report

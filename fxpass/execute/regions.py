@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-from fxpass.errors import KvfixWarning
-from fxpass.torch_internals import collection
+from fxpass import reasons
+from fxpass.errors import warn
+from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import ConstantSource, compile_lock
 from fxpass.torch_internals.dynamo.names import config as dynamo_config
 from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
@@ -25,12 +25,6 @@ from fxpass.torch_internals.symbols import SYMPY_INTERP, DimDynamic, ShapeEnv, S
 
 from .compilers import Compile
 from .partition.split import Part
-
-_TOO_MANY = (
-    "kvfix: a part of a graph ({}) has been compiled {} times, for as many sizes of its inputs. As many are kept, CUDA graphs "
-    "included; what has not run for longest is dropped: allocate caches of few sizes. This warning comes at "
-    "config.recompile_limit."
-)
 
 
 @dataclasses.dataclass
@@ -73,7 +67,7 @@ class Region:
             self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
             self._made += 1
             if self._made == dynamo_config.recompile_limit:
-                warnings.warn(_TOO_MANY.format(self.part.name, self._made), KvfixWarning, stacklevel=2)
+                warn(reasons.TOO_MANY, part=self.part.name, times=self._made)
         return results
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
@@ -97,7 +91,7 @@ class Region:
         run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
         return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
 
-    @collection.at_rest()
+    @garbage_collection.paused()
     def _compile(self, fakes: list[Any], mode: FakeTensorMode, bound: Mapping[int, int]) -> Callable[..., Any]:
         """The inputs at the places in ``bound`` are constants there, and none of the compiled function's."""
         graph = _copy(self.part.gm.graph, len(fakes) - len(self.part.inputs), bound)

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from fxpass.graph.normal_form import faking
-from fxpass.graph.numbers import plain
+from fxpass.graph.numbers import to_expr
 from fxpass.kernels.select import register
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.names import ConstantSource
@@ -24,12 +24,12 @@ from fxpass.torch_internals.symbols import DimDynamic, ShapeEnv, SymNode
 
 from .assemble import Plan, assemble
 from .compilers import compiler, in_pieces
-from .partition.repeats import cut
+from .partition.repeats import piece_calls
 from .partition.split import split
 from .recording.addresses import belongs_to_module
 
 
-class Unsaved(Exception):
+class NotSerializable(Exception):
     """The graph cannot be kept for another process; the message says why."""
 
 
@@ -55,8 +55,8 @@ class _Symbolic:
 
 
 @dataclasses.dataclass(frozen=True)
-class Saved:
-    """What `save` keeps of a graph; can be pickled."""
+class SerializedGraph:
+    """What `serialize` keeps of a graph; can be pickled."""
 
     graph: bytes
     values: list[Any]
@@ -90,18 +90,18 @@ class Saved:
 
     def _untouched(self, gm: fx.GraphModule, inputs: Sequence[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         patches = {**self.settings.inductor, "triton.cudagraphs": False}
-        calls = cut(gm) if self.settings.compiler == "inductor" else []
+        calls = piece_calls(gm) if self.settings.compiler == "inductor" else []
         if calls:
             return in_pieces(gm, calls, patches)
         with tracing(TracingContext(mode)):
             return compiler(self.settings.compiler, patches)(gm, inputs, None)
 
 
-def save(plan: Plan, settings: Options) -> Saved:
+def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     """``plan``, not yet assembled.
 
     Raises:
-        Unsaved: an input, an operator or a constant is of a kind that is not kept.
+        NotSerializable: an input, an operator or a constant is of a kind that is not kept.
     """
     gm = plan.gm
     memories: dict[int, int] = {}
@@ -112,11 +112,11 @@ def save(plan: Plan, settings: Options) -> Saved:
     try:
         graph = GraphPickler.dumps(bare, kept)
     except Exception as error:  # whatever the pickler meets, from operators of other packages to local classes
-        raise Unsaved(f"{type(error).__name__}: {error}") from error
+        raise NotSerializable(f"{type(error).__name__}: {error}") from error
     carried = None if plan.carried is None else [n.name for n in plan.carried]
     hints = _hints(gm)
     capacity = plan.capacity & hints.keys()  # the others have been found equal to one of these, and are not met again
-    return Saved(graph, values, of_modules, hints, bool(plan.parts), capacity, carried, settings)
+    return SerializedGraph(graph, values, of_modules, hints, bool(plan.parts), capacity, carried, settings)
 
 
 def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:
@@ -127,19 +127,19 @@ def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:
     if not isinstance(value, torch.Tensor):
         if value is None or type(value) in (int, float, bool, str):
             return value
-        raise Unsaved(f"{name} is a {type(value).__name__}")
+        raise NotSerializable(f"{name} is a {type(value).__name__}")
     if value.layout is not torch.strided or not isinstance(value, FakeTensor):
-        raise Unsaved(f"{name} is no plain tensor")
+        raise NotSerializable(f"{name} is no plain tensor")
     storage = value.untyped_storage()
     return _Tensor(
-        tuple(map(plain, value.shape)),
-        tuple(map(plain, value.stride())),
-        plain(value.storage_offset()),
+        tuple(map(to_expr, value.shape)),
+        tuple(map(to_expr, value.stride())),
+        to_expr(value.storage_offset()),
         value.dtype,
         value.device,
         value.requires_grad,
         memories.setdefault(storage._cdata, len(memories)),
-        plain(storage.nbytes()),
+        to_expr(storage.nbytes()),
     )
 
 
@@ -155,7 +155,7 @@ def _hints(gm: fx.GraphModule) -> dict[Any, int]:
         for symbol in sorted(number.node.expr.free_symbols - hints.keys(), key=str):
             hint = SymNode(symbol, number.node.shape_env, int, None).hint
             if hint is None:
-                raise Unsaved(f"{symbol} is known on the device only")
+                raise NotSerializable(f"{symbol} is known on the device only")
             hints[symbol] = int(hint)
     return hints
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from torch import fx
 
 from .recording.packing import Pack
-from .recording.results import copies, view
+from .recording.results import copied_groups, rebuilt_view
 from .regions import Region
 
 
@@ -69,7 +69,7 @@ class CopyOut:
     places: Sequence[Sequence[int]]
 
     def __call__(self, values: list[Any]) -> None:
-        copied = copies([[values[i] for i in group] for group in self.places])
+        copied = copied_groups([[values[i] for i in group] for group in self.places])
         for place, value in zip(itertools.chain(*self.places), copied, strict=True):
             values[place] = value
 
@@ -83,4 +83,4 @@ class View:
     inputs: Mapping[fx.Node, int]
 
     def __call__(self, values: list[Any]) -> None:
-        values[self.place] = view(self.node, {n: values[i] for n, i in self.inputs.items()})
+        values[self.place] = rebuilt_view(self.node, {n: values[i] for n, i in self.inputs.items()})

@@ -8,19 +8,19 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from .schemas import is_custom, is_higher_order, is_operator, is_tagged, memory, written_operands
+from .schemas import is_custom, is_higher_order, is_operator, is_tagged, memory_of, written_operands
 
 
 def storage(node: fx.Node) -> int | None:
     """An id of the memory behind the tensor ``node``, or None if it is no (plain) tensor."""
-    return memory(node.meta.get("val"))
+    return memory_of(node.meta.get("val"))
 
 
 def storages(node: fx.Node) -> set[int]:
     """The memories behind ``node``, which may be a tuple of tensors."""
     value = node.meta.get("val")
     tensors = value if isinstance(value, (tuple, list)) else [value]
-    return {own for t in tensors if (own := memory(t)) is not None}
+    return {own for t in tensors if (own := memory_of(t)) is not None}
 
 
 def written(node: fx.Node) -> list[fx.Node]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.errors import Refusal
 
 from .numbers import Derived, derived, guarded, number
@@ -64,10 +65,10 @@ def from_the_front(bound: Any, size: Any, place: fx.Node) -> Any:
     if guarded(number(bound) >= 0):
         return bound
     if not guarded(number(bound) < 0):
-        raise Refusal("a bound of the slice is of unknown sign")
+        raise Refusal(reasons.UNKNOWN_SIGN)
     bound = derived(operator.add, (size, bound), place)
     if not guarded(number(bound) >= 0):
-        raise Refusal("the slice starts before the first row")
+        raise Refusal(reasons.OUTSIDE, how="it starts before the first row")
     return bound
 
 

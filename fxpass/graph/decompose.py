@@ -17,10 +17,10 @@ from fxpass.torch_internals.operators import OpOverload, has_kernel, tree_flatte
 from fxpass.torch_internals.proxies import make_fx
 
 from .normal_form import mode_of
-from .schemas import is_operator, memory, written_operands
+from .schemas import is_operator, memory_of, written_operands
 
 
-def take_apart(node: fx.Node) -> bool:
+def decompose(node: fx.Node) -> bool:
     """Replace ``node`` by its decomposition, in its graph; False where it has none."""
     target = node.target
     if not isinstance(target, OpOverload) or target._schema.is_mutable:
@@ -42,7 +42,7 @@ def take_apart(node: fx.Node) -> bool:
         traced = make_fx(run, tracing_mode="real")(*values)
     if any(n.target is target for n in traced.graph.nodes):
         return False
-    memories = {memory(n.meta["val"]) for n in traced.graph.find_nodes(op="placeholder")}
+    memories = {memory_of(n.meta["val"]) for n in traced.graph.find_nodes(op="placeholder")}
     if any(_writes_to(n, memories) for n in traced.graph.nodes):
         return False  # though its schema does not say so: a batch norm's statistics
     copies: dict[fx.Node, Any] = {}
@@ -65,4 +65,4 @@ def take_apart(node: fx.Node) -> bool:
 
 def _writes_to(node: fx.Node, memories: set[int | None]) -> bool:
     written = written_operands(node) if node.op == "call_function" and is_operator(node.target) else ()
-    return any(isinstance(value, fx.Node) and memory(value.meta["val"]) in memories for value in written)
+    return any(isinstance(value, fx.Node) and memory_of(value.meta["val"]) in memories for value in written)

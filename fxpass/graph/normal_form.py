@@ -20,6 +20,8 @@ import torch
 import torch.fx.traceback as fx_traceback
 from torch import fx
 
+from fxpass import reasons
+from fxpass.errors import Reasoned
 from fxpass.torch_internals.fakes import (
     DataDependentOutputException,
     DisableTorchDispatch,
@@ -44,8 +46,8 @@ _DATA = get_data_attr
 _AUTOCAST = (enter_autocast, exit_autocast)
 
 
-class Unfit(Exception):
-    """The graph as a whole cannot be rewritten; the message says why."""
+class Unfit(Reasoned):
+    """The graph as a whole cannot be rewritten."""
 
 
 def fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[Any]:
@@ -103,7 +105,7 @@ def _traced(interpreter: fx.Interpreter, inputs: Sequence[Any]) -> fx.GraphModul
         return make_fx(interpreter.run, pre_dispatch=True, tracing_mode="real")(*inputs)
     except DataDependentOutputException as error:
         place = str(error).partition("While executing ")[2].partition("\n")[0]
-        raise Unfit(f"an operator takes for a number what a tensor holds: {place or error}") from error
+        raise Unfit(reasons.DATA, place=place or error) from error
 
 
 @contextlib.contextmanager
@@ -123,7 +125,7 @@ class _Inference(Replaying):
             return args[0].detach()
         if target in _AUTOCAST:
             if target is _AUTOCAST[0] and args[2]:
-                raise Unfit(f"an autocast region with dtype {args[1]} is active")
+                raise Unfit(reasons.AUTOCAST, where=f"in a region, with dtype {args[1]}")
             return None
         return super().call_function(target, args, kwargs)
 
@@ -131,33 +133,31 @@ class _Inference(Replaying):
 def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
     needs_grad = any(isinstance(v, torch.Tensor) and v.requires_grad for v in inputs)
     if torch.is_grad_enabled() and needs_grad:
-        raise Unfit(
-            "grad is enabled and an input requires grad: call the model under torch.no_grad() or inference_mode"
-        )
+        raise Unfit(reasons.GRAD, what="an input")
     kinds = {v.device.type for v in inputs if isinstance(v, torch.Tensor)}
     if any(torch.is_autocast_enabled(kind) for kind in kinds):
-        raise Unfit("autocast is enabled around the call")
+        raise Unfit(reasons.AUTOCAST, where="around the call")
     enabled = torch.is_grad_enabled()
     for node in gm.graph.nodes:
         if node.target is _GRAD_MODE:
             enabled = node.args[0]
         elif enabled and needs_grad and any(_requires_grad(n) for n in node.all_input_nodes) and node.op != "output":
-            raise Unfit("a region with grad enabled uses an input that requires grad")
+            raise Unfit(reasons.GRAD, what="what a region of the graph takes")
 
 
 def _refuse_transforms(gm: fx.GraphModule) -> None:
     for node in gm.graph.nodes:
         if is_transform(node.target):
-            raise Unfit(f"a transform of torch.func or torch.vmap is applied: {node.name}")
+            raise Unfit(reasons.TRANSFORM, node=node.name)
 
 
 def _refuse_attributes(traced: fx.GraphModule) -> None:
     for node in traced.graph.find_nodes(op="get_attr"):
         held = getattr(traced, node.target, None)
         if isinstance(held, fx.GraphModule):
-            raise Unfit(f"an operator runs graphs of its own: {', '.join(user.name for user in node.users)}")
+            raise Unfit(reasons.OWN_GRAPHS, node=", ".join(user.name for user in node.users))
         if isinstance(held, FakeTensor):
-            raise Unfit(f"it is not seen where a tensor comes from: {', '.join(user.name for user in node.users)}")
+            raise Unfit(reasons.UNSEEN, node=", ".join(user.name for user in node.users))
 
 
 def _requires_grad(node: fx.Node) -> bool:

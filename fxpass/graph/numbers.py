@@ -29,7 +29,7 @@ class Derived:
 def derived(fn: Callable[..., Any], args: tuple[Any, ...], place: fx.Node) -> Any:
     """The number ``fn(*args)`` of numbers: an int where it is one, else to be computed before ``place``."""
     value = fn(*(number(a) for a in args))
-    expression = plain(value)
+    expression = to_expr(value)
     is_int = isinstance(value, int) or getattr(expression, "is_Integer", False)
     return int(expression) if is_int else Derived(fn, args, value, place)
 
@@ -44,7 +44,7 @@ def number(value: Any) -> Any:
 def equal(a: Any, b: Any) -> bool:
     """Whether two graph arguments (numbers or nodes) are known to be equal, without adding a guard."""
     a, b = number(a), number(b)
-    return bool(plain(a) == plain(b)) or known(a == b)
+    return bool(to_expr(a) == to_expr(b)) or known(a == b)
 
 
 def known(condition: Any) -> bool:
@@ -88,14 +88,14 @@ def symbols(value: Any) -> set[Any]:
     return free_symbols(value) if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) else set()
 
 
-def plain(number: Any) -> Any:
+def to_expr(number: Any) -> Any:
     """``number``, a symbolic one as its expression: to compare these adds no guard."""
     return number.node.expr if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) else number
 
 
 def layout(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """The sizes, strides and offset of ``tensor``, `plain`."""
-    return tuple(plain(n) for n in (*tensor.shape, *tensor.stride(), tensor.storage_offset()))
+    """The sizes, strides and offset of ``tensor``, `to_expr`."""
+    return tuple(to_expr(n) for n in (*tensor.shape, *tensor.stride(), tensor.storage_offset()))
 
 
 def fixed(size: Any) -> int | None:
@@ -106,7 +106,7 @@ def fixed(size: Any) -> int | None:
     return hint if hint is not None and equal(size, hint) else None
 
 
-def expression(value: Any) -> str:
+def expression_text(value: Any) -> str:
     """``value`` as the report prints it: ``s0 + 1``."""
     value = number(value)
     return str(value.node.expr) if isinstance(value, torch.SymInt) else str(value)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
+from fxpass.errors import Reasoned
 from fxpass.torch_internals.operators import tree_leaves
 
 from . import aliases
@@ -20,8 +22,11 @@ from .numbers import equal, symbols
 from .schemas import ITEM
 
 
-class Broken(Exception):
-    """A post-condition does not hold; the message says which, and where."""
+class Broken(Reasoned):
+    """A post-condition does not hold; ``what`` says which, and where."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(reasons.BROKEN, what=what)
 
 
 def signature(gm: fx.GraphModule) -> tuple[list[Any], set[str]]:

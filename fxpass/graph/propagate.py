@@ -22,18 +22,18 @@ from fxpass.torch_internals.operators import OpOverload, has_kernel
 from . import aliases
 from .attributes import attribute
 from .normal_form import faking, mode_of
-from .numbers import layout, plain
+from .numbers import layout, to_expr
 
-Calls = Mapping[str, tuple[Any, ...]]
+OpRecords = Mapping[str, tuple[Any, ...]]
 """What each op of a graph is, by its name: a graph that is gone back to has other nodes of the same names."""
 
 
-def calls(gm: fx.GraphModule, without: Set[fx.Node] = frozenset()) -> Calls:
+def op_records(gm: fx.GraphModule, without: Set[fx.Node] = frozenset()) -> OpRecords:
     """What each op of ``gm`` is, to tell later whether it was edited; but for those ``without``, which are to be run again."""
     return {n.name: _call(n) for n in gm.graph.nodes if n.op == "call_function" and n not in without}
 
 
-def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: Calls | None = None) -> None:
+def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: OpRecords | None = None) -> None:
     """Bring ``meta["val"]`` up to date on every node of ``gm``.
 
     Args:
@@ -93,4 +93,4 @@ def _alike(old: Any, new: Any) -> bool:
         return same and layout(old) == layout(new)
     if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)):
         return len(old) == len(new) and all(_alike(a, b) for a, b in zip(old, new, strict=True))
-    return type(old) is type(new) and plain(old) == plain(new)
+    return type(old) is type(new) and to_expr(old) == to_expr(new)

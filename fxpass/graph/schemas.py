@@ -14,7 +14,7 @@ ITEM = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
 """What asks a tensor for its number."""
 
 
-def memory(value: Any) -> int | None:
+def memory_of(value: Any) -> int | None:
     """An id of the memory behind ``value``, or None if it is no plain tensor."""
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         return None

@@ -14,11 +14,11 @@ from torch import fx
 from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
-from .contents import Arith, Element, Entry, Number, in_order, numbers, tensors
+from .contents import Arith, Element, Entry, GraphInt, graph_ints, in_order, tensors
 from .table import Table
 
 
-class Lambda:
+class PicklableFunction:
     """A function that knows its source, so that it can be pickled: ``source`` over ``names`` (picklable), math and torch."""
 
     def __init__(self, source: str, names: Mapping[str, Any]) -> None:
@@ -29,7 +29,7 @@ class Lambda:
         return self.fn(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Lambda, self._made_of
+        return PicklableFunction, self._made_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,19 +42,19 @@ class Advance:
     """
 
     read: Sequence[int] = ()
-    moved: Sequence[tuple[int, Lambda]] = ()
+    moved: Sequence[tuple[int, PicklableFunction]] = ()
 
     @classmethod
     def of(cls, gm: fx.GraphModule) -> Advance:
         """That of the Dynamo graph ``gm``; index tensors whose contents the table has lost are not in it."""
         placeholders = gm.graph.find_nodes(op="placeholder")
         moved: list[tuple[int, Sequence[Entry]]] = []
-        of_args: dict[Number, Lambda | None] = {}
+        of_args: dict[GraphInt, PicklableFunction | None] = {}
         table = Table.of(gm.graph)
         for node, contents in table.moved().items():
             if any(entry is None for entry in contents):
                 continue
-            mine = {n: _of_args(n, placeholders) for n in numbers(contents)}
+            mine = {n: _of_args(n, placeholders) for n in graph_ints(contents)}
             if all(mine.values()):
                 of_args.update(mine)
                 moved.append((placeholders.index(node), contents))  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ class Advance:
         return run
 
 
-def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: Mapping[Number, Any]) -> Lambda:
+def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: Mapping[GraphInt, Any]) -> PicklableFunction:
     """``contents`` as a function of what the index tensors ``sources`` held before and of the graph's arguments.
 
     One lambda for all of them: layers may be many, and each has an element. What several are computed from is computed once:
@@ -92,10 +92,10 @@ def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: 
     def operand(entry: Entry) -> str:
         return repr(entry) if isinstance(entry, int) else names[entry]
 
-    def code(entry: Element | Number | Arith) -> str:
+    def code(entry: Element | GraphInt | Arith) -> str:
         if isinstance(entry, Element):
             return f"before[{places[entry.tensor]}][{entry.index}]"
-        if isinstance(entry, Number):
+        if isinstance(entry, GraphInt):
             return f"{known.setdefault(of_args[entry], f'c{len(known)}')}(args)"
         fn = known.setdefault(entry.fn, f"c{len(known)}")
         return f"{fn}({', '.join(operand(arg) for arg in entry.args)})"
@@ -107,10 +107,10 @@ def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: 
         steps.append(f"{names[entry]} := {value}")
     results = ", ".join(f"int({operand(entry)})" for entry in contents)
     source = f"lambda before, args: ({', '.join([*steps, f'[{results}]'])},)[-1]"
-    return Lambda(source, {name: value for value, name in known.items()})
+    return PicklableFunction(source, {name: value for value, name in known.items()})
 
 
-def _of_args(number: Number, placeholders: Sequence[fx.Node]) -> Lambda | None:
+def _of_args(number: GraphInt, placeholders: Sequence[fx.Node]) -> PicklableFunction | None:
     """``number`` (``s0 + 1``, a size) as a function of the graph's arguments, or None where they do not tell."""
     expr = sympy.sympify(number.node.meta["example_value"].node.expr)
     places: dict[sympy.Symbol, str] = {}
@@ -126,4 +126,4 @@ def _of_args(number: Number, placeholders: Sequence[fx.Node]) -> Lambda | None:
     if not all(s in places for s in symbols):
         return None
     function = f"(lambda {', '.join(map(str, symbols))}: {PythonPrinter().doprint(expr)})"
-    return Lambda(f"lambda args: {function}({', '.join(places[s] for s in symbols)})", {})
+    return PicklableFunction(f"lambda args: {function}({', '.join(places[s] for s in symbols)})", {})

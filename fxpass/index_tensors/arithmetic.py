@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .contents import Arith, Element, Entry, Number
+from .contents import Arith, Element, Entry, GraphInt
 
 COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
 
@@ -319,7 +319,7 @@ def _arange(shape: tuple[int, ...], *bounds: Any, **named: Any) -> np.ndarray:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is int or isinstance(value, Number)
+    return type(value) is int or isinstance(value, GraphInt)
 
 
 FACTORIES: dict[str, Callable[..., np.ndarray]] = {"arange": _arange}

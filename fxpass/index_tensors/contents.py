@@ -18,7 +18,7 @@ class Element:
 
 
 @dataclasses.dataclass(frozen=True)
-class Number:
+class GraphInt:
     """The SymInt that ``node`` of the graph stands for: a size, an int argument, arithmetic on them."""
 
     node: fx.Node
@@ -35,22 +35,22 @@ class Arith:
     args: tuple[Entry, ...]
 
 
-Entry = int | bool | Element | Number | Arith
+Entry = int | bool | Element | GraphInt | Arith
 
 
 def in_order(
     entries: Iterable[Entry | None], whole: Callable[[Arith], bool] = lambda entry: False
-) -> list[Element | Number | Arith]:
+) -> list[Element | GraphInt | Arith]:
     """All that ``entries`` are computed from and what is no constant among themselves, each once, operands first.
 
     What an entry is computed from that is taken as a ``whole`` is left out.
     """
-    found: dict[Element | Number | Arith, None] = {}
-    waiting = [entry for entry in entries if isinstance(entry, (Element, Number, Arith))][::-1]
+    found: dict[Element | GraphInt | Arith, None] = {}
+    waiting = [entry for entry in entries if isinstance(entry, (Element, GraphInt, Arith))][::-1]
     while waiting:
         entry = waiting.pop()
         operands = entry.args if isinstance(entry, Arith) and entry not in found and not whole(entry) else ()
-        missing = [a for a in operands if isinstance(a, (Element, Number, Arith)) and a not in found]
+        missing = [a for a in operands if isinstance(a, (Element, GraphInt, Arith)) and a not in found]
         if missing:
             waiting += [entry, *reversed(missing)]
         else:
@@ -58,9 +58,9 @@ def in_order(
     return list(found)
 
 
-def numbers(entries: Iterable[Entry | None]) -> list[Number]:
+def graph_ints(entries: Iterable[Entry | None]) -> list[GraphInt]:
     """The graph's own numbers that ``entries`` are computed from."""
-    return [entry for entry in in_order(entries) if isinstance(entry, Number)]
+    return [entry for entry in in_order(entries) if isinstance(entry, GraphInt)]
 
 
 def tensors(entries: Iterable[Entry | None]) -> list[fx.Node]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .arithmetic import COMPARISONS, FOLDS, int32
-from .contents import Arith, Element, Entry, Number, in_order, tensors
+from .contents import Arith, Element, Entry, GraphInt, in_order, tensors
 
 MAX_LENGTH = 2**15
 """Longer text than this is not worth its guard."""
@@ -25,7 +25,7 @@ _FUNCTIONS = {fn.__name__: fn for fn in (*FOLDS, *COMPARISONS, *_OPERATORS, int3
 def formula(entry: Entry) -> str | None:
     """``entry`` over the elements ``v`` of the one index tensor that it is computed from, or None where it is not."""
     parts = in_order([entry])
-    if any(isinstance(part, Number) for part in parts) or len(tensors([entry])) != 1:
+    if any(isinstance(part, GraphInt) for part in parts) or len(tensors([entry])) != 1:
         return None
     texts: dict[Entry, str] = {}
     for part in parts:

@@ -32,7 +32,7 @@ class Counters:
 
 
 @dataclasses.dataclass(slots=True)
-class _Entry:
+class _Remembered:
     ref: Callable[[], Any]
     version: int
     storage: torch.UntypedStorage
@@ -52,7 +52,7 @@ class _Entry:
 
 
 counters = Counters()
-_entries: dict[int, _Entry] = {}
+_entries: dict[int, _Remembered] = {}
 
 
 def values(tensor: Any) -> tuple[int, ...]:
@@ -133,4 +133,4 @@ def _remember(tensor: torch.Tensor, loaded: tuple[int, ...]) -> None:
     layout = tensor.storage_offset(), tensor.stride()
     storage = tensor.untyped_storage()  # held, so that no other can come to lie there
     on_host = tensor.device.type == "cpu"
-    _entries[key] = _Entry(weakref.ref(tensor, forget), tensor._version, storage, layout, loaded, on_host)
+    _entries[key] = _Remembered(weakref.ref(tensor, forget), tensor._version, storage, layout, loaded, on_host)

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import fx
 
-from fxpass.graph.schemas import memory
+from fxpass.graph.schemas import memory_of
 from fxpass.torch_internals.fakes import FakeTensor
 
+from .address_ranges import AddressRange
 from .arithmetic import FACTORIES, RULES, NotCovered, hold
-from .contents import Element, Entry, Number
-from .memory import Place
+from .contents import Element, Entry, GraphInt
 from .operators import by_operator, may_write
 
 MAX_ELEMENTS = 1024
@@ -48,7 +48,7 @@ class Table:
         """What Dynamo has been given for entries, as nodes of the graph."""
         self._arrays: dict[fx.Node, np.ndarray] = {}
         self._lost: set[fx.Node] = set()
-        self._places: dict[fx.Node, Place] = {}
+        self._ranges: dict[fx.Node, AddressRange] = {}
         """Those of the graph inputs that have been known or written to; Dynamo drops what it does not need."""
         self._written: set[fx.Node] = set()
         self._done: set[fx.Node] = set()
@@ -99,10 +99,10 @@ class Table:
         held = {node: self.contents(node) for node in self.index_tensors()}
         return {n: own for n, own in held.items() if own and any(e != Element(n, i) for i, e in enumerate(own))}
 
-    def places(self) -> list[tuple[Place, bool, bool]]:
+    def address_ranges(self) -> list[tuple[AddressRange, bool, bool]]:
         """Where the graph inputs lie that matter: each with whether the graph writes to it, and whether it is known."""
         self._catch_up()
-        return [(place, n in self._written, n in self._arrays) for n, place in self._places.items()]
+        return [(own, n in self._written, n in self._arrays) for n, own in self._ranges.items()]
 
     # -- following the graph
 
@@ -174,7 +174,7 @@ class Table:
             return value
         if isinstance(value, torch.SymInt):
             fixed = _fixed(value)
-            return Number(node) if isinstance(fixed, torch.SymInt) else fixed
+            return GraphInt(node) if isinstance(fixed, torch.SymInt) else fixed
         raise NotCovered
 
     def _array(self, node: fx.Node) -> np.ndarray | None:
@@ -195,22 +195,22 @@ class Table:
         """What is written to ``node`` is written to the graph input that it is a view of: others that lie there are lost."""
         memory = _memory(node)
         for written in self.graph.find_nodes(op="placeholder"):
-            if memory is not None and _memory(written) == memory and self._place(written) is not None:
+            if memory is not None and _memory(written) == memory and self._range(written) is not None:
                 self._written.add(written)
                 for other in self._neighbours(written):
                     self._lose(other)
 
     def _neighbours(self, node: fx.Node) -> set[fx.Node]:
         """The other graph inputs that lie where the graph input ``node`` does."""
-        place = self._place(node)
-        if place is None:
+        own = self._range(node)
+        if own is None:
             return set()
-        return {n for n, other in self._places.items() if n is not node and place.meets(other)}
+        return {n for n, other in self._ranges.items() if n is not node and own.overlaps(other)}
 
-    def _place(self, node: fx.Node) -> Place | None:
-        if node not in self._places and (place := Place.of(node)) is not None:
-            self._places[node] = place
-        return self._places.get(node)
+    def _range(self, node: fx.Node) -> AddressRange | None:
+        if node not in self._ranges and (own := AddressRange.of(node)) is not None:
+            self._ranges[node] = own
+        return self._ranges.get(node)
 
     def _lose(self, node: fx.Node) -> None:
         """Forget everything that shares memory with ``node``: an unknown op may have written there."""
@@ -243,7 +243,7 @@ def _fixed(size: Any) -> Any:
 
 
 def _memory(node: fx.Node) -> int | None:
-    return memory(node.meta.get("example_value"))
+    return memory_of(node.meta.get("example_value"))
 
 
 def _map(tree: Any, fn: Callable[[fx.Node], Any]) -> Any:

@@ -21,7 +21,7 @@ _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", tor
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)\n\s*(?P<code>.*)')
 
 
-def readable(gm: fx.GraphModule) -> str:
+def readable_code(gm: fx.GraphModule) -> str:
     """The code of ``gm``, without parameters' placeholders that nothing but a layer reads."""
     lines, last = [], ""
     for node in gm.graph.nodes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import fx
 
 from fxpass.index_tensors.table import Table
-from fxpass.rewrite import Rewritten
+from fxpass.rewriting import Rewritten
 
 from .model import Site
 from .readable import source_of

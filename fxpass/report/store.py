@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator
 
+from fxpass import reasons
 from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.index_tensors import mirror
 from fxpass.options import Options
@@ -78,7 +79,7 @@ def failed(report: Report, settings: Options, error: Exception) -> None:
     Raises:
         KvfixError: ``strict`` is set.
     """
-    report.unfit = f"the hand-off failed: {type(error).__name__}: {error}"
+    report.unfit = reasons.HAND_OFF_FAILED.text(error=f"{type(error).__name__}: {error}")
     _logger.warning("kvfix: %s: the hand-off failed", report.name, exc_info=error)
     complain(report, settings, error)
 

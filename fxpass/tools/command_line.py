@@ -44,6 +44,10 @@ class Compiler(str, Enum):
 
 
 CompilerOption = Annotated[Compiler, typer.Option(help="What the rewritten graph is handed to.")]
+VerifyOption = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Compare so many first calls of each graph with the graph as it came."),
+]
 
 
 @app.command("print")
@@ -74,12 +78,13 @@ def demo(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Of the random weights and series.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    verify: VerifyOption = None,
     name: Annotated[str | None, typer.Option(help="Which demo, where several are installed.")] = None,
 ) -> None:
     """Decode with a small model in every way there is, and compare: differences, graphs, breaks, time."""
     run = _installed("demo", name)
     chosen = None if compiler is None else compiler.value
-    raise typer.Exit(run(compiler=chosen, device=device, seed=seed, as_json=as_json))
+    raise typer.Exit(run(compiler=chosen, device=device, seed=seed, as_json=as_json, verify=verify))
 
 
 @app.command()
@@ -117,6 +122,7 @@ def run_reach(
     compiler: CompilerOption = Compiler.eager,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    verify: VerifyOption = None,
     json: Annotated[Path | None, typer.Option(help="Write all rows to this file.")] = None,
     recorded: Annotated[Path | None, typer.Option("--show", help="Only print what such a file holds.")] = None,
 ) -> None:
@@ -129,7 +135,7 @@ def run_reach(
         except (OSError, ValueError, KeyError, TypeError) as error:
             _fail(f"{recorded} is no file of kvfix reach: {type(error).__name__}")
     else:
-        rows = _run_cases(module, compiler, device)
+        rows = _run_cases(module, compiler, device, verify)
         if json is not None:
             runner.write(json, rows)
     if as_markdown:
@@ -139,7 +145,7 @@ def run_reach(
     raise typer.Exit(1 if any(row.problems for row in rows) else 0)
 
 
-def _run_cases(module: str | None, compiler: Compiler, device: str) -> list[Any]:
+def _run_cases(module: str | None, compiler: Compiler, device: str, verify: int | None) -> list[Any]:
     """The rows of the cases of ``module``."""
     import torch
 
@@ -155,7 +161,7 @@ def _run_cases(module: str | None, compiler: Compiler, device: str) -> list[Any]
         _fail(f"{module}: {error}")
     if not cases:
         _fail(f"{module}: CASES is empty")
-    return [runner.run(case, compiler.value, device) for case in cases]
+    return [runner.run(case, compiler.value, device, verify) for case in cases]
 
 
 def _installed(kind: str, name: str | None) -> Any:

@@ -14,7 +14,7 @@ from fxpass.report import store as log
 from fxpass.tools.counting import counting
 
 
-class Step(NamedTuple):
+class TimedStep(NamedTuple):
     """One call of the model: what it returned, how long it took, and whether its time belongs in the table."""
 
     output: torch.Tensor
@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 
 @dataclasses.dataclass
-class Row:
+class ComparisonRow:
     """One approach. Differences are over the outputs of all steps; ``ms`` is the median of the timed ones.
 
     skips: messages of skipped CUDA graphs; None where there are none to skip (no GPU, or nothing compiled).
@@ -44,13 +44,13 @@ class Row:
 
 
 def measure(
-    approach: str, run: Callable[[], Iterable[Step]], reference: Sequence[torch.Tensor], compiled: bool, gpu: bool
-) -> Row:
+    approach: str, run: Callable[[], Iterable[TimedStep]], reference: Sequence[torch.Tensor], compiled: bool, gpu: bool
+) -> ComparisonRow:
     """Run the steps of ``run()`` in a fresh state of Dynamo and of kvfix, and compare them with ``reference``.
 
     An exception becomes the row's ``error``. With ``compiled`` unset (eager) nothing is counted.
     """
-    row = Row(approach)
+    row = ComparisonRow(approach)
     log.reset()
     start = time.perf_counter()
     with counting() as counts:
@@ -66,7 +66,7 @@ def measure(
     return row
 
 
-def _compare(row: Row, steps: Sequence[Step], reference: Sequence[torch.Tensor]) -> None:
+def _compare(row: ComparisonRow, steps: Sequence[TimedStep], reference: Sequence[torch.Tensor]) -> None:
     if len(steps) != len(reference):
         raise RuntimeError(f"{len(steps)} steps where eager made {len(reference)}")
     differences = [(s.output.double() - r.double()).abs().flatten() for s, r in zip(steps, reference, strict=True)]
@@ -81,7 +81,7 @@ def headline(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[ComparisonRow]) -> str:
     """The rows as text, 80 columns wide; a row that failed shows its error in place of numbers."""
     names = ("approach", "MAE", "max diff", "graphs", "breaks", "recompiles", "skips", "ms/step")
     width = max(len(row.approach) for row in rows)
@@ -101,7 +101,7 @@ def _line(cells: Sequence[str], width: int) -> str:
     return f"{cells[0]:<{width}}" + "".join(f"{c:>{w}}" for c, w in zip(cells[1:], (8, 9, 7, 7, 11, 6, 8), strict=False))
 
 
-def notes(rows: Sequence[Row]) -> list[str]:
+def notes(rows: Sequence[ComparisonRow]) -> list[str]:
     """A line for each reason why CUDA graphs were skipped."""
     lines = []
     for row in rows:

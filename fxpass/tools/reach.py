@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 
 import fxpass
-from fxpass.report import results
+from fxpass.report import figures
 from fxpass.tools.counting import counting, graphs, recordings, skips
 
 TOLERANCE = 1e-6
@@ -41,7 +41,7 @@ class Case(Protocol):
 
 
 @dataclasses.dataclass
-class Row:
+class CaseResult:
     """One line of the table: what was measured, under the case's own words.
 
     stock_graphs, stock_breaks: those of stock `torch.compile`; None in figures that were recorded without.
@@ -96,14 +96,18 @@ def load(module: str) -> list[Case]:
 
 
 @torch.no_grad()
-def run(case: Case, compiler: str = "eager", device: str = "cpu") -> Row:
-    """Run ``case`` in all three ways and say what is not as it should be. A case that fails is a row with a problem."""
+def run(case: Case, compiler: str = "eager", device: str = "cpu", verify: int | None = None) -> CaseResult:
+    """Run ``case`` in all three ways and say what is not as it should be. A case that fails is a row with a problem.
+
+    ``verify`` is the backend's option; where it is None, the environment says it.
+    """
     recorded = compiler == "inductor" and device == "cuda"
-    row = Row(case.name, case.where, case.pattern, case.note, recorded=recorded)
+    row = CaseResult(case.name, case.where, case.pattern, case.note, recorded=recorded)
+    options = {"compiler": compiler, **({} if verify is None else {"verify": verify})}
     made: list[tuple[int, int]] = []
 
     def compiled(fn: Any) -> Any:
-        return _watched(torch.compile(fn, backend="kvfix", options={"compiler": compiler}), made, recorded)
+        return _watched(torch.compile(fn, backend="kvfix", options=options), made, recorded)
 
     fxpass.reset()
     try:
@@ -158,7 +162,7 @@ def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return apart.nan_to_num(nan=float("inf")).max().item()
 
 
-def _problems(case: Case, row: Row, reports: list[fxpass.Report]) -> Iterator[str]:
+def _problems(case: Case, row: CaseResult, reports: list[fxpass.Report]) -> Iterator[str]:
     if row.graphs > case.graphs:
         yield f"{row.graphs} graphs, {case.graphs} expected"
     if row.breaks > case.breaks:
@@ -183,20 +187,20 @@ def _problems(case: Case, row: Row, reports: list[fxpass.Report]) -> Iterator[st
     yield from dict.fromkeys(s.reason for r in reports for s in r.sites if s.decision == "refused")
 
 
-def table(rows: list[Row]) -> list[list[str]]:
+def table(rows: list[CaseResult]) -> list[list[str]]:
     """The header and the cells of ``rows``, without the columns that are empty in all of them."""
     cells = [row.cells for row in rows]
     filled = [name for name in cells[0] if any(c[name] for c in cells)]
     return [filled, *([c[name] for name in filled] for c in cells)]
 
 
-def markdown(rows: list[Row]) -> str:
+def markdown(rows: list[CaseResult]) -> str:
     """The rows as a Markdown table."""
     header, *lines = table(rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
 
 
-def show(rows: list[Row]) -> None:
+def show(rows: list[CaseResult]) -> None:
     """Print the rows; what is not as it should be in red."""
     from rich.console import Console
     from rich.table import Table
@@ -209,15 +213,15 @@ def show(rows: list[Row]) -> None:
     Console(soft_wrap=True).print(shown)
 
 
-def write(path: Path, rows: list[Row]) -> None:
+def write(path: Path, rows: list[CaseResult]) -> None:
     """The rows, under what they were measured on, as a JSON file."""
-    results.write(path, {"command": results.command(sys.argv[1:]), "rows": [vars(row) for row in rows]})
+    figures.write(path, {"command": figures.command(sys.argv[1:]), "rows": [vars(row) for row in rows]})
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[CaseResult]:
     """The rows that `write` has left at ``path``.
 
     Raises:
         OSError, ValueError, KeyError, TypeError: there is no such file.
     """
-    return [Row(**row) for row in json.loads(path.read_text())["rows"]]
+    return [CaseResult(**row) for row in json.loads(path.read_text())["rows"]]

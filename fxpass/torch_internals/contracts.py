@@ -15,12 +15,12 @@ import enum
 import functools
 import importlib
 import inspect
-import warnings
 from typing import Any
 
 import torch
 
-from fxpass.errors import KvfixWarning
+from fxpass import reasons
+from fxpass.errors import warn
 
 
 class Feature(enum.Enum):
@@ -151,7 +151,7 @@ def holds(feature: Feature) -> bool:
     reason = lost(feature)
     if reason is not None and feature not in _warned:
         _warned.add(feature)
-        warnings.warn(f"kvfix: {feature.value}: {reason}", KvfixWarning, stacklevel=2)
+        warn(reasons.LOST, without=feature.value, error=reason)
     return reason is None
 
 

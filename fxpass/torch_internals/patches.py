@@ -10,11 +10,11 @@ import contextlib
 import functools
 import operator
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fxpass.errors import KvfixError, KvfixWarning
+from fxpass import reasons
+from fxpass.errors import KvfixError, KvfixWarning, warn
 from fxpass.torch_internals.contracts import TABLE, internal, resolve
 
 _OURS_TO_RAISE = (internal("torch._dynamo.exc.TorchDynamoException"), KvfixError, KvfixWarning)
@@ -22,14 +22,14 @@ _OURS_TO_RAISE = (internal("torch._dynamo.exc.TorchDynamoException"), KvfixError
 
 
 def patch(name: str, hook: Callable[..., Any], contain: bool = True) -> None:
-    """Put ``hook`` before the function called ``name`` in `contracts.TABLE`, as `wrap` does.
+    """Put ``hook`` before the function called ``name`` in `contracts.TABLE`, as `patch_attribute` does.
 
     Raises:
         Missing: this torch has no such function.
     """
     TABLE[name].resolve()
     owner, _, attribute = name.rpartition(".")
-    wrap(resolve(owner), attribute, hook, contain)
+    patch_attribute(resolve(owner), attribute, hook, contain)
 
 
 def uninstall() -> None:
@@ -38,7 +38,7 @@ def uninstall() -> None:
         _undo.pop()()
 
 
-def wrap(owner: Any, name: Any, hook: Callable[..., Any], contain: bool = True) -> None:
+def patch_attribute(owner: Any, name: Any, hook: Callable[..., Any], contain: bool = True) -> None:
     """Let ``owner.name(*args)``, or ``owner[name](*args)`` of a list, call ``hook(stock, *args)``, ``stock`` being what
     stood there. A fault of the hook is contained, unless ``contain`` says that it is meant for the user."""
     read, write = (operator.getitem, operator.setitem) if isinstance(owner, list) else (getattr, setattr)
@@ -85,9 +85,7 @@ def _tell(hook: Any, error: Exception) -> None:
     if name not in _told:
         _told.add(name)
         how = "".join(traceback.format_exception(error))
-        warnings.warn(
-            f"kvfix: its hook {name} failed, and torch goes on without it:\n{how}", KvfixWarning, stacklevel=4
-        )
+        warn(reasons.HOOK_FAILED, stacklevel=5, hook=name, error=how)
 
 
 def take_faults() -> list[str]:
@@ -115,7 +113,7 @@ def all_or_none() -> Iterator[None]:
 
 
 _undo: list[Callable[[], None]] = []
-"""For each `wrap`, what puts ``stock`` back."""
+"""For each `patch_attribute`, what puts ``stock`` back."""
 _faults: list[str] = []
 _told: set[str] = set()
 """The hooks of which a warning has told."""

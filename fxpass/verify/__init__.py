@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.errors import KvfixError
 from fxpass.execute.assemble import Plan
 from fxpass.options import Options
@@ -94,7 +95,7 @@ class _Check:
         sites = dict.fromkeys(
             f"{s.source or s.buffer}: {s.kind} at {s.position}, {s.decision}" for s in self.report.sites
         )
-        title = f"kvfix: {self.report.name}, call {call}: it differs from the graph as it came: {differs}"
+        title = f"kvfix: {reasons.DIFFERS.text(graph=self.report.name, call=call, how=differs)}"
         try:
             shown = f"shown alone by {write_script(self.original, before, exact, self.settings, title)}"
         except Exception as error:  # whatever a model takes: the difference is to be told all the same

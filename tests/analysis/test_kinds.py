@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import fxpass
-from fxpass.analysis.kinds import Calls
-from fxpass.execute.corrected import MAX_MOVES, Corrected
+from fxpass.analysis.kinds import CallHistory
+from fxpass.execute.watched_variants import MAX_MOVES, WatchedVariants
 
 
 def kinds() -> dict[str, str]:
@@ -121,7 +121,7 @@ def test_what_moves_with_every_call_is_no_variant_for_long() -> None:
 
 
 def test_calls_tell_what_is_steady() -> None:
-    calls, graph = Calls(), object()
+    calls, graph = CallHistory(), object()
     for position, rows in [(0, 2), (4, 2), (5, 2), (0, 3), (4, 3)]:
         calls.see(graph, {"heads": 8}, [("position", position), ("rows", rows)])
     assert calls.is_steady("rows", 3) and calls.is_steady("heads", 8)
@@ -136,7 +136,7 @@ def test_a_variant_that_moves_is_corrected_once() -> None:
         again.append(places)
         return lambda *args: "cut again"
 
-    run = Corrected(lambda *args: "cores", [0, 2], cut)
+    run = WatchedVariants(lambda *args: "cores", [0, 2], cut)
     assert [run(3, None, n) for n in (1, 1, 2, 2, 3)] == ["cores"] * 5
     outcomes = [run(3, None, n) for n in range(4, 4 + MAX_MOVES)]
     assert outcomes[-1] == "cut again" and again == [[2]]

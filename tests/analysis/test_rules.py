@@ -117,7 +117,7 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     )[1],
     "halves_of_rows": lambda k, v, start, keys: (keys[:, :, start : start + 1].chunk(2, 3)[1].mul_(2), k.sum(2))[1],
     "padded_by_hand": lambda k, v, start, keys: _padded(k[0, :, :, 0]).softmax(-1),
-    "take_apart": lambda k, v: torch.hstack([k.movedim(2, 1)[:, :, 0], torch.ones(2, 1, 4)]).sum(1),
+    "decompose": lambda k, v: torch.hstack([k.movedim(2, 1)[:, :, 0], torch.ones(2, 1, 4)]).sum(1),
     "tensordot": lambda k, v: torch.tensordot(k, v, dims=([2], [2])).sum((0, 2)),
     "roll_by_position": lambda k, v, start, keys: (keys.roll(-start, 2)[:, :, :1]).sum(2),
     "tril_by_position": lambda k, v, start, keys: torch.ones(4, CAPACITY).tril(start).sum(1),
@@ -207,10 +207,10 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
         lambda k, v, start, keys: _then(keys[:, :, start : start + 1].chunk(2, 3)[1], keys),
         "read after the buffer has been written again",
     ),
-    "dropout": (lambda k, v: F.dropout(k, 0.5).sum(2), "dropout draws"),
+    "dropout": (lambda k, v: F.dropout(k, 0.5).sum(2), "aten.dropout.default: it draws"),
     "random_rows": (
         lambda k, v, start, keys: (keys[:, :, start : start + 1].normal_(), v.sum(2))[1],
-        "draws numbers in place",
+        "aten.normal_.default: it draws",
     ),
     "random_valid_rows": (
         lambda k, v, start, keys: (keys[:, :, : start + 1].uniform_(), v.sum(2))[1],
@@ -228,11 +228,11 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
         lambda k, v: k[:, :, : k.shape[2] // 2 * 2].unflatten(2, (2, -1)).sum(3),
         "fixed number of parts",
     ),
-    "rolled_flat": (lambda k, v: k.roll(1).sum(2), "flattened tensor of position-dependent size is rolled"),
+    "rolled_flat": (lambda k, v: k.roll(1).sum(2), "roll.default of a flattened tensor"),
     "places_of_topk": (lambda k, v: k.topk(2, 2).indices + v.sum(2, keepdim=True), "which of equal elements"),
     "places_of_kthvalue": (lambda k, v: k.kthvalue(1, dim=2).indices + v.sum(2), "which of equal elements"),
-    "unordered_topk": (lambda k, v: k.topk(2, 2, sorted=False).values.sum(2), "depends on the number of all"),
-    "repeated_flat": (lambda k, v: k.repeat_interleave(2).sum() + v.sum(2), "part of a flattened tensor"),
+    "unordered_topk": (lambda k, v: k.topk(2, 2, sorted=False).values.sum(2), "sorted=False: which of equal elements"),
+    "repeated_flat": (lambda k, v: k.repeat_interleave(2).sum() + v.sum(2), "repeat_interleave.self_int of a flattened tensor"),
     "rows_put_in": (lambda k, v: k.slice_scatter(v[:, :, :1], 2, 0, 1).sum(2), "along the position-dependent axis"),
     "channels": (
         lambda k, v: F.conv1d(torch.ones(1, 4, 4), k[0, 0, :, :, None]).sum(1) + v.sum((0, 2)),
@@ -261,7 +261,7 @@ def test_refused_for_a_stated_reason(name: str) -> None:
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
 @pytest.mark.parametrize(
-    "whole, reason", [(True, ""), (False, "mask of attention has the valid length but does not come from a buffer")]
+    "whole, reason", [(True, ""), (False, "mask of attention has the valid length but does not come from the buffer")]
 )
 def test_a_mask_that_is_given(whole: bool, reason: str) -> None:
     """One as large as the cache is sliced with it; one of the valid length comes from elsewhere."""

@@ -8,7 +8,7 @@ from graphs import traced
 from fxpass.execute.partition.split import dependencies
 from fxpass.execute.recording.addresses import written_inputs
 from fxpass.execute.recording.carry import carry_indices
-from fxpass.execute.recording.results import copies
+from fxpass.execute.recording.results import copied_groups
 
 
 def test_an_index_tensor_enters_and_leaves_as_a_value() -> None:
@@ -48,14 +48,14 @@ def test_what_is_carried_as_a_copy_keeps_its_order() -> None:
 
 def test_results_are_copies() -> None:
     pool = torch.rand(3)
-    (first,) = copies([[pool]])
+    (first,) = copied_groups([[pool]])
     assert torch.equal(first, pool)
     assert first.data_ptr() != pool.data_ptr()
 
 
 def test_results_that_share_memory_share_it_afterwards() -> None:
     pool = torch.rand(2, 3)
-    whole, row = copies([[pool, pool[1]]])
+    whole, row = copied_groups([[pool, pool[1]]])
     assert torch.equal(whole, pool) and whole.data_ptr() != pool.data_ptr()
     row.zero_()
     assert whole[1].tolist() == [0, 0, 0]

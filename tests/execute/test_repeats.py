@@ -10,7 +10,7 @@ import torch
 from graphs import same, traced
 
 from fxpass.execute.partition.hoist import hoist
-from fxpass.execute.partition.repeats import cut
+from fxpass.execute.partition.repeats import piece_calls
 from fxpass.execute.sequence import Sequenced
 
 LAYERS, WIDTH, ROWS = 6, 4, 3
@@ -43,12 +43,12 @@ def model(x, *rest, scale=lambda layer: 2.0):
 
 def pieces(gm) -> list[int]:
     """How often each piece is called, in the order of their first calls."""
-    calls = [id(c.piece) for c in cut(gm) if c.piece is not None]
+    calls = [id(c.piece) for c in piece_calls(gm) if c.piece is not None]
     return [calls.count(piece) for piece in dict.fromkeys(calls)]
 
 
 def in_pieces(gm) -> Sequenced:
-    calls = cut(gm)
+    calls = piece_calls(gm)
     return Sequenced(gm, calls, {id(c.piece): c.piece.gm for c in calls if c.piece is not None})
 
 
@@ -87,7 +87,7 @@ def test_an_operand_from_elsewhere_is_seen() -> None:
 
     args = arguments()[: LAYERS + 1]
     gm = traced(skip, args)
-    if cut(gm):
+    if piece_calls(gm):
         assert same(traced(skip, args), in_pieces(gm), args)
 
 
@@ -103,13 +103,13 @@ def test_memory_under_two_names_is_left_whole() -> None:
         return (x,)
 
     gm = traced(shared, arguments())
-    assert cut(gm) == []
+    assert piece_calls(gm) == []
 
 
 def test_what_is_used_up_is_let_go() -> None:
     """Memory: no more than two layers' values are alive at a time."""
     gm = traced(model, arguments())
-    calls = cut(gm)
+    calls = piece_calls(gm)
     alive: list[weakref.ref] = []
     most = []
 

@@ -12,14 +12,14 @@ from torch import fx
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.partition.split import split
 from fxpass.execute.recording.carry import carry_indices
-from fxpass.execute.serialized import Unsaved, save
+from fxpass.execute.serialized import NotSerializable, serialize
 from fxpass.options import Options
 
 EAGER = Options(compiler="eager")
 
 
 def again(plan: Plan):
-    return pickle.loads(pickle.dumps(save(plan, EAGER))).compile()
+    return pickle.loads(pickle.dumps(serialize(plan, EAGER))).compile()
 
 
 def rewritten(gm: fx.GraphModule, carried=None) -> Plan:
@@ -61,7 +61,7 @@ def test_inputs_that_share_memory_still_do() -> None:
         return [whole, whole[2:4]]
 
     gm = traced(shared, views())
-    kept = save(Plan(gm), EAGER)
+    kept = serialize(Plan(gm), EAGER)
     assert kept.values[0].memory == kept.values[1].memory and kept.values[1].offset == 2
     loaded = again(Plan(gm))
     given = views()
@@ -91,5 +91,5 @@ def test_what_cannot_be_kept_says_why() -> None:
 
     gm = traced(lambda x: (x + 1,), [torch.ones(2)])
     gm.graph.output_node().prepend(gm.graph.call_function(local, tuple(gm.graph.find_nodes(op="placeholder"))))
-    with pytest.raises(Unsaved, match="local"):
-        save(Plan(gm), EAGER)
+    with pytest.raises(NotSerializable, match="local"):
+        serialize(Plan(gm), EAGER)

@@ -30,7 +30,7 @@ def quiet():
 
 @pytest.mark.parametrize("first", range(20000, 20000 + PROGRAMS, SHARE))
 def test_programs(first: int):
-    """Numbers, buffers, errors, passes. How many programs take more graphs than stock: docs/verification.md."""
+    """NumberInputs, buffers, errors, passes. How many programs take more graphs than stock: docs/verification.md."""
     outcomes = [run(generate(seed)) for seed in range(first, first + SHARE)]
     ours = [o for o in outcomes if o.failure and not o.stock_fails and o.failure.kind != "graphs"]
     failed = [(o.seed, o.failure.kind, o.failure.detail) for o in ours if o.failure]

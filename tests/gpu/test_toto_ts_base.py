@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 import fxpass
-from fxpass.report.results import write
+from fxpass.report.figures import write
 from fxpass.tools.counting import recordings
 from toto_model.bench.approaches import REFERENCE, make
 from toto_model.bench.sizes import Size

@@ -71,7 +71,7 @@ def detach(a: Tensor) -> Tensor:
     return a.add_(1)
 
 
-class Numbers:
+class NumberInputs:
     """Not a tensor, with a tensor's methods."""
 
     def __init__(self, idx: Tensor) -> None:
@@ -125,8 +125,8 @@ PROGRAMS: dict[str, Callable[[Tensor], Any]] = {
     "aten's in place": lambda i: torch.ops.aten.add_.Tensor(i, 1),
     "method as a function": lambda i: torch.Tensor.add(i, 1),
     "operator": lambda i: operator.iadd(operator.add(i, 1), 2),
-    "method of a class": lambda i: torch.stack([Numbers(i).add(1)[0], Numbers(i).add(2)[1]]),
-    "item of a class": lambda i: i + Numbers(i).item() + Numbers(i).tolist()[0],
+    "method of a class": lambda i: torch.stack([NumberInputs(i).add(1)[0], NumberInputs(i).add(2)[1]]),
+    "item of a class": lambda i: i + NumberInputs(i).item() + NumberInputs(i).tolist()[0],
     "method of a subclass": method_of_a_subclass,
     "item of a subclass": item_of_a_subclass,
 }  # fmt: skip

@@ -41,7 +41,7 @@ def one_element(m: Cache) -> None:
 
 
 def copied_into(m: Cache) -> None:
-    m.index.copy_(torch.tensor([1, 4]))
+    m.index.copy_(m.index.new_tensor([1, 4]))
 
 
 def filled(m: Cache) -> None:
@@ -57,20 +57,20 @@ def through_detach(m: Cache) -> None:
 
 
 def set_to_another(m: Cache) -> None:
-    m.index.set_(torch.tensor([1, 6]))
+    m.index.set_(m.index.new_tensor([1, 6]))
 
 
 def data_assigned(m: Cache) -> None:
-    m.index.data = torch.tensor([1, 6])
+    m.index.data = m.index.new_tensor([1, 6])
 
 
 def data_assigned_twice(m: Cache) -> None:
-    m.index.data = torch.tensor([9, 9])
-    m.index.data = torch.tensor([1, 6])
+    m.index.data = m.index.new_tensor([9, 9])
+    m.index.data = m.index.new_tensor([1, 6])
 
 
 def data_assigned_from_the_same_memory(m: Cache) -> None:
-    m.index.data = torch.tensor([7, 1, 6]).data
+    m.index.data = m.index.new_tensor([7, 1, 6]).data
     mirror.values(m.index)
     m.index.data = m.index.data[1:]
 
@@ -78,16 +78,16 @@ def data_assigned_from_the_same_memory(m: Cache) -> None:
 def resized(m: Cache) -> None:
     m.index.resize_(0)
     m.index.resize_(2)
-    m.index.copy_(torch.tensor([3, 3]))
+    m.index.copy_(m.index.new_tensor([3, 3]))
 
 
 def a_new_tensor(m: Cache) -> None:
-    m.index = torch.tensor([1, 6])
+    m.index = m.index.new_tensor([1, 6])
 
 
 def many_new_tensors(m: Cache) -> None:
     for i in range(20):
-        m.index = torch.tensor([1, i % 7 + 1])
+        m.index = m.index.new_tensor([1, i % 7 + 1])
 
 
 def on_another_thread(m: Cache) -> None:
@@ -102,11 +102,11 @@ def under_inference_mode(m: Cache) -> None:
 
 
 def state_loaded(m: Cache) -> None:
-    m.load_state_dict({"rows": torch.ones(2, 16), "index": torch.tensor([1, 6])})
+    m.load_state_dict({"rows": torch.ones_like(m.rows), "index": m.index.new_tensor([1, 6])})
 
 
 def state_assigned(m: Cache) -> None:
-    m.load_state_dict({"rows": torch.ones(2, 16), "index": torch.tensor([1, 6])}, assign=True)
+    m.load_state_dict({"rows": torch.ones_like(m.rows), "index": m.index.new_tensor([1, 6])}, assign=True)
 
 
 def cast(m: Cache) -> None:
@@ -139,8 +139,34 @@ def an_operator_with_out(m: Cache) -> None:
     torch.sub(m.index, 1, out=m.index)
 
 
+def all_deepcopied(m: Cache) -> None:
+    m.__dict__["_buffers"] = copy.deepcopy(m).__dict__["_buffers"]
+    m.index.sub_(1)
+
+
+def all_pickled(m: Cache) -> None:
+    m.__dict__["_buffers"] = pickle.loads(pickle.dumps(m)).__dict__["_buffers"]
+    m.index.sub_(1)
+
+
+def widened(m: Cache) -> None:
+    m.to(torch.float64)
+    m.index.sub_(1)
+
+
+def copied_by_to(m: Cache) -> None:
+    m.index = m.index.to(m.index.device, copy=True)
+    m.index.sub_(1)
+
+
+def through_another_module(m: Cache) -> None:
+    other = Cache().to(m.index.device)
+    other.index = m.index
+    other.load_state_dict({"rows": other.rows, "index": m.index.new_tensor([1, 6])})
+
+
 def a_view_of_a_longer_one(m: Cache) -> None:
-    longer = torch.tensor([5, 1, 6])
+    longer = m.index.new_tensor([5, 1, 6])
     m.index = longer[1:]
     longer.sub_(1)
 
@@ -149,7 +175,8 @@ COUNTED: list[Callable[[Cache], None]] = [
     in_place, one_element, copied_into, filled, through_a_view, through_detach, set_to_another, data_assigned,
     data_assigned_twice, data_assigned_from_the_same_memory, resized, a_new_tensor, many_new_tensors,
     on_another_thread, under_inference_mode, state_loaded, state_assigned, cast, moved,
-    copied_and_back, pickled, saved, an_operator_with_out, a_view_of_a_longer_one,
+    copied_and_back, pickled, saved, an_operator_with_out, all_deepcopied, all_pickled, widened, copied_by_to,
+    through_another_module, a_view_of_a_longer_one,
 ]  # fmt: skip
 
 
@@ -166,11 +193,22 @@ def dlpack(m: Cache) -> None:
     torch.from_dlpack(m.index).sub_(1)
 
 
+def from_numpy(m: Cache) -> None:
+    held = m.index.numpy().copy()
+    m.index = torch.from_numpy(held)
+    held[0] = 1
+
+
+def shared_with_a_process(m: Cache) -> None:
+    m.index.share_memory_()
+    m.index.data.sub_(1)
+
+
 def storage(m: Cache) -> None:
     torch.empty(0, dtype=torch.int64).set_(m.index.untyped_storage()).sub_(1)
 
 
-UNCOUNTED: list[Callable[[Cache], None]] = [numpy_view, data_in_place, dlpack, storage]
+UNCOUNTED: list[Callable[[Cache], None]] = [numpy_view, data_in_place, dlpack, from_numpy, shared_with_a_process, storage]
 """PyTorch counts no version for these: on the host they are seen, as it is always read."""
 
 
@@ -190,14 +228,14 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @torch.no_grad()
-def same(change: Callable[[Cache], None]) -> None:
-    eager, own = Cache(), Cache()
-    compiled = torch.compile(own, backend="kvfix", options={"compiler": "eager"})
+def same(change: Callable[[Cache], None], device: str = "cpu", compiler: str = "eager") -> None:
+    eager, own = Cache().to(device), Cache().to(device)
+    compiled = torch.compile(own, backend="kvfix", options={"compiler": compiler})
     for i in range(9):
         if i in (4, 7):
             change(eager)
             change(own)
-        x = torch.full((2, 1), 1.0 + i)
+        x = torch.full((2, 1), 1.0 + i, device=device, dtype=own.rows.dtype)
         assert torch.equal(eager(x), compiled(x)), i
         assert torch.equal(eager.index, own.index) and torch.equal(eager.rows, own.rows), i
 

@@ -33,7 +33,7 @@ def samples(
     count: int = 300,
     seed: int = 0,
     only: Annotated[list[str] | None, typer.Option(help="operators, by name")] = None,
-    per_operator: Annotated[int, typer.Option(help="at most so many samples of each operator")] = 1_000_000,
+    per_operator: Annotated[int, typer.Option(help="at most so many programs of each operator, by seed")] = 1_000_000,
     part: Annotated[str, typer.Option(help="i/n: the i-th of n parts")] = "0/1",
     json: Path | None = None,
 ) -> None:
@@ -43,9 +43,9 @@ def samples(
     record = Record()
     for op in chosen[share::of]:
         name = op_samples.name_of(op)
-        programs = _programs(op, per_operator)
-        if not all and not only:
-            programs = random.Random(f"{seed} {name}").sample(programs, min(len(programs), -(-count // len(chosen))))
+        programs = [(sample, cut) for sample in op_samples.samples(op) for cut in op_samples.cuts(sample)]
+        most = min(len(programs), per_operator if all or only else -(-count // len(chosen)))
+        programs = random.Random(f"{seed} {name}").sample(programs, most)
         for sample, cut in programs:
             record.add(name, op_samples.describe(sample, cut), op_samples.run(sample, cut))
         if not programs:
@@ -75,10 +75,6 @@ def scope(
         before = name
         record.add(name, str(tuple(buffer)), small_scope.run(chosen[name], buffer))
     _finish(record, json, seed=seed, all=all, part=part)
-
-
-def _programs(op: object, most: int) -> list[tuple[op_samples.Sample, op_samples.Cut]]:
-    return [(sample, cut) for sample in op_samples.samples(op)[:most] for cut in op_samples.cuts(sample)]
 
 
 def _finish(record: Record, json: Path | None, **about: object) -> None:

@@ -84,11 +84,7 @@ def check(program: Function, tensors: Sequence[Tensor], positions: Sequence[int]
         kind, reason = _compare(traced, _run(traced.gm, p, tensors, seed), expected[p])
         if kind == "wrong" and _is_undefined(program, p, tensors, seed):
             kind = "undefined"
-        if (
-            kind in ("wrong", "crash")
-            and not traced.report.unfit
-            and not _traces(program, tensors, p, expected[p], seed)
-        ):
+        if kind in ("wrong", "crash") and not _traces(program, tensors, p, expected[p], seed):
             kind = "untraced"
         outcome.add(kind, f"at {p}: {reason}" if kind in ("wrong", "crash") else reason)
     return outcome

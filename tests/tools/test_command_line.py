@@ -11,10 +11,12 @@ from typing import Any
 
 import cli_targets
 import pytest
+from fuzz.mutants import changed
 from typer.testing import CliRunner
 
 import fxpass
-from fxpass.report import results
+from fxpass import verify
+from fxpass.report import figures
 from fxpass.tools import command_line as cli
 from fxpass.tools.command_line import app
 
@@ -123,9 +125,35 @@ def test_reach_writes_what_it_prints(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert kvfix("reach", "--show", str(path), "--markdown").stdout == result.stdout
 
 
-def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Make ``names`` all that is installed, each the benchmark of `cli_targets`."""
-    found = [EntryPoint(name, "cli_targets:bench", "kvfix_bench") for name in names]
+@pytest.fixture
+def one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "one_case.py").write_text("from reach.minimal import CASES\nCASES = CASES[:1]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "one_case"
+
+
+@pytest.mark.parametrize("asked, compared", [(("--verify", "1"), 2), (("--verify", "0"), 0), ((), 3)])
+def test_reach_compares_as_many_calls_as_asked(
+    asked: tuple[str, ...], compared: int, one_case: str, monkeypatch: pytest.MonkeyPatch
+):
+    """The prefill has one call; where nothing is asked for, ``KVFIX_VERIFY`` is."""
+    seen: list[int] = []
+    stock = verify._Check.__call__
+    monkeypatch.setattr(verify._Check, "__call__", lambda self, *a: (seen.append(a[2]), stock(self, *a))[1])
+    assert kvfix("reach", one_case, *asked).exit_code == 0
+    assert len(seen) == compared
+
+
+def test_reach_shows_what_the_self_check_finds(one_case: str):
+    twin = "return b.call(aten.add.Tensor, steps, b.twin(site.start, site.device))"
+    with changed("slots", twin, "return steps"):
+        result = kvfix("reach", one_case, "--verify", "2", "--markdown")
+    assert result.exit_code == 1 and "KvfixError: kvfix: graph 1, call 1: it differs" in result.stdout
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *names: str, kind: str = "bench") -> None:
+    """Make ``names`` all that is installed, each the benchmark, or the demo, of `cli_targets`."""
+    found = [EntryPoint(name, f"cli_targets:{kind}", f"kvfix_{kind}") for name in names]
     monkeypatch.setattr(cli, "entry_points", lambda group: [e for e in found if e.group == group])
 
 
@@ -136,6 +164,13 @@ def test_what_is_installed_runs_with_its_own_defaults(monkeypatch: pytest.Monkey
     monkeypatch.delattr(cli_targets, "DEFAULT_SIZES")
     assert "--size" in kvfix("bench").stderr
     assert kvfix("bench", "--show", "file").exit_code == 0
+
+
+def test_a_demo_is_told_how_many_calls_to_compare(monkeypatch: pytest.MonkeyPatch):
+    install(monkeypatch, "mine", kind="demo")
+    assert kvfix("demo", "--verify", "3").stdout == "3\n"
+    assert kvfix("demo").stdout == "None\n"
+    assert kvfix("demo", "--verify", "-1").exit_code == 2
 
 
 def test_one_of_several_has_to_be_named(monkeypatch: pytest.MonkeyPatch):
@@ -159,24 +194,24 @@ def test_recorded_figures_name_the_commit_and_what_differs_from_it(tmp_path: Pat
         return done.stdout.strip()
 
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(results, "HERE", tmp_path)
-    assert results.setting()["commit"] == "unknown"
+    monkeypatch.setattr(figures, "HERE", tmp_path)
+    assert figures.setting()["commit"] == "unknown"
     monkeypatch.setenv("KVFIX_COMMIT", "1234567")
-    assert results.setting()["commit"] == "1234567"
+    assert figures.setting()["commit"] == "1234567"
 
-    code, figures = tmp_path / "code.py", tmp_path / "benchmarks/results/figures.json"
-    figures.parent.mkdir(parents=True)
-    for path in (code, figures):
+    code, recorded = tmp_path / "code.py", tmp_path / "benchmarks/results/figures.json"
+    recorded.parent.mkdir(parents=True)
+    for path in (code, recorded):
         path.write_text("1")
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
     commit = git("rev-parse", "--short", "HEAD")
-    figures.write_text("2")
+    recorded.write_text("2")
     (tmp_path / "new.py").write_text("1")
-    assert results.setting()["commit"] == commit
+    assert figures.setting()["commit"] == commit
     code.write_text("2")
-    assert results.setting()["commit"] == f"{commit}-dirty"
+    assert figures.setting()["commit"] == f"{commit}-dirty"
 
 
 def test_as_a_module_in_the_working_directory(tmp_path: Path):

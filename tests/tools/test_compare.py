@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import torch
 
-from fxpass.tools.compare import Row, Step, headline, measure, notes, table
+from fxpass.tools.compare import ComparisonRow, TimedStep, headline, measure, notes, table
 
 
 def test_measure():
     reference = [torch.zeros(2), torch.zeros(3)]
 
-    def run() -> Iterator[Step]:
+    def run() -> Iterator[TimedStep]:
         f = torch.compile(lambda x: x + 0.5, backend="eager", dynamic=False)
-        yield Step(f(reference[0]), 9.0, False)
-        yield Step(f(reference[1]) * torch.tensor([0.0, 0.0, 3.0]), 0.002, True)
+        yield TimedStep(f(reference[0]), 9.0, False)
+        yield TimedStep(f(reference[1]) * torch.tensor([0.0, 0.0, 3.0]), 0.002, True)
 
     row = measure("mine", run, reference, compiled=True, gpu=False)
     assert (row.mae, row.max_diff) == (0.5, 1.5)
@@ -24,7 +24,7 @@ def test_measure():
 
 
 def test_a_failing_approach_is_a_row():
-    def run() -> Iterator[Step]:
+    def run() -> Iterator[TimedStep]:
         raise IndexError("\n  got SymInt\nand more")
         yield
 
@@ -40,8 +40,8 @@ def test_a_run_that_is_too_short_is_an_error():
 
 def test_table():
     rows = [
-        Row("eager", 0.0, 0.0, ms=1.5),
-        Row("stock upstream", 1.25e-7, 9.5e-7, 34, 25, 17, ["a", "a", "b"], 20.126),
+        ComparisonRow("eager", 0.0, 0.0, ms=1.5),
+        ComparisonRow("stock upstream", 1.25e-7, 9.5e-7, 34, 25, 17, ["a", "a", "b"], 20.126),
     ]
     assert table(rows).splitlines() == [
         "approach           MAE max diff graphs breaks recompiles skips ms/step",

@@ -14,7 +14,7 @@ from torch._dynamo.exc import Unsupported
 import fxpass
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo import dynamism, hooks, indexing, module_ints
-from fxpass.torch_internals.patches import wrap
+from fxpass.torch_internals.patches import patch_attribute
 
 
 class Model(torch.nn.Module):
@@ -41,7 +41,7 @@ HOOKS: dict[str, tuple[Any, str]] = {
     "_jump": (hooks, "_decide"),
     "_wrap_symint": (dynamism, "see_int"),
     "_wrap_literal": (module_ints, "moves"),
-    "_create_proxy": (indexing, "numbers"),
+    "_create_proxy": (indexing, "with_number_operands"),
     "_create_proxy, slices": (dynamism, "see_slice"),
     "_element": (dynamism, "see_elements"),
     "a step of the table": (Table, "_step"),
@@ -136,7 +136,7 @@ def owner() -> Any:
 
 @pytest.mark.parametrize("hook", [behind, before])
 def test_stock_is_called_once(hook: Callable[..., int], owner: Any) -> None:
-    wrap(owner, "double", hook)
+    patch_attribute(owner, "double", hook)
     Owner.calls = 0
     with pytest.warns(fxpass.KvfixWarning, match=f"its hook {hook.__name__} failed"):
         assert owner().double(3) == 6
@@ -147,7 +147,7 @@ def test_stock_is_called_once(hook: Callable[..., int], owner: Any) -> None:
 
 
 def test_what_is_raised_on_purpose_goes_on(owner: Any) -> None:
-    wrap(owner, "double", on_purpose)
+    patch_attribute(owner, "double", on_purpose)
     with pytest.raises(Unsupported):
         owner().double(1)
     with pytest.raises(fxpass.KvfixError):

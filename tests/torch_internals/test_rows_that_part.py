@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 import fxpass
 from fxpass.index_tensors import mirror
-from fxpass.index_tensors.alike import Alike
+from fxpass.index_tensors.history import ElementHistory
 
 ROWS = 6
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -123,7 +123,7 @@ def test_a_maximum_that_moves_with_what_is_added_stays_a_start_and_a_length() ->
     ],
 )
 def test_what_is_alike(seen: list[tuple[int, ...]], groups: tuple[int, ...]) -> None:
-    alike = Alike()
+    alike = ElementHistory()
     for values in seen:
         alike.see(values)
         alike.see(values)

@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 from typer.testing import CliRunner
 
-from fxpass.report.results import command
+from fxpass.report.figures import command
 from fxpass.tools.command_line import app
 from toto_model.bench import APPROACHES, chosen
 from toto_model.bench.approaches import REFERENCE, YARDSTICK

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 import pytest
 import torch
 
-from fxpass.tools.compare import Row, table
+from fxpass.tools.compare import ComparisonRow, table
 from toto_model import demo
 
 KEPT = [a for a in demo.APPROACHES if a.name in ("eager", "stock fixed_size", "kvfix upstream")]
@@ -22,7 +22,7 @@ def few_rows(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_json(capfd: pytest.CaptureFixture[str]):
-    assert demo.run(compiler="eager", seed=1, as_json=True) == 0
+    assert demo.run(compiler="eager", seed=1, as_json=True, verify=3) == 0
     out, err = capfd.readouterr()
     found = json.loads(out)
     assert err == ""
@@ -63,6 +63,14 @@ def test_no_such_device(capfd: pytest.CaptureFixture[str]):
     assert "no device 'nonsense'" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("verify", [None, 0, 3])
+def test_the_self_check_is_an_option(verify: int | None, monkeypatch: pytest.MonkeyPatch):
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr(torch, "compile", lambda model, backend, options: given.append(options))
+    demo.compiled(KEPT[-1], demo.Settings("eager", "cpu", 0, verify))
+    assert given == [{"compiler": "eager", **({} if verify is None else {"verify": verify})}]
+
+
 def test_installed():
     (entry,) = entry_points(group="kvfix_demo", name="toto")
     assert entry.load() is demo.run
@@ -79,4 +87,4 @@ def test_decode_step_is_a_factory():
 def test_readme_shows_the_recorded_table() -> None:
     root = pathlib.Path(__file__).parents[2]
     rows = json.loads((root / "benchmarks/results/demo.json").read_text())["rows"]
-    assert table([Row(**row) for row in rows]) in (root / "README.md").read_text()
+    assert table([ComparisonRow(**row) for row in rows]) in (root / "README.md").read_text()

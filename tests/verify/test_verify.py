@@ -142,7 +142,7 @@ def test_what_cannot_be_saved_is_told_all_the_same(broken: None, monkeypatch: py
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)])
 @torch.no_grad()
 def test_nothing_is_disturbed(compiler: str) -> None:
-    """Numbers, buffers, and how often index tensors are read."""
+    """NumberInputs, buffers, and how often index tensors are read."""
     reads = []
     for verify in (0, 9):
         fxpass.reset()

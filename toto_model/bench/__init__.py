@@ -214,7 +214,7 @@ def run(
         return show_file(recorded)
     from rich.console import Console
 
-    from fxpass.report import results
+    from fxpass.report import figures
     from fxpass.report.text import wide
 
     try:
@@ -233,7 +233,7 @@ def run(
         progress.print(f"[{time.perf_counter() - start:4.0f} s] {size}: {text}", markup=False, highlight=False)
 
     done: list[dict[str, Any]] = []
-    facts = {"command": results.command(sys.argv[1:]), "config": config, "layers": shape.num_layers}
+    facts = {"command": figures.command(sys.argv[1:]), "config": config, "layers": shape.num_layers}
     folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix-bench-"))
     benches = [
         Bench(approaches, Setting(size, shape, device, backend), folder / str(size), functools.partial(say, size))
@@ -249,7 +249,7 @@ def run(
             bench.measure(rounds)
             for _ in itertools.chain([None], bench.compile_again(warm, compiles)):
                 if path is not None:
-                    results.write(path, {**facts, "sizes": [*done, bench.result()]})
+                    figures.write(path, {**facts, "sizes": [*done, bench.result()]})
             done.append(bench.result())
             show(console, done[-1])
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Cut, Extent, Flow
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import equal, guarded
@@ -25,7 +26,7 @@ def align(node: fx.Node, flow: Flow, places: Iterable[tuple[Any, int]]) -> Exten
     places = list(places)
     own = [flow.of(operand)[dim] for operand, dim in places]
     if not all(equal(e.length, own[0].length) for e in own):
-        raise Refusal("two different valid lengths meet on one axis")
+        raise Refusal(reasons.LENGTHS, what="two operands")
     shortest = own[0]
     for extent in own[1:]:
         if not equal(extent.full_size, shortest.full_size) and guarded(extent.full_size <= shortest.full_size):
@@ -34,6 +35,6 @@ def align(node: fx.Node, flow: Flow, places: Iterable[tuple[Any, int]]) -> Exten
         if equal(extent.full_size, shortest.full_size):
             continue
         if not guarded(extent.full_size >= shortest.full_size):
-            raise Refusal("two different valid lengths meet on one axis")
+            raise Refusal(reasons.LENGTHS, what="two operands")
         flow.fills.append(Cut(node, operand, {dim: shortest}))
-    return dataclasses.replace(shortest, sites=frozenset().union(*(e.sites for e in own)))
+    return dataclasses.replace(shortest, reads=frozenset().union(*(e.reads for e in own)))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.marks import Attention
@@ -31,22 +32,23 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
     q, k, v, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
     rank = q.meta["val"].dim()
     if given.get("dropout_p", 0.0):
-        raise Refusal("attention with dropout")
+        raise Refusal(reasons.DRAWS, op="attention with dropout")
     ek, ev = flow.of(k).get(rank - 2), flow.of(v).get(rank - 2)
     if set(flow.of(q)) - {rank - 2} or set(flow.of(k)) - {rank - 2} or set(flow.of(v)) - {rank - 2}:
-        raise Refusal("attention over heads or channels of position-dependent number")
+        raise Refusal(reasons.OTHER_AXIS, op="attention", what="heads or channels")
     out = {d: e for d, e in flow.of(q).items()}
+    if mask is not None:
+        _check_mask_rows(mask, q, flow)
     if ek is None and ev is None and not flow.of(mask):
         return out
     if ek is None or ev is None or not ek.same(ev):
-        raise Refusal("keys and values of attention have different valid lengths")
+        raise Refusal(reasons.LENGTHS, what="the keys and the values of attention")
     if mask is not None:
-        _check_mask_rows(mask, q, flow)
         columns = flow.of(mask).get(mask.meta["val"].dim() - 1)
         if columns is not None:
             flow.merge({0: ek}, {0: columns})
         elif not isinstance(width := mask.meta["val"].shape[-1], int) or width != 1:
-            raise Refusal("the mask of attention has the valid length but does not come from a buffer")
+            raise Refusal(reasons.FROM_ELSEWHERE, what="the mask of attention")
     flow.fill(node, k, [rank - 2], 0)
     flow.fill(node, v, [rank - 2], 0)
     scale = given.get("scale")
@@ -82,4 +84,4 @@ def _check_mask_rows(mask: Any, q: fx.Node, flow: Flow) -> None:
         if isinstance(size, int) and size == 1 and rows is None:
             continue
         if (rows is None) != (queries is None) or (rows is not None and queries is not None and not rows.same(queries)):
-            raise Refusal("the mask of attention and the queries have different numbers of rows in full")
+            raise Refusal(reasons.LENGTHS, what="the mask and the queries of attention")

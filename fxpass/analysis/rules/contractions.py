@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import equal
@@ -29,7 +30,7 @@ def _contract(node: fx.Node, flow: Flow, a: Any, a_dim: int, b: Any, b_dim: int)
     if ea is None and eb is None:
         return
     if ea is None or eb is None or not equal(ea.length, eb.length):
-        raise Refusal(f"{node.target} contracts a position-dependent axis with one that is not")
+        raise Refusal(reasons.ONE_SIDED, op=node.target)
     flow.fill(node, a, [a_dim], 0)
     flow.fill(node, b, [b_dim], 0)
     align(node, flow, [(a, a_dim), (b, b_dim)])
@@ -53,7 +54,7 @@ def _refuse_loose(node: fx.Node, operand: Any, batch: int, shift: int, flow: Flo
     """Refuse an operand, of ``batch`` dims beside rows and columns, that has the other's valid length from elsewhere."""
     for dim, size in enumerate(operand.meta["val"].shape[: max(batch, 0)]):
         if dim + shift in other and dim not in flow.of(operand) and not (isinstance(size, int) and size == 1):
-            raise Refusal(f"an operand of {node.target} has the valid length but does not come from the buffer")
+            raise Refusal(reasons.FROM_ELSEWHERE, what=f"an operand of {node.target}")
 
 
 @rule(aten.baddbmm.default, aten.addmm.default)
@@ -73,7 +74,7 @@ def linear(node: fx.Node, flow: Flow) -> Extents:
     x, weight, bias = (*node.args, None)[:3]
     last = x.meta["val"].dim() - 1  # type: ignore[union-attr]
     if weight.meta["val"].dim() < 2:  # type: ignore[union-attr, misc]
-        raise Refusal(f"{node.target} with a vector and a position-dependent size")
+        raise Refusal(reasons.OTHER_AXIS, op=node.target, what="a vector for the weights")
     _contract(node, flow, x, last, weight, 1)
     rows = {d: e for d, e in flow.of(x).items() if d != last}
     columns = {last: flow.of(weight)[0]} if 0 in flow.of(weight) else {}
@@ -95,7 +96,7 @@ def einsum(node: fx.Node, flow: Flow) -> Extents:
             continue
         first = next(e for e in extents if e is not None)
         if not all(e is not None and equal(e.length, first.length) for e in extents):
-            raise Refusal("an einsum joins a position-dependent axis with one that is not")
+            raise Refusal(reasons.ONE_SIDED, op=node.target)
         if label not in output:
             for operand, dim in places:
                 flow.fill(node, operand, [dim], 0)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
@@ -29,7 +30,7 @@ def convolution(node: fx.Node, flow: Flow) -> Extents:
     spatial = weight.meta["val"].dim() - 2
     first = x.meta["val"].dim() - spatial
     if flow.of(weight) or flow.of(bias) or first - 1 in flow.of(x):
-        raise Refusal(f"{node.target} with channels of position-dependent number")
+        raise Refusal(reasons.OTHER_AXIS, op=node.target, what="channels")
     out: Extents = {d: e for d, e in flow.of(x).items() if d < first}
     flow.fill(node, x, range(first, first + spatial), 0)
     for dim, extent in ((d, e) for d, e in flow.of(x).items() if d >= first):
@@ -40,7 +41,7 @@ def convolution(node: fx.Node, flow: Flow) -> Extents:
         width = weight.meta["val"].shape[2 + at]
         less = dilation * (width - 1) + 1 - 2 * padding
         if not isinstance(less, int) or not guarded(number(extent.length) >= max(less, 1)):
-            raise Refusal(f"{node.target} of fewer rows than it is wide")
+            raise Refusal(reasons.TOO_FEW, op=node.target)
         out[dim] = resized(node, flow, extent, (operator.sub, less), (operator.floordiv, stride), (operator.add, 1))
     return out
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
@@ -29,7 +30,7 @@ def dropout(node: fx.Node, flow: Flow) -> Extents:
     """A copy, unless it draws: for a full buffer it would draw other numbers."""
     x, p, train = node.args
     if train and p:
-        raise Refusal("dropout draws numbers for all of the buffer")
+        raise Refusal(reasons.DRAWS, op=node.target)
     return dict(flow.of(x))
 
 

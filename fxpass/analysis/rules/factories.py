@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import RULES, Extents, Flow
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import equal
@@ -29,7 +30,7 @@ def _sized(node: fx.Node, flow: Flow) -> Extents:
         if size in flow.positions and isinstance(size.meta["val"], torch.SymInt):
             found = flow.within(size)
             if found is None:
-                raise Refusal(f"{node.target} makes a tensor of a size that belongs to no buffer")
+                raise Refusal(reasons.NO_BUFFER, op=node.target)
             out[dim] = found
     if not out:
         return {}
@@ -48,11 +49,11 @@ def _arange(node: fx.Node, flow: Flow) -> Extents:
         return {}
     bounds = list(node.args) if node.target is not aten.arange.default else [0, node.args[0]]
     if len(bounds) > 2 and bounds[2] != 1:
-        raise Refusal("an arange of position-dependent length with a step")
+        raise Refusal(reasons.NO_BUFFER, op="an arange with a step")
     start = bounds[0]
     found = flow.within(bounds[1] if equal(start, 0) else flow.derive(node, operator.sub, bounds[1], start))
     if found is None:
-        raise Refusal("an arange of a length that belongs to no buffer")
+        raise Refusal(reasons.NO_BUFFER, op=node.target)
 
     def build(b: Any) -> fx.Node:
         steps = b.call(aten.arange.default, b.full(found), dtype=node.meta["val"].dtype, device=node.meta["val"].device)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.analysis.resizing import new_axis
 from fxpass.errors import Refusal
@@ -28,11 +29,11 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
     parts: list[Any] = list(node.args[0])  # type: ignore[arg-type]
     dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % node.meta["val"].dim()
     if any(p.meta["val"].dim() != node.meta["val"].dim() for p in parts):
-        raise Refusal("an empty tensor of another rank is joined to a position-dependent one")
+        raise Refusal(reasons.JOINED, how="beside an empty tensor of another rank")
     others = flow.merge(*({d: e for d, e in flow.of(p).items() if d != dim} for p in parts))
     for part in parts:
         if any(d not in flow.of(part) for d in others):
-            raise Refusal("a part of a join has the valid length but does not come from the buffer")
+            raise Refusal(reasons.FROM_ELSEWHERE, what="a part of a join")
     own = [flow.of(p).get(dim) for p in parts]
     if not any(own):
         return others
@@ -82,5 +83,5 @@ def stack(node: fx.Node, flow: Flow) -> Extents:
     dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % node.meta["val"].dim()
     out = flow.merge(*(flow.of(p) for p in parts))
     if any(not equal(p.meta["val"].shape[d], e.length) or d not in flow.of(p) for p in parts for d, e in out.items()):
-        raise Refusal("a part of a join has the valid length but does not come from the buffer")
+        raise Refusal(reasons.FROM_ELSEWHERE, what="a part of a join")
     return {d + (d >= dim): e for d, e in out.items()}

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
@@ -25,7 +26,7 @@ aten = torch.ops.aten
 def embedding(node: fx.Node, flow: Flow) -> Extents:
     weight, indices = node.args[:2]
     if 1 in flow.of(weight):
-        raise Refusal("a table of embeddings whose width depends on the position")
+        raise Refusal(reasons.LOOKUP, how="in a table of embeddings whose width depends on the position")
     flow.fill(node, indices, flow.of(indices), 0)
     _checked(node, flow, indices, flow.of(weight).get(0))
     return dict(flow.of(indices))
@@ -35,7 +36,7 @@ def embedding(node: fx.Node, flow: Flow) -> Extents:
 def index_select(node: fx.Node, flow: Flow) -> Extents:
     x, dim, index = node.args
     if not x.meta["val"].dim():  # type: ignore[union-attr]
-        raise Refusal("a lookup in a tensor without dims")
+        raise Refusal(reasons.LOOKUP, how="in a tensor without dims")
     dim %= node.meta["val"].dim()  # type: ignore[operator]
     flow.fill(node, index, flow.of(index), 0)
     _checked(node, flow, index, flow.of(x).get(dim))
@@ -53,7 +54,7 @@ def gather(node: fx.Node, flow: Flow) -> Extents:
     for d, extent in flow.of(x).items():
         wanted = own[d].length if d in own else shape[d]
         if d != dim and not guarded(number(wanted) <= number(extent.length)):
-            raise Refusal("more is gathered than is valid")
+            raise Refusal(reasons.LOOKUP, how="of more than is valid")
     flow.fill(node, index, own, 0)
     _checked(node, flow, index, flow.of(x).get(dim))
     return dict(own)
@@ -65,9 +66,9 @@ def index(node: fx.Node, flow: Flow) -> Extents:
     x, indices = node.args[0], list(node.args[1])  # type: ignore[arg-type]
     used = [d for d, i in enumerate(indices) if i is not None]
     if any(i.meta["val"].dtype in (torch.bool, torch.uint8) for i in indices if i is not None):
-        raise Refusal("a lookup with a boolean mask")
+        raise Refusal(reasons.LOOKUP, how="with a boolean mask")
     if used != list(range(used[0], used[-1] + 1)):
-        raise Refusal("a lookup along dims that are not next to each other")
+        raise Refusal(reasons.LOOKUP, how="along dims that are not next to each other")
     rank = max(indices[d].meta["val"].dim() for d in used)
     out: Extents = {}
     for d in used:
@@ -111,4 +112,4 @@ def _refuse_loose(node: fx.Node, flow: Flow, operands: list[Any], rank: int, fir
         for dim in out:
             own = dim - first - rank + len(shape)
             if own >= 0 and own not in flow.of(operand) and not (isinstance(shape[own], int) and shape[own] == 1):
-                raise Refusal(f"an operand of {node.target} has the valid length but does not come from the buffer")
+                raise Refusal(reasons.FROM_ELSEWHERE, what=f"an operand of {node.target}")

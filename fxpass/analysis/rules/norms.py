@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
@@ -27,7 +28,7 @@ def layer_norm(node: fx.Node, flow: Flow) -> Extents:
     x, shape = node.args[:2]
     first = x.meta["val"].dim() - len(shape)  # type: ignore[union-attr, arg-type]
     if any(d >= first for d in flow.of(x)):
-        raise Refusal(f"{node.target} over the position-dependent axis")
+        raise Refusal(reasons.OVER_AXIS, op=node.target)
     return dict(flow.of(x))
 
 
@@ -37,10 +38,10 @@ def vector_norm(node: fx.Node, flow: Flow) -> Extents:
     order = node.args[1] if len(node.args) > 1 else node.kwargs.get("ord", 2)
     order = 2 if order is None else order
     if not isinstance(order, (int, float)):
-        raise Refusal(f"a norm of order {order} over the position-dependent axis")
+        raise Refusal(reasons.OVER_AXIS, op=f"a norm of order {order}")
     dims, keep = reduced_dims(node, 2)
     if math.isinf(order) and not all(guarded(number(flow.of(x)[d].length) >= 1) for d in dims & flow.of(x).keys()):
-        raise Refusal("the largest or smallest of what may be empty")
+        raise Refusal(reasons.TOO_FEW, op=node.target)
     flow.fill(node, x, dims, 0 if order >= 0 else float("inf"))
     return left(flow.of(x), dims, keep)
 
@@ -52,7 +53,7 @@ def spread(node: fx.Node, flow: Flow) -> Extents:
     counted = {d: own[d] for d in dims if d in own}
     if counted:
         if correction in flow.positions or x.meta["val"].dtype.is_complex:  # type: ignore[union-attr]
-            raise Refusal(f"{node.target} of complex numbers, or with a correction that depends on the position")
+            raise Refusal(reasons.OVER_AXIS, op=f"{node.target} of complex numbers, or with a correction that is a position")
         flow.fill(node, x, dims, 0)
         root = "std" in str(node.target)
         flow.replace(node, lambda b: _spread(b, x, sorted(dims), keep, counted, correction, root))
@@ -84,4 +85,4 @@ def _spread_arguments(node: fx.Node) -> tuple[set[int], bool, Any]:
     if node.target in (aten.var.correction, aten.std.correction):  # (x, dim, *, correction, keepdim)
         given = node.kwargs.get("correction")
         return reduced_dims(node)[0], bool(node.kwargs.get("keepdim", False)), 1 if given is None else given
-    raise Refusal(f"no rule for {node.target}")
+    raise Refusal(reasons.NO_RULE, op=node.target)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
@@ -47,7 +48,7 @@ def roll(node: fx.Node, flow: Flow) -> Extents:
     x, shifts, dims = (*node.args, [])[:3]
     own: Any = flow.of(x)
     if not dims:
-        raise Refusal("a flattened tensor of position-dependent size is rolled")
+        raise Refusal(reasons.FLATTENED, op=node.target)
     shifts, dims = (list(v) if isinstance(v, (list, tuple)) else [v] for v in (shifts, dims))
     steps = list(zip(shifts, _positive(dims, node.meta["val"].dim()), strict=False))
     if not any(dim in own for _, dim in steps):
@@ -82,7 +83,7 @@ def repeat(node: fx.Node, flow: Flow) -> Extents:
     out: Extents = {}
     for dim, extent in own.items():
         if times[dim] in flow.positions:
-            raise Refusal("the position-dependent axis is repeated a position-dependent number of times")
+            raise Refusal(reasons.BY_POSITION, op=node.target, how="which is how often the position-dependent axis is repeated")
         out[dim] = resized(node, flow, extent, (operator.mul, times[dim])) if times[dim] != 1 else extent
 
     def build(b: Any) -> fx.Node:
@@ -104,8 +105,10 @@ def repeat_interleave(node: fx.Node, flow: Flow) -> Extents:
     x, times, *rest = node.args
     dim = rest[0] if rest else node.kwargs.get("dim")
     own = dict(flow.of(x))
-    if dim is None or times in flow.positions:
-        raise Refusal("the position-dependent axis is repeated as a part of a flattened tensor, or by a position")
+    if dim is None:
+        raise Refusal(reasons.FLATTENED, op=node.target)
+    if times in flow.positions:
+        raise Refusal(reasons.BY_POSITION, op=node.target, how="which is how often the position-dependent axis is repeated")
     dim %= node.meta["val"].dim()  # type: ignore[operator]
     if dim in own:
         own[dim] = resized(node, flow, own[dim], (operator.mul, times))

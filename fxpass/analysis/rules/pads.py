@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
@@ -70,7 +71,7 @@ def _padded_by_itself(node: fx.Node, flow: Flow, place: _Place) -> Extents:
     rank, spatial = x.meta["val"].dim(), len(amounts) // 2
     own = {d: e for d, e in flow.of(x).items() if d >= rank - spatial}
     if not all(guarded(number(e.length) >= 1) for e in own.values()):
-        raise Refusal(f"{node.target} of what may be empty")
+        raise Refusal(reasons.TOO_FEW, op=node.target)
 
     def rest(b: Any, made: fx.Node, left: list[int]) -> fx.Node:
         return b.call(node.target, made, left)
@@ -90,13 +91,13 @@ def _padded(
     """``x`` with ``amounts`` of rows, from the last dim on, before and after: `rest` pads the dims that have no extent."""
     rank = x.meta["val"].dim()
     if any(a in flow.positions for a in amounts):
-        raise Refusal(f"{node.target} by a position-dependent number of rows")
+        raise Refusal(reasons.BY_POSITION, op=node.target, how="which is how many rows are added")
     sides = {rank - 1 - i: tuple(amounts[2 * i : 2 * i + 2]) for i in range(len(amounts) // 2)}
     own, out = {d: e for d, e in flow.of(x).items() if any(sides.get(d, ()))}, dict(flow.of(x))
     for dim, extent in own.items():
         out[dim] = resized(node, flow, extent, (operator.add, sum(sides[dim])))
         if not guarded(number(out[dim].length) >= 0):
-            raise Refusal(f"{node.target} takes more rows away than there may be")
+            raise Refusal(reasons.TOO_FEW, op=node.target)
     left = [0 if rank - 1 - i // 2 in own else a for i, a in enumerate(amounts)]
 
     def build(b: Any) -> fx.Node:

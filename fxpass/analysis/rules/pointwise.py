@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import RULES, Extents, Flow, rule
 from fxpass.errors import Refusal
 
@@ -45,7 +46,7 @@ def broadcast(node: fx.Node, flow: Flow, operands: Sequence[Any], also: Extents 
         if places:
             out = flow.merge(out, {dim: align(node, flow, places)})
         if dim in out and not all(own in flow.of(o) or _is_one(o.meta["val"].shape[own]) for o, own in present):
-            raise Refusal(f"an operand of {node.target} has the valid length but does not come from the buffer")
+            raise Refusal(reasons.FROM_ELSEWHERE, what=f"an operand of {node.target}")
     return out
 
 

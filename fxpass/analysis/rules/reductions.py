@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
@@ -70,9 +71,9 @@ def _check_extremum(node: fx.Node, flow: Flow, dims: set[int]) -> None:
     """An extremum of nothing is an error, and a place in a flattened tensor is another one in the full buffer."""
     extents = flow.of(node.args[0])
     if node.target not in _ANY and not all(guarded(number(extents[d].length) >= 1) for d in dims if d in extents):
-        raise Refusal(f"{node.target} of what may be empty")
+        raise Refusal(reasons.TOO_FEW, op=node.target)
     if node.target in (aten.argmax.default, aten.argmin.default) and len(dims) > 1 and extents:
-        raise Refusal(f"{node.target} gives a place in a flattened tensor of position-dependent size")
+        raise Refusal(reasons.FLATTENED, op=node.target)
 
 
 @rule(aten.amax, aten.max.dim, aten.max.default, aten.any, aten.argmax)
@@ -99,7 +100,7 @@ def softmax(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
     dims, keep = reduced_dims(node)
     if not x.meta["val"].dtype.is_floating_point and dims & flow.of(x).keys():  # type: ignore[union-attr]
-        raise Refusal(f"{node.target} of numbers without an infinity")
+        raise Refusal(reasons.NO_INFINITY, op=node.target)
     flow.fill(node, x, dims, float("-inf"))
     return left(flow.of(x), dims, keep) if node.target is aten.logsumexp.default else dict(flow.of(x))
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
@@ -37,7 +38,7 @@ def reshape(node: fx.Node, flow: Flow) -> Extents:
         flow.replace(node, lambda b: b.call(aten.reshape.default, x, _sizes(b, new, out)))
         return out
     if len(own) > 1:
-        raise Refusal("a reshape merges or splits one of two position-dependent axes")
+        raise Refusal(reasons.RESHAPED, how="merges or splits one of two position-dependent axes")
     ((dim, extent),) = own.items()
     return _regrouped(node, flow, x, dim, extent)
 
@@ -48,14 +49,14 @@ def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) 
     moving = [d for d in range(start, stop + 1) if not isinstance(new[d], int)]
     before, after = old[first:dim], old[dim + 1 : last + 1]
     if len(moving) != 1 or not all(isinstance(s, int) for s in (*before, *after, *old[:first], *old[last + 1 :])):
-        raise Refusal("a reshape merges or splits the position-dependent axis")
+        raise Refusal(reasons.RESHAPED, how="merges or splits the position-dependent axis")
     (place,) = moving
     outer, inner = math.prod(before), math.prod(after)
     ahead, behind = math.prod(new[start:place]), math.prod(new[place + 1 : stop + 1])
     if ahead != 1:
-        raise Refusal("a reshape splits the position-dependent axis into a fixed number of parts")
+        raise Refusal(reasons.RESHAPED, how="splits the position-dependent axis into a fixed number of parts")
     if not isinstance(extent.full_size, int) or (outer * extent.full_size * inner) % max(behind, 1) or not behind:
-        raise Refusal("a reshape splits the position-dependent axis, and the buffer does not split like it")
+        raise Refusal(reasons.RESHAPED, how="splits the position-dependent axis, and the buffer does not split like it")
     flat = resized(node, flow, extent, (operator.mul, outer * inner))
     own = resized(node, flow, flat, (operator.floordiv, behind))
     if outer != 1:
@@ -88,7 +89,7 @@ def _group(old: list[Any], new: list[Any], dim: int) -> tuple[tuple[int, int], t
                 for stop in range(start, len(new)):
                     if known(math.prod(new[start : stop + 1]) == math.prod(old[first : last + 1])):
                         return (first, last), (start, stop)
-    raise Refusal("a reshape merges or splits the position-dependent axis")
+    raise Refusal(reasons.RESHAPED, how="merges or splits the position-dependent axis")
 
 
 def _same_axis(old: list[Any], dim: int, new: list[Any]) -> int | None:
@@ -102,7 +103,7 @@ def _same_axis(old: list[Any], dim: int, new: list[Any]) -> int | None:
 
 def _refuse_others(new: list[Any], out: Extents) -> None:
     if any(not isinstance(s, int) for d, s in enumerate(new) if d not in out):
-        raise Refusal("a reshape mixes the position-dependent axis with others")
+        raise Refusal(reasons.RESHAPED, how="mixes the position-dependent axis with others")
 
 
 def _sizes(b: Any, new: list[Any], out: Extents) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 
@@ -27,7 +28,7 @@ def select_scatter(node: fx.Node, flow: Flow) -> Extents:
     own = dict(flow.of(x))
     beside = {d + (d >= dim): e for d, e in flow.of(new).items()}
     if {d for d in own if d != dim} != beside.keys():
-        raise Refusal("what is put into a copy has the valid length but does not come from the buffer")
+        raise Refusal(reasons.FROM_ELSEWHERE, what="what is put into a copy")
     for d in beside:
         own[d] = align(node, flow, [(x, d), (new, d - (d > dim))])
     if dim not in own:
@@ -52,5 +53,5 @@ def slice_scatter(node: fx.Node, flow: Flow) -> Extents:
     dim = node.kwargs.get("dim", dim) % x.meta["val"].dim()  # type: ignore[operator, union-attr]
     own = dict(flow.of(x))
     if dim in own or own.keys() != flow.of(new).keys():
-        raise Refusal("rows are put into a copy along the position-dependent axis")
+        raise Refusal(reasons.JOINED, how="into a copy along the position-dependent axis")
     return {d: align(node, flow, [(x, d), (new, d)]) for d in own}

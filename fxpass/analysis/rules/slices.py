@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import TO_THE_END, slice_arguments
@@ -35,7 +36,7 @@ def slice_(node: fx.Node, flow: Flow) -> Extents:
     if dim not in flow.of(x):
         return dict(flow.of(x))
     if step in flow.positions:
-        raise Refusal("a slice of the position-dependent axis whose step is a position")
+        raise Refusal(reasons.BY_POSITION, op=node.target, how="which is the step of a slice of the position-dependent axis")
     return _sliced(node, flow, x, dim, start, end, step)
 
 
@@ -72,7 +73,7 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
         return rest
     length = end if equal(start, 0) else flow.derive(node, operator.sub, end, start)
     if not guarded(number(length) >= 0):
-        raise Refusal("a slice of the position-dependent axis that may be empty")
+        raise Refusal(reasons.OUTSIDE, how="what is left of a slice may be empty")
     if step != 1:
         length = flow.derive(node, operator.floordiv, flow.derive(node, operator.add, length, step - 1), step)
     own = extent if equal(length, extent.length) else dataclasses.replace(extent, length=length)
@@ -95,14 +96,14 @@ def from_the_front(node: fx.Node, flow: Flow, extent: Extent, bound: Any, below:
         return extent.length
     if not guarded(number(bound) >= 0):
         if not guarded(number(bound) < 0):
-            raise Refusal("a bound of a slice of the position-dependent axis is of unknown sign")
+            raise Refusal(reasons.UNKNOWN_SIGN)
         bound = flow.derive(node, operator.add, extent.length, bound)
         if not guarded(number(bound) >= 0):
-            raise Refusal("a slice of the position-dependent axis starts before its first row")
+            raise Refusal(reasons.OUTSIDE, how="it starts before the first row of a slice")
     if not guarded(number(bound) <= number(extent.length)):
-        raise Refusal("a slice of the position-dependent axis ends after its last row")
+        raise Refusal(reasons.OUTSIDE, how="it ends after the last row of a slice")
     if below and not guarded(number(bound) < number(extent.length)):
-        raise Refusal("an element of the position-dependent axis after its last one")
+        raise Refusal(reasons.OUTSIDE, how="an element after the last row of a slice")
     return bound
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
@@ -32,7 +33,7 @@ def sort(node: fx.Node, flow: Flow) -> Extents:
     if dim not in flow.of(x):
         return dict(flow.of(x))
     if not given.get("stable", False) and not _same_order(node, x):
-        raise Refusal(f"the order of equal elements, which {node.target} leaves open, depends on their number")
+        raise Refusal(reasons.TIES, op=node.target)
     flow.fill(node, x, [dim], extreme(x, largest=not descending, with_nan=True))
 
     def build(b: Any) -> fx.Node:
@@ -81,13 +82,13 @@ def _selected(node: fx.Node, flow: Flow, smallest: bool, ordered: bool) -> Exten
     if dim not in own:
         return own
     if k in flow.positions:
-        raise Refusal(f"{node.target} of a position-dependent number of elements")
+        raise Refusal(reasons.BY_POSITION, op=node.target, how="which is how many it gives")
     if _places_used(node):
-        raise Refusal(f"which of equal elements {node.target} names depends on the number of all")
+        raise Refusal(reasons.TIES, op=node.target)
     if not ordered:
-        raise Refusal(f"the order of what {node.target} gives depends on the number of all")
+        raise Refusal(reasons.TIES, op=f"{node.target} with sorted=False")
     if not guarded(number(own.pop(dim).length) >= k):
-        raise Refusal(f"{node.target} of more elements than there may be")
+        raise Refusal(reasons.TOO_FEW, op=node.target)
     flow.fill(node, x, [dim], extreme(x, largest=smallest, with_nan=smallest))
     return own
 
@@ -100,7 +101,7 @@ def searchsorted(node: fx.Node, flow: Flow) -> Extents:
     own, rank = flow.of(bounds), bounds.meta["val"].dim()  # type: ignore[union-attr]
     out: Extents = dict(flow.of(values))
     if set(own) != {rank - 1} and (own or rank > 1) or (rank > 1 and set(out) - {rank - 1}) or "sorter" in node.kwargs:
-        raise Refusal(f"{node.target} in rows of position-dependent number, or by a sorter")
+        raise Refusal(reasons.OTHER_AXIS, op=node.target, what="a sorter, or rows")
     if rank - 1 not in own:
         return out
     extent = own[rank - 1]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import RULES, Extents, Flow
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
@@ -26,13 +27,13 @@ def stores(node: fx.Node, flow: Flow) -> Extents:
     target: Any = node.args[0]
     pointwise = torch.Tag.pointwise in node.target.tags  # type: ignore[union-attr]
     if aliases.written(node) != [target] or not (pointwise or node.target in _ALSO):
-        raise Refusal(f"{node.target} writes in place to a part of a buffer whose size depends on the position")
+        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="in place")
     if any(i in flow.positions for i in node.all_input_nodes):
-        raise Refusal(f"{node.target} writes a position to a part of a buffer whose size depends on it")
+        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="a position")
     operands = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, fx.Node)]
     out = broadcast(node, flow, operands)
     if out.keys() != flow.of(target).keys():
-        raise Refusal(f"{node.target} writes a position-dependent number of values to an axis that is not")
+        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="a position-dependent number of values, along another axis,")
     given = node.args[1:], node.kwargs
     flow.replace(node, lambda b: _stored(b, node, target, given, out))
     return out

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
@@ -74,7 +75,7 @@ def view_as_real(node: fx.Node, flow: Flow) -> Extents:
 def view_as_complex(node: fx.Node, flow: Flow) -> Extents:
     x = node.args[0]
     if _rank(x) - 1 in flow.of(x):
-        raise Refusal("the position-dependent axis becomes real and imaginary parts")
+        raise Refusal(reasons.AXIS_SPLIT, how="becomes real and imaginary parts")
     return dict(flow.of(x))
 
 
@@ -84,7 +85,7 @@ def split(node: fx.Node, flow: Flow) -> Extents:
     position = 1 if node.target is aten.unbind.int else 2
     dim = (node.args[position] if len(node.args) > position else node.kwargs.get("dim", 0)) % _rank(x)
     if dim in flow.of(x):
-        raise Refusal("the position-dependent axis is split")
+        raise Refusal(reasons.AXIS_SPLIT, how="is split")
     drop = node.target is aten.unbind.int
     return {d - (drop and d > dim): e for d, e in flow.of(x).items()}
 
@@ -97,7 +98,7 @@ def unfold(node: fx.Node, flow: Flow) -> Extents:
     own = dict(flow.of(x))
     if dim in own:
         if size in flow.positions or step in flow.positions:
-            raise Refusal("windows of a position-dependent size or step")
+            raise Refusal(reasons.BY_POSITION, op=node.target, how="which is the size or the step of its windows")
         own[dim] = resized(node, flow, own[dim], (operator.sub, size), (operator.floordiv, step), (operator.add, 1))
     return own
 

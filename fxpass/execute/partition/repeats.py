@@ -54,7 +54,7 @@ class Call:
     gives: list[fx.Node]
 
 
-def cut(gm: fx.GraphModule) -> list[Call]:
+def piece_calls(gm: fx.GraphModule) -> list[Call]:
     """``gm`` (static, propagated) as calls of pieces, in order, after what may go before them has moved there (`hoist`).
 
     No calls where nothing repeats, or where there are subgraphs.

@@ -19,13 +19,13 @@ from fxpass.execute.partition.split import Part
 from fxpass.graph import aliases
 
 
-def in_inputs(gm: fx.GraphModule, results: Sequence[Any]) -> list[fx.Node]:
+def views_of_inputs(gm: fx.GraphModule, results: Sequence[Any]) -> list[fx.Node]:
     """Those of ``gm``'s ``results`` that share memory with an input and are none themselves."""
     memory = _of_inputs(gm) - {None}
     return [r for r in _nodes(results) if r.op != "placeholder" and aliases.storage(r) in memory]
 
 
-def in_recording(gm: fx.GraphModule, parts: Sequence[Part], results: Sequence[Any]) -> list[list[fx.Node]]:
+def recorded_results(gm: fx.GraphModule, parts: Sequence[Part], results: Sequence[Any]) -> list[list[fx.Node]]:
     """Those of ``gm``'s ``results`` that lie in the recording's memory, those together that share memory."""
     recorded = {aliases.storage(n) for part in parts if part.static for n in part.outputs}
     recorded -= _of_inputs(gm) | {None}
@@ -44,18 +44,18 @@ def _nodes(results: Sequence[Any]) -> list[fx.Node]:
     return list(dict.fromkeys(r for r in results if isinstance(r, fx.Node)))
 
 
-def view(node: fx.Node, given: Mapping[fx.Node, Any]) -> Any:
+def rebuilt_view(node: fx.Node, given: Mapping[fx.Node, Any]) -> Any:
     """``node``, which shares memory with an input, made from the inputs ``given`` as the graph makes it."""
     if node in given:
         return given[node]
     targets = aliases.written(node)
     if targets:
-        return view(targets[0], given)  # what an in-place op returns
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: view(n, given))
+        return rebuilt_view(targets[0], given)  # what an in-place op returns
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: rebuilt_view(n, given))
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def copies(groups: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+def copied_groups(groups: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
     """The tensors of ``groups``, one after the other, in memory of their own; a group of several is copied as a whole."""
     found: list[torch.Tensor] = []
     for group in groups:

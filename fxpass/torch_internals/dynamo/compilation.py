@@ -12,7 +12,7 @@ from contextvars import ContextVar
 class Compilation:
     """A frame that is compiled for kvfix, and the object of this process that it depends on, if it does."""
 
-    lost: str = ""
+    process_bound: str = ""
 
 
 _current: ContextVar[Compilation | None] = ContextVar("current", default=None)
@@ -28,6 +28,6 @@ def compiling(ours: bool) -> Iterator[None]:
         _current.reset(token)
 
 
-def compilation() -> Compilation | None:
+def current_compilation() -> Compilation | None:
     """The frame that is being compiled for kvfix; None in one for another backend."""
     return _current.get()

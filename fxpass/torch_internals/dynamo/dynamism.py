@@ -25,10 +25,10 @@ import torch
 from torch import fx
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fxpass.analysis.kinds import Calls
-from fxpass.analysis.sites import Site
+from fxpass.analysis.kinds import CallHistory
+from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
-from fxpass.index_tensors.alike import Alike
+from fxpass.index_tensors.history import ElementHistory
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.contracts import Feature, holds
 from fxpass.torch_internals.dynamo.names import (
@@ -53,9 +53,9 @@ class _Seen:
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    alike: dict[str, Alike] = dataclasses.field(default_factory=dict)
+    elements: dict[str, ElementHistory] = dataclasses.field(default_factory=dict)
     now: dict[str, int] = dataclasses.field(default_factory=dict)
-    calls: Calls = dataclasses.field(default_factory=Calls)
+    calls: CallHistory = dataclasses.field(default_factory=CallHistory)
     fixed: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     tied: set[int] = dataclasses.field(default_factory=set)
 
@@ -91,7 +91,7 @@ def current_code() -> CodeType | None:
     return None if tx is None else tx.f_code
 
 
-def calls_of(code: CodeType) -> tuple[Calls, dict[str, int]]:
+def calls_of(code: CodeType) -> tuple[CallHistory, dict[str, int]]:
     """What has been seen of the calls of a frame, and its ints as they are now."""
     seen = _seen_of(code)
     return seen.calls, dict(seen.now)
@@ -118,11 +118,11 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
                 _mark(tx.output.root_tx, inputs, places)
 
 
-def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> Alike:
+def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> ElementHistory:
     """What has been seen of the elements of the index tensor called ``name``, which are ``values`` now."""
-    alike = _seen_of(code).alike.setdefault(name, Alike())
-    alike.see(values)
-    return alike
+    history = _seen_of(code).elements.setdefault(name, ElementHistory())
+    history.see(values)
+    return history
 
 
 def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[int, ...]]:
@@ -147,7 +147,7 @@ def unmoved(gm: fx.GraphModule) -> set[Any]:
     return still - moved
 
 
-def generalize(gm: fx.GraphModule, sites: Iterable[Site]) -> None:
+def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     """Mark what goes with the positions of ``gm``'s ``sites`` as dynamic; the graph is in normal form.
 
     Raises:
@@ -246,7 +246,7 @@ def _mark_size(tx: Any, name: str, dim: int) -> bool:
     return True
 
 
-def _input_dim(site: Site) -> tuple[fx.Node, int] | None:
+def _input_dim(site: SliceSite) -> tuple[fx.Node, int] | None:
     """The graph input that ``site`` slices, and the dim of it that has the sliced dim's size and stride."""
     if site.buffer.op != "placeholder" or site.kind == "narrow":
         return None

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from fxpass.index_tensors import formula, memory, mirror
+from fxpass.index_tensors import address_ranges, formula, mirror
 from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, skip_code
 from fxpass.torch_internals.patches import patch
 
@@ -27,11 +27,11 @@ def install() -> None:
         mirror.all_agree,
         mirror.values,
         formula.evaluate,
-        mirror._Entry.is_of,
+        mirror._Remembered.is_of,
         mirror._load,
         mirror._remember,
-        memory.disjoint,
-        memory.span,
+        address_ranges.disjoint,
+        address_ranges.span,
         full_name,
     ):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them

@@ -27,10 +27,10 @@ from torch import fx
 
 from fxpass.graph.numbers import known
 from fxpass.index_tensors.arithmetic import NotCovered, all_of, any_of, int32, product, total
-from fxpass.index_tensors.contents import Arith, Element, Entry, Number, in_order
+from fxpass.index_tensors.contents import Arith, Element, Entry, GraphInt, in_order
 from fxpass.index_tensors.table import Table
 from fxpass.options import Options
-from fxpass.torch_internals import collection
+from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import (
     BuiltinVariable,
     ConstantVariable,
@@ -45,10 +45,10 @@ from fxpass.torch_internals.dynamo.names import (
     is_constant_source,
     process_automatic_dynamic,
 )
-from fxpass.torch_internals.patches import patch, wrap
+from fxpass.torch_internals.patches import patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, elements, indexing, module_ints, sizes
+from . import dynamism, element_variables, fixed_sizes, indexing, module_ints
 from .compilation import compiling
 from .sources import AggregateSource, PositionSource
 
@@ -78,7 +78,7 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):
         for opname in _JUMPS & dis.opmap.keys():
-            wrap(cls.dispatch_table, dis.opmap[opname], functools.partial(_jump, is_ours))  # type: ignore[attr-defined]
+            patch_attribute(cls.dispatch_table, dis.opmap[opname], functools.partial(_jump, is_ours))  # type: ignore[attr-defined]
 
 
 _OR_POP = {"JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP"}
@@ -121,12 +121,12 @@ def _wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: An
 def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int, *args: Any, **kwargs: Any) -> Any:
     """A number that is not negative now is guarded to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``.
 
-    Zero is a guarded constant, as in `elements`: the empty cache is a graph of its own also where sizes are dynamic.
+    Zero is a guarded constant, as in `element_variables`: the empty cache is a graph of its own also where sizes are dynamic.
     """
     if not is_ours(self.tx.output.compiler_fn):
         return stock(self, value, *args, **kwargs)
     dynamism.see_int(self.tx, self.source.name, value)
-    ours = isinstance(self.source, (PositionSource, AggregateSource))  # `elements` has decided
+    ours = isinstance(self.source, (PositionSource, AggregateSource))  # `element_variables` has decided
     made = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
     if value == 0 and not ours and not made:
         process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
@@ -154,9 +154,9 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
     if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
         return stock(self, *args, **kwargs)
     kind, target, operands, *rest = args
-    operands = indexing.numbers(target, operands, functools.partial(_number_in, self))
+    operands = indexing.with_number_operands(target, operands, functools.partial(_number_in, self))
     if indexing.is_indexing(target):
-        index = indexing.bounds(operands[1], functools.partial(_number_in, self))
+        index = indexing.with_number_bounds(operands[1], functools.partial(_number_in, self))
         sliced = indexing.slices(operands[0], index)
         if sliced:
             dynamism.see_slice(self.root_tx, operands[0].node, sliced)
@@ -192,7 +192,7 @@ def _resolve_node(tx: Any, node: fx.Node) -> Any:
     output = tx.output
     if node.graph is not output.graph:
         return None  # in a higher-order operator's subgraph
-    sizes.fix(tx, node)
+    fixed_sizes.fix_sizes(tx, node)
     entry = Table.of(output.graph).entry(node)
     try:
         return None if entry is None else _variable(tx, entry)
@@ -205,7 +205,7 @@ def _resolve_all(tx: Any, tensor: Any) -> Any:
     node = tensor.as_proxy().node
     if node.graph is not tx.output.graph:
         return None
-    sizes.fix(tx, node)
+    fixed_sizes.fix_sizes(tx, node)
     array = Table.of(tx.output.graph).array(node)
     if array is None:
         return None
@@ -227,20 +227,20 @@ def _variable(tx: Any, entry: Entry) -> Any:
     if isinstance(entry, int):
         return ConstantVariable.create(entry)
     made = Table.of(tx.output.graph).variables
-    for part in in_order([entry], functools.partial(elements.is_whole, tx)):
+    for part in in_order([entry], functools.partial(element_variables.is_aggregate, tx)):
         if part not in made or made[part].is_python_constant() or made[part].as_proxy().node._erased:
             made[part] = _made(tx, part, made)
     return made[entry]
 
 
-def _made(tx: Any, entry: Element | Number | Arith, made: Mapping[Entry, Any]) -> Any:
+def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any]) -> Any:
     if isinstance(entry, Element):
-        return elements.element(tx, entry)
-    if isinstance(entry, Number):
+        return element_variables.element_variable(tx, entry)
+    if isinstance(entry, GraphInt):
         value = entry.node.meta["example_value"]
         return SymNodeVariable.create(tx, fx.Proxy(entry.node, tx.output.root_tracer), value)
-    if elements.is_whole(tx, entry):
-        return elements.aggregate(tx, entry)
+    if element_variables.is_aggregate(tx, entry):
+        return element_variables.aggregate_variable(tx, entry)
     args = [ConstantVariable.create(arg) if isinstance(arg, int) else made[arg] for arg in entry.args]
     if entry.fn is int32:
         return _within(args[0])
@@ -293,7 +293,7 @@ def _decide(tx: Any, value: Any) -> Any:
 def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
     ours = is_ours(compiler_fn)
-    with collection.at_rest() if ours else contextlib.nullcontext(), compiling(ours):
+    with garbage_collection.paused() if ours else contextlib.nullcontext(), compiling(ours):
         return stock(*args, **kwargs)
 
 

@@ -20,11 +20,11 @@ from fxpass.index_tensors.operators import is_torchs
 from fxpass.torch_internals.dynamo.names import wrap_fx_proxy
 from fxpass.torch_internals.operators import OpOverloadPacket
 
-Number = Callable[[fx.Proxy], Any]
+NumberReader = Callable[[fx.Proxy], Any]
 """Gives the number in a tensor proxy, as a graph argument, or None."""
 
 
-def bounds(index: Any, number_in: Number) -> Any:
+def with_number_bounds(index: Any, number_in: NumberReader) -> Any:
     """``index`` of a getitem or setitem with slice bounds and places that are tensors replaced by the numbers they hold.
 
     As in eager, a place is a tensor without dims: one with some is an index of its own.
@@ -35,16 +35,16 @@ def bounds(index: Any, number_in: Number) -> Any:
     return (place,) if place is not index and _is_symint(place) else place
 
 
-def _place(index: Any, number_in: Number) -> Any:
+def _place(index: Any, number_in: NumberReader) -> Any:
     value = index.node.meta.get("example_value") if isinstance(index, fx.Proxy) else None
     if isinstance(value, torch.Tensor) and not value.dim() and value.dtype in (torch.int32, torch.int64):
-        return plain(index, number_in)
+        return number_or_same(index, number_in)
     if isinstance(index, slice):
-        return slice(*(plain(b, number_in) for b in (index.start, index.stop, index.step)))
+        return slice(*(number_or_same(b, number_in) for b in (index.start, index.stop, index.step)))
     return index
 
 
-def plain(value: Any, number_in: Number) -> Any:
+def number_or_same(value: Any, number_in: NumberReader) -> Any:
     """``value``, or the number that it holds if it is a small tensor that the table knows."""
     if not isinstance(value, fx.Proxy) or not isinstance(value.node.meta.get("example_value"), torch.Tensor):
         return value
@@ -112,16 +112,16 @@ def is_indexing(target: Any) -> bool:
     return target in (operator.getitem, operator.setitem)
 
 
-def numbers(target: Any, operands: tuple[Any, ...], number_in: Number) -> tuple[Any, ...]:
+def with_number_operands(target: Any, operands: tuple[Any, ...], number_in: NumberReader) -> tuple[Any, ...]:
     """``operands`` of an operator of PyTorch, with tensors that stand for a size, a diagonal, a length or a start replaced by
     the numbers they hold.
 
         c.split([e, 8 - e], 1)        torch.full((1, e), 0.5)        x.triu(s + 1)
     """
     if target in ("narrow", torch.narrow) and len(operands) == 4:
-        return (*operands[:2], *(plain(o, number_in) for o in operands[2:]))
+        return (*operands[:2], *(number_or_same(o, number_in) for o in operands[2:]))
     if target is torch.arange:
-        return tuple(plain(o, number_in) for o in operands)
+        return tuple(number_or_same(o, number_in) for o in operands)
     if not isinstance(target, str) and not (callable(target) and is_torchs(target)):
         return operands
     takes = _takes_numbers(target if isinstance(target, str) else getattr(target, "__name__", ""))
@@ -130,10 +130,10 @@ def numbers(target: Any, operands: tuple[Any, ...], number_in: Number) -> tuple[
     return tuple(_replaced(o, number_in) if takes[min(i, len(takes) - 1)] else o for i, o in enumerate(operands))
 
 
-def _replaced(operand: Any, number_in: Number) -> Any:
+def _replaced(operand: Any, number_in: NumberReader) -> Any:
     if isinstance(operand, (tuple, list)):
-        return type(operand)(plain(o, number_in) for o in operand)
-    return plain(operand, number_in)
+        return type(operand)(number_or_same(o, number_in) for o in operand)
+    return number_or_same(operand, number_in)
 
 
 @functools.cache

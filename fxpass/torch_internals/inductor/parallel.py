@@ -51,7 +51,7 @@ def _submit(stock: Callable[..., Any], pool: Any, job: Callable[..., Any], *args
     return own
 
 
-class _Share:
+class _ConfigShare:
     """Of what ``load`` loads, the configurations in ``share``, compiled as the kernel that they are of would be.
 
     This is done in a process of Inductor's, and sent there as text: to import this package takes longer than the kernel does.
@@ -60,7 +60,7 @@ class _Share:
     def __init__(self, load: Callable[[], Any], share: slice) -> None:
         self._load, self._share = load, share
 
-    def __call__(self) -> _Share:
+    def __call__(self) -> _ConfigShare:
         self._kernel = self._load()  # the same one as in the kernel's own job, if that falls to this process
         return self
 
@@ -76,6 +76,6 @@ class _Share:
 _SOURCE = f"""
 from __future__ import annotations
 import contextlib
-{inspect.getsource(_Share)}
-job(_Share(args[0], share), *args[1:])
+{inspect.getsource(_ConfigShare)}
+job(_ConfigShare(args[0], share), *args[1:])
 """

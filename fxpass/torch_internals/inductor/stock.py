@@ -10,7 +10,7 @@ from torch import fx
 from fxpass.torch_internals.contracts import Feature, holds, internal
 
 
-def stock(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+def compile_stock(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
     """``gm``, from Dynamo, as ``torch.compile(backend="inductor")`` compiles it."""
     if not holds(Feature.FALLBACK):
         return gm.forward

@@ -9,24 +9,24 @@ from __future__ import annotations
 import enum
 import pickle
 import types
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from fxpass.errors import KvfixWarning
+from fxpass import reasons
+from fxpass.errors import warn
 from fxpass.index_tensors import mirror
-from fxpass.torch_internals.dynamo.compilation import Compilation, compilation
+from fxpass.torch_internals.dynamo.compilation import Compilation, current_compilation
 from fxpass.torch_internals.dynamo.names import GuardBuilder, config
 from fxpass.torch_internals.dynamo.sources import NameSource, full_name
 from fxpass.torch_internals.patches import patch
 
 
-def not_kept(error: Exception) -> str:
+def warn_not_cached(error: Exception) -> str:
     """Warn that a graph is not kept because of ``error``; returns the reason."""
     reason = f"{type(error).__name__}: {error}"
-    warnings.warn(f"kvfix: a graph is not kept for other processes: {reason}", KvfixWarning, stacklevel=3)
+    warn(reasons.NOT_KEPT, error=reason)
     return reason
 
 
@@ -39,7 +39,7 @@ def install() -> None:
 
 def _reduce(stock: Any, self: Any, obj: Any) -> Any:
     """Descriptors in the dicts of classes are pickled too, and index tensors with their numbers."""
-    if compilation() is None:
+    if current_compilation() is None:
         return stock(self, obj)
     if isinstance(obj, (staticmethod, classmethod)):
         return type(obj), (obj.__func__,)
@@ -66,14 +66,14 @@ def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = No
 
     Functions and classes of modules are code, of which the cache compares the source.
     """
-    current = compilation()
+    current = current_compilation()
     if current is None or not config.caching_precompile:
         return stock(self, code, graph, entries, fail_fn, filter_fn, **kwargs)
 
     def filtered(found: Any) -> Any:
         for entry in found:
             if not _BY_IDENTITY.isdisjoint((entry.guard_type, *entry.derived_guard_types)):
-                _keep_data(entry, current)
+                _guard_by_name(entry, current)
         return [True] * len(found) if filter_fn is None else filter_fn(found)
 
     stock(self, code, graph, entries, fail_fn, filtered, **kwargs)
@@ -85,7 +85,7 @@ _BY_IDENTITY = {"ID_MATCH", "CLOSURE_MATCH", "FUNCTION_MATCH", "CLASS_MATCH", "B
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType, enum.Enum)
 
 
-def _keep_data(entry: Any, current: Compilation) -> None:
+def _guard_by_name(entry: Any, current: Compilation) -> None:
     value, guard = entry.value, entry.orig_guard
     if entry.is_global or "type(" in entry.name:
         return
@@ -96,26 +96,26 @@ def _keep_data(entry: Any, current: Compilation) -> None:
         object.__setattr__(entry, "guard_type", "EQUALS_MATCH")
         object.__setattr__(entry, "derived_guard_types", ())
     elif value is not None and not isinstance(value, (types.MethodType, types.ModuleType, types.CodeType)):
-        current.lost = f"{entry.name} is guarded on by identity"
+        current.process_bound = f"{entry.name} is guarded on by identity"
 
 
 def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
     """Guards that cannot be kept fail when they are read, and who loads them says why: not all releases survive it here."""
-    current = compilation()
+    current = current_compilation()
     if current is None:
         return stock(state, builder)
     try:
-        if current.lost:
-            raise ValueError(current.lost)
+        if current.process_bound:
+            raise ValueError(current.process_bound)
         for guard in state.output_graph.guards:
             if "___unnamed_scope" in guard.name:
                 raise ValueError(f"a guard on a function without a module holds in one process only: {guard.name}")
         return stock(state, builder)
     except Exception as error:
-        return pickle.dumps(_NotKept(not_kept(error)))
+        return pickle.dumps(_UncachedGuards(warn_not_cached(error)))
 
 
-class _NotKept:
+class _UncachedGuards:
     def __init__(self, reason: str) -> None:
         self.reason = reason
 

@@ -5,7 +5,7 @@ Dynamo keeps guards and bytecode, and asks the backend for an artifact that make
     process 1    torch.compile(...); calls; torch.compiler.save_cache_artifacts()
     process 2    torch.compile(...); calls: nothing is traced
 
-What becomes of the guards: `kept_guards.py`.
+What becomes of the guards: `guards.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import functools
 import hashlib
 import pathlib
 import pickle
-import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -23,11 +22,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.errors import KvfixWarning
+from fxpass import reasons
+from fxpass.errors import warn
 from fxpass.options import Options
-from fxpass.torch_internals import collection
+from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.contracts import TABLE, Feature, holds
-from fxpass.torch_internals.dynamo.compilation import compilation
+from fxpass.torch_internals.dynamo.compilation import current_compilation
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.precompile.names import (
     BackendCacheArtifact,
@@ -37,8 +37,8 @@ from fxpass.torch_internals.precompile.names import (
     unique_id,
 )
 
-from . import guards as kept_guards
-from .guards import not_kept as not_kept
+from . import guards
+from .guards import warn_not_cached as warn_not_cached
 
 Make = Callable[[], Callable[..., Any]]
 """What makes a compiled function; can be pickled, with all that it holds."""
@@ -58,18 +58,18 @@ class Artifact(BackendCacheArtifact[Any]):
         return pickle.loads(make)()
 
 
-def is_wanted(gm: fx.GraphModule) -> bool:
+def is_caching(gm: fx.GraphModule) -> bool:
     """Whether Dynamo keeps what is compiled for ``gm``."""
-    return holds(Feature.PRECOMPILE) and compilation() is not None and getattr(gm, "_backend_id", None) is not None
+    return holds(Feature.PRECOMPILE) and current_compilation() is not None and getattr(gm, "_backend_id", None) is not None
 
 
 def made_by_torch(gm: fx.GraphModule) -> Make | None:
-    """What AOTAutograd has kept for ``gm``, which `is_wanted`, if it has compiled it."""
+    """What AOTAutograd has kept for ``gm``, which `is_caching`, if it has compiled it."""
     own = PrecompileContext.serialize_artifact_by_key(gm._backend_id)
     return None if own is None else own.after_deserialization
 
 
-def keep(gm: fx.GraphModule, options: Options, make: Make) -> None:
+def put_artifact(gm: fx.GraphModule, options: Options, make: Make) -> None:
     """Keep ``make`` for ``gm``'s compiled function."""
     PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(options), pickle.dumps(make))))
 
@@ -89,7 +89,7 @@ def _version() -> str:
 
 def install(options_of: Callable[[Any], Options | None]) -> None:
     """Let what was compiled with the same options be loaded, and what cannot be used be compiled again."""
-    kept_guards.install()
+    guards.install()
     patch("torch._dynamo.eval_frame._TorchDynamoContext.__call__", functools.partial(_apply, options_of))
     patch("torch._dynamo.package.CompilePackage.install", _use)
     if TABLE[_NAMES].applies():
@@ -110,14 +110,10 @@ def _use(stock: Any, package: Any, backends: Any) -> None:
     if not any(isinstance(artifact, Artifact) for artifact in backends.values()):
         return stock(package, backends)
     try:
-        with collection.at_rest(), torch.inference_mode(False):  # the guards' fake tensors have versions
+        with garbage_collection.paused(), torch.inference_mode(False):  # the guards' fake tensors have versions
             stock(package, backends)
     except Exception as error:
-        warnings.warn(
-            f"kvfix: a precompiled model is not used but compiled again: {type(error).__name__}: {error}",
-            KvfixWarning,
-            stacklevel=2,
-        )
+        warn(reasons.NOT_USED, error=f"{type(error).__name__}: {error}")
         _forget(package)
         package._initialized, package._codes = False, {}
         package.initialize(package._innermost_fn)

@@ -1,9 +1,9 @@
 """A graph as it was before it was edited, to go back to where a part of what was planned cannot be done.
 
 restore = Restorable(gm)
-restore.keep()               a copy, made once, before the first edit
+restore.copy_once()               a copy, made once, before the first edit
 ...                          edits of gm.graph
-nodes = restore.go_back()    gm.graph is as it was; ``nodes`` maps its former nodes to those that stand for them now
+nodes = restore.undo()    gm.graph is as it was; ``nodes`` maps its former nodes to those that stand for them now
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Restorable:
         self._copy: fx.Graph | None = None
         self._nodes: dict[fx.Node, fx.Node] = {}
 
-    def keep(self) -> None:
+    def copy_once(self) -> None:
         """Copy the graph, unless that has been done already: it is about to be edited."""
         if self._copy is not None:
             return
@@ -31,8 +31,8 @@ class Restorable:
             made.meta = copy.copy(node.meta)
             self._nodes[node] = made
 
-    def go_back(self) -> dict[fx.Node, fx.Node]:
-        """Undo all edits since `keep`."""
+    def undo(self) -> dict[fx.Node, fx.Node]:
+        """Undo all edits since `copy_once`."""
         if self._copy is None:
             return {}
         self.gm.graph, nodes = self._copy, self._nodes

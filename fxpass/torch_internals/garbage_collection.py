@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def at_rest() -> Iterator[None]:
+def paused() -> Iterator[None]:
     """No collection in the block, or in the function that this decorates; reference counts free what they free."""
     enabled = gc.isenabled()
     gc.disable()

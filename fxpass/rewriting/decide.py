@@ -11,23 +11,23 @@ from torch import fx
 from fxpass.analysis.extents import Extent, Extents, Flow
 from fxpass.analysis.follow import Stuck, follow
 from fxpass.analysis.positions import Origin, Positions
-from fxpass.analysis.sites import Site, Sites, is_slice
-from fxpass.graph.numbers import guarded, number, plain, supposing
+from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
+from fxpass.graph.numbers import guarded, number, supposing, to_expr
 
+from .decisions import reason
 from .reads import smallest, start_extent
-from .refuse import reason
 
 
 def decide(
     graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], unmoved: Set[Any] = frozenset()
-) -> tuple[dict[fx.Node, Site], Flow, Sites] | Stuck:
+) -> tuple[dict[fx.Node, SliceSite], Flow, SiteFinder] | Stuck:
     """The sites of ``graph`` without those ``refused``, what flows from them, and who finds them; or where the flow gets stuck.
 
     A slice of which nothing sound can be made is added to ``refused``, with the reason.
     """
     positions = Positions(graph, origins)
-    finder = Sites(graph, positions, unmoved)
-    sites: dict[fx.Node, Site] = {}
+    finder = SiteFinder(graph, positions, unmoved)
+    sites: dict[fx.Node, SliceSite] = {}
     ahead = _ahead(graph, finder, refused)
 
     def begin(node: fx.Node, flow: Flow) -> Extents | None:
@@ -52,7 +52,7 @@ def decide(
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
 
 
-def _ahead(graph: fx.Graph, finder: Sites, refused: Mapping[fx.Node, str]) -> list[Extent]:
+def _ahead(graph: fx.Graph, finder: SiteFinder, refused: Mapping[fx.Node, str]) -> list[Extent]:
     """The extents that the sites of ``graph`` will start, as far as their full size is known from the start."""
     found = []
     for node in graph.nodes:
@@ -63,5 +63,5 @@ def _ahead(graph: fx.Graph, finder: Sites, refused: Mapping[fx.Node, str]) -> li
             if site is not None and site.kind == "extent":
                 found.append(start_extent(site, graph))
     known = [e for e in found if isinstance(e.full, int) or e.full.args[0].op == "placeholder"]
-    first = {(plain(number(e.length)), plain(e.full_size)): e for e in reversed(known)}  # layers have them in common
+    first = {(to_expr(number(e.length)), to_expr(e.full_size)): e for e in reversed(known)}  # layers have them in common
     return [smallest(e, first.values()) for e in reversed(first.values())]

@@ -7,7 +7,7 @@ import torch
 from small_models import breaks, graphs, kvfix
 from torch import Tensor
 
-from fxpass.index_tensors.memory import disjoint
+from fxpass.index_tensors.address_ranges import disjoint
 
 
 def step(keys: Tensor, written: Tensor, read: Tensor) -> tuple[Tensor, int]:

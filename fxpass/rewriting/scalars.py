@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.arithmetic import is_float
 from fxpass.analysis.positions import Positions
 from fxpass.errors import Refusal
@@ -42,7 +43,7 @@ def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
         return made(node, b)
     target = _TENSOR_FORM.get(node.target, node.target)
     if target not in _ACCEPT_TENSORS or any(v in positions for v in node.kwargs.values()):
-        raise Refusal(f"a position is an argument of {node.target}, which takes numbers only")
+        raise Refusal(reasons.NUMBERS_ONLY, op=node.target)
     tensor = next(a for a in node.args if isinstance(a, fx.Node) and a not in positions)
     args = [_twin(a, tensor, b) if a in positions else a for a in node.args]
     return b.call(target, *args, **node.kwargs)
@@ -69,7 +70,7 @@ def _arange(node: fx.Node, b: Builder) -> fx.Node:
     value = node.meta["val"]
     count = b.steady(value.shape[0])
     if step or count is None or is_float(start):
-        raise Refusal("an arange with position-dependent length or step, or from a fraction on")
+        raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target}, for its length or step or with a fraction")
     steps = b.call(aten.arange.default, count, dtype=value.dtype, device=value.device)
     return b.call(aten.add.Tensor, steps, b.twin(start, value.device))
 
@@ -79,7 +80,7 @@ def _full(node: fx.Node, b: Builder) -> fx.Node:
     fill = node.args[1] if node.target is aten.full.default else node.args[0]
     sizes = [b.steady(s) for s in value.shape]
     if None in sizes:
-        raise Refusal(f"{node.target} of a position-dependent size")
+        raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target}, for a size")
     cast = b.call(aten.to.dtype, b.twin(fill, value.device), value.dtype)
     return b.call(aten.clone.default, b.call(aten.expand.default, cast, sizes))
 
@@ -90,7 +91,7 @@ def _roll(node: fx.Node, b: Builder) -> fx.Node:
     for shift, dim in zip(shifts, dims, strict=False):
         size = b.steady(node.meta["val"].shape[dim])
         if size is None:
-            raise Refusal("a roll by a position along an axis that is not fixed")
+            raise Refusal(reasons.BY_POSITION, op=node.target, how="along an axis that is not fixed")
         steps = b.call(
             aten.sub.Tensor,
             b.call(aten.arange.default, size, device=node.meta["val"].device),
@@ -98,7 +99,7 @@ def _roll(node: fx.Node, b: Builder) -> fx.Node:
         )
         x = b.call(aten.index_select.default, x, dim, b.call(aten.remainder.Scalar, steps, size))
     if not dims:
-        raise Refusal("a roll by a position of a flattened tensor")
+        raise Refusal(reasons.BY_POSITION, op=node.target, how="of a flattened tensor")
     return x
 
 
@@ -110,7 +111,7 @@ def _rsub(node: fx.Node, b: Builder) -> fx.Node:
     """``rsub(x, s)`` is ``s - x``."""
     x, value, *alpha = node.args
     if alpha or node.kwargs:
-        raise Refusal("an rsub with a factor")
+        raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target} with a factor")
     return b.call(aten.sub.Tensor, _twin(value, x, b), x)
 
 

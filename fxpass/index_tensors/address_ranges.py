@@ -15,7 +15,7 @@ from fxpass.torch_internals.fakes import FakeTensor
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class AddressRange:
     """Where the integer tensor lies that a graph input is given now: its addresses, from ``start`` to before ``end``."""
 
     source: Any
@@ -23,7 +23,7 @@ class Place:
     end: int
 
     @classmethod
-    def of(cls, node: fx.Node) -> Place | None:
+    def of(cls, node: fx.Node) -> AddressRange | None:
         """That of the graph input ``node``; None for what cannot be an index, or has no addresses."""
         argument, fake = node.meta.get("grapharg"), node.meta.get("example_value")
         if argument is None or not isinstance(fake, torch.Tensor) or fake.is_floating_point():
@@ -34,7 +34,7 @@ class Place:
             return None
         return cls(argument.source, start, end) if start < end else None
 
-    def meets(self, other: Place) -> bool:
+    def overlaps(self, other: AddressRange) -> bool:
         """Whether the two have an address in common."""
         return max(self.start, other.start) < min(self.end, other.end)
 

@@ -1,13 +1,13 @@
-"""Compiled models in threads, in turns, after resets and errors; and what is dropped is let go."""
+"""Compiled models in threads, in turns, after resets and errors; and what is dropped is let go.
+
+A few rounds of what ``python -m tests.lifetime`` runs for long.
+"""
 
 from __future__ import annotations
 
 import copy
-import gc
 import multiprocessing
-import os
-import threading
-import weakref
+import unittest.mock
 
 import pytest
 import torch
@@ -16,7 +16,10 @@ from small_models import Attention, ItemCache, kvfix, same_step, steps
 import fxpass
 from fxpass.index_tensors import mirror
 
-ROUNDS = int(os.environ.get("KVFIX_ROUNDS", "3"))
+from . import runs
+from .__main__ import flat, gone
+
+ROUNDS = 3
 
 
 @torch.no_grad()
@@ -29,25 +32,7 @@ def forecast(model: Attention, compiled: object) -> None:
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one model", "a model each"])
 def test_eight_threads(shared: bool) -> None:
-    model = Attention()
-    compiled = kvfix(model)
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            mine = model if shared else Attention()
-            run = compiled if shared else kvfix(mine)
-            for _ in range(ROUNDS):
-                forecast(mine, run)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=600)
-    assert not errors, errors[0]
+    runs.in_threads(ROUNDS, shared)
 
 
 @pytest.mark.parametrize("reset", [None, fxpass.reset, torch._dynamo.reset], ids=["", "fxpass", "dynamo"])
@@ -109,27 +94,31 @@ def test_worker_processes_after_compiling(method: str) -> None:
     assert process.exitcode == 0
 
 
-@torch.no_grad()
 def test_what_is_dropped_is_let_go() -> None:
-    model, cache = Attention(), ItemCache()
-    compiled = kvfix(model)
-    for x in steps():
-        compiled(x, cache)
-    held = [weakref.ref(v) for v in (model, cache, cache.keys, cache.index)]
-    del model, cache, compiled, x
-    torch._dynamo.reset()
-    gc.collect()
-    assert [ref() for ref in held] == [None] * 4 and not mirror._entries
+    gone(runs.dropped())
+    assert not mirror._entries
 
 
-def test_objects_do_not_grow() -> None:
+def test_nothing_grows() -> None:
     """Forecasts after the first ones leave nothing behind."""
-    model = Attention()
-    compiled = kvfix(model)
-    counts = []
-    for _ in range(4):
-        for _ in range(ROUNDS):
-            forecast(model, compiled)
-        gc.collect()
-        counts.append(len(gc.get_objects()))
-    assert counts[3] - counts[2] < 50 and len(mirror._entries) == 0, counts
+    flat(runs.in_a_row(4 * ROUNDS))
+
+
+def test_eager_calls_in_between() -> None:
+    runs.at_random(8 * ROUNDS)
+
+
+def test_growth_is_seen() -> None:
+    kept = []
+
+    def keeps(*args: object) -> None:
+        kept.append([[] for _ in range(100)])
+
+    with unittest.mock.patch.object(runs, "forecast", keeps), pytest.raises(AssertionError):
+        flat(runs.in_a_row(8))
+
+
+def test_a_thread_that_is_wrong_is_seen() -> None:
+    with unittest.mock.patch.object(runs, "compiled", lambda model, compiler: lambda x, cache: x):
+        with pytest.raises(AssertionError):
+            runs.in_threads(1, shared=True)

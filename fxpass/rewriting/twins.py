@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis import arithmetic
 from fxpass.analysis.arithmetic import call_of, is_float, is_leaf
 from fxpass.analysis.positions import Positions
@@ -45,7 +46,7 @@ class Twins:
         """
         value = self.positions.resolve(value)
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-            raise Refusal(f"no node of the graph gives the number {value}")
+            raise Refusal(reasons.NO_TWIN, op=f"what no node of the graph gives, {value},")
         if not isinstance(value, (fx.Node, Derived)):
             return value
         key = (value, device)

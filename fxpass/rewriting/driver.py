@@ -18,13 +18,13 @@ from torch import fx
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.follow import Stuck
 from fxpass.analysis.positions import Origin
-from fxpass.analysis.sites import Site
+from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
 from .decide import decide
-from .refuse import Decision, Failed, decided, reason
+from .decisions import Decision, Failed, decided, reason
 from .restore import Restorable
 from .sweep import sweep
 
@@ -35,7 +35,7 @@ class Rewritten:
     from positions to consumers (`analysis.flow`), and what is known of the nodes that were made."""
 
     decisions: list[Decision]
-    sites: list[Site]
+    sites: list[SliceSite]
     steady: set[Any]
     flow: nx.DiGraph
     marks: Marks
@@ -46,12 +46,12 @@ def rewrite_graph(
     origins: Mapping[fx.Node, Origin],
     name_of: Callable[[fx.Node], str] = str,
     source_of: Callable[[fx.Node], str] = lambda node: "",
-    take_apart: Callable[[fx.Node], bool] = lambda node: False,
+    decompose: Callable[[fx.Node], bool] = lambda node: False,
     unmoved: Set[Any] = frozenset(),
 ) -> Rewritten:
     """Rewrite ``gm`` (in normal form) in place; ``origins`` names the placeholders that are positions.
 
-    ``name_of`` and ``source_of`` only serve the picture of the flow. ``take_apart(node)`` replaces an operator that there is
+    ``name_of`` and ``source_of`` only serve the picture of the flow. ``decompose(node)`` replaces an operator that there is
     no rule for by what it is made of, or returns False. ``unmoved`` symbols have never been seen to change.
     """
     refused: dict[fx.Node, str] = {}
@@ -61,7 +61,7 @@ def rewrite_graph(
         """Leave ``nodes`` as they are, from a graph in which nothing has been done for them."""
         nonlocal origins, refused
         refused.update(dict.fromkeys(nodes, why))
-        if now := restorable.go_back():
+        if now := restorable.undo():
             origins = {now[node]: origin.moved(now) for node, origin in origins.items()}
             refused = {now.get(node, node): text for node, text in refused.items()}
 
@@ -69,16 +69,16 @@ def rewrite_graph(
         with supposing() as supposed:
             plan = decide(gm.graph, origins, refused, unmoved)
         if isinstance(plan, Stuck):
-            if plan.no_rule and _took_apart(plan.node, take_apart, restorable):
+            if plan.no_rule and _decomposed(plan.node, decompose, restorable):
                 continue
-            refuse(plan.sites, f"{plan.reason} (at {plan.node.name})")
+            refuse(plan.reads, f"{plan.reason} (at {plan.node.name})")
             continue
         sites, flow, finder = plan
         for condition in supposed if sites else []:
             guarded(condition)
         picture = flow_graph(sites.values(), flow, finder.positions, name_of, source_of)
         left = [decided(node, None, finder.positions, why) for node, why in refused.items()]
-        restorable.keep()
+        restorable.copy_once()
         try:
             swept, marks = sweep(gm.graph, sites, flow, finder, refused)
         except Failed as failed:
@@ -89,16 +89,16 @@ def rewrite_graph(
         break
     decisions = left + swept
     if not any(d.rewritten for d in decisions):
-        restorable.go_back()
+        restorable.undo()
     aliases.remove_dead(gm.graph)
     gm.recompile()
     return Rewritten(decisions, list(sites.values()), finder.steady, picture, marks)
 
 
-def _took_apart(node: fx.Node, take_apart: Callable[[fx.Node], bool], restorable: Restorable) -> bool:
-    restorable.keep()
+def _decomposed(node: fx.Node, decompose: Callable[[fx.Node], bool], restorable: Restorable) -> bool:
+    restorable.copy_once()
     try:
-        return take_apart(node)
+        return decompose(node)
     except Exception as error:
         reason(error)
         return False

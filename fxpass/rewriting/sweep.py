@@ -8,22 +8,22 @@ from collections.abc import Mapping
 from torch import fx
 
 from fxpass.analysis.extents import Cut, Fill, Flow
-from fxpass.analysis.sites import Site, Sites, is_slice
+from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
 from fxpass.errors import Refusal
 from fxpass.graph.marks import Marks
 
 from .assertions import asserts_position, rewrite_assertion
 from .builder import Builder
+from .decisions import Decision, Failed, decided
 from .narrows import rewrite_narrow
 from .reads import rewrite_read
-from .refuse import Decision, Failed, decided
 from .scalars import rewrite_scalar, uses_position
 from .twins import Twins
 from .writes import rewrite_gather, rewrite_write
 
 
 def sweep(
-    graph: fx.Graph, sites: dict[fx.Node, Site], flow: Flow, finder: Sites, refused: Mapping[fx.Node, str]
+    graph: fx.Graph, sites: dict[fx.Node, SliceSite], flow: Flow, finder: SiteFinder, refused: Mapping[fx.Node, str]
 ) -> tuple[list[Decision], Marks]:
     b = Builder(graph, Twins(graph, finder.positions), finder.steady)
     builds = dict(flow.replacements)
@@ -52,7 +52,7 @@ def sweep(
                 node.replace_input_with(b.current(operand), filled)
         except Exception as error:
             extents = [flow.of(i) for i in (node, *node.all_input_nodes)]
-            blamed = {read for of in extents for e in of.values() for read in e.sites} | ({node} if site else set())
+            blamed = {read for of in extents for e in of.values() for read in e.reads} | ({node} if site else set())
             raise Failed(error, blamed) from error
         if node not in refused and (decision := _rewrite_number(node, flow, finder, b)) is not None:
             decisions.append(decision)
@@ -61,14 +61,14 @@ def sweep(
     return decisions, b.marks
 
 
-def _rewrite_site(site: Site, flow: Flow, b: Builder) -> None:
+def _rewrite_site(site: SliceSite, flow: Flow, b: Builder) -> None:
     if site.kind == "extent":
         rewrite_read(site, flow.extents[site.node][site.dim], b)
     else:
         {"write": rewrite_write, "gather": rewrite_gather, "narrow": rewrite_narrow}[site.kind](site, b)
 
 
-def _rewrite_number(node: fx.Node, flow: Flow, finder: Sites, b: Builder) -> Decision | None:
+def _rewrite_number(node: fx.Node, flow: Flow, finder: SiteFinder, b: Builder) -> Decision | None:
     """Rewrite a position that is an argument of a tensor op, or asserted; None where ``node`` is neither."""
     positions = finder.positions
     try:

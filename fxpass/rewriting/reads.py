@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import Extent
-from fxpass.analysis.sites import Site
+from fxpass.analysis.sites import SliceSite
 from fxpass.graph.bounds import size_of
 from fxpass.graph.numbers import derived, equal, guarded
 
@@ -26,7 +26,7 @@ from .builder import Builder
 aten = torch.ops.aten
 
 
-def start_extent(site: Site, graph: fx.Graph) -> Extent:
+def start_extent(site: SliceSite, graph: fx.Graph) -> Extent:
     """The extent that the read at ``site`` starts."""
     full = _full(site, graph)
     end = site.end if site.end is not None else full
@@ -34,7 +34,7 @@ def start_extent(site: Site, graph: fx.Graph) -> Extent:
     return Extent(length, full, frozenset([site.node]))
 
 
-def _full(site: Site, graph: fx.Graph) -> Any:
+def _full(site: SliceSite, graph: fx.Graph) -> Any:
     """The full size of the sliced dim, read off a graph input if there is one with that size, for use everywhere."""
     size = site.base.meta["val"].shape[site.dim]
     for node in graph.nodes:
@@ -56,7 +56,7 @@ def smallest(extent: Extent, known: Iterable[Extent]) -> Extent:
     return extent
 
 
-def rewrite_read(site: Site, extent: Extent, b: Builder) -> None:
+def rewrite_read(site: SliceSite, extent: Extent, b: Builder) -> None:
     """Let the users of the slice see the whole buffer (from 0), or all rows from ``start`` on, repeating the last."""
     b.at(site.node)
     if equal(site.start, 0):

@@ -15,7 +15,7 @@ import torch
 from .regions import Region
 
 
-class Contained:
+class WithFallback:
     """``run``, made of ``regions`` that compile themselves when they are first called; where one fails then, another function.
 
     written: the places of the arguments that ``run`` writes to. They are copied for the calls in which a part runs first.

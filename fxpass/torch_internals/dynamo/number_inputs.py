@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.kinds import Calls, Kind, Symbol, kind_of
+from fxpass.analysis.kinds import CallHistory, Kind, Symbol, kind_of
 from fxpass.graph.numbers import symbols
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
@@ -18,22 +18,22 @@ from .sources import AggregateSource, PositionSource
 
 
 @dataclasses.dataclass(frozen=True)
-class Number:
-    """The SymInt at the place ``place`` of a graph's arguments: what it is of, its kind and its symbols."""
+class NumberInput:
+    """The SymInt at the place ``place`` of a graph's arguments: the name of its source, its kind and its symbols."""
 
     place: int
-    of: str
+    name: str
     kind: Kind
     symbols: frozenset[Any]
 
 
-class Numbers:
+class NumberInputs:
     """The numbers of one graph, of kinds that are decided here, from the calls before."""
 
     def __init__(self, gm: fx.GraphModule) -> None:
-        self._calls = Calls()
+        self._calls = CallHistory()
         self._fixed: dict[str, int] = {}
-        self.all: list[Number] = []
+        self.all: list[NumberInput] = []
         self._names: list[str] = []
         self._places: list[int] = []
         code = dynamism.current_code()
@@ -48,12 +48,12 @@ class Numbers:
                 for d, size in enumerate(value.shape):
                     self._fixed[f"{source.name}.size()[{d}]"] = size if isinstance(size, int) else size.node.hint
             elif isinstance(value, torch.SymInt):
-                self.all.append(Number(place, source.name, self._kind(source, value), frozenset(symbols(value))))
+                self.all.append(NumberInput(place, source.name, self._kind(source, value), frozenset(symbols(value))))
         moving = {s for number in self.all if number.kind == "position" for s in number.symbols}
         for i, number in enumerate(self.all):
             if number.kind == "variant" and number.symbols & moving:
                 self.all[i] = dataclasses.replace(number, kind="position")
-        self._names = [number.of for number in self.all]
+        self._names = [number.name for number in self.all]
         self._fixed = {name: value for name, value in self._fixed.items() if name not in self._names}
         self._places = [number.place for number in self.all]
 
@@ -63,13 +63,13 @@ class Numbers:
         return kind_of(self._calls, source.name, value.node.hint, isinstance(source, TensorPropertySource))
 
     @property
-    def variants(self) -> list[Number]:
+    def variants(self) -> list[NumberInput]:
         """Those that are bound when a core is compiled."""
         return [number for number in self.all if number.kind == "variant"]
 
     def table(self) -> list[Symbol]:
         """What the report shows."""
-        return [Symbol(", ".join(sorted(map(str, n.symbols))), n.kind, n.of) for n in self.all if n.symbols]
+        return [Symbol(", ".join(sorted(map(str, n.symbols))), n.kind, n.name) for n in self.all if n.symbols]
 
     def watching(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
         """``compiled``, with each of its calls seen."""

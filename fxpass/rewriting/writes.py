@@ -17,9 +17,9 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from fxpass.analysis.sites import Site
+from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
-from fxpass.graph.numbers import number, plain
+from fxpass.graph.numbers import number, to_expr
 
 from .builder import Builder
 
@@ -34,7 +34,7 @@ _TRANSPARENT = {aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, 
                 aten.detach.default}  # fmt: skip
 
 
-def rewrite_write(site: Site, b: Builder) -> None:
+def rewrite_write(site: SliceSite, b: Builder) -> None:
     """Rewrite one write site in place."""
     slots = _slots(site, b.at(site.node))
     if site.is_assigned:
@@ -47,23 +47,23 @@ def rewrite_write(site: Site, b: Builder) -> None:
         _write(site, slots, _unsqueezed(site, rows, b.at(writer.next)), b)
 
 
-def rewrite_gather(site: Site, b: Builder) -> None:
+def rewrite_gather(site: SliceSite, b: Builder) -> None:
     """Rewrite a read of a fixed number of rows: ``table[s:s + n]`` -> ``index_select(table, 0, arange(n) + s_t)``."""
     b.at(site.node)
     b.replace(site.node, _gather(site, _slots(site, b), b))
 
 
-def _slots(site: Site, b: Builder) -> fx.Node:
+def _slots(site: SliceSite, b: Builder) -> fx.Node:
     steps = b.call(aten.arange.default, b.number(site.rows), device=site.device)
     return b.call(aten.add.Tensor, steps, b.twin(site.start, site.device))
 
 
-def _gather(site: Site, slots: fx.Node, b: Builder) -> fx.Node:
+def _gather(site: SliceSite, slots: fx.Node, b: Builder) -> fx.Node:
     rows = b.taken(site.base, site.dim, slots)
     return b.call(aten.squeeze.dim, rows, site.dim) if site.squeezed else rows
 
 
-def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
+def _copy(site: SliceSite, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
     """``copy_`` casts and broadcasts; ``index_copy_`` does not, so do it before."""
     source, target = writer.args[1], site.base.meta["val"]
     assert isinstance(source, fx.Node)
@@ -79,14 +79,14 @@ def _copy(site: Site, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
             source, value = b.call(aten.unsqueeze.default, source, 0), value.unsqueeze(0)
         source = b.call(aten.unsqueeze.default, source, site.dim)
     wanted = [number(site.rows) if d == site.dim else s for d, s in enumerate(target.shape)]
-    if site.squeezed or [plain(s) for s in value.shape] != [plain(s) for s in wanted]:
+    if site.squeezed or [to_expr(s) for s in value.shape] != [to_expr(s) for s in wanted]:
         sizes = [b.number(site.rows) if d == site.dim else b.size(site.base, d) for d in range(target.dim())]
         source = b.call(aten.expand.default, source, sizes)
     b.replace(writer, _write(site, slots, source, b))
     b.drop(writer)
 
 
-def _write(site: Site, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
+def _write(site: SliceSite, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
     """The slots are those of a slice: one after the other, and kept within the buffer by a position's guard: marked so."""
     dtype = site.base.meta["val"].dtype
     base, rows = b.bits(site.base, dtype), b.bits(rows, dtype)
@@ -112,5 +112,5 @@ def _is_permuted_view(base: fx.Node) -> bool:
     return False
 
 
-def _unsqueezed(site: Site, rows: fx.Node, b: Builder) -> fx.Node:
+def _unsqueezed(site: SliceSite, rows: fx.Node, b: Builder) -> fx.Node:
     return b.call(aten.unsqueeze.default, rows, site.dim) if site.squeezed else rows

@@ -8,11 +8,12 @@ from typing import Literal
 
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.positions import Positions
-from fxpass.analysis.sites import Site, is_slice
+from fxpass.analysis.sites import SliceSite, is_slice
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
-from fxpass.graph.numbers import expression
+from fxpass.graph.numbers import expression_text
 
 from .assertions import asserts_position
 
@@ -32,9 +33,9 @@ class Decision:
     reason: str = ""
 
 
-def decided(node: fx.Node, site: Site | None, positions: Positions, reason: str = "") -> Decision:
+def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason: str = "") -> Decision:
     used = [i for i in node.all_input_nodes if i in positions]
-    position = ", ".join(dict.fromkeys(expression(i) for i in used))
+    position = ", ".join(dict.fromkeys(expression_text(i) for i in used))
     if not is_slice(node):
         kind: Literal["scalar", "predicate"] = "predicate" if asserts_position(node, positions) else "scalar"
         return Decision(kind, node, None, None, position, not reason, reason)
@@ -50,7 +51,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, Refusal):
         return str(error)
     logger.warning("kvfix: a site is left as it is, after an unexpected error", exc_info=error)
-    return f"the pass failed here: {type(error).__name__}: {error}"
+    return reasons.SITE_FAILED.text(error=f"{type(error).__name__}: {error}")
 
 
 class Failed(Exception):

@@ -12,10 +12,10 @@ from typing import Any
 from torch import fx
 
 from fxpass.index_tensors import mirror
-from fxpass.index_tensors.alike import Alike
 from fxpass.index_tensors.arithmetic import FOLDS, NotCovered, all_of, any_of
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
 from fxpass.index_tensors.formula import evaluate, formula
+from fxpass.index_tensors.history import ElementHistory
 from fxpass.torch_internals.dynamo.names import (
     ConstantVariable,
     FrameStateSizeEntry,
@@ -31,7 +31,7 @@ from . import dynamism
 from .sources import AggregateSource, AgreementSource, PositionSource
 
 
-def element(tx: Any, element: Element) -> Any:
+def element_variable(tx: Any, element: Element) -> Any:
     """A guarded constant while the element has not been seen to change, a SymInt graph input from then on.
 
     Elements that have never been seen to differ share one input, with a guard that they agree: as sizes that are equal
@@ -42,11 +42,11 @@ def element(tx: Any, element: Element) -> Any:
     inputs = tx.output.unspec_variable_map
     if source.name in inputs:
         return inputs[source.name]
-    alike, moved = _seen(tx, element.tensor)
+    history, moved = _seen(tx, element.tensor)
     value = mirror.values(argument.example)[element.index]
-    if not alike.apart and (element.index not in moved or value == 0):
+    if not history.independent and (element.index not in moved or value == 0):
         return _constant(source, value)
-    for i in (i for i, group in enumerate(alike.groups) if group == alike.groups[element.index] and i != element.index):
+    for i in (i for i, group in enumerate(history.groups) if group == history.groups[element.index] and i != element.index):
         shared = inputs.get(PositionSource(argument.source, i).name)
         if shared is not None:
             agreement = AgreementSource(argument.source, i, element.index)
@@ -56,18 +56,18 @@ def element(tx: Any, element: Element) -> Any:
     return _number(tx, source, value)
 
 
-def is_whole(tx: Any, entry: Arith) -> bool:
+def is_aggregate(tx: Any, entry: Arith) -> bool:
     """Whether ``entry`` is read as one number, or truth, and not made of its elements' numbers."""
     if entry.fn not in FOLDS or formula(entry) is None:
         return False
     (tensor,) = tensors([entry])
     if entry.fn in (any_of, all_of):
         return True
-    alike, _ = _seen(tx, tensor)
-    return len({alike.groups[i] for i in _indices(entry)}) > 1
+    history, _ = _seen(tx, tensor)
+    return len({history.groups[i] for i in _indices(entry)}) > 1
 
 
-def aggregate(tx: Any, entry: Arith) -> Any:
+def aggregate_variable(tx: Any, entry: Arith) -> Any:
     """A SymInt graph input once one of the elements has been seen to change, a guarded constant before; so are truths."""
     text = formula(entry)
     (tensor,) = tensors([entry])
@@ -87,19 +87,19 @@ def _indices(entry: Arith) -> set[int]:
     return {part.index for part in in_order([entry]) if isinstance(part, Element)}
 
 
-def _seen(tx: Any, tensor: fx.Node) -> tuple[Alike, set[int]]:
+def _seen(tx: Any, tensor: fx.Node) -> tuple[ElementHistory, set[int]]:
     """What has been seen of the elements of ``tensor``, and those that have been seen to change.
 
     All of them are looked at: what decoding reads first may not be what the prefill has read.
     """
     argument = _argument(tensor)
     values = mirror.values(argument.example)
-    alike = dynamism.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
+    history = dynamism.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
     names = [PositionSource(argument.source, i).name for i in range(len(values))]
     entries = [FrameStateSizeEntry.make_scalar(value) for value in values]
     states = [process_automatic_dynamic(tx, name, entry) for name, entry in zip(names, entries, strict=True)]
     moved = {i for i, state in enumerate(states) if state.scalar is auto_dynamic}
-    return alike, set(range(len(values))) if alike.apart else moved
+    return history, set(range(len(values))) if history.independent else moved
 
 
 def _argument(tensor: fx.Node) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 import fxpass
 from fxpass import api
-from fxpass.rewrite import decide, driver, refuse, sweep
+from fxpass.rewriting import decide, decisions, driver, sweep
 
 CAPACITY = 8
 QUIET = pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
@@ -224,7 +224,7 @@ def test_an_error_at_a_site_costs_that_site(broken: str, caplog: pytest.LogCaptu
     mine, eager = torch.zeros(2, 2, CAPACITY)
     with (
         mock.patch.object(decide if broken == "start_extent" else sweep, broken, side_effect=ZeroDivisionError("of ours")),
-        caplog.at_level(logging.WARNING, logger=refuse.__name__),
+        caplog.at_level(logging.WARNING, logger=decisions.__name__),
     ):
         for p in range(2, 6):
             x = torch.randn(2, 1)
@@ -232,9 +232,9 @@ def test_an_error_at_a_site_costs_that_site(broken: str, caplog: pytest.LogCaptu
             assert torch.equal(mine, eager)
     report = fxpass.reports()[-1]
     assert not report.unfit and report.rewritten >= 1
-    assert {s.reason for s in report.sites if s.reason} == {"the pass failed here: ZeroDivisionError: of ours"}
-    assert all(r.exc_info for r in caplog.records if r.name == refuse.__name__)
-    assert any(r.name == refuse.__name__ for r in caplog.records)
+    assert {s.reason for s in report.sites if s.reason} == {"KV190 the pass failed here: ZeroDivisionError: of ours"}
+    assert all(r.exc_info for r in caplog.records if r.name == decisions.__name__)
+    assert any(r.name == decisions.__name__ for r in caplog.records)
 
 
 def several_chunks(x: Tensor, k: Tensor, p: int) -> Tensor:

@@ -15,15 +15,15 @@ import dataclasses
 
 
 @dataclasses.dataclass
-class Alike:
+class ElementHistory:
     """What has been seen of the elements of one index tensor.
 
     groups: for each element a group: elements of one have never been seen to differ.
-    apart: whether each element is a number of its own, that may move at any time.
+    independent: whether each element is a number of its own, that may move at any time.
     """
 
     groups: tuple[int, ...] = ()
-    apart: bool = False
+    independent: bool = False
     _values: tuple[int, ...] = ()
     _moved: frozenset[int] = frozenset()
     _parted: bool = False
@@ -40,7 +40,7 @@ class Alike:
         parted = len({(self.groups[i], groups[i]) for i in known}) > len({self.groups[i] for i in known})
         late = bool(self._moved) and bool((moved & known) - self._moved)
         back = any(now < last for last, now in zip(self._values, values, strict=True))
-        self.apart |= late or parted and (back or self._parted)
+        self.independent |= late or parted and (back or self._parted)
         self._parted |= parted
-        self.groups = tuple(range(len(values))) if self.apart else groups
+        self.groups = tuple(range(len(values))) if self.independent else groups
         self._values, self._moved = values, self._moved | moved

@@ -13,7 +13,7 @@ MAX_MOVES = 4
 """In as many calls one after the other a variant may move."""
 
 
-class Corrected:
+class WatchedVariants:
     """``run``, until one of the arguments at ``places`` has moved in `MAX_MOVES` calls one after the other; from then on
     ``again(places)``, called with those that have."""
 

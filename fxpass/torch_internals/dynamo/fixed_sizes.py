@@ -22,7 +22,7 @@ MAX_SIZES = 3
 """For as many sizes of one index tensor a graph is made."""
 
 
-def fix(tx: Any, node: fx.Node) -> None:
+def fix_sizes(tx: Any, node: fx.Node) -> None:
     """Fix the sizes of the graph inputs that the integers in ``node`` are made of, where they are small enough."""
     fixed = [_fix(tx, source) for source in _origins(node)]
     if any(fixed):

@@ -13,7 +13,7 @@ import operator
 
 import torch
 
-from fxpass.analysis.sites import Site
+from fxpass.analysis.sites import SliceSite
 from fxpass.graph.numbers import equal
 
 from .builder import Builder
@@ -21,7 +21,7 @@ from .builder import Builder
 aten = torch.ops.aten
 
 
-def rewrite_narrow(site: Site, b: Builder) -> None:
+def rewrite_narrow(site: SliceSite, b: Builder) -> None:
     """Rewrite one site in place; a slice that does not reach the end keeps its start and gets its length spelled out."""
     b.at(site.node)
     size = site.base.meta["val"].shape[site.dim]

@@ -1,0 +1,260 @@
+"""Why something is not as one may wish: one list, from which messages and docs/troubleshooting.md are made.
+
+    raise Refusal(NO_RULE, op=node.target)        ->        "KV101 no rule for aten.mode.default"
+
+The hundreds say of what: 0 a graph as a whole, 1 a slice or a number, 2 what stays outside of the static core, 3 how many
+graphs there are, 4 compilation, recordings and copies, 5 torch's precompile cache, 6 this torch, 7 the check.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Reason(NamedTuple):
+    """One of them.
+
+    id: "KV101"; it stands in front of every message.
+    says: the message, with fields in braces.
+    do: what a user can do about it.
+    concerns: "speed" where numbers are eager's all the same, "numbers" where they are not.
+    """
+
+    id: str
+    says: str
+    do: str
+    concerns: Literal["speed", "numbers"] = "speed"
+
+    def text(self, **fields: object) -> str:
+        """The message: id, and ``says`` with its fields."""
+        return f"{self.id} {self.says.format(**fields)}"
+
+
+REASONS: dict[str, Reason] = {}
+
+
+def _reason(id: str, says: str, do: str, concerns: Literal["speed", "numbers"] = "speed") -> Reason:
+    REASONS[id] = Reason(id, says, do, concerns)
+    return REASONS[id]
+
+
+def of(text: str) -> Reason | None:
+    """The reason that the message ``text`` was made of; None for any other text."""
+    return REASONS.get(text.partition(" ")[0])
+
+
+_REPORT = "This is a fault of kvfix: please report it, with what the log shows and `fxpass.repro(report)`."
+
+# A graph as a whole runs as it came
+GRAD = _reason("KV001", "grad is enabled and {what} requires grad", "Call the model under `torch.no_grad()`.")
+AUTOCAST = _reason(
+    "KV002",
+    "autocast is enabled {where}",
+    "Convert the model to the dtype (`model.to(torch.bfloat16)`) in place of autocast. A region that is switched off is fine.",
+)
+TRANSFORM = _reason(
+    "KV003",
+    "a transform of torch.func or torch.vmap is applied: {node}",
+    "Write out the batch dimension, or compile what is inside of the transform by itself.",
+)
+OWN_GRAPHS = _reason(
+    "KV004",
+    "an operator runs graphs of its own: {node}",
+    "Use `torch.where` in place of `torch.cond`, or keep the operator outside of what is compiled.",
+)
+DATA = _reason(
+    "KV005",
+    "an operator takes for a number what a tensor holds: {place}",
+    "Make the number with `.item()` first: Dynamo then guards on it.",
+)
+UNSEEN = _reason(
+    "KV006",
+    "it is not seen where a tensor comes from: {node}",
+    "Hand the tensor to the model as an argument, a buffer or an attribute.",
+)
+BROKEN = _reason("KV007", "the rewritten graph does not pass its check: {what}", _REPORT)
+PASS_FAILED = _reason("KV008", "the pass failed: {error}", _REPORT)
+HAND_OFF_FAILED = _reason(
+    "KV009",
+    "the hand-off failed: {error}",
+    'The compiler could not compile a part, or it failed when it first ran. See whether `compiler="aot_eager"` runs; if it '
+    "does, it is Inductor's. " + _REPORT,
+)
+
+# A slice, or another place that uses a position, stays as the model wrote it
+NO_RULE = _reason(
+    "KV101",
+    "no rule for {op}",
+    "Write it with operators that have one, or apply it to the whole buffer with a mask. [add-a-rule.md](add-a-rule.md) "
+    "tells how a rule is written.",
+)
+UNKNOWN_SIGN = _reason(
+    "KV102",
+    "a bound of the slice is of unknown sign",
+    "Assert it (`assert start >= 0`): the assertion becomes a guard.",
+)
+OUTSIDE = _reason(
+    "KV103",
+    "the slice reaches outside of the rows that there are: {how}",
+    "Slicing clamps, and a read of the whole buffer does not. Assert the bound (`assert end <= buffer.shape[1]`), or give the "
+    "buffer room for all positions.",
+)
+UNKNOWN_ROWS = _reason(
+    "KV104",
+    "a number of rows that is neither fixed nor a position's",
+    "Compute the length from the position, or hand in a fixed number of rows.",
+)
+WRITTEN_FROM = _reason(
+    "KV105",
+    "a number of rows that depends on the position is written from a start that is not 0",
+    "Write as many rows as are new, `buffer[:, start:start + n]` with a fixed `n`.",
+)
+TOO_FEW = _reason(
+    "KV106",
+    "{op} of what may be empty, or of fewer rows than it takes",
+    "Assert that there are enough (`assert end >= 3`): the assertion becomes a guard.",
+)
+LEAVES = _reason(
+    "KV107",
+    "a tensor whose size depends on the position leaves the graph",
+    "Return what is of a fixed size: the buffer with the length beside it, or a reduction over the rows.",
+)
+RETURNED_VIEW = _reason(
+    "KV108",
+    "the graph returns a view of the buffer",
+    "Return a copy (`.clone()`): what a read by a position gives is one.",
+)
+STALE = _reason(
+    "KV109",
+    "the slice is read after the buffer has been written again",
+    "Read before the write, or take the slice anew after it.",
+)
+SLICE_OF_SLICE = _reason(
+    "KV110",
+    "a slice of a slice is written in place",
+    "Write to the buffer through one slice, `buffer[:, end - 1:end].mul_(2)`.",
+)
+AT_ONCE = _reason(
+    "KV111",
+    "{op} writes to the buffer in several places at once",
+    "Write one after the other.",
+)
+PART_WRITTEN = _reason(
+    "KV112",
+    "{op} writes {what} to a part of a buffer whose size depends on the position",
+    "Assign with `buffer[:, :end] = ...` or an operator that works on each element, such as `mul_`.",
+)
+DRAWS = _reason(
+    "KV113",
+    "{op}: it draws numbers, and for all of the buffer it would draw others",
+    "Call `model.eval()`, or draw for a fixed size. Training is not what this backend is for.",
+)
+LENGTHS = _reason(
+    "KV114",
+    "two different valid lengths meet on one axis: those of {what}",
+    "Use one length for both, or assert that they are equal: the assertion becomes a guard.",
+)
+FROM_ELSEWHERE = _reason(
+    "KV115",
+    "{what} has the valid length but does not come from the buffer",
+    "Make it to the size of the buffer and slice it with the same bound, as the cache is.",
+)
+ONE_SIDED = _reason(
+    "KV116",
+    "{op} contracts a position-dependent axis with one that is not",
+    "Slice both operands with the same bound, or neither and mask.",
+)
+RESHAPED = _reason(
+    "KV117",
+    "a reshape {how}",
+    "Keep the axis of the rows in a dimension of its own, or let it be the first of those that it is split in (`(-1, 2)`).",
+)
+AXIS_SPLIT = _reason(
+    "KV118",
+    "the position-dependent axis {how}",
+    "Split, pair or cut the buffer first, and slice by the position after that.",
+)
+FLATTENED = _reason(
+    "KV119",
+    "{op} of a flattened tensor of position-dependent size",
+    "Name the dimension: `k.argmax(dim=1)`, `k.roll(1, dims=1)`.",
+)
+TIES = _reason(
+    "KV120",
+    "{op}: which of equal elements comes first depends on the number of all",
+    "Take the values in place of the places, and `sort(stable=True)`.",
+)
+NO_INFINITY = _reason("KV121", "{op} of numbers without an infinity", "Convert to a floating dtype before it.")
+OTHER_AXIS = _reason(
+    "KV122",
+    "{op} with {what} of position-dependent number",
+    "Let the rows lie along the axis that the operator goes along, not that of its heads or channels.",
+)
+OVER_AXIS = _reason(
+    "KV123",
+    "{op} over the position-dependent axis",
+    "Write it with a sum over the rows, or normalize along the channels.",
+)
+NO_BUFFER = _reason(
+    "KV124",
+    "{op} makes a tensor of a size that belongs to no buffer",
+    "Make it as long as the buffer and slice it with the position (`torch.arange(capacity)[:end]`).",
+)
+LOOKUP = _reason("KV125", "a lookup {how}", "Look up with one index tensor of integers along one dimension.")
+JOINED = _reason(
+    "KV126",
+    "rows are put {how}",
+    "Write them to the buffer, and read the buffer.",
+)
+NUMBERS_ONLY = _reason(
+    "KV127",
+    "a position is an argument of {op}, which takes numbers only",
+    "Compute the same on a tensor: `torch.arange(n) + position` in place of `torch.arange(position, position + n)`.",
+)
+NO_TWIN = _reason(
+    "KV128",
+    "a position computed with {op} has no tensor twin",
+    "Compute positions with whole numbers: sums, products, `//`, `%`, comparisons, shifts.",
+)
+BY_POSITION = _reason(
+    "KV129",
+    "{op} by a position, {how}",
+    "Use a fixed number there, or name the dimension.",
+)
+SITE_FAILED = _reason("KV190", "the pass failed here: {error}", _REPORT)
+
+# Compilation, recordings and copies
+TOO_MANY = _reason(
+    "KV401",
+    "a part of a graph ({part}) has been compiled {times} times, for as many sizes of its inputs; as many are kept, CUDA "
+    "graphs included, and what has not run for longest is dropped",
+    "Allocate caches of few sizes. `torch._dynamo.config.recompile_limit` says how many are kept.",
+)
+ALIASED = _reason(
+    "KV402",
+    "inputs alias one another; the core is not recorded",
+    "Hand in tensors that do not share memory.",
+)
+
+# torch's precompile cache
+NOT_KEPT = _reason(
+    "KV501",
+    "a graph is not kept for other processes: {error}",
+    "See [limits](limits.md#compiled-again-in-the-next-process). The next process compiles again.",
+)
+NOT_USED = _reason(
+    "KV502",
+    "a precompiled model is not used but compiled again: {error}",
+    "Save it anew with this version of kvfix and these options.",
+)
+
+# This torch
+LOST = _reason(
+    "KV601",
+    "{without}: {error}",
+    "Use one of the releases of torch that [torch-internals.md](torch-internals.md) lists.",
+)
+HOOK_FAILED = _reason("KV602", "its hook {hook} failed, and torch goes on without it: {error}", _REPORT)
+
+# The check of the first calls
+DIFFERS = _reason("KV701", "{graph}, call {call}: it differs from the graph as it came: {how}", _REPORT, "numbers")

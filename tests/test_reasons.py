@@ -1,0 +1,250 @@
+"""Every reason has a program that gives it, and a section of docs/troubleshooting.md."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from tools_for_docs import troubleshooting_page
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+import fxpass
+from fxpass import api, reasons
+from fxpass.analysis.rules import reductions
+from fxpass.errors import Reasoned
+from fxpass.execute import assemble, compilers
+from fxpass.execute.regions import Region
+from fxpass.graph import normal_form
+from fxpass.graph.postconditions import Broken
+from fxpass.rewriting import sweep
+from fxpass.torch_internals import contracts, patches
+from fxpass.torch_internals.precompile import guards, hooks
+
+F = torch.nn.functional
+ROOT = Path(__file__).parents[1]
+CAPACITY = 16
+STEPS = (8, 9)
+Step = Callable[[Tensor, Tensor, int], Any]
+
+SITES: dict[str, Step] = {
+    "KV101": lambda k, v, p: k[:, :p].mode(dim=1).values,
+    "KV102": lambda k, v, p: k[:, p - _large(v) : p].sum(1),
+    "KV103": lambda k, v, p: (k[:, p + 8 : p + 9].mul_(2), k.sum(1))[1],
+    "KV105": lambda k, v, p: k[:, 1:p].mul_(2),
+    "KV107": lambda k, v, p: k[:, :p] * 2,
+    "KV108": lambda k, v, p: k[:, p : p + 1],
+    "KV109": lambda k, v, p: _stale(k, p),
+    "KV110": lambda k, v, p: k[:, :p][:, -1:].mul_(2).sum(1),
+    "KV111": lambda k, v, p: (torch._foreach_mul_([k[:, p : p + 1], k], 2), k.sum(1))[1],
+    "KV112": lambda k, v, p: (k[:, :p].uniform_(), v.sum(1))[1],
+    "KV113": lambda k, v, p: F.dropout(k[:, :p], 0.5).sum(1),
+    "KV114": lambda k, v, p: F.scaled_dot_product_attention(k[:, :p], v, v, torch.rand(p, CAPACITY)).sum(1),
+    "KV115": lambda k, v, p: (k[:, :p] * torch.rand(p, 1)).sum(1),
+    "KV116": lambda k, v, p: k[:, :p].mT @ torch.rand(2, p, 3),
+    "KV117": lambda k, v, p: k[:, : p // 2 * 2].unflatten(1, (2, -1)).sum(2),
+    "KV118": lambda k, v, p: k[:, :p].chunk(2, 1)[0].sum(1),
+    "KV119": lambda k, v, p: k[:, :p].argmax(),
+    "KV120": lambda k, v, p: k[:, :p].topk(2, 1).indices,
+    "KV121": lambda k, v, p: k[:, :p].int().softmax(1, dtype=torch.float32).sum(1),
+    "KV122": lambda k, v, p: F.conv1d(torch.ones(1, 4, 4), k[0, :p, :, None]).sum(1),
+    "KV123": lambda k, v, p: F.layer_norm(k[:, :p], (p, 4)).sum(1),
+    "KV124": lambda k, v, p: k[:, :p].new_ones(p * 3).sum(),
+    "KV125": lambda k, v, p: k[:, :p][torch.tensor([0, 1]), :, torch.tensor([0, 1])].sum(1),
+    "KV126": lambda k, v, p: k[:, :p].slice_scatter(v[:, :1], 1, 0, 1).sum(1),
+    "KV127": lambda k, v, p: torch.linspace(0, p, 4) + k[:, :p].sum(1),
+    "KV128": lambda k, v, p: k[:, : int(p**0.5) + 1].sum(1),
+    "KV129": lambda k, v, p: F.pad(k[:, :p], (0, 0, p, 0)).sum(1),
+}
+
+
+def _large(v: Tensor) -> Any:
+    """A number that a tensor holds, of which Dynamo knows no value."""
+    count = (v > 2).sum().item()
+    torch._check(count >= 0)
+    return count
+
+
+def _stale(k: Tensor, p: int) -> Tensor:
+    row = k[:, p : p + 1]
+    k.mul_(2)
+    return row * 1
+
+
+def heard(call: Callable[[], Any]) -> list[str]:
+    """All that is said while ``call`` runs: warnings, reports, and the error that it raises."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            call()
+        except (Reasoned, fxpass.KvfixError) as error:
+            said.append(str(error))
+    said += [str(w.message) for w in caught] + [f for r in fxpass.reports() for f in r.faults]
+    said += [s.reason for r in fxpass.reports() for s in r.sites] + [r.unfit for r in fxpass.reports()]
+    return [line for text in said for line in text.removeprefix("kvfix: ").splitlines()]
+
+
+def decode(step: Step = lambda k, v, p: k[:, :p].sum(1), **options: Any) -> None:
+    """Call ``step``, compiled and not, at two positions."""
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "verify": 0, **options})
+    k, v = torch.rand(2, 2, CAPACITY, 4)
+    mine = k.clone(), v.clone()
+    for p in STEPS:
+        torch.manual_seed(p)
+        expected = step(k, v, p).clone()
+        torch.manual_seed(p)
+        torch.testing.assert_close(compiled(*mine, p), expected)
+
+
+def ids(said: list[str]) -> set[str]:
+    """The ids of the reasons among what is ``said``."""
+    return {reason.id for text in said if (reason := reasons.of(text)) is not None}
+
+
+@torch.no_grad()
+@torch._dynamo.config.patch(capture_scalar_outputs=True)
+@pytest.mark.parametrize("id", SITES)
+def test_a_site_says_why(id: str) -> None:
+    said = heard(lambda: decode(SITES[id]))
+    assert id in ids(said), said
+
+
+def with_grad() -> None:
+    weight = torch.ones(4, requires_grad=True)
+    with torch.enable_grad():
+        decode(lambda k, v, p: (k[:, :p] * weight).sum(1))
+
+
+def autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        decode()
+
+
+def unseen() -> None:
+    with FakeTensorMode():
+        held = torch.ones(2)
+    graph = fx.Graph()
+    graph.output(graph.get_attr("held"))
+    module = fx.GraphModule({"held": held}, graph)
+    normal_form._refuse_attributes(module)
+
+
+def failing(owner: Any, name: str, error: Exception) -> Callable[[], None]:
+    def program() -> None:
+        with mock.patch.object(owner, name, side_effect=error):
+            decode()
+
+    return program
+
+
+def growing_rows() -> None:
+    step = torch.compile(lambda k, x, p: k[:, p : p + x.shape[0]].sum(1), backend="kvfix", options={"compiler": "eager"})
+    for p in STEPS:
+        step(torch.rand(2, CAPACITY), torch.rand(p - 5), p)
+
+
+def too_few() -> None:
+    with mock.patch.object(reductions, "guarded", return_value=False):
+        decode(lambda k, v, p: k[:, :p].amax(1))
+
+
+def many_capacities() -> None:
+    step = torch.compile(lambda k, p: k[:, :p].mT @ k[:, :p], backend="kvfix", options={"compiler": "eager"})
+    with torch._dynamo.config.patch(recompile_limit=3):
+        for capacity in range(CAPACITY, CAPACITY + 4):
+            for p in STEPS:
+                step(torch.rand(2, capacity, 2), p)
+
+
+def aliased_inputs() -> None:
+    """As where AOTAutograd takes a base for two inputs that are views of it."""
+    graph = fx.Graph()
+    graph.output((graph.placeholder("a"),))
+
+    def compile_fx(gm: Any, fakes: Any, inner_compile: Any, config_patches: Any) -> Any:
+        return inner_compile(gm, [*fakes, torch.ones(1)])
+
+    with mock.patch.multiple("fxpass.torch_internals.inductor.names", compile_fx=compile_fx, compile_fx_inner=mock.Mock()):
+        compilers._whole(fx.GraphModule(torch.nn.Module(), graph), [torch.ones(1)], [0], {})
+
+
+def not_used() -> None:
+    artifacts = {"one": hooks.Artifact("one", None)}
+    hooks._use(mock.Mock(side_effect=RuntimeError("another version")), mock.MagicMock(), artifacts)
+
+
+def another_torch() -> None:
+    feature = contracts.Feature.COUNTING
+    with mock.patch.dict(contracts._given_up, {feature: "gone"}), mock.patch.object(contracts, "_warned", set()):
+        contracts.lost.cache_clear()
+        assert not contracts.holds(feature)
+    contracts.lost.cache_clear()
+
+
+def hook() -> None:
+    owner = type("Owner", (), {"double": lambda self: 2})
+    with mock.patch.object(patches, "_undo", []):
+        patches.patch_attribute(owner, "double", lambda stock, self: {}["a bug"])
+        assert owner().double() == 2  # type: ignore[attr-defined]
+
+
+def differs() -> None:
+    with mock.patch.object(assemble, "compiler", lambda *given: lambda gm, *rest: lambda *args: [a + 1 for a in gm(*args)]):
+        decode(verify=1)
+
+
+OTHERS: dict[str, Callable[[], None]] = {
+    "KV001": with_grad,
+    "KV002": autocast,
+    "KV003": lambda: decode(lambda k, v, p: torch.vmap(lambda row: row * 2)(k[:, :p].sum(1))),
+    "KV004": lambda: decode(lambda k, v, p: torch.cond(v.sum() > 0, lambda x: x * 2, lambda x: x * 3, (k[:, :p].sum(1),))),
+    "KV005": failing(normal_form, "make_fx", DataDependentOutputException(torch.ops.aten.item.default)),
+    "KV006": unseen,
+    "KV007": failing(api, "check_graph", Broken("the number of outputs changed")),
+    "KV008": failing(api, "rewrite_graph", KeyError("a bug")),
+    "KV009": failing(Region, "_compile", KeyError("a bug")),
+    "KV104": growing_rows,
+    "KV106": too_few,
+    "KV190": failing(sweep, "rewrite_read", KeyError("a bug")),
+    "KV401": many_capacities,
+    "KV402": aliased_inputs,
+    "KV501": lambda: guards.warn_not_cached(ValueError("no")),
+    "KV502": not_used,
+    "KV601": another_torch,
+    "KV602": hook,
+    "KV701": differs,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("id", OTHERS)
+def test_all_else_says_why(id: str) -> None:
+    said = heard(OTHERS[id])
+    assert id in ids(said), said
+
+
+def test_every_reason_has_a_program() -> None:
+    assert sorted([*SITES, *OTHERS]) == sorted(reasons.REASONS)
+
+
+def test_the_page_is_the_list() -> None:
+    assert (ROOT / "docs" / "troubleshooting.md").read_text() == troubleshooting_page()
+
+
+def test_all_that_is_raised_has_a_reason() -> None:
+    """A refusal is made of one, and what warns goes through `warn`, which takes one."""
+    for file in sorted((ROOT / "fxpass").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            if name in ("Refusal", "NoRule", "Unfit", "warn"):
+                assert ast.unparse(node.args[0]).startswith("reasons."), f"{file}:{node.lineno}"
+            assert name != "warnings.warn" or file.name in ("errors.py", "store.py"), f"{file}:{node.lineno}"
