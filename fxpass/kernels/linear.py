@@ -194,12 +194,14 @@ def best_parts(rows: int, outputs: Sequence[int], k: int, element_size: int, dev
     """In how many parts to cut the sums of layers with so many ``outputs``: two programs for each processor, if the parts
     stay long enough to be read at full speed."""
     tile = _tile(rows, outputs, k, element_size, device)
-    blocks = sum(triton.cdiv(n, tile.outputs) for n in outputs)
+    wanted = 2 * device.processors / sum(triton.cdiv(n, tile.outputs) for n in outputs)
+    least = tile.columns
     if rows == 1:
-        wanted, least = max(2 * device.processors // blocks, triton.cdiv(k, 4096)), 2 * tile.columns
-    else:
-        wanted, least = 2 * device.processors // blocks, tile.columns if tile.outputs == 16 else 1024 // element_size
-    return max(1, min(wanted, MOST_PARTS, k // least))
+        wanted, least = max(wanted, k / 4096), 2 * tile.columns
+    elif tile.outputs > 16:
+        least = 1024 // element_size
+    part = max(int(k / max(wanted, 1)) // tile.columns * tile.columns, least)
+    return min(triton.cdiv(k, part), MOST_PARTS)
 
 
 def _tile(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> Tile:

@@ -218,8 +218,6 @@ _ROWS = [
     *_names(Feature.OVERLAP, "torch._inductor.runtime.runtime_utils", "triton_cache_dir"),
     _call(Feature.PARALLEL, "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", "self job_fn"),
     _call(Feature.EARLY, "torch._inductor.codegen.triton.TritonKernel._filter_pdl", "self code"),
-    *_names(Feature.EARLY, "torch._inductor.codegen.triton.TritonKernel", "GDC_LAUNCH GDC_WAIT _enable_pdl_codegen"),
-    *_names(Feature.EARLY, "torch._inductor.config", "triton.enable_pdl"),
     *_names(Feature.FALLBACK, "torch._dynamo", "lookup_backend"),
     # Dynamo, taught to guard on positions
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),
