@@ -41,10 +41,13 @@ class Report:
     sites: every place that uses a position.
     before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
+    unbuffered: why what grows got no buffers, where it was tried.
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
-    symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of).
-    corrected: variants that moved with every call, and are none any more.
+    outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.
+    symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of), but for those
+        that only say where in memory an input lies.
+    corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
     timings: seconds spent in each stage.
     flow: positions, sites and consumers as a networkx graph (see `fxpass.analysis.flow`).
     """
@@ -54,8 +57,10 @@ class Report:
     before: str = ""
     after: str = ""
     unfit: str = ""
+    unbuffered: str = ""
     faults: list[str] = dataclasses.field(default_factory=list)
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
+    outside: list[str] = dataclasses.field(default_factory=list)
     symbols: list[Symbol] = dataclasses.field(default_factory=list)
     corrected: list[str] = dataclasses.field(default_factory=list)
     timings: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -47,8 +47,8 @@ def test_products(rows: int, outputs: list[int], k: int, dtype: torch.dtype, bia
     found = torch.ops.kvfix.linears_few_rows(x, weights, biases, parts, True)
     again = torch.ops.kvfix.linears_few_rows(x, weights, biases, parts, True)
     single = torch.ops.kvfix.linear_few_rows(x, weights[0], biases[0] if bias else None, parts, False)
-    assert all(torch.equal(f, a) for f, a in zip(found, again))
-    for i, (f, w) in enumerate(zip((*found, single), (*weights, weights[0]))):
+    assert all(torch.equal(f, a) for f, a in zip(found, again, strict=True))
+    for i, (f, w) in enumerate(zip((*found, single), (*weights, weights[0]), strict=True)):
         b = biases[i % len(biases)].double() if bias else None
         assert f.dtype is (dtype if parts == 1 else torch.float32) and f.shape[0] == parts and f.is_contiguous()
         close(f.double().sum(0), torch.nn.functional.linear(x.double(), w.double(), b), dtype)

@@ -165,7 +165,7 @@ def test_a_model_with_all_kernels(monkeypatch: pytest.MonkeyPatch, rows: int) ->
     for layer in model:
         layer.requires_grad_(False)
     eager = [Layer(), Layer()]
-    for own, other in zip(eager, model):
+    for own, other in zip(eager, model, strict=True):
         own.load_state_dict(other.state_dict())
 
     def step(x: torch.Tensor, pos: int) -> torch.Tensor:
@@ -180,6 +180,6 @@ def test_a_model_with_all_kernels(monkeypatch: pytest.MonkeyPatch, rows: int) ->
         for layer in eager:
             wanted = layer(wanted, pos)
         torch.testing.assert_close(compiled(x, pos), wanted, rtol=1e-5, atol=1e-5)
-    for own, other in zip(eager, model):
+    for own, other in zip(eager, model, strict=True):
         torch.testing.assert_close(own.keys, other.keys, equal_nan=True)
     assert {"decode_attention.default", "linears_few_rows.default", "linear_few_rows.default"} <= targets

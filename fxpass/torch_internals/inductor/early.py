@@ -12,16 +12,18 @@ starts the next one late. Beside kernels that start the next one at once, that w
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from fxpass.torch_internals.contracts import Feature, holds
-from fxpass.torch_internals.patches import patch
+from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.features import holds
+from fxpass.torch_internals.patches import is_patched, patch
 
 PATCHES = {"triton.enable_pdl": "at the top"}
 """The config patches that go with `starting_early`; no plain True, so that Inductor's caches tell this code from its own."""
+
+_FILTER = "torch._inductor.codegen.triton.TritonKernel._filter_pdl"
 
 _wanted: ContextVar[bool] = ContextVar("wanted", default=False)
 
@@ -33,17 +35,13 @@ def starting_early() -> Iterator[dict[str, Any]]:
     if not holds(Feature.EARLY):
         yield {}
         return
-    _install()
+    if not is_patched(_FILTER):
+        patch(_FILTER, _filter, contain=False)
     token = _wanted.set(True)
     try:
         yield dict(PATCHES)
     finally:
         _wanted.reset(token)
-
-
-@functools.cache
-def _install() -> None:
-    patch("torch._inductor.codegen.triton.TritonKernel._filter_pdl", _filter, contain=False)
 
 
 def _filter(stock: Callable[..., Any], kernel: Any, code: Any) -> None:

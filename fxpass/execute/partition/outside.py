@@ -1,0 +1,45 @@
+"""What is left outside of the core though it does real work, and what keeps it there.
+
+    core        linear, attention
+    epilogue    sum(x * weights[:n])   linear                 outside: linear, since n moves
+
+A product or attention over a size that is symbolic runs in a part of its own, kernel by kernel; so does what needs its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Set
+from typing import Any
+
+from torch import fx
+
+from fxpass.analysis.kinds import Symbol
+from fxpass.graph.numbers import symbols
+
+from .split import Part, is_heavy, values_of
+
+
+def outside(
+    parts: Sequence[Part], bound: Set[Any], table: Sequence[Symbol], source_of: Callable[[fx.Node], str]
+) -> list[str]:
+    """The heavy ops in those of ``parts`` that have symbols beside those that are ``bound``, a line each: the user's line of
+    code, the op, and of what these symbols are, as the ``table`` of a report calls it."""
+    names = {name: f"{symbol.of} ({symbol.kind})" for symbol in table for name in symbol.symbol.split(", ")}
+    found: dict[str, None] = {}
+    for part in parts:
+        for node, causes in () if part.static else _causes(part, bound):
+            if is_heavy(node):
+                why = dict.fromkeys(names.get(text, text) for text in sorted(map(str, causes)))
+                found[f"{source_of(node)}: {node.target}: {', '.join(why)}"] = None
+    return list(found)
+
+
+def _causes(part: Part, bound: Set[Any]) -> Iterator[tuple[fx.Node, set[Any]]]:
+    """Each op of ``part`` with the symbols that it has, or that what it waits for has."""
+    every = {s for n in part.gm.graph.nodes for v in values_of(n) for s in symbols(v)} - bound
+    found: dict[fx.Node, set[Any]] = {}
+    for node in part.gm.graph.nodes:
+        operands = node.all_input_nodes
+        own = {s for n in (node, *operands) for v in values_of(n) for s in symbols(v)} - bound
+        found[node] = own or {s for n in operands for s in found[n]}
+        yield node, found[node] or every
