@@ -64,7 +64,7 @@ def rewrite_normal_form(
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
         before, ops = signature(normal), op_records(normal, without=folded)
-    report.before = report.after = readable_code(normal)
+    report.before = report.after = readable_code(normal, report.symbols)
     with store.timed(report, "rewrite"):
         unmoving = unmoved(normal)
         rewritten = rewrite_graph(normal, origins(normal, variants), name_of, source_of, decompose, unmoving)
@@ -76,11 +76,11 @@ def rewrite_normal_form(
         if mask_overwritten_rows(normal.graph, rewritten.marks):
             propagate(normal, inputs, ops)
     check_graph(normal, before, may_read=report.refused > 0)
-    report.after = readable_code(normal)
+    report.after = readable_code(normal, report.symbols)
     return normal, rewritten
 
 
-def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
+def explain(fn: Callable[..., Any], *, grad: bool = False, **options: Any) -> Callable[..., Report]:
     """Compile ``fn`` into a function that makes a call and reports on it: on the last graph that a call has compiled so far.
 
     Dynamo takes a number for a constant until it has seen it move, so a decode step has to be called for two positions:
@@ -89,7 +89,8 @@ def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
         step(x0, cache)
         report = step(x1, cache)
 
-    Each is a call like any other: caches are written, and positions advance. ``options`` are the backend's.
+    Each is a call like any other: caches are written, and positions advance. It is made without gradients unless ``grad`` says
+    otherwise. ``options`` are the backend's.
 
     Raises:
         RuntimeError: an option is wrong (already here), or no call has compiled anything yet.
@@ -99,7 +100,8 @@ def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
 
     def call(*args: Any, **kwargs: Any) -> Report:
         before = store.reports()[-1:]
-        compiled(*args, **kwargs)
+        with torch.set_grad_enabled(grad):
+            compiled(*args, **kwargs)
         if (latest := store.reports()[-1:]) != before:
             made[:] = latest
         if not made:

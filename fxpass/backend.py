@@ -21,6 +21,7 @@ from fxpass import reasons
 from fxpass.api import rewrite_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
+from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
 from fxpass.execute.precompiled import put_in_cache, serialize_for_cache
 from fxpass.execute.recording.addresses import layouts
@@ -33,7 +34,9 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
+from fxpass.report.readable import readable_code
 from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.number_inputs import NumberInput, NumberInputs
@@ -66,6 +69,8 @@ def kvfix(
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
+    if broken := broken_at(gm):
+        report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, cause, numbers = Advance(), None, NumberInputs(gm)
     report.symbols = numbers.table()
     plan = saved = compiled = None
@@ -73,11 +78,11 @@ def kvfix(
         advance = Advance.of(gm)
         guard_disjoint(gm)
         plan = prepare(gm, example_inputs, settings, report, numbers.variants)
-        saved = serialize_for_cache(plan, settings) if precompile.is_caching(gm) else None
+        saved = serialize_for_cache(plan, settings) if plan is not None and precompile.is_caching(gm) else None
         as_it_came = functools.partial(as_stock, gm, settings)
-        failed = functools.partial(store.failed, report, settings)
-        if plan.parts:
-            compiled = in_cores(plan, numbers.variants, report, lambda cut: assemble(cut, settings, as_it_came, failed))
+        failed, note = functools.partial(store.failed, report, settings), functools.partial(store.note, report)
+        if plan is not None and plan.parts:
+            compiled = in_cores(plan, numbers.variants, report, lambda cut: assemble(cut, settings, as_it_came, failed, note))
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
@@ -95,8 +100,12 @@ def kvfix(
 
 def prepare(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, variants: Sequence[NumberInput] = ()
-) -> Plan:
-    """The graph rewritten and cut; without parts where there is nothing to rewrite, and no number to keep out of the core."""
+) -> Plan | None:
+    """The graph rewritten and cut; without parts where there is nothing to rewrite, and no number to keep out of the core.
+    None where the rewrite is switched off."""
+    if not settings.rewrite:
+        store.note(report, reasons.OFF.text())
+        return None
     inputs = fake_inputs(gm, example_inputs)
     normal, rewritten = rewrite_normal_form(gm, inputs, report, {number.name for number in variants})
     generalize(normal, rewritten.sites)
@@ -107,7 +116,8 @@ def prepare(
             return Plan(normal)
     carried = None
     if is_recorded(settings, inputs):
-        use_kernels(normal, rewritten.marks)
+        if settings.kernels:
+            use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
     plan = Plan(normal, capacity=static, carried=carried)
     return cut(plan, {s for number in variants for s in number.symbols}, report)
@@ -122,6 +132,8 @@ def cut(plan: Plan, variants: Set[Any], report: Report) -> Plan:
         if part.static:
             check_core(part.gm, set(static))
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
+    report.core = "\n".join(readable_code(part.gm, report.symbols) for part in parts if part.static)
+    report.outside = outside(parts, static, report.symbols, [s.position for s in report.sites if s.decision == "refused"])
     return dataclasses.replace(plan, parts=parts, capacity=static, variants=variants - plan.capacity)
 
 

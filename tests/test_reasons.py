@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import fxpass
-from fxpass import api, reasons
+from fxpass import api, backend, reasons
 from fxpass.analysis.rules import reductions
 from fxpass.errors import Reasoned
 from fxpass.execute import assemble, compilers
@@ -87,7 +87,8 @@ def heard(call: Callable[[], Any]) -> list[str]:
         except (Reasoned, fxpass.KvfixError) as error:
             said.append(str(error))
     said += [str(w.message) for w in caught] + [f for r in fxpass.reports() for f in r.faults]
-    said += [s.reason for r in fxpass.reports() for s in r.sites] + [r.unfit for r in fxpass.reports()]
+    said += [s.reason for r in fxpass.reports() for s in r.sites]
+    said += [text for r in fxpass.reports() for text in (r.unfit, r.ended, *r.outside, *r.notes)]
     return [line for text in said for line in text.removeprefix("kvfix: ").splitlines()]
 
 
@@ -200,6 +201,39 @@ def differs() -> None:
         decode(verify=1)
 
 
+def grows() -> None:
+    step = torch.compile(
+        lambda k, x, p: k[:, :p].mT @ k[:, :p] + (x @ x.mT).sum(), backend="kvfix", options={"compiler": "eager"}
+    )
+    k = torch.rand(2, CAPACITY, 2)
+    for p in STEPS:
+        step(k, torch.rand(p, 2), p)
+
+
+def breaks() -> None:
+    def step(k: Tensor, v: Tensor, p: int) -> Tensor:
+        rows = k[:, :p].sum(1)
+        torch._dynamo.graph_break()
+        return rows * 2
+
+    decode(step)
+
+
+def recorded() -> None:
+    """A core on a CPU, put together as if it were recorded."""
+
+    def step(k: Tensor, index: Tensor) -> Tensor:
+        end = int(index[0]) + 1
+        index[0] = end
+        return k[:, :end].mT @ k[:, :end]
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "kernels": False, "verify": 0})
+    k, index = torch.rand(2, CAPACITY, 4), torch.tensor([3])
+    with mock.patch.object(backend, "is_recorded", return_value=True):
+        for _ in STEPS:
+            compiled(k, index)
+
+
 OTHERS: dict[str, Callable[[], None]] = {
     "KV001": with_grad,
     "KV002": autocast,
@@ -211,10 +245,18 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV008": failing(api, "rewrite_graph", KeyError("a bug")),
     "KV009": failing(Region, "_compile", KeyError("a bug")),
     "KV104": growing_rows,
+    "KV010": lambda: decode(rewrite=False),
     "KV106": too_few,
     "KV190": failing(sweep, "rewrite_read", KeyError("a bug")),
+    "KV201": grows,
+    "KV202": lambda: decode(lambda k, v, p: k[:, :p].mode(1).values @ k[:, :p].sum(1).mT),
+    "KV203": lambda: decode(lambda k, v, p: k[:, :p].mT @ k[:, :p] @ (k.mT @ v * _large(v))),
+    "KV301": breaks,
     "KV401": many_capacities,
     "KV402": aliased_inputs,
+    "KV403": recorded,
+    "KV404": recorded,
+    "KV405": recorded,
     "KV501": lambda: guards.warn_not_cached(ValueError("no")),
     "KV502": not_used,
     "KV601": another_torch,

@@ -18,6 +18,7 @@ from .compilers import compiler
 from .fallback import WithFallback
 from .partition.split import Part
 from .recording.addresses import written_inputs
+from .recording.costs import recording_costs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
 from .recording.results import recorded_results, views_of_inputs
@@ -51,9 +52,11 @@ def assemble(
     settings: Options,
     instead: Callable[[], Callable[..., Any]] | None = None,
     failed: Callable[[Exception], None] = lambda error: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Callable[..., tuple[Any, ...]]:
     """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`."""
+    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`. What a
+    recording costs is said to ``note``."""
     gm, parts = plan.gm, plan.parts
     recorded, carried = plan.carried is not None, plan.carried or []
     compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
@@ -62,6 +65,8 @@ def assemble(
     returned, new = results[: len(results) - len(carried)], results[len(results) - len(carried) :]  # type: ignore
     buffers = hand_over(gm, parts) if recorded else []
     groups = recorded_results(gm, parts, returned) if recorded else []
+    for text in recording_costs(groups, carried, plan.capacity) if recorded else ():
+        note(text)
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}

@@ -99,7 +99,7 @@ def counts_along(gm: fx.GraphModule, static: Set[Any]) -> bool:
     """
     ops = [n for n in gm.graph.nodes if n.op == "call_function"]
     moving = [n for n in ops if is_dynamic(n, static)]
-    numbers = any(symbols(v) for n in gm.graph.find_nodes(op="placeholder") for v in _values(n))
+    numbers = any(symbols(v) for n in gm.graph.find_nodes(op="placeholder") for v in values_of(n))
     return numbers and all(is_scalar(n) for n in moving) and any(map(_is_anchor, ops))
 
 
@@ -127,10 +127,11 @@ def dependencies(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
 
 def is_dynamic(node: fx.Node, capacity: Set[Any]) -> bool:
     """Whether ``node`` makes or takes a number, or a tensor with a symbolic size or stride (capacities aside)."""
-    return any(symbols(v) - capacity for n in (node, *node.all_input_nodes) for v in _values(n))
+    return any(symbols(v) - capacity for n in (node, *node.all_input_nodes) for v in values_of(n))
 
 
-def _values(node: fx.Node) -> list[Any]:
+def values_of(node: fx.Node) -> list[Any]:
+    """What ``node`` gives: one value, or those of a tuple."""
     value = node.meta.get("val")
     return list(value) if isinstance(value, (tuple, list)) else [value]
 
