@@ -12,34 +12,40 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import fx
 
 from fxpass import reasons
+from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form
+from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
+from fxpass.execute.growth import Growth, room_for
 from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
-from fxpass.execute.precompiled import put_in_cache, serialize_for_cache
-from fxpass.execute.recording.addresses import layouts
+from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
-from fxpass.graph.normal_form import Unfit, fake_inputs
+from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
 from fxpass.graph.postconditions import Broken, check_core
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.readable import readable_code
-from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.report.readable import readable_code, source_of
+from fxpass.rewriting import Grown, grown_in, reason
+from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
-from fxpass.torch_internals.dynamo.number_inputs import NumberInput, NumberInputs
+from fxpass.torch_internals.dynamo.names import config
+from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
@@ -72,21 +78,23 @@ def kvfix(
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, cause, numbers = Advance(), None, NumberInputs(gm)
-    report.symbols = numbers.table()
-    plan = saved = compiled = None
+    plan = compiled = None
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
-        plan = prepare(gm, example_inputs, settings, report, numbers.variants)
-        saved = serialize_for_cache(plan, settings) if plan is not None and precompile.is_caching(gm) else None
-        as_it_came = functools.partial(as_stock, gm, settings)
-        failed, note = functools.partial(store.failed, report, settings), functools.partial(store.note, report)
+        if not settings.rewrite:
+            store.note(report, reasons.OFF.text())
+        else:
+            plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
         if plan is not None and plan.parts:
-            compiled = in_cores(plan, numbers.variants, report, lambda cut: assemble(cut, settings, as_it_came, failed, note))
+            as_it_came, failed = functools.partial(as_stock, gm, settings), functools.partial(store.failed, report, settings)
+            note = functools.partial(store.note, report)
+            made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
+            compiled = in_cores(plan, kinds, numbers, report, made)
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
-        plan, saved, cause = None, None, error
+        plan, cause = None, error
         expected = isinstance(error, (Unfit, Broken))
         report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=f"{type(error).__name__}: {error}")
     store.add(report)
@@ -94,62 +102,103 @@ def kvfix(
     if compiled is None:
         compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
     if precompile.is_caching(gm):
-        put_in_cache(gm, report, given, saved, advance)
+        put_in_cache(gm, given, plan, settings, report, advance)
     return verified(advance.after(numbers.watching(compiled)), original, plan, report, settings)
 
 
 def prepare(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, variants: Sequence[NumberInput] = ()
-) -> Plan | None:
-    """The graph rewritten and cut; without parts where there is nothing to rewrite, and no number to keep out of the core.
-    None where the rewrite is switched off."""
-    if not settings.rewrite:
-        store.note(report, reasons.OFF.text())
-        return None
+    gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, numbers: NumberInputs | None = None
+) -> tuple[Plan, Kinds]:
+    """The graph rewritten and cut, without parts where there is nothing to rewrite, and no number to keep out of the core; and
+    the kinds of its symbols.
+
+    What grows gets buffers, unless that leaves work outside of the static core: the report says why.
+    """
     inputs = fake_inputs(gm, example_inputs)
-    normal, rewritten = rewrite_normal_form(gm, inputs, report, {number.name for number in variants})
+    prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
+    if numbers is None or not (sizes := numbers.sizes):
+        return prepared()
+    try:
+        with Capacity(mode_of(inputs).shape_env, room_for) as capacity:
+            plan, kinds = prepared(lambda normal: grown_in(normal, sizes, capacity.beyond))
+        if not plan.growth.axes:
+            return plan, kinds
+        check_whole(plan, report)
+        return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions())), kinds
+    except (Restart, Unfit):
+        raise
+    except Exception as error:
+        report.unbuffered = reason(error)
+    return prepared()
+
+
+def planned(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    settings: Options,
+    report: Report,
+    numbers: NumberInputs | None,
+    growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
+) -> tuple[Plan, Kinds]:
+    """What `prepare` gives, with buffers for what ``growing`` finds."""
+    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing)
     generalize(normal, rewritten.sites)
-    static = rewritten.steady | layouts(normal)
+    kinds = rewritten.kinds
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
-        if not counts_along(normal, static):
-            return Plan(normal)
+        if not counts_along(normal, kinds.bound):
+            return Plan(normal), kinds
     carried = None
     if is_recorded(settings, inputs):
         if settings.kernels:
             use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    plan = Plan(normal, capacity=static, carried=carried)
-    return cut(plan, {s for number in variants for s in number.symbols}, report)
+    axes = rewritten.grown.axes if rewritten.grown is not None else ()
+    growth = Growth(axes, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
+    return cut(Plan(normal, bound=kinds.bound, carried=carried, growth=growth), report), kinds
 
 
-def cut(plan: Plan, variants: Set[Any], report: Report) -> Plan:
-    """``plan``, with its graph cut anew; ``variants`` are symbols that its static part may have beside the capacities."""
-    static = plan.capacity | variants
+def check_whole(plan: Plan, report: Report) -> None:
+    """See that all the work of a graph with buffers is in its static core.
+
+    Raises:
+        Refusal: it is not.
+    """
+    refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
+    if refused or report.outside:
+        raise Refusal(reasons.GROWTH_OUTSIDE, what=(refused or report.outside)[0])
+
+
+def cut(plan: Plan, report: Report) -> Plan:
+    """``plan``, with its graph cut: what has other symbols than those that are bound stands outside of the core."""
     with store.timed(report, "split"):
-        parts = split(plan.gm, static)
+        parts = split(plan.gm, plan.bound)
     for part in parts:
         if part.static:
-            check_core(part.gm, set(static))
+            check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
     report.core = "\n".join(readable_code(part.gm, report.symbols) for part in parts if part.static)
-    report.outside = outside(parts, static, report.symbols, [s.position for s in report.sites if s.decision == "refused"])
-    return dataclasses.replace(plan, parts=parts, capacity=static, variants=variants - plan.capacity)
+    report.outside = outside(parts, plan.bound, report.symbols, source_of)
+    return dataclasses.replace(plan, parts=parts)
 
 
 def in_cores(
-    plan: Plan, variants: Sequence[NumberInput], report: Report, made: Callable[[Plan], Callable[..., Any]]
+    plan: Plan, kinds: Kinds, numbers: NumberInputs, report: Report, made: Callable[[Plan], Callable[..., Any]]
 ) -> Callable[..., Any]:
-    """What is ``made`` of ``plan``: one core for each value of its ``variants``, as long as these keep still."""
-    left = {number.place: number for number in variants if number.symbols & plan.variants}
+    """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few."""
+    left = {number.place: number for number in numbers.bound(kinds)}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
-        moved = {s for place in places for s in left[place].symbols & plan.variants}
-        report.corrected += [left.pop(place).name for place in places]
+        nonlocal plan
+        moved = [left.pop(place) for place in places]
+        for number in moved:
+            numbers.correct(number)
+        report.corrected += [number.name for number in moved]
         report.symbols = [s._replace(kind="growth") if s.of in report.corrected else s for s in report.symbols]
-        return made(cut(dataclasses.replace(plan, capacity=plan.capacity - moved), frozenset(), report))
+        plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
+        return made(plan)
 
-    return WatchedVariants(made(plan), list(left), again) if left else made(plan)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit) if left else made(plan)
 
 
 install(kvfix, get_ready, store.reset)

@@ -225,21 +225,31 @@ BY_POSITION = _reason(
 )
 SITE_FAILED = _reason("KV190", "the pass failed here: {error}", _REPORT)
 
-# What stays outside of the static core
-OUTSIDE_GROWS = _reason(
+# What grows stays outside of the static core
+GROWTH_OUTSIDE = _reason(
     "KV201",
-    "the {part} is not static: {ops} ops, {heavy} of them products or attention; {of} grows",
-    "Write to a buffer of fixed size at a position in place of `torch.cat`.",
+    "what grows gets no buffers, as this would stay outside of the static core: {what}",
+    "The message is about the cache that `torch.cat` makes longer as if it were allocated in full: see what it says of that.",
 )
-OUTSIDE_REFUSED = _reason(
+NOT_GROWING = _reason(
     "KV202",
-    "the {part} is not static: {ops} ops, {heavy} of them products or attention; a slice stays as it was: {of}",
-    "See the reason of that slice.",
+    "what has buffers does not grow: in {calls} calls one after the other, nothing went on from a call before",
+    "Nothing, where the tensor only has another size on each call. Else hand in what the call before has returned.",
 )
-OUTSIDE_MOVES = _reason(
+CAPACITY = _reason(
     "KV203",
-    "the {part} is not static: {ops} ops, {heavy} of them products or attention; {of} moves",
-    "Hand in the number as a tensor, or let it be the bound of a slice.",
+    "what was compiled does not hold for a capacity of {capacity}",
+    "Give tables and masks that are sliced to the length as many rows as the longest cache will have.",
+)
+ROOM = _reason(
+    "KV204",
+    "it depends on how much room there is beside what grows: {what}",
+    "Compare lengths with one another, and with numbers.",
+)
+OUTSIDE = _reason(
+    "KV210",
+    "{source}: {op} runs outside of the static core, which cannot have {why}",
+    "Where a slice was refused, see its reason. Else give what it takes a fixed size, or a size that stays for some calls.",
 )
 
 # How many graphs there are

@@ -1,22 +1,34 @@
-"""Which kind of symbol each symbol of a graph is, from what has been seen to move from one call of its frame to the next.
+"""The kind of each symbol of a graph. It is decided here, and all that follows reads it.
 
-    position    an element of an index tensor; an int that moves with every step                  a 0-d tensor in the core
-    growth      a size that moves with every step                                                 left symbolic
-    variant     a size or an int that the next step does not move: rows, heads, encoder length    one core for each value
+    position    moves with every step, by our arithmetic or the caller's       a 0-d tensor in the core
+    growth      a size that moves with every step                              left symbolic
+    variant     the next step does not move it: rows, heads, encoder length    one core for each value
 
-A variant that does move at every step is found out by counting (`execute.watched_variants`), and is then a growth.
+What decides, the first that applies:
+
+1. A position is what is computed from an index tensor's elements, or from an int that moves (`positions`).
+2. What was taken for a variant, and moved in call after call, has been corrected (`execute.watched_variants`).
+3. Slices at positions show that a size belongs to a step, not to a moment (`shown`).
+4. The calls so far (`calls`). A size that they say nothing about is a variant in a graph with positions, a step, and left
+   symbolic in any other.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, NamedTuple
 
-Kind = Literal["position", "growth", "variant"]
-STEADY = 4
-"""A number that moves at most once in as many calls is steady."""
+import torch
+from torch import fx
+
+from fxpass.graph.numbers import Derived, fixed, symbols, to_expr
+
+from .calls import Kind
+from .positions import Positions
+from .shown import shown_steady
+
+aten = torch.ops.aten
 
 
 class Symbol(NamedTuple):
@@ -27,46 +39,75 @@ class Symbol(NamedTuple):
     of: str
 
 
-@dataclasses.dataclass
-class CallHistory:
-    """What has been seen of the numbers of a frame, by the names of their sources, from call to call."""
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What the calls before say of a graph's symbols (`calls.CallHistory.kind`), and those that have been corrected."""
 
-    last: dict[str, int] = dataclasses.field(default_factory=dict)
-    _graph: Any = None
-    _fixed: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    _again: int = 0
-    _moves: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    _stays: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-
-    def see(self, graph: Any, fixed: Mapping[str, int], moving: Iterable[tuple[str, int]]) -> None:
-        """``graph``, one of the frame's, is called. The numbers in ``fixed`` are the same for each of its calls."""
-        if graph is self._graph:
-            self._again += 1
-        else:
-            self._settle()
-            self._graph, self._fixed = graph, fixed
-            self._note(fixed.items())
-        self._note(moving)
-
-    def is_steady(self, name: str, value: int) -> bool:
-        """Whether the number called ``name``, now ``value``, is what it was at the last call, and has moved seldom."""
-        self._settle()
-        return self.last.get(name) == value and STEADY * self._moves[name] <= self._stays[name] + 1 + STEADY // 2
-
-    def _note(self, numbers: Iterable[tuple[str, int]]) -> None:
-        for name, value in numbers:
-            last = self.last.get(name)
-            if last is not None:
-                (self._stays if last == value else self._moves)[name] += 1
-            self.last[name] = value
-
-    def _settle(self) -> None:
-        """Count the calls of one graph, one after the other, for the numbers that are fixed in it."""
-        for name in self._fixed if self._again else ():
-            self._stays[name] += self._again
-        self._again = 0
+    kinds: Mapping[Any, Kind | None] = dataclasses.field(default_factory=dict)
+    corrected: Set[Any] = frozenset()
 
 
-def kind_of(calls: CallHistory, name: str, value: int, is_size: bool) -> Kind:
-    """The kind of the size, or of the caller's int, called ``name``, which is ``value`` now."""
-    return "variant" if calls.is_steady(name, value) else "growth" if is_size else "position"
+class Kinds:
+    """The kind of each symbol that the inputs of ``graph`` have. A symbol from elsewhere, known on the device only, has none,
+    and is left symbolic as a growth is. Those of `layouts` are no symbols of a core."""
+
+    def __init__(self, graph: fx.Graph, positions: Positions, seen: Seen | None = None) -> None:
+        self._graph = graph
+        seen = seen or Seen()
+        unseen: Kind = "variant" if positions.symbols and seen.kinds else "growth"
+        found: dict[Any, Kind] = {symbol: kind or unseen for symbol, kind in seen.kinds.items()}
+        found |= dict.fromkeys(shown_steady(graph, positions) - seen.corrected, "variant")
+        found |= dict.fromkeys(positions.symbols, "position")
+        self.layouts = layouts(graph)
+        self._kinds = found
+
+    def of(self, value: Any) -> Kind | None:
+        """The kind of a number, or of a tensor's sizes, strides and offset; what moves decides. None where no symbol is."""
+        kinds = {self._kinds.get(symbol, "growth") for symbol in symbols(value)}
+        return next((kind for kind in ("position", "growth", "variant") if kind in kinds), None)
+
+    @property
+    def bound(self) -> set[Any]:
+        """The symbols that are numbers when a core is compiled: variants, and layouts."""
+        return {symbol for symbol, kind in self._kinds.items() if kind == "variant"} | self.layouts
+
+    def are_steady(self, sizes: Any) -> bool:
+        """Whether each of ``sizes`` is the same from step to step."""
+        return all(isinstance(size, int) or self.of(size) in (None, "variant") for size in sizes)
+
+    def number(self, size: Any, place: fx.Node) -> int | Derived | None:
+        """``size`` as an int, or as the size of an input that variants make, to be read off before ``place``. None where it is
+        neither.
+        """
+        number = fixed(size)
+        if number is not None or not self.are_steady([size]):
+            return number
+        for node, dim, own in _sizes(self._graph):
+            if to_expr(own) == to_expr(size):
+                return Derived(aten.sym_size.int, (node, dim), own, place)
+        return None
+
+
+def layouts(graph: fx.Graph) -> set[Any]:
+    """The symbols that only say where in memory an input of ``graph`` starts, and how far apart its elements lie.
+
+    Nothing compiled depends on the start; for other strides a part is compiled anew.
+    """
+    found: set[Any] = set()
+    others: set[Any] = set()
+    for node in graph.find_nodes(op="placeholder"):
+        value = node.meta["val"]
+        if isinstance(value, torch.Tensor):
+            found |= {s for number in (*value.stride(), value.storage_offset()) for s in symbols(number)}
+            others |= {s for size in value.shape for s in symbols(size)}
+        elif node.users:
+            others |= symbols(value)
+    return found - others
+
+
+def _sizes(graph: fx.Graph) -> Iterator[tuple[fx.Node, int, Any]]:
+    """The symbolic sizes of the inputs of ``graph``."""
+    for node in graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            yield from ((node, dim, size) for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt))

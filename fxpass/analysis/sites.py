@@ -5,13 +5,13 @@ buf[:, :end]                extent      a moving number of rows, from 0 or from 
 table[s:s + n], table[s]    gather      a steady number of rows, from a moving place
 series[:, s:]               narrow      a fixed number of rows of a tensor that itself grows
 
-A number is steady where it is fixed, or made of symbols that stay from step to step (`steady`).
+A number is steady where it is fixed, or made of symbols that stay from step to step (`kinds`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Set
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -21,12 +21,12 @@ from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
-from fxpass.graph.numbers import Derived, equal, guarded, number, symbols
+from fxpass.graph.numbers import Derived, equal, guarded, number
 from fxpass.graph.schemas import is_tagged
 
 from .arithmetic import check
+from .kinds import Kinds, Seen
 from .positions import Positions
-from .steady import steady_number, steady_symbols
 
 aten = torch.ops.aten
 
@@ -79,12 +79,12 @@ def is_slice(node: fx.Node) -> bool:
 class SiteFinder:
     """Finds the sites of one graph. Positions may be learnt on the way, so nodes are asked for one at a time."""
 
-    def __init__(self, graph: fx.Graph, positions: Positions, unmoved: Set[Any] = frozenset()) -> None:
+    def __init__(self, graph: fx.Graph, positions: Positions, seen: Seen | None = None) -> None:
         self.graph = graph
         self.positions = positions
         self._writes = _writes_by_storage(graph)
         self._order = {node: i for i, node in enumerate(graph.nodes)}
-        self.steady = steady_symbols(graph, positions, unmoved)
+        self.kinds = Kinds(graph, positions, seen)
 
     def at(self, node: fx.Node) -> SliceSite | None:
         """The site at ``node``, or None if it is no position-bounded slice, or one of what a position sizes already.
@@ -98,7 +98,7 @@ class SiteFinder:
         base, dim = axis
         squeezed = node.target is aten.select.int
         size = node.meta["val"].shape[dim] if not squeezed else 1
-        rows = steady_number(size, self.steady, self.graph, node)
+        rows = self.kinds.number(size, node)
         writers = self._writers_through(node)
         if not self.is_buffer(base) and (writers or not isinstance(rows, int)):
             return None  # of what grows by itself, a number of rows that moves with it
@@ -142,7 +142,7 @@ class SiteFinder:
 
     def is_buffer(self, base: fx.Node) -> bool:
         """Whether every size of ``base`` is steady: what grows is left to run as it is."""
-        return all(isinstance(s, int) or symbols(s) <= self.steady for s in base.meta["val"].shape)
+        return self.kinds.are_steady(base.meta["val"].shape)
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops whose target is ``node`` or a view of it, or what such an op gives."""

@@ -7,12 +7,14 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.analysis.kinds import layouts
+from fxpass.graph.extract import duplicate
 from fxpass.options import Options
 
 from .compilers import as_dynamo_gave_it, in_pieces
 from .partition.repeats import piece_calls
 from .partition.split import is_dynamic
-from .recording.addresses import belongs_to_module, layouts, written_inputs
+from .recording.addresses import belongs_to_module, written_inputs
 
 
 def untouched(
@@ -27,14 +29,15 @@ def untouched(
     if normal is not None and not _worth_recording(normal):
         patches["triton.cudagraphs"] = False
         if settings.compiler == "inductor" and not any(is_dynamic(n, set()) for n in normal.graph.nodes):
-            calls = piece_calls(normal)
+            whole = duplicate(normal)
+            calls = piece_calls(whole)
             if calls:
-                return in_pieces(normal, calls, patches)
+                return in_pieces(whole, calls, patches)
     return as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
 
 
 def _worth_recording(normal: fx.GraphModule) -> bool:
     """Whether stock would make one recording of ``normal``: where an input starts in its memory is no reason against it."""
-    inputs, places = normal.graph.find_nodes(op="placeholder"), layouts(normal)
+    inputs, places = normal.graph.find_nodes(op="placeholder"), layouts(normal.graph)
     growing = any(is_dynamic(n, places) for n in inputs if n.users)
     return not growing and all(belongs_to_module(n) for n in written_inputs(normal))

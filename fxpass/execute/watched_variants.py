@@ -1,7 +1,8 @@
-"""A number that was taken for a variant and moves with every call: after a few cores, it is no variant any more.
+"""Numbers that were taken for variants and move: after a few cores, those that do are no variants any more.
 
     rows = 3 | 3, 3, 3 | 4, 4, 4        a core for 3, and one for 4
     step = 7 | 8 | 9 | 10 | 11          a core each; then one graph, cut again, in which ``step`` is a number
+    rows = 3 | 4 | 3 | 4 | 3 | 4        two cores: what has been compiled for costs nothing
 """
 
 from __future__ import annotations
@@ -9,35 +10,52 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MAX_MOVES = 4
-"""In as many calls one after the other a variant may move."""
+from fxpass.analysis.calls import numbers_at
+
+MAX_NEW = 4
+"""In as many calls one after the other a variant may have a value that it has not had before."""
 
 
 class WatchedVariants:
-    """``run``, until one of the arguments at ``places`` has moved in `MAX_MOVES` calls one after the other; from then on
-    ``again(places)``, called with those that have."""
+    """``run``, which compiles a core for each combination of the arguments at ``places``, until there are too many.
+
+    Where an argument has brought a new value in `MAX_NEW` calls one after the other, ``again(places)`` is called with those
+    that have; where there are ``most`` combinations, with the one that has had most values.
+    """
 
     def __init__(
         self,
         run: Callable[..., Any],
         places: Sequence[int],
         again: Callable[[list[int]], Callable[..., Any]],
+        most: int,
     ) -> None:
-        self._run, self._again = run, again
-        self._moves = dict.fromkeys(places, 0)
-        self._last: tuple[Any, ...] = ()
+        self._run, self._again, self._most = run, again, most
+        self._watch(places)
+
+    def _watch(self, places: Sequence[int]) -> None:
+        self._places, self._taken = list(places), numbers_at(places)
+        self._last: tuple[Any, ...] | None = None
+        self._met: set[tuple[Any, ...]] = set()
+        self._values: list[set[Any]] = [set() for _ in places]
+        self._new = [0] * len(places)
 
     def __call__(self, *args: Any) -> Any:
-        now = tuple(args[place] for place in self._moves)
-        if self._last:
+        now = self._taken(args)
+        if now != self._last or any(self._new):
             self._count(now)
-        self._last = tuple(args[place] for place in self._moves)
+            self._last = now
         return self._run(*args)
 
     def _count(self, now: tuple[Any, ...]) -> None:
-        for place, before, value in zip(self._moves, self._last, now, strict=True):
-            self._moves[place] = 0 if before == value else self._moves[place] + 1
-        restless = [place for place, moves in self._moves.items() if moves >= MAX_MOVES]
-        if restless:
-            self._run = self._again(restless)
-            self._moves = {place: 0 for place in self._moves if place not in restless}
+        known = self._values
+        self._new = [n + 1 if v not in met else 0 for n, v, met in zip(self._new, now, known, strict=True)]
+        for value, met in zip(now, known, strict=True):
+            met.add(value)
+        self._met.add(now)
+        moved = [place for place, n in zip(self._places, self._new, strict=True) if n > MAX_NEW]
+        if not moved and len(self._met) > self._most:
+            moved = [max(zip(known, self._places, strict=True), key=lambda pair: len(pair[0]))[1]]
+        if moved:
+            self._run = self._again(moved)
+            self._watch([place for place in self._places if place not in moved])

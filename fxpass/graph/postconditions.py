@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -53,23 +54,23 @@ def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read
         raise Broken(f"the mutated inputs changed: {sorted(old_written ^ written)}")
     if len(values) != len(old_values):
         raise Broken("the number of outputs changed")
-    for i, (old, new) in enumerate(zip(old_values, values, strict=False)):
+    for i, (old, new) in enumerate(zip(old_values, values, strict=True)):
         if not _same(old, new):
             raise Broken(f"output {i} changed from {_describe(old)} to {_describe(new)}")
 
 
-def check_core(core: fx.GraphModule, capacity: set[Any]) -> None:
+def check_core(core: fx.GraphModule, bound: Set[Any]) -> None:
     """Condition 2 on the static part.
 
     Raises:
-        Broken: a symbol other than a buffer's capacity is left in it.
+        Broken: a symbol is left in it that is not ``bound`` when it is compiled.
     """
     for node in core.graph.nodes:
         if node.target in ITEM:
             raise Broken(f"{node.name} reads a number from the device inside the static part")
         value = node.meta.get("val")
         for v in value if isinstance(value, (tuple, list)) else [value]:
-            left = symbols(v) - capacity
+            left = symbols(v) - bound
             if left:
                 raise Broken(f"{node.name} in the static part depends on {', '.join(sorted(map(str, left)))}")
 

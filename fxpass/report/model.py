@@ -65,11 +65,13 @@ class Report:
     before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
     core: readable code of the static part; empty where there is none.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
+    unbuffered: why what grows got no buffers, where it was tried.
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
-    symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of).
-    corrected: variants that moved with every call, and are none any more.
-    outside: what stays outside of the static core, and why: a reason for each part that is not static.
+    outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.
+    symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of), but for those
+        that only say where in memory an input lies.
+    corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
     notes: reasons for how the graph is run: recordings, copies.
     ended: why the graph ends where it does, if that is a graph break: a reason.
     compile_id: what torch's logs call the compilation, such as "0/1".
@@ -83,11 +85,12 @@ class Report:
     after: str = ""
     core: str = ""
     unfit: str = ""
+    unbuffered: str = ""
     faults: list[str] = dataclasses.field(default_factory=list)
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
+    outside: list[str] = dataclasses.field(default_factory=list)
     symbols: list[Symbol] = dataclasses.field(default_factory=list)
     corrected: list[str] = dataclasses.field(default_factory=list)
-    outside: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     ended: str = ""
     compile_id: str = ""

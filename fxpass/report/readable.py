@@ -44,11 +44,11 @@ def renamed(text: str, symbols: Sequence[Symbol]) -> str:
     """``text`` with ``pos``, ``len`` and ``size`` for symbols of positions, growths and variants; the second is ``pos2``."""
     kinds = {"position": "pos", "growth": "len", "variant": "size"}
     seen: collections.Counter[str] = collections.Counter()
-    for symbol in {symbol.symbol: symbol for symbol in symbols}.values():
-        name = kinds[symbol.kind]
+    for called, kind in {called: symbol.kind for symbol in symbols for called in symbol.symbol.split(", ")}.items():
+        name = kinds[kind]
         seen[name] += 1
         own = name if seen[name] == 1 else f"{name}{seen[name]}"
-        text = re.sub(rf"\b{re.escape(symbol.symbol)}\b", own, text)
+        text = re.sub(rf"\b{re.escape(called)}\b", own, text)
     return text
 
 

@@ -59,7 +59,8 @@ def _notes(report: Report) -> list[str]:
         notes.append("; " + " -> ".join(parts))
     variants = dict.fromkeys(symbol.of for symbol in report.symbols if symbol.kind == "variant")
     notes += [f"; one core for each {', '.join(variants)}"] if variants and report.parts else []
-    notes += [f"; no variant, it moves with every call: {name}" for name in report.corrected]
+    notes += [f"; no variant, it has had too many values: {name}" for name in report.corrected]
+    notes += [f"; outside of the core: {line}" for line in report.outside]
     if report.timings:
         notes.append(f"; {sum(report.timings.values()):.2f} s")
     return notes

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass.analysis.extents import Cut, Extent, Extents, Fill
-from fxpass.analysis.steady import steady_number
+from fxpass.analysis.kinds import Kinds
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import Derived
 from fxpass.torch_internals.operators import tree_leaves
@@ -23,10 +23,10 @@ aten = torch.ops.aten
 class Builder:
     """Inserts nodes before the current one. ``at(node)`` moves on; nodes already replaced are looked up on the way."""
 
-    def __init__(self, graph: fx.Graph, twins: Twins, steady: Set[Any] = frozenset()) -> None:
+    def __init__(self, graph: fx.Graph, twins: Twins, kinds: Kinds) -> None:
         self.graph = graph
         self.twins = twins
-        self._steady = steady
+        self._kinds = kinds
         self.node: fx.Node = next(iter(graph.nodes))
         self.marks = Marks()
         self.dropped: list[fx.Node] = []
@@ -98,7 +98,7 @@ class Builder:
 
     def steady(self, size: Any) -> Any:
         """``size``, of a tensor, as an argument of the graph: an int, or a node; None where it moves from step to step."""
-        return self.number(steady_number(size, self._steady, self.graph, self.node))
+        return self.number(self._kinds.number(size, self.node))
 
     def twin(self, value: Any, device: torch.device) -> Any:
         return self.twins.of(value, device)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Set
-from typing import Any
+from collections.abc import Mapping
 
 from torch import fx
 
 from fxpass.analysis.extents import Extent, Extents, Flow
 from fxpass.analysis.follow import Stuck, follow
+from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
 from fxpass.graph.numbers import guarded, number, supposing, to_expr
@@ -19,14 +19,14 @@ from .reads import smallest, start_extent
 
 
 def decide(
-    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], unmoved: Set[Any] = frozenset()
+    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], seen: Seen | None = None
 ) -> tuple[dict[fx.Node, SliceSite], Flow, SiteFinder] | Stuck:
     """The sites of ``graph`` without those ``refused``, what flows from them, and who finds them; or where the flow gets stuck.
 
     A slice of which nothing sound can be made is added to ``refused``, with the reason.
     """
     positions = Positions(graph, origins)
-    finder = SiteFinder(graph, positions, unmoved)
+    finder = SiteFinder(graph, positions, seen)
     sites: dict[fx.Node, SliceSite] = {}
     ahead = _ahead(graph, finder, refused)
 

@@ -9,14 +9,14 @@ to an error: the site is refused, and all is done anew without it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Set
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import networkx as nx
 from torch import fx
 
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.follow import Stuck
+from fxpass.analysis.kinds import Kinds, Seen
 from fxpass.analysis.positions import Origin
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
@@ -25,20 +25,22 @@ from fxpass.graph.numbers import guarded, supposing
 
 from .decide import decide
 from .decisions import Decision, Failed, decided, reason
+from .growth import Grown
 from .restore import Restorable
 from .sweep import sweep
 
 
 @dataclasses.dataclass
 class Rewritten:
-    """The outcome: what was decided, the slices that were rewritten, the symbols that are steady (`analysis.steady`), the flow
-    from positions to consumers (`analysis.flow`), and what is known of the nodes that were made."""
+    """The outcome: what was decided, the slices that were rewritten, the kinds of the graph's symbols, the flow from
+    positions to consumers (`analysis.flow`), what is known of the nodes that were made, and what grows in buffers."""
 
     decisions: list[Decision]
     sites: list[SliceSite]
-    steady: set[Any]
+    kinds: Kinds
     flow: nx.DiGraph
     marks: Marks
+    grown: Grown | None = None
 
 
 def rewrite_graph(
@@ -47,12 +49,12 @@ def rewrite_graph(
     name_of: Callable[[fx.Node], str] = str,
     source_of: Callable[[fx.Node], str] = lambda node: "",
     decompose: Callable[[fx.Node], bool] = lambda node: False,
-    unmoved: Set[Any] = frozenset(),
+    seen: Seen | None = None,
 ) -> Rewritten:
     """Rewrite ``gm`` (in normal form) in place; ``origins`` names the placeholders that are positions.
 
     ``name_of`` and ``source_of`` only serve the picture of the flow. ``decompose(node)`` replaces an operator that there is
-    no rule for by what it is made of, or returns False. ``unmoved`` symbols have never been seen to change.
+    no rule for by what it is made of, or returns False. ``seen`` is what the calls before say of symbols.
     """
     refused: dict[fx.Node, str] = {}
     restorable = Restorable(gm)
@@ -67,7 +69,7 @@ def rewrite_graph(
 
     while True:
         with supposing() as supposed:
-            plan = decide(gm.graph, origins, refused, unmoved)
+            plan = decide(gm.graph, origins, refused, seen)
         if isinstance(plan, Stuck):
             if plan.no_rule and _decomposed(plan.node, decompose, restorable):
                 continue
@@ -92,7 +94,7 @@ def rewrite_graph(
         restorable.undo()
     aliases.remove_dead(gm.graph)
     gm.recompile()
-    return Rewritten(decisions, list(sites.values()), finder.steady, picture, marks)
+    return Rewritten(decisions, list(sites.values()), finder.kinds, picture, marks)
 
 
 def _decomposed(node: fx.Node, decompose: Callable[[fx.Node], bool], restorable: Restorable) -> bool:

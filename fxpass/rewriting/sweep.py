@@ -25,7 +25,7 @@ from .writes import rewrite_gather, rewrite_write
 def sweep(
     graph: fx.Graph, sites: dict[fx.Node, SliceSite], flow: Flow, finder: SiteFinder, refused: Mapping[fx.Node, str]
 ) -> tuple[list[Decision], Marks]:
-    b = Builder(graph, Twins(graph, finder.positions), finder.steady)
+    b = Builder(graph, Twins(graph, finder.positions), finder.kinds)
     builds = dict(flow.replacements)
     fills: defaultdict[fx.Node, list[Fill | Cut]] = defaultdict(list)
     for fill in flow.fills:

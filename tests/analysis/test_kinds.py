@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 import fxpass
-from fxpass.analysis.kinds import CallHistory
-from fxpass.execute.watched_variants import MAX_MOVES, WatchedVariants
+from fxpass.analysis.calls import CallHistory, Graph
+from fxpass.execute.watched_variants import MAX_NEW, WatchedVariants
 
 
 def kinds() -> dict[str, str]:
@@ -116,28 +116,71 @@ def test_what_moves_with_every_call_is_no_variant_for_long() -> None:
             torch.testing.assert_close(compiled(x, series, ours, start), step(x, series, theirs, start))
         assert torch.equal(ours, theirs)
     assert fxpass.reports()[-1].corrected == ["L['series'].size()[1]"]
-    assert "it moves with every call: L['series'].size()[1]" in " ".join(str(fxpass.reports()[-1]).split())
+    assert "it has had too many values: L['series'].size()[1]" in " ".join(str(fxpass.reports()[-1]).split())
     assert kinds()["L['series'].size()[1]"] == "growth" and len(fxpass.reports()) <= 4
 
 
+def seen(*calls: tuple[int, ...], names: str = "start rows", heads: int = 8) -> CallHistory:
+    """A frame whose one graph has been called like this."""
+    frame, graph = CallHistory(), Graph(names.split(), {"heads": heads})
+    for values in calls:
+        frame.see(graph, values)
+    return frame
+
+
 def test_calls_tell_what_is_steady() -> None:
-    calls, graph = CallHistory(), object()
-    for position, rows in [(0, 2), (4, 2), (5, 2), (0, 3), (4, 3)]:
-        calls.see(graph, {"heads": 8}, [("position", position), ("rows", rows)])
-    assert calls.is_steady("rows", 3) and calls.is_steady("heads", 8)
-    assert not calls.is_steady("rows", 4) and not calls.is_steady("position", 4)
-    assert not calls.is_steady("never seen", 1)
+    calls = seen((0, 2), (4, 2), (5, 2), (0, 3), (4, 3))
+    assert calls.kind("rows", 3, True) == calls.kind("heads", 8, True) == "variant"
+    assert calls.kind("start", 4, False) == "position"
+    assert calls.kind("never seen", 1, True) is None
 
 
-def test_a_variant_that_moves_is_corrected_once() -> None:
+@pytest.mark.parametrize(
+    "rows, now, kind",
+    [
+        ((5, 6, 7), 8, "growth"),
+        ((5, 6, 7), 4, "growth"),  # another request
+        ((5,), 6, "growth"),
+        ((9,), 7, "variant"),
+        ((3, 5, 2, 4), 3, "variant"),
+        ((2, 2, 2, 2, 2), 3, "variant"),
+        ((2, 2, 2, 3, 3, 3), 3, "variant"),
+    ],
+)
+def test_a_size_that_rises_grows(rows: tuple[int, ...], now: int, kind: str) -> None:
+    assert seen(*((0, n) for n in rows)).kind("rows", now, True) == kind
+
+
+def test_many_calls_are_counted_as_they_come() -> None:
+    calls = seen(*((n, 2) for n in range(2000)))
+    assert calls.kind("rows", 2, True) == "variant" and calls.kind("start", 2000, False) == "position"
+    assert len(calls._entries) <= 256
+
+
+def correcting(most: int = 100) -> tuple[WatchedVariants, list[list[int]]]:
     again: list[list[int]] = []
 
     def cut(places: list[int]) -> Callable[..., str]:
         again.append(places)
         return lambda *args: "cut again"
 
-    run = WatchedVariants(lambda *args: "cores", [0, 2], cut)
+    return WatchedVariants(lambda *args: "cores", [0, 2], cut, most), again
+
+
+def test_a_variant_that_moves_is_corrected_once() -> None:
+    run, again = correcting()
     assert [run(3, None, n) for n in (1, 1, 2, 2, 3)] == ["cores"] * 5
-    outcomes = [run(3, None, n) for n in range(4, 4 + MAX_MOVES)]
+    outcomes = [run(3, None, n) for n in range(4, 4 + MAX_NEW)]
     assert outcomes[-1] == "cut again" and again == [[2]]
     assert run(4, None, 99) == "cut again" and again == [[2]]
+
+
+def test_values_that_take_turns_are_a_few_cores() -> None:
+    run, again = correcting()
+    assert {run(3, None, n % 3) for n in range(30)} == {"cores"} and not again
+
+
+def test_the_number_with_most_values_is_corrected_where_there_are_many() -> None:
+    run, again = correcting(most=6)
+    assert {run(n // 8, None, n // 2) for n in range(12)} == {"cores"} and not again
+    assert run(1, None, 6) == "cut again" and again == [[2]]

@@ -1,37 +1,46 @@
-"""What the cut leaves outside of the static core, and why.
+"""What is left outside of the core though it does real work, and what keeps it there.
 
-    k = torch.cat([k, new])        ->        KV201 the epilogue is not static: 7 ops, 2 of them products or attention;
-    scores = q @ k.T                         L['k'].size()[1] grows
+    core        linear, attention
+    epilogue    sum(x * weights[:n])   linear                 outside: linear, since n moves
 
-A part without products, the scaler of a growing series, costs next to nothing, and has no reason.
+A product or attention over a size that is symbolic runs in a part of its own, kernel by kernel; so does what needs its result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
+
+from torch import fx
 
 from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
-from fxpass.graph.numbers import symbols as symbols_in
+from fxpass.graph.numbers import symbols
 
 from .split import Part, is_heavy, values_of
 
 
-def outside(parts: Sequence[Part], static: Set[Any], symbols: Sequence[Symbol], refused: Sequence[str]) -> list[str]:
-    """A reason for each of ``parts`` that does heavy work and is not static; ``refused`` are the positions of sites that stay
-    as they were."""
-    heavy = {part.name: sum(map(is_heavy, part.gm.graph.nodes)) for part in parts if not part.static}
-    return [_why(part, heavy[part.name], static, symbols, refused) for part in parts if heavy.get(part.name)]
+def outside(
+    parts: Sequence[Part], bound: Set[Any], table: Sequence[Symbol], source_of: Callable[[fx.Node], str]
+) -> list[str]:
+    """The heavy ops in those of ``parts`` that have symbols beside those that are ``bound``, a line each: the user's line of
+    code, the op, and of what these symbols are, as the ``table`` of a report calls it."""
+    names = {name: f"{symbol.of} ({symbol.kind})" for symbol in table for name in symbol.symbol.split(", ")}
+    found: dict[str, None] = {}
+    for part in parts:
+        for node, causes in () if part.static else _causes(part, bound):
+            if is_heavy(node):
+                why = dict.fromkeys(names.get(text, text) for text in sorted(map(str, causes)))
+                found[reasons.OUTSIDE.text(source=source_of(node), op=node.target, why=", ".join(why))] = None
+    return list(found)
 
 
-def _why(part: Part, heavy: int, static: Set[Any], symbols: Sequence[Symbol], refused: Sequence[str]) -> str:
-    nodes = [n for n in part.gm.graph.nodes if n.op not in ("placeholder", "output")]
-    moving = sorted({str(s) for n in part.gm.graph.nodes for v in values_of(n) for s in symbols_in(v) - static})
-    known = {symbol.symbol: symbol for symbol in symbols}
-    said = {"part": part.name, "ops": len(nodes), "heavy": heavy}
-    if refused:
-        return reasons.OUTSIDE_REFUSED.text(**said, of=", ".join(dict.fromkeys(refused)))
-    of = ", ".join(dict.fromkeys(known[name].of if name in known else name for name in moving))
-    grows = any(name in known and known[name].kind == "growth" for name in moving)
-    return (reasons.OUTSIDE_GROWS if grows else reasons.OUTSIDE_MOVES).text(**said, of=of or "a size")
+def _causes(part: Part, bound: Set[Any]) -> Iterator[tuple[fx.Node, set[Any]]]:
+    """Each op of ``part`` with the symbols that it has, or that what it waits for has."""
+    every = {s for n in part.gm.graph.nodes for v in values_of(n) for s in symbols(v)} - bound
+    found: dict[fx.Node, set[Any]] = {}
+    for node in part.gm.graph.nodes:
+        operands = node.all_input_nodes
+        own = {s for n in (node, *operands) for v in values_of(n) for s in symbols(v)} - bound
+        found[node] = own or {s for n in operands for s in found[n]}
+        yield node, found[node] or every

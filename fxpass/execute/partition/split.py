@@ -62,14 +62,14 @@ class Part:
     addresses: set[fx.Node]
 
 
-def split(gm: fx.GraphModule, capacity: Set[Any]) -> list[Part]:
+def split(gm: fx.GraphModule, bound: Set[Any]) -> list[Part]:
     """Cut ``gm`` (rewritten, propagated) into its non-empty parts, in the order in which they run.
 
-    Sizes over the symbols in ``capacity``, the lengths of caches, count as static: the core is compiled for each.
+    Sizes over the symbols in ``bound`` count as static: the core is compiled for each of their values.
     """
     nodes = [n for n in gm.graph.nodes if n.op not in ("placeholder", "output")]
     before = dependencies(gm.graph)
-    dynamic = {n for n in nodes if is_dynamic(n, capacity)}
+    dynamic = {n for n in nodes if is_dynamic(n, bound)}
     waits: set[fx.Node] = set()
     for node in nodes:
         if any(d in waits or (d not in dynamic and _is_anchor(d)) for d in before[node]):
@@ -92,13 +92,13 @@ def split(gm: fx.GraphModule, capacity: Set[Any]) -> list[Part]:
     return [_part(name, gm, [n for n in nodes if n in group], static) for name, group, static in groups if group]
 
 
-def counts_along(gm: fx.GraphModule, static: Set[Any]) -> bool:
-    """Whether all that moves in ``gm`` beside ``static`` symbols are numbers made of numbers: a counter that the graph returns.
+def counts_along(gm: fx.GraphModule, bound: Set[Any]) -> bool:
+    """Whether all that moves in ``gm`` beside ``bound`` symbols are numbers made of numbers: a counter that the graph returns.
 
     They are computed outside, and the rest is one static core.
     """
     ops = [n for n in gm.graph.nodes if n.op == "call_function"]
-    moving = [n for n in ops if is_dynamic(n, static)]
+    moving = [n for n in ops if is_dynamic(n, bound)]
     numbers = any(symbols(v) for n in gm.graph.find_nodes(op="placeholder") for v in values_of(n))
     return numbers and all(is_scalar(n) for n in moving) and any(map(_is_anchor, ops))
 
@@ -125,13 +125,13 @@ def dependencies(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     return before
 
 
-def is_dynamic(node: fx.Node, capacity: Set[Any]) -> bool:
-    """Whether ``node`` makes or takes a number, or a tensor with a symbolic size or stride (capacities aside)."""
-    return any(symbols(v) - capacity for n in (node, *node.all_input_nodes) for v in values_of(n))
+def is_dynamic(node: fx.Node, bound: Set[Any]) -> bool:
+    """Whether ``node`` makes or takes a number, or a tensor with a symbolic size or stride (those ``bound`` aside)."""
+    return any(symbols(v) - bound for n in (node, *node.all_input_nodes) for v in values_of(n))
 
 
 def values_of(node: fx.Node) -> list[Any]:
-    """What ``node`` gives: one value, or those of a tuple."""
+    """What ``node`` gives: its value, or its values."""
     value = node.meta.get("val")
     return list(value) if isinstance(value, (tuple, list)) else [value]
 

@@ -6,36 +6,15 @@ tensor must be written where it is, not in a copy. Every other input is copied i
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.graph.numbers import symbols
 
 
 def static_addresses(gm: fx.GraphModule) -> set[fx.Node]:
     """The placeholders of ``gm`` (in normal form) with static addresses."""
     written = written_inputs(gm)
     return {n for n in gm.graph.nodes if n.op == "placeholder" and (n in written or belongs_to_module(n))}
-
-
-def layouts(gm: fx.GraphModule) -> set[Any]:
-    """The symbols that only say where in memory an input of ``gm`` starts, and how far apart its elements lie.
-
-    Nothing compiled depends on the start; for other strides a part is compiled anew.
-    """
-    found: set[Any] = set()
-    others: set[Any] = set()
-    for node in gm.graph.find_nodes(op="placeholder"):
-        value = node.meta["val"]
-        if isinstance(value, torch.Tensor):
-            found |= {s for number in (*value.stride(), value.storage_offset()) for s in symbols(number)}
-            others |= {s for size in value.shape for s in symbols(size)}
-        elif node.users:
-            others |= symbols(value)
-    return found - others
 
 
 def written_inputs(gm: fx.GraphModule) -> set[fx.Node]:

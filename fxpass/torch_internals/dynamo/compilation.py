@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from fxpass.index_tensors.table import tables
+
 from .names import CompileContext
 
 
@@ -26,7 +28,8 @@ def compiling(ours: bool) -> Iterator[None]:
     """Dynamo compiles a frame in the block, for kvfix or for another backend."""
     token = _current.set(Compilation() if ours else None)
     try:
-        yield
+        with tables():
+            yield
     finally:
         _current.reset(token)
 

@@ -25,12 +25,12 @@ import torch
 from torch import fx
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fxpass.analysis.kinds import CallHistory
+from fxpass.analysis.calls import CallHistory
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
 from fxpass.index_tensors.history import ElementHistory
 from fxpass.index_tensors.table import Table
-from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.names import (
     FrameStateSizeEntry,
     InstructionTranslator,
@@ -41,6 +41,7 @@ from fxpass.torch_internals.dynamo.names import (
     config,
     update_automatic_dynamic,
 )
+from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.symbols import free_symbols
 
 Restart = RestartAnalysis
@@ -130,21 +131,6 @@ def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[in
     seen = _seen_of(code).fixed.setdefault(name, set())
     seen.add(sizes)
     return seen
-
-
-def unmoved(gm: fx.GraphModule) -> set[Any]:
-    """The symbols in the sizes of inputs of ``gm``, in normal form, that have never been seen to change between two calls."""
-    tx = _current_frame()
-    if tx is None:
-        return set()
-    first = _seen_of(tx.f_code).sizes
-    still: set[Any] = set()
-    moved: set[Any] = set()
-    for node, name in _tensors(gm.graph).items():
-        known = first.get(name, ())
-        for dim, size in enumerate(_value(node).shape):
-            (still if known[dim : dim + 1] == (_hint(size),) else moved).update(free_symbols(size))
-    return still - moved
 
 
 def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:

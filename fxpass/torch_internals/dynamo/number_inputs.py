@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
 from torch import fx
 
-from fxpass.analysis.kinds import CallHistory, Kind, Symbol, kind_of
+from fxpass.analysis.calls import CallHistory, Graph, Kind
+from fxpass.analysis.kinds import Kinds, Seen, Symbol
 from fxpass.graph.numbers import symbols
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
@@ -19,72 +20,88 @@ from .sources import AggregateSource, PositionSource
 
 @dataclasses.dataclass(frozen=True)
 class NumberInput:
-    """The SymInt at the place ``place`` of a graph's arguments: the name of its source, its kind and its symbols."""
+    """The SymInt ``value`` at ``place`` in a graph's arguments: the name of its source, and its kind, if the calls tell."""
 
     place: int
     name: str
-    kind: Kind
-    symbols: frozenset[Any]
+    value: torch.SymInt
+    kind: Kind | None
+
+    @property
+    def symbols(self) -> set[Any]:
+        """Those that stand for it by now: guards make symbols one."""
+        return symbols(self.value)
 
 
 class NumberInputs:
-    """The numbers of one graph, of kinds that are decided here, from the calls before."""
+    """The numbers of the Dynamo graph ``gm``, and what the calls before say of them."""
 
     def __init__(self, gm: fx.GraphModule) -> None:
-        self._calls = CallHistory()
-        self._fixed: dict[str, int] = {}
         self.all: list[NumberInput] = []
-        self._names: list[str] = []
-        self._places: list[int] = []
+        self._calls = CallHistory()
+        self._graph = Graph([], {})
         code = dynamism.current_code()
         if code is None:
             return
-        self._calls, self._fixed = dynamism.calls_of(code)
+        self._calls, constants = dynamism.calls_of(code)
         for place, node in enumerate(gm.graph.find_nodes(op="placeholder")):
             source, value = _source(node), node.meta.get("example_value")
             if source is None:
                 continue
             if isinstance(value, torch.Tensor):
                 for d, size in enumerate(value.shape):
-                    self._fixed[f"{source.name}.size()[{d}]"] = size if isinstance(size, int) else size.node.hint
+                    constants[f"{source.name}.size()[{d}]"] = size if isinstance(size, int) else size.node.hint
             elif isinstance(value, torch.SymInt):
-                self.all.append(NumberInput(place, source.name, self._kind(source, value), frozenset(symbols(value))))
+                self.all.append(NumberInput(place, source.name, value, self._kind(source, value)))
         moving = {s for number in self.all if number.kind == "position" for s in number.symbols}
         for i, number in enumerate(self.all):
             if number.kind == "variant" and number.symbols & moving:
                 self.all[i] = dataclasses.replace(number, kind="position")
-        self._names = [number.name for number in self.all]
-        self._fixed = {name: value for name, value in self._fixed.items() if name not in self._names}
-        self._places = [number.place for number in self.all]
+        names = [number.name for number in self.all]
+        self._graph = Graph(names, {name: value for name, value in constants.items() if name not in names})
 
-    def _kind(self, source: Any, value: torch.SymInt) -> Kind:
+    def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
             return "position"
-        return kind_of(self._calls, source.name, value.node.hint, isinstance(source, TensorPropertySource))
+        is_size = isinstance(source, TensorPropertySource)
+        return self._calls.kind(source.name, value.node.hint, is_size) or (None if is_size else "position")
+
+    def seen(self) -> Seen:
+        """What the calls before say of the symbols."""
+        kinds: dict[Any, Kind | None] = {}
+        for kind in (None, "variant", "growth", "position"):  # of a symbol that several numbers have, what moves decides
+            kinds |= {s: kind for n in self.all if n.kind == kind for s in n.symbols}  # type: ignore[misc]
+        return Seen(kinds, {s for n in self.all if n.name in self._calls.corrected for s in n.symbols})
 
     @property
-    def variants(self) -> list[NumberInput]:
-        """Those that are bound when a core is compiled."""
-        return [number for number in self.all if number.kind == "variant"]
+    def steady_ints(self) -> set[str]:
+        """What the ints of the caller's that do not move are called."""
+        return {n.name for n in self.all if n.kind == "variant"}
 
-    def table(self) -> list[Symbol]:
-        """What the report shows."""
-        return [Symbol(", ".join(sorted(map(str, n.symbols))), n.kind, n.name) for n in self.all if n.symbols]
+    @property
+    def sizes(self) -> set[Any]:
+        """The symbols of sizes that may grow: all but those that keep still."""
+        return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}
+
+    def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
+        """What the report shows; the symbols in ``lengths`` are those of what grows in buffers."""
+        shown = [(n, n.symbols - kinds.layouts) for n in self.all]
+        names = ((n, own, "growth" if own <= lengths else kinds.of(n.value) or "variant") for n, own in shown if own)
+        return [Symbol(", ".join(sorted(map(str, own))), kind, n.name) for n, own, kind in names]
+
+    def bound(self, kinds: Kinds) -> list[NumberInput]:
+        """Those for each value of which a core is compiled."""
+        return [n for n in self.all if kinds.of(n.value) == "variant" and n.symbols - kinds.layouts]
+
+    def correct(self, number: NumberInput) -> None:
+        """Remember that ``number`` was taken for a variant, and moves."""
+        self._calls.corrected.add(number.name)
 
     def watching(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
         """``compiled``, with each of its calls seen."""
-        if not self.all and not self._fixed:
+        if not self.all and not self._graph.fixed:
             return compiled
-
-        def run(*args: Any) -> Any:
-            self._see(args)
-            return compiled(*args)
-
-        return run
-
-    def _see(self, args: Sequence[Any]) -> None:
-        given = [(name, args[place]) for name, place in zip(self._names, self._places, strict=True)]
-        self._calls.see(self, self._fixed, given)
+        return self._calls.watched(compiled, self._graph, [number.place for number in self.all])
 
 
 def _source(node: fx.Node) -> Any:

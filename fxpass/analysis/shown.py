@@ -1,7 +1,7 @@
-"""Which symbols stay from step to step: a part is compiled for each of their values, as if they were numbers.
+"""Which symbols a graph's slices at positions show to stay from step to step, whatever has been seen of them.
 
     k: [2, s1, 8]      k.index_copy_(1, at, x); k[:, :end]       s1: a cache that is written keeps its size
-    mask: [1, s2]      mask[:, :end]                             s2: never seen to be another
+    mask: [1, s2]      mask[:, :end]                             s2: it goes with a cache's size, by a guard
     x: [2, s3, 8]      k[:, s:s + s3] = x                        s3: the rows of a chunk, as many as the caller gives
 
 A position is never one. In the graph of the step that fills a cache, a guard may have made its length ``s0 + 1``: then
@@ -10,7 +10,6 @@ everything of that cache moves with the position, and is left to run as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
 from typing import Any
 
 import torch
@@ -18,17 +17,17 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.bounds import sliced_axis
-from fxpass.graph.numbers import Derived, equal, fixed, guarded, symbols, to_expr
+from fxpass.graph.numbers import equal, guarded, symbols, to_expr
 
 from .positions import Positions
 
 aten = torch.ops.aten
 
 
-def steady_symbols(graph: fx.Graph, positions: Positions, unmoved: Set[Any]) -> set[Any]:
-    """The symbols of ``graph`` that its slices at positions show to be steady; ``unmoved`` have never been seen to change."""
+def shown_steady(graph: fx.Graph, positions: Positions) -> set[Any]:
+    """The symbols of ``graph`` that its slices at positions show to be steady."""
     written = {aliases.root(w) for n in graph.nodes for w in aliases.written(n)}
-    inputs = {s for _, _, size in _sizes(graph) for s in symbols(size)} - positions.symbols
+    inputs = _sizes(graph) - positions.symbols
     found: set[Any] = set()
     read: dict[Any, Any] = {}
     kept: dict[Any, Any] = {}
@@ -42,8 +41,8 @@ def steady_symbols(graph: fx.Graph, positions: Positions, unmoved: Set[Any]) -> 
         if memory.op != "placeholder":
             continue
         size = axis[0].meta["val"].shape[axis[1]]
-        own = {s for n in memory.meta["val"].shape for s in symbols(n)}
-        found |= own if memory in written else own & unmoved
+        if memory in written:
+            found |= {s for n in memory.meta["val"].shape for s in symbols(n)}
         (kept if memory in written else read)[to_expr(size)] = size
     found -= positions.symbols
     for size in read.values():
@@ -58,22 +57,7 @@ def _goes_with(size: Any, own: Any, positions: Positions) -> bool:
     return bool(not equal(own, size) and symbols(own) and not moves and guarded(own == size))
 
 
-def steady_number(size: Any, steady: Set[Any], graph: fx.Graph, place: fx.Node) -> int | Derived | None:
-    """``size`` as an int, or as the size of an input of ``graph`` that ``steady`` symbols make, to be read off
-    before ``place``. None where it is neither.
-    """
-    number = fixed(size)
-    if number is not None or not symbols(size) <= steady:
-        return number
-    for node, dim, own in _sizes(graph):
-        if to_expr(own) == to_expr(size):
-            return Derived(aten.sym_size.int, (node, dim), own, place)
-    return None
-
-
-def _sizes(graph: fx.Graph) -> Iterator[tuple[fx.Node, int, Any]]:
-    """The symbolic sizes of the inputs of ``graph``."""
-    for node in graph.find_nodes(op="placeholder"):
-        value = node.meta.get("val")
-        if isinstance(value, torch.Tensor):
-            yield from ((node, dim, size) for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt))
+def _sizes(graph: fx.Graph) -> set[Any]:
+    """The symbols in the sizes of the inputs of ``graph``."""
+    values = [n.meta.get("val") for n in graph.find_nodes(op="placeholder")]
+    return {s for value in values if isinstance(value, torch.Tensor) for size in value.shape for s in symbols(size)}

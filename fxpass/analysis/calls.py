@@ -1,0 +1,113 @@
+"""What is seen of the numbers of a frame, from one of its calls to the next.
+
+    graph 0    start = 0, rows = 12          the prompt
+    graph 1    start = 12, rows = 1          a step: both have moved
+    graph 1    start = 13, rows = 1          another: ``start`` has moved, ``rows`` has stayed
+
+A call costs one entry of a list. What the entries say is counted when a graph is compiled.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+Kind = Literal["position", "growth", "variant"]
+"""See `kinds`."""
+
+STEADY = 4
+"""A number that moves at most once in as many calls is steady."""
+_MOST_ENTRIES = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """One graph of the frame: the numbers called ``names`` are arguments, those in ``fixed`` the same for each of its calls."""
+
+    names: Sequence[str]
+    fixed: Mapping[str, int]
+
+
+@dataclasses.dataclass
+class CallHistory:
+    """What has been seen of a frame's numbers, by the names of their sources. ``corrected`` are those that were taken for a
+    variant, and moved."""
+
+    corrected: set[str] = dataclasses.field(default_factory=set)
+    _entries: list[tuple[Graph, tuple[int, ...]]] = dataclasses.field(default_factory=list)
+    _last: dict[str, int] = dataclasses.field(default_factory=dict)
+    _graph: Graph | None = None
+    _again: int = 0
+    _stays: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    _moves: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    _rises: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    def watched(self, run: Callable[..., Any], graph: Graph, places: Sequence[int]) -> Callable[..., Any]:
+        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``."""
+        taken = numbers_at(places)
+
+        def call(*args: Any) -> Any:
+            self.see(graph, taken(args))
+            return run(*args)
+
+        return call
+
+    def see(self, graph: Graph, values: tuple[int, ...]) -> None:
+        """``graph`` is called with ``values``, one for each of its ``names``."""
+        self._entries.append((graph, values))
+        if len(self._entries) > _MOST_ENTRIES:
+            self._count()
+
+    def kind(self, name: str, value: int, is_size: bool) -> Kind | None:
+        """The kind of the size, or of the caller's int, called ``name``, which is ``value`` now. None: it has not been seen.
+
+        A size that does not keep still is a growth where it mostly rises. One that has as often been smaller is a variant:
+        if it has many values, that is found out by counting.
+        """
+        self._count()
+        last = self._last.get(name)
+        if name in self.corrected or last is None:
+            return None if last is None else "growth" if is_size else "position"
+        stays, moves, rises = self._stays[name], self._moves[name], self._rises[name]
+        if last == value:
+            steady = STEADY * moves <= stays + 1 + STEADY // 2
+        else:
+            moves, rises = moves + 1, rises + (value > last)
+            steady = STEADY * moves <= stays
+        return "variant" if steady or is_size and 2 * rises <= moves else "growth" if is_size else "position"
+
+    def _count(self) -> None:
+        entries, self._entries = self._entries, []
+        for graph, values in entries:
+            if graph is self._graph:
+                self._again += 1
+            else:
+                self._settle()
+                self._graph = graph
+                self._note(graph.fixed.items())
+            self._note(zip(graph.names, values, strict=True))
+        self._settle()
+
+    def _note(self, numbers: Iterable[tuple[str, int]]) -> None:
+        for name, value in numbers:
+            last = self._last.get(name)
+            if last is not None:
+                (self._stays if last == value else self._moves)[name] += 1
+                self._rises[name] += value > last
+            self._last[name] = value
+
+    def _settle(self) -> None:
+        """Count the calls of one graph, one after the other, for the numbers that are fixed in it."""
+        for name in self._graph.fixed if self._graph is not None and self._again else ():
+            self._stays[name] += self._again
+        self._again = 0
+
+
+def numbers_at(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """A function that takes the elements at ``places`` out of a sequence, as a tuple."""
+    if len(places) > 1:
+        return operator.itemgetter(*places)
+    return (lambda args: (args[places[0]],)) if places else lambda args: ()
