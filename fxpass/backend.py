@@ -141,8 +141,7 @@ def planned(
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
 ) -> tuple[Plan, Kinds]:
     """What `prepare` gives, with buffers for what ``growing`` finds."""
-    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing)
-    generalize(normal, rewritten.sites)
+    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing, before_edits=generalize)
     kinds = rewritten.kinds
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)

@@ -85,7 +85,7 @@ def test_writes_that_are_left_alone(given: dict[str, Any]) -> None:
 def test_the_rewrites_own_writes_are_known_to_be_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     rewritten = []
     stock = backend.rewrite_normal_form
-    monkeypatch.setattr(backend, "rewrite_normal_form", lambda *args: rewritten.append(stock(*args)) or rewritten[-1])
+    monkeypatch.setattr(backend, "rewrite_normal_form", lambda *a, **k: rewritten.append(stock(*a, **k)) or rewritten[-1])
 
     @torch.compile(backend="kvfix", options={"compiler": "eager"})
     def step(cache, own, row, x, pos):
