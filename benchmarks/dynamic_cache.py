@@ -1,12 +1,12 @@
-"""A cache that grows by `cat`: ``python benchmarks/dynamic_cache.py --json FILE`` (transformers, a GPU, less than four minutes).
+"""A cache that grows by `cat`: ``python benchmarks/dynamic_cache.py --json FILE`` (transformers, a GPU, about four minutes).
 
 transformers' Llama, unedited, in the shapes of Llama-3.2-1B with random weights, bf16, batch 1. One line for each way to run it
-and each length of the cache: ms of a decode step (the median, by CUDA events), its largest difference from eager relative to eager's
-mean logit, and seconds until the first steps had run. ``slowest`` is the longest of the later steps: with kvfix, the one that
-crosses a capacity is among them. The prompt is read in eager.
+and each length of the cache: ms of a decode step (the median, by CUDA events), its largest difference from eager relative to
+eager's mean logit, and seconds until the first steps had run. The prompt is read in eager. ``crossing`` is how long kvfix takes
+for a step from one capacity to the next.
 
     kvfix       DynamicCache, which the model makes longer at each step
-    static      StaticCache of the next power of two, stock torch.compile(mode="reduce-overhead"): what it is to be compared with
+    static      StaticCache of the next power of two, stock torch.compile(mode="reduce-overhead"): what it is compared with
     stock       DynamicCache, stock torch.compile
     eager       DynamicCache
 
@@ -36,8 +36,8 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCach
 LENGTHS = (128, 1000, 4000)
 STEPS = 32
 """So many are timed, up to the length."""
-BASE = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256, "rope_theta": 500000.0, "tie_word_embeddings": True}  # fmt: skip
+BASE = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "head_dim": 64,
+        "num_key_value_heads": 8, "vocab_size": 128256, "rope_theta": 500000.0, "tie_word_embeddings": True}  # fmt: skip
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64}  # fmt: skip
 Step = Callable[..., Any]

@@ -8,6 +8,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
+from fxpass.graph.numbers import hint
+
 from .launch import Launch
 
 
@@ -82,7 +84,7 @@ def launch(
 ) -> Launch:
     """The kernel's launch; without ``out``, one that is only compiled."""
     batch, heads, _, dim = q.shape
-    size = k.shape[2]
+    size = hint(k.shape[2])
     seen = q if mask is None else mask.expand(batch, heads, 1, size)
     strides = (q.stride(0), q.stride(1), q.stride(3), *k.stride(), *v.stride())
     return Launch(

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.numbers import hint
+
 
 @dataclasses.dataclass
 class Launch:
@@ -38,8 +40,8 @@ class Launch:
             compiled.run  # noqa: B018  (a property that makes it)
 
     def kinds(self) -> list[Any]:
-        """The arguments, with dtypes for tensors."""
-        return [a.dtype if isinstance(a, torch.Tensor) else a for a in self.args]
+        """The arguments, with dtypes for tensors, and what symbols stand for now."""
+        return [a.dtype if isinstance(a, torch.Tensor) else hint(a) for a in self.args]
 
     @property
     def device(self) -> torch.device:
