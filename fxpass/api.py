@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
+from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
 from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
@@ -63,10 +64,13 @@ def rewrite_normal_form(
     report: Report,
     numbers: NumberInputs | None = None,
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
+    before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. ``numbers`` are those of a graph of Dynamo's.
+    """``gm`` in normal form, rewritten and checked; ``report`` is filled in.
 
-    ``growing`` may put buffers in the place of what grows in the normal form, before all else.
+    ``numbers`` are those of a graph from Dynamo. ``growing`` may put buffers in the place of what grows in the normal form,
+    before all else. ``before_edits`` is called with the normal form and its sites while nothing has been edited for these (see
+    `rewrite_graph`).
     """
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
@@ -77,7 +81,7 @@ def rewrite_normal_form(
     with store.timed(report, "rewrite"):
         found, seen = (numbers.steady_ints, numbers.seen()) if numbers else ((), None)
         positions = {**origins(normal, found), **(grown.origins if grown is not None else {})}
-        rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen)
+        rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits)
     rewritten.grown = grown
     report.symbols = numbers.table(rewritten.kinds, grown.lengths if grown is not None else set()) if numbers else []
     report.flow = rewritten.flow
@@ -86,7 +90,7 @@ def rewrite_normal_form(
         propagate(normal, inputs, ops)
         ops = op_records(normal)
         if mask_overwritten_rows(normal.graph, rewritten.marks):
-            propagate(normal, inputs, ops)
+            propagate(normal, inputs, ops)  # the new nodes alone
     check_graph(normal, before, may_read=report.refused > 0)
     report.after = readable_code(normal)
     return normal, rewritten

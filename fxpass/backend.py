@@ -26,7 +26,7 @@ from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.growth import Growth, room_for
 from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
-from fxpass.execute.precompiled import put_in_cache, serialize_for_cache
+from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
@@ -38,12 +38,13 @@ from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.readable import source_of
 from fxpass.rewriting import Grown, grown_in, reason
-from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
@@ -74,12 +75,11 @@ def kvfix(
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
     advance, cause, numbers = Advance(), None, NumberInputs(gm)
-    plan = saved = compiled = None
+    plan = compiled = None
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
         plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
-        saved = serialize_for_cache(plan, settings) if precompile.is_caching(gm) else None
         as_it_came = functools.partial(as_stock, gm, settings)
         failed = functools.partial(store.failed, report, settings)
         if plan.parts:
@@ -88,7 +88,7 @@ def kvfix(
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
-        plan, saved, cause = None, None, error
+        plan, cause = None, error
         expected = isinstance(error, (Unfit, Broken))
         report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=f"{type(error).__name__}: {error}")
     store.add(report)
@@ -96,7 +96,7 @@ def kvfix(
     if compiled is None:
         compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
     if precompile.is_caching(gm):
-        put_in_cache(gm, report, given, saved, advance)
+        put_in_cache(gm, given, plan, settings, report, advance)
     return verified(advance.after(numbers.watching(compiled)), original, plan, report, settings)
 
 
@@ -135,8 +135,7 @@ def planned(
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
 ) -> tuple[Plan, Kinds]:
     """What `prepare` gives, with buffers for what ``growing`` finds."""
-    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing)
-    generalize(normal, rewritten.sites)
+    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing, before_edits=generalize)
     kinds = rewritten.kinds
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)

@@ -21,7 +21,7 @@ from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.execute.partition import hoist as hoisting
 from fxpass.index_tensors import table
 from fxpass.options import Options
-from fxpass.rewrite import bits, sweep
+from fxpass.rewriting import bits, sweep
 
 HANDLED = pytest.mark.parametrize("handled", [True, False], ids=["handled", "without"])
 

@@ -25,7 +25,7 @@ from fxpass.execute.regions import Region
 from fxpass.graph import normal_form
 from fxpass.graph.postconditions import Broken
 from fxpass.rewriting import sweep
-from fxpass.torch_internals import contracts, patches
+from fxpass.torch_internals import features, patches
 from fxpass.torch_internals.dynamo import capacity
 from fxpass.torch_internals.precompile import guards, hooks
 
@@ -184,11 +184,11 @@ def not_used() -> None:
 
 
 def another_torch() -> None:
-    feature = contracts.Feature.COUNTING
-    with mock.patch.dict(contracts._given_up, {feature: "gone"}), mock.patch.object(contracts, "_warned", set()):
-        contracts.lost.cache_clear()
-        assert not contracts.holds(feature)
-    contracts.lost.cache_clear()
+    feature = features.Feature.COUNTING
+    with mock.patch.dict(features._given_up, {feature: "gone"}), mock.patch.object(features, "_warned", set()):
+        features.lost.cache_clear()
+        assert not features.holds(feature)
+    features.lost.cache_clear()
 
 
 def hook() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.graph.extract import duplicate
 from fxpass.options import Options
 
 from .compilers import compiler
@@ -54,8 +55,11 @@ def assemble(
     failed: Callable[[Exception], None] = lambda error: None,
 ) -> Callable[..., tuple[Any, ...]]:
     """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`."""
-    gm, parts = plan.gm, plan.parts
+    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`.
+
+    ``plan`` stays as it is: it may be assembled again, or serialized, at any time.
+    """
+    gm, parts = plan.gm, [_copied(part) for part in plan.parts]
     recorded, carried = plan.carried is not None, plan.carried or []
     compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
     inputs = gm.graph.find_nodes(op="placeholder")
@@ -91,3 +95,11 @@ def assemble(
     given = inputs[: len(inputs) - len(growth.axes)]
     written = written_inputs(gm) | set(carried)
     return WithFallback(run, regions, [i for i, n in enumerate(given) if n in written], instead, failed)
+
+
+def _copied(part: Part) -> Part:
+    """``part`` with a graph and lists of its own: what a recording needs is put into these."""
+    gm = duplicate(part.gm, part.name)
+    return dataclasses.replace(
+        part, gm=gm, inputs=list(part.inputs), outputs=list(part.outputs), addresses=set(part.addresses)
+    )

@@ -4,8 +4,7 @@
     patch("torch._dynamo.reset_code_state", hook)                        a function that is replaced (see `patches`)
 
 Both look the name up here, so nothing private is used that the table does not know. A name that torch lacks, or a function
-whose parameters are others, costs the `Feature` that needs it, with one warning; without `Feature.NEEDED` kvfix declines, and
-the model runs on stock Inductor.
+that takes other parameters, costs the `Feature` that needs it; `features` says which features are left.
 """
 
 from __future__ import annotations
@@ -19,9 +18,6 @@ from typing import Any
 
 import torch
 
-from fxpass import reasons
-from fxpass.errors import warn
-
 
 class Feature(enum.Enum):
     """What rests on a private name; the value says what happens without it."""
@@ -32,6 +28,7 @@ class Feature(enum.Enum):
     CAPTURE = "positions in tensors are not captured: they break the graph, as with stock torch.compile"
     PRECOMPILE = "nothing is kept in torch's precompile cache"
     PIECES = "layers that repeat are compiled one by one, and Inductor records the core"
+    RETRACE = "the step that fills a cache is a graph of its own"
     OVERLAP = "pieces are lowered one after the other"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
@@ -39,9 +36,10 @@ class Feature(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Contract:
-    """One private name: what is lost without it, and, for a function that is called or replaced by position, its parameters.
+    """One private name and the feature that is lost without it.
 
-    since, until: the first and the last torch release that has it, where that is not all of `RELEASES`.
+    parameters: the first parameters of a function that is replaced, or called with positional arguments.
+    since, until: the first and the last release of torch that has the name, where these are not all of `RELEASES`.
     why: why there is no public way.
     """
 
@@ -62,10 +60,11 @@ class Contract:
 
     def applies(self) -> bool:
         """Whether this release of torch is one that has the name."""
-        return (not self.since or _release(self.since) <= _this()) and (not self.until or _this() <= _release(self.until))
+        here = _release(torch.__version__)
+        return (not self.since or _release(self.since) <= here) and (not self.until or here <= _release(self.until))
 
     def broken(self) -> str | None:
-        """Why the contract does not hold; None where it does, or does not apply."""
+        """Why the contract does not hold; None where it holds, or where this release is not meant to have the name."""
         if not self.applies():
             return None
         try:
@@ -84,7 +83,7 @@ class Contract:
 
 
 class Missing(ImportError):
-    """A private name of torch that is used all the same."""
+    """A private name that this torch does not have was used."""
 
 
 def resolve(name: str) -> Any:
@@ -111,7 +110,8 @@ RELEASES = ("2.11", "2.12", "2.13", "2.14", "2.15")
 
 
 def internal(name: str) -> Any:
-    """The private object ``name`` of torch, from the table; where torch lacks it a class that raises `Missing` when called."""
+    """The private object of torch that ``name`` of the table names; where torch lacks it, a class that raises `Missing` when
+    it is called."""
     contract = TABLE[name]
     try:
         return contract.resolve()
@@ -120,7 +120,7 @@ def internal(name: str) -> Any:
 
 
 class _StandIn(Exception):
-    """What stands for a missing name until it is called: it may be subclassed or caught, and nothing is an instance of it."""
+    """The base of what `internal` gives for a missing name. It may be subclassed or caught; nothing is an instance of it."""
 
     _missing = ""
 
@@ -131,47 +131,8 @@ class _StandIn(Exception):
         raise Missing(cls._missing)
 
 
-@functools.cache
-def lost(feature: Feature) -> str | None:
-    """Why this torch cannot carry ``feature``; None where it can. Looked at once."""
-    if feature not in (Feature.NEEDED, Feature.FALLBACK):
-        if (reason := lost(Feature.NEEDED)) is not None:
-            return reason
-        if feature is not Feature.INDUCTOR and ".".join(torch.__version__.split(".")[:2]) not in RELEASES:
-            return f"torch {torch.__version__.split('+')[0]} is none of {', '.join(RELEASES)}"
-    if feature in _given_up:
-        return _given_up[feature]
-    broken = (contract.broken() for contract in TABLE.values() if contract.feature is feature)
-    return next((reason for reason in broken if reason is not None), None)
-
-
-def holds(feature: Feature) -> bool:
-    """Whether ``feature`` can be had with this torch; the first time that it cannot, a warning says why."""
-    reason = lost(feature)
-    if reason is not None and feature not in _warned:
-        _warned.add(feature)
-        warn(reasons.LOST, without=feature.value, error=reason)
-    return reason is None
-
-
-def give_up(feature: Feature, reason: str) -> None:
-    """Do without ``feature`` from here on, because of what was found when it was used."""
-    lost.cache_clear()
-    _given_up.setdefault(feature, reason)
-
-
-_given_up: dict[Feature, str] = {}
-"""The features that `give_up` was called with, and why."""
-_warned: set[Feature] = set()
-"""The features whose loss has been said."""
-
-
 def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2])
-
-
-def _this() -> tuple[int, ...]:
-    return _release(torch.__version__)
 
 
 def _names(feature: Feature, module: str, names: str) -> list[Contract]:
@@ -197,6 +158,7 @@ _ROWS = [
     *_names(_N, "torch.amp.autocast_mode", "_enter_autocast _exit_autocast"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "extract_val get_proxy_mode get_proxy_slot make_fx track_tensor"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "maybe_enable_thunkify"),
+    _call(Feature.RETRACE, "torch.fx.experimental.proxy_tensor._extract_tensor_metadata", "result include_contiguity"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "DimDynamic ShapeEnv StatelessSymbolicContext SYMPY_INTERP"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "free_symbols free_unbacked_symbols statically_known_true"),
     *_names(_N, "torch.fx.experimental.sym_node", "SymNode"),
@@ -221,6 +183,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),
     _call(_C, "torch._dynamo.variables.TensorVariable.call_method", "self tx name args kwargs"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
+    _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_literal", "self value"),
     _call(_C, "torch._dynamo.output_graph.OutputGraph.create_proxy", "self args kwargs"),
     _call(_C, "torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", "self source"),

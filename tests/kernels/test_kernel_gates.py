@@ -26,7 +26,7 @@ def call(target: Any, *args: Any) -> fx.Node:
     """A call of ``target`` on inputs that hold the tensors among ``args``."""
     graph = fx.Graph()
     nodes = [graph.placeholder("x") if isinstance(a, torch.Tensor) else a for a in args]
-    for node, value in zip(nodes, args):
+    for node, value in zip(nodes, args, strict=True):
         if isinstance(node, fx.Node):
             node.meta["val"] = value
     return graph.call_function(target, tuple(nodes))
@@ -85,7 +85,7 @@ def test_writes_that_are_left_alone(given: dict[str, Any]) -> None:
 def test_the_rewrites_own_writes_are_known_to_be_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     rewritten = []
     stock = backend.rewrite_normal_form
-    monkeypatch.setattr(backend, "rewrite_normal_form", lambda *args: rewritten.append(stock(*args)) or rewritten[-1])
+    monkeypatch.setattr(backend, "rewrite_normal_form", lambda *a, **k: rewritten.append(stock(*a, **k)) or rewritten[-1])
 
     @torch.compile(backend="kvfix", options={"compiler": "eager"})
     def step(cache, own, row, x, pos):

@@ -1,4 +1,4 @@
-"""What runs a graph where kvfix declines: stock Inductor, or, where that is not to be had either, nothing."""
+"""What runs a graph where kvfix declines: stock Inductor; where that cannot be had either, the graph runs as it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import fx
 
-from fxpass.torch_internals.contracts import Feature, holds, internal
+from fxpass.torch_internals.contracts import Feature, internal
+from fxpass.torch_internals.features import holds
 
 
 def compile_stock(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
