@@ -59,6 +59,8 @@ def is_recording(device: torch.device) -> bool:
     """Whether launches on ``device`` go into a CUDA graph, in which no more than its own kernels precede them."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
+from fxpass.graph.numbers import hint
+
 
 @dataclasses.dataclass
 class Launch:
@@ -81,8 +83,8 @@ class Launch:
             compiled.run  # noqa: B018  (a property that makes it)
 
     def kinds(self) -> list[Any]:
-        """The arguments, with dtypes for tensors."""
-        return [a.dtype if isinstance(a, torch.Tensor) else a for a in self.args]
+        """The arguments, with dtypes for tensors, and what symbols stand for now."""
+        return [a.dtype if isinstance(a, torch.Tensor) else hint(a) for a in self.args]
 
     @property
     def device(self) -> torch.device:
