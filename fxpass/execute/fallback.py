@@ -4,6 +4,8 @@
     a later one     prologue; core fails, for new sizes    ->      what it wrote is put back, and it runs uncompiled; from the
                                                                    next call on the graph as Dynamo gave it
 
+From what grows no more, as `growth` finds out, the graph goes the same way.
+
 What fails there as well is the model's own error: nothing is kept of the attempt, and the error is raised.
 """
 
@@ -15,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+
+from fxpass.errors import NotGrowing
 
 from .partition.split import Part
 from .recording.addresses import written_places
@@ -49,12 +53,15 @@ class WithFallback:
         if self._instead is not None:
             return self._instead(*args)
         if self._has_run:
-            return self._run(*args)
+            try:
+                return self._run(*args)
+            except NotGrowing as error:  # nothing has been written yet
+                return self._fall_back(args, error)
         try:
             with _put_back(args, self._written):
                 results = self._run(*args)
         except Exception as error:
-            return self._fall_back(self._make(), args, error)
+            return self._fall_back(args, error)
         self._has_run = True
         return results
 
@@ -66,14 +73,19 @@ class WithFallback:
             with _put_back(args, written_places(part.gm)):
                 return run(args)
         except Exception as error:
-            return self._fall_back(part.gm.forward, args, error)
+            return self._switch(part.gm.forward, args, error, self._make())
 
-    def _fall_back(self, now: Callable[..., Any], args: Sequence[Any], error: Exception) -> Any:
+    def _fall_back(self, args: Sequence[Any], error: Exception) -> Any:
+        instead = self._make()
+        return self._switch(instead, args, error, instead)
+
+    def _switch(self, now: Callable[..., Any], args: Sequence[Any], error: Exception, later: Callable[..., Any]) -> Any:
+        """What ``now`` gives in this call; ``later`` runs from the next one on."""
         try:
             results = now(*args)
         except Exception:
             raise error from None  # the model's own, or one that is met without us too
-        self._instead = self._make() if self._has_run else now
+        self._instead = later
         self._failed(error)
         return results
 

@@ -1,8 +1,8 @@
-"""Composite operators without a rule, taken apart into the operators that PyTorch makes them of.
+"""A composite operator without a rule is replaced by the operators that PyTorch makes it of.
 
     hstack([a, b])          ->          cat([a, b], 1)
 
-Done only where an extent has got stuck at one, so that everything else stays whole for the compiler.
+This is done only where an extent cannot get past the operator. All others stay whole for the compiler.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def decompose(node: fx.Node) -> bool:
         return False
     memories = {memory_of(n.meta["val"]) for n in traced.graph.find_nodes(op="placeholder")}
     if any(_writes_to(n, memories) for n in traced.graph.nodes):
-        return False  # though its schema does not say so: a batch norm's statistics
+        return False  # a batch norm updates its statistics, which its schema does not tell
     copies: dict[fx.Node, Any] = {}
     for placeholder, i in zip((n for n in traced.graph.nodes if n.op == "placeholder"), places, strict=True):
         copies[placeholder] = flat[i]
