@@ -14,7 +14,7 @@ from torch import fx
 
 from fxpass.torch_internals.fakes import enable_python_dispatcher, tracing
 from fxpass.torch_internals.operators import OpOverload, has_kernel, tree_flatten, tree_unflatten
-from fxpass.torch_internals.proxies import make_fx
+from fxpass.torch_internals.retrace import retrace
 
 from .normal_form import mode_of
 from .schemas import is_operator, memory_of, written_operands
@@ -39,7 +39,7 @@ def decompose(node: fx.Node) -> bool:
         return target.decompose(*args, **kwargs)
 
     with tracing(None), enable_python_dispatcher(), mode_of(values), torch.no_grad():
-        traced = make_fx(run, tracing_mode="real")(*values)
+        traced = retrace(run, values)
     if any(n.target is target for n in traced.graph.nodes):
         return False
     memories = {memory_of(n.meta["val"]) for n in traced.graph.find_nodes(op="placeholder")}

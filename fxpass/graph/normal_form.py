@@ -34,7 +34,7 @@ from fxpass.torch_internals.fakes import (
     set_grad_enabled,
     tracing,
 )
-from fxpass.torch_internals.proxies import make_fx
+from fxpass.torch_internals.retrace import retrace
 from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
@@ -102,7 +102,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModu
 
 def _traced(interpreter: fx.Interpreter, inputs: Sequence[Any]) -> fx.GraphModule:
     try:
-        return make_fx(interpreter.run, pre_dispatch=True, tracing_mode="real")(*inputs)
+        return retrace(interpreter.run, inputs, pre_dispatch=True)
     except DataDependentOutputException as error:
         place = str(error).partition("While executing ")[2].partition("\n")[0]
         raise Unfit(reasons.DATA, place=place or error) from error

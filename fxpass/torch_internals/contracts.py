@@ -28,6 +28,7 @@ class Feature(enum.Enum):
     CAPTURE = "positions in tensors are not captured: they break the graph, as with stock torch.compile"
     PRECOMPILE = "nothing is kept in torch's precompile cache"
     PIECES = "layers that repeat are compiled one by one, and Inductor records the core"
+    RETRACE = "the step that fills a cache is a graph of its own"
     OVERLAP = "pieces are lowered one after the other"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
@@ -157,6 +158,7 @@ _ROWS = [
     *_names(_N, "torch.amp.autocast_mode", "_enter_autocast _exit_autocast"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "extract_val get_proxy_mode get_proxy_slot make_fx track_tensor"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "maybe_enable_thunkify"),
+    _call(Feature.RETRACE, "torch.fx.experimental.proxy_tensor._extract_tensor_metadata", "result include_contiguity"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "DimDynamic ShapeEnv StatelessSymbolicContext SYMPY_INTERP"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "free_symbols free_unbacked_symbols statically_known_true"),
     *_names(_N, "torch.fx.experimental.sym_node", "SymNode"),
@@ -181,6 +183,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),
     _call(_C, "torch._dynamo.variables.TensorVariable.call_method", "self tx name args kwargs"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
+    _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_literal", "self value"),
     _call(_C, "torch._dynamo.output_graph.OutputGraph.create_proxy", "self args kwargs"),
     _call(_C, "torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", "self source"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from fxpass.options import Options, parse
 
-from . import patches
+from . import patches, retrace
 from .contracts import Feature
 from .dynamo import dynamism, guard_managers, hooks, module_ints
 from .dynamo.names import TorchCompileWrapper
@@ -34,6 +34,7 @@ def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)
+    _install(Feature.RETRACE, retrace.install)
     if holds(Feature.CAPTURE):
         _install(Feature.PRECOMPILE, lambda: precompile.install(functools.partial(options_of, backend)))
 
