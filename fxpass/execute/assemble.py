@@ -1,8 +1,8 @@
 """The parts of a graph, each compiled for itself, as one function of the graph's inputs.
 
-A call is a sequence of steps (`steps`). The parts run in order; a part that is recorded as a CUDA graph has more steps around it.
-It reads buffers that other parts write (`handover`), its results are copied out of its memory (`packing`, `results`), and index
-tensors are written back (`carry`).
+A call is a sequence of steps (`steps`). The parts run in order. A part that is recorded as a CUDA graph has more steps around
+it: it reads buffers that other parts write (`handover`), its results are copied out of its memory (`packing`, `results`), and
+index tensors are written back (`carry`).
 """
 
 from __future__ import annotations
