@@ -1,7 +1,8 @@
-"""Parts, compiled each for itself, as one function of the graph's inputs.
+"""The parts of a graph, each compiled for itself, as one function of the graph's inputs.
 
-Around a recorded part stands what a recording needs: buffers that it reads (`handover`), results copied out of its memory
-(`packing`, `results`), index tensors written back (`carry`). Each of these is a step (`steps`).
+A call is a sequence of steps (`steps`). The parts run in order. A part that is recorded as a CUDA graph has more steps around
+it: it reads buffers that other parts write (`handover`), its results are copied out of its memory (`packing`, `results`), and
+index tensors are written back (`carry`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .regions import Region
 from .steps import CopyOut, Run, Step, Unpack, View, WriteBack
 
 _CHECKED = {"size_asserts": False, "alignment_asserts": False}
-"""What Inductor's code need not check on every call: Dynamo's guards and `regions.Region` have."""
+"""Checks that Inductor's code need not make on every call, since Dynamo's guards and `regions.Region` make them."""
 
 
 @dataclasses.dataclass
