@@ -264,7 +264,7 @@ def main() -> None:
     report.print_times(figures["times"])
     name, run = list(passes.items())[-1]
     title = f"Toto on daily closes; forecasts by {name}; weights {weights.split(',')[0]}"
-    report.draw(options.plot, title, dates, closes, origins, dict(zip(NAMES, run.forecasts.unbind(1))), seconds)
+    report.draw(options.plot, title, dates, closes, origins, dict(zip(NAMES, run.forecasts.unbind(1), strict=True)), seconds)
     print(f"\nplot: {options.plot}")
     if options.json:
         recorded.write(pathlib.Path(options.json), figures)

@@ -49,7 +49,7 @@ def differences(names: Sequence[str], found: Tensor, expected: Tensor) -> list[d
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; numbers are in the columns whose first row ends in a digit."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, example in zip(head, rows[0]):
+    for name, example in zip(head, rows[0], strict=True):
         made.add_column(name, justify="right" if example[-1].isdigit() and " " not in example else "left")
     for row in rows:
         made.add_row(*row)
@@ -93,7 +93,7 @@ def draw(
     """Save a PNG: a panel a series, with its closes and forecasts, and a panel with the times of every pass."""
     figure = Figure(figsize=(11, 13), layout="constrained", dpi=110)
     panels = figure.subplots(len(forecasts) + 1, 1, height_ratios=[1.0] * len(forecasts) + [1.15])
-    for panel, close, (name, forecast) in zip(panels, closes, forecasts.items()):
+    for panel, close, (name, forecast) in zip(panels[:-1], closes, forecasts.items(), strict=True):
         draw_series(panel, dates, close, origins, forecast)
         decorate(panel, name)
     panels[0].legend(frameon=False, loc="best")
@@ -118,7 +118,7 @@ def draw_series(panel: Axes, dates: Any, closes: Any, origins: range, forecasts:
 
 def draw_times(panel: Axes, days: Any, seconds: Mapping[str, Sequence[float]]) -> None:
     """The time of every forecast in every pass; on a logarithmic axis if one is far above the others."""
-    for (name, each), color in zip(seconds.items(), TIMES):
+    for (name, each), color in zip(seconds.items(), TIMES[: len(seconds)], strict=True):
         panel.plot(days, [1e3 * s for s in each], "o-", color=color, markersize=3.2, linewidth=1.2, label=name)
     every = sorted(s for each in seconds.values() for s in each)
     if every[-1] > 10 * every[len(every) // 2]:

@@ -57,7 +57,7 @@ model.model.forward = torch.compile(
 )
 found = [forecast(seed) for seed in (1, 2)]
 
-largest = max((f - e).abs().max().item() for f, e in zip(found, expected))
+largest = max((f - e).abs().max().item() for f, e in zip(found, expected, strict=True))
 print(f"max difference from eager: {largest:.1e}")
 print(f"graphs: {len(fxpass.reports())} (prefill and decode); breaks: 0, or fullgraph=True would have raised\n")
 print(fxpass.reports()[-1])

@@ -18,7 +18,7 @@ from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.readable import readable_code, source_of
 from fxpass.report.sites import predicate_sites, sites_of
-from fxpass.rewriting import Rewritten, mask_overwritten_rows, rewrite_graph
+from fxpass.rewriting import Grown, Rewritten, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
@@ -58,17 +58,28 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
 
 
 def rewrite_normal_form(
-    gm: fx.GraphModule, inputs: Sequence[Any], report: Report, numbers: NumberInputs | None = None
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    report: Report,
+    numbers: NumberInputs | None = None,
+    growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. ``numbers`` are those of a graph of Dynamo's."""
+    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. ``numbers`` are those of a graph of Dynamo's.
+
+    ``growing`` may put buffers in the place of what grows in the normal form, before all else.
+    """
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
-        before, ops = signature(normal), op_records(normal, without=folded)
     report.before = report.after = readable_code(normal)
+    grown = growing(normal)
+    inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
+    before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):
         found, seen = (numbers.steady_ints, numbers.seen()) if numbers else ((), None)
-        rewritten = rewrite_graph(normal, origins(normal, found), name_of, source_of, decompose, seen)
-    report.symbols = numbers.table(rewritten.kinds) if numbers else []
+        positions = {**origins(normal, found), **(grown.origins if grown is not None else {})}
+        rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen)
+    rewritten.grown = grown
+    report.symbols = numbers.table(rewritten.kinds, grown.lengths if grown is not None else set()) if numbers else []
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):

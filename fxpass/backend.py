@@ -20,26 +20,31 @@ from torch import fx
 from fxpass import reasons
 from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form
+from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
+from fxpass.execute.growth import Growth, room_for
 from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
-from fxpass.execute.precompiled import put_in_cache, serialize_for_cache
+from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
-from fxpass.graph.normal_form import Unfit, fake_inputs
+from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
 from fxpass.graph.postconditions import Broken, check_core
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.readable import source_of
-from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.rewriting import Grown, grown_in, reason
+from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
@@ -70,12 +75,11 @@ def kvfix(
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
     advance, cause, numbers = Advance(), None, NumberInputs(gm)
-    plan = saved = compiled = None
+    plan = compiled = None
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
         plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
-        saved = serialize_for_cache(plan, settings) if precompile.is_caching(gm) else None
         as_it_came = functools.partial(as_stock, gm, settings)
         failed = functools.partial(store.failed, report, settings)
         if plan.parts:
@@ -84,7 +88,7 @@ def kvfix(
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
-        plan, saved, cause = None, None, error
+        plan, cause = None, error
         expected = isinstance(error, (Unfit, Broken))
         report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=f"{type(error).__name__}: {error}")
     store.add(report)
@@ -92,7 +96,7 @@ def kvfix(
     if compiled is None:
         compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
     if precompile.is_caching(gm):
-        put_in_cache(gm, report, given, saved, advance)
+        put_in_cache(gm, given, plan, settings, report, advance)
     return verified(advance.after(numbers.watching(compiled)), original, plan, report, settings)
 
 
@@ -100,9 +104,38 @@ def prepare(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, numbers: NumberInputs | None = None
 ) -> tuple[Plan, Kinds]:
     """The graph rewritten and cut, without parts where there is nothing to rewrite, and no number to keep out of the core; and
-    the kinds of its symbols."""
+    the kinds of its symbols.
+
+    What grows gets buffers, unless that leaves work outside of the static core: the report says why.
+    """
     inputs = fake_inputs(gm, example_inputs)
-    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers)
+    prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
+    if numbers is None or not (sizes := numbers.sizes):
+        return prepared()
+    try:
+        with Capacity(mode_of(inputs).shape_env, room_for) as capacity:
+            plan, kinds = prepared(lambda normal: grown_in(normal, sizes, capacity.beyond))
+        if not plan.growth.axes:
+            return plan, kinds
+        check_whole(plan, report)
+        return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions())), kinds
+    except (Restart, Unfit):
+        raise
+    except Exception as error:
+        report.unbuffered = reason(error)
+    return prepared()
+
+
+def planned(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    settings: Options,
+    report: Report,
+    numbers: NumberInputs | None,
+    growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
+) -> tuple[Plan, Kinds]:
+    """What `prepare` gives, with buffers for what ``growing`` finds."""
+    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing)
     generalize(normal, rewritten.sites)
     kinds = rewritten.kinds
     if not any(d.rewritten for d in rewritten.decisions):
@@ -113,7 +146,20 @@ def prepare(
     if is_recorded(settings, inputs):
         use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    return cut(Plan(normal, bound=kinds.bound, carried=carried), report), kinds
+    axes = rewritten.grown.axes if rewritten.grown is not None else ()
+    growth = Growth(axes, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
+    return cut(Plan(normal, bound=kinds.bound, carried=carried, growth=growth), report), kinds
+
+
+def check_whole(plan: Plan, report: Report) -> None:
+    """See that all the work of a graph with buffers is in its static core.
+
+    Raises:
+        Refusal: it is not.
+    """
+    refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
+    if refused or report.outside:
+        raise Refusal(reasons.GROWTH_OUTSIDE, what=(refused or report.outside)[0])
 
 
 def cut(plan: Plan, report: Report) -> Plan:

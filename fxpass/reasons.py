@@ -223,6 +223,28 @@ BY_POSITION = _reason(
 )
 SITE_FAILED = _reason("KV190", "the pass failed here: {error}", _REPORT)
 
+# What grows stays outside of the static core
+GROWTH_OUTSIDE = _reason(
+    "KV201",
+    "what grows gets no buffers, as this would stay outside of the static core: {what}",
+    "The message is about the cache that `torch.cat` makes longer as if it were allocated in full: see what it says of that.",
+)
+NOT_GROWING = _reason(
+    "KV202",
+    "what has buffers does not grow: in {calls} calls one after the other, nothing went on from a call before",
+    "Nothing, where the tensor only has another size on each call. Else hand in what the call before has returned.",
+)
+CAPACITY = _reason(
+    "KV203",
+    "what was compiled does not hold for a capacity of {capacity}",
+    "Give tables and masks that are sliced to the length as many rows as the longest cache will have.",
+)
+ROOM = _reason(
+    "KV204",
+    "it depends on how much room there is beside what grows: {what}",
+    "Compare lengths with one another, and with numbers.",
+)
+
 # Compilation, recordings and copies
 TOO_MANY = _reason(
     "KV401",

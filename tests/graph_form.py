@@ -264,7 +264,7 @@ class _Reader:
         self.numbers: dict[fx.Node, Any] = {}
         inputs = {}
         given = iter(roles)
-        for node, spec in zip(program.graph.find_nodes(op="placeholder"), program.graph_signature.input_specs):
+        for node, spec in zip(program.graph.find_nodes(op="placeholder"), program.graph_signature.input_specs, strict=True):
             if spec.kind is not InputKind.USER_INPUT:
                 self.ids[node] = self._lifted(str(spec.target))
                 continue
@@ -306,7 +306,7 @@ class _Reader:
         """The arguments by name, defaults filled in, tensors apart from the rest."""
         assert isinstance(node.target, torch._ops.OpOverload)
         schema = node.target._schema.arguments
-        given = {**dict(zip((argument.name for argument in schema), node.args)), **node.kwargs}
+        given = {**{a.name: value for a, value in zip(schema[: len(node.args)], node.args, strict=True)}, **node.kwargs}
         literals: Literals = {}
         operands: list[tuple[str, int]] = []
         for argument in schema:
@@ -331,7 +331,7 @@ class _Reader:
     def _outputs(self, inputs: dict[str, str]) -> None:
         (results,) = self.program.graph.output_node().args
         place = 0
-        for result, spec in zip(results, self.program.graph_signature.output_specs):  # type: ignore[arg-type]
+        for result, spec in zip(results, self.program.graph_signature.output_specs, strict=True):  # type: ignore[arg-type]
             if spec.kind is OutputKind.USER_INPUT_MUTATION:
                 what = f"new contents of {inputs[str(spec.target)]}"
             elif spec.kind is OutputKind.USER_OUTPUT:

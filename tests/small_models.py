@@ -225,7 +225,7 @@ def same_step(
     expected = model(x, eager_cache)
     found = compiled(x, cache)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6, msg=lambda m: f"{what}: {m}")
-    for name, a, b in zip(("keys", "values", "index"), cache.state(), eager_cache.state()):
+    for name, a, b in zip(("keys", "values", "index"), cache.state(), eager_cache.state(), strict=True):
         close = 0.0 if exact or name == "index" else 1e-6
         said = f"{what}: {name} not equal"
         torch.testing.assert_close(a, b, rtol=close, atol=close, equal_nan=True, msg=said)

@@ -95,7 +95,7 @@ def test_rewrite_of_a_dynamo_graph():
         mine, theirs = real_inputs(gm, position), real_inputs(gm, position)
         (found,), (expected,) = new(*mine), gm(*theirs)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-        assert all(torch.equal(a, b) for a, b in zip(mine, theirs) if isinstance(a, Tensor))
+        assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True) if isinstance(a, Tensor))
 
 
 @torch.no_grad()
@@ -216,7 +216,7 @@ def test_rewrite_of_a_functional_graph():
     x = torch.randn(2, 1, 4)
     expected, found = gm(*[t.clone() for t in state], x), new(*[t.clone() for t in state], x)
     assert len(expected) == len(found)
-    for a, b in zip(found, expected):
+    for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
     assert report.refused > 0 and all(s.reason for s in report.sites if s.decision == "refused")
 

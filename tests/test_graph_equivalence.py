@@ -233,7 +233,7 @@ def snapshot_missing(c: Captured) -> None:
     compare = bound(c)
     end = compare.args[1]
     assert isinstance(end, fx.Node)
-    index = next(n for n, role in zip(c.gm.graph.find_nodes(op="placeholder"), c.roles) if "_current_idx" in role
+    index = next(n for n, role in zip(c.gm.graph.find_nodes(op="placeholder"), c.roles, strict=True) if "_current_idx" in role
                  and isinstance(n.meta["val"], torch.Tensor))  # fmt: skip
     live = before(compare, aten.select.int, index, 0, 0)
     compare.update_arg(1, before(compare, aten.add.Tensor, live, 1))

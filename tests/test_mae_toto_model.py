@@ -91,9 +91,9 @@ def test_cache_state(kv_cache: str):
     decode(model, series(8), 8, 8, theirs)
     decode(kvfix(model), series(8), 8, 8, mine)
     assert len(mine) == len(theirs) == 9
-    for n, (found, expected) in enumerate(zip(mine, theirs)):
+    for n, (found, expected) in enumerate(zip(mine, theirs, strict=True)):
         assert torch.equal(found[2], expected[2]) and int(found[2]) == 8 + n
-        for a, b in zip(found[:2], expected[:2]):
+        for a, b in zip(found[:2], expected[:2], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
             assert torch.equal(a[:, :, :, 8 + n :], b[:, :, :, 8 + n :])
 

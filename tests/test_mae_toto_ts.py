@@ -80,7 +80,7 @@ def compare(eager: Recorder, compiled: Recorder, kind: str, context: int, horizo
     relative_close(found, expected)
     batches = 1 if kind == "mean" else 2
     assert len(compiled.states) == len(eager.states) == batches * horizon // PATCH
-    for step, (mine, theirs) in enumerate(zip(compiled.states, eager.states)):
+    for step, (mine, theirs) in enumerate(zip(compiled.states, eager.states, strict=True)):
         same_state(f"step {step}", mine, theirs)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,7 +25,8 @@ from fxpass.execute.regions import Region
 from fxpass.graph import normal_form
 from fxpass.graph.postconditions import Broken
 from fxpass.rewriting import sweep
-from fxpass.torch_internals import contracts, patches
+from fxpass.torch_internals import features, patches
+from fxpass.torch_internals.dynamo import capacity
 from fxpass.torch_internals.precompile import guards, hooks
 
 F = torch.nn.functional
@@ -87,7 +89,8 @@ def heard(call: Callable[[], Any]) -> list[str]:
         except (Reasoned, fxpass.KvfixError) as error:
             said.append(str(error))
     said += [str(w.message) for w in caught] + [f for r in fxpass.reports() for f in r.faults]
-    said += [s.reason for r in fxpass.reports() for s in r.sites] + [r.unfit for r in fxpass.reports()]
+    for report in fxpass.reports():
+        said += [*(s.reason for s in report.sites), report.unfit, report.unbuffered]
     return [line for text in said for line in text.removeprefix("kvfix: ").splitlines()]
 
 
@@ -181,11 +184,11 @@ def not_used() -> None:
 
 
 def another_torch() -> None:
-    feature = contracts.Feature.COUNTING
-    with mock.patch.dict(contracts._given_up, {feature: "gone"}), mock.patch.object(contracts, "_warned", set()):
-        contracts.lost.cache_clear()
-        assert not contracts.holds(feature)
-    contracts.lost.cache_clear()
+    feature = features.Feature.COUNTING
+    with mock.patch.dict(features._given_up, {feature: "gone"}), mock.patch.object(features, "_warned", set()):
+        features.lost.cache_clear()
+        assert not features.holds(feature)
+    features.lost.cache_clear()
 
 
 def hook() -> None:
@@ -198,6 +201,17 @@ def hook() -> None:
 def differs() -> None:
     with mock.patch.object(assemble, "compiler", lambda *given: lambda gm, *rest: lambda *args: [a + 1 for a in gm(*args)]):
         decode(verify=1)
+
+
+def grow(
+    step: Callable[[Tensor, Tensor], Any] = lambda k, x: (k.sum(1), k), lengths: Iterable[int] = (), patch: Any = None
+) -> None:
+    """Call ``step`` on a cache that is joined to one more row at each call, of the ``lengths`` if there are any."""
+    compiled = torch.compile(lambda k, x: step(torch.cat([k, x], 1), x), backend="kvfix", options={"compiler": "eager"})
+    k = torch.rand(2, 3, 4)
+    with patch or contextlib.nullcontext():
+        for length in lengths or range(3, 8):
+            _, k = compiled(k if not lengths else torch.rand(2, length, 4), torch.rand(2, 1, 4))
 
 
 OTHERS: dict[str, Callable[[], None]] = {
@@ -213,6 +227,10 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV104": growing_rows,
     "KV106": too_few,
     "KV190": failing(sweep, "rewrite_read", KeyError("a bug")),
+    "KV201": lambda: grow(lambda k, x: (k * 2, k)),
+    "KV202": lambda: grow(lengths=(3, 5, 9, 2, 7, 4, 8, 6)),
+    "KV203": lambda: grow(patch=mock.patch.object(capacity.Conditions, "hold", return_value=False)),
+    "KV204": lambda: grow(patch=mock.patch.object(capacity, "_holds", return_value=False)),
     "KV401": many_capacities,
     "KV402": aliased_inputs,
     "KV501": lambda: guards.warn_not_cached(ValueError("no")),

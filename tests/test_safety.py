@@ -54,7 +54,7 @@ def test_past_capacity(kind: str):
         with pytest.raises(AssertionError) as found:
             compiled(inputs[3], cache)
         assert str(found.value) == str(expected.value) == "7 rows do not fit"
-        assert all(torch.equal(a, b) for a, b in zip(cache.state(), before))
+        assert all(torch.equal(a, b) for a, b in zip(cache.state(), before, strict=True))
 
 
 @torch.no_grad()
@@ -101,7 +101,7 @@ def test_with_grad_enabled():
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     found.sum().backward()
     expected.sum().backward()
-    for mine, theirs in zip(model.parameters(), eager.parameters()):
+    for mine, theirs in zip(model.parameters(), eager.parameters(), strict=True):
         assert mine.grad is not None
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-6, atol=1e-6)
     (report,) = fxpass.reports()
@@ -121,7 +121,7 @@ def test_training_with_dropout():
             expected = model(x, eager_cache)
             torch.manual_seed(i)
             torch.testing.assert_close(compiled(x, cache), expected, rtol=1e-6, atol=1e-6)
-    assert all(torch.equal(a, b) for a, b in zip(cache.state(), eager_cache.state()))
+    assert all(torch.equal(a, b) for a, b in zip(cache.state(), eager_cache.state(), strict=True))
     said = [str(w.message) for w in caught if issubclass(w.category, KvfixWarning)]
     assert len(said) == 1 and "attention with dropout" in said[0], said
     reads = [s for s in fxpass.reports()[-1].sites if s.kind == "read"]
@@ -214,10 +214,10 @@ def test_functions_of_functions(transform: Callable[[Tensor, Tensor], Tensor]):
     with pytest.warns(KvfixWarning, match=TRANSFORMED[transform]):
         for _ in range(5):
             x = torch.randn(ROWS, 1)
-            for found, expected in zip(compiled(mine[0], x, mine[1]), step(eager[0], x, eager[1])):
+            for found, expected in zip(compiled(mine[0], x, mine[1]), step(eager[0], x, eager[1]), strict=True):
                 assert type(found) is Tensor
                 torch.testing.assert_close(found, expected)
-            assert all(torch.equal(a, b) for a, b in zip(mine, eager))
+            assert all(torch.equal(a, b) for a, b in zip(mine, eager, strict=True))
     assert TRANSFORMED[transform] in fxpass.reports()[-1].unfit
 
 
@@ -319,7 +319,7 @@ def runs_with_a_bug() -> None:
     with torch.no_grad(), pytest.warns(fxpass.KvfixWarning, match="the pass failed: KeyError: 'a bug'"):
         for x in steps():
             torch.testing.assert_close(compiled(x, cache), model(x, eager))
-    assert all(torch.equal(a, b) for a, b in zip(cache.state(), eager.state()))
+    assert all(torch.equal(a, b) for a, b in zip(cache.state(), eager.state(), strict=True))
 
 
 def test_a_fault_in_following_the_index_costs_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.graph.extract import duplicate
 from fxpass.options import Options
 
 from .compilers import compiler
 from .fallback import WithFallback
+from .growth import Growth
 from .partition.split import Part
 from .recording.addresses import written_inputs
 from .recording.handover import Buffers, hand_over
@@ -36,12 +38,14 @@ class Plan:
     bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`): they are written back, and not returned. None where it is not.
+    growth: the buffers of what grows, the last inputs of ``gm``, which no caller gives.
     """
 
     gm: fx.GraphModule
     parts: Sequence[Part] = ()
     bound: Set[Any] = frozenset()
     carried: Sequence[fx.Node] | None = None
+    growth: Growth = dataclasses.field(default_factory=Growth)
 
 
 def assemble(
@@ -51,8 +55,11 @@ def assemble(
     failed: Callable[[Exception], None] = lambda error: None,
 ) -> Callable[..., tuple[Any, ...]]:
     """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`."""
-    gm, parts = plan.gm, plan.parts
+    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`.
+
+    ``plan`` stays as it is: it may be assembled again, or serialized, at any time.
+    """
+    gm, parts = plan.gm, [_copied(part) for part in plan.parts]
     recorded, carried = plan.carried is not None, plan.carried or []
     compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
     inputs = gm.graph.find_nodes(op="placeholder")
@@ -73,15 +80,26 @@ def assemble(
     taken = {n: places[n] for n in inputs}
     steps += [View(n, places[n], taken) for n in views_of_inputs(gm, returned)] if recorded else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
-    memory = Buffers(buffers)
+    memory, growth = Buffers(buffers), plan.growth
 
     def run(*args: Any) -> tuple[Any, ...]:
-        values: list[Any] = [*args, *memory.tensors()]
+        values: list[Any] = [*args, *growth.fill(args), *memory.tensors()]
         for step in steps:
             step(values)
-        return tuple(constant if place is None else values[place] for place, constant in gives)
+        results = [constant if place is None else values[place] for place, constant in gives]
+        growth.take_out(results)
+        return tuple(results)
 
     if instead is None:
         return run
+    given = inputs[: len(inputs) - len(growth.axes)]
     written = written_inputs(gm) | set(carried)
-    return WithFallback(run, regions, [i for i, n in enumerate(inputs) if n in written], instead, failed)
+    return WithFallback(run, regions, [i for i, n in enumerate(given) if n in written], instead, failed)
+
+
+def _copied(part: Part) -> Part:
+    """``part`` with a graph and lists of its own: what a recording needs is put into these."""
+    gm = duplicate(part.gm, part.name)
+    return dataclasses.replace(
+        part, gm=gm, inputs=list(part.inputs), outputs=list(part.outputs), addresses=set(part.addresses)
+    )

@@ -13,25 +13,24 @@ from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.torch_internals.precompile import hooks as precompile
 
-from . import serialized
 from .assemble import Plan
+from .serialized import serialize
 
 
-def serialize_for_cache(plan: Plan, settings: Options) -> Callable[[], Callable[..., Any]] | None:
-    """``plan`` for torch's precompile cache; None, with a warning, where it cannot be kept."""
+def put_in_cache(
+    gm: fx.GraphModule, asked: Options, plan: Plan | None, settings: Options, report: Report, advance: Advance
+) -> None:
+    """Put the compiled function of the Dynamo graph ``gm`` into torch's precompile cache, under the ``asked`` options.
+
+    Where AOTAutograd has compiled the whole graph, its own entry makes the function again; otherwise ``plan`` does, as plain
+    data. A graph that cannot be cached costs a warning.
+    """
     try:
-        return serialized.serialize(plan, settings).compile
-    except Exception as error:
-        precompile.warn_not_cached(error)
-        return None
-
-
-def put_in_cache(gm: fx.GraphModule, report: Report, settings: Options, saved: Any, advance: Advance) -> None:
-    """Put ``gm``'s compiled function into torch's precompile cache, as AOTAutograd has kept it, or as it was ``saved``."""
-    try:
-        make = precompile.made_by_torch(gm) or saved
+        make = precompile.made_by_torch(gm)
+        if make is None and plan is not None:
+            make = serialize(plan, settings).compile
         if make is not None:
-            precompile.put_artifact(gm, settings, CachedGraph(report, settings, make, advance))
+            precompile.put_artifact(gm, asked, CachedGraph(report, settings, make, advance))
     except Exception as error:  # whatever is in the options
         precompile.warn_not_cached(error)
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx
 
 from fxpass.analysis.kinds import layouts
+from fxpass.graph.extract import duplicate
 from fxpass.options import Options
 
 from .compilers import as_dynamo_gave_it, in_pieces
@@ -28,9 +29,10 @@ def untouched(
     if normal is not None and not _worth_recording(normal):
         patches["triton.cudagraphs"] = False
         if settings.compiler == "inductor" and not any(is_dynamic(n, set()) for n in normal.graph.nodes):
-            calls = piece_calls(normal)
+            whole = duplicate(normal)
+            calls = piece_calls(whole)
             if calls:
-                return in_pieces(normal, calls, patches)
+                return in_pieces(whole, calls, patches)
     return as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
 
 

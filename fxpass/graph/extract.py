@@ -1,4 +1,4 @@
-"""Some ops of a graph as a module of their own."""
+"""A graph, or some of its ops, as a module of its own."""
 
 from __future__ import annotations
 
@@ -31,4 +31,11 @@ def extract(
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[n] for n in gives))
+    return fx.GraphModule(gm, graph, class_name=name)
+
+
+def duplicate(gm: fx.GraphModule, name: str = "GraphModule") -> fx.GraphModule:
+    """A module with a copy of ``gm``'s graph, which can be edited while that one stays as it is."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(gm.graph, {}))
     return fx.GraphModule(gm, graph, class_name=name)

@@ -54,7 +54,7 @@ def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read
         raise Broken(f"the mutated inputs changed: {sorted(old_written ^ written)}")
     if len(values) != len(old_values):
         raise Broken("the number of outputs changed")
-    for i, (old, new) in enumerate(zip(old_values, values, strict=False)):
+    for i, (old, new) in enumerate(zip(old_values, values, strict=True)):
         if not _same(old, new):
             raise Broken(f"output {i} changed from {_describe(old)} to {_describe(new)}")
 

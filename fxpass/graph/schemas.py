@@ -55,3 +55,9 @@ def written_operands(node: fx.Node) -> Iterator[Any]:
         if argument.alias_info is not None and argument.alias_info.is_write:
             by_name = argument.kwarg_only or i >= len(node.args)
             yield node.kwargs.get(argument.name) if by_name else node.args[i]
+
+
+def arguments_by_name(node: fx.Node) -> dict[str, Any]:
+    """The arguments that ``node`` gives its operator, by name. Those that it leaves out are missing."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    return {**dict(zip(names[: len(node.args)], node.args, strict=True)), **node.kwargs}

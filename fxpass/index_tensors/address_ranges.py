@@ -1,5 +1,8 @@
-"""Index tensors that lie in one memory. The table follows each graph input by itself, and does not see in one what is written
-through another. So a write to one loses the others that lie there when the graph is traced, and that this is all is a guard.
+"""Graph inputs that lie in one memory.
+
+The table follows each graph input by itself: it does not see in one input what is written through another. So where a graph
+writes to an input, the contents of all other inputs that overlap it are lost (`WrittenInputs`). Whether inputs overlap is
+looked at when the graph is captured, and guarded from then on (`disjoint`).
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.schemas import memory_of
 from fxpass.torch_internals.fakes import FakeTensor
 
 
 @dataclasses.dataclass(frozen=True)
 class AddressRange:
-    """Where the integer tensor lies that a graph input is given now: its addresses, from ``start`` to before ``end``."""
+    """Where the integer tensor lies that a graph input is given in this call: its addresses ``start <= address < end``."""
 
     source: Any
     start: int
@@ -24,7 +28,7 @@ class AddressRange:
 
     @classmethod
     def of(cls, node: fx.Node) -> AddressRange | None:
-        """That of the graph input ``node``; None for what cannot be an index, or has no addresses."""
+        """The range of the graph input ``node``; None for a tensor of floats, which is no index, and one without addresses."""
         argument, fake = node.meta.get("grapharg"), node.meta.get("example_value")
         if argument is None or not isinstance(fake, torch.Tensor) or fake.is_floating_point():
             return None
@@ -39,8 +43,44 @@ class AddressRange:
         return max(self.start, other.start) < min(self.end, other.end)
 
 
+class WrittenInputs:
+    """Which inputs of ``graph`` it has written to so far, and which others lie where they do."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.graph = graph
+        self.written: set[fx.Node] = set()
+        self.ranges: dict[fx.Node, AddressRange] = {}
+        """Those of the inputs that were asked about, which are kept since Dynamo drops inputs that it does not need."""
+
+    def write(self, node: fx.Node) -> set[fx.Node]:
+        """Note that ``node``, a graph input or a view of one, is written to; gives the other inputs that lie there."""
+        memory = memory_of(node.meta.get("example_value"))
+        targets = [
+            n for n in self.graph.find_nodes(op="placeholder") if memory is not None and self._is_at(n, memory)
+        ]
+        self.written.update(targets)
+        return {other for target in targets for other in self._neighbors(target)}
+
+    def is_written_elsewhere(self, node: fx.Node) -> bool:
+        """Whether an input that lies where the graph input ``node`` does has been written to."""
+        return not self.written.isdisjoint(self._neighbors(node))
+
+    def _is_at(self, placeholder: fx.Node, memory: int) -> bool:
+        return memory_of(placeholder.meta.get("example_value")) == memory and self._range(placeholder) is not None
+
+    def _neighbors(self, node: fx.Node) -> set[fx.Node]:
+        """The other graph inputs whose addresses overlap those of the graph input ``node``."""
+        own = self._range(node)
+        return set() if own is None else {n for n, other in self.ranges.items() if n is not node and own.overlaps(other)}
+
+    def _range(self, node: fx.Node) -> AddressRange | None:
+        if node not in self.ranges and (own := AddressRange.of(node)) is not None:
+            self.ranges[node] = own
+        return self.ranges.get(node)
+
+
 def span(tensor: torch.Tensor) -> tuple[int, int]:
-    """The addresses of the first element of ``tensor``, and behind the last; two zeros where there are none."""
+    """The address of the first element of ``tensor``, and the one behind its last; two zeros where it has no addresses."""
     if isinstance(tensor, FakeTensor) or tensor.numel() == 0:
         return 0, 0
     start = tensor.data_ptr()
@@ -49,10 +89,10 @@ def span(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
-    """Whether what a graph writes is nowhere what it knows otherwise. Called from guards.
+    """Whether no tensor that a graph writes overlaps another one whose contents the table knows. Called from guards.
 
     Args:
-        tensors: each with whether the graph writes to it, and whether the table knows what it holds.
+        tensors: each tensor with whether the graph writes to it, and whether the table knows what it holds.
     """
     written_end = known_end = 0
     for (start, end), written, known in sorted((span(t), written, known) for t, written, known in tensors):

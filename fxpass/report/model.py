@@ -41,6 +41,7 @@ class Report:
     sites: every place that uses a position.
     before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
+    unbuffered: why what grows got no buffers, where it was tried.
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
     outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.
@@ -56,6 +57,7 @@ class Report:
     before: str = ""
     after: str = ""
     unfit: str = ""
+    unbuffered: str = ""
     faults: list[str] = dataclasses.field(default_factory=list)
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
     outside: list[str] = dataclasses.field(default_factory=list)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 
 from fxpass import reasons
-from fxpass.errors import KvfixError, KvfixWarning
+from fxpass.errors import KvfixError, KvfixWarning, NotGrowing
 from fxpass.index_tensors import mirror
 from fxpass.options import Options
 from fxpass.torch_internals.install import forget
@@ -74,11 +74,15 @@ def complain(report: Report, settings: Options, cause: Exception | None = None) 
 
 
 def failed(report: Report, settings: Options, error: Exception) -> None:
-    """A part of the graph failed when it first ran, and the graph runs as it came: said in ``report``, and logged once.
+    """A part of the graph failed when it first ran, or has buffers for what does not grow, and the graph runs as it came: said
+    in ``report``, and a failure logged once.
 
     Raises:
         KvfixError: ``strict`` is set.
     """
+    if isinstance(error, NotGrowing):
+        report.unbuffered = str(error)
+        return
     report.unfit = reasons.HAND_OFF_FAILED.text(error=f"{type(error).__name__}: {error}")
     _logger.warning("kvfix: %s: the hand-off failed", report.name, exc_info=error)
     complain(report, settings, error)

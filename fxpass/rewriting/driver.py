@@ -25,6 +25,7 @@ from fxpass.graph.numbers import guarded, supposing
 
 from .decide import decide
 from .decisions import Decision, Failed, decided, reason
+from .growth import Grown
 from .restore import Restorable
 from .sweep import sweep
 
@@ -32,13 +33,14 @@ from .sweep import sweep
 @dataclasses.dataclass
 class Rewritten:
     """The outcome: what was decided, the slices that were rewritten, the kinds of the graph's symbols, the flow from
-    positions to consumers (`analysis.flow`), and what is known of the nodes that were made."""
+    positions to consumers (`analysis.flow`), what is known of the nodes that were made, and what grows in buffers."""
 
     decisions: list[Decision]
     sites: list[SliceSite]
     kinds: Kinds
     flow: nx.DiGraph
     marks: Marks
+    grown: Grown | None = None
 
 
 def rewrite_graph(

@@ -88,7 +88,9 @@ def _full(node: fx.Node, b: Builder) -> fx.Node:
 def _roll(node: fx.Node, b: Builder) -> fx.Node:
     """``roll(x, s, d)``: row i comes from row ``(i - s) % size``."""
     x, shifts, dims = (*node.args, [])[:3]
-    for shift, dim in zip(shifts, dims, strict=False):
+    if not dims:
+        raise Refusal(reasons.BY_POSITION, op=node.target, how="of a flattened tensor")
+    for shift, dim in zip(shifts, dims, strict=True):
         size = b.steady(node.meta["val"].shape[dim])
         if size is None:
             raise Refusal(reasons.BY_POSITION, op=node.target, how="along an axis that is not fixed")
@@ -98,8 +100,6 @@ def _roll(node: fx.Node, b: Builder) -> fx.Node:
             b.twin(shift, x.meta["val"].device),
         )
         x = b.call(aten.index_select.default, x, dim, b.call(aten.remainder.Scalar, steps, size))
-    if not dims:
-        raise Refusal(reasons.BY_POSITION, op=node.target, how="of a flattened tensor")
     return x
 
 

@@ -4,8 +4,7 @@
     patch("torch._dynamo.reset_code_state", hook)                        a function that is replaced (see `patches`)
 
 Both look the name up here, so nothing private is used that the table does not know. A name that torch lacks, or a function
-whose parameters are others, costs the `Feature` that needs it, with one warning; without `Feature.NEEDED` kvfix declines, and
-the model runs on stock Inductor.
+that takes other parameters, costs the `Feature` that needs it; `features` says which features are left.
 """
 
 from __future__ import annotations
@@ -18,9 +17,6 @@ import inspect
 from typing import Any
 
 import torch
-
-from fxpass import reasons
-from fxpass.errors import warn
 
 
 class Feature(enum.Enum):
@@ -62,7 +58,8 @@ class Contract:
 
     def applies(self) -> bool:
         """Whether this release of torch is one that has the name."""
-        return (not self.since or _release(self.since) <= _this()) and (not self.until or _this() <= _release(self.until))
+        here = _release(torch.__version__)
+        return (not self.since or _release(self.since) <= here) and (not self.until or here <= _release(self.until))
 
     def broken(self) -> str | None:
         """Why the contract does not hold; None where it does, or does not apply."""
@@ -131,47 +128,8 @@ class _StandIn(Exception):
         raise Missing(cls._missing)
 
 
-@functools.cache
-def lost(feature: Feature) -> str | None:
-    """Why this torch cannot carry ``feature``; None where it can. Looked at once."""
-    if feature not in (Feature.NEEDED, Feature.FALLBACK):
-        if (reason := lost(Feature.NEEDED)) is not None:
-            return reason
-        if feature is not Feature.INDUCTOR and ".".join(torch.__version__.split(".")[:2]) not in RELEASES:
-            return f"torch {torch.__version__.split('+')[0]} is none of {', '.join(RELEASES)}"
-    if feature in _given_up:
-        return _given_up[feature]
-    broken = (contract.broken() for contract in TABLE.values() if contract.feature is feature)
-    return next((reason for reason in broken if reason is not None), None)
-
-
-def holds(feature: Feature) -> bool:
-    """Whether ``feature`` can be had with this torch; the first time that it cannot, a warning says why."""
-    reason = lost(feature)
-    if reason is not None and feature not in _warned:
-        _warned.add(feature)
-        warn(reasons.LOST, without=feature.value, error=reason)
-    return reason is None
-
-
-def give_up(feature: Feature, reason: str) -> None:
-    """Do without ``feature`` from here on, because of what was found when it was used."""
-    lost.cache_clear()
-    _given_up.setdefault(feature, reason)
-
-
-_given_up: dict[Feature, str] = {}
-"""The features that `give_up` was called with, and why."""
-_warned: set[Feature] = set()
-"""The features whose loss has been said."""
-
-
 def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2])
-
-
-def _this() -> tuple[int, ...]:
-    return _release(torch.__version__)
 
 
 def _names(feature: Feature, module: str, names: str) -> list[Contract]:

@@ -9,9 +9,10 @@ from typing import Any
 from fxpass.options import Options, parse
 
 from . import patches
-from .contracts import Feature, give_up, holds
+from .contracts import Feature
 from .dynamo import dynamism, guard_managers, hooks, module_ints
 from .dynamo.names import TorchCompileWrapper
+from .features import give_up, holds
 from .precompile import hooks as precompile
 
 

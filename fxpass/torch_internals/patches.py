@@ -32,8 +32,14 @@ def patch(name: str, hook: Callable[..., Any], contain: bool = True) -> None:
     patch_attribute(resolve(owner), attribute, hook, contain)
 
 
+def is_patched(name: str) -> bool:
+    """Whether a hook stands before the function called ``name``, which `patch` has put there and `uninstall` takes away."""
+    owner, _, attribute = name.rpartition(".")
+    return any(undo.args[:2] == (resolve(owner), attribute) for undo in _undo)
+
+
 def uninstall() -> None:
-    """Put back all that was wrapped, the last first."""
+    """Put back every function that was patched, the last one first."""
     while _undo:
         _undo.pop()()
 
@@ -112,8 +118,8 @@ def all_or_none() -> Iterator[None]:
         raise
 
 
-_undo: list[Callable[[], None]] = []
-"""For each `patch_attribute`, what puts ``stock`` back."""
+_undo: list[functools.partial[None]] = []
+"""For each `patch_attribute` a call that puts ``stock`` back."""
 _faults: list[str] = []
 _told: set[str] = set()
 """The hooks of which a warning has told."""

@@ -20,6 +20,6 @@ def traced(fn: Callable[..., Any], args: Sequence[torch.Tensor]) -> fx.GraphModu
 def same(first: Callable[..., Any], second: Callable[..., Any], args: Sequence[torch.Tensor]) -> bool:
     """Whether both give the same outputs and leave the same in ``args``, to the bit."""
     own = [[a.clone() for a in args] for _ in range(2)]
-    results = [fn(*mine) for fn, mine in zip((first, second), own)]
+    results = [fn(*mine) for fn, mine in zip((first, second), own, strict=True)]
     pairs = zip((*results[0], *own[0]), (*results[1], *own[1]), strict=True)
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)

@@ -35,7 +35,7 @@ def test_what_only_the_core_takes_is_written_into_a_buffer() -> None:
     own = Buffers([buffer])
     given = {"x_1": x, "w_1": w, "cache_1": cache, buffer.name: own.tensors()[0]}
     made = prologue.gm(*(given[n.name] for n in prologue.inputs))
-    given |= {n.name: value for n, value in zip(prologue.outputs, made)}
+    given |= {n.name: value for n, value in zip(prologue.outputs, made, strict=True)}
     assert torch.equal(own.tensors()[0], x * 2)
     out, *_ = core.gm(*(given[n.name] for n in core.inputs))
     assert torch.equal(out, (x * 2) @ w + (x + 1) @ w)

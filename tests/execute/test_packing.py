@@ -23,7 +23,7 @@ def test_results_of_one_dtype_are_one() -> None:
     (packed,) = pack([part], groups)
     assert packed.nodes == [results[0], results[1], results[4]]
     y = x @ w
-    given = dict(zip(part.outputs, part.gm(x, w)))
+    given = dict(zip(part.outputs, part.gm(x, w), strict=True))
     assert torch.equal(given[results[2]], (y > 0).long())
     found = packed.copies(given[packed.packed])
     for mine, expected in zip(found, (y + 1, y * 2, y[:, :3] + 1), strict=True):

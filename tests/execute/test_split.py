@@ -28,9 +28,9 @@ def traced(function, growing: torch.Tensor, *fixed: torch.Tensor) -> fx.GraphMod
 
 
 def run(gm: fx.GraphModule, parts, inputs):
-    values = dict(zip([n for n in gm.graph.nodes if n.op == "placeholder"], inputs))
+    values = dict(zip([n for n in gm.graph.nodes if n.op == "placeholder"], inputs, strict=True))
     for part in parts:
-        values.update(zip(part.outputs, part.gm(*[values[n] for n in part.inputs])))
+        values.update(zip(part.outputs, part.gm(*[values[n] for n in part.inputs]), strict=True))
     (results,) = next(n for n in gm.graph.nodes if n.op == "output").args
     return [values[r] for r in results]
 
@@ -49,7 +49,7 @@ def test_three_parts() -> None:
     assert any(n.target is aten.linear.default for n in core.graph.nodes)
     assert all(isinstance(s, int) for n in core.graph.nodes if n.op == "placeholder" for s in n.meta["val"].shape)
     series = torch.rand(9, 4)
-    for ours, theirs in zip(run(gm, parts, [series, weight]), step(series, weight)):
+    for ours, theirs in zip(run(gm, parts, [series, weight]), step(series, weight), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
@@ -72,5 +72,5 @@ def test_a_write_runs_after_earlier_reads_and_before_later_ones() -> None:
     assert first in order[write]
     assert write in order[second]
     expected = step(series, buffer.clone(), weight)
-    for ours, theirs in zip(run(gm, split(gm, set()), [series, buffer, weight]), expected):
+    for ours, theirs in zip(run(gm, split(gm, set()), [series, buffer, weight]), expected, strict=True):
         torch.testing.assert_close(ours, theirs)

@@ -94,11 +94,11 @@ def _layer(sk: Sketch, store: stores.Store, i: int, layers: int, held: str, lay:
     first = pick.chance(f"{key}.read_first", 0.1)
     before = []
     if first:
-        parts = [reads.read(sk, f"{key}.{name}", buf, i) for name, (buf, _) in zip("kv", bufs)]
+        parts = [reads.read(sk, f"{key}.{name}", buf, i) for name, (buf, _) in zip("kv"[: len(bufs)], bufs, strict=True)]
         before = [part.but(sk.let(part.code, "r")) for part in parts]
     attends = pick.chance(f"{key}.attends", 0.35)
     once = held == "alias" and pick.chance("alias.once", 0.5)
-    for name, (buf, attribute) in zip("kv", bufs[:1] if once else bufs):
+    for name, (buf, attribute) in zip("kv"[: 1 if once else len(bufs)], bufs[:1] if once else bufs, strict=True):
         if name == "v" and not attends and not pick.chance(f"{key}.writes_v", 0.4):
             continue
         rows = "x" if i == 0 and name == "k" else f"(x * {i + 2})" if name == "k" else f"(x - {i + 1})"
@@ -113,7 +113,7 @@ def _layer(sk: Sketch, store: stores.Store, i: int, layers: int, held: str, lay:
     else:
         if pick.chance(f"{key}.gives_rows", 0.06):
             sk.outs.append(sk.let(f"{bufs[0][0]}[{cut(lay, f's{i}:e{i}')}]", "o"))
-        k, v = before or (reads.read(sk, f"{key}.{name}", buf, i) for name, (buf, _) in zip("kv", bufs))
+        k, v = before or (reads.read(sk, f"{key}.{n}", buf, i) for n, (buf, _) in zip("kv"[: len(bufs)], bufs, strict=True))
         k = store.read(sk, k)
         consumers.consume(sk, f"{key}.k", k, "x")
         if pick.chance(f"{key}.reads_v", 0.4):

@@ -31,7 +31,9 @@ def same(want: Any, got: Any, where: str, kind: str, call: int) -> None:
         for key in want:
             same(want[key], got.get(key), f"{where}.{key}", kind, call)
     elif isinstance(want, (list, tuple)):
-        for i, (a, b) in enumerate(zip(want, got)):
+        if not isinstance(got, (list, tuple)) or len(want) != len(got):
+            raise Failure(kind, call, f"{where}: {_kind(got)} where eager has {len(want)} values")
+        for i, (a, b) in enumerate(zip(want, got, strict=True)):
             same(a, b, f"{where}[{i}]", kind, call)
     elif isinstance(want, torch.Tensor):
         if not isinstance(got, torch.Tensor) or (want.shape, want.dtype) != (got.shape, got.dtype):

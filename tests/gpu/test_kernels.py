@@ -62,7 +62,7 @@ def test_kernel(make) -> None:
     op = getattr(torch.ops.kvfix, name).default
     graph, mode = fx.Graph(), FakeTensorMode()
     given = [graph.placeholder(f"x{i}") if isinstance(a, torch.Tensor) else a for i, a in enumerate(args)]
-    for node, value in zip(given, args):
+    for node, value in zip(given, args, strict=True):
         if isinstance(node, fx.Node):
             node.meta["val"] = mode.from_tensor(value)
     graph.output((graph.call_function(op, tuple(given)),))

@@ -236,7 +236,7 @@ def described(gm: fx.GraphModule) -> list[Any]:
     calls = [(n.name, n.op, str(n.target), repr(n.args), repr(n.kwargs)) for n in nodes]
     names = ("stack_trace", "nn_module_stack", "unbacked_bindings")
     kept = [{k: n.meta.get(k) for k in names} for n in nodes]
-    return [(*call, value(n.meta.get("val")), k) for call, n, k in zip(calls, nodes, kept)]
+    return [(*call, value(n.meta.get("val")), k) for call, n, k in zip(calls, nodes, kept, strict=True)]
 
 
 def normal_forms(run: Callable[[], Any]) -> list[list[Any]]:
@@ -262,7 +262,7 @@ def assert_same(run: Callable[[], Any]) -> None:
         patch.setattr(Replaying, "run_node", fx.Interpreter.run_node)
         always = normal_forms(run)
     assert len(once) == len(always) > 0
-    for a, b in zip(once, always):
+    for a, b in zip(once, always, strict=True):
         for mine, theirs in itertools.zip_longest(a, b):
             assert mine == theirs
 

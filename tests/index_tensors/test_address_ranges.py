@@ -58,7 +58,7 @@ def test_one_memory(function, make, swapped: bool, later: bool) -> None:
         mine, eager = torch.zeros(2, 16), torch.zeros(2, 16)
         for i in range(5):
             torch.testing.assert_close(compiled(mine, *ours), function(eager, *theirs), msg=f"step {i}")
-            assert torch.equal(mine, eager) and all(torch.equal(a, b) for a, b in zip(ours, theirs))
+            assert torch.equal(mine, eager) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
             if kind is separate:
                 ours[1].add_(1), theirs[1].add_(1)
 

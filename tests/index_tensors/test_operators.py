@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fxpass.index_tensors.arithmetic import RULES
 from fxpass.index_tensors.operators import by_operator, is_torchs
+from fxpass.index_tensors.rules import RULES
 from fxpass.index_tensors.table import Table
 
 LIBRARY = torch.library.Library("kvfix_named", "DEF")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx
 
 from fxpass.index_tensors.advance import as_function
-from fxpass.index_tensors.arithmetic import RULES
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
+from fxpass.index_tensors.rules import RULES
 from fxpass.torch_internals.dynamo import hooks
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import hypothesis
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import fx
 
 from fxpass.index_tensors.advance import as_function
-from fxpass.index_tensors.table import Table
+from fxpass.index_tensors.table import Table, tables
 
 
 def traced(function, *inputs: torch.Tensor) -> tuple[fx.Graph, list[fx.Node]]:
@@ -87,3 +91,25 @@ def test_any_program_of_small_steps(start: list[int], program: list[tuple[str, i
     step(expected)
     if program:
         assert contents(step, tensor) == [tuple(expected.tolist())]
+
+
+def test_a_graph_has_one_table_while_its_frame_is_compiled() -> None:
+    graph, _ = traced(lambda x: x + 1, torch.tensor([1, 2]))
+    with tables():
+        first = Table.of(graph)
+        assert Table.of(graph) is first
+        with tables():
+            assert Table.of(graph) is not first
+        assert Table.of(graph) is first
+    assert Table.of(graph) is not first
+
+
+@torch.no_grad()
+def test_a_table_goes_with_the_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, stock = [], Table.__init__
+    monkeypatch.setattr(Table, "__init__", lambda self, graph: (made.append(weakref.ref(self)), stock(self, graph))[1])
+    step = torch.compile(lambda c, idx: c[: int(idx[0])].sum(), backend="kvfix", options={"compiler": "eager"})
+    for n in (2, 3, 4):
+        assert step(torch.ones(8), torch.tensor([n])) == n
+    gc.collect()
+    assert made and not any(ref() for ref in made)

@@ -52,8 +52,12 @@ def a_mapped_function(idx: Tensor) -> None:
     torch.vmap(lambda element: element.add_(1))(idx)
 
 
-WRITES = [a_mapped_function, a_custom_operator, an_argument_called_out, a_view_without_a_rule, a_cast_that_is_no_copy,
-          an_overload_without_a_rule, an_operator_in_place]  # fmt: skip
+def a_factory_with_out(idx: Tensor) -> None:
+    torch.arange(2, out=idx)
+
+
+WRITES = [a_mapped_function, a_custom_operator, an_argument_called_out, a_factory_with_out, a_view_without_a_rule,
+          a_cast_that_is_no_copy, an_overload_without_a_rule, an_operator_in_place]  # fmt: skip
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda w: w.__name__)

@@ -26,7 +26,7 @@ def call(target: Any, *args: Any) -> fx.Node:
     """A call of ``target`` on inputs that hold the tensors among ``args``."""
     graph = fx.Graph()
     nodes = [graph.placeholder("x") if isinstance(a, torch.Tensor) else a for a in args]
-    for node, value in zip(nodes, args):
+    for node, value in zip(nodes, args, strict=True):
         if isinstance(node, fx.Node):
             node.meta["val"] = value
     return graph.call_function(target, tuple(nodes))

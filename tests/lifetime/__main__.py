@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fxpass.report import results
+from fxpass.report import figures
 
 from . import runs
 
@@ -46,7 +46,7 @@ def main(
         found[name] = {"left": every[name](), "seconds": round(time.perf_counter() - began, 1)}
         print(name, found[name], flush=True)
     if json is not None:
-        results.write(json, {"compiler": compiler, "rounds": rounds, "forecasts": count, **found})
+        figures.write(json, {"compiler": compiler, "rounds": rounds, "forecasts": count, **found})
 
 
 def flat(left: list[runs.Left]) -> list[dict[str, int]]:

@@ -68,7 +68,7 @@ def forecast(model: Forward, runs: Sequence[Forward], cache: Cache, beside: Cach
     Raises:
         AssertionError: an output, a valid row or the number of rows differs.
     """
-    for run, rows in zip(runs, lengths):
+    for run, rows in zip(runs, lengths, strict=True):
         x = torch.randn(2, rows, WIDTH, device=cache.index.device)
         torch.testing.assert_close(run(x, cache), model(x, beside), rtol=1e-5, atol=1e-5)
     end = sum(lengths)

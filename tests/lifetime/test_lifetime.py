@@ -40,7 +40,7 @@ def test_two_models_in_turn(reset: object) -> None:
     models = [Attention(), Attention()]
     compiled = [kvfix(model) for model in models]
     for _ in range(ROUNDS):
-        for model, run in zip(models, compiled):
+        for model, run in zip(models, compiled, strict=True):
             forecast(model, run)
             if callable(reset):
                 reset()

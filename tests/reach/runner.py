@@ -77,7 +77,7 @@ def run(kind: type[Model], dirt: str = "zeros", compiler: str = "eager") -> Outc
                 msg=lambda m, what=what: f"{what}: {m}",
             )
             difference = max(difference, (found - expected).abs().nan_to_num().max().item())
-            for a, b in zip(model.state(), eager.state()):
+            for a, b in zip(model.state(), eager.state(), strict=True):
                 assert same_bits(a, b) if exact else close(a, b), f"{what}: a buffer differs"
     breaks = sum(counters["graph_break"].values())
     return Outcome(counters["stats"]["unique_graphs"], breaks, fxpass.reports(), parts, difference)
@@ -85,7 +85,7 @@ def run(kind: type[Model], dirt: str = "zeros", compiler: str = "eager") -> Outc
 
 def _same(arguments: tuple[Any, ...], own: tuple[Any, ...]) -> tuple[Any, ...]:
     """The other model's ``own`` arguments, with the same tensors."""
-    return tuple(a.clone() if isinstance(a, Tensor) else b for a, b in zip(arguments, own))
+    return tuple(a.clone() if isinstance(a, Tensor) else b for a, b in zip(arguments, own, strict=True))
 
 
 @contextmanager

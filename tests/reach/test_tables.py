@@ -20,11 +20,11 @@ MEASURED = ("IntArgument", "Bounds", "ModuleAttribute", "Ring", "StaticControl")
 def rows(table: str) -> list[dict[str, str]]:
     """The cells of each row of a Markdown table, by column."""
     header, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
-    return [dict(zip(header, line)) for line in lines]
+    return [dict(zip(header, line, strict=True)) for line in lines]
 
 
 @pytest.mark.parametrize(
-    "table, module", [*zip(TABLES, (cases, minimal, cases))], ids=("packages", "minimal", "recorded")
+    "table, module", [*zip(TABLES, (cases, minimal, cases), strict=True)], ids=("packages", "minimal", "recorded")
 )
 def test_every_case_is_a_row(table: str, module: Any) -> None:
     assert [row["case"] for row in rows(table)] == [case.name for case in module.CASES]

@@ -195,7 +195,7 @@ def test_an_index_tensor_is_the_graphs_own_after_a_refusal(
     for _ in range(4):
         x = torch.randn(2, 1, 4)
         torch.testing.assert_close(compiled(*mine, x), step(*eager, x))
-        for a, b in zip(mine, eager):
+        for a, b in zip(mine, eager, strict=True):
             assert torch.equal(a, b)
     report = fxpass.reports()[-1]
     assert not report.unfit and report.rewritten and report.refused

@@ -168,7 +168,7 @@ def _captured(
     inputs = [env.create_symintnode(symbol, hint=hint, source=source), *fakes]
     graph = fx.Graph()
     placeholders = [graph.placeholder(f"in_{i}") for i in range(len(inputs))]
-    for node, value in zip(placeholders, inputs):
+    for node, value in zip(placeholders, inputs, strict=True):
         node.meta["val"] = value
 
     def stored(p: Any, *own: Any) -> Any:
@@ -203,9 +203,9 @@ def _largest(size: torch.SymInt, most: int) -> int:
 def _difference(found: Sequence[Any], expected: Sequence[Any]) -> str:
     if len(found) != len(expected):
         return f"{len(found)} results, not {len(expected)}"
-    for i, (mine, its) in enumerate(zip(found, expected)):
+    for i, (mine, its) in enumerate(zip(found, expected, strict=True)):
         if isinstance(mine, Tensor) and isinstance(its, Tensor) and mine.layout is torch.strided:
-            if mine.dim() != its.dim() or any(m < s for m, s in zip(mine.shape, its.shape)):
+            if mine.dim() != its.dim() or any(m < s for m, s in zip(mine.shape, its.shape, strict=True)):
                 return f"result {i} is {tuple(mine.shape)}, not {tuple(its.shape)}"
             mine = mine[tuple(slice(s) for s in its.shape)]
         try:

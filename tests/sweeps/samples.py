@@ -40,7 +40,7 @@ class Sample:
 
     def call(self, tensors: Sequence[Any]) -> Any:
         leaves = list(self.leaves)
-        for place, tensor in zip(self.places, tensors):
+        for place, tensor in zip(self.places, tensors, strict=True):
             leaves[place] = tensor
         args, kwargs = tree_unflatten(leaves, self.spec)
         return self.op(*args, **kwargs)

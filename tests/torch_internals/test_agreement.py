@@ -53,10 +53,10 @@ def run(model, plan: list[bool], capacity: int = 16) -> tuple[list[Tensor], Cach
 
 def check(model, plan: list[bool], capacity: int = 16) -> None:
     (expected, theirs), (found, ours) = run(Model(), plan, capacity), run(model, plan, capacity)
-    for step, (a, b) in enumerate(zip(expected, found)):
+    for step, (a, b) in enumerate(zip(expected, found, strict=True)):
         torch.testing.assert_close(b, a, msg=lambda text, step=step: f"step {step}: {text}")
     assert torch.equal(ours.index, theirs.index)
-    for a, b in zip(theirs.keys, ours.keys):
+    for a, b in zip(theirs.keys, ours.keys, strict=True):
         torch.testing.assert_close(b, a, equal_nan=True)
 
 

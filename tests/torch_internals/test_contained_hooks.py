@@ -56,9 +56,9 @@ def same_steps(steps: int = 5) -> None:
     states = [(torch.zeros(2, 1, dtype=torch.int64).reshape(2), torch.zeros(2, 8)) for _ in range(2)]
     for p in range(steps):
         x = torch.full((2, 1), 1.0 + p)
-        results = [model(x, *state, p) for model, state in zip((eager, ours), states)]
+        results = [model(x, *state, p) for model, state in zip((eager, ours), states, strict=True)]
         assert torch.equal(*results), p
-        assert all(torch.equal(a, b) for a, b in zip(*states)), p
+        assert all(torch.equal(a, b) for a, b in zip(*states, strict=True)), p
 
 
 @pytest.mark.parametrize("name", HOOKS)

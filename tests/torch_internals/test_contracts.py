@@ -13,7 +13,7 @@ import torch
 from tools_for_docs import internals_page
 
 import fxpass
-from fxpass.torch_internals import contracts
+from fxpass.torch_internals import contracts, features
 from fxpass.torch_internals.contracts import TABLE, Feature
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -71,10 +71,10 @@ for row in rows[part::parts]:
         try:
             import fxpass
             from fxpass import backend
-            from fxpass.torch_internals import contracts
-            lost = {feature.name: contracts.lost(feature) for feature in contracts.Feature}
-            for feature in contracts.Feature:
-                contracts.holds(feature)
+            from fxpass.torch_internals import features
+            lost = {feature.name: features.lost(feature) for feature in features.Feature}
+            for feature in features.Feature:
+                features.holds(feature)
         finally:
             put_back()
         torch._dynamo.reset()
@@ -118,7 +118,7 @@ def test_the_table_is_true_of_this_torch(row: contracts.Contract) -> None:
 
 
 def test_no_feature_is_lost_here() -> None:
-    assert {feature: contracts.lost(feature) for feature in Feature} == dict.fromkeys(Feature)
+    assert {feature: features.lost(feature) for feature in Feature} == dict.fromkeys(Feature)
 
 
 def test_the_page_is_printed_from_the_table() -> None:
@@ -128,11 +128,11 @@ def test_the_page_is_printed_from_the_table() -> None:
 
 def test_another_release_keeps_all_hooks_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.16.0")
-    contracts.lost.cache_clear()
+    features.lost.cache_clear()
     try:
-        reasons = {feature: contracts.lost(feature) for feature in Feature}
+        reasons = {feature: features.lost(feature) for feature in Feature}
     finally:
-        contracts.lost.cache_clear()
+        features.lost.cache_clear()
     kept = {Feature.NEEDED, Feature.INDUCTOR, Feature.FALLBACK}
     assert {feature for feature, reason in reasons.items() if reason is None} == kept
     assert all("torch 2.16.0 is none of 2.11" in reason for reason in reasons.values() if reason)

@@ -7,7 +7,9 @@ import threading
 import pytest
 from torch._inductor.async_compile import AsyncCompile
 
-from fxpass.torch_internals.inductor.overlap import kernels_later
+from fxpass.torch_internals import patches
+from fxpass.torch_internals.inductor.overlap import _WAIT, kernels_later
+from fxpass.torch_internals.patches import is_patched
 
 
 class Compiler(AsyncCompile):
@@ -103,3 +105,17 @@ def test_an_interrupt_is_no_error_of_the_kernels() -> None:
             run()
         assert run() == "runs"
     assert Compiler.waited == ["stopped", "stopped", "next"]
+
+
+def test_the_patch_is_put_back_in_after_it_was_taken_out() -> None:
+    with kernels_later():
+        assert is_patched(_WAIT)
+    undo = next(undo for undo in patches._undo if undo.args[1] == "wait")
+    patches._undo.remove(undo)
+    undo()
+    assert not is_patched(_WAIT)
+    with kernels_later() as kernels:
+        Compiler().wait({"name": "again"})
+    assert is_patched(_WAIT) and Compiler.waited == []
+    kernels.before(lambda: None)()
+    assert Compiler.waited == ["again"]

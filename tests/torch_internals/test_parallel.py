@@ -9,6 +9,7 @@ import pytest
 from torch._inductor.runtime.compile_tasks import _worker_compile_triton
 from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
+from fxpass.torch_internals import patches
 from fxpass.torch_internals.inductor import parallel as shares
 
 compiled: list[int] = []
@@ -99,3 +100,14 @@ def test_inductor_compiles_a_kernel_as_we_assume() -> None:
     """Else the shares would be compiled for nobody."""
     source = inspect.getsource(CachingAutotuner._precompile_worker)
     assert "for c in self.configs" in source and "self._precompile_config(c" in source
+
+
+def test_the_patch_is_put_back_in_after_it_was_taken_out() -> None:
+    with shares.side_by_side():
+        assert patches.is_patched(shares._SUBMIT)
+    undo = next(undo for undo in patches._undo if undo.args[1] == "submit")
+    patches._undo.remove(undo)
+    undo()
+    assert not patches.is_patched(shares._SUBMIT)
+    with shares.side_by_side():
+        assert patches.is_patched(shares._SUBMIT)

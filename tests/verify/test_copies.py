@@ -94,7 +94,7 @@ def plain(value: Tensor) -> Tensor:
 def test_a_copy_is_like_its_input(case: Callable[[], list[Any]]) -> None:
     given = case()
     made = copies(given)
-    for a, b in zip(given, made):
+    for a, b in zip(given, made, strict=True):
         if not isinstance(a, Tensor):
             assert a is b
             continue
@@ -122,9 +122,9 @@ def test_a_write_to_one_is_seen_in_the_others_alone(case: Callable[[], list[Any]
         values[-1][...] = 7
         if values is given:
             changed = [v.clone() for v in given if isinstance(v, Tensor)]
-            assert not any(torch.equal(c, b) for c, b in zip(changed, before))
-            assert all(torch.equal(v, b) for v, b in zip((v for v in made if isinstance(v, Tensor)), before))
-    assert all(torch.equal(v, c) for v, c in zip((v for v in made if isinstance(v, Tensor)), changed))
+            assert not any(torch.equal(c, b) for c, b in zip(changed, before, strict=True))
+            assert all(torch.equal(v, b) for v, b in zip((v for v in made if isinstance(v, Tensor)), before, strict=True))
+    assert all(torch.equal(v, c) for v, c in zip((v for v in made if isinstance(v, Tensor)), changed, strict=True))
 
 
 def test_the_same_tensor_is_one_copy() -> None:

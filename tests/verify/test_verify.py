@@ -166,7 +166,7 @@ def test_random_numbers_are_drawn_once() -> None:
         torch.manual_seed(3)
         keys = torch.zeros(2, 8)
         drawn.append([fn(keys, torch.ones(2, 1), start) for start in range(6)] + [torch.rand(1)])
-    for mine, theirs in zip(*drawn):
+    for mine, theirs in zip(*drawn, strict=True):
         assert torch.equal(mine, theirs)
 
 
@@ -193,7 +193,7 @@ def test_gradients() -> None:
     with pytest.warns(fxpass.KvfixWarning, match="grad is enabled"):
         kvfix(model, verify=9)(steps()[0], ItemCache()).sum().backward()
     other(steps()[0], ItemCache()).sum().backward()
-    for mine, theirs in zip(model.parameters(), other.parameters()):
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert mine.grad is not None and torch.equal(mine.grad, theirs.grad)  # type: ignore[arg-type]
 
 

@@ -20,15 +20,15 @@ from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.marks import Attention
+from fxpass.graph.schemas import arguments_by_name
 
 aten = torch.ops.aten
 _SDPA = aten.scaled_dot_product_attention.default
-_NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
 
 @rule(_SDPA)
 def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
-    given: dict[str, Any] = {**dict(zip(_NAMES, node.args, strict=False)), **node.kwargs}
+    given = arguments_by_name(node)
     q, k, v, mask = given["query"], given["key"], given["value"], given.get("attn_mask")
     rank = q.meta["val"].dim()
     if given.get("dropout_p", 0.0):

@@ -18,14 +18,14 @@ from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
+from fxpass.graph.schemas import arguments_by_name
 
 aten = torch.ops.aten
 
 
 @rule(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 def convolution(node: fx.Node, flow: Flow) -> Extents:
-    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given = arguments_by_name(node)
     x, weight, bias = given["input"], given["weight"], given.get("bias")
     spatial = weight.meta["val"].dim() - 2
     first = x.meta["val"].dim() - spatial

@@ -50,7 +50,7 @@ def roll(node: fx.Node, flow: Flow) -> Extents:
     if not dims:
         raise Refusal(reasons.FLATTENED, op=node.target)
     shifts, dims = (list(v) if isinstance(v, (list, tuple)) else [v] for v in (shifts, dims))
-    steps = list(zip(shifts, _positive(dims, node.meta["val"].dim()), strict=False))
+    steps = list(zip(shifts, _positive(dims, node.meta["val"].dim()), strict=True))
     if not any(dim in own for _, dim in steps):
         return dict(own)
 

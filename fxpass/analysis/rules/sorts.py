@@ -20,6 +20,7 @@ from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
+from fxpass.graph.schemas import arguments_by_name
 
 from .reductions import extreme, left
 
@@ -68,8 +69,7 @@ def kthvalue(node: fx.Node, flow: Flow) -> Extents:
 
 def _given(node: fx.Node) -> dict[str, Any]:
     """The arguments of ``node`` by name, with the dim counted from the front."""
-    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
-    given: dict[str, Any] = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    given = arguments_by_name(node)
     given["dim"] = given.get("dim", -1) % max(given["self"].meta["val"].dim(), 1)
     return given
 

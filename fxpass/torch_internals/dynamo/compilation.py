@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+from fxpass.index_tensors.table import tables
+
 
 @dataclasses.dataclass
 class Compilation:
@@ -23,7 +25,8 @@ def compiling(ours: bool) -> Iterator[None]:
     """Dynamo compiles a frame in the block, for kvfix or for another backend."""
     token = _current.set(Compilation() if ours else None)
     try:
-        yield
+        with tables():
+            yield
     finally:
         _current.reset(token)
 

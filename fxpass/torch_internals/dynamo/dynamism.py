@@ -30,7 +30,7 @@ from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
 from fxpass.index_tensors.history import ElementHistory
 from fxpass.index_tensors.table import Table
-from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.names import (
     FrameStateSizeEntry,
     InstructionTranslator,
@@ -41,6 +41,7 @@ from fxpass.torch_internals.dynamo.names import (
     config,
     update_automatic_dynamic,
 )
+from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.symbols import free_symbols
 
 Restart = RestartAnalysis

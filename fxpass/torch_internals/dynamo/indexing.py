@@ -63,7 +63,7 @@ def selected(tx: Any, tensor: Any, index: Any) -> tuple[Any, Any]:
     places = _dims(index, value.dim()) if isinstance(value, torch.Tensor) else None
     if places is None:
         return tensor, index
-    for dim, i in reversed([(d, i) for d, i in zip(places, index, strict=False) if _is_symint(i)]):
+    for dim, i in reversed([(d, i) for d, i in zip(places, index, strict=True) if _is_symint(i)]):
         tensor = wrap_fx_proxy(tx, tx.output.create_proxy("call_method", "select", (tensor, dim, i), {})).as_proxy()
     rest = tuple(i for i in index if not _is_symint(i))
     return tensor, rest or (Ellipsis,)
@@ -75,7 +75,8 @@ def slices(tensor: Any, index: Any) -> dict[int, slice]:
     index = index if isinstance(index, tuple) else (index,)
     if not isinstance(value, torch.Tensor) or not any(_moves(i) for i in index):
         return {}
-    return {d: i for d, i in zip(_dims(index, value.dim()) or (), index, strict=False) if _moves(i)}
+    dims = _dims(index, value.dim())
+    return {} if dims is None else {d: i for d, i in zip(dims, index, strict=True) if _moves(i)}
 
 
 def _moves(index: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -93,10 +93,16 @@ class NumberInputs:
         """What the ints of the caller's that do not move are called."""
         return {n.name for n in self.all if n.kind == "variant"}
 
-    def table(self, kinds: Kinds) -> list[Symbol]:
-        """What the report shows."""
+    @property
+    def sizes(self) -> set[Any]:
+        """The symbols of sizes that may grow: all but those that keep still."""
+        return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}
+
+    def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
+        """What the report shows; the symbols in ``lengths`` are those of what grows in buffers."""
         shown = [(n, n.symbols - kinds.layouts) for n in self.all]
-        return [Symbol(", ".join(sorted(map(str, own))), kinds.of(n.value) or "variant", n.name) for n, own in shown if own]
+        names = ((n, own, "growth" if own <= lengths else kinds.of(n.value) or "variant") for n, own in shown if own)
+        return [Symbol(", ".join(sorted(map(str, own))), kind, n.name) for n, own, kind in names]
 
     def bound(self, kinds: Kinds) -> list[NumberInput]:
         """Those for each value of which a core is compiled."""

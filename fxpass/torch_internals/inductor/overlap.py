@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from fxpass.torch_internals.contracts import Feature, holds
-from fxpass.torch_internals.patches import patch
+from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.features import holds
+from fxpass.torch_internals.patches import is_patched, patch
 
+_WAIT = "torch._inductor.async_compile.AsyncCompile.wait"
 _compiling: ContextVar[Kernels | None] = ContextVar("compiling", default=None)
 """Within `kernels_later`: what there is to wait for."""
 
@@ -78,10 +80,9 @@ def kernels_later() -> Iterator[Kernels]:
                 _all.append(kernels)
 
 
-@functools.cache
 def _install() -> None:
-    if holds(Feature.OVERLAP):
-        patch("torch._inductor.async_compile.AsyncCompile.wait", _wait)
+    if holds(Feature.OVERLAP) and not is_patched(_WAIT):
+        patch(_WAIT, _wait)
 
 
 def _wait(stock: Callable[..., None], compiler: Any, scope: dict[str, Any]) -> None:

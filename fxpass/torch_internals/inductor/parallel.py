@@ -11,18 +11,19 @@ others compile a share of them each, ahead of it, into Triton's cache, where it 
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from fxpass.torch_internals.contracts import Feature, holds
-from fxpass.torch_internals.patches import patch
+from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.features import holds
+from fxpass.torch_internals.patches import is_patched, patch
 
 PROCESSES = 4
 """How many compile a kernel. Few have more configurations; for one that has fewer, the others have nothing to do."""
 
+_SUBMIT = "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit"
 _wanted: ContextVar[bool] = ContextVar("wanted", default=False)
 
 
@@ -37,10 +38,9 @@ def side_by_side() -> Iterator[None]:
         _wanted.reset(token)
 
 
-@functools.cache
 def _install() -> None:
-    if holds(Feature.PARALLEL):
-        patch("torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", _submit)
+    if holds(Feature.PARALLEL) and not is_patched(_SUBMIT):
+        patch(_SUBMIT, _submit)
 
 
 def _submit(stock: Callable[..., Any], pool: Any, job: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

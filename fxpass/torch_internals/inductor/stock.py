@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import fx
 
-from fxpass.torch_internals.contracts import Feature, holds, internal
+from fxpass.torch_internals.contracts import Feature, internal
+from fxpass.torch_internals.features import holds
 
 
 def compile_stock(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:

@@ -1,0 +1,123 @@
+"""Ops that move entries of index tensors without computing: indexing, views, casts, fills, joins, and `arange`.
+
+    idx[1:]                  a view in PyTorch, and a numpy view here: what is written to one is seen through the other
+    idx.reshape(2, 2)        a view, or a copy where numpy makes one
+    idx[0] = 3               written to the array of ``idx``
+
+The rules take and return numpy arrays of entries, as in `arithmetic`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from .arithmetic import NotCovered, as_array, elementwise
+from .contents import GraphInt
+
+
+def getitem(a: Any, index: Any) -> np.ndarray:
+    """``a[index]`` for a basic index."""
+    if not isinstance(a, np.ndarray):
+        raise NotCovered
+    return a[_basic(index)]
+
+
+def setitem(a: Any, index: Any, value: Any) -> np.ndarray:
+    """``a[index] = value`` for a basic index."""
+    if not isinstance(a, np.ndarray):
+        raise NotCovered
+    a[_basic(index)] = as_array(value)
+    return a
+
+
+def select(a: np.ndarray, dim: int, index: Any) -> np.ndarray:
+    """``a.select(dim, index)``."""
+    index = _constant(index) if isinstance(index, np.ndarray) else index
+    return a[(slice(None),) * (dim % a.ndim) + _basic(index)]
+
+
+def view(a: np.ndarray, *shape: Any) -> np.ndarray:
+    """``a.view(*shape)``; `NotCovered` where numpy needs a copy for it."""
+    out = reshape(a, *shape)
+    if not np.shares_memory(out, a):
+        raise NotCovered
+    return out
+
+
+def reshape(a: np.ndarray, *shape: Any) -> np.ndarray:
+    """``a.reshape(*shape)`` for constant sizes."""
+    shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    if not all(type(s) is int for s in shape):
+        raise NotCovered
+    return a.reshape(shape)
+
+
+def squeeze(a: np.ndarray, dim: int | None = None) -> np.ndarray:
+    """``a.squeeze()``, or ``a.squeeze(dim)``, which does nothing for a dim of another size than 1."""
+    return a.squeeze() if dim is None else a.squeeze(dim) if a.shape[dim] == 1 else a
+
+
+def unsqueeze(a: np.ndarray, dim: int) -> np.ndarray:
+    """``a.unsqueeze(dim)``."""
+    return np.expand_dims(a, dim if dim >= 0 else dim + a.ndim + 1)
+
+
+def cast(a: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+    """``a.to(...)``, ``a.int()``, ``a.long()``: the values are brought into the dtype later (`arithmetic.hold`)."""
+    wanted = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.dtype)]
+    if any(dtype not in (torch.int32, torch.int64) for dtype in wanted):
+        raise NotCovered
+    return a.copy()
+
+
+def fill(a: np.ndarray, value: Any = 0) -> np.ndarray:
+    """``a.fill_(value)``, ``a.copy_(value)``, ``a.zero_()``."""
+    a[...] = as_array(value)
+    return a
+
+
+def joined(join: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """The rule of ``cat`` or ``stack``, done by numpy's ``join``."""
+
+    def rule(arrays: Any, dim: int = 0) -> np.ndarray:
+        if not isinstance(arrays, (list, tuple)) or not all(isinstance(a, np.ndarray) for a in arrays):
+            raise NotCovered
+        return join(arrays, axis=dim)
+
+    return rule
+
+
+def arange(shape: tuple[int, ...], *bounds: Any, **named: Any) -> np.ndarray:
+    """``arange(s, s + 4)``: a fixed number of elements, from a start that may move."""
+    start = 0 if len(bounds) == 1 else bounds[0]
+    if len(bounds) > 2 or {"start", "end", "step"} & named.keys() or not all(_is_number(b) for b in bounds):
+        raise NotCovered
+    return elementwise(operator.add)(np.arange(*shape).astype(object), start)
+
+
+def _basic(index: Any) -> tuple[Any, ...]:
+    """``index`` as a basic index that makes numpy return a view even for a single element."""
+    index = index if isinstance(index, tuple) else (index,)
+    fixed = tuple(_constant(i) if isinstance(i, np.ndarray) else i for i in index)
+    if not all(i is None or i is Ellipsis or type(i) is int or _is_constant_slice(i) for i in fixed):
+        raise NotCovered
+    return fixed if Ellipsis in fixed else (*fixed, Ellipsis)
+
+
+def _is_constant_slice(index: Any) -> bool:
+    return isinstance(index, slice) and all(b is None or type(b) is int for b in (index.start, index.stop, index.step))
+
+
+def _constant(array: np.ndarray) -> int:
+    if array.size != 1 or type(value := array.reshape(-1)[0]) is not int:
+        raise NotCovered
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or isinstance(value, GraphInt)

@@ -1,0 +1,87 @@
+"""Which rule says what an op makes of index tensors, by the name that PyTorch gives the op (see `operators.by_operator`)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .arithmetic import (
+    COMPARISONS,
+    all_of,
+    any_of,
+    clamp,
+    divide,
+    elementwise,
+    fold,
+    in_place,
+    logical,
+    negate,
+    product,
+    quantify,
+    total,
+)
+from .indexing import arange, cast, fill, getitem, joined, reshape, select, setitem, squeeze, unsqueeze, view
+
+_ARITHMETIC = {fn.__name__: fn for fn in (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)}
+_BINARY: dict[str, Callable[..., Any]] = {
+    **_ARITHMETIC,
+    **{fn.__name__: fn for fn in COMPARISONS},
+    **{f"__{fn.__name__}__": fn for fn in COMPARISONS},
+    "maximum": max,
+    "minimum": min,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+}
+
+RULES: dict[str, Callable[..., np.ndarray]] = {
+    **{name: elementwise(fn) for name, fn in _BINARY.items()},
+    **{f"{name}_": in_place(elementwise(fn)) for name, fn in _ARITHMETIC.items()},
+    "getitem": getitem,
+    "setitem": setitem,
+    "select": select,
+    "view": view,
+    "reshape": reshape,
+    "flatten": lambda a: a.reshape(-1),
+    "squeeze": squeeze,
+    "unsqueeze": unsqueeze,
+    "detach": lambda a: a,
+    "_get_data_attr": lambda a: a,
+    "contiguous": lambda a: a,
+    "cpu": lambda a: a,
+    "cat": joined(np.concatenate),
+    "stack": joined(np.stack),
+    "neg": lambda a: elementwise(operator.sub)(0, a),
+    "div": divide,
+    "clamp": clamp,
+    "clone": lambda a, **_: a.copy(),
+    "to": cast,
+    "int": cast,
+    "long": cast,
+    "copy_": fill,
+    "fill_": fill,
+    "zero_": lambda a: fill(a, 0),
+    "max": fold(max),
+    "min": fold(min),
+    "amax": fold(max),
+    "amin": fold(min),
+    "sum": fold(total),
+    "prod": fold(product),
+    "any": quantify(any_of),
+    "all": quantify(all_of),
+    "logical_and": logical(all_of),
+    "logical_or": logical(any_of),
+    "__and__": logical(all_of),
+    "__or__": logical(any_of),
+    "bitwise_and": logical(all_of),
+    "bitwise_or": logical(any_of),
+    "logical_not": negate,
+    "invert": negate,
+    "bitwise_not": negate,
+}
+"""``rule(*args, **kwargs)`` gives the result; it writes to the arrays of the operands that the op writes to."""
+
+FACTORIES: dict[str, Callable[..., np.ndarray]] = {"arange": arange}
+"""``factory(shape, *args, **kwargs)`` gives a new small tensor that is made from numbers."""
