@@ -1,5 +1,6 @@
 """What a call of an assembled graph does, one small step after the other.
 
+    Strided     inputs get strides that do not move         see `strides`
     Run         a part, on what was there before            values grow by its results
     WriteBack   index tensors take their new contents
     Unpack      a packed result is copied apart             values grow by the copies

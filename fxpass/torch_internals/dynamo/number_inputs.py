@@ -55,7 +55,7 @@ class NumberInputs:
                     constants[f"{source.name}.size()[{d}]"] = size if isinstance(size, int) else size.node.hint
             elif isinstance(value, torch.SymInt):
                 is_size = isinstance(source, TensorPropertySource)
-                self.all.append(NumberInput(place, source.name, value, is_size, self._kind(source, value)))
+                self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
         self._settle_ints()
         names = [number.name for number in self.all]
         self._graph = Graph(names, {name: value for name, value in constants.items() if name not in names})
@@ -63,7 +63,7 @@ class NumberInputs:
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
             return "position"
-        return self._calls.kind(source.name, value.node.hint, isinstance(source, TensorPropertySource))
+        return self._calls.kind(_written(source), value.node.hint, isinstance(source, TensorPropertySource))
 
     def _settle_ints(self) -> None:
         """An int that the calls tell nothing about is a variant where it moves as a size does that is one, and a position
@@ -104,9 +104,10 @@ class NumberInputs:
         names = ((n, own, "growth" if own <= lengths else kinds.of(n.value) or "variant") for n, own in shown if own)
         return [Symbol(", ".join(sorted(map(str, own))), kind, n.name) for n, own, kind in names]
 
-    def bound(self, kinds: Kinds) -> list[NumberInput]:
-        """Those for each value of which a core is compiled."""
-        return [n for n in self.all if kinds.of(n.value) == "variant" and n.symbols - kinds.layouts]
+    def bound(self, kinds: Kinds, strides: Set[Any] = frozenset()) -> list[NumberInput]:
+        """Those for each value of which a core is compiled: variants, and what is made of ``strides``."""
+        variants = [n for n in self.all if kinds.of(n.value) == "variant" and n.symbols - kinds.layouts]
+        return [n for n in self.all if n in variants or n.symbols & strides]
 
     def correct(self, number: NumberInput) -> None:
         """Remember that ``number`` was taken for a variant, and moves."""
@@ -122,3 +123,12 @@ class NumberInputs:
 def _source(node: fx.Node) -> Any:
     argument = node.meta.get("grapharg")
     return None if argument is None else argument.source
+
+
+def _written(source: Any) -> str:
+    """``source`` as the user would write it: an element of an index tensor as ``L['lens'][0]``."""
+    if isinstance(source, PositionSource):
+        return f"{source.base.name}[{source.index}]"
+    if isinstance(source, AggregateSource):
+        return f"{source.text} of v = {source.base.name}"
+    return source.name
