@@ -1,8 +1,8 @@
-"""Composite operators without a rule, taken apart into the operators that PyTorch makes them of.
+"""A composite operator without a rule is replaced by the operators that PyTorch makes it of.
 
     hstack([a, b])          ->          cat([a, b], 1)
 
-Done only where an extent has got stuck at one, so that everything else stays whole for the compiler.
+This is done only where an extent cannot get past the operator. All others stay whole for the compiler.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import fx
 
 from fxpass.torch_internals.fakes import enable_python_dispatcher, tracing
 from fxpass.torch_internals.operators import OpOverload, has_kernel, tree_flatten, tree_unflatten
-from fxpass.torch_internals.proxies import make_fx
+from fxpass.torch_internals.retrace import retrace
 
 from .normal_form import mode_of
 from .schemas import is_operator, memory_of, written_operands
@@ -39,12 +39,12 @@ def decompose(node: fx.Node) -> bool:
         return target.decompose(*args, **kwargs)
 
     with tracing(None), enable_python_dispatcher(), mode_of(values), torch.no_grad():
-        traced = make_fx(run, tracing_mode="real")(*values)
+        traced = retrace(run, values)
     if any(n.target is target for n in traced.graph.nodes):
         return False
     memories = {memory_of(n.meta["val"]) for n in traced.graph.find_nodes(op="placeholder")}
     if any(_writes_to(n, memories) for n in traced.graph.nodes):
-        return False  # though its schema does not say so: a batch norm's statistics
+        return False  # a batch norm updates its statistics, which its schema does not tell
     copies: dict[fx.Node, Any] = {}
     for placeholder, i in zip((n for n in traced.graph.nodes if n.op == "placeholder"), places, strict=True):
         copies[placeholder] = flat[i]

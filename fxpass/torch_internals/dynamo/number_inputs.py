@@ -1,4 +1,4 @@
-"""The numbers that a captured graph is given, symbols and constants, as the calls of its frame are seen to bring them."""
+"""The numbers among a captured graph's inputs, and what the calls of its frame so far say of them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class NumberInput:
 
     @property
     def symbols(self) -> set[Any]:
-        """Those that stand for it by now: guards make symbols one."""
+        """The symbols that stand for it by now: a guard may have replaced one symbol by another."""
         return symbols(self.value)
 
 
 class NumberInputs:
-    """The numbers of the Dynamo graph ``gm``, and what the calls before say of them."""
+    """The numbers that the Dynamo graph ``gm`` is given."""
 
     def __init__(self, gm: fx.GraphModule) -> None:
         self.all: list[NumberInput] = []
@@ -82,7 +82,7 @@ class NumberInputs:
         return self._calls.last(number.name), number.value.node.hint
 
     def seen(self) -> Seen:
-        """What the calls before say of the symbols."""
+        """What the calls so far say of the symbols."""
         kinds: dict[Any, Kind | None] = {}
         for kind in (None, "variant", "growth", "position"):  # of a symbol that several numbers have, what moves decides
             kinds |= {s: kind for n in self.all if n.kind == kind for s in n.symbols}  # type: ignore[misc]
@@ -90,7 +90,7 @@ class NumberInputs:
 
     @property
     def steady_ints(self) -> set[str]:
-        """What the ints of the caller's that do not move are called."""
+        """The names of the caller's ints that do not move."""
         return {n.name for n in self.all if n.kind == "variant"}
 
     @property
@@ -99,7 +99,7 @@ class NumberInputs:
         return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}
 
     def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
-        """What the report shows; the symbols in ``lengths`` are those of what grows in buffers."""
+        """The rows of the report: each symbol, its kind, and the number that it is of. Those in ``lengths`` grow in buffers."""
         shown = [(n, n.symbols - kinds.layouts) for n in self.all]
         names = ((n, own, "growth" if own <= lengths else kinds.of(n.value) or "variant") for n, own in shown if own)
         return [Symbol(", ".join(sorted(map(str, own))), kind, n.name) for n, own, kind in names]
@@ -110,11 +110,11 @@ class NumberInputs:
         return [n for n in self.all if n in variants or n.symbols & strides]
 
     def correct(self, number: NumberInput) -> None:
-        """Remember that ``number`` was taken for a variant, and moves."""
+        """Remember that ``number`` moves, although it was taken for a variant."""
         self._calls.corrected.add(number.name)
 
     def watching(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
-        """``compiled``, with each of its calls seen."""
+        """A function that calls ``compiled``, and takes note of the numbers of each call."""
         if not self.all and not self._graph.fixed:
             return compiled
         return self._calls.watched(compiled, self._graph, [number.place for number in self.all])
