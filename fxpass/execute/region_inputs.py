@@ -1,4 +1,4 @@
-"""The inputs of a part: as fake tensors to compile it for, and what of them a compiled part depends on."""
+"""The inputs of a part: the fake tensors that it is compiled for, and what of its inputs a compiled part depends on."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def dynamic_dims(node: fx.Node) -> tuple[int, ...] | None:
 
 
 def dims_of(node: fx.Node, capacities: Set[Any]) -> tuple[int, ...]:
-    """Which sizes of the input ``node`` are capacities of what grows."""
+    """The dims of the input ``node`` whose sizes are ``capacities`` of buffers that grow."""
     value = node.meta.get("val")
     sizes = value.shape if isinstance(value, torch.Tensor) else ()
     return tuple(d for d, size in enumerate(sizes) if free_symbols(size) & capacities)
 
 
 def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...]) -> Any:
-    """``value``, a tensor whose sizes along ``dims`` are one symbol, and fixed along all others."""
+    """The fake of ``value`` with one symbol for all its sizes along ``dims``, and fixed sizes along all others."""
     if not isinstance(value, torch.Tensor):
         return value
     sizes = [DimDynamic.DUCK if d in dims else DimDynamic.STATIC for d in range(value.dim())]
@@ -51,6 +51,7 @@ def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[in
 
 
 def fake_of(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | None) -> Any:
+    """The fake of ``value``: a tensor with symbolic sizes along ``dims``, a symbol for an int; anything else stays as it is."""
     env = mode.shape_env
     assert env is not None
     if isinstance(value, torch.Tensor):
@@ -97,5 +98,6 @@ def layouts(args: Sequence[Any], varying: Sequence[int], as_int: Callable[[Any],
 
 
 def shares_memory(args: Sequence[Any]) -> bool:
+    """Whether two of the tensors in ``args`` have one storage."""
     memories = [a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)]
     return len(set(memories)) < len(memories)

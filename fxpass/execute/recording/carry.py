@@ -19,7 +19,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.index_tensors.table import MAX_ELEMENTS
+from fxpass.index_tensors.small_tensors import MAX_ELEMENTS
 
 from .addresses import written_inputs
 from .index_vectors import as_value

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.index_tensors.table import MAX_ELEMENTS, Table
+from fxpass.index_tensors.small_tensors import MAX_ELEMENTS
+from fxpass.index_tensors.table import Table
 
 from . import frames
 
