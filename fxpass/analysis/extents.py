@@ -23,7 +23,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import Refusal
-from fxpass.graph.numbers import Derived, derived, equal, guarded, known, number
+from fxpass.graph.numbers import Derived, derived, equal, guarded, number
 
 from .arithmetic import check
 from .positions import Positions
@@ -126,8 +126,8 @@ class Flow:
             return None
         return self._of_length(size, next((e for e in self.lengths if equal(e.length, size)), None))
 
-    def within(self, size: Any) -> Extent | None:
-        """An extent of the length ``size``: one that exists, or a new one on the axis of a buffer that has room for it.
+    def within(self, size: Any, holds: Callable[[Any], bool] = guarded) -> Extent | None:
+        """An extent of the length ``size``: one that exists, or a new one on the axis of a buffer that ``holds`` says has room.
 
         None for a size that does not move with a position, such as that of a chunk of any length.
 
@@ -136,14 +136,9 @@ class Flow:
         """
         found = self.find(size)
         if found is None and self.positions.move(size):
-            roomy = next((e for e in self.lengths if self._has_room(e, size)), None)
+            roomy = next((e for e in self.lengths if holds(number(size) <= e.full_size)), None)
             found = self._of_length(size, roomy)
         return found
-
-    def _has_room(self, extent: Extent, size: Any) -> bool:
-        """Whether the axis of ``extent`` has room for ``size``; what grows faster than its rows would soon outgrow it."""
-        room = number(size) <= extent.full_size
-        return known(room) or not self.positions.move(number(size) - number(extent.length)) and guarded(room)
 
     def _of_length(self, size: Any, found: Extent | None) -> Extent | None:
         if found is None:

@@ -135,7 +135,7 @@ def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
     if torch.is_grad_enabled() and needs_grad:
         raise Unfit(reasons.GRAD, what="an input")
     kinds = {v.device.type for v in inputs if isinstance(v, torch.Tensor)}
-    if any(torch.is_autocast_enabled(kind) for kind in kinds):
+    if any(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) for kind in kinds):
         raise Unfit(reasons.AUTOCAST, where="around the call")
     enabled = torch.is_grad_enabled()
     for node in gm.graph.nodes:

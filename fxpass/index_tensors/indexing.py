@@ -9,6 +9,7 @@ The rules take and return numpy arrays of entries, as in `arithmetic`.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,9 @@ from .contents import GraphInt
 
 
 def getitem(a: Any, index: Any) -> np.ndarray:
-    """``a[index]`` for a basic index."""
+    """``a[index]`` for a basic index, or one of several views."""
+    if isinstance(a, list) and type(index) is int:
+        return a[index]
     if not isinstance(a, np.ndarray):
         raise NotCovered
     return a[_basic(index)]
@@ -39,6 +42,27 @@ def select(a: np.ndarray, dim: int, index: Any) -> np.ndarray:
     """``a.select(dim, index)``."""
     index = _constant(index) if isinstance(index, np.ndarray) else index
     return a[(slice(None),) * (dim % a.ndim) + _basic(index)]
+
+
+def unbind(a: np.ndarray, dim: int = 0) -> list[np.ndarray]:
+    """``a.unbind(dim)``: views."""
+    return [select(a, dim, i) for i in range(a.shape[dim])]
+
+
+def split(a: np.ndarray, size: Any, dim: int = 0) -> list[np.ndarray]:
+    """``a.split(size, dim)``, for one size or several: views."""
+    if type(size) is int:
+        ends = range(size, a.shape[dim], size)
+    elif all(type(s) is int for s in size):
+        ends = list(itertools.accumulate(size))[:-1]  # type: ignore[assignment]
+    else:
+        raise NotCovered
+    return np.split(a, ends, dim)
+
+
+def chunk(a: np.ndarray, chunks: int, dim: int = 0) -> list[np.ndarray]:
+    """``a.chunk(chunks, dim)``: views."""
+    return split(a, -(-a.shape[dim] // chunks), dim)
 
 
 def view(a: np.ndarray, *shape: Any) -> np.ndarray:

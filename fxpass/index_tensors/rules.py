@@ -27,7 +27,22 @@ from .arithmetic import (
     total,
     truths,
 )
-from .indexing import arange, cast, fill, getitem, joined, reshape, select, setitem, squeeze, unsqueeze, view
+from .indexing import (
+    arange,
+    cast,
+    chunk,
+    fill,
+    getitem,
+    joined,
+    reshape,
+    select,
+    setitem,
+    split,
+    squeeze,
+    unbind,
+    unsqueeze,
+    view,
+)
 
 _ARITHMETIC = {fn.__name__: fn for fn in (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)}
 _BINARY: dict[str, Callable[..., Any]] = {
@@ -40,12 +55,15 @@ _BINARY: dict[str, Callable[..., Any]] = {
     "remainder": operator.mod,
 }
 
-RULES: dict[str, Callable[..., np.ndarray]] = {
+RULES: dict[str, Callable[..., np.ndarray | list[np.ndarray]]] = {
     **{name: elementwise(fn) for name, fn in _BINARY.items()},
     **{f"{name}_": in_place(elementwise(fn)) for name, fn in _ARITHMETIC.items()},
     "getitem": getitem,
     "setitem": setitem,
     "select": select,
+    "unbind": unbind,
+    "split": split,
+    "chunk": chunk,
     "view": view,
     "reshape": reshape,
     "flatten": lambda a: a.reshape(-1),
@@ -89,7 +107,8 @@ RULES: dict[str, Callable[..., np.ndarray]] = {
     "invert": negate,
     "bitwise_not": negate,
 }
-"""``rule(*args, **kwargs)`` gives the result; it writes to the arrays of the operands that the op writes to."""
+"""``rule(*args, **kwargs)`` gives the result, a list where the op gives several views. It writes to the arrays of the operands
+that the op writes to."""
 
 FACTORIES: dict[str, Callable[..., np.ndarray]] = {"arange": arange}
 """``factory(shape, *args, **kwargs)`` gives a new small tensor that is made from numbers."""

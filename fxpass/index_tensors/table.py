@@ -50,6 +50,7 @@ class Table:
         self.variables: dict[Entry, Any] = {}
         """The Dynamo variables that stand for entries."""
         self._arrays: dict[fx.Node, np.ndarray] = {}
+        self._parts: dict[fx.Node, list[np.ndarray]] = {}
         self._lost: set[fx.Node] = set()
         self._inputs = WrittenInputs(graph)
         self._done: set[fx.Node] = set()
@@ -69,6 +70,7 @@ class Table:
     def start_again(self) -> None:
         """Follow the graph from its start once more: sizes that were symbols have become known."""
         self._arrays.clear()
+        self._parts.clear()
         self._lost.clear()
         self._done.clear()
 
@@ -138,11 +140,14 @@ class Table:
 
     def _follow(self, node: fx.Node) -> bool:
         """Do to the arrays what ``node`` does to its operands; False where no rule says what that is."""
-        if node.target not in _RULES or all(self._array(operand) is None for operand in node.all_input_nodes):
+        if node.target not in _RULES or all(self._held(operand) is None for operand in node.all_input_nodes):
             return False
         out = self._applied(_RULES[node.target], node)
         if out is None:
             return False
+        if isinstance(out, list):
+            self._parts[node] = out
+            return True
         changed = node if isinstance(node.meta.get("example_value"), torch.Tensor) else node.args[0]
         if not hold(out, changed.meta["example_value"].dtype):  # type: ignore[union-attr]
             self._lose(changed)  # type: ignore[arg-type]  # a float is written to an index tensor
@@ -172,9 +177,9 @@ class Table:
 
     def _operand(self, node: fx.Node) -> Any:
         """What a rule is given for the operand ``node``: its array, or the number that it stands for."""
-        array = self._array(node)
-        if array is not None:
-            return array
+        held = self._held(node)
+        if held is not None:
+            return held
         value = node.meta.get("example_value")
         if isinstance(value, (int, bool)):
             return value
@@ -182,6 +187,10 @@ class Table:
             number = fixed(value)
             return GraphInt(node) if isinstance(number, torch.SymInt) else number
         raise NotCovered
+
+    def _held(self, node: fx.Node) -> np.ndarray | list[np.ndarray] | None:
+        """The array of ``node``, or those of the views that it gives."""
+        return self._parts[node] if node in self._parts else self._array(node)
 
     def _array(self, node: fx.Node) -> np.ndarray | None:
         """The array of ``node``. That of a graph input is made when it is first asked for."""
@@ -204,6 +213,7 @@ class Table:
         nodes = (*self._arrays, *self.graph.nodes)
         lost = {n for n in nodes if n is node or memory is not None and _memory(n) == memory}
         self._lost |= lost
+        self._parts.clear()  # they may be views of what is lost
         for other in lost & self._arrays.keys():
             del self._arrays[other]
 

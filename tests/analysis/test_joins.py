@@ -18,6 +18,8 @@ JOINS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "thrice": lambda k, v, x: torch.cat([k, v, k], 1).mean(1),
     "with new rows between": lambda k, v, x: torch.cat([k, x, v], 1).cumsum(1)[:, -1] * 2,
     "softmax over both": lambda k, v, x: torch.cat([k, v], 1).softmax(1).amax(1),
+    "with new rows": lambda k, v, x: torch.hstack([k, x]).sum(1),
+    "with a row more": lambda k, v, x: torch.cat([x[:, :1], k], 1).amax(1),
     "repeated": lambda k, v, x: torch.cat([k] * 2 + [v] * 2, 1).var(1, correction=0),
     "attention over both": lambda k, v, x: torch.nn.functional.scaled_dot_product_attention(
         x, torch.cat([k, v], 1), torch.cat([v, k], 1)

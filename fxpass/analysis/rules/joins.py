@@ -19,7 +19,7 @@ from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.analysis.resizing import new_axis
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import size_of
-from fxpass.graph.numbers import equal
+from fxpass.graph.numbers import equal, known
 
 aten = torch.ops.aten
 
@@ -42,7 +42,7 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
     for length in lengths[1:]:
         ends.append(flow.derive(node, operator.add, ends[-1], length))
     found = [e for e in own if e is not None]
-    room = flow.within(ends[-1])
+    room = flow.within(ends[-1], known)  # without a guard: all parts together always have room
     if room is None:
         full: Any = 0
         for e, part in zip(own, parts, strict=True):
