@@ -25,7 +25,9 @@ from fxpass.graph.numbers import Derived, equal
 aten = torch.ops.aten
 
 
-def pad_inputs(graph: fx.Graph, positions: Positions, extents: Iterable[Extent], before_edits: Callable[[], None]) -> set[fx.Node]:
+def pad_inputs(
+    graph: fx.Graph, positions: Positions, extents: Iterable[Extent], before_edits: Callable[[], None]
+) -> set[fx.Node]:
     """Pad the inputs of ``graph`` that are as long as one of ``extents``; ``before_edits`` is called if there are any.
 
     The slices that stand for them are returned: where one cannot be rewritten, the input need not have been padded.
@@ -66,7 +68,8 @@ def _pad(graph: fx.Graph, node: fx.Node, dim: int, extent: Extent) -> fx.Node:
     users, like = list(node.users), node.meta["val"]
     length, full = _number(graph, extent.length), _number(graph, extent.full)
     longer = _call(graph, aten.constant_pad_nd.default, node, [0, 0] * (like.dim() - 1 - dim) + [0, full])
-    padded = _call(graph, aten.clone.default, _call(graph, aten.slice.Tensor, longer, dim, 0, full), memory_format=torch.contiguous_format)
+    part = _call(graph, aten.slice.Tensor, longer, dim, 0, full)
+    padded = _call(graph, aten.clone.default, part, memory_format=torch.contiguous_format)
     padded.meta["val"] = like.new_empty([extent.full_size if d == dim else s for d, s in enumerate(like.shape)])
     rows = graph.call_function(aten.slice.Tensor, (padded, dim, 0, length))
     rows.meta["val"] = like

@@ -1,4 +1,4 @@
-"""Masks, biases and weights that the caller has cut to the valid length: blocks that are compiled each for itself get them so."""
+"""Masks, biases and weights that the caller has cut to the valid length, as blocks get them that are compiled one by one."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def decoded(kind: type[Block], compiler: str, tail: float) -> None:
         for n in (4, 1, 1, 1, 1):
             x = torch.rand(ROWS, HEADS, n, DIM)
             given = kind.given(n, at + n)
-            for a, b in zip(mine, theirs):
+            for a, b in zip(mine, theirs, strict=True):
                 torch.testing.assert_close(a(x, at, given), b(x, at, given))
                 assert torch.equal(a.k.nan_to_num(), b.k.nan_to_num()) and torch.equal(a.v.nan_to_num(), b.v.nan_to_num())
             at += n
