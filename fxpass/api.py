@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
+from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
 from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
@@ -16,9 +17,9 @@ from fxpass.graph.postconditions import Broken, check_graph, signature
 from fxpass.graph.propagate import op_records, propagate
 from fxpass.options import Options
 from fxpass.report import Report, store
-from fxpass.report.readable import readable_code, source_of
+from fxpass.report.readable import readable_code, renamed, source_of
 from fxpass.report.sites import predicate_sites, sites_of
-from fxpass.rewriting import Rewritten, mask_overwritten_rows, rewrite_graph
+from fxpass.rewriting import Grown, Rewritten, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
@@ -58,30 +59,44 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
 
 
 def rewrite_normal_form(
-    gm: fx.GraphModule, inputs: Sequence[Any], report: Report, numbers: NumberInputs | None = None
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    report: Report,
+    numbers: NumberInputs | None = None,
+    growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
+    before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """``gm`` in normal form, rewritten and checked; ``report`` is filled in. ``numbers`` are those of a graph of Dynamo's."""
+    """``gm`` in normal form, rewritten and checked; ``report`` is filled in.
+
+    ``numbers`` are those of a graph from Dynamo. ``growing`` may put buffers in the place of what grows in the normal form,
+    before all else. ``before_edits`` is called with the normal form and its sites while nothing has been edited for these (see
+    `rewrite_graph`).
+    """
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
-        before, ops = signature(normal), op_records(normal, without=folded)
     report.before = report.after = readable_code(normal)
+    grown = growing(normal)
+    inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
+    before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):
         found, seen = (numbers.steady_ints, numbers.seen()) if numbers else ((), None)
-        rewritten = rewrite_graph(normal, origins(normal, found), name_of, source_of, decompose, seen)
-    report.symbols = numbers.table(rewritten.kinds) if numbers else []
+        positions = {**origins(normal, found), **(grown.origins if grown is not None else {})}
+        rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits)
+    rewritten.grown = grown
+    report.symbols = numbers.table(rewritten.kinds, grown.lengths if grown is not None else set()) if numbers else []
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
         ops = op_records(normal)
         if mask_overwritten_rows(normal.graph, rewritten.marks):
-            propagate(normal, inputs, ops)
+            propagate(normal, inputs, ops)  # the new nodes alone
     check_graph(normal, before, may_read=report.refused > 0)
-    report.after = readable_code(normal)
+    report.before, report.after = renamed(report.before, report.symbols), readable_code(normal, report.symbols)
     return normal, rewritten
 
 
-def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
+def explain(fn: Callable[..., Any], *, grad: bool = False, **options: Any) -> Callable[..., Report]:
     """Compile ``fn`` into a function that makes a call and reports on it: on the last graph that a call has compiled so far.
 
     Dynamo takes a number for a constant until it has seen it move, so a decode step has to be called for two positions:
@@ -90,7 +105,8 @@ def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
         step(x0, cache)
         report = step(x1, cache)
 
-    Each is a call like any other: caches are written, and positions advance. ``options`` are the backend's.
+    Each is a call like any other: caches are written, and positions advance. It is made without gradients unless ``grad`` says
+    otherwise. ``options`` are the backend's.
 
     Raises:
         RuntimeError: an option is wrong (already here), or no call has compiled anything yet.
@@ -100,7 +116,8 @@ def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
 
     def call(*args: Any, **kwargs: Any) -> Report:
         before = store.reports()[-1:]
-        compiled(*args, **kwargs)
+        with torch.set_grad_enabled(grad):
+            compiled(*args, **kwargs)
         if (latest := store.reports()[-1:]) != before:
             made[:] = latest
         if not made:

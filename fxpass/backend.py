@@ -20,22 +20,27 @@ from torch import fx
 from fxpass import reasons
 from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form
+from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
+from fxpass.execute.growth import Growth, room_for
 from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
-from fxpass.graph.normal_form import Unfit, fake_inputs
+from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
 from fxpass.graph.postconditions import Broken, check_core
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.readable import source_of
+from fxpass.report.readable import readable_code, source_of
+from fxpass.rewriting import Grown, grown_in, reason
 from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.dynamo.capacity import Capacity
+from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.names import config
@@ -70,16 +75,21 @@ def kvfix(
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
+    if broken := broken_at(gm):
+        report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, cause, numbers = Advance(), None, NumberInputs(gm)
     plan = compiled = None
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
-        plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
-        as_it_came = functools.partial(as_stock, gm, settings)
-        failed = functools.partial(store.failed, report, settings)
-        if plan.parts:
-            made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed)
+        if not settings.rewrite:
+            store.note(report, reasons.OFF.text())
+        else:
+            plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
+        if plan is not None and plan.parts:
+            as_it_came, failed = functools.partial(as_stock, gm, settings), functools.partial(store.failed, report, settings)
+            note = functools.partial(store.note, report)
+            made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
             compiled = in_cores(plan, kinds, numbers, report, made)
     except Restart:
         raise
@@ -100,10 +110,38 @@ def prepare(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, numbers: NumberInputs | None = None
 ) -> tuple[Plan, Kinds]:
     """The graph rewritten and cut, without parts where there is nothing to rewrite, and no number to keep out of the core; and
-    the kinds of its symbols."""
+    the kinds of its symbols.
+
+    What grows gets buffers, unless that leaves work outside of the static core: the report says why.
+    """
     inputs = fake_inputs(gm, example_inputs)
-    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers)
-    generalize(normal, rewritten.sites)
+    prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
+    if numbers is None or not (sizes := numbers.sizes):
+        return prepared()
+    try:
+        with Capacity(mode_of(inputs).shape_env, room_for) as capacity:
+            plan, kinds = prepared(lambda normal: grown_in(normal, sizes, capacity.beyond))
+        if not plan.growth.axes:
+            return plan, kinds
+        check_whole(plan, report)
+        return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions())), kinds
+    except (Restart, Unfit):
+        raise
+    except Exception as error:
+        report.unbuffered = reason(error)
+    return prepared()
+
+
+def planned(
+    gm: fx.GraphModule,
+    inputs: Sequence[Any],
+    settings: Options,
+    report: Report,
+    numbers: NumberInputs | None,
+    growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
+) -> tuple[Plan, Kinds]:
+    """What `prepare` gives, with buffers for what ``growing`` finds."""
+    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing, before_edits=generalize)
     kinds = rewritten.kinds
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
@@ -111,9 +149,23 @@ def prepare(
             return Plan(normal), kinds
     carried = None
     if is_recorded(settings, inputs):
-        use_kernels(normal, rewritten.marks)
+        if settings.kernels:
+            use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    return cut(Plan(normal, bound=kinds.bound, carried=carried), report), kinds
+    axes = rewritten.grown.axes if rewritten.grown is not None else ()
+    growth = Growth(axes, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
+    return cut(Plan(normal, bound=kinds.bound, carried=carried, growth=growth), report), kinds
+
+
+def check_whole(plan: Plan, report: Report) -> None:
+    """See that all the work of a graph with buffers is in its static core.
+
+    Raises:
+        Refusal: it is not.
+    """
+    refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
+    if refused or report.outside:
+        raise Refusal(reasons.GROWTH_OUTSIDE, what=(refused or report.outside)[0])
 
 
 def cut(plan: Plan, report: Report) -> Plan:
@@ -124,6 +176,7 @@ def cut(plan: Plan, report: Report) -> Plan:
         if part.static:
             check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
+    report.core = "\n".join(readable_code(part.gm, report.symbols) for part in parts if part.static)
     report.outside = outside(parts, plan.bound, report.symbols, source_of)
     return dataclasses.replace(plan, parts=parts)
 

@@ -22,6 +22,10 @@ class NoRule(Refusal):
     """There is no rule for an operator."""
 
 
+class NotGrowing(Reasoned):
+    """What has buffers has no use for them. Nothing has been computed."""
+
+
 class KvfixError(RuntimeError):
     """``strict`` is set and something was refused, or a post-condition of a rewritten graph does not hold."""
 

@@ -81,6 +81,8 @@ HAND_OFF_FAILED = _reason(
     "does, it is Inductor's. " + _REPORT,
 )
 
+OFF = _reason("KV010", "the rewrite is switched off", 'Leave out `{"rewrite": False}` and `KVFIX_REWRITE=0`.')
+
 # A slice, or another place that uses a position, stays as the model wrote it
 NO_RULE = _reason(
     "KV101",
@@ -223,6 +225,46 @@ BY_POSITION = _reason(
 )
 SITE_FAILED = _reason("KV190", "the pass failed here: {error}", _REPORT)
 
+# What grows stays outside of the static core
+GROWTH_OUTSIDE = _reason(
+    "KV201",
+    "what grows gets no buffers, as this would stay outside of the static core: {what}",
+    "The message is about the cache that `torch.cat` makes longer as if it were allocated in full: see what it says of that.",
+)
+NOT_GROWING = _reason(
+    "KV202",
+    "what has buffers does not grow: in {calls} calls one after the other, nothing went on from a call before",
+    "Nothing, where the tensor only has another size on each call. Else hand in what the call before has returned.",
+)
+CAPACITY = _reason(
+    "KV203",
+    "what was compiled does not hold for a capacity of {capacity}",
+    "Give tables and masks that are sliced to the length as many rows as the longest cache will have.",
+)
+ROOM = _reason(
+    "KV204",
+    "it depends on how much room there is beside what grows: {what}",
+    "Compare lengths with one another, and with numbers.",
+)
+OUTSIDE = _reason(
+    "KV210",
+    "{source}: {op} runs outside of the static core, which cannot have {why}",
+    "Where a slice was refused, see its reason. Else give what it takes a fixed size, or a size that stays for some calls.",
+)
+
+# How many graphs there are
+BREAK = _reason(
+    "KV301",
+    "the graph breaks at {where}: {why}",
+    'Take what breaks it out of what is compiled, or see `TORCH_LOGS="graph_breaks"`: each piece has a static core of its own.',
+)
+AGAIN = _reason(
+    "KV302",
+    "another graph of the same code, since a guard does not hold: {guard}",
+    "A number is a constant until it has moved, so a prefill and a decode step are two. "
+    "[limits.md](limits.md#more-graphs-than-two) lists what makes more.",
+)
+
 # Compilation, recordings and copies
 TOO_MANY = _reason(
     "KV401",
@@ -234,6 +276,22 @@ ALIASED = _reason(
     "KV402",
     "inputs alias one another; the core is not recorded",
     "Hand in tensors that do not share memory.",
+)
+
+RECORDED = _reason(
+    "KV403",
+    "the core is recorded as one CUDA graph{anew}",
+    'Nothing; `{"recording": False}` switches recordings off. Where caches come in many sizes, each makes a recording.',
+)
+COPIED_OUT = _reason(
+    "KV404",
+    "{results} results ({size} bytes) are copied out of the recording's memory in every step",
+    "Return what the caller needs, and no intermediate values.",
+)
+WRITTEN_BACK = _reason(
+    "KV405",
+    "{tensors} index tensors ({size} bytes) are written back after every step",
+    "Keep one index tensor for all layers in place of one each.",
 )
 
 # torch's precompile cache

@@ -19,18 +19,18 @@ CONTEXTS_AND_HORIZONS = [
 ]  # fmt: skip
 
 
-def make_toto() -> Toto:
-    """Four layers, the last one space-wise, random weights."""
+def make_toto(layers: int = 4, spacewise: int = 4) -> Toto:
+    """Some layers, each ``spacewise``-th one space-wise, random weights."""
     torch.manual_seed(0)
     return Toto(
         patch_size=PATCH,
         stride=PATCH,
         embed_dim=32,
-        num_layers=4,
+        num_layers=layers,
         num_heads=4,
         mlp_hidden_dim=64,
         dropout=0.0,
-        spacewise_every_n_layers=4,
+        spacewise_every_n_layers=spacewise,
         scaler_cls="<class 'model.scaler.CausalPatchStdMeanScaler'>",
         output_distribution_classes=["<class 'model.distribution.MixtureOfStudentTsOutput'>"],
         spacewise_first=False,
@@ -56,13 +56,13 @@ class Recorder:
         return out
 
 
-def forecast(model: Any, kind: str, context: int, horizon: int, seed: int) -> torch.Tensor:
+def forecast(model: Any, kind: str, context: int, horizon: int, seed: int, variates: int = VARIATES) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     call: dict[str, Any] = {
-        "inputs": torch.randn(1, VARIATES, context, generator=generator).cumsum(-1),
+        "inputs": torch.randn(1, variates, context, generator=generator).cumsum(-1),
         "prediction_length": horizon,
-        "timestamp_seconds": torch.zeros(1, VARIATES, context, dtype=torch.int),
-        "time_interval_seconds": torch.ones(1, VARIATES, dtype=torch.int),
+        "timestamp_seconds": torch.zeros(1, variates, context, dtype=torch.int),
+        "time_interval_seconds": torch.ones(1, variates, dtype=torch.int),
         "use_kv_cache": True,
     }
     torch.manual_seed(seed)
@@ -71,12 +71,14 @@ def forecast(model: Any, kind: str, context: int, horizon: int, seed: int) -> to
     return TotoForecaster(model).generate_samples(**call, num_samples=4, sampling_batch_size=2)
 
 
-def compare(eager: Recorder, compiled: Recorder, kind: str, context: int, horizon: int, seed: int) -> None:
+def compare(
+    eager: Recorder, compiled: Recorder, kind: str, context: int, horizon: int, seed: int, variates: int = VARIATES
+) -> None:
     """One forecast on both sides: MAE, maximum, and the cache after every step."""
     eager.states.clear()
     compiled.states.clear()
-    expected = forecast(eager, kind, context, horizon, seed)
-    found = forecast(compiled, kind, context, horizon, seed)
+    expected = forecast(eager, kind, context, horizon, seed, variates)
+    found = forecast(compiled, kind, context, horizon, seed, variates)
     relative_close(found, expected)
     batches = 1 if kind == "mean" else 2
     assert len(compiled.states) == len(eager.states) == batches * horizon // PATCH
@@ -139,3 +141,18 @@ def test_through_inductor(kind: str):
     for seed in range(2):
         compare(eager, compiled, kind, 64, 32, seed)
     assert (graphs(), breaks()) == (2, 0)
+
+
+@pytest.mark.packages
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_other_models_and_variates(dynamic: bool):
+    """What `torch.compile` is told, another model, another number of variates: two graphs at most, one core."""
+    for layers, variates in ((2, 2), (3, 2), (3, 3)):
+        made = graphs()
+        model = make_toto(layers, layers).model
+        compiled = torch.compile(model, backend="kvfix", options={"compiler": "eager"}, dynamic=dynamic)
+        compare(Recorder(model), Recorder(compiled), "mean", 32, 24, 0, variates)
+        assert graphs() - made <= 2 and not breaks()
+        report = fxpass.reports()[-1]
+        assert report.rewritten == 1 + 6 * (layers - 1) and not report.refused and not report.unfit
+        assert [(name, static) for name, static, _ in report.parts] == [("prologue", False), ("core", True)]

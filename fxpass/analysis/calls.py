@@ -41,6 +41,7 @@ class CallHistory:
     _last: dict[str, int] = dataclasses.field(default_factory=dict)
     _graph: Graph | None = None
     _again: int = 0
+    _repeated: bool = False
     _stays: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     _moves: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     _rises: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -79,10 +80,16 @@ class CallHistory:
             steady = STEADY * moves <= stays
         return "variant" if steady or is_size and 2 * rises <= moves else "growth" if is_size else "position"
 
+    def repeated(self) -> bool:
+        """Whether the last two calls were of one graph: what has a constant in it that moves with every call is called once."""
+        self._count()
+        return self._repeated
+
     def _count(self) -> None:
         entries, self._entries = self._entries, []
         for graph, values in entries:
-            if graph is self._graph:
+            self._repeated = graph is self._graph
+            if self._repeated:
                 self._again += 1
             else:
                 self._settle()

@@ -23,7 +23,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import Refusal
-from fxpass.graph.numbers import Derived, derived, equal, guarded, number
+from fxpass.graph.numbers import Derived, derived, equal, guarded, known, number
 
 from .arithmetic import check
 from .positions import Positions
@@ -135,9 +135,14 @@ class Flow:
         """
         found = self.find(size)
         if found is None and self.positions.move(size):
-            roomy = next((e for e in self.lengths if guarded(number(size) <= e.full_size)), None)
+            roomy = next((e for e in self.lengths if self._has_room(e, size)), None)
             found = self._of_length(size, roomy)
         return found
+
+    def _has_room(self, extent: Extent, size: Any) -> bool:
+        """Whether the axis of ``extent`` has room for ``size``; what grows faster than its rows would soon outgrow it."""
+        room = number(size) <= extent.full_size
+        return known(room) or not self.positions.move(number(size) - number(extent.length)) and guarded(room)
 
     def _of_length(self, size: Any, found: Extent | None) -> Extent | None:
         if found is None:

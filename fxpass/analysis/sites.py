@@ -1,11 +1,11 @@
-"""Sites: the slices of a graph whose bounds are positions, and what can be made of each.
+"""Sites: the slices of a graph whose bounds are positions, and what each of them can become.
 
 buf[:, s:s + n] = x         write       a steady number of rows, at a moving place
 buf[:, :end]                extent      a moving number of rows, from 0 or from a moving start
 table[s:s + n], table[s]    gather      a steady number of rows, from a moving place
-series[:, s:]               narrow      a fixed number of rows of a tensor that itself grows
+series[:, s:]               narrow      a fixed number of rows of a tensor that grows itself
 
-A number is steady where it is fixed, or made of symbols that stay from step to step (`kinds`).
+A number is steady if it is fixed, or made of symbols that stay from step to step (`kinds`).
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ Kind = Literal["write", "extent", "gather", "narrow"]
 
 @dataclasses.dataclass
 class SliceSite:
-    """One position-bounded slice: ``base`` along ``dim`` from ``start`` to ``end`` (None: to the end).
+    """One slice with positions for bounds: ``base`` along ``dim``, from ``start`` to ``end``, or to its end where that is None.
 
-    ``rows`` is the number of rows where that is steady, ``writers`` the in-place ops that write through the slice, and
-    ``squeezed`` tells that the dim is gone afterwards (``table[s]``), ``shared`` that a view shows: the memory is written later
-    on, or the caller gets it.
+    rows: the number of rows, if it is steady.
+    writers: the in-place ops that write through the slice.
+    squeezed: whether the dim is gone afterwards (``table[s]``).
+    shared: whether a copy would not do for a narrow: the memory is written later on, or the caller gets the view.
     """
 
     node: fx.Node
@@ -59,12 +60,12 @@ class SliceSite:
 
     @property
     def buffer(self) -> fx.Node:
-        """The graph input (or the op) whose memory is sliced."""
+        """The node whose memory is sliced: a graph input, or an op that makes a new tensor."""
         return aliases.root(self.base)
 
     @property
     def is_assigned(self) -> bool:
-        """Whether nothing is done with the slice but to copy something else into it."""
+        """Whether the only thing that is done with the slice is to copy something else into it."""
         return all(
             user.target is aten.copy_.default and user.args[0] is self.node and user.args[1] is not self.node
             for user in _view_users(self.node)
@@ -72,12 +73,12 @@ class SliceSite:
 
 
 def is_slice(node: fx.Node) -> bool:
-    """Whether ``node`` is an op that a site can be."""
+    """Whether ``node`` is a slice, a select or a narrow."""
     return node.target in (aten.slice.Tensor, aten.select.int, aten.narrow.default)
 
 
 class SiteFinder:
-    """Finds the sites of one graph. Positions may be learnt on the way, so nodes are asked for one at a time."""
+    """Finds the sites of one graph. It is asked for one node at a time, since more positions may become known on the way."""
 
     def __init__(self, graph: fx.Graph, positions: Positions, seen: Seen | None = None) -> None:
         self.graph = graph
@@ -87,40 +88,43 @@ class SiteFinder:
         self.kinds = Kinds(graph, positions, seen)
 
     def at(self, node: fx.Node) -> SliceSite | None:
-        """The site at ``node``, or None if it is no position-bounded slice, or one of what a position sizes already.
+        """The site at ``node``. None if its bounds are no positions, or it slices a tensor that grows by as much as its bounds.
 
         Raises:
-            Refusal: it is one, and nothing sound can be made of it.
+            Refusal: the slice is a site, and cannot be rewritten soundly.
         """
         axis = sliced_axis(node)
         if axis is None or not any(i in self.positions for i in node.all_input_nodes):
             return None
         base, dim = axis
         squeezed = node.target is aten.select.int
-        size = node.meta["val"].shape[dim] if not squeezed else 1
-        rows = self.kinds.number(size, node)
+        rows = self.kinds.number(1 if squeezed else node.meta["val"].shape[dim], node)
         writers = self._writers_through(node)
         if not self.is_buffer(base) and (writers or not isinstance(rows, int)):
-            return None  # of what grows by itself, a number of rows that moves with it
+            return None
         start, end = bounds_of(node, size_of(base, dim, node))
         site = SliceSite(node, "narrow", base, dim, start, end, rows, writers, squeezed)
         self._refuse_bounds(site)
-        if not self.is_buffer(base):
+        if self.is_buffer(base):
+            site.kind = _kind(site)
+            self._refuse_copies(site)
+        else:
             site.shared = self._is_shared(node)
-            return site
-        site.kind = "write" if writers else "gather" if rows is not None else "extent"
-        if site.kind == "write" and rows is None:
-            if not equal(start, 0):
-                raise Refusal(reasons.WRITTEN_FROM)
-            site.kind = "extent"
-        if site.kind == "write" and not site.is_assigned:
-            self._refuse_writers(site)
-        elif site.kind == "gather" or (site.kind == "extent" and not equal(start, 0)):
-            self._refuse_stale(node)
         return site
 
+    def _refuse_copies(self, site: SliceSite) -> None:
+        """Refuse a site that is rewritten through a copy of its rows, where the copy could be told from the slice.
+
+        Raises:
+            Refusal: it could.
+        """
+        if site.kind == "write" and not site.is_assigned:
+            self._refuse_writers(site)
+        elif site.kind == "gather" or site.kind == "extent" and not equal(site.start, 0):
+            self._refuse_stale(site.node)
+
     def _refuse_bounds(self, site: SliceSite) -> None:
-        """Full reads and indexed writes have no bounds of their own: those of the slice are guarded.
+        """Guard the bounds of a slice: a full read or an indexed write does not check them.
 
         Raises:
             Refusal: they do not hold now, or cannot be computed on tensors.
@@ -141,11 +145,11 @@ class SiteFinder:
         return later or any(u.op == "output" for u in _view_users(node))
 
     def is_buffer(self, base: fx.Node) -> bool:
-        """Whether every size of ``base`` is steady: what grows is left to run as it is."""
+        """Whether every size of ``base`` is steady. A tensor that grows is no buffer."""
         return self.kinds.are_steady(base.meta["val"].shape)
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
-        """The in-place ops whose target is ``node`` or a view of it, or what such an op gives."""
+        """The in-place ops that write to ``node``, to a view of it, or to what another of them returns."""
         views, found = {node}, []
         for user in sorted(_view_users(node), key=self._order.__getitem__):
             if views.intersection(aliases.written(user)):
@@ -155,21 +159,21 @@ class SiteFinder:
         return found
 
     def refuse_copy(self, node: fx.Node) -> None:
-        """Refuse a copy in the place of ``node``, a view, where its memory is written through it or under it.
+        """Refuse a copy in the place of the view ``node``, where the two could be told apart.
 
         Raises:
-            Refusal: it is.
+            Refusal: the view is written to, or its memory is while the view is still to be read.
         """
         if self._writers_through(node):
             raise Refusal(reasons.SLICE_OF_SLICE)
         self._refuse_stale(node)
 
     def _refuse_writers(self, site: SliceSite) -> None:
-        """Rows that are written in place are a copy for a while: refuse what a copy would show.
+        """Refuse a site whose rows are written in a copy, which is put back, where the copy could be told from the slice.
 
         Raises:
-            Refusal: as for a gather, or an op writes to them and elsewhere in the buffer at once, or draws numbers for them,
-                in an order that goes by strides.
+            Refusal: the memory is written by others meanwhile; or a writer also writes elsewhere in the buffer, or draws
+                random numbers, in an order that depends on strides.
         """
         self._refuse_stale(site.node, own=site.writers)
         memory = aliases.storage(site.node)
@@ -180,8 +184,12 @@ class SiteFinder:
                 raise Refusal(reasons.AT_ONCE, op=writer.target)
 
     def _refuse_stale(self, node: fx.Node, own: Collection[fx.Node] = ()) -> None:
-        """A gather copies: refuse it if the memory is written again, by others than ``own``, while views of the slice are
-        still to be read, or if who called the graph gets such a view."""
+        """Refuse a copy of the slice ``node``.
+
+        Raises:
+            Refusal: ops that are not among ``own`` write to its memory before the last use of a view of it, or the caller
+                gets such a view.
+        """
         users = _view_users(node)
         if any(u.op == "output" for u in users):
             raise Refusal(reasons.RETURNED_VIEW)
@@ -189,6 +197,19 @@ class SiteFinder:
         for writer in self._writes.get(aliases.storage(node), []):
             if writer not in own and self._order[node] < self._order[writer] < last:
                 raise Refusal(reasons.STALE)
+
+
+def _kind(site: SliceSite) -> Kind:
+    """What the slice of a buffer becomes.
+
+    Raises:
+        Refusal: it is written, its number of rows moves, and it does not start at 0.
+    """
+    if site.rows is not None:
+        return "write" if site.writers else "gather"
+    if site.writers and not equal(site.start, 0):
+        raise Refusal(reasons.WRITTEN_FROM)
+    return "extent"
 
 
 def _writes_by_storage(graph: fx.Graph) -> dict[int | None, list[fx.Node]]:
@@ -200,7 +221,7 @@ def _writes_by_storage(graph: fx.Graph) -> dict[int | None, list[fx.Node]]:
 
 
 def _view_users(node: fx.Node) -> set[fx.Node]:
-    """All users of ``node`` and of the views of it."""
+    """All users of ``node`` and of its views."""
     views, todo = {node}, [node]
     while todo:
         for user in todo.pop().users:
@@ -211,8 +232,8 @@ def _view_users(node: fx.Node) -> set[fx.Node]:
 
 
 def _is_view(node: fx.Node, views: set[fx.Node]) -> bool:
-    """Whether ``node``, a user of one of ``views``, is one too: an op that writes in place gives what it wrote to."""
-    own = aliases.storages(node)  # of a tuple of views, several at once
+    """Whether ``node``, a user of one of ``views``, is a view too: an in-place op returns what it has written to."""
+    own = aliases.storages(node)  # several for a tuple of views
     shares = any(own & aliases.storages(i) for i in node.all_input_nodes if i in views)
     written = aliases.written(node)
     return shares and (not written or not views.isdisjoint(written))

@@ -17,8 +17,10 @@ from fxpass.options import Options
 
 from .compilers import compiler
 from .fallback import WithFallback
+from .growth import Growth
 from .partition.split import Part
 from .recording.addresses import written_inputs
+from .recording.costs import recording_costs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
 from .recording.results import recorded_results, views_of_inputs
@@ -37,12 +39,14 @@ class Plan:
     bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`): they are written back, and not returned. None where it is not.
+    growth: the buffers of what grows, the last inputs of ``gm``, which no caller gives.
     """
 
     gm: fx.GraphModule
     parts: Sequence[Part] = ()
     bound: Set[Any] = frozenset()
     carried: Sequence[fx.Node] | None = None
+    growth: Growth = dataclasses.field(default_factory=Growth)
 
 
 def assemble(
@@ -50,9 +54,11 @@ def assemble(
     settings: Options,
     instead: Callable[[], Callable[..., Any]] | None = None,
     failed: Callable[[Exception], None] = lambda error: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Callable[..., tuple[Any, ...]]:
     """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`.
+    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`. What a
+    recording costs is said to ``note``.
 
     ``plan`` stays as it is: it may be assembled again, or serialized, at any time.
     """
@@ -64,10 +70,12 @@ def assemble(
     returned, new = results[: len(results) - len(carried)], results[len(results) - len(carried) :]  # type: ignore
     buffers = hand_over(gm, parts) if recorded else []
     groups = recorded_results(gm, parts, returned) if recorded else []
+    for text in recording_costs(groups, carried, plan.bound) if recorded else ():
+        note(text)
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
-    regions = [Region(part, compile) for part in parts]
+    regions = [Region(part, compile, plan.growth.capacities) for part in parts]
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
     steps: list[Step] = [Run(r, [places[n] for n in part.inputs]) for r, part in zip(regions, parts, strict=True)]
@@ -77,18 +85,21 @@ def assemble(
     taken = {n: places[n] for n in inputs}
     steps += [View(n, places[n], taken) for n in views_of_inputs(gm, returned)] if recorded else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
-    memory = Buffers(buffers)
+    memory, growth = Buffers(buffers), plan.growth
 
     def run(*args: Any) -> tuple[Any, ...]:
-        values: list[Any] = [*args, *memory.tensors()]
+        values: list[Any] = [*args, *growth.fill(args), *memory.tensors()]
         for step in steps:
             step(values)
-        return tuple(constant if place is None else values[place] for place, constant in gives)
+        results = [constant if place is None else values[place] for place, constant in gives]
+        growth.take_out(results)
+        return tuple(results)
 
     if instead is None:
         return run
+    given = inputs[: len(inputs) - len(growth.axes)]
     written = written_inputs(gm) | set(carried)
-    return WithFallback(run, regions, [i for i, n in enumerate(inputs) if n in written], instead, failed)
+    return WithFallback(run, regions, [i for i, n in enumerate(given) if n in written], instead, failed)
 
 
 def _copied(part: Part) -> Part:

@@ -2,6 +2,8 @@
 
     prologue; core; epilogue fails        ->        what they wrote is put back; the graph as Dynamo gave it runs instead
 
+From what grows no more, as `growth` finds out, the graph goes the same way.
+
 What fails there as well is the model's own error: nothing is kept of the attempt, and the error is raised.
 """
 
@@ -11,6 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from fxpass.errors import NotGrowing
 
 from .regions import Region
 
@@ -39,7 +43,10 @@ class WithFallback:
         if self._instead is not None:
             return self._instead(*args)
         if all(region.variants for region in self._regions):
-            return self._run(*args)
+            try:
+                return self._run(*args)
+            except NotGrowing as error:
+                return self._fall_back(args, error)
         before = [args[i].clone() for i in self._written]
         try:
             return self._run(*args)

@@ -17,6 +17,8 @@ from fxpass.graph.normal_form import faking
 from fxpass.graph.numbers import to_expr
 from fxpass.kernels.select import register
 from fxpass.options import Options
+from fxpass.rewriting.growth import Axis
+from fxpass.torch_internals.dynamo.capacity import Conditions
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensor, FakeTensorMode, TracingContext, tracing
 from fxpass.torch_internals.precompile.names import GraphPickler, PicklerOptions, no_dispatch
@@ -24,6 +26,7 @@ from fxpass.torch_internals.symbols import DimDynamic, ShapeEnv, SymNode
 
 from .assemble import Plan, assemble
 from .compilers import compiler, in_pieces
+from .growth import Growth
 from .partition.repeats import piece_calls
 from .partition.split import split
 from .recording.addresses import belongs_to_module
@@ -66,6 +69,8 @@ class SerializedGraph:
     bound: Set[Any]
     carried: list[str] | None
     settings: Options
+    axes: Sequence[Axis]
+    conditions: Conditions | None
 
     def compile(self) -> Callable[..., tuple[Any, ...]]:
         """The graph's function, as the process that saved it had it. Inductor is asked on the first call."""
@@ -86,7 +91,8 @@ class SerializedGraph:
         by_name = {n.name: n for n in inputs}
         carried = None if self.carried is None else [by_name[name] for name in self.carried]
         bound = {load.renamed[s] for s in self.bound}
-        return assemble(Plan(gm, split(gm, bound), bound, carried), self.settings)
+        growth = Growth(self.axes, inputs[len(inputs) - len(self.axes) :], self.conditions)
+        return assemble(Plan(gm, split(gm, bound), bound, carried, growth), self.settings)
 
     def _untouched(self, gm: fx.GraphModule, inputs: Sequence[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         patches = {**self.settings.inductor, "triton.cudagraphs": False}
@@ -116,7 +122,8 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     carried = None if plan.carried is None else [n.name for n in plan.carried]
     hints = _hints(gm)
     bound = plan.bound & hints.keys()  # the others have been found equal to one of these, and are not met again
-    return SerializedGraph(graph, values, of_modules, hints, bool(plan.parts), bound, carried, settings)
+    rewritten, axes, conditions = bool(plan.parts), plan.growth.axes, plan.growth.conditions
+    return SerializedGraph(graph, values, of_modules, hints, rewritten, bound, carried, settings, axes, conditions)
 
 
 def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:

@@ -1,6 +1,6 @@
-"""Who shares memory with whom, who writes, and in which order: program order is part of a graph's meaning.
+"""Which nodes share memory, and which of them write to it.
 
-Read off the fake tensors' storages and the operators' schemas.
+The fake tensors' storages tell the former, the operators' schemas the latter.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from .schemas import is_custom, is_higher_order, is_operator, is_tagged, memory_
 
 
 def storage(node: fx.Node) -> int | None:
-    """An id of the memory behind the tensor ``node``, or None if it is no (plain) tensor."""
+    """An id of the storage of the tensor ``node``; None if it is no strided tensor."""
     return memory_of(node.meta.get("val"))
 
 
 def storages(node: fx.Node) -> set[int]:
-    """The memories behind ``node``, which may be a tuple of tensors."""
+    """The ids of the storages of ``node``, which may be a tuple of tensors."""
     value = node.meta.get("val")
     tensors = value if isinstance(value, (tuple, list)) else [value]
     return {own for t in tensors if (own := memory_of(t)) is not None}
 
 
 def written(node: fx.Node) -> list[fx.Node]:
-    """The arguments that ``node`` writes to, in place."""
+    """The arguments that ``node`` writes to."""
     if node.op != "call_function" or not is_operator(node.target):
         return []
     values = (v if isinstance(v, (list, tuple)) else [v] for v in written_operands(node))
@@ -32,7 +32,7 @@ def written(node: fx.Node) -> list[fx.Node]:
 
 
 def base(node: fx.Node) -> fx.Node | None:
-    """The operand that ``node``, which may be a tuple of tensors, is a view of, if there is one."""
+    """The operand that ``node`` is a view of; None if there is none. ``node`` may be a tuple of views."""
     own = storages(node)
     if node.op != "call_function":
         return None
@@ -40,17 +40,17 @@ def base(node: fx.Node) -> fx.Node | None:
 
 
 def root(node: fx.Node) -> fx.Node:
-    """The node that ``node`` is a view of, as far up as memory is shared."""
+    """The node at the start of the chain of views that ends in ``node``: itself if it is no view."""
     while (parent := base(node)) is not None:
         node = parent
     return node
 
 
 def is_impure(node: fx.Node) -> bool:
-    """Whether ``node`` must stay even when nobody uses its result.
+    """Whether ``node`` must stay even if nobody uses its result.
 
-    Purity by schema, not by users: ``copy_`` and ``index_copy_`` have none and still count. Operators that are not PyTorch's
-    may do what no schema tells.
+    It must if its operator writes to an argument, asserts something, or draws random numbers. An operator of another library
+    may do more than its schema tells, so it stays too.
     """
     if node.op in ("placeholder", "output"):
         return True
@@ -65,7 +65,7 @@ def is_impure(node: fx.Node) -> bool:
 
 
 def remove_dead(graph: fx.Graph) -> None:
-    """Drop what nobody uses, by the schema's word on purity: an in-place op without users stays."""
+    """Erase the nodes that nobody uses and that `is_impure` does not keep."""
     for node in reversed(list(graph.nodes)):
         if not node.users and not is_impure(node):
             graph.erase_node(node)

@@ -1,9 +1,9 @@
-"""Tensors that a graph keeps as attributes of its module, as inputs for the time of the pass.
+"""Tensors that are attributes of a graph's module are inputs while the pass runs.
 
     cache = get_attr[cache]                 ->        cache = placeholder[cache]          (after the graph's own)
 
-`torch.export`'s modules hold parameters and caches this way. `lift` makes them inputs, so that there is one kind of
-memory to analyse; `restore` turns them back in the rewritten module, which then shares its state with the original.
+Modules from `torch.export` hold parameters and caches as attributes. `lift` makes them inputs, so that the analysis has one
+kind of memory to deal with. `restore` makes them attributes of the rewritten module, which shares them with the original one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .normal_form import mode_of
 
 
 def lift(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModule, list[Any], dict[str, str]]:
-    """A copy of ``gm`` without tensor attributes, its fake inputs, and attribute names by placeholder name."""
+    """A copy of ``gm`` without tensor attributes, its fake inputs, and the name of the attribute for each new placeholder."""
     graph = fx.Graph()
     results = graph.graph_copy(gm.graph, {})
     graph.output(results)
@@ -45,7 +45,7 @@ def lift(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModule, lis
 
 
 def restore(new: fx.GraphModule, gm: fx.GraphModule, names: dict[str, str]) -> fx.GraphModule:
-    """``new`` with the placeholders in ``names`` as attributes again, called and answering like ``gm``."""
+    """``new`` with the placeholders in ``names`` as attributes again. It takes inputs and gives outputs as ``gm`` does."""
     graph = new.graph
     for node in [n for n in graph.nodes if n.op == "placeholder" and n.name in names]:
         value = attribute(gm, names[node.name])
@@ -64,5 +64,5 @@ def restore(new: fx.GraphModule, gm: fx.GraphModule, names: dict[str, str]) -> f
 
 
 def attribute(gm: fx.GraphModule, target: str) -> Any:
-    """What the `get_attr` of ``target`` gives."""
+    """The attribute of ``gm`` that a `get_attr` of ``target`` reads."""
     return operator.attrgetter(target)(gm)

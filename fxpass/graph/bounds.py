@@ -1,4 +1,4 @@
-"""The bounds of slices, narrows and selects, which may be left out, and may count from the end."""
+"""The bounds of slices, narrows and selects. They may be left out, and may count from the end."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .numbers import Derived, derived, guarded, number
 aten = torch.ops.aten
 
 TO_THE_END = 2**63 - 1
-"""The end of a slice that has none."""
+"""The end of a slice that reaches to the end."""
 
 _DEFAULTS: list[Any] = [0, None, None, 1]
 
 
 def slice_arguments(node: fx.Node) -> tuple[fx.Node, int, Any, Any, Any]:
-    """(input, dim, start, end, step) of an ``aten.slice.Tensor``; bounds that are None become 0 and `TO_THE_END`."""
+    """(input, dim, start, end, step) of an ``aten.slice.Tensor``; a bound that is None becomes 0 or `TO_THE_END`."""
     x, dim, start, end, step = list(node.args) + _DEFAULTS[len(node.args) - 1 :]
     assert isinstance(x, fx.Node)
     return x, dim, 0 if start is None else start, TO_THE_END if end is None else end, step
 
 
 def sliced_axis(node: fx.Node) -> tuple[fx.Node, int] | None:
-    """The tensor and the dim that ``node`` slices, selects from or narrows, without a step."""
+    """The tensor and the dim that ``node`` slices, selects from or narrows; None if it does none of these, or has a step."""
     if node.target is aten.slice.Tensor:
         base, dim, *_, step = slice_arguments(node)
         if step != 1:
@@ -42,10 +42,10 @@ def sliced_axis(node: fx.Node) -> tuple[fx.Node, int] | None:
 
 
 def bounds_of(node: fx.Node, size: Any) -> tuple[Any, Any]:
-    """(start, end) of the part of an axis of ``size`` that ``node`` takes, from the front; an end that is None is the size.
+    """(start, end) of the part that ``node`` takes of an axis of ``size``, counted from the front. None means up to the end.
 
     Raises:
-        Refusal: one of them is of unknown sign.
+        Refusal: the sign of a bound is not known.
     """
     if node.target is aten.slice.Tensor:
         *_, start, end, _ = slice_arguments(node)
@@ -57,10 +57,10 @@ def bounds_of(node: fx.Node, size: Any) -> tuple[Any, Any]:
 
 
 def from_the_front(bound: Any, size: Any, place: fx.Node) -> Any:
-    """``bound`` as a number that is not negative: one that is counts from ``size``.
+    """``bound`` counted from the front: a negative one counts from ``size``.
 
     Raises:
-        Refusal: it is of unknown sign, or before the first element even so.
+        Refusal: the sign of the bound is not known, or it lies before the first element.
     """
     if guarded(number(bound) >= 0):
         return bound

@@ -1,10 +1,10 @@
-"""Operators without a rule, taken apart into the operators that PyTorch makes them of.
+"""An operator without a rule is replaced by the operators that PyTorch makes it of.
 
     hstack([a, b])          ->          cat([a, b], 1)                                          (composite)
     hardswish(x)            ->          mul(x, div(clamp_max(clamp_min(add(x, 3), 0), 6), 6))   (in the table of decompositions)
 
-Done only where an extent has got stuck at one, so that everything else stays whole for the compiler. What draws random numbers
-and what gives a view of an operand stay whole: the numbers would be others, and the view might be a copy.
+This is done only where an extent cannot get past the operator. All others stay whole for the compiler. So do operators that draw
+random numbers, which would be others, and operators that give a view of an operand, which might become a copy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import fx
 
 from fxpass.torch_internals.fakes import enable_python_dispatcher, tracing
 from fxpass.torch_internals.operators import OpOverload, decomposition_table, has_kernel, tree_flatten, tree_unflatten
-from fxpass.torch_internals.proxies import make_fx
+from fxpass.torch_internals.retrace import retrace
 
 from . import aliases
 from .normal_form import mode_of
@@ -44,13 +44,13 @@ def decompose(node: fx.Node) -> bool:
         return tuple(results) if isinstance(results, tuple) else results  # a named one cannot be written as code
 
     with tracing(None), enable_python_dispatcher(), mode_of(values), torch.no_grad():
-        traced = make_fx(run, tracing_mode="real")(*values)
+        traced = retrace(run, values)
     if any(n.target is target for n in traced.graph.nodes):
         return False
     aliases.remove_dead(traced.graph)  # sizes that were only looked at
     memories = {memory_of(n.meta["val"]) for n in traced.graph.find_nodes(op="placeholder")}
     if any(_writes_to(n, memories) for n in traced.graph.nodes):
-        return False  # though its schema does not say so: a batch norm's statistics
+        return False  # a batch norm updates its statistics, which its schema does not tell
     copies: dict[fx.Node, Any] = {}
     for placeholder, i in zip((n for n in traced.graph.nodes if n.op == "placeholder"), places, strict=True):
         copies[placeholder] = flat[i]

@@ -8,13 +8,13 @@ from torch import fx
 
 
 def operands(nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """What ``nodes`` take from elsewhere, in the order in which they take it."""
+    """The operands of ``nodes`` that are none of them, in the order of their first use."""
     own = set(nodes)
     return list(dict.fromkeys(i for n in nodes for i in n.all_input_nodes if i not in own))
 
 
 def results(nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """Those of ``nodes`` that others use."""
+    """Those of ``nodes`` that other nodes use."""
     own = set(nodes)
     return [n for n in nodes if any(u not in own for u in n.users)]
 
@@ -22,7 +22,7 @@ def results(nodes: Sequence[fx.Node]) -> list[fx.Node]:
 def extract(
     gm: fx.GraphModule, nodes: Sequence[fx.Node], takes: Sequence[fx.Node], gives: Sequence[fx.Node], name: str
 ) -> fx.GraphModule:
-    """``nodes`` of ``gm``, in order, as a function of ``takes`` that returns the tuple ``gives``."""
+    """``nodes`` of ``gm``, which are in order, as a function of ``takes`` that returns the tuple ``gives``."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in takes:

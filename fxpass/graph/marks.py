@@ -1,4 +1,4 @@
-"""What the rewrite knows of nodes that it has made, and later stages ask for: a table beside the graph."""
+"""What the rewrite tells later stages of the nodes that it has made."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from torch import fx
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-    """What an attention over a whole buffer computes, in terms of what it was before the operands were filled and masked.
+    """An attention over a whole buffer, as it was before its operands were filled and its mask was joined with the length.
 
-    keys, values: the buffers, of full size. length: how many rows of them are valid, a 0-d tensor. mask: the model's own.
+    keys, values: the buffers, of full size.
+    length: how many of their rows are valid, a 0-d int64 tensor.
+    mask: the mask that the model has given, or None.
     """
 
     keys: fx.Node
@@ -25,8 +27,11 @@ class Attention:
 
 @dataclasses.dataclass
 class Marks:
-    """``attentions`` by the node that computes each; ``in_bounds``: the `index_copy_` whose rows lie one after the other and
-    are kept within the buffer by a position's guard."""
+    """Marks on nodes of one graph.
+
+    attentions: the `Attention` that each node computes.
+    in_bounds: every `index_copy_` that writes consecutive rows, which a guard keeps within the buffer.
+    """
 
     attentions: dict[fx.Node, Attention] = dataclasses.field(default_factory=dict)
     in_bounds: set[fx.Node] = dataclasses.field(default_factory=set)

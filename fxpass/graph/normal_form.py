@@ -1,4 +1,4 @@
-"""One dialect for every graph: aten ops before autograd, one node an op, mutation left in place.
+"""The normal form of a graph: aten ops as autograd would see them, one node for each op, mutation left in place.
 
 A graph may come from Dynamo (torch functions and methods), from ``torch.export`` or from ``make_fx``. The rules of this
 package are written once, over aten overloads as the dispatcher first sees them:
@@ -6,8 +6,8 @@ package are written once, over aten overloads as the dispatcher first sees them:
     x.transpose(1, 2)[..., :n]      ->      transpose = aten.transpose.int(x, 1, 2)
                                             slice_1 = aten.slice.Tensor(transpose, 2, 0, n)
 
-Composite ops (`scaled_dot_product_attention`, `linear`, `einsum`) stay whole, so Inductor still sees what it knows.
-Grad-mode and autocast regions that change nothing are dropped; the others make the graph unfit, with a reason.
+Composite ops (`scaled_dot_product_attention`, `linear`, `einsum`) stay whole, so that Inductor sees what it has lowerings for.
+Grad-mode and autocast regions that change nothing are dropped; any other makes the graph unfit, with a reason.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fxpass.torch_internals.fakes import (
     set_grad_enabled,
     tracing,
 )
-from fxpass.torch_internals.proxies import make_fx
+from fxpass.torch_internals.retrace import retrace
 from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
@@ -51,10 +51,10 @@ class Unfit(Reasoned):
 
 
 def fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[Any]:
-    """Fake tensors, SymInts and constants for ``gm``'s placeholders: their own, or made from ``example_inputs``.
+    """Fake tensors, SymInts and constants for the placeholders of ``gm``.
 
-    Placeholders of Dynamo's, export's and make_fx's graphs carry theirs in ``meta``. Where one does not, all inputs are
-    fakified afresh with every size static.
+    The placeholders of graphs from Dynamo, export and make_fx carry theirs in ``meta``. Where one does not, fakes for all are
+    made from ``example_inputs``, with static sizes.
     """
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     own = [n.meta.get("example_value", n.meta.get("val")) for n in placeholders]
@@ -67,7 +67,7 @@ def fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[Any]:
 
 
 def mode_of(inputs: Sequence[Any]) -> FakeTensorMode:
-    """The fake tensor mode that ``inputs`` live in."""
+    """The fake tensor mode of ``inputs``; a new one if none of them is a fake tensor."""
     for value in inputs:
         if isinstance(value, FakeTensor):
             return value.fake_mode
@@ -75,9 +75,9 @@ def mode_of(inputs: Sequence[Any]) -> FakeTensorMode:
 
 
 def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModule, set[fx.Node]]:
-    """``gm`` retraced on fake ``inputs`` into aten; placeholders keep their order, names and ``meta``.
+    """``gm`` traced into aten on fake ``inputs``. Placeholders keep their order, names and ``meta``.
 
-    The second result holds the ops that were given a number in the place of a symbol: they may be smaller than
+    The second result holds the ops that were given a constant in the place of a symbol. Their shape may be known better than
     ``meta["val"]`` says.
 
     Raises:
@@ -102,7 +102,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModu
 
 def _traced(interpreter: fx.Interpreter, inputs: Sequence[Any]) -> fx.GraphModule:
     try:
-        return make_fx(interpreter.run, pre_dispatch=True, tracing_mode="real")(*inputs)
+        return retrace(interpreter.run, inputs, pre_dispatch=True)
     except DataDependentOutputException as error:
         place = str(error).partition("While executing ")[2].partition("\n")[0]
         raise Unfit(reasons.DATA, place=place or error) from error
@@ -110,18 +110,18 @@ def _traced(interpreter: fx.Interpreter, inputs: Sequence[Any]) -> fx.GraphModul
 
 @contextlib.contextmanager
 def faking(mode: FakeTensorMode) -> Iterator[None]:
-    """Run operators on ``mode``'s fake tensors, whatever Dynamo's ambient fake mode is."""
+    """Run operators on fake tensors of ``mode`` in the block, whatever fake mode Dynamo has active."""
     with tracing(None), enable_python_dispatcher(), mode, torch.no_grad():
         yield
 
 
 class _Inference(Replaying):
-    """Runs a graph without its grad-mode switches and without autocast regions that are off anyway."""
+    """Runs a graph without its grad-mode switches, and without autocast regions that are disabled."""
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target is _GRAD_MODE:
             return None
-        if target is _DATA:  # tracing does not see where it comes from
+        if target is _DATA:  # tracing does not see what tensor it belongs to
             return args[0].detach()
         if target in _AUTOCAST:
             if target is _AUTOCAST[0] and args[2]:
@@ -181,7 +181,7 @@ def _drop_grad_mode(traced: fx.GraphModule) -> None:
 
 
 def _fold_known_numbers(traced: fx.GraphModule) -> set[fx.Node]:
-    """A number that the guards fix (``s1 - 8 * s0``, asserted to be 8) is written as that number; its users are returned."""
+    """Write every number that the guards fix (``s1 - 8 * s0``, asserted to be 8) as a constant; gives the users of these."""
     folded: set[fx.Node] = set()
     for node in traced.graph.nodes:
         value = node.meta.get("val")
@@ -200,7 +200,7 @@ def _known(value: torch.SymInt) -> int | None:
 
 
 def _inline_scalar_constants(traced: fx.GraphModule) -> None:
-    """``torch.tensor(0.1)`` is traced as a constant attribute; as a `full` it needs no memory of its own."""
+    """Turn ``torch.tensor(0.1)``, which is traced as an attribute of the module, into a `full`, which is no input of a part."""
     for node in list(traced.graph.nodes):
         constant = getattr(traced, str(node.target), None) if node.op == "get_attr" else None
         if not isinstance(constant, torch.Tensor) or isinstance(constant, FakeTensor) or constant.dim() != 0:

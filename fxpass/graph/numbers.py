@@ -1,4 +1,4 @@
-"""Numbers that may be symbolic: compared without adding a guard, or with one, and as they are printed."""
+"""Numbers that may be symbolic: what they are, how they compare with and without a guard, and how they are printed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fxpass.torch_internals.symbols import free_symbols, statically_known_true
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Derived:
-    """The number ``fn(*args)`` that analysis has worked out: ``value``, which no node of the graph gives.
+    """A number that analysis has derived and no node of the graph computes: ``fn(*args)``, which is ``value``.
 
     ``place`` is the node before which it can be computed.
     """
@@ -27,7 +27,7 @@ class Derived:
 
 
 def derived(fn: Callable[..., Any], args: tuple[Any, ...], place: fx.Node) -> Any:
-    """The number ``fn(*args)`` of numbers: an int where it is one, else to be computed before ``place``."""
+    """The number ``fn(*args)``: an int if it is a constant, otherwise a number to be computed before ``place``."""
     value = fn(*(number(a) for a in args))
     expression = to_expr(value)
     is_int = isinstance(value, int) or getattr(expression, "is_Integer", False)
@@ -35,27 +35,27 @@ def derived(fn: Callable[..., Any], args: tuple[Any, ...], place: fx.Node) -> An
 
 
 def number(value: Any) -> Any:
-    """The int, float or SymInt that ``value`` stands for: a graph argument, or a number derived from some."""
+    """The int, float, SymInt or SymFloat that ``value`` stands for, which may be a node or a `Derived`."""
     if isinstance(value, Derived):
         return value.value
     return value.meta["val"] if isinstance(value, fx.Node) else value
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two graph arguments (numbers or nodes) are known to be equal, without adding a guard."""
+    """Whether two numbers are known to be equal; no guard is added."""
     a, b = number(a), number(b)
     return bool(to_expr(a) == to_expr(b)) or known(a == b)
 
 
 def known(condition: Any) -> bool:
-    """Whether ``condition`` holds whatever the symbols stand for."""
+    """Whether ``condition`` is known to hold for all values of its symbols; no guard is added."""
     return bool(statically_known_true(condition))
 
 
 def guarded(condition: Any) -> bool:
-    """Whether ``condition`` holds, on every call: known, or true now and guarded from here on.
+    """Whether ``condition`` holds on every call: it is known to hold, or it holds now and is guarded from here on.
 
-    Tensor-indexed writes and reads lose the bounds that slices had; this keeps them, as Dynamo's own guards.
+    Slices check their bounds, reads and writes by index do not. The guards do it instead.
     """
     if isinstance(condition, bool) or known(condition):
         return bool(condition)
@@ -72,8 +72,7 @@ _supposed: list[list[Any]] = []
 
 @contextlib.contextmanager
 def supposing() -> Iterator[list[Any]]:
-    """Within the block, `guarded` adds no guard: what it was told to hold is gathered in the list, for `guarded` to be asked
-    again of once it is certain to be needed."""
+    """Within the block `guarded` adds no guards. The list gathers the conditions, to be guarded later if they are needed."""
     _supposed.append([])
     try:
         yield _supposed[-1]
@@ -89,24 +88,29 @@ def symbols(value: Any) -> set[Any]:
 
 
 def to_expr(number: Any) -> Any:
-    """``number``, a symbolic one as its expression: to compare these adds no guard."""
+    """``number`` itself, or its expression if it is symbolic. To compare expressions adds no guard."""
     return number.node.expr if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) else number
 
 
 def layout(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """The sizes, strides and offset of ``tensor``, `to_expr`."""
+    """The sizes, strides and storage offset of ``tensor``, each `to_expr`."""
     return tuple(to_expr(n) for n in (*tensor.shape, *tensor.stride(), tensor.storage_offset()))
 
 
 def fixed(size: Any) -> int | None:
-    """``size`` as an int if it is one, or if the guards say so."""
+    """``size`` as an int; None if it is symbolic and the guards do not fix it."""
     if isinstance(size, int):
         return size
     hint = size.node.hint
     return hint if hint is not None and equal(size, hint) else None
 
 
+def hint(number: Any) -> Any:
+    """``number``, a symbolic one as what it stands for now: nothing is guarded."""
+    return number.node.hint if isinstance(number, torch.SymInt) else number
+
+
 def expression_text(value: Any) -> str:
-    """``value`` as the report prints it: ``s0 + 1``."""
+    """The number ``value`` as the report prints it: ``s0 + 1``."""
     value = number(value)
     return str(value.node.expr) if isinstance(value, torch.SymInt) else str(value)

@@ -1,11 +1,10 @@
-"""Fake tensor propagation over a rewritten graph: fresh ``meta["val"]`` where the rewrite has changed something.
+"""Fake tensor propagation over a rewritten graph: ``meta["val"]`` is computed anew where the rewrite has changed something.
 
-What a rewrite leaves alone keeps its value: an op is run again only if it is new or was edited, or if an operand has
-another shape, stride, dtype or memory than before.
+An op is run again only if it is new, if it was edited, or if an operand has another shape, stride, dtype or memory than before.
 
     k = full read of the buffer      new: run
     o = attention(q, k, v, mask)     new operands: run; as large as it was
-    y = linear(o, w)                 kept, with everything behind it
+    y = linear(o, w)                 keeps its value, and so does all that follows
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from .normal_form import faking, mode_of
 from .numbers import layout, to_expr
 
 OpRecords = Mapping[str, tuple[Any, ...]]
-"""What each op of a graph is, by its name: a graph that is gone back to has other nodes of the same names."""
+"""The target and arguments of each op of a graph, by its name. A restored graph has other nodes of the same names."""
 
 
 def op_records(gm: fx.GraphModule, without: Set[fx.Node] = frozenset()) -> OpRecords:
-    """What each op of ``gm`` is, to tell later whether it was edited; but for those ``without``, which are to be run again."""
+    """The record of each op of ``gm``, to tell later whether it was edited. Ops in ``without`` have none, and are run again."""
     return {n.name: _call(n) for n in gm.graph.nodes if n.op == "call_function" and n not in without}
 
 
@@ -37,9 +36,9 @@ def propagate(gm: fx.GraphModule, inputs: Sequence[Any], before: OpRecords | Non
     """Bring ``meta["val"]`` up to date on every node of ``gm``.
 
     Args:
-        gm: what was rewritten. All nodes of ``before`` carry the values that they had.
+        gm: the rewritten graph. All nodes that are in ``before`` carry the values that they had.
         inputs: the fake values of its placeholders, of one mode.
-        before: what its ops were before the rewrite; without it, all are run.
+        before: the records of its ops from before the rewrite. Without them all ops are run.
     """
     before = before or {}
     changed: set[fx.Node] = set()
@@ -64,12 +63,12 @@ def _call(node: fx.Node) -> tuple[Any, ...]:
 
 
 def value_of(gm: fx.GraphModule, node: fx.Node) -> Any:
-    """What ``node`` of ``gm`` is while compiling: a fake tensor, a number, or the constant that it names."""
+    """The value of ``node`` of ``gm`` while compiling: a fake tensor, a number, or the constant that it reads."""
     return attribute(gm, str(node.target)) if node.op == "get_attr" else node.meta["val"]
 
 
 def _affected(node: fx.Node, changed: set[fx.Node], moved: set[fx.Node]) -> bool:
-    """Whether an operand is another than before, or ``node`` is a view of one whose memory is."""
+    """Whether an operand of ``node`` has changed, or has other memory than before, of which ``node`` may be a view."""
     operands = node.all_input_nodes
     if any(i in changed for i in operands):
         return True
@@ -77,7 +76,7 @@ def _affected(node: fx.Node, changed: set[fx.Node], moved: set[fx.Node]) -> bool
 
 
 def _own_memory(node: fx.Node) -> bool:
-    """Whether the result of ``node`` shares no memory with an operand, by the schema."""
+    """Whether the schema says that the result of ``node`` shares no memory with an operand."""
     target = node.target
     if not isinstance(target, OpOverload) or aliases.written(node):
         return False
@@ -87,7 +86,7 @@ def _own_memory(node: fx.Node) -> bool:
 
 
 def _alike(old: Any, new: Any) -> bool:
-    """Whether two values are the same but for their memory."""
+    """Whether two values differ in nothing but their memory."""
     if isinstance(old, torch.Tensor) and isinstance(new, torch.Tensor):
         same = (old.dtype, old.device, old.layout) == (new.dtype, new.device, new.layout)
         return same and layout(old) == layout(new)

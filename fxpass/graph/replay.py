@@ -1,13 +1,13 @@
-"""What one op becomes is traced once.
+"""Ops of one kind are traced into aten once.
 
-A model of twelve layers asks twelve times what ``x.transpose(1, 2)`` is in aten, for tensors of the same kind. The first
-answer is written down again where the value is known, from the graph's own tracing, and is of the same kind too:
+A model of twelve layers calls ``x.transpose(1, 2)`` twelve times, on tensors of the same shape and dtype. Each trace of it
+gives the same aten op. So the first trace is remembered, and written down again for the other calls:
 
-    a = x.transpose(1, 2)      traced:    a = aten.transpose.int(x, 1, 2)
-    b = y.transpose(1, 2)      as above:  b = aten.transpose.int(y, 1, 2),    the value of b is Dynamo's
+    a = x.transpose(1, 2)      traced:      a = aten.transpose.int(x, 1, 2)
+    b = y.transpose(1, 2)      replayed:    b = aten.transpose.int(y, 1, 2)        with the fake tensor that Dynamo made
 
-Always traced are ops that take symbolic numbers, that become several, or that give other than tensors, and functions that are
-not torch's own: they may ask anything.
+An op is traced each time if it takes symbolic numbers, becomes several aten ops, or gives something else than tensors. So is
+every function that is not PyTorch's own, since it may look at anything.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ _LITERALS = (int, bool, str, type(None), type(...), torch.dtype, torch.device, t
 
 @dataclasses.dataclass
 class _Answer:
-    """The one op that another became: its node, which of its operands are which of the call's, and what its value is."""
+    """The one aten op that a call became.
+
+    node: the op. operands: for each of its operands, the place among those of the call. kind: what its result is.
+    """
 
     node: fx.Node
     operands: dict[fx.Node, int]
@@ -47,20 +50,20 @@ class _Answer:
 
 
 class Replaying(fx.Interpreter):
-    """An interpreter, to be traced with `make_fx`, that asks about ops of the same kind once."""
+    """An interpreter, to be traced with `make_fx`, that traces ops of one kind once."""
 
     def __init__(self, gm: fx.GraphModule) -> None:
         super().__init__(gm)
         self._answers: dict[Any, _Answer | None] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """The value of ``n``, with what it becomes in the graph that is being traced."""
+        """Run ``n``, or replay it; gives its value, and leaves the aten op in the graph that is being traced."""
         mode = get_proxy_mode()
         if mode is None or not _of_torch(n):
             return super().run_node(n)
         tracer = mode.tracer
         operands: list[torch.Tensor] = []
-        with self._set_current_node(n), DisableTorchFunction():  # whoever looks is not traced
+        with self._set_current_node(n), DisableTorchFunction():  # what looks at the tensors here is not traced
             try:
                 question = n.target, _kind(self.fetch_args_kwargs_from_env(n), operands)
                 proxies = [_proxy(o, tracer) for o in operands]
@@ -80,7 +83,7 @@ class Replaying(fx.Interpreter):
 
 
 def _of_torch(node: fx.Node) -> bool:
-    """Whether ``node`` calls a function or method of torch's, which asks about its arguments what `_kind` tells."""
+    """Whether ``node`` calls a function or method of PyTorch, which sees of its arguments what `_kind` tells."""
     if node.op != "call_function":
         return node.op == "call_method"
     if isinstance(node.target, (types.BuiltinFunctionType, OpOverload)):
@@ -89,10 +92,11 @@ def _of_torch(node: fx.Node) -> bool:
 
 
 class _Unlike(Exception):
-    """Something that need not be like anything else."""
+    """A call is of no kind that another call could be of, too."""
 
 
 def _again(answer: _Answer, proxies: Sequence[fx.Proxy], value: Any, tracer: Any) -> None:
+    """Write the op of ``answer`` into the traced graph once more, on the operands ``proxies``, with the result ``value``."""
     target: Any = answer.node.target
     args, kwargs = fx.node.map_arg((answer.node.args, answer.node.kwargs), lambda o: proxies[answer.operands[o]])
     name = tracer.graph._target_to_str(target.overloadpacket.__name__)
@@ -108,8 +112,10 @@ def _again(answer: _Answer, proxies: Sequence[fx.Proxy], value: Any, tracer: Any
 def _answer(
     made: Sequence[fx.Node], value: Any, operands: Sequence[torch.Tensor], proxies: Sequence[fx.Proxy], tracer: Any
 ) -> _Answer | None:
-    """What the nodes ``made``, with the value ``value``, say: one op, and one more node for each tensor that it gives if it
-    gives several."""
+    """The answer that the trace of a call gives, which made these nodes; None where it cannot be replayed.
+
+    It can if the nodes are one op, followed by one node for each result if ``value`` is several.
+    """
     kind = _result(value, operands)
     if kind is None or not made or not isinstance(made[0].target, OpOverload):
         return None
@@ -127,13 +133,13 @@ def _answer(
 
 def _proxy(tensor: torch.Tensor, tracer: Any) -> fx.Proxy:
     slot = get_proxy_slot(tensor, tracer, None)
-    if slot is None or slot.constant is not None:  # what is computed from it is a constant too
+    if slot is None or slot.constant is not None:  # tracing computes with the constant
         raise _Unlike
     return slot.proxy
 
 
 def _result(value: Any, operands: Sequence[torch.Tensor]) -> Any:
-    """What the result ``value`` of ``operands`` is, and whose memory; None for what is no tensor, nor several."""
+    """The kind of the result ``value``, and which ``operands`` share its memory; None if it does not hold tensors alone."""
     if type(value) in (tuple, list):
         several = [_result(v, operands) for v in value if isinstance(v, torch.Tensor)]
         return None if None in several or len(several) < len(value) else (type(value), several)
@@ -146,10 +152,10 @@ def _result(value: Any, operands: Sequence[torch.Tensor]) -> Any:
 
 
 def _kind(value: Any, operands: list[torch.Tensor]) -> Any:
-    """All that tracing can ask about an argument. Its tensors are appended to ``operands``, each once.
+    """The kind of an argument: everything that tracing can see of it. Its tensors are appended to ``operands``, each once.
 
     Raises:
-        _Unlike: it is not known what can be asked.
+        _Unlike: tracing may see more of it than this.
     """
     if isinstance(value, (tuple, list)):
         return type(value), tuple(_kind(v, operands) for v in value)
@@ -158,7 +164,7 @@ def _kind(value: Any, operands: list[torch.Tensor]) -> Any:
     if isinstance(value, slice):
         return slice, _kind((value.start, value.stop, value.step), operands)
     if isinstance(value, (float, complex)):
-        return type(value), repr(value)  # two zeros, one nan
+        return type(value), repr(value)  # tells 0.0 from -0.0, and nan is equal to itself
     if isinstance(value, _LITERALS):
         return type(value), value
     if not isinstance(value, FakeTensor) or value.layout is not torch.strided:

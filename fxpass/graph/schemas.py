@@ -1,4 +1,4 @@
-"""What operators declare, and whose memory a tensor has."""
+"""What operators declare of themselves, and which memory a tensor lies in."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import fx
 from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload
 
 ITEM = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
-"""What asks a tensor for its number."""
+"""The operators that read a number from a tensor."""
 
 
 def memory_of(value: Any) -> int | None:
-    """An id of the memory behind ``value``, or None if it is no plain tensor."""
+    """An id of the storage of ``value``; None if it is no strided tensor."""
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         return None
     try:
@@ -30,7 +30,7 @@ def is_operator(target: Any) -> bool:
 
 
 def is_custom(target: Any) -> bool:
-    """Whether ``target`` is an operator of somebody else's library."""
+    """Whether ``target`` is an operator of another library than PyTorch and kvfix."""
     return is_operator(target) and target.namespace not in ("aten", "prims", "kvfix")
 
 
@@ -40,7 +40,7 @@ def is_higher_order(target: Any) -> bool:
 
 
 def is_transform(target: Any) -> bool:
-    """Whether ``target`` is a step of `torch.vmap` or of a transform of `torch.func`: tensors in between have no memory."""
+    """Whether ``target`` is a step of `torch.vmap` or of a transform of `torch.func`. Tensors between these have no storage."""
     return "functorch" in str(getattr(target, "__module__", ""))
 
 
@@ -50,7 +50,7 @@ def is_tagged(target: Any, tag: torch.Tag) -> bool:
 
 
 def written_operands(node: fx.Node) -> Iterator[Any]:
-    """What ``node`` gives for the arguments that its operator declares to write to."""
+    """The arguments of ``node`` that its operator declares to write to."""
     for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
         if argument.alias_info is not None and argument.alias_info.is_write:
             by_name = argument.kwarg_only or i >= len(node.args)

@@ -1,4 +1,9 @@
-"""After each compiled call, the host mirror learns what the graph's own arithmetic has made of its index tensors."""
+"""After each compiled call, the host mirror learns what the graph has written to its index tensors.
+
+    idx = idx + n        on the device, by the compiled graph        mirror: (4,) -> (4 + n,), by the same arithmetic
+
+So the next guard on an element of ``idx`` asks the mirror, and the device is not read.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ from .table import Table
 
 
 class PicklableFunction:
-    """A function that knows its source, so that it can be pickled: ``source`` over ``names`` (picklable), math and torch."""
+    """The function that the text ``source`` evaluates to. It can be pickled: it is made again from ``source`` and ``names``."""
 
     def __init__(self, source: str, names: Mapping[str, Any]) -> None:
         self._made_of = (source, dict(names))
@@ -34,11 +39,11 @@ class PicklableFunction:
 
 @dataclasses.dataclass(frozen=True)
 class Advance:
-    """What a graph makes of its index tensors, over the places of its arguments.
+    """How a graph changes its index tensors, which are named by their places among its arguments.
 
-    read: the index tensors that it is computed from.
-    moved: for each index tensor that the graph moves, its new contents, as a function of those that ``read`` held before
-        and of the arguments.
+    read: the index tensors that the new contents are computed from.
+    moved: each index tensor that the graph changes, with its new contents as a function of two arguments: the old contents
+        of the tensors in ``read``, and the arguments of the call.
     """
 
     read: Sequence[int] = ()
@@ -46,7 +51,7 @@ class Advance:
 
     @classmethod
     def of(cls, gm: fx.GraphModule) -> Advance:
-        """That of the Dynamo graph ``gm``; index tensors whose contents the table has lost are not in it."""
+        """The advance of the Dynamo graph ``gm``. Index tensors whose new contents the table does not know are left out."""
         placeholders = gm.graph.find_nodes(op="placeholder")
         moved: list[tuple[int, Sequence[Entry]]] = []
         of_args: dict[GraphInt, PicklableFunction | None] = {}
@@ -63,7 +68,7 @@ class Advance:
         return cls([placeholders.index(tensor) for tensor in sources], functions)
 
     def after(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
-        """``compiled``, followed by the mirror's update: ``idx' = idx + n`` is computed on the host too."""
+        """A function that calls ``compiled``, and then computes the new contents on the host for the mirror."""
         if not self.moved:
             return compiled
         read, moved = self.read, [(i, new.fn) for i, new in self.moved]
@@ -79,9 +84,10 @@ class Advance:
 
 
 def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: Mapping[GraphInt, Any]) -> PicklableFunction:
-    """``contents`` as a function of what the index tensors ``sources`` held before and of the graph's arguments.
+    """``contents`` as a function of the old contents of the index tensors ``sources`` and of the graph's arguments.
 
-    One lambda for all of them: layers may be many, and each has an element. What several are computed from is computed once:
+    All entries are computed by one lambda, since a model of many layers may have an entry for each. An operand that several
+    entries share is computed once:
 
         lambda before, args: (e0 := before[0][0], e1 := c0(e0, 1), [int(e1), int(e1)])[-1]
     """
@@ -111,7 +117,7 @@ def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: 
 
 
 def _of_args(number: GraphInt, placeholders: Sequence[fx.Node]) -> PicklableFunction | None:
-    """``number`` (``s0 + 1``, a size) as a function of the graph's arguments, or None where they do not tell."""
+    """``number`` (``s0 + 1``, a size) as a function of the graph's arguments; None where the arguments do not tell it."""
     expr = sympy.sympify(number.node.meta["example_value"].node.expr)
     places: dict[sympy.Symbol, str] = {}
     for i, node in enumerate(placeholders):

@@ -1,4 +1,4 @@
-"""What one element of an index tensor holds: a number of its own, or arithmetic on the numbers that a graph is given."""
+"""What one element of an index tensor holds: an `Entry`, which is a constant, or arithmetic on what the graph is given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import fx
 
 @dataclasses.dataclass(frozen=True)
 class Element:
-    """Element ``index`` (row-major) of the graph input ``tensor``, as it was when the graph was entered."""
+    """Element ``index`` (row-major) of the graph input ``tensor``, as it was at the start of the call."""
 
     tensor: fx.Node
     index: int
@@ -19,16 +19,16 @@ class Element:
 
 @dataclasses.dataclass(frozen=True)
 class GraphInt:
-    """The SymInt that ``node`` of the graph stands for: a size, an int argument, arithmetic on them."""
+    """The SymInt that ``node`` of the graph computes: a size, an int argument, or arithmetic on these."""
 
     node: fx.Node
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arith:
-    """``fn(*args)`` over entries: integer arithmetic, a comparison, or what all elements make.
+    """``fn(*args)`` over entries: integer arithmetic, a comparison, or a reduction over all elements.
 
-    Many may be computed from one, which stays one object.
+    Entries are compared by identity: an entry that many others are computed from is one object.
     """
 
     fn: Callable[..., Any]
@@ -41,9 +41,9 @@ Entry = int | bool | Element | GraphInt | Arith
 def in_order(
     entries: Iterable[Entry | None], whole: Callable[[Arith], bool] = lambda entry: False
 ) -> list[Element | GraphInt | Arith]:
-    """All that ``entries`` are computed from and what is no constant among themselves, each once, operands first.
+    """``entries`` and everything that they are computed from, constants aside, each once, operands before results.
 
-    What an entry is computed from that is taken as a ``whole`` is left out.
+    The operands of an entry for which ``whole(entry)`` is true are left out.
     """
     found: dict[Element | GraphInt | Arith, None] = {}
     waiting = [entry for entry in entries if isinstance(entry, (Element, GraphInt, Arith))][::-1]
@@ -59,7 +59,7 @@ def in_order(
 
 
 def graph_ints(entries: Iterable[Entry | None]) -> list[GraphInt]:
-    """The graph's own numbers that ``entries`` are computed from."""
+    """The SymInts of the graph that ``entries`` are computed from."""
     return [entry for entry in in_order(entries) if isinstance(entry, GraphInt)]
 
 

@@ -1,9 +1,9 @@
-"""Arithmetic on the elements of one index tensor as text, which is evaluated on what the mirror holds.
+"""Arithmetic on the elements of one index tensor, written out as text and evaluated on the contents that the mirror holds.
 
     lens.max()            max(*v[0:64])
     (pad > 0).any()       any_of(gt(v[0], 0), gt(v[1], 0))
 
-Such text stands in the guard on a number that many elements make: one question for all of them.
+A guard on a number that many elements make holds such text, so that it asks once, and not once for each element.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .arithmetic import COMPARISONS, FOLDS, int32
 from .contents import Arith, Element, Entry, GraphInt, in_order, tensors
 
 MAX_LENGTH = 2**15
-"""Longer text than this is not worth its guard."""
+"""Characters; a formula that would be longer is not made."""
 _OPERATORS = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)
 _FUNCTIONS = {fn.__name__: fn for fn in (*FOLDS, *COMPARISONS, *_OPERATORS, int32, max, min)}
 
 
 def formula(entry: Entry) -> str | None:
-    """``entry`` over the elements ``v`` of the one index tensor that it is computed from, or None where it is not."""
+    """``entry`` as text over the elements ``v`` of one index tensor; None where it is not computed from exactly one."""
     parts = in_order([entry])
     if any(isinstance(part, GraphInt) for part in parts) or len(tensors([entry])) != 1:
         return None
@@ -43,7 +43,7 @@ def _call(part: Arith, texts: dict[Entry, str]) -> str | None:
 
 
 def evaluate(text: str, values: Sequence[int]) -> Any:
-    """The number or bool that the `formula` ``text`` gives for an index tensor that holds ``values``."""
+    """The number, or truth value, of the `formula` ``text`` for an index tensor that holds ``values``."""
     return _function(text)(values)
 
 

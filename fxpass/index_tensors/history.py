@@ -1,12 +1,13 @@
-"""Which elements of an index tensor have been seen to be the same number, and to move, from one compilation to the next.
+"""Which elements of an index tensor have always been equal, and which have changed, from one compilation to the next.
 
     (0, 0, 0)  (4, 4, 4)  (9, 9, 9)      layers that decode in step: one number
     (4, 4, 4)  (9, 9, 7)                 one that is left behind: two numbers
     (6, 6, 6)  (7, 3, 7)                 rows that come and go: each has a number of its own from here on
 
-What parts from zero was empty, and what is left behind once may be a layer that is skipped: the others go on together. Where
-one goes back alone, or parts again, or begins to move after others have, it is a batch whose rows come and go: to learn that
-pair by pair would cost a graph for each.
+Elements that have always been equal share one symbol in a graph. An element that leaves zero on its own was empty before, and
+one that stays behind once may belong to a layer that is skipped: the others still share a symbol. An element that decreases
+alone, parts from its group a second time, or begins to move after others have moved, tells of a batch whose rows come and go.
+Then every element gets a symbol of its own at once: to find that out pair by pair would cost a graph for each pair.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import dataclasses
 class ElementHistory:
     """What has been seen of the elements of one index tensor.
 
-    groups: for each element a group: elements of one have never been seen to differ.
-    independent: whether each element is a number of its own, that may move at any time.
+    groups: the group of each element. Elements of one group have never been seen to differ.
+    independent: whether each element is a number of its own, which may move at any time.
     """
 
     groups: tuple[int, ...] = ()
@@ -29,7 +30,7 @@ class ElementHistory:
     _parted: bool = False
 
     def see(self, values: tuple[int, ...]) -> None:
-        """The elements are ``values`` now."""
+        """Take note that the elements are ``values`` now."""
         if len(values) != len(self._values):
             self.groups, self._values, self._moved = (0,) * len(values), values, frozenset()
         pairs = list(zip(self.groups, values, strict=True))

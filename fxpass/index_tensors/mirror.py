@@ -1,14 +1,14 @@
-"""The host mirror: what the compiler believes an index tensor holds, without asking the device.
+"""The host mirror: the contents of index tensors, known without asking the device.
 
-A guard on a position must know the number on every call. Reading it from a GPU tensor would stall the stream, so the
-mirror keeps the last known values of each index tensor, keyed by identity, PyTorch's version counter and the memory:
+A guard on a position needs the number on every call. Reading it from a GPU tensor would wait for the device, so the mirror
+remembers the last known values of each index tensor, together with its identity, PyTorch's version counter and its memory:
 
     read(t)      identity, ``t._version`` and memory as remembered  ->  the remembered values, no device read
-                 otherwise                                          ->  ONE device read, remembered
-    advance(t)   after a compiled call, with the values that the graph's own arithmetic gives
+                 otherwise                                          ->  one device read, which is remembered
+    advance(t)   after a compiled call, with the values that the graph's arithmetic gives
 
-Host memory is always read as it is (it costs no more than looking the mirror up, and catches writes that PyTorch does
-not count, through ``numpy()`` or ``.data``); the counters work alike on both so that CPU tests speak for the GPU.
+A tensor in host memory is read on every call: that costs no more than the look-up, and sees writes that PyTorch does not count
+(through ``numpy()`` or ``.data``). The counters count alike on both devices, so that tests on a CPU speak for the GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .formula import evaluate
 
 @dataclasses.dataclass
 class Counters:
-    """Reads of index tensors since the last `reset`: ``refreshes`` touched the tensor, ``hits`` did not need to."""
+    """How often values were asked for since the last `reset`: ``refreshes`` read the tensor, ``hits`` found it remembered."""
 
     refreshes: int = 0
     hits: int = 0
@@ -41,8 +41,10 @@ class _Remembered:
     on_host: bool
 
     def is_of(self, tensor: Any) -> bool:
-        """Whether nothing that PyTorch tells of ``tensor``, which has a version, has changed: ``t.data = other``
-        leaves the version, and changes the memory."""
+        """Whether this is what is remembered of ``tensor``, and it has not been written since, as far as PyTorch counts.
+
+        The memory is compared too, since ``t.data = other`` exchanges it and leaves the version as it was.
+        """
         return (
             self.ref() is tensor
             and self.version == tensor._version
@@ -106,7 +108,7 @@ def known(tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 
 def describe(fake: torch.Tensor, held: tuple[int, ...]) -> None:
-    """Let ``fake``, which holds nothing, stand for an index tensor that holds these numbers."""
+    """Remember ``held`` for ``fake``, a tensor without data that stands for an index tensor with these numbers."""
     if not fake.is_inference():
         _remember(fake, held)
         _entries[id(fake)].on_host = False
@@ -131,6 +133,6 @@ def _remember(tensor: torch.Tensor, loaded: tuple[int, ...]) -> None:
             del _entries[key]
 
     layout = tensor.storage_offset(), tensor.stride()
-    storage = tensor.untyped_storage()  # held, so that no other can come to lie there
+    storage = tensor.untyped_storage()  # keeping it alive keeps its address from being used again
     on_host = tensor.device.type == "cpu"
     _entries[key] = _Remembered(weakref.ref(tensor, forget), tensor._version, storage, layout, loaded, on_host)

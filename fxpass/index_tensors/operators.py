@@ -1,7 +1,7 @@
-"""The functions and operators that PyTorch calls by one name, as they stand in Dynamo's graphs.
+"""The functions, methods and operators that PyTorch knows by one name, as Dynamo's graphs call them.
 
-A user's operator may be called `add` too: what a rule is for is told by the object, and by a name only for methods, whose
-names are those of `torch.Tensor`.
+A rule is looked up by the object that a node calls, since a user's own operator may be named `add` too. Only methods are looked
+up by name: a graph names them, and the names are those of `torch.Tensor`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from fxpass.graph.schemas import is_transform
 from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload, OpOverloadPacket, autograd_functions
 
 _TORCH = ("torch", "_operator", "math", "builtins", "einops")
-"""Where functions come from that write to no operand unless their name says so."""
+"""Modules whose functions write to an operand only where their name says so."""
 
 
 def by_operator(rules: Mapping[str, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
-    """``rules`` by name, as rules by what a graph's nodes call: methods by name, functions and operators themselves."""
+    """``rules``, which are given by name, by everything that a node may call for such an op."""
     return {target: rule for name, rule in rules.items() for target in (name, *_called(name))}
 
 
@@ -39,14 +39,14 @@ def _called(name: str) -> Iterator[Any]:
 
 
 def is_torchs(function: Any) -> bool:
-    """Whether ``function`` belongs to PyTorch, or to Python."""
+    """Whether ``function`` belongs to PyTorch or to Python, and is no user's."""
     owners = (function, getattr(function, "__self__", None), getattr(function, "__objclass__", None))
     module = next((m for o in owners if (m := getattr(o, "__module__", None))), "")
     return module.split(".")[0] in _TORCH and "numpy" not in type(function).__name__
 
 
 def may_write(node: fx.Node) -> list[fx.Node]:
-    """The operands that ``node`` may write to: all of them where its target does not tell."""
+    """The operands that ``node`` may write to. Where its target does not tell, these are all operands."""
     target, operands = node.target, node.all_input_nodes
     if isinstance(target, OpOverload):
         return operands if target._schema.is_mutable else []

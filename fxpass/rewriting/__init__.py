@@ -1,7 +1,8 @@
 """The rewrite: find the sites, follow the extents, then make every edit in one sweep in program order."""
 
-from .decisions import Decision
+from .decisions import Decision, reason
 from .driver import Rewritten, rewrite_graph
+from .growth import Grown, grown_in
 from .overwrites import mask_overwritten_rows
 
-__all__ = ["Decision", "Rewritten", "mask_overwritten_rows", "rewrite_graph"]
+__all__ = ["Decision", "Grown", "Rewritten", "grown_in", "mask_overwritten_rows", "reason", "rewrite_graph"]

@@ -1,9 +1,9 @@
-"""One graph, start to end: which sites can be rewritten, and the sweep that rewrites them.
+"""The rewrite of one graph from start to end: it is decided which sites can be rewritten, and then a sweep rewrites them.
 
-A site that cannot be rewritten is refused with a reason and left as it was; the analysis is then made again without
-it, until nothing more is refused. Only then is the graph touched, and are the conditions guarded that the rewrite rests on.
-Operators that were taken apart on the way are whole again where that was of no use, and so is the graph where the sweep comes
-to an error: the site is refused, and all is done anew without it.
+A site that cannot be rewritten is refused, with a reason, and the analysis starts again without it, until no more sites are
+refused. Only then is the graph edited, and are the conditions guarded that the rewrite rests on. If the sweep fails, the graph
+is restored, the sites that it failed for are refused, and all starts again without them. Operators that were decomposed for
+nothing are restored in the same way.
 """
 
 from __future__ import annotations
@@ -25,20 +25,26 @@ from fxpass.graph.numbers import guarded, supposing
 
 from .decide import decide
 from .decisions import Decision, Failed, decided, reason
+from .growth import Grown
 from .restore import Restorable
 from .sweep import sweep
 
 
 @dataclasses.dataclass
 class Rewritten:
-    """The outcome: what was decided, the slices that were rewritten, the kinds of the graph's symbols, the flow from
-    positions to consumers (`analysis.flow`), and what is known of the nodes that were made."""
+    """The outcome of `rewrite_graph`.
+
+    decisions: what was decided about each place that uses a position. sites: the slices that were rewritten. kinds: those of
+    the graph's symbols. flow: from positions to consumers (`analysis.flow`). marks: what is known of the nodes that were made.
+    grown: what grows in buffers.
+    """
 
     decisions: list[Decision]
     sites: list[SliceSite]
     kinds: Kinds
     flow: nx.DiGraph
     marks: Marks
+    grown: Grown | None = None
 
 
 def rewrite_graph(
@@ -48,17 +54,24 @@ def rewrite_graph(
     source_of: Callable[[fx.Node], str] = lambda node: "",
     decompose: Callable[[fx.Node], bool] = lambda node: False,
     seen: Seen | None = None,
+    before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
 ) -> Rewritten:
-    """Rewrite ``gm`` (in normal form) in place; ``origins`` names the placeholders that are positions.
+    """Rewrite ``gm`` (in normal form) in place.
 
-    ``name_of`` and ``source_of`` only serve the picture of the flow. ``decompose(node)`` replaces an operator that there is
-    no rule for by what it is made of, or returns False. ``seen`` is what the calls before say of symbols.
+    Args:
+        gm: the graph.
+        origins: the placeholders that are positions.
+        name_of, source_of: names of graph inputs and source lines of nodes, for the picture of the flow.
+        decompose: replaces an operator without a rule by the operators that it is made of, or returns False.
+        seen: what the calls so far say of the symbols.
+        before_edits: called with ``gm`` and its sites once these are decided, while nothing has been edited or guarded for
+            them. What it raises goes to the caller.
     """
     refused: dict[fx.Node, str] = {}
     restorable = Restorable(gm)
 
     def refuse(nodes: Iterable[fx.Node], why: str) -> None:
-        """Leave ``nodes`` as they are, from a graph in which nothing has been done for them."""
+        """Refuse ``nodes``, and undo all edits of the graph."""
         nonlocal origins, refused
         refused.update(dict.fromkeys(nodes, why))
         if now := restorable.undo():
@@ -74,6 +87,7 @@ def rewrite_graph(
             refuse(plan.reads, f"{plan.reason} (at {plan.node.name})")
             continue
         sites, flow, finder = plan
+        before_edits(gm, sites.values())
         for condition in supposed if sites else []:
             guarded(condition)
         picture = flow_graph(sites.values(), flow, finder.positions, name_of, source_of)

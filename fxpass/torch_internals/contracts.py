@@ -28,16 +28,19 @@ class Feature(enum.Enum):
     CAPTURE = "positions in tensors are not captured: they break the graph, as with stock torch.compile"
     PRECOMPILE = "nothing is kept in torch's precompile cache"
     PIECES = "layers that repeat are compiled one by one, and Inductor records the core"
+    RETRACE = "the step that fills a cache is a graph of its own"
     OVERLAP = "pieces are lowered one after the other"
+    EARLY = "a kernel of Inductor's is started when the one before is done"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
 
 
 @dataclasses.dataclass(frozen=True)
 class Contract:
-    """One private name: what is lost without it, and, for a function that is called or replaced by position, its parameters.
+    """One private name and the feature that is lost without it.
 
-    since, until: the first and the last torch release that has it, where that is not all of `RELEASES`.
+    parameters: the first parameters of a function that is replaced, or called with positional arguments.
+    since, until: the first and the last release of torch that has the name, where these are not all of `RELEASES`.
     why: why there is no public way.
     """
 
@@ -62,7 +65,7 @@ class Contract:
         return (not self.since or _release(self.since) <= here) and (not self.until or here <= _release(self.until))
 
     def broken(self) -> str | None:
-        """Why the contract does not hold; None where it does, or does not apply."""
+        """Why the contract does not hold; None where it holds, or where this release is not meant to have the name."""
         if not self.applies():
             return None
         try:
@@ -81,7 +84,7 @@ class Contract:
 
 
 class Missing(ImportError):
-    """A private name of torch that is used all the same."""
+    """A private name that this torch does not have was used."""
 
 
 def resolve(name: str) -> Any:
@@ -108,7 +111,8 @@ RELEASES = ("2.11", "2.12", "2.13", "2.14", "2.15")
 
 
 def internal(name: str) -> Any:
-    """The private object ``name`` of torch, from the table; where torch lacks it a class that raises `Missing` when called."""
+    """The private object of torch that ``name`` of the table names; where torch lacks it, a class that raises `Missing` when
+    it is called."""
     contract = TABLE[name]
     try:
         return contract.resolve()
@@ -117,7 +121,7 @@ def internal(name: str) -> Any:
 
 
 class _StandIn(Exception):
-    """What stands for a missing name until it is called: it may be subclassed or caught, and nothing is an instance of it."""
+    """The base of what `internal` gives for a missing name. It may be subclassed or caught; nothing is an instance of it."""
 
     _missing = ""
 
@@ -146,7 +150,8 @@ _N, _C, _P = Feature.NEEDED, Feature.CAPTURE, Feature.PRECOMPILE
 _ROWS = [
     # Graphs and their values
     *_names(_N, "torch._subclasses.fake_tensor", "FakeTensor FakeTensorMode DataDependentOutputException"),
-    *_names(_N, "torch._guards", "TracingContext tracing Source ChainedSource"),
+    *_names(_N, "torch._guards", "CompileContext TracingContext tracing Source ChainedSource"),
+    *_names(_N, "torch._logging", "trace_structured"),
     *_names(_N, "torch._dispatch.python", "enable_python_dispatcher"),
     *_names(_N, "torch._decomp", "decomposition_table"),
     *_names(_N, "torch._ops", "OpOverload OpOverloadPacket HigherOrderOperator"),
@@ -156,6 +161,7 @@ _ROWS = [
     *_names(_N, "torch.amp.autocast_mode", "_enter_autocast _exit_autocast"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "extract_val get_proxy_mode get_proxy_slot make_fx track_tensor"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "maybe_enable_thunkify"),
+    _call(Feature.RETRACE, "torch.fx.experimental.proxy_tensor._extract_tensor_metadata", "result include_contiguity"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "DimDynamic ShapeEnv StatelessSymbolicContext SYMPY_INTERP"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "free_symbols free_unbacked_symbols statically_known_true"),
     *_names(_N, "torch.fx.experimental.sym_node", "SymNode"),
@@ -164,6 +170,7 @@ _ROWS = [
     # What compiles a part
     _call(Feature.INDUCTOR, "torch._inductor.compile_fx.compile_fx", "model_ example_inputs_ inner_compile config_patches"),
     _call(Feature.INDUCTOR, "torch._inductor.compile_fx.compile_fx_inner", "gm example_inputs"),
+    *_names(Feature.INDUCTOR, "torch._inductor", "list_options"),
     *_names(_N, "torch._dynamo.backends.debugging", "aot_eager"),
     *_names(_N, "torch._dynamo.convert_frame", "compile_lock"),
     *_names(_N, "torch._dynamo.source", "ConstantSource TensorPropertySource is_constant_source"),
@@ -175,11 +182,13 @@ _ROWS = [
     *_names(Feature.OVERLAP, "torch._inductor.async_compile", "maybe_warm_pool"),
     *_names(Feature.OVERLAP, "torch._inductor.runtime.runtime_utils", "triton_cache_dir"),
     _call(Feature.PARALLEL, "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", "self job_fn"),
+    _call(Feature.EARLY, "torch._inductor.codegen.triton.TritonKernel._filter_pdl", "self code"),
     *_names(Feature.FALLBACK, "torch._dynamo", "lookup_backend"),
     # Dynamo, taught to guard on positions
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),
     _call(_C, "torch._dynamo.variables.TensorVariable.call_method", "self tx name args kwargs"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
+    _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_literal", "self value"),
     _call(_C, "torch._dynamo.output_graph.OutputGraph.create_proxy", "self args kwargs"),
     _call(_C, "torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", "self source"),
@@ -213,7 +222,7 @@ _ROWS = [
     *_names(_P, "torch.utils._mode_utils", "no_dispatch"),
     # Counting what Dynamo and Inductor did
     *_names(Feature.COUNTING, "torch._dynamo.convert_frame", "register_bytecode_hook"),
-    *_names(Feature.COUNTING, "torch._dynamo.utils", "counters"),
+    *_names(Feature.COUNTING, "torch._dynamo.utils", "counters get_compilation_metrics"),
     *_names(Feature.COUNTING, "torch._inductor", "cudagraph_trees"),
     *_names(Feature.COUNTING, "torch._inductor.cudagraph_utils", "cudagraphs_log"),
 ]

@@ -1,5 +1,8 @@
-"""Which features this torch can carry. What is lost is told once, with the reason; without `Feature.NEEDED` kvfix declines, and
-the model runs on stock Inductor."""
+"""Which features this torch can carry.
+
+A feature that it cannot carry is told of once, with the reason. Without `Feature.NEEDED` kvfix declines, and the model runs on
+stock Inductor.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .contracts import RELEASES, TABLE, Feature
 
 @functools.cache
 def lost(feature: Feature) -> str | None:
-    """Why this torch cannot carry ``feature``; None where it can. Looked at once."""
+    """Why this torch cannot carry ``feature``; None where it can. The torch at hand is looked at once."""
     if feature not in (Feature.NEEDED, Feature.FALLBACK):
         if (reason := lost(Feature.NEEDED)) is not None:
             return reason
@@ -28,7 +31,7 @@ def lost(feature: Feature) -> str | None:
 
 
 def holds(feature: Feature) -> bool:
-    """Whether ``feature`` can be had with this torch; the first time that it cannot, a warning says why."""
+    """Whether this torch can carry ``feature``. If it cannot, a warning says why, the first time."""
     reason = lost(feature)
     if reason is not None and feature not in _warned:
         _warned.add(feature)
@@ -37,12 +40,12 @@ def holds(feature: Feature) -> bool:
 
 
 def give_up(feature: Feature, reason: str) -> None:
-    """Do without ``feature`` from here on, because of what was found when it was used."""
+    """Do without ``feature`` from here on, for a ``reason`` that came up when it was used."""
     lost.cache_clear()
     _given_up.setdefault(feature, reason)
 
 
 _given_up: dict[Feature, str] = {}
-"""The features that `give_up` was called with, and why."""
+"""The features that were given up, with the reasons."""
 _warned: set[Feature] = set()
-"""The features whose loss has been said."""
+"""The features of whose loss a warning has told."""

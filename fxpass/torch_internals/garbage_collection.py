@@ -1,7 +1,7 @@
-"""While a graph is compiled, Python's garbage collector rests.
+"""Python's garbage collector is paused while a graph is compiled.
 
-Compiling makes millions of objects that live until it is done. The collector, which counts what is made, walks through all
-of them, and all that Dynamo and Inductor hold, again and again, and finds next to nothing.
+Compiling makes millions of objects that live until it is done. The collector runs whenever many objects have been made: it
+would walk through all of them again and again, and find next to nothing to free.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def paused() -> Iterator[None]:
-    """No collection in the block, or in the function that this decorates; reference counts free what they free."""
+    """No collection in the block, or in the function that this decorates. What has no references left is still freed."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""The hooks go in when the backend is first used, a feature's all or none; what this torch cannot carry stays off."""
+"""The hooks are installed when the backend is first used: for each feature all of them, or none where torch cannot carry it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from fxpass.options import Options, parse
 
-from . import patches
+from . import patches, retrace
 from .contracts import Feature
 from .dynamo import dynamism, guard_managers, hooks, module_ints
 from .dynamo.names import TorchCompileWrapper
@@ -18,11 +18,10 @@ from .precompile import hooks as precompile
 
 @functools.cache
 def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset: Callable[[], None]) -> None:
-    """Install the Dynamo hooks for frames compiled with ``backend``; `torch.compile` calls ``begin`` with its options, and
-    `torch._dynamo.reset` calls ``reset``.
+    """Install the hooks for frames that are compiled with ``backend``.
 
-    On a torch that they do not fit they stay off, with one warning: models compile as without kvfix's capture, and positions
-    held in tensors break the graph.
+    `torch.compile` then calls ``begin`` with its options, and `torch._dynamo.reset` calls ``reset``. On a torch that the hooks
+    do not fit they are not installed, with one warning: positions that are held in tensors then break the graph.
     """
 
     def is_ours(compiler_fn: Any) -> bool:
@@ -35,6 +34,7 @@ def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)
+    _install(Feature.RETRACE, retrace.install)
     if holds(Feature.CAPTURE):
         _install(Feature.PRECOMPILE, lambda: precompile.install(functools.partial(options_of, backend)))
 
@@ -55,24 +55,24 @@ def _install(feature: Feature, put: Callable[[], None]) -> None:
             put()
     except Exception as error:
         give_up(feature, f"{type(error).__name__}: {error}")
-        holds(feature)  # says so
+        holds(feature)  # warns
 
 
 def uninstall() -> None:
-    """Put every function of torch's that is replaced back; `install` puts the hooks in again."""
+    """Put back every function of torch that was replaced; `install` installs the hooks again."""
     patches.uninstall()
     install.cache_clear()
 
 
 def forget() -> None:
-    """Forget what was first seen of the numbers of frames and modules."""
+    """Forget what has been seen of the numbers of frames and modules, and which faults have been told of."""
     dynamism.forget()
     module_ints.forget()
     patches.forget()
 
 
 def innermost(compiler_fn: Any) -> Any:
-    """The backend function under Dynamo's and torch.compile's wrappers."""
+    """The backend function that Dynamo and torch.compile have wrapped in ``compiler_fn``."""
     for name in ("_torchdynamo_orig_backend", "_compiler_fn", "compiler_fn"):
         inner = getattr(compiler_fn, name, None)
         if inner is not None:
@@ -81,7 +81,7 @@ def innermost(compiler_fn: Any) -> Any:
 
 
 def options_of(backend: Callable[..., Any], compiler_fn: Any) -> Options | None:
-    """What `torch.compile` was asked for with ``backend``; None if it was asked for another."""
+    """The options that `torch.compile` was given with ``backend``; None if it was given another backend."""
     while (inner := getattr(compiler_fn, "_torchdynamo_orig_backend", None)) is not None:
         compiler_fn = inner
     if isinstance(compiler_fn, TorchCompileWrapper) and compiler_fn.compiler_fn is backend:

@@ -1,7 +1,7 @@
-"""How torch's own functions are taught: each is put behind a hook that is given it.
+"""How functions of torch are replaced: a hook of ours is called instead, and is given the stock function.
 
-A hook is ours, and a fault in it must not cost the user the call: what stood there before is called then, and one warning
-tells. What torch itself raises on the way goes on to whom it is for.
+A fault in a hook does not cost the user the call. The stock function is called then, and one warning tells of the fault. What
+the stock function raises is passed on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fxpass.errors import KvfixError, KvfixWarning, warn
 from fxpass.torch_internals.contracts import TABLE, internal, resolve
 
 _OURS_TO_RAISE = (internal("torch._dynamo.exc.TorchDynamoException"), KvfixError, KvfixWarning)
-"""How Dynamo is told what to do next, and the user what went wrong."""
+"""Exceptions that a hook raises on purpose: they tell Dynamo what to do next, or the user what went wrong."""
 
 
 def patch(name: str, hook: Callable[..., Any], contain: bool = True) -> None:
@@ -45,8 +45,8 @@ def uninstall() -> None:
 
 
 def patch_attribute(owner: Any, name: Any, hook: Callable[..., Any], contain: bool = True) -> None:
-    """Let ``owner.name(*args)``, or ``owner[name](*args)`` of a list, call ``hook(stock, *args)``, ``stock`` being what
-    stood there. A fault of the hook is contained, unless ``contain`` says that it is meant for the user."""
+    """Let ``owner.name(*args)``, or ``owner[name](*args)`` of a list, call ``hook(stock, *args)``; ``stock`` is the function
+    that was there before. What the hook raises is contained; without ``contain`` it goes to the user."""
     read, write = (operator.getitem, operator.setitem) if isinstance(owner, list) else (getattr, setattr)
     stock = read(owner, name)
     run = functools.partial(_contained, hook, stock) if contain else functools.partial(hook, stock)
@@ -60,7 +60,7 @@ def patch_attribute(owner: Any, name: Any, hook: Callable[..., Any], contain: bo
 
 
 def _contained(hook: Callable[..., Any], stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What ``hook`` gives; where it fails, what ``stock`` gives, which is called once even if the hook fails behind it."""
+    """What ``hook`` returns; where it fails, what ``stock`` returns, which is called once, even if the hook fails after it."""
     results: list[Any] = []
     errors: list[BaseException] = []
 
@@ -83,7 +83,7 @@ def _contained(hook: Callable[..., Any], stock: Callable[..., Any], *args: Any, 
 
 
 def _tell(hook: Any, error: Exception) -> None:
-    """Note for the report that ``hook`` has failed, and warn the first time."""
+    """Note for the report that ``hook`` has failed, and warn of it if that is new."""
     name = getattr(hook, "func", hook).__qualname__
     fault = f"{name}: {type(error).__name__}: {error}"
     if fault not in _faults:
@@ -95,20 +95,20 @@ def _tell(hook: Any, error: Exception) -> None:
 
 
 def take_faults() -> list[str]:
-    """The faults of hooks since they were last taken: the hook, and its error."""
+    """The faults of hooks since the last call: each names the hook and its error."""
     taken, _faults[:] = list(_faults), []
     return taken
 
 
 def forget() -> None:
-    """Forget which faults have been seen: each is told again."""
+    """Forget which faults have been seen, so that each is told of again."""
     _faults.clear()
     _told.clear()
 
 
 @contextlib.contextmanager
 def all_or_none() -> Iterator[None]:
-    """Should the block fail, what it has wrapped stands as before."""
+    """If the block fails, take out what it has patched."""
     before = len(_undo)
     try:
         yield
@@ -122,4 +122,4 @@ _undo: list[functools.partial[None]] = []
 """For each `patch_attribute` a call that puts ``stock`` back."""
 _faults: list[str] = []
 _told: set[str] = set()
-"""The hooks of which a warning has told."""
+"""The hooks of which a warning has told already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import linecache
 import time
@@ -142,7 +143,8 @@ def _calls(program: Program, how: dict[str, Any], outcome: Outcome) -> None:
             outcome.eager_errors += 1
             if errors[1] is None:
                 raise Failure("silent", i, f"eager raised {type(errors[0]).__name__}: {_line(errors[0])}")
-            return  # what has been written up to the error may differ
+            _level(*sides)  # what has been written up to the error may differ
+            continue
         if errors[1] is not None:
             raise Failure("raised", i, f"{type(errors[1]).__name__}: {_line(errors[1])}")
         same(results[0], results[1], "result", "output", i)
@@ -191,6 +193,24 @@ def _before(side: Side, event: Event, batches: dict[int, int]) -> None:
             value.neg_()
         elif kind == "copy_over" and not is_index:
             value.copy_(value.clone().flip(0))
+
+
+def _level(eager: Side, other: Side) -> None:
+    """Put what the caches of ``eager`` hold into those of ``other``, in their own memory where it is as large."""
+    for slot, cache in eager.caches.items():
+        ours = other.cache(slot)
+        for name, value in held(cache).items():
+            _put(ours, name, getattr(ours, name), value)
+
+
+def _put(holder: Any, name: str, ours: Any, value: Any) -> None:
+    if isinstance(value, list) and any(isinstance(v, torch.Tensor) for v in value):
+        for a, b in zip(ours, value, strict=True):
+            a.copy_(b)
+    elif isinstance(value, torch.Tensor) and ours.shape == value.shape and ours.dtype == value.dtype:
+        ours.copy_(value)
+    else:
+        setattr(holder, name, copy.deepcopy(value))
 
 
 def _line(error: BaseException) -> str:

@@ -119,6 +119,14 @@ def test_an_error_of_eager_must_be_one_of_ours(monkeypatch: pytest.MonkeyPatch):
     assert outcome.failure is not None and outcome.failure.kind == "silent"
 
 
+def test_after_an_error_of_eager_both_sides_go_on_alike():
+    step = "c.k[:, c.n] = 7\n    assert c.n != 1\n    c.k[:, c.n:c.n + 1] = x\n    c.n += 1\n    return c.k.sum(),"
+    text = SEEN.replace("def step(c, x): c.k[:, c.n:c.n + 1] = x; c.n += 1; return c.k.sum(),", f"def step(c, x):\n    {step}")
+    events = [Event(0, 1), Event(0, 1), Event(0, 1, "rewind", to=2), Event(0, 1)]
+    outcome = run(Program(0, text, events, None, "zeros", False, {}), stock="never")
+    assert (outcome.failure, outcome.eager_errors, outcome.calls) == (None, 1, 3)
+
+
 def test_both_sides_start_alike():
     program = generate(11)
     module = load(program)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 import fxpass
-from fxpass import api
+from fxpass import api, backend
 from fxpass.rewriting import decide, decisions, driver, sweep
 
 CAPACITY = 8
@@ -148,6 +148,62 @@ def test_the_analysis_leaves_the_graph_alone(name: str, capacity: str, monkeypat
         torch.testing.assert_close(compiled(mine, x, p), step(eager, x, p))
         assert torch.equal(mine, eager)
     assert seen and all(seen)
+
+
+STEPS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "read": lambda k, p: k[:, : p + 1].sum(1),
+    "gathered": lambda k, p: k[:, p] * 2,
+    "from the middle": lambda k, p: k[:, p // 2 : p].amax(1),
+    "decomposed": lambda k, p: torch.hstack([k[:, : p + 1], k[:, :1]]).sum(1),
+    "one of two refused": lambda k, p: ordered(k[:, : p + 1], 1).sum(1) + k[:, :p].sum(1),
+}
+
+
+@QUIET
+@torch.no_grad()
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("name", STEPS)
+def test_dynamo_is_asked_to_trace_again_before_anything_is_edited(
+    name: str, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `generalize` sees is the graph in its normal form, without a guard more than that has."""
+    normal: list[Any] = []
+    seen: list[tuple[Any, Any, int]] = []
+    stock, form = backend.generalize, api.normal_form
+
+    def normal_form(*args: Any) -> Any:
+        made = form(*args)
+        normal.append((targets(made[0].graph), len(environment(made[0]).guards)))
+        return made
+
+    def generalize(gm: fx.GraphModule, sites: Any) -> None:
+        seen.append((normal[-1], (targets(gm.graph), len(environment(gm).guards)), len(list(sites))))
+        stock(gm, sites)
+
+    def step(k: Tensor, x: Tensor, p: int) -> Tensor:
+        if written:
+            k[:, p : p + 1] = x
+        return STEPS[name](k, p)
+
+    monkeypatch.setattr(api, "normal_form", normal_form)
+    monkeypatch.setattr(backend, "generalize", generalize)
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for p in range(3, 6):
+        mine, x = torch.rand(2, CAPACITY + p * written), torch.rand(2, 1)
+        eager = mine.clone()
+        torch.testing.assert_close(compiled(mine, x, p), step(eager, x, p))
+        assert torch.equal(mine, eager)
+    assert any(count for *_, count in seen)
+    assert all(before == now for before, now, _ in seen)
+
+
+def targets(graph: fx.Graph) -> list[Any]:
+    """The ops of ``graph``, an operator that was decomposed aside."""
+    return [n.target for n in graph.nodes if n.op == "call_function" and n.target not in DECOMPOSED]
+
+
+DECOMPOSED = {torch.ops.aten.hstack.default, torch.ops.aten.cat.default, torch.ops.aten.atleast_1d.default,
+              torch.ops.aten.atleast_1d.Sequence}  # fmt: skip
 
 
 def renormed(k: Tensor, v: Tensor, end: int) -> Tensor:

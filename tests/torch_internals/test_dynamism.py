@@ -40,7 +40,7 @@ def test_functions_of_one_text_each_learn_for_themselves() -> None:
     for i, step in enumerate(steps):
         for a, b in [(1, 1), (2, 2), (3, 4 if i == 0 else 3)]:
             assert step(torch.ones(16), torch.tensor([a, b])) == a + b
-    alike = [seen.alike["L['idx']"].groups for seen in dynamism._frames.values()]
+    alike = [seen.elements["L['idx']"].groups for seen in dynamism._frames.values()]
     assert sorted(alike) == [(0, 0)] * 3 + [(0, 1)]
 
 

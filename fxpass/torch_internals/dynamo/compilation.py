@@ -1,4 +1,4 @@
-"""The frame that Dynamo is compiling in this thread: whether it is for kvfix, and what was found out about it."""
+"""The frame that Dynamo is compiling in this thread: whether it is compiled for kvfix, and what is known of it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 from fxpass.index_tensors.table import tables
+
+from .names import CompileContext
 
 
 @dataclasses.dataclass
 class Compilation:
-    """A frame that is compiled for kvfix, and the object of this process that it depends on, if it does."""
+    """A frame that is compiled for kvfix.
+
+    process_bound: why its guards hold in this process only; empty while nothing has been found that says so.
+    """
 
     process_bound: str = ""
 
@@ -22,7 +28,7 @@ _current: ContextVar[Compilation | None] = ContextVar("current", default=None)
 
 @contextlib.contextmanager
 def compiling(ours: bool) -> Iterator[None]:
-    """Dynamo compiles a frame in the block, for kvfix or for another backend."""
+    """Dynamo compiles a frame in the block: for kvfix if it is ``ours``, otherwise for another backend."""
     token = _current.set(Compilation() if ours else None)
     try:
         with tables():
@@ -31,6 +37,21 @@ def compiling(ours: bool) -> Iterator[None]:
         _current.reset(token)
 
 
+def compile_id() -> str:
+    """What torch's logs call the compilation under way, ``0/1``; empty outside of one."""
+    found = CompileContext.current_compile_id()
+    return "" if found is None else str(found)
+
+
+def broken_at(gm: Any) -> tuple[str, str] | None:
+    """Why the Dynamo graph ``gm`` ends in a graph break, and ``file:line`` of the code that broke it; None elsewhere."""
+    ended = getattr(gm, "compile_subgraph_reason", None)
+    if ended is None or not ended.graph_break:
+        return None
+    frame = ended.user_stack[-1] if ended.user_stack else None
+    return ended.reason.strip().splitlines()[0], f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
+
+
 def current_compilation() -> Compilation | None:
-    """The frame that is being compiled for kvfix; None in one for another backend."""
+    """The frame that is being compiled for kvfix in this thread; None if there is none."""
     return _current.get()

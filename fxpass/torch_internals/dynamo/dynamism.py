@@ -15,7 +15,9 @@ see before the graph is in its normal form, from the end (`generalize`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType
@@ -58,6 +60,8 @@ class _Seen:
     now: dict[str, int] = dataclasses.field(default_factory=dict)
     calls: CallHistory = dataclasses.field(default_factory=CallHistory)
     fixed: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
+    kept: dict[str, set[float]] = dataclasses.field(default_factory=dict)
+    slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
 
 
@@ -90,6 +94,14 @@ def current_code() -> CodeType | None:
     """The code of the frame that Dynamo is compiling, if it is."""
     tx = _current_frame()
     return None if tx is None else tx.f_code
+
+
+@contextlib.contextmanager
+def following(code: CodeType) -> Iterator[None]:
+    """What moves is followed in the block, also where ``dynamic=False`` fixes all sizes: in a frame that slices caches."""
+    new = code not in _frames
+    with config.patch(automatic_dynamic_shapes=True) if new or _seen_of(code).slices else contextlib.nullcontext():
+        yield
 
 
 def calls_of(code: CodeType) -> tuple[CallHistory, dict[str, int]]:
@@ -133,6 +145,16 @@ def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[in
     return seen
 
 
+def may_fix(code: CodeType, name: str, value: float, most: int) -> bool:
+    """Whether the number called ``name`` may be fixed at ``value``, one of ``most``: what moves with every call may not."""
+    seen = _seen_of(code)
+    values = seen.kept.setdefault(name, set())
+    if value not in values and values and (len(values) >= most or not seen.calls.repeated()):
+        return False
+    values.add(value)
+    return True
+
+
 def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     """Mark what goes with the positions of ``gm``'s ``sites`` as dynamic; the graph is in normal form.
 
@@ -146,6 +168,7 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     for node, name in inputs.items():
         _seen_of(tx.f_code).sizes.setdefault(name, _hints(node))
     sites = list(sites)
+    _seen_of(tx.f_code).slices |= bool(sites)
     if sites and config.assume_static_by_default is not False:
         _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
 
@@ -154,11 +177,13 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
     """Mark what the next graph would be traced twice for: where ``gm``, from Dynamo, moves an index tensor, the dims of
     inputs along which it (``normal``, its normal form) writes a part."""
     tx = _current_frame()
-    if tx is None or config.assume_static_by_default is False or not Table.of(gm.graph).moved():
+    if tx is None or config.assume_static_by_default is False:
         return
     inputs = _tensors(normal.graph)
-    places = [p for n in normal.graph.nodes for w in aliases.written(n) for p in _parts(w) if p[0] in inputs]
-    if places:
+    written = [w for n in normal.graph.nodes for w in aliases.written(n) if aliases.root(w) in inputs]
+    _seen_of(tx.f_code).slices |= any(math.prod(_hints(w)) < math.prod(_hints(aliases.root(w))) for w in written)
+    places = [place for w in written for place in _parts(w)]
+    if places and Table.of(gm.graph).moved():
         _mark(tx, inputs, places, restart=False)
 
 
@@ -166,7 +191,7 @@ def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
     """The graph input that ``view`` is a part of, with each dim that is sliced on the way."""
     whole = aliases.root(view)
     while (base := aliases.base(view)) is not None:
-        if view.target is torch.ops.aten.slice.Tensor:
+        if view.target in (torch.ops.aten.slice.Tensor, torch.ops.aten.narrow.default):
             sliced = view.args[1] % _value(base).dim()  # type: ignore[operator]
             dim = _same_dim(_value(whole), _value(base), sliced)
             if dim is not None and _hint(_value(view).shape[sliced]) != _hint(_value(base).shape[sliced]):

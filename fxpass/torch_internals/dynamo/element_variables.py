@@ -1,4 +1,4 @@
-"""What an index tensor holds, as Dynamo's variables: an element, or what all elements make.
+"""Dynamo variables for what an index tensor holds: for one element, or for a number that many elements make.
 
     int(idx[0])          a guarded constant until it moves; then a SymInt input
     int(lens.max())      the same for the maximum, once the rows have parted: one number, whatever row it comes from
@@ -32,10 +32,10 @@ from .sources import AggregateSource, AgreementSource, PositionSource
 
 
 def element_variable(tx: Any, element: Element) -> Any:
-    """A guarded constant while the element has not been seen to change, a SymInt graph input from then on.
+    """The variable of ``element``: a guarded constant until it has been seen to change, and a SymInt graph input from then on.
 
-    Elements that have never been seen to differ share one input, with a guard that they agree: as sizes that are equal
-    share one symbol in PyTorch.
+    Elements that have never been seen to differ share one input, under a guard that they are equal, as equal sizes share one
+    symbol in PyTorch.
     """
     argument = _argument(element.tensor)
     source = PositionSource(argument.source, element.index)
@@ -57,7 +57,7 @@ def element_variable(tx: Any, element: Element) -> Any:
 
 
 def is_aggregate(tx: Any, entry: Arith) -> bool:
-    """Whether ``entry`` is read as one number, or truth, and not made of its elements' numbers."""
+    """Whether ``entry`` gets one variable of its own, and is not computed from variables of its elements."""
     if entry.fn not in FOLDS or formula(entry) is None:
         return False
     (tensor,) = tensors([entry])
@@ -68,7 +68,8 @@ def is_aggregate(tx: Any, entry: Arith) -> bool:
 
 
 def aggregate_variable(tx: Any, entry: Arith) -> Any:
-    """A SymInt graph input once one of the elements has been seen to change, a guarded constant before; so are truths."""
+    """The variable of ``entry``: a SymInt graph input once one of its elements has been seen to change. Before that, and always
+    for a truth value, it is a guarded constant."""
     text = formula(entry)
     (tensor,) = tensors([entry])
     argument = _argument(tensor)
@@ -88,9 +89,9 @@ def _indices(entry: Arith) -> set[int]:
 
 
 def _seen(tx: Any, tensor: fx.Node) -> tuple[ElementHistory, set[int]]:
-    """What has been seen of the elements of ``tensor``, and those that have been seen to change.
+    """The history of the elements of ``tensor``, and the indices of those that have been seen to change.
 
-    All of them are looked at: what decoding reads first may not be what the prefill has read.
+    All elements are looked at, since decoding may read another one first than the prefill has read.
     """
     argument = _argument(tensor)
     values = mirror.values(argument.example)
@@ -105,7 +106,7 @@ def _seen(tx: Any, tensor: fx.Node) -> tuple[ElementHistory, set[int]]:
 def _argument(tensor: fx.Node) -> Any:
     argument = tensor.meta.get("grapharg")
     if argument is None:
-        raise NotCovered  # what a function gets that an operator runs
+        raise NotCovered  # an input of a function that a higher-order operator runs
     return argument
 
 

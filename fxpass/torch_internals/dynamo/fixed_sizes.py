@@ -4,11 +4,18 @@
                                               kvfix: guard s0 == 3, lens: i64[3]
 
 Another number of rows is then another graph. So it is for vectors, and a few sizes: what comes in more of them is data.
+
+So are the places at which one is read, as long as they stay from call to call:
+
+    row = int(rows[layer])         s3, as another model keeps its layers elsewhere
+    length = int(lens[row])        stock: a graph break
+                                   kvfix: guard s3 == 1, lens[1]
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -19,17 +26,33 @@ from fxpass.index_tensors.table import MAX_ELEMENTS, Table
 from . import dynamism
 
 MAX_SIZES = 3
-"""For as many sizes of one index tensor a graph is made."""
+"""For as many sizes of one index tensor a graph is made, and for as many values of a place."""
+_SELECTING = (torch.select, "select", operator.getitem)
 
 
-def fix_sizes(tx: Any, node: fx.Node) -> None:
-    """Fix the sizes of the graph inputs that the integers in ``node`` are made of, where they are small enough."""
-    fixed = [_fix(tx, source) for source in _origins(node)]
+def fix_numbers(tx: Any, node: fx.Node) -> None:
+    """Fix the sizes of the graph inputs that the integers in ``node`` are made of, where they are small enough, and the
+    numbers that say where they are read."""
+    integers = _followed(node)
+    fixed = [_fix_sizes(tx, n) for n in integers if n.op == "placeholder"]
+    fixed += [_fix_place(tx, n) for n in integers if n.target in _SELECTING]
     if any(fixed):
         Table.of(tx.output.graph).start_again()
 
 
-def _fix(tx: Any, placeholder: fx.Node) -> bool:
+def _fix_place(tx: Any, selected: fx.Node) -> bool:
+    """Whether ``selected`` is ``idx[s0]``, and the number ``s0`` is guarded to be what it is now."""
+    place = selected.args[-1]
+    number = place.meta.get("example_value") if isinstance(place, fx.Node) else None
+    if not isinstance(number, torch.SymInt) or number.node.maybe_as_int() is not None or number.node.hint is None:
+        return False
+    if not dynamism.may_fix(tx.output.root_tx.f_code, f"place {number.node.expr}", number.node.hint, MAX_SIZES):
+        return False
+    int(number)  # guards
+    return True
+
+
+def _fix_sizes(tx: Any, placeholder: fx.Node) -> bool:
     argument, value = placeholder.meta.get("grapharg"), placeholder.meta["example_value"]
     moving = [s for s in value.shape if isinstance(s, torch.SymInt) and s.node.maybe_as_int() is None]
     if not moving or argument is None:
@@ -47,15 +70,15 @@ def _fix(tx: Any, placeholder: fx.Node) -> bool:
     return True
 
 
-def _origins(node: fx.Node) -> list[fx.Node]:
-    """The integer tensors among the graph's inputs that ``node`` is computed from, by integers and truths alone."""
+def _followed(node: fx.Node) -> list[fx.Node]:
+    """``node`` and what it is computed from by integers and truths alone."""
     found, waiting = dict.fromkeys([node]), [node]
     while waiting:
         for operand in waiting.pop().all_input_nodes:
             if operand not in found and _is_integer(operand):
                 found[operand] = None
                 waiting.append(operand)
-    return [n for n in found if n.op == "placeholder" and _is_integer(n)]
+    return [n for n in found if _is_integer(n)]
 
 
 def _is_integer(node: fx.Node) -> bool:

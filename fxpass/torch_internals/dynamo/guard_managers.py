@@ -1,4 +1,4 @@
-"""How Dynamo guards on the sources of `sources.py`: its guard-manager lookup is taught all of them."""
+"""How Dynamo guards on the sources of `sources`: its guard builder is taught to make a guard manager for each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fxpass.torch_internals.patches import patch
 from .sources import AggregateSource, AgreementSource, NameSource, PositionSource, full_name
 
 _agreements: weakref.WeakKeyDictionary[Any, dict[str, tuple[list[tuple[int, int]], Any]]] = weakref.WeakKeyDictionary()
-"""For each guard builder, by the name of a tensor: the pairs of its elements that are asked about, and who asks."""
+"""For each guard builder and each tensor, by name: the pairs of elements that must be equal, and the manager of these."""
 
 
 def install() -> None:
-    """Teach Dynamo's guard builder to guard on these sources."""
+    """Teach Dynamo's guard builder these sources."""
     patch("torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", _manager)
     for function in (
         mirror.read,
@@ -51,7 +51,7 @@ def _manager(stock: Any, builder: Any, source: Any) -> Any:
 
 
 def _element(builder: Any, source: PositionSource) -> Any:
-    """The elements come from the mirror's tuple, without Python."""
+    """The manager of one element, which Dynamo takes from the mirror's tuple without calling Python."""
     return _values(builder, source).tuple_getitem_manager(
         key=source.index, source=source.name, **_example(builder, source)
     )
@@ -68,7 +68,7 @@ def _example(builder: Any, source: Any) -> dict[str, Any]:
 
 
 def _values(builder: Any, source: Any) -> Any:
-    """The mirror is asked once for each tensor."""
+    """The manager of all elements of a tensor: the mirror is asked once for each tensor."""
     key = f"kvfix.values({source.base.name})"
     managers = builder._cached_guard_managers
     if key not in managers:
@@ -78,7 +78,7 @@ def _values(builder: Any, source: Any) -> Any:
 
 
 def _agreement(builder: Any, source: AgreementSource) -> Any:
-    """One question for all pairs of a tensor: each further pair joins the first one's."""
+    """The manager that checks all pairs of a tensor at once: each further pair joins those of the first one."""
     asked = _agreements.setdefault(builder, {})
     name = source.base.name
     if name not in asked:

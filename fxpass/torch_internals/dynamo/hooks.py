@@ -6,15 +6,15 @@
     cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
     sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
 
-Five hooks do it, each active only in a frame that is being compiled for kvfix: `TensorVariable.call_method` (reads),
+Six hooks do it, each active only in a frame that is being compiled for kvfix: `TensorVariable.call_method` (reads),
 the conditional jumps (predicates), `OutputGraph.create_proxy` (indices, slice bounds and SymBool arguments),
-`VariableBuilder.wrap_symint` (positions are not negative) and `VariableBuilder.wrap_literal` (ints of modules). Values come
-from `table.Table`; what it cannot resolve goes the stock way. Meanwhile the garbage collector rests.
+`VariableBuilder.wrap_symint` (positions are not negative), `VariableBuilder.wrap_symfloat` (floats are constants while they
+stay) and `VariableBuilder.wrap_literal` (ints of modules). Values come from `table.Table`; what it cannot resolve goes the
+stock way. Meanwhile the garbage collector rests.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dis
 import functools
 import operator
@@ -55,6 +55,8 @@ from .sources import AggregateSource, PositionSource
 _PAIRWISE = {total: operator.add, product: operator.mul}
 MAX_SIZE = 256
 """A number that takes more operators and symbols than this to write down is not followed."""
+MAX_FLOATS = 3
+"""For as many values of a float that stays a graph is made."""
 
 
 def parse_options_early(options_of: Callable[[Any], Options | None], begin: Callable[[Options], None]) -> None:
@@ -74,6 +76,7 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     patch("torch._dynamo.convert_frame._compile", functools.partial(_compile, is_ours))
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
+    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(_wrap_literal, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):
@@ -138,6 +141,18 @@ def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int
     return variable
 
 
+def _wrap_symfloat(is_ours: Callable[..., bool], stock: Any, self: Any, value: float) -> Any:
+    """A float that stays from call to call is a guarded constant, also where another model has another, or all is dynamic."""
+    known = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
+    if not is_ours(self.tx.output.compiler_fn) or known:
+        return stock(self, value)
+    if not dynamism.may_fix(self.tx.output.root_tx.f_code, self.source.name, value, MAX_FLOATS):
+        return stock(self, value)
+    process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
+    self.install_guards(GuardBuilder.CONSTANT_MATCH)
+    return ConstantVariable.create(value, source=self.source)
+
+
 def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
     """The jump sees the outcome; where it leaves its operand on the stack, as for ``or``, that is still the tensor."""
     depth, operand = len(tx.stack), tx.stack[-1]
@@ -192,7 +207,7 @@ def _resolve_node(tx: Any, node: fx.Node) -> Any:
     output = tx.output
     if node.graph is not output.graph:
         return None  # in a higher-order operator's subgraph
-    fixed_sizes.fix_sizes(tx, node)
+    fixed_sizes.fix_numbers(tx, node)
     entry = Table.of(output.graph).entry(node)
     try:
         return None if entry is None else _variable(tx, entry)
@@ -205,7 +220,7 @@ def _resolve_all(tx: Any, tensor: Any) -> Any:
     node = tensor.as_proxy().node
     if node.graph is not tx.output.graph:
         return None
-    fixed_sizes.fix_sizes(tx, node)
+    fixed_sizes.fix_numbers(tx, node)
     array = Table.of(tx.output.graph).array(node)
     if array is None:
         return None
@@ -292,8 +307,10 @@ def _decide(tx: Any, value: Any) -> Any:
 
 def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
-    ours = is_ours(compiler_fn)
-    with garbage_collection.paused() if ours else contextlib.nullcontext(), compiling(ours):
+    if not is_ours(compiler_fn):
+        with compiling(False):
+            return stock(*args, **kwargs)
+    with garbage_collection.paused(), compiling(True), dynamism.following(kwargs["code"] if "code" in kwargs else args[0]):
         return stock(*args, **kwargs)
 
 

@@ -1,9 +1,11 @@
-"""Index expressions with numbers and tensors that move, brought to a form that does not fix them.
+"""Positions in index expressions and arguments, brought to a form in which each of them stays a symbol.
 
-    cache[:, start_tensor:end_tensor]       the tensors become the numbers that they hold
+    cache[:, start_tensor:end_tensor]       cache[:, s0:s1]
     pages[s0, s1] = k                       setitem(select(select(pages, 0, s0), 0, s1), ..., k)
+    x.triu(start_tensor)                    x.triu(s0)
 
-PyTorch's indexing takes a SymInt for a constant when it stands in a tuple: every value would be one more graph.
+A tensor becomes the number that it holds. PyTorch takes a SymInt in the tuple of an index for a constant, which would cost a
+graph for every value, so it is selected instead.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ from fxpass.torch_internals.dynamo.names import wrap_fx_proxy
 from fxpass.torch_internals.operators import OpOverloadPacket
 
 NumberReader = Callable[[fx.Proxy], Any]
-"""Gives the number in a tensor proxy, as a graph argument, or None."""
+"""Gives the number that a tensor proxy holds, as a graph argument; None where it is not known."""
 
 
 def with_number_bounds(index: Any, number_in: NumberReader) -> Any:
-    """``index`` of a getitem or setitem with slice bounds and places that are tensors replaced by the numbers they hold.
+    """The ``index`` of a getitem or setitem, with numbers in the place of tensors that stand for a slice bound or an element.
 
-    As in eager, a place is a tensor without dims: one with some is an index of its own.
+    As in eager, only a 0-d tensor stands for an element: one with dims is an index tensor of its own.
     """
     if isinstance(index, tuple):
         return tuple(_place(i, number_in) for i in index)
@@ -45,7 +47,7 @@ def _place(index: Any, number_in: NumberReader) -> Any:
 
 
 def number_or_same(value: Any, number_in: NumberReader) -> Any:
-    """``value``, or the number that it holds if it is a small tensor that the table knows."""
+    """The number that ``value`` holds if it is a tensor that the table knows; otherwise ``value`` itself."""
     if not isinstance(value, fx.Proxy) or not isinstance(value.node.meta.get("example_value"), torch.Tensor):
         return value
     number = number_in(value)
@@ -53,9 +55,9 @@ def number_or_same(value: Any, number_in: NumberReader) -> Any:
 
 
 def selected(tx: Any, tensor: Any, index: Any) -> tuple[Any, Any]:
-    """``tensor`` with the moving numbers of the tuple ``index`` selected, and the rest of the index.
+    """``tensor`` with the elements selected that SymInts of the tuple ``index`` stand for, and the rest of the index.
 
-    A `getitem` of nothing else is left with an ellipsis.
+    The rest is an ellipsis where the index holds nothing else.
     """
     if not isinstance(index, tuple) or not any(_is_symint(i) for i in index) or not isinstance(tensor, fx.Proxy):
         return tensor, index
@@ -70,7 +72,7 @@ def selected(tx: Any, tensor: Any, index: Any) -> tuple[Any, Any]:
 
 
 def slices(tensor: Any, index: Any) -> dict[int, slice]:
-    """The slices of ``tensor[index]`` with numbers of the graph as bounds, by the dims that they slice."""
+    """The slices of ``tensor[index]`` with a SymInt as a bound, by the dim that each of them slices."""
     value = tensor.node.meta.get("example_value") if isinstance(tensor, fx.Proxy) else None
     index = index if isinstance(index, tuple) else (index,)
     if not isinstance(value, torch.Tensor) or not any(_moves(i) for i in index):
@@ -84,7 +86,7 @@ def _moves(index: Any) -> bool:
 
 
 def _dims(index: tuple[Any, ...], rank: int) -> list[int] | None:
-    """For each item of ``index`` the dim that it stands for, or None where that is not plain to see."""
+    """The dim that each item of ``index`` stands for; None where an item is of a kind that does not tell."""
     used = 0
     for i in index:
         if isinstance(i, fx.Proxy) and isinstance(v := i.node.meta.get("example_value"), torch.Tensor):
@@ -114,8 +116,7 @@ def is_indexing(target: Any) -> bool:
 
 
 def with_number_operands(target: Any, operands: tuple[Any, ...], number_in: NumberReader) -> tuple[Any, ...]:
-    """``operands`` of an operator of PyTorch, with tensors that stand for a size, a diagonal, a length or a start replaced by
-    the numbers they hold.
+    """The ``operands`` of a function or method of PyTorch, with numbers in the place of tensors that stand for an int.
 
         c.split([e, 8 - e], 1)        torch.full((1, e), 0.5)        x.triu(s + 1)
     """
@@ -139,8 +140,10 @@ def _replaced(operand: Any, number_in: NumberReader) -> Any:
 
 @functools.cache
 def _takes_numbers(name: str) -> tuple[bool, ...]:
-    """For each operand of the aten operator ``name`` whether all its overloads take an int there, or several. What follows the
-    last one belongs to it, as in ``x.expand(2, e)``."""
+    """For each operand of the aten operator ``name``, whether all its overloads take an int or a list of ints there.
+
+    Operands beyond the last one belong to it, as in ``x.expand(2, e)``. Empty if the operator takes no ints.
+    """
     packet = getattr(torch.ops.aten, name, None)
     if not isinstance(packet, OpOverloadPacket):
         return ()  # no operator: the namespace's own `__eq__`

@@ -1,10 +1,10 @@
-"""Ints that belong to a module: constants, until one and the same module is seen with another value.
+"""Ints that belong to a module: each is a constant until the same module is seen with another value.
 
     start = self.length                 stock: a constant with a guard, and a recompilation for each new value
     self.length += x.shape[1]           kvfix: a constant at first, a SymInt input once it has moved
 
-Also for ints of objects and lists that a module holds. An int that differs between two modules, such as a number of heads,
-stays the constant that it is to stock Dynamo.
+The same holds for ints of objects and lists that a module holds. An int that differs from one module to another, such as a
+number of heads, stays a constant.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _moved: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictiona
 
 
 def forget() -> None:
-    """Forget what was first seen."""
+    """Forget the values that have been seen."""
     _first.clear()
     _moved.clear()
 
@@ -39,14 +39,14 @@ def moves(tx: Any, source: Any, value: int) -> bool:
 
 
 def _owner(tx: Any, source: Any) -> nn.Module | None:
-    """The innermost module on the way to ``source``."""
+    """The innermost module that ``source`` is reached through."""
     frame = tx.output.root_tx
     scope = {"L": frame.f_locals, "G": frame.f_globals}
     while isinstance(source, ChainedSource):
         source = source.base
         try:
             value = eval(source.name, scope)
-        except Exception:  # a source without a plain expression: no owner to be found, and so a constant
+        except Exception:  # a source without a plain expression: the owner cannot be found, and the int stays a constant
             return None
         if isinstance(value, nn.Module):
             return value

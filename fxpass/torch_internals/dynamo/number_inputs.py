@@ -1,9 +1,9 @@
-"""The numbers that a captured graph is given, symbols and constants, as the calls of its frame are seen to bring them."""
+"""The numbers among a captured graph's inputs, and what the calls of its frame so far say of them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from .sources import AggregateSource, PositionSource
 
 @dataclasses.dataclass(frozen=True)
 class NumberInput:
-    """The SymInt ``value`` at ``place`` in a graph's arguments: the name of its source, and its kind, if the calls tell."""
+    """The SymInt ``value`` at ``place`` among a graph's arguments: the name of its source, and its kind if the calls tell."""
 
     place: int
     name: str
@@ -29,12 +29,12 @@ class NumberInput:
 
     @property
     def symbols(self) -> set[Any]:
-        """Those that stand for it by now: guards make symbols one."""
+        """The symbols that stand for it by now: a guard may have replaced one symbol by another."""
         return symbols(self.value)
 
 
 class NumberInputs:
-    """The numbers of the Dynamo graph ``gm``, and what the calls before say of them."""
+    """The numbers that the Dynamo graph ``gm`` is given."""
 
     def __init__(self, gm: fx.GraphModule) -> None:
         self.all: list[NumberInput] = []
@@ -67,7 +67,7 @@ class NumberInputs:
         return self._calls.kind(source.name, value.node.hint, is_size) or (None if is_size else "position")
 
     def seen(self) -> Seen:
-        """What the calls before say of the symbols."""
+        """What the calls so far say of the symbols."""
         kinds: dict[Any, Kind | None] = {}
         for kind in (None, "variant", "growth", "position"):  # of a symbol that several numbers have, what moves decides
             kinds |= {s: kind for n in self.all if n.kind == kind for s in n.symbols}  # type: ignore[misc]
@@ -75,24 +75,30 @@ class NumberInputs:
 
     @property
     def steady_ints(self) -> set[str]:
-        """What the ints of the caller's that do not move are called."""
+        """The names of the caller's ints that do not move."""
         return {n.name for n in self.all if n.kind == "variant"}
 
-    def table(self, kinds: Kinds) -> list[Symbol]:
-        """What the report shows."""
+    @property
+    def sizes(self) -> set[Any]:
+        """The symbols of sizes that may grow: all but those that keep still."""
+        return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}
+
+    def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
+        """The rows of the report: each symbol, its kind, and the number that it is of. Those in ``lengths`` grow in buffers."""
         shown = [(n, n.symbols - kinds.layouts) for n in self.all]
-        return [Symbol(", ".join(sorted(map(str, own))), kinds.of(n.value) or "variant", n.name) for n, own in shown if own]
+        names = ((n, own, "growth" if own <= lengths else kinds.of(n.value) or "variant") for n, own in shown if own)
+        return [Symbol(", ".join(sorted(map(str, own))), kind, n.name) for n, own, kind in names]
 
     def bound(self, kinds: Kinds) -> list[NumberInput]:
-        """Those for each value of which a core is compiled."""
+        """The numbers for each value of which a core of its own is compiled."""
         return [n for n in self.all if kinds.of(n.value) == "variant" and n.symbols - kinds.layouts]
 
     def correct(self, number: NumberInput) -> None:
-        """Remember that ``number`` was taken for a variant, and moves."""
+        """Remember that ``number`` moves, although it was taken for a variant."""
         self._calls.corrected.add(number.name)
 
     def watching(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
-        """``compiled``, with each of its calls seen."""
+        """A function that calls ``compiled``, and takes note of the numbers of each call."""
         if not self.all and not self._graph.fixed:
             return compiled
         return self._calls.watched(compiled, self._graph, [number.place for number in self.all])

@@ -18,8 +18,9 @@ from .sources import PositionSource
 def origins(gm: fx.GraphModule, variants: Collection[str] = ()) -> dict[fx.Node, Origin]:
     """The position inputs of ``gm`` (in normal form, see `normal_form`).
 
-    A SymInt input is a position unless it is the size or stride of a tensor input, or what its source is called is among
-    the ``variants``. Dynamo tells by its source; in other graphs, a symbol that sizes a tensor input is a size.
+    A SymInt input is a position unless it is the size or stride of a tensor input, or the name of its source is among the
+    ``variants``. In a graph from Dynamo the source tells; in other graphs, a symbol that is in the shape of a tensor input is a
+    size.
     """
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     sources = {n: _source(n) for n in placeholders}

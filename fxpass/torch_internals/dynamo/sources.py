@@ -1,9 +1,11 @@
-"""Where a guarded position comes from: ``PositionSource(base, i)`` is element ``i`` of the index tensor ``base``.
+"""The sources of guarded positions: how Dynamo evaluates a number of an index tensor, guards on it, and passes it to the graph.
 
-To Dynamo it is one more `Source`: it can be evaluated (through the host mirror), guarded on, and rebuilt in bytecode to
-feed the graph's SymInt input. So is `AggregateSource(base, text)`, what all elements make: ``lens.max()``. `AgreementSource`
-(whether two elements are the same number) and `NameSource` (what a function is called) are guarded on only. How:
-`guard_managers.py`.
+    PositionSource(base, i)          element ``i`` of the index tensor ``base``               evaluated, guarded, passed
+    AggregateSource(base, text)      what many elements make, such as ``lens.max()``          evaluated, guarded, passed
+    AgreementSource(base, i, j)      whether two elements are equal                           guarded
+    NameSource(base)                 the full name of a function or a class                   guarded
+
+All numbers are read through the host mirror. `guard_managers` makes the guards.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class PositionSource(ChainedSource):
 
 @dataclasses.dataclass(frozen=True)
 class AggregateSource(ChainedSource):
-    """What the `formula` ``text`` makes of the elements of the small integer tensor at ``base``."""
+    """The value of the `formula` ``text`` for the small integer tensor at ``base``, read through the host mirror."""
 
     text: str = ""
 
@@ -52,7 +54,7 @@ class AggregateSource(ChainedSource):
 
 @dataclasses.dataclass(frozen=True)
 class AgreementSource(ChainedSource):
-    """Whether elements ``index`` and ``other`` of the small integer tensor at ``base`` are the same number."""
+    """Whether elements ``index`` and ``other`` of the small integer tensor at ``base`` are equal."""
 
     index: int = 0
     other: int = 0
@@ -72,7 +74,7 @@ class NameSource(ChainedSource):
 
 
 def full_name(value: Any) -> str:
-    """Module and name of a function, a class or a member of an enum; of anything else, that it has none."""
+    """Module and name of a function, a class or a member of an enum; ``<>`` stands for the name of anything else."""
     owner = type(value) if isinstance(value, enum.Enum) else value
     name = f"{getattr(owner, '__module__', None)}.{getattr(owner, '__qualname__', '<>')}"
     return f"{name}.{value.name}" if isinstance(value, enum.Enum) else name

@@ -1,1 +1,1 @@
-"""What compiles a part of a graph, and how compilations run side by side."""
+"""Inductor: what compiles a part of a graph, and how kernels are compiled side by side."""

@@ -1,11 +1,10 @@
-"""Pieces are lowered while the kernels of those before them are still being compiled, and so is all until the first call.
+"""Nothing waits for kernels before the first call: meanwhile the next pieces are lowered, and Dynamo makes its guards.
 
     for piece in pieces:                      with kernels_later() as kernels:
         lower; submit kernels; wait      ->       for piece in pieces: lower; submit kernels
     run                                       run = kernels.before(run)         (waits when it is first called)
 
-Inductor's generated modules end by waiting for their kernels, which other processes compile. Between that and the first
-call Dynamo makes its guards.
+Other processes compile the kernels. Each module that Inductor generates ends with a wait for its own; this wait is put off.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from fxpass.torch_internals.patches import is_patched, patch
 
 _WAIT = "torch._inductor.async_compile.AsyncCompile.wait"
 _compiling: ContextVar[Kernels | None] = ContextVar("compiling", default=None)
-"""Within `kernels_later`: what there is to wait for."""
+"""The kernels of the `kernels_later` block that this thread is in."""
 
 _lock = threading.RLock()
 _all: list[Kernels] = []
-"""What nobody has waited for yet. A module that is asked for again is not run again: whoever calls one waits for all."""
+"""The kernels that nobody has waited for. Whoever waits, waits for all: two pieces may share a module that is loaded once."""
 
 
 class Kernels:
-    """Kernels of some modules, each with the function that waits for them."""
+    """The kernels of the modules that were generated in one block of `kernels_later`."""
 
     def __init__(self) -> None:
         self._waits: list[Callable[[], None]] = []
         self._error: Exception | None = None
 
     def wait(self) -> None:
-        """Wait for all; those of one module that do not compile leave none of the others without."""
+        """Wait for all of them. An error of one module is kept for `before`, and does not stop the others."""
         while self._waits:
             try:
                 self._waits[0]()
@@ -47,7 +46,7 @@ class Kernels:
             self._waits.pop(0)
 
     def before(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """``run``, which needs these kernels. It raises if one of them does not compile."""
+        """``run``, which needs these kernels, preceded by the wait for them. It raises if one of them does not compile."""
         ready = False
 
         def call(*args: Any) -> Any:
@@ -67,7 +66,7 @@ class Kernels:
 
 @contextlib.contextmanager
 def kernels_later() -> Iterator[Kernels]:
-    """What Inductor compiles within, in this thread, has its kernels when something is called that `Kernels.before` made."""
+    """What Inductor compiles in the block, in this thread, gets its kernels when a function that `before` made is called."""
     _install()
     kernels = Kernels()
     token = _compiling.set(kernels)

@@ -1,7 +1,7 @@
-"""The configurations of a kernel are compiled side by side.
+"""The configurations of a kernel are compiled by several processes side by side.
 
-Inductor gives a kernel to one process, which compiles its configurations one after the other, while others idle. Here
-others compile a share of them each, ahead of it, into Triton's cache, where it finds them:
+Inductor gives a kernel to one process, which compiles its configurations one after the other, while other processes idle. Here
+each of the others compiles some of the configurations into Triton's cache, where the first process then finds them:
 
     process 1:  a0 a1 a2 a3 a4       ->       a0, and the others from the cache
     process 2:                                a1
@@ -21,7 +21,7 @@ from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.patches import is_patched, patch
 
 PROCESSES = 4
-"""How many compile a kernel. Few have more configurations; for one that has fewer, the others have nothing to do."""
+"""How many processes compile one kernel. Few kernels have more configurations than this."""
 
 _SUBMIT = "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit"
 _wanted: ContextVar[bool] = ContextVar("wanted", default=False)
@@ -29,7 +29,7 @@ _wanted: ContextVar[bool] = ContextVar("wanted", default=False)
 
 @contextlib.contextmanager
 def side_by_side() -> Iterator[None]:
-    """What Inductor compiles within, in this thread, has its kernels compiled so."""
+    """The kernels of what Inductor compiles in the block, in this thread, are compiled by several processes each."""
     _install()
     token = _wanted.set(True)
     try:
@@ -52,9 +52,9 @@ def _submit(stock: Callable[..., Any], pool: Any, job: Callable[..., Any], *args
 
 
 class _ConfigShare:
-    """Of what ``load`` loads, the configurations in ``share``, compiled as the kernel that they are of would be.
+    """A stand-in for the kernel that ``load`` loads, of which it compiles the configurations in ``share`` only.
 
-    This is done in a process of Inductor's, and sent there as text: to import this package takes longer than the kernel does.
+    It runs in a process of Inductor's, and is sent there as text: importing this package would take longer than the kernel.
     """
 
     def __init__(self, load: Callable[[], Any], share: slice) -> None:

@@ -1,4 +1,4 @@
-"""What runs a graph where kvfix declines: stock Inductor, or, where that is not to be had either, nothing."""
+"""What runs a graph where kvfix declines: stock Inductor; where that cannot be had either, the graph runs as it is."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The guards of a model in torch's precompile cache: those that hold in one process only are replaced, or the model is not
-kept. Nothing changes for other backends.
+"""Guards that go into torch's precompile cache with a model that kvfix has compiled.
 
-The guards are built anew from fake tensors, which hold no numbers: an index tensor brings along what the mirror knew of it.
+A guard that can only hold in this process is replaced by one that holds in others too; where there is none, the model is not
+cached. The loading process builds the guards from fake tensors, which hold no numbers, so the contents of an index tensor are
+pickled with it. For other backends nothing changes.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from fxpass.torch_internals.patches import patch
 
 
 def warn_not_cached(error: Exception) -> str:
-    """Warn that a graph is not kept because of ``error``; returns the reason."""
+    """Warn that a graph is not cached because of ``error``; gives the reason."""
     reason = f"{type(error).__name__}: {error}"
     warn(reasons.NOT_KEPT, error=reason)
     return reason
 
 
 def install() -> None:
-    """Let the guards of real models be kept."""
+    """Let the guards of real models be cached."""
     patch("torch._dynamo.guards.GuardsStatePickler.reducer_override", _reduce)
     patch("torch._dynamo.guards.pickle_guards_state", _pickle_guards)
     patch("torch._dynamo.guards.CheckFunctionManager.__init__", _make_guards)
 
 
 def _reduce(stock: Any, self: Any, obj: Any) -> Any:
-    """Descriptors in the dicts of classes are pickled too, and index tensors with their numbers."""
+    """Pickle descriptors in the dicts of classes too, and index tensors with their contents."""
     if current_compilation() is None:
         return stock(self, obj)
     if isinstance(obj, (staticmethod, classmethod)):
@@ -59,12 +60,12 @@ def _index(values: tuple[int, ...], make: Callable[..., Any], args: tuple[Any, .
 
 def _make_guards(stock: Any, self: Any, code: Any, graph: Any, entries: Any = None, fail_fn: Any = None,
                  filter_fn: Any = None, **kwargs: Any) -> None:  # fmt: skip
-    """torch drops guards on the identity of objects, which another process cannot know. Those that a model holds are data:
+    """Replace guards on the identity of an object, which another process cannot know; torch would drop them.
 
-        self.act = torch.sin, self.kind = Kind.A        guarded on by their full names
-        any other object, a lambda                      the model is not kept
+        self.act = torch.sin, self.kind = Kind.A        guarded by their full names
+        any other object, a lambda                      the model is not cached
 
-    Functions and classes of modules are code, of which the cache compares the source.
+    Functions and classes of a module need none: the cache compares their source.
     """
     current = current_compilation()
     if current is None or not config.caching_precompile:
@@ -100,7 +101,10 @@ def _guard_by_name(entry: Any, current: Compilation) -> None:
 
 
 def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
-    """Guards that cannot be kept fail when they are read, and who loads them says why: not all releases survive it here."""
+    """Pickle the guards; where that is impossible, pickle an object that fails when it is loaded, with the reason.
+
+    To fail here would not be survived by all releases of torch.
+    """
     current = current_compilation()
     if current is None:
         return stock(state, builder)
@@ -116,6 +120,8 @@ def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
 
 
 class _UncachedGuards:
+    """Stands for guards that could not be pickled. To unpickle it raises an error with the reason."""
+
     def __init__(self, reason: str) -> None:
         self.reason = reason
 

@@ -1,11 +1,10 @@
-"""Compiled in one process, used in the next: torch's precompile cache (``TORCH_CACHING_PRECOMPILE=1``).
-
-Dynamo keeps guards and bytecode, and asks the backend for an artifact that makes the compiled function again:
+"""Torch's precompile cache (``TORCH_CACHING_PRECOMPILE=1``): what one process has compiled, the next one uses.
 
     process 1    torch.compile(...); calls; torch.compiler.save_cache_artifacts()
     process 2    torch.compile(...); calls: nothing is traced
 
-What becomes of the guards: `guards.py`.
+Dynamo caches guards (see `guards`) and bytecode. Of the backend it wants an artifact from which the compiled function can be
+made again.
 """
 
 from __future__ import annotations
@@ -42,15 +41,18 @@ from . import guards
 from .guards import warn_not_cached as warn_not_cached
 
 Make = Callable[[], Callable[..., Any]]
-"""What makes a compiled function; can be pickled, with all that it holds."""
+"""A function without arguments that makes a compiled function. It can be pickled, with all that it holds."""
 
 
 class Artifact(BackendCacheArtifact[Any]):
-    """What makes a graph's compiled function again in another process: ``content`` is (`_version`, options, a `Make`), the
-    last two pickled."""
+    """The artifact of one graph. Its ``content`` is (`_version`, options, a `Make`); the last two are pickled."""
 
     def after_deserialization(self) -> Callable[..., Any]:
-        """The compiled function."""
+        """The compiled function.
+
+        Raises:
+            RuntimeError: another version of kvfix has made the artifact, or other options were asked for.
+        """
         version, options, make = self.content
         if version != _version():
             raise RuntimeError("it is from another version of kvfix")
@@ -60,36 +62,36 @@ class Artifact(BackendCacheArtifact[Any]):
 
 
 def is_caching(gm: fx.GraphModule) -> bool:
-    """Whether Dynamo keeps what is compiled for ``gm``."""
+    """Whether Dynamo caches what is compiled for its graph ``gm``."""
     return holds(Feature.PRECOMPILE) and current_compilation() is not None and getattr(gm, "_backend_id", None) is not None
 
 
 def made_by_torch(gm: fx.GraphModule) -> Make | None:
-    """What AOTAutograd has kept for ``gm``, which `is_caching`, if it has compiled it."""
+    """What AOTAutograd has put into the cache for ``gm``; None if it has not compiled it. `is_caching` holds for ``gm``."""
     own = PrecompileContext.serialize_artifact_by_key(gm._backend_id)
     return None if own is None else own.after_deserialization
 
 
 def put_artifact(gm: fx.GraphModule, options: Options, make: Make) -> None:
-    """Keep ``make`` for ``gm``'s compiled function."""
+    """Put ``make`` into the cache, for the compiled function of ``gm`` under these ``options``."""
     PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(options), pickle.dumps(make))))
 
 
 _NAMES = "torch._dynamo.output_graph.OutputGraph.install_global"
 
 _asked: ContextVar[Options | None] = ContextVar("_asked", default=None)
-"""The options of the `torch.compile` that may be loading now; None for another backend."""
+"""The options of the `torch.compile` that is being applied in this thread; None for another backend."""
 
 
 @functools.cache
 def _version() -> str:
-    """A hash of kvfix' own source: what another version has made may mean something else."""
+    """A hash of the source of kvfix: an artifact of another version may mean something else."""
     files = sorted(pathlib.Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def install(options_of: Callable[[Any], Options | None]) -> None:
-    """Let what was compiled with the same options be loaded, and what cannot be used be compiled again."""
+    """Let torch load what was compiled with the same options, and compile anew what cannot be used."""
     guards.install()
     patch("torch._dynamo.eval_frame._TorchDynamoContext.__call__", functools.partial(_apply, options_of))
     patch("torch._dynamo.package.CompilePackage.install", _use)
@@ -98,7 +100,7 @@ def install(options_of: Callable[[Any], Options | None]) -> None:
 
 
 def _apply(options_of: Callable[[Any], Options | None], stock: Any, self: Any, fn: Any) -> Any:
-    """`torch.compile`, of which ``self`` is the first half, is applied to ``fn``: now torch loads what was kept for it."""
+    """Note the options while ``self``, made by `torch.compile`, is applied to ``fn``: torch loads from the cache then."""
     token = _asked.set(options_of(self.callback))
     try:
         return stock(self, fn)
@@ -107,7 +109,7 @@ def _apply(options_of: Callable[[Any], Options | None], stock: Any, self: Any, f
 
 
 def _use(stock: Any, package: Any, backends: Any) -> None:
-    """What was kept, or, where that is not possible, nothing: the model is then traced as if nothing had been kept."""
+    """Use what the cache holds; where that fails, use nothing of it, so that the model is traced as without a cache."""
     if not any(isinstance(artifact, Artifact) for artifact in backends.values()):
         return stock(package, backends)
     try:
@@ -121,9 +123,9 @@ def _use(stock: Any, package: Any, backends: Any) -> None:
 
 
 def _forget(package: Any) -> None:
-    """Take back what was loaded, for all functions, and what stands in a module under one name for several of them."""
+    """Take out what was loaded, of each function and of the globals, some of which were put in more than once."""
     for code, entry in package._codes.items():
-        with contextlib.suppress(Exception):  # nothing has been loaded for it
+        with contextlib.suppress(Exception):  # nothing was loaded for this one
             reset_precompile_entries(lookup_code(entry) if entry.code_source else code)
     for module, names in package._installed_globals.items():
         package._installed_globals[module] = [n for n in dict.fromkeys(names) if n in module.__dict__]
@@ -131,10 +133,11 @@ def _forget(package: Any) -> None:
 
 
 def _install_global(stock: Any, self: Any, prefix: str, value: Any) -> str:
-    """Names start from zero in each process, and loaded guards have brought some along: those are passed over.
+    """Give a global a name that the module does not have yet.
 
-    For all backends, as any of them may compile in a module that a model was loaded for; where no name stands in the way,
-    it is the one that torch gives.
+    Torch counts names from zero in each process, but a loaded model has brought some of them along. This is done for all
+    backends, since any of them may compile something in a module that a model was loaded into. Where no name is taken, the name
+    is the one that torch would give.
     """
     name = unique_id(prefix)
     while name in self.global_scope:

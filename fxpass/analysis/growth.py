@@ -1,0 +1,118 @@
+"""What grows: inputs that are longer on each call, and the joins that make them so.
+
+    past: [B, H, s, D]        cat([past, new], 2) is a result        grown by the graph: the next call's ``past``
+    mask: [B, t]              t == s + 1                             grown by the caller, along with it
+    x: [B, u]                 u is neither                           left as it is
+
+The symbols of growing sizes are told by `analysis.kinds`; what the graph does with them is told here. An input that is written,
+or of which the caller gets a view, is left as it is, and so is a join that is no plain contiguous tensor of memory of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Set
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.graph.numbers import equal, guarded, symbols
+
+aten = torch.ops.aten
+
+
+@dataclasses.dataclass(frozen=True)
+class Growing:
+    """The input ``node`` grows along ``dim``, where ``join`` makes it longer; None where the caller does."""
+
+    node: fx.Node
+    dim: int
+    join: fx.Node | None = None
+
+    @property
+    def size(self) -> Any:
+        """How long it is."""
+        return self.node.meta["val"].shape[self.dim]
+
+    @property
+    def end(self) -> Any:
+        """How long it is once it is joined."""
+        return self.size if self.join is None else self.join.meta["val"].shape[self.dim]
+
+
+def growing(graph: fx.Graph, moving: Set[Any]) -> list[Growing]:
+    """What grows in ``graph``, in normal form, by symbols of sizes that are ``moving``; nothing where nothing is joined.
+
+    That lengths which agree now will always agree becomes a guard.
+    """
+    kept = _Kept(graph)
+    inputs = [n for n in graph.find_nodes(op="placeholder") if kept.is_read_only(n)]
+    joined = [Growing(n, *found) for n in inputs if (found := _join(n, moving, kept)) is not None]
+    lengths: list[Any] = []
+    for size in [size for one in joined for size in (one.size, one.end)]:
+        if not _is_one_of(size, lengths):
+            lengths.append(size)
+    known = {one.node for one in joined}
+    others = [Growing(n, d) for n in inputs if n not in known for d in _axes(n, moving)[:1]]
+    return joined + [one for one in others if _is_one_of(one.size, lengths)]
+
+
+def _axes(node: fx.Node, moving: Set[Any]) -> list[int]:
+    """The dims of ``node`` whose sizes move."""
+    return [d for d, size in enumerate(node.meta["val"].shape) if symbols(size) & moving]
+
+
+def _join(node: fx.Node, moving: Set[Any], kept: _Kept) -> tuple[int, fx.Node] | None:
+    """The first plain join of ``node`` with something behind it along a dim that moves: the dim, and the join."""
+    for dim in _axes(node, moving):
+        for user in node.users:
+            if _is_join(user, node, dim) and kept.is_read_only(user) and is_plain(user):
+                return dim, user
+    return None
+
+
+def _is_join(user: fx.Node, node: fx.Node, dim: int) -> bool:
+    """Whether ``user`` is a `cat` along ``dim`` that begins with ``node``, of parts that are alike but for their length."""
+    if user.target is not aten.cat.default:
+        return False
+    parts, along = user.args[0], (user.args[1] if len(user.args) > 1 else user.kwargs.get("dim", 0))
+    values = [p.meta["val"] for p in parts]  # type: ignore[union-attr]
+    if parts[0] is not node or parts.count(node) > 1 or along % values[0].dim() != dim:  # type: ignore
+        return False
+    return all(v.dim() == values[0].dim() and v.device == values[0].device for v in values)
+
+
+def is_plain(join: fx.Node) -> bool:
+    """Whether ``join`` is contiguous, and of the dtype of what it makes longer."""
+    value, stride = join.meta["val"], 1
+    if value.dtype != join.args[0][0].meta["val"].dtype:  # type: ignore[index, union-attr]
+        return False
+    for size, own in reversed([*zip(value.shape, value.stride(), strict=True)]):
+        if not equal(own, stride):
+            return False
+        stride = stride * size
+    return True
+
+
+def _is_one_of(size: Any, lengths: Iterable[Any]) -> bool:
+    """Whether ``size`` is one of ``lengths``: those that are equal now are guarded to be."""
+    return any(equal(size, length) for length in lengths) or any(guarded(size == length) for length in lengths)
+
+
+class _Kept:
+    """What ``graph`` writes to, and what its caller gets views of."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._written = {m for n in graph.nodes for w in aliases.written(n) for m in aliases.storages(w)}
+        self._results = graph.output_node().all_input_nodes
+
+    def is_read_only(self, node: fx.Node) -> bool:
+        """Whether nothing is written to the memory of ``node``, and no view of it is a result."""
+        value, memory = node.meta["val"], aliases.storage(node)
+        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+            return False
+        shown = any(aliases.storage(r) == memory and r is not node for r in self._results)
+        return memory is not None and memory not in self._written and not shown
+

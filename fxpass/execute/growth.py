@@ -1,0 +1,156 @@
+"""The buffers behind what grows: filled before a call, and what was joined taken out of them after it.
+
+    past is what the last call returned, and nobody has written to it        the buffer holds it: nothing is read
+    anything else                                                            copied into the buffer
+    result                                                                   a tensor of its own, copied out of the buffer
+
+All copies of a call are one. A capacity is a power of two, so a series of length n meets log2(n) of them.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass import reasons
+from fxpass.errors import NotGrowing
+from fxpass.graph.numbers import symbols
+from fxpass.rewriting.growth import Axis
+from fxpass.torch_internals.dynamo.capacity import Conditions
+
+LEAST = 64
+"""The smallest capacity."""
+RECENT = 16
+"""From one of so many calls before, a call may go on."""
+STRANGERS = 4
+"""So many calls one after the other may go on from none."""
+
+
+def room_for(length: int) -> int:
+    """The capacity of a buffer that is to hold ``length`` rows, and room beside."""
+    return max(LEAST, 1 << length.bit_length())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """What a buffer holds: the tensor that was copied out of it, as it was then."""
+
+    tensor: weakref.ref[torch.Tensor]
+    version: int
+    address: int
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> _Held | None:
+        """None where nobody counts what is written to ``tensor``."""
+        return None if tensor.is_inference() else _Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
+
+    def is_still(self, tensor: torch.Tensor) -> bool:
+        """Whether it is what has come in again, as it was."""
+        held = self.tensor()
+        return held is not None and held is tensor and (held._version, held.data_ptr()) == (self.version, self.address)
+
+
+class Growth(threading.local):
+    """The buffers of the ``axes`` that grow, each thread's own; ``nodes`` are their placeholders.
+
+    ``conditions`` are those that a capacity must meet.
+    """
+
+    def __init__(self, axes: Sequence[Axis] = (), nodes: Sequence[fx.Node] = (), conditions: Conditions | None = None) -> None:
+        self.axes, self.conditions = list(axes), conditions
+        self._nodes = list(nodes)
+        self._buffers: list[torch.Tensor] = []
+        self._held: list[_Held | None] = []
+        self._lengths: list[int] = []
+        self._recent: collections.deque[list[int]] = collections.deque(maxlen=RECENT)
+        self._strangers = 0
+
+    def under(self, conditions: Conditions) -> Growth:
+        """The same under ``conditions``."""
+        return Growth(self.axes, self._nodes, conditions)
+
+    @property
+    def capacities(self) -> set[Any]:
+        """The symbols of the buffers' sizes along what grows."""
+        sizes = [node.meta["val"].shape[one.dim] for one, node in zip(self.axes, self._nodes, strict=True)]
+        return {symbol for size in sizes for symbol in symbols(size)}
+
+    def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
+        """The buffers, which hold what grows in ``args``."""
+        if not self.axes:
+            return []
+        self._look_at([args[one.place].shape[one.dim] for one in self.axes])
+        self._lengths = [_end(one, args) for one in self.axes]
+        self._recent.append(self._lengths)
+        shapes = self._shapes(args, max(self._lengths))
+        if shapes != [b.shape for b in self._buffers]:
+            self._allocate(shapes)
+        stale = [
+            (buffer.narrow(one.dim, 0, args[one.place].shape[one.dim]), args[one.place])
+            for one, buffer, held in zip(self.axes, self._buffers, self._held, strict=True)
+            if held is None or not held.is_still(args[one.place])
+        ]
+        self._held = [None] * len(self.axes)
+        if stale:
+            _copy([into for into, _ in stale], [given for _, given in stale])
+        return self._buffers
+
+    def take_out(self, results: list[Any]) -> None:
+        """Put what was joined in the place of the buffers among ``results``."""
+        taken = [(i, one, b) for i, (one, b) in enumerate(zip(self.axes, self._buffers, strict=True)) if one.results]
+        parts = [buffer.narrow(one.dim, 0, self._lengths[i]) for i, one, buffer in taken]
+        made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
+        if made:
+            _copy(made, parts)
+        for (i, one, _), tensor in zip(taken, made, strict=True):
+            self._held[i] = _Held.of(tensor)
+            for place in one.results:
+                results[place] = tensor
+
+    def _look_at(self, given: list[int]) -> None:
+        """See whether one of the latest calls has made what is as long as that which is ``given``.
+
+        Raises:
+            NotGrowing: that has not been so for a while.
+        """
+        joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
+        goes_on = any(all(given[i] == made[i] for i in joined) for made in self._recent)
+        self._strangers = 0 if goes_on else self._strangers + 1
+        if self._strangers > STRANGERS:
+            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
+
+    def _shapes(self, args: Sequence[Any], length: int) -> list[torch.Size]:
+        """The sizes of the buffers for ``args``: as they are along the dims that grow, if there is room."""
+        capacity = room_for(length)
+        if self._buffers:
+            capacity = max(capacity, self._buffers[0].shape[self.axes[0].dim])
+        if self.conditions is not None and not self.conditions.hold(capacity):
+            raise NotGrowing(reasons.CAPACITY, capacity=capacity)
+        shapes = [list(args[one.place].shape) for one in self.axes]
+        for one, shape in zip(self.axes, shapes, strict=True):
+            shape[one.dim] = capacity
+        return [torch.Size(shape) for shape in shapes]
+
+    def _allocate(self, shapes: Sequence[torch.Size]) -> None:
+        self._buffers, self._held = [], [None] * len(shapes)
+        with torch.inference_mode(False):
+            for shape, like in zip(shapes, self._nodes, strict=True):
+                value = like.meta["val"]
+                self._buffers.append(torch.zeros(shape, dtype=value.dtype, device=value.device))
+
+
+def _end(one: Axis, args: Sequence[Any]) -> int:
+    rows = one.rows if isinstance(one.rows, int) else args[one.rows[0]].shape[one.rows[1]]
+    return args[one.place].shape[one.dim] + rows
+
+
+def _copy(into: list[torch.Tensor], given: list[torch.Tensor]) -> None:
+    with torch.no_grad():
+        torch.ops.aten._foreach_copy_.default(into, given)

@@ -1,0 +1,154 @@
+"""What grows becomes a buffer of a capacity, filled up to a length.
+
+    past = placeholder [B, H, s, D]               past = placeholder [B, H, s, D]
+                                                  buffer = placeholder [B, H, C, D]
+    k = cat([past, new], 2)               ->      copy_(buffer[:, :, s:s + n], new)
+                                                  k = buffer[:, :, :s + n]
+    y = attention(q, k, v)                        y = attention(q, k, v)
+    return y, k                                   return y, buffer
+
+From here on the graph is like one whose cache was allocated in full, with ``s`` for its position. What fills the buffer, and
+takes what was joined out of it, stands around the graph (`execute.growth`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass import reasons
+from fxpass.analysis.growth import Growing, growing
+from fxpass.analysis.positions import Origin
+from fxpass.errors import Refusal
+from fxpass.graph.normal_form import faking, mode_of
+from fxpass.graph.numbers import symbols, to_expr
+
+aten = torch.ops.aten
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One input that grows.
+
+    place: which of the graph's inputs it is.
+    dim: along which it grows.
+    rows: how many rows a call adds: a number, or the input and the dim whose size that is.
+    results: which of the graph's results are what was joined.
+    """
+
+    place: int
+    dim: int
+    rows: int | tuple[int, int]
+    results: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """What `grow` made of a graph: the ``axes`` with buffers, where lengths come from, and the symbols of ``lengths``."""
+
+    axes: Sequence[Axis]
+    origins: Mapping[fx.Node, Origin]
+    lengths: Set[Any]
+
+
+def grown_in(gm: fx.GraphModule, moving: Set[Any], beyond: Callable[[Sequence[Any]], torch.SymInt]) -> Grown | None:
+    """Buffers for what grows in ``gm``, by symbols of sizes that are ``moving``; ``beyond`` makes a capacity for lengths."""
+    found = growing(gm.graph, moving)
+    return grow(gm, found, beyond([end for one in found for end in (one.size, one.end)])) if found else None
+
+
+def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -> Grown:
+    """Give each input ``found`` to grow a buffer, a new last input of ``gm``; the lengths are positions from here on."""
+    graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
+    (results,) = graph.output_node().args
+    returned = list(results)  # type: ignore[arg-type]
+    moving = {s for one in found for s in symbols(one.size)}
+    numbers = [n for n in inputs if isinstance(n.meta["val"], torch.SymInt) and symbols(n.meta["val"]) <= moving]
+    origins = {n: Origin(n.name) for n in numbers}
+    axes = []
+    for one in found:
+        rows = _rows(one, inputs)
+        places = tuple(i for i, r in enumerate(returned) if r is one.join and one.join is not None)
+        axes.append(Axis(inputs.index(one.node), one.dim, rows, places))
+    with faking(mode_of([n.meta["val"] for n in inputs])):
+        buffers = [_buffer(graph, one, capacity) for one in found]
+        for one, buffer, made in zip(found, buffers, axes, strict=True):
+            length = _use(graph, one, buffer)
+            origins[length] = Origin(f"{one.node.name}.size({one.dim})")
+            for place in made.results:
+                returned[place] = buffer
+    graph.output_node().args = (tuple(returned),)
+    for one in found:
+        if one.join is not None:
+            graph.erase_node(one.join)
+    gm.recompile()
+    return Grown(axes, origins, moving)
+
+
+def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
+    """How many rows are added, as `Axis` has it.
+
+    Raises:
+        Refusal: a number of rows that is the size of no input.
+    """
+    rows = to_expr(one.end - one.size)
+    if isinstance(rows, int) or rows.is_Integer:
+        return int(rows)
+    for place, node in enumerate(inputs):
+        value = node.meta["val"]
+        for dim, size in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
+            if to_expr(size) == rows:
+                return place, dim
+    raise Refusal(reasons.UNKNOWN_ROWS)
+
+
+def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt) -> fx.Node:
+    like = one.node.meta["val"]
+    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
+        buffer = graph.placeholder(f"{one.node.name}_buffer")
+    shape = [capacity if d == one.dim else size for d, size in enumerate(like.shape)]
+    buffer.meta["val"] = torch.empty(shape, dtype=like.dtype, device=like.device)
+    buffer.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}  # it stays where it is
+    return buffer
+
+
+def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
+    """Let ``buffer`` stand for what grows, and for what it is joined to; the node that gives its length.
+
+    What is read of the buffer keeps the value that it had, of memory of its own: nothing is written to it meanwhile.
+    """
+    past, dim, join = one.node, one.dim, one.join
+    with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
+        length = _call(graph, aten.sym_size.int, past, dim)
+        whole = _call(graph, aten.slice.Tensor, buffer, dim, 0, length, like=past)
+    if join is not None:
+        with graph.inserting_before(join):
+            parts = list(join.args[0])[1:]  # type: ignore[arg-type]
+            new = parts[0] if len(parts) == 1 else _call(graph, aten.cat.default, parts, dim)
+            rows = new.meta["val"].shape[dim]  # type: ignore[union-attr]
+            if not isinstance(rows, int):
+                rows = _call(graph, aten.sym_size.int, new, dim)
+            end = _call(graph, operator.add, length, rows)
+            _call(graph, aten.copy_.default, _call(graph, aten.slice.Tensor, buffer, dim, length, end), new)
+            joined = _call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join)
+        for node in (joined, new, end):
+            node.meta.update({k: join.meta[k] for k in ("stack_trace", "nn_module_stack") if k in join.meta})
+        join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
+    past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in (length, join))
+    for node in [n for n in whole.users if n.target is aten.sym_size.int and n.args[1] == dim]:
+        node.replace_all_uses_with(length)
+        graph.erase_node(node)
+    if not whole.users:
+        graph.erase_node(whole)
+    return length
+
+
+def _call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None) -> fx.Node:
+    made = graph.call_function(target, args)
+    made.meta["val"] = target(*fx.node.map_arg(args, lambda n: n.meta["val"])) if like is None else like.meta["val"]
+    return made

@@ -1,0 +1,91 @@
+"""The size of a buffer of our own, as a symbol of a graph that came with an environment of symbols.
+
+    with Capacity(env) as capacity:
+        C = capacity.beyond([s, s + 1])      s < C and s + 1 < C hold on every call: the buffer is made so large
+        ...                                  a graph is rewritten; what is asked about C is noted as guards
+    capacity.conditions                      [C < 1024]: what must be looked at when the capacity is another
+
+Dynamo knows no such number, so no guard of its may mention it. What was asked is taken back: it is true of any capacity, or of
+this one, or about something else as well, and then the rewrite cannot stand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sympy
+import torch
+
+from fxpass import reasons
+from fxpass.errors import Refusal
+from fxpass.torch_internals.symbols import DimDynamic
+
+from .names import ConstantSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """What must hold of a capacity, called ``symbol``, for what was compiled to be right."""
+
+    symbol: Any
+    expressions: Sequence[Any] = ()
+
+    def hold(self, value: int) -> bool:
+        """Whether they do of the capacity ``value``."""
+        return all(e.xreplace({self.symbol: sympy.Integer(value)}) == sympy.true for e in self.expressions)
+
+
+class Capacity:
+    """One number in the environment ``env``, chosen by ``room``, a function of the length that it must exceed."""
+
+    def __init__(self, env: Any, room: Callable[[int], int]) -> None:
+        self._env, self._room = env, room
+        self._symbol: Any = None
+        self._lengths: list[torch.SymInt] = []
+        self._asked: list[Any] = []
+
+    def beyond(self, lengths: Sequence[torch.SymInt]) -> torch.SymInt:
+        """The number, which is known to be larger than each of ``lengths`` from here on."""
+        value = self._room(max(length.node.hint for length in lengths))
+        self._symbol = self._env.create_symbol(value, ConstantSource("capacity"), dynamic_dim=DimDynamic.DYNAMIC)
+        number: torch.SymInt = self._env.create_symintnode(self._symbol, hint=value)
+        self._lengths = list(lengths)
+        for length in lengths:
+            assert length < number
+        return number
+
+    def __enter__(self) -> Capacity:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Take all guards on the capacity back."""
+        guards = self._env.guards
+        self._asked = [g.expr for g in guards if self._symbol in g.expr.free_symbols]
+        guards[:] = [g for g in guards if self._symbol not in g.expr.free_symbols]
+
+    def conditions(self) -> Conditions:
+        """What was asked.
+
+        Raises:
+            Refusal: something was that is about other numbers, too.
+        """
+        mixed = [e for e in self._asked if e.free_symbols != {self._symbol} and not self._is_certain(e)]
+        if mixed:
+            raise Refusal(reasons.ROOM, what=", ".join(map(str, mixed)))
+        return Conditions(self._symbol, [e for e in self._asked if e.free_symbols == {self._symbol}])
+
+    def _is_certain(self, condition: Any) -> bool:
+        return any(_holds(condition, self._symbol, length.node.expr) for length in self._lengths)
+
+
+def _holds(condition: Any, symbol: Any, length: Any) -> bool:
+    """Whether the relation ``condition`` holds whenever ``symbol`` is larger than ``length``."""
+    if not isinstance(condition, sympy.core.relational.Relational):
+        return False
+    room = sympy.Symbol("room", integer=True, nonnegative=True)
+    left = sympy.expand((condition.lhs - condition.rhs).xreplace({symbol: length + 1 + room}))
+    signs = {sympy.Ne: left.is_nonzero, sympy.Lt: left.is_negative, sympy.Le: left.is_nonpositive,
+             sympy.Gt: left.is_positive, sympy.Ge: left.is_nonnegative, sympy.Eq: left.is_zero}  # fmt: skip
+    return bool(signs.get(type(condition), False))

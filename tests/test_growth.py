@@ -1,0 +1,330 @@
+"""Caches that a `cat` makes longer on each call: numbers, caches and their layout as in eager, in one static core."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+import fxpass
+from fxpass.execute import growth
+from fxpass.execute.regions import Region
+
+STEPS = 62
+"""From 5 rows on: capacities of 64 and 128."""
+
+
+class Attention(nn.Module):
+    """Two heads of 8; ``dim`` is that of the rows in the keys and values that it joins."""
+
+    dim = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(16, 48)
+
+    def heads(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [t.view(*x.shape[:2], 2, 8).transpose(1, 2) for t in self.qkv(x).chunk(3, -1)]
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        return self.attend(q, k, v), (k, v)
+
+
+class Listed(Attention):
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, new = super().forward(x, past)
+        return y, list(new)
+
+
+class Mapped(Attention):
+    """A dict by module."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, new = super().forward(x, None if past is None else past[self])
+        return y, {self: new}
+
+
+class Held(Attention):
+    """On attributes of an object that the caller hands in."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        past.k = k if past.k is None else torch.cat([past.k, k], 2)
+        past.v = v if past.v is None else torch.cat([past.v, v], 2)
+        return self.attend(q, past.k, past.v), past
+
+
+class Cache:
+    def __init__(self) -> None:
+        self.k: Any = None
+        self.v: Any = None
+
+
+class Rows(Attention):
+    """[B, s, H, D], the rows before the heads."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = (t.transpose(1, 2) for t in self.heads(x))
+        if past is not None:
+            k, v = torch.cat((past[0], k), dim=1), torch.cat((past[1], v), dim=1)
+        return self.attend(*(t.transpose(1, 2) for t in (q, k, v))), (k, v)
+
+
+class Flat(Attention):
+    """[B, s, H * D]: split into heads once it is joined."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        if past is not None:
+            k, v = torch.cat([past[0], k], -2), torch.cat([past[1], v], -2)
+        heads = [t.view(x.shape[0], -1, 2, 8).transpose(1, 2) for t in (q, k, v)]
+        return self.attend(*heads), (k, v)
+
+
+class Products(Attention):
+    """Attention written out, with a bias by distance and a causal mask of the joined length."""
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        scores = q @ k.transpose(-1, -2) / 8**0.5
+        at, end = torch.arange(k.shape[2] - q.shape[2], k.shape[2]), torch.arange(k.shape[2])
+        scores = scores - 0.1 * (at[:, None] - end).abs()
+        scores = scores.masked_fill(end > at[:, None], -torch.inf)
+        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+
+class Masked(Attention):
+    """A mask is joined along with the keys."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        n, seen = x.shape[1], torch.ones(x.shape[0], x.shape[1], dtype=torch.bool)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+            seen = torch.cat([past[2], seen], 1)
+        mask = seen & (torch.arange(k.shape[2]) % 3 != 1)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None].expand(-1, -1, n, -1))
+        return y.transpose(1, 2).flatten(2), (k, v, seen)
+
+
+class Biased(Attention):
+    """A bias that the caller makes longer is added: it is one row ahead of the keys that come in."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is None:
+            return self.attend(q, k, v), (k, v, torch.zeros(x.shape[1] + 1))
+        k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=past[2].expand(2, 1, 1, -1))
+        return y.transpose(1, 2).flatten(2), (k, v)
+
+
+MODELS = [Attention, Listed, Mapped, Held, Rows, Flat, Products, Masked, Biased]
+
+
+def tensors(cache: Any) -> list[torch.Tensor]:
+    if isinstance(cache, Cache):
+        return [cache.k, cache.v]
+    if isinstance(cache, dict):
+        (cache,) = cache.values()
+    return list(cache)
+
+
+def same(found: Any, wanted: Any, laid_out: bool = True) -> None:
+    """Caches that are equal, laid out alike, in as much memory."""
+    found, wanted = tensors(found), tensors(wanted)
+    for mine, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+        if not laid_out:  # Inductor chooses strides for a prefill
+            continue
+        assert (mine.stride(), mine.storage_offset()) == (other.stride(), other.storage_offset())
+        assert mine.untyped_storage().nbytes() == other.untyped_storage().nbytes()
+    assert len({t.data_ptr() for t in found}) == len(found)
+
+
+def longer(cache: Any, model: nn.Module) -> Any:
+    """The bias of `Biased` for the next call."""
+    return (*cache[:2], torch.arange(cache[0].shape[2] + 1) % 3 * 0.5) if isinstance(model, Biased) else cache
+
+
+def start(model: nn.Module) -> Any:
+    return Cache() if isinstance(model, Held) else None
+
+
+def compiled(model: nn.Module, compiler: str = "eager") -> Callable[..., Any]:
+    return torch.compile(model, backend="kvfix", options={"compiler": compiler})
+
+
+def is_whole(graphs: int = 3) -> None:
+    """At most so many graphs, of which the last is one static core, and what only makes numbers."""
+    assert counters["stats"]["unique_graphs"] <= graphs and not counters["graph_break"]
+    report = fxpass.reports()[-1]
+    assert report.rewritten and not report.refused and not report.unfit and not report.unbuffered, report
+    assert [name for name, static, _ in report.parts if static] == ["core"]
+    assert [name for name, static, _ in report.parts] in (["core"], ["prologue", "core"])
+
+
+@torch.no_grad()
+def decode(model: nn.Module, fn: Callable[..., Any], steps: int = STEPS, rows: int = 1, laid_out: bool = True) -> None:
+    mine, other = start(model), start(model)
+    for step in range(steps):
+        x = torch.randn(2, 5 if step == 0 else rows, 16)
+        y, mine = fn(x, mine)
+        wanted, other = model(x, other)
+        torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
+        same(mine, other, laid_out or step > 2)
+        mine, other = longer(mine, model), longer(other, model)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_step_is_eagers(kind: type[nn.Module]) -> None:
+    model = kind().eval()
+    decode(model, compiled(model))
+    is_whole()
+
+
+@pytest.mark.parametrize("kind", [Attention, Products])
+def test_with_aot_autograd(kind: type[nn.Module]) -> None:
+    model = kind().eval()
+    decode(model, compiled(model, "aot_eager"), 12)
+    is_whole()
+
+
+@pytest.mark.inductor
+def test_with_inductor() -> None:
+    model = Attention().eval()
+    decode(model, compiled(model, "inductor"), laid_out=False)
+    is_whole()
+
+
+@pytest.mark.parametrize("kind", [Products, Masked])
+def test_a_core_is_compiled_twice_for_all_capacities(kind: type[nn.Module]) -> None:
+    model = kind().eval()
+    made = []
+    compile = Region._compile
+
+    def see(region: Region, *args: Any) -> Any:
+        made.append(region.part.name)
+        return compile(region, *args)
+
+    with mock.patch.object(Region, "_compile", see), mock.patch.object(growth, "LEAST", 4):
+        decode(model, compiled(model, "aot_eager"), 36)
+    assert made.count("core") == 2, made
+
+
+def test_several_rows_at_once() -> None:
+    model = Products().eval()
+    decode(model, compiled(model), 20, rows=3)
+    is_whole()
+
+
+EDITS: dict[str, Callable[[list[torch.Tensor]], list[torch.Tensor]]] = {
+    "fork": lambda past: [t.clone() for t in past],
+    "copied": copy.deepcopy,
+    "cropped": lambda past: [t[:, :, :-2] for t in past],
+    "reordered": lambda past: [t.index_select(0, torch.tensor([1, 0])) for t in past],
+    "written": lambda past: [t.mul_(0.5) for t in past],
+    "row written": lambda past: [t[:, :, 1].zero_() is None or t for t in past],
+    "strided": lambda past: [t.transpose(1, 2).contiguous().transpose(1, 2) for t in past],
+    "exchanged": lambda past: past[::-1],
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+@torch.no_grad()
+def test_what_the_caller_does_to_a_past(edit: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> None:
+    model = Attention().eval()
+    fn = compiled(model)
+    mine: Any = None
+    other: Any = None
+    for step in range(16):
+        x = torch.randn(2, 5 if step == 0 else 1, 16)
+        y, mine = fn(x, mine)
+        wanted, other = model(x, other)
+        torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
+        same(mine, other)
+        if step > 3 and step % 3 == 0:
+            mine, other = edit(list(mine)), edit(list(other))
+            mine, other = tuple(mine), tuple(other)
+    is_whole(4)
+
+
+@torch.no_grad()
+def test_old_pasts_and_what_comes_out_are_nobody_elses() -> None:
+    model = Attention().eval()
+    fn = compiled(model)
+    past: Any = None
+    kept = []
+    for step in range(12):
+        x = torch.randn(2, 5 if step == 0 else 1, 16)
+        _, past = fn(x, past)
+        kept.append((past, [t.clone() for t in past]))
+    for past, before in kept:
+        assert all(torch.equal(a, b) for a, b in zip(past, before, strict=True))
+    for past, _ in (kept[6], kept[9], kept[6], kept[11]):
+        x = torch.randn(2, 1, 16)
+        y, new = fn(x, past)
+        wanted, other = model(x, past)
+        torch.testing.assert_close(y, wanted)
+        same(new, other)
+        new[0].zero_()
+    is_whole()
+
+
+@torch.no_grad()
+def test_two_conversations_in_turn() -> None:
+    model = Attention().eval()
+    fn = compiled(model)
+    pasts: list[Any] = [None, None]
+    others: list[Any] = [None, None]
+    for step in range(24):
+        who = step > 3 and step % 2
+        x = torch.randn(2, 1 if pasts[who] else 4, 16)
+        y, pasts[who] = fn(x, pasts[who])
+        wanted, others[who] = model(x, others[who])
+        torch.testing.assert_close(y, wanted)
+        same(pasts[who], others[who])
+    is_whole()
+
+
+@torch.inference_mode()
+def test_without_version_counters() -> None:
+    model = Attention().eval()
+    fn = compiled(model)
+    mine: Any = None
+    other: Any = None
+    for step in range(9):
+        x = torch.randn(2, 5 if step == 0 else 1, 16)
+        y, mine = fn(x, mine)
+        wanted, other = model(x, other)
+        torch.testing.assert_close(y, wanted)
+        same(mine, other)
+        if step == 6:
+            mine[0][:, :, 2].zero_()
+            other[0][:, :, 2].zero_()
+    is_whole()
+
+
+@torch.no_grad()
+def test_what_has_another_size_on_each_call_gets_no_buffers() -> None:
+    model = Attention().eval()
+    fn = compiled(model)
+    for length in (5, 9, 3, 12, 4, 30, 7, 6, 11, 3, 8):
+        x, past = torch.randn(2, 1, 16), (torch.randn(2, 2, length, 8), torch.randn(2, 2, length, 8))
+        y, new = fn(x, past)
+        wanted, other = model(x, past)
+        torch.testing.assert_close(y, wanted)
+        same(new, other)
+    assert "nothing went on from a call before" in fxpass.reports()[-1].unbuffered
+    assert counters["stats"]["unique_graphs"] <= 4
