@@ -3,8 +3,8 @@
     hstack([a, b])          ->          cat([a, b], 1)                                          (composite)
     hardswish(x)            ->          mul(x, div(clamp_max(clamp_min(add(x, 3), 0), 6), 6))   (in the table of decompositions)
 
-This is done only where an extent cannot get past the operator. All others stay whole for the compiler. So do operators that draw
-random numbers, which would be others, and operators that give a view of an operand, which might become a copy.
+This is done only where an extent cannot get past the operator. All others stay whole for the compiler. So do operators that
+draw random numbers, which would be others, and operators that give a view of an operand, which might become a copy.
 """
 
 from __future__ import annotations
