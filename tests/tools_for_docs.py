@@ -65,7 +65,7 @@ concerned: the numbers are eager's.
 
 Where numbers, or an error, are not what eager gives, switch layers off one after the other, from the outermost:
 
-1. `options={"recording": False}` or `KVFIX_RECORDING=0`: no CUDA graph. If that mends it, memory was reused while it was in use.
+1. `options={"recording": False}` or `KVFIX_RECORDING=0`: no CUDA graph. If that mends it, memory was reused in use.
 2. `options={"kernels": False}` or `KVFIX_KERNELS=0`: Inductor's kernels in place of kvfix's own.
 3. `options={"compiler": "aot_eager"}`, then `"eager"`: no Inductor. If it helps, see what stock `torch.compile` gives.
 4. `options={"rewrite": False}` or `KVFIX_REWRITE=0`: graphs go on as they were captured. If that mends it, it is the rewrite.

@@ -50,10 +50,12 @@ class WithFallback:
         before = [args[i].clone() for i in self._written]
         try:
             return self._run(*args)
-        except Exception as error:
+        except BaseException as error:
             with torch.no_grad():
                 for i, contents in zip(self._written, before, strict=True):
                     args[i].copy_(contents)
+            if not isinstance(error, Exception):
+                raise  # the user has interrupted it: the call can be made again
             return self._fall_back(args, error)
 
     def _fall_back(self, args: Sequence[Any], error: Exception) -> Any:
