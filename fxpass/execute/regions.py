@@ -8,24 +8,41 @@ own; what the compiler assumed about those sizes is checked on each call, and a 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import warn
+from fxpass.graph.numbers import to_expr
 from fxpass.report.progress import stage
 from fxpass.torch_internals import garbage_collection
-from fxpass.torch_internals.dynamo.names import ConstantSource, compile_lock
+from fxpass.torch_internals.dynamo.names import compile_lock
 from fxpass.torch_internals.dynamo.names import config as dynamo_config
 from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
-from fxpass.torch_internals.symbols import SYMPY_INTERP, DimDynamic, ShapeEnv, StatelessSymbolicContext, free_symbols
+from fxpass.torch_internals.symbols import SYMPY_INTERP, ShapeEnv
 
 from .compilers import Compile
 from .partition.split import Part
+from .region_inputs import (
+    dims_of,
+    dynamic_dims,
+    fake_of,
+    fake_of_capacity,
+    layouts,
+    shares_memory,
+    symbol_places,
+    unviewed,
+    varies,
+)
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -37,13 +54,14 @@ class _Variant:
 class Region:
     """``part`` behind ``compile``; call it with the values of ``part.inputs``, get those of ``part.outputs``."""
 
-    def __init__(self, part: Part, compile: Compile) -> None:
+    def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset()) -> None:
         self.part = part
         self.compile = compile
         self.variants: list[_Variant] = []  # the one that has run last comes first
         self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
-        self._dynamic = [_dynamic_dims(n) for n in part.inputs]
+        self._dynamic = [dynamic_dims(n) for n in part.inputs]
+        self._capacious = [dims_of(n, capacities) for n in part.inputs] if part.static else []
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
         variant = self._variant_for(args)
@@ -63,7 +81,7 @@ class Region:
             variant = self._variant_for(args)
             if variant is not None:
                 return variant.run(*args)
-            variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
+            variant = self._make_variant(args)
             results = variant.run(*args)
             self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
             self._made += 1
@@ -71,24 +89,61 @@ class Region:
                 warn(reasons.TOO_MANY, part=self.part.name, times=self._made)
         return results
 
+    def _make_variant(self, args: Sequence[Any]) -> _Variant:
+        if not self.part.static:
+            return self._dynamic_variant(args)
+        if self._made and any(self._capacious):
+            try:
+                return self._capacity_variant(args)
+            except Exception:
+                _logger.warning("kvfix: %s is compiled anew for each capacity", self.part.name, exc_info=True)
+                self._capacious = []
+        return self._static_variant(args)
+
+    def _capacity_variant(self, args: Sequence[Any]) -> _Variant:
+        """Compiled for any capacity of what grows, which is a symbol of it; static in all else."""
+        env = ShapeEnv()
+        mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+        given = enumerate(zip(args, self._capacious, strict=True))
+        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in given]
+        ((place, dim),) = symbol_places(fakes)
+        symbol = fakes[place].shape[dim].node.expr
+        numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
+        taken = [i for i in range(len(args)) if i not in numbers]
+        run = self._compile([*fakes, fakes[place].shape[dim]], mode, numbers)
+        asked = [g.expr for g in env.guards]
+        varying = [i for i, node in enumerate(self.part.inputs) if varies(node)]
+
+        @functools.cache
+        def wanted(capacity: int) -> list[Any] | None:
+            known = {symbol: sympy.Integer(capacity)}
+            if not all(condition.xreplace(known) == sympy.true for condition in asked):
+                return None
+            return layouts(fakes, varying, lambda size: int(sympy.sympify(to_expr(size)).xreplace(known)))
+
+        return _Variant(
+            lambda now: layouts(now, varying) == wanted(now[place].shape[dim]),
+            lambda *now: run(*[now[i] for i in taken], now[place].shape[dim]),
+        )
+
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         fakes = [mode.from_tensor(unviewed(a), static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
-        varying = [i for i, node in enumerate(self.part.inputs) if _varies(node)]
-        wanted = _layouts(args, varying)
+        varying = [i for i, node in enumerate(self.part.inputs) if varies(node)]
+        wanted = layouts(args, varying)
         numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
         run = self._compile(fakes, mode, numbers)
         if numbers:
             run = _without(run, [i for i in range(len(args)) if i not in numbers])
-        return _Variant(lambda now: _layouts(now, varying) == wanted, run)
+        return _Variant(lambda now: layouts(now, varying) == wanted, run)
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic, strict=True))]
+        fakes = [fake_of(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic, strict=True))]
         guards = env.produce_guards_expression(fakes, ignore_static=False)
-        holds = _predicate(guards if _shares_memory(args) else _wherever(guards))
-        sizes = _symbols(fakes)
+        holds = _predicate(guards if shares_memory(args) else _wherever(guards))
+        sizes = symbol_places(fakes)
         run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
         return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
 
@@ -131,76 +186,6 @@ def _copy(graph: fx.Graph, numbers: int, bound: Mapping[int, int]) -> fx.Graph:
         new.placeholder(f"size_{i}")
     new.output(new.graph_copy(graph, copies))
     return new
-
-
-def _symbols(fakes: Sequence[Any]) -> list[tuple[int, int]]:
-    """Which input has which size, for each symbol in the inputs' sizes once.
-
-    A graph of Dynamo's has each of its symbols as an input, too; Inductor (torch 2.15) need not read one anywhere else.
-    """
-    found = {s.node.expr: (i, d) for i, f in enumerate(fakes) if isinstance(f, torch.Tensor) for d, s in _symbolic(f)}
-    return list(found.values())
-
-
-def _symbolic(fake: torch.Tensor) -> Iterator[tuple[int, torch.SymInt]]:
-    return ((d, s) for d, s in enumerate(fake.shape) if isinstance(s, torch.SymInt))
-
-
-def _dynamic_dims(node: fx.Node) -> tuple[int, ...] | None:
-    """Which sizes of the input ``node`` are symbolic; None for a number."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor):
-        return None
-    return tuple(d for d, s in enumerate(value.shape) if free_symbols(s))
-
-
-def _fake(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | None) -> Any:
-    env = mode.shape_env
-    assert env is not None
-    if isinstance(value, torch.Tensor):
-        value = unviewed(value)
-        if not value.dim() and value.is_floating_point():  # with symbols, what it holds would become one
-            return mode.from_tensor(value, static_shapes=True)
-        sizes = [DimDynamic.DYNAMIC if d in (dims or ()) else DimDynamic.STATIC for d in range(value.dim())]
-        context = StatelessSymbolicContext(dynamic_sizes=sizes)
-        return mode.from_tensor(value, symbolic_context=context, source=ConstantSource(name))
-    if isinstance(value, int) and not isinstance(value, bool):
-        source = ConstantSource(name)
-        symbol = env.create_unspecified_symbol(value, source=source, dynamic_dim=DimDynamic.DYNAMIC)
-        return env.create_symintnode(symbol, hint=value, source=source)
-    return value
-
-
-def unviewed(value: torch.Tensor) -> torch.Tensor:
-    """``value``, in the memory that it lies in, and a view of nothing.
-
-    What it is a view of may have another dtype, and sizes that are no input's; a part knows its inputs alone.
-    """
-    if value._base is None or type(value) is not torch.Tensor or value.layout is not torch.strided:
-        return value
-    if value.is_conj() or value.is_neg():
-        return value
-    own = torch.empty(0, dtype=value.dtype, device=value.device)
-    return own.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())  # type: ignore
-
-
-def _varies(node: fx.Node) -> bool:
-    """Whether the input ``node`` has a symbolic size or stride, or is a number."""
-    value = node.meta.get("val")
-    if isinstance(value, torch.Tensor):
-        return bool(free_symbols([*value.shape, *value.stride()]))
-    return isinstance(value, torch.SymInt)
-
-
-def _layouts(args: Sequence[Any], varying: Sequence[int]) -> list[Any]:
-    """What a static variant depends on: the numbers, sizes and strides that Dynamo left symbolic (it guards on the others)."""
-    now = [args[i] for i in varying]
-    return [a if isinstance(a, int) else (a.shape, a.stride()) for a in now]
-
-
-def _shares_memory(args: Sequence[Any]) -> bool:
-    memories = [a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)]
-    return len(set(memories)) < len(memories)
 
 
 def _wherever(guards: str | None) -> str:

@@ -30,6 +30,7 @@ class Feature(enum.Enum):
     PIECES = "layers that repeat are compiled one by one, and Inductor records the core"
     RETRACE = "the step that fills a cache is a graph of its own"
     OVERLAP = "pieces are lowered one after the other"
+    EARLY = "a kernel of Inductor's is started when the one before is done"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
 
@@ -180,6 +181,7 @@ _ROWS = [
     *_names(Feature.OVERLAP, "torch._inductor.async_compile", "maybe_warm_pool"),
     *_names(Feature.OVERLAP, "torch._inductor.runtime.runtime_utils", "triton_cache_dir"),
     _call(Feature.PARALLEL, "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", "self job_fn"),
+    _call(Feature.EARLY, "torch._inductor.codegen.triton.TritonKernel._filter_pdl", "self code"),
     *_names(Feature.FALLBACK, "torch._dynamo", "lookup_backend"),
     # Dynamo, taught to guard on positions
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),
