@@ -2,8 +2,8 @@
 
     L['cache']._idx[0]  ->  read L['cache']._keys dim 2 (cache.py:18)  ->  scaled_dot_product_attention (attention.py:40)
 
-Nodes are strings with the attributes ``kind`` ("position", "site" or "consumer") and ``source`` (file:line of the
-user's code, where known). A consumer is an op at which the extent of a read ends.
+Nodes are strings with the attributes ``kind`` ("position", "site" or "consumer") and ``source`` (file:line of the user's code,
+if it is known). A consumer is an op at which the extent of a read ends.
 """
 
 from __future__ import annotations
