@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.graph.numbers import equal, guarded, symbols
+from fxpass.graph.numbers import equal, guarded, layout, symbols
 
 aten = torch.ops.aten
 
@@ -68,7 +68,7 @@ def _join(node: fx.Node, moving: Set[Any], kept: _Kept) -> tuple[int, fx.Node] |
     """The first plain join of ``node`` with something behind it along a dim that moves: the dim, and the join."""
     for dim in _axes(node, moving):
         for user in node.users:
-            if _is_join(user, node, dim) and kept.is_read_only(user) and is_plain(user):
+            if _is_join(user, node, dim) and kept.is_read_only(user, by_name=True) and is_plain(user):
                 return dim, user
     return None
 
@@ -108,11 +108,13 @@ class _Kept:
         self._written = {m for n in graph.nodes for w in aliases.written(n) for m in aliases.storages(w)}
         self._results = graph.output_node().all_input_nodes
 
-    def is_read_only(self, node: fx.Node) -> bool:
-        """Whether nothing is written to the memory of ``node``, and no view of it is a result."""
+    def is_read_only(self, node: fx.Node, by_name: bool = False) -> bool:
+        """Whether nothing is written to the memory of ``node``, and no view of it is a result; ``by_name``, one that is all of
+        it may be: ``joined.detach()``."""
         value, memory = node.meta["val"], aliases.storage(node)
         if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
             return False
-        shown = any(aliases.storage(r) == memory and r is not node for r in self._results)
-        return memory is not None and memory not in self._written and not shown
+        shown = [r for r in self._results if aliases.storage(r) == memory]
+        own = all(layout(r.meta["val"]) == layout(value) for r in shown) if by_name else shown in ([], [node])
+        return memory is not None and memory not in self._written and own and len(shown) < 2
 

@@ -25,6 +25,7 @@ from fxpass import reasons
 from fxpass.analysis.growth import Growing, growing
 from fxpass.analysis.positions import Origin
 from fxpass.errors import Refusal
+from fxpass.graph import aliases
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import symbols, to_expr
 
@@ -73,7 +74,7 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
     axes = []
     for one in found:
         rows = _rows(one, inputs)
-        places = tuple(i for i, r in enumerate(returned) if r is one.join and one.join is not None)
+        places = tuple(i for i, r in enumerate(returned) if one.join is not None and _is_of(r, one.join))
         axes.append(Axis(inputs.index(one.node), one.dim, rows, places))
     with faking(mode_of([n.meta["val"] for n in inputs])):
         buffers = [_buffer(graph, one, capacity) for one in found]
@@ -88,6 +89,10 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
             graph.erase_node(one.join)
     gm.recompile()
     return Grown(axes, origins, moving)
+
+
+def _is_of(result: Any, join: fx.Node) -> bool:
+    return isinstance(result, fx.Node) and aliases.storage(result) == aliases.storage(join)
 
 
 def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
