@@ -1,8 +1,8 @@
 """transformers' Llama, unedited, with its default DynamicCache, on a CPU: ``pip install transformers``.
 
-The cache is made longer by `cat` at each step, so that each has another size. kvfix compiles one static decode step all the same;
-`generate` runs on it, greedy and with beams. Printed: whether the tokens are eager's, the graphs, and how the last one was cut.
-The model is tiny, with random weights.
+The cache is made longer by `cat` at each step, so that each has another size. kvfix compiles one static decode step all the
+same; `generate` runs on it, greedy and with beams. Printed: whether the tokens are eager's, the graphs, and how the last one
+was cut. The model is tiny, with random weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ except ImportError as error:
     sys.exit(f"{error}. This example needs one more package: pip install transformers")
 
 CONFIG = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                     vocab_size=128, max_position_embeddings=512, bos_token_id=1, eos_token_id=None, pad_token_id=0)  # fmt: skip
+                     vocab_size=128, max_position_embeddings=512, bos_token_id=1, eos_token_id=None,
+                     pad_token_id=0)  # fmt: skip
 
 
 def main() -> None:

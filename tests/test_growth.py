@@ -350,3 +350,32 @@ def test_what_has_another_size_on_each_call_gets_no_buffers() -> None:
         same(new, other)
     assert "nothing went on from a call before" in fxpass.reports()[-1].unbuffered
     assert counters["stats"]["unique_graphs"] <= 4
+
+
+class Stacked(Attention):
+    """Keys and values in one tensor, in and out."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        return self.attend(q, k, v), torch.stack([k, v])
+
+
+class Shown(Attention):
+    """What is made of the keys leaves, too: attention weights, and a mask that is longer than the rows before."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        weights = (q @ k.mT).softmax(-1)
+        return (weights @ v).transpose(1, 2).flatten(2), (k, v, weights, torch.ones(2, k.shape[2]).cumsum(1) % 2)
+
+
+@pytest.mark.parametrize("kind", [Stacked, Shown])
+def test_results_as_long_as_the_cache_are_cut(kind: type[nn.Module]) -> None:
+    model = kind().eval()
+    with mock.patch.object(growth, "LEAST", 8):
+        decode(model, compiled(model), 24)
+    is_whole()

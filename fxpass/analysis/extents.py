@@ -100,6 +100,8 @@ class Flow:
     lengths: list[Extent] = dataclasses.field(default_factory=list)
     refuse_copy: Callable[[fx.Node], None] = lambda node: None
     """Raises `Refusal` where a view of a cache cannot become a copy, because its memory is written later on."""
+    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False
+    """Whether a result of these extents may leave the graph in full: it is cut outside."""
 
     def of(self, value: Any) -> Extents:
         """The extents of a node; nothing for constants and for nodes without any."""

@@ -40,14 +40,15 @@ def follow(
     begin: Callable[[fx.Node, Flow], Extents | None],
     ahead: Iterable[Extent] = (),
     refuse_copy: Callable[[fx.Node], None] = lambda node: None,
+    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False,
 ) -> Flow | Stuck:
     """Follow extents through ``graph``; the first dead end stops the pass.
 
     ``begin(node, flow)`` gives the extents that a read starts at ``node``, or None. It is asked in program order, because what
     an extent's `size` is used for, further down, may be a position-bounded slice too. ``ahead`` are extents that an earlier
-    pass has found: a mask is often made to its size before the cache is read.
+    pass has found: a mask is often made to its size before the cache is read. ``leave`` is `Flow.leave`.
     """
-    flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy)
+    flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy, leave=leave)
     for node in graph.nodes:
         carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
         try:
@@ -77,7 +78,9 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
     if sliced is not None and any(d in flow.of(node.args[0]) for d in sliced):
         raise Refusal(reasons.AXIS_SPLIT, how="is sliced again")
     if node.op == "output":
-        raise Refusal(reasons.LEAVES)
+        if not all(flow.leave(r, flow.of(r)) for r in node.all_input_nodes if flow.of(r)):
+            raise Refusal(reasons.LEAVES)
+        return {}
     if node.target is aten.sym_size.int:
         source, dim = node.args
         extent = flow.of(source).get(dim % source.meta["val"].dim())

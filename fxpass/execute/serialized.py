@@ -17,7 +17,7 @@ from fxpass.graph.normal_form import faking
 from fxpass.graph.numbers import to_expr
 from fxpass.kernels.select import register
 from fxpass.options import Options
-from fxpass.rewriting.growth import Axis
+from fxpass.rewriting.growth import Around
 from fxpass.torch_internals.dynamo.capacity import Conditions
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensor, FakeTensorMode, TracingContext, tracing
@@ -69,7 +69,7 @@ class SerializedGraph:
     bound: Set[Any]
     carried: list[str] | None
     settings: Options
-    axes: Sequence[Axis]
+    around: Around
     conditions: Conditions | None
 
     def compile(self) -> Callable[..., tuple[Any, ...]]:
@@ -91,7 +91,7 @@ class SerializedGraph:
         by_name = {n.name: n for n in inputs}
         carried = None if self.carried is None else [by_name[name] for name in self.carried]
         bound = {load.renamed[s] for s in self.bound}
-        growth = Growth(self.axes, inputs[len(inputs) - len(self.axes) :], self.conditions)
+        growth = Growth(self.around, inputs[len(inputs) - len(self.around.axes) :], self.conditions)
         return assemble(Plan(gm, split(gm, bound), bound, carried, growth), self.settings)
 
     def _untouched(self, gm: fx.GraphModule, inputs: Sequence[Any], mode: FakeTensorMode) -> Callable[..., Any]:
@@ -122,8 +122,8 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     carried = None if plan.carried is None else [n.name for n in plan.carried]
     hints = _hints(gm)
     bound = plan.bound & hints.keys()  # the others have been found equal to one of these, and are not met again
-    rewritten, axes, conditions = bool(plan.parts), plan.growth.axes, plan.growth.conditions
-    return SerializedGraph(graph, values, of_modules, hints, rewritten, bound, carried, settings, axes, conditions)
+    rewritten, around, conditions = bool(plan.parts), plan.growth.around, plan.growth.conditions
+    return SerializedGraph(graph, values, of_modules, hints, rewritten, bound, carried, settings, around, conditions)
 
 
 def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:
