@@ -36,10 +36,11 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.readable import source_of
+from fxpass.report.readable import readable_code, source_of
 from fxpass.rewriting import Grown, grown_in, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
+from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.names import config
@@ -74,16 +75,21 @@ def kvfix(
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
+    if broken := broken_at(gm):
+        report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, cause, numbers = Advance(), None, NumberInputs(gm)
     plan = compiled = None
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
-        plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
-        as_it_came = functools.partial(as_stock, gm, settings)
-        failed = functools.partial(store.failed, report, settings)
-        if plan.parts:
-            made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed)
+        if not settings.rewrite:
+            store.note(report, reasons.OFF.text())
+        else:
+            plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
+        if plan is not None and plan.parts:
+            as_it_came, failed = functools.partial(as_stock, gm, settings), functools.partial(store.failed, report, settings)
+            note = functools.partial(store.note, report)
+            made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
             compiled = in_cores(plan, kinds, numbers, report, made)
     except Restart:
         raise
@@ -147,7 +153,8 @@ def planned(
             return Plan(normal, growth=growth), kinds
     carried = None
     if is_recorded(settings, inputs):
-        use_kernels(normal, rewritten.marks)
+        if settings.kernels:
+            use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
     return cut(Plan(normal, bound=kinds.bound, carried=carried, growth=growth), report), kinds
 
@@ -173,6 +180,7 @@ def cut(plan: Plan, report: Report) -> Plan:
         if part.static:
             check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
+    report.core = "\n".join(readable_code(part.gm, report.symbols) for part in parts if part.static)
     report.outside = outside(parts, plan.bound, report.symbols, source_of)
     return dataclasses.replace(plan, parts=parts)
 

@@ -16,6 +16,10 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _CACHE)
 os.environ.setdefault("KVFIX_VERIFY", "2")
 
 import torch  # noqa: E402
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # our own kernels run in Triton's interpreter, from its first import on
+
 from torch._dynamo.utils import counters  # noqa: E402
 
 import fxpass  # noqa: E402

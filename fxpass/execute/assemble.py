@@ -20,6 +20,7 @@ from .fallback import WithFallback
 from .growth import Growth
 from .partition.split import Part
 from .recording.addresses import written_inputs
+from .recording.costs import recording_costs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
 from .recording.results import recorded_results, views_of_inputs
@@ -53,9 +54,11 @@ def assemble(
     settings: Options,
     instead: Callable[[], Callable[..., Any]] | None = None,
     failed: Callable[[Exception], None] = lambda error: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Callable[..., tuple[Any, ...]]:
     """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`.
+    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`. What a
+    recording costs is said to ``note``.
 
     ``plan`` stays as it is: it may be assembled again, or serialized, at any time.
     """
@@ -67,6 +70,8 @@ def assemble(
     returned, new = results[: len(results) - len(carried)], results[len(results) - len(carried) :]  # type: ignore
     buffers = hand_over(gm, parts) if recorded else []
     groups = recorded_results(gm, parts, returned) if recorded else []
+    for text in recording_costs(groups, carried, plan.bound) if recorded else ():
+        note(text)
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}

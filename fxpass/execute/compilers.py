@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from fxpass import reasons
 from fxpass.errors import warn
 from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
+from fxpass.kernels.products import MOST_PARTS
 from fxpass.kernels.select import compiled_meanwhile
-from fxpass.options import Options
+from fxpass.options import Options, did_you_mean
 from fxpass.torch_internals.fakes import TracingContext, tracing
+from fxpass.torch_internals.inductor.early import starting_early
 from fxpass.torch_internals.inductor.overlap import kernels_later
 from fxpass.torch_internals.inductor.parallel import side_by_side
 
@@ -36,11 +39,27 @@ def compiler(name: str, inductor: Mapping[str, Any]) -> Compile:
 
 
 def get_ready(settings: Options) -> None:
-    """Start the processes in which Inductor compiles kernels; they take seconds to start, while Dynamo traces."""
+    """See that Inductor knows its settings, and start the processes in which it compiles kernels: they take seconds to start,
+    while Dynamo traces.
+
+    Raises:
+        RuntimeError: Inductor has no setting of a name in ``settings.inductor``.
+    """
+    if settings.inductor:
+        _check_names(settings.inductor)
     if settings.compiler == "inductor" and torch.cuda.is_available():
         from fxpass.torch_internals.inductor.names import maybe_warm_pool
 
         maybe_warm_pool()
+
+
+def _check_names(patches: Mapping[str, Any]) -> None:
+    from fxpass.torch_internals.inductor.names import list_options
+
+    known = list_options()
+    for name in patches:
+        if name not in known:
+            raise RuntimeError(f"kvfix: Inductor has no setting {name!r}{did_you_mean(name, known)}")
 
 
 def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.GraphModule, Sequence[Any]], Any]:
@@ -79,11 +98,25 @@ def _inductor(
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
     calls = piece_calls(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
-    with compiled_meanwhile(gm):
+    with compiled_meanwhile(gm), among_kernels(record) as added:
+        patches = {**added, **patches}
         if not calls:
             return _whole(gm, fakes, static, patches)
         run = in_pieces(gm, calls, {**patches, "triton.cudagraphs": False})
     return recorded(run, gm, static) if record else run
+
+
+@contextlib.contextmanager
+def among_kernels(record: bool) -> Iterator[dict[str, Any]]:
+    """A block in which what Inductor compiles, with these config patches, goes well with kernels of our own in a recording.
+
+    The parts of a sum (`kernels.products`) are added where they are used, however many there are.
+    """
+    if not record:
+        yield {}
+        return
+    with starting_early() as early:
+        yield {**early, "unroll_reductions_threshold": MOST_PARTS + 1}
 
 
 def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]) -> Callable[..., Any]:

@@ -1,4 +1,7 @@
-"""``kvfix::decode_attention``: one query against the valid part of a cache, in one kernel."""
+"""``kvfix::decode_attention``: few queries against the valid part of a cache; what it costs follows what is filled.
+
+The keys are cut into parts, one a program, so that few heads do not leave the chip idle. A second kernel joins the parts.
+"""
 
 from __future__ import annotations
 
@@ -10,46 +13,97 @@ from torch.library import custom_op
 
 from fxpass.graph.numbers import hint
 
-from .launch import Launch
+from .launch import Launch, gpu, wait, wake
 
 
 @triton.jit
 def _kernel(
-    q_ptr, k_ptr, v_ptr, length_ptr, mask_ptr, out_ptr,
-    HEADS, GROUP, SIZE,
-    q_b, q_h, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_d, m_b, m_h, m_s,
-    SCALE: tl.constexpr, MASK: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr,
+    q_ptr, k_ptr, v_ptr, length_ptr, mask_ptr, out_ptr, top_ptr, norm_ptr,
+    KEY_HEADS, GROUP, QUERIES, SIZE, tiles,
+    q_b, q_h, q_s, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_d, m_b, m_h, m_q, m_s,
+    SCALE: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: one head of one batch row, an online softmax over blocks of keys below the length."""
+    """One program: ROWS queries, of all heads that share a key head of one batch row, and one part of the keys below the
+    length: an online softmax over blocks of them. Keys are the long side of both products, queries the narrow one."""
+    if DEPENDENT:
+        wake()
+        wait()
     pid = tl.program_id(0)
-    b, h = pid // HEADS, pid % HEADS
+    part, tile, key_head = pid % PARTS, pid // PARTS % tiles, pid // PARTS // tiles % KEY_HEADS
+    b = pid // PARTS // tiles // KEY_HEADS
+    row = tile * ROWS + tl.arange(0, ROWS)
+    inside = row < GROUP * QUERIES
+    head, query = key_head * GROUP + row // QUERIES, row % QUERIES
     d = tl.arange(0, D)
-    q = tl.load(q_ptr + b * q_b + h * q_h + d * q_d).to(tl.float32) * SCALE
-    k_ptr += b * k_b + (h // GROUP) * k_h
-    v_ptr += b * v_b + (h // GROUP) * v_h
+    q_ptrs = q_ptr + b * q_b + (head * q_h + query * q_s)[None, :] + d[:, None] * q_d
+    q = tl.load(q_ptrs, inside[None, :], 0.0).to(tl.float32)
+    k_ptr += b * k_b + key_head * k_h
+    v_ptr += b * v_b + key_head * v_h
+    mask_ptr += b * m_b
     length = tl.minimum(tl.load(length_ptr), SIZE).to(tl.int32)
-    top = tl.full((), float("-inf"), tl.float32)
-    norm = tl.zeros((), tl.float32)
-    out = tl.zeros((D,), tl.float32)
-    for start in range(0, length, BLOCK):
+    long = tl.cdiv(tl.cdiv(length, BLOCK), PARTS) * BLOCK
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    norm = tl.zeros((ROWS,), tl.float32)
+    out = tl.zeros((D, ROWS), tl.float32)
+    for start in range(part * long, tl.minimum(length, (part + 1) * long), BLOCK):
         s = start + tl.arange(0, BLOCK)
-        seen = s < length
-        k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, seen[:, None], 0.0).to(tl.float32)
-        score = tl.sum(q[None, :] * k, 1)
+        k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, (s < length)[:, None], 0.0).to(tl.float32)
+        v = tl.load(v_ptr + s[None, :] * v_s + d[:, None] * v_d, (s < length)[None, :], 0.0).to(tl.float32)
+        seen = (s < length)[:, None] & inside[None, :]
+        if CAUSAL:
+            seen = seen & (s[:, None] <= query[None, :])
+        score = tl.dot(k, q, input_precision=PRECISION) * SCALE
+        m_ptrs = mask_ptr + s[:, None] * m_s + (head * m_h + query * m_q)[None, :]
         if MASK == 1:
-            seen = seen & (tl.load(mask_ptr + b * m_b + h * m_h + s * m_s, seen, 0) != 0)
+            seen = seen & (tl.load(m_ptrs, seen, 0) != 0)
         if MASK == 2:
-            score += tl.load(mask_ptr + b * m_b + h * m_h + s * m_s, seen, 0.0).to(tl.float32)
+            score += tl.load(m_ptrs, seen, 0.0).to(tl.float32)
         score = tl.where(seen, score, float("-inf"))
         new_top = tl.maximum(top, tl.max(score, 0))
         safe = tl.where(new_top == float("-inf"), 0.0, new_top)
-        weight = tl.exp(score - safe)
+        weight = tl.exp(score - safe[None, :])
         fade = tl.exp(top - safe)
-        v = tl.load(v_ptr + s[:, None] * v_s + d[None, :] * v_d, (s < length)[:, None], 0.0).to(tl.float32)
-        out = out * fade + tl.sum(weight[:, None] * v, 0)
+        out = tl.dot(v, weight, out * fade[None, :], input_precision=PRECISION)
         norm = norm * fade + tl.sum(weight, 0)
         top = new_top
-    tl.store(out_ptr + pid * D + d, out / tl.where(norm == 0.0, 1.0, norm))
+    at = (b * KEY_HEADS * GROUP + head) * QUERIES + query
+    if PARTS == 1:
+        out = out / tl.where(norm == 0.0, 1.0, norm)[None, :]
+    else:
+        at += part * (tl.num_programs(0) // PARTS // tiles * GROUP * QUERIES)
+        tl.store(top_ptr + at, top, inside)
+        tl.store(norm_ptr + at, norm, inside)
+    tl.store(out_ptr + at[None, :] * D + d[:, None], out, inside[None, :])
+
+
+@triton.jit
+def _join(
+    part_ptr,
+    top_ptr,
+    norm_ptr,
+    out_ptr,
+    D: tl.constexpr,
+    PARTS: tl.constexpr,
+    ROUND: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):
+    """One program: the parts of one query of one head, each weighted as the largest of its scores asks."""
+    if DEPENDENT:
+        wake()
+        wait()
+    row, rows = tl.program_id(0), tl.num_programs(0)
+    part = tl.arange(0, ROUND)
+    d = tl.arange(0, D)
+    top = tl.load(top_ptr + part * rows + row, part < PARTS, float("-inf"))
+    norm = tl.load(norm_ptr + part * rows + row, part < PARTS, 0.0)
+    highest = tl.max(top, 0)
+    weight = tl.exp(top - tl.where(highest == float("-inf"), 0.0, highest))
+    filled = (top > float("-inf"))[:, None]
+    out = tl.load(part_ptr + (part * rows + row)[:, None] * D + d[None, :], filled, 0.0)
+    total = tl.sum(norm * weight, 0)
+    out = tl.sum(out * weight[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+    tl.store(out_ptr + row * D + d, out)
 
 
 @custom_op("kvfix::decode_attention", mutates_args=())
@@ -59,47 +113,27 @@ def decode_attention(
     v: torch.Tensor,
     length: torch.Tensor,
     mask: torch.Tensor | None,
+    is_causal: bool,
     scale: float,
 ) -> torch.Tensor:
-    """Scaled dot product attention of one query over the first ``length`` keys.
+    """Scaled dot product attention of few queries over the first ``length`` keys.
 
     Args:
-        q: (batch, heads, 1, dim) on CUDA, dim a power of two from 16 to 256.
+        q: (batch, heads, queries, dim) on CUDA, few queries, dim a power of two from 16 to 256.
         k, v: (batch, key heads, size, dim), same dtype; what lies at and after ``length`` is not read. Key heads divide
             heads.
         length: 0-d int64.
-        mask: None, or broadcastable to (batch, heads, 1, size): bool (True is seen) or additive.
+        mask: None, or broadcastable to (batch, heads, queries, size): bool (True is seen) or additive.
+        is_causal: query i sees no key after key i.
         scale: factor on the scores.
 
     Returns:
-        (batch, heads, 1, dim), contiguous, same dtype, accumulated in float32; zeros where nothing is seen.
+        (batch, heads, queries, dim), contiguous, same dtype, accumulated in float32; zeros where nothing is seen.
     """
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    launch(q, k, v, length, mask, scale, out).run()
+    for step in launches(q, k, v, length, mask, is_causal, scale, out):
+        step.run()
     return out
-
-
-def launch(
-    q: Tensor, k: Tensor, v: Tensor, length: Tensor, mask: Tensor | None, scale: float, out: Tensor | None = None
-) -> Launch:
-    """The kernel's launch; without ``out``, one that is only compiled."""
-    batch, heads, _, dim = q.shape
-    size = hint(k.shape[2])
-    seen = q if mask is None else mask.expand(batch, heads, 1, size)
-    strides = (q.stride(0), q.stride(1), q.stride(3), *k.stride(), *v.stride())
-    return Launch(
-        _kernel,
-        batch * heads,
-        (q, k, v, length, seen, q if out is None else out, heads, heads // k.shape[1], size, *strides)
-        + (seen.stride(0), seen.stride(1), seen.stride(3)),
-        {
-            "SCALE": scale,
-            "MASK": 0 if mask is None else 1 if mask.dtype is torch.bool else 2,
-            "D": dim,
-            "BLOCK": max(16, min(triton.next_power_of_2(size), 8192 // dim)),
-            "num_warps": 4,
-        },
-    )
 
 
 @decode_attention.register_fake
@@ -109,6 +143,59 @@ def _(
     v: torch.Tensor,
     length: torch.Tensor,
     mask: torch.Tensor | None,
+    is_causal: bool,
     scale: float,
 ) -> torch.Tensor:
     return q.new_empty(q.shape)
+
+
+def launches(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    length: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    scale: float,
+    out: Tensor | None = None,
+) -> list[Launch]:
+    """The launches of the kernels; without ``out``, to be compiled only."""
+    batch, heads, queries, dim = q.shape
+    key_heads, size = k.shape[1], hint(k.shape[2])
+    device = gpu(q.device)
+    group = heads // key_heads
+    rows = max(8, min(triton.next_power_of_2(group * queries), 64 if dim <= 128 else 32))
+    block = max(16, min(triton.next_power_of_2(size), 4096 // dim))
+    tiles = triton.cdiv(group * queries, rows)
+    programs = batch * key_heads * tiles
+    parts = max(1, min(triton.cdiv(size, 2 * block), 2 * device.processors // programs))
+    seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
+    out = q.new_empty(q.shape) if out is None else out
+    part, top, norm = out, out, out
+    if parts > 1:
+        part = q.new_empty((parts, *q.shape), dtype=torch.float32)
+        top, norm = (q.new_empty((parts, *q.shape[:-1]), dtype=torch.float32) for _ in range(2))
+    steps = [
+        Launch(
+            _kernel,
+            programs * parts,
+            (q, k, v, length, seen, part, top, norm, key_heads, group, queries, size, tiles)
+            + (*q.stride(), *k.stride(), *v.stride(), *seen.stride()),
+            {
+                "SCALE": scale,
+                "MASK": 0 if mask is None else 1 if mask.dtype is torch.bool else 2,
+                "CAUSAL": is_causal,
+                "D": dim,
+                "ROWS": rows,
+                "BLOCK": block,
+                "PARTS": parts,
+                "PRECISION": "tf32x3" if q.dtype is torch.float32 else "tf32",
+                "num_warps": 4,
+                **device.options,
+            },
+        )
+    ]
+    if parts > 1:
+        sizes = {"D": dim, "PARTS": parts, "ROUND": triton.next_power_of_2(parts), "num_warps": 2}
+        steps.append(Launch(_join, batch * heads * queries, (part, top, norm, out), {**sizes, **device.options}))
+    return steps

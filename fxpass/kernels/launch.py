@@ -2,12 +2,22 @@
 
 Triton compiles a kernel when it is first launched, one after the other. What a graph will launch is known before: its
 kernels are compiled by threads (Triton's compiler mostly runs without Python's lock) while Inductor lowers the rest.
+
+From Hopper on, a kernel may be started before the one that it follows is done (programmatic dependent launch):
+
+    wake()    the next kernel may start, as soon as all programs of this one have said so
+    ...       what no kernel of the graph writes may be read
+    wait()    all that precedes is done, and what it wrote can be read
+
+The kernels of a core all wake first and wait before they read or write anything else. Since each of them waits, what the
+last one waits for includes all before it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +25,41 @@ from typing import Any
 
 import torch
 from torch import fx
+from triton.language.extra.cuda import gdc_launch_dependents as wake
+from triton.language.extra.cuda import gdc_wait as wait
 
 from fxpass.graph.numbers import hint
+
+__all__ = ["Gpu", "Launch", "compiling", "gpu", "is_recording", "wait", "wake"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """What the kernels' shapes depend on: the number of ``processors``, the bytes of its L2 ``cache``, and whether it can start
+    a kernel before the last one is done."""
+
+    processors: int
+    cache: int
+    dependent: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Constants and options of a launch on it."""
+        return {"DEPENDENT": True, "launch_pdl": True} if self.dependent else {"DEPENDENT": False}
+
+
+@functools.cache
+def gpu(device: torch.device) -> Gpu:
+    """The ``device``; one that is no GPU (Triton's interpreter runs there) is taken for a small one."""
+    if device.type != "cuda":
+        return Gpu(processors=8, cache=2**20, dependent=False)
+    found = torch.cuda.get_device_properties(device)
+    return Gpu(found.multi_processor_count, found.L2_cache_size, found.major >= 9 and torch.version.hip is None)
+
+
+def is_recording(device: torch.device) -> bool:
+    """Whether launches on ``device`` go into a CUDA graph, in which no more than its own kernels precede them."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 @dataclasses.dataclass
@@ -50,19 +93,19 @@ class Launch:
 
 
 @contextlib.contextmanager
-def compiling(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., Launch]]) -> Iterator[None]:
+def compiling(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., list[Launch]]]) -> Iterator[None]:
     """Compile what the ops of ``gm`` (static, propagated) will launch, during the block and no longer.
 
-    ``launches`` gives the `Launch` for an op's arguments, fake ones. A kernel that does not compile is left to its
+    ``launches`` gives each `Launch` for an op's arguments, fake ones. A kernel that does not compile is left to its
     first launch, which says why.
     """
     wanted: dict[Any, Launch] = {}
     for node in gm.graph.nodes:
         if node.target in launches:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-            launch = launches[node.target](*args, **kwargs)
-            wanted[launch.kernel, str((launch.kinds(), launch.options))] = launch
-            _use_inductors_cache(launch.device)
+            for launch in launches[node.target](*args, **kwargs):
+                wanted[launch.kernel, str((launch.kinds(), launch.options))] = launch
+                _use_inductors_cache(launch.device)
     with ThreadPoolExecutor() as pool:
         for launch in wanted.values():
             pool.submit(launch.compile)

@@ -1,88 +1,216 @@
-"""``kvfix::linear_few_rows``: a linear layer on at most eight rows, at the speed at which its weights can be read."""
+"""``kvfix::linear_few_rows``: linear layers on few rows, at the speed at which their weights can be read.
+
+What takes time is the weights, so what matters is that some are on the way at any moment. Layers that read the same rows are
+one launch. Where that leaves processors idle, the sums are cut into parts, which the consumer adds: always in the same order,
+so the numbers are the same from run to run. And weights that nothing writes are fetched before the rows are there (`launch`).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch.library import custom_op
 
-from .launch import Launch
+from .launch import Gpu, Launch, gpu, is_recording, wait, wake
+from .products import MOST_PARTS
 
 
 @triton.jit
+def _multiply(total, w, x, ROWS: tl.constexpr):
+    """One row is multiplied and added; several are the narrow side of a matrix product, three in TF32 for one in float32."""
+    if ROWS == 1:
+        total += w.to(tl.float32) * x.to(tl.float32)
+    else:
+        total = tl.dot(w, x, total, input_precision="tf32x3")
+    return total
+
+
+@triton.jit
+def _fetch(pointers):
+    """Bring what lies behind ``pointers``, one in each line of memory, into the L2 cache."""
+    tl.inline_asm_elementwise("prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [pointers], tl.int32, False, 1)
+
+
+@triton.jit(do_not_specialize=["early"])
 def _kernel(
-    x_ptr, w_ptr, b_ptr, y_ptr, ROWS, N, K,
-    HAS_BIAS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x_ptr, w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, second, third, blocks, rows, K, early,
+    COUNT: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    PART: tl.constexpr, AHEAD: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK_N outputs of all rows. The weights stream through once, the rows stay in the cache."""
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    r = tl.arange(0, BLOCK_R)
-    total = tl.zeros((BLOCK_R, BLOCK_N, BLOCK_K), tl.float32)
-    for start in range(0, K, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        w = tl.load(w_ptr + n[:, None] * K + k[None, :], (n[:, None] < N) & (k[None, :] < K), 0.0,
-                    eviction_policy="evict_first")  # fmt: skip
-        x = tl.load(x_ptr + r[:, None] * K + k[None, :], (r[:, None] < ROWS) & (k[None, :] < K), 0.0,
-                    eviction_policy="evict_last")  # fmt: skip
-        total += x.to(tl.float32)[:, None, :] * w.to(tl.float32)[None, :, :]
-    y = tl.sum(total, 2)
-    if HAS_BIAS:
-        y += tl.load(b_ptr + n, n < N, 0.0).to(tl.float32)[None, :]
-    tl.store(y_ptr + r[:, None] * N + n[None, :], y, (r[:, None] < ROWS) & (n[None, :] < N))
+    """One program: BLOCK_N outputs of one layer for all rows, over PART of the K columns."""
+    block, part = tl.program_id(0) % blocks, tl.program_id(0) // blocks
+    w_ptr, b_ptr, y_ptr, size, first = w0, b0, y0, n0, 0
+    if COUNT > 1:
+        if block >= second:
+            w_ptr, b_ptr, y_ptr, size, first = w1, b1, y1, n1, second
+    if COUNT > 2:
+        if block >= third:
+            w_ptr, b_ptr, y_ptr, size, first = w2, b2, y2, n2, third
+    n = ((block - first) * BLOCK_N + tl.arange(0, BLOCK_N))[:, None]
+    r = tl.arange(0, ROWS)[None, :]
+    k = part * PART + tl.arange(0, BLOCK_K)
+    w_k = k[None, :]
+    x_k = w_k if ROWS == 1 else k[:, None]
+    w_ptrs = w_ptr + tl.minimum(n, size - 1) * K + w_k
+    x_ptrs = x_ptr + x_k + r * K
+    if DEPENDENT:
+        wake()
+        if early == 0:
+            wait()
+    w = tl.load(w_ptrs, w_k < K, 0.0, eviction_policy="evict_first")
+    if AHEAD > 0:
+        lines = tl.minimum(tl.arange(0, triton.next_power_of_2(AHEAD)), AHEAD - 1)
+        ahead = part * PART + BLOCK_K + lines * (1024 // w_ptr.dtype.element_ty.primitive_bitwidth)
+        _fetch(w_ptr + tl.minimum(n, size - 1) * K + tl.minimum(ahead, K - 1)[None, :])
+    if DEPENDENT:
+        wait()
+    x = tl.load(x_ptrs, (r < rows) & (x_k < K), 0.0)
+    total = _multiply(tl.zeros((BLOCK_N, BLOCK_K if ROWS == 1 else ROWS), tl.float32), w, x, ROWS)
+    for done in range(BLOCK_K, PART, BLOCK_K):
+        w = tl.load(w_ptrs + done, w_k + done < K, 0.0, eviction_policy="evict_first")
+        x = tl.load(x_ptrs + done, (r < rows) & (x_k + done < K), 0.0)
+        total = _multiply(total, w, x, ROWS)
+    if ROWS == 1:
+        total = tl.sum(total, 1, keep_dims=True)
+    if BIAS:
+        total += tl.load(b_ptr + n, n < tl.where(part == 0, size, 0), 0.0).to(tl.float32)
+    tl.store(y_ptr + (part * rows + r) * size + n, total, (r < rows) & (n < size))
+
+
+@custom_op("kvfix::linears_few_rows", mutates_args=())
+def linears_few_rows(
+    x: torch.Tensor, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor], parts: int, early: bool
+) -> list[torch.Tensor]:
+    """``torch.nn.functional.linear`` of ``x`` with each of the ``weights``, the sums cut into ``parts``.
+
+    Args:
+        x: (..., in), float32, bfloat16 or float16, on CUDA, of few rows.
+        weights: one to three, each (out, in), contiguous, same dtype.
+        biases: (out,) for each of the weights, or none.
+        parts: how many summands each result is given in; `best_parts` says what is fast.
+        early: nothing in the graph writes the weights: they may be read before what precedes this op is done.
+
+    Returns:
+        (parts, ..., out) for each of the weights, contiguous, accumulated in float32: of the same dtype where there is one
+        part, in float32 where they are yet to be added.
+    """
+    results = _empty(x, weights, parts)
+    for step in launches(x.contiguous(), weights, biases, parts, early, results):
+        step.run()
+    return results
+
+
+@linears_few_rows.register_fake
+def _(
+    x: torch.Tensor, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor], parts: int, early: bool
+) -> list[torch.Tensor]:
+    return _empty(x, weights, parts)
 
 
 @custom_op("kvfix::linear_few_rows", mutates_args=())
-def linear_few_rows(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """``torch.nn.functional.linear`` for ``x`` of at most eight rows.
-
-    Args:
-        x: (..., in), float32, bfloat16 or float16, on CUDA.
-        weight: (out, in), contiguous, same dtype.
-        bias: (out,) or None.
-
-    Returns:
-        (..., out), contiguous, same dtype, accumulated in float32.
-    """
-    x = x.contiguous()
-    y = torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
-    launch(x, weight, bias, y).run()
-    return y
-
-
-def launch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, y: torch.Tensor | None = None) -> Launch:
-    """The kernel's launch; without ``y``, one that is only compiled."""
-    n, k = weight.shape
-    rows = x.numel() // k
-    block_n, block_k, warps, stages = _blocks(rows, n, k)
-    return Launch(
-        _kernel,
-        triton.cdiv(n, block_n),
-        (x, weight, weight if bias is None else bias, x if y is None else y, rows, n, k),
-        {
-            "HAS_BIAS": bias is not None,
-            "BLOCK_R": max(1, triton.next_power_of_2(rows)),
-            "BLOCK_N": block_n,
-            "BLOCK_K": block_k,
-            "num_warps": warps,
-            "num_stages": stages,
-        },
-    )
+def linear_few_rows(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, parts: int, early: bool
+) -> torch.Tensor:
+    """The same for one layer, its result as a tensor."""
+    (result,) = _empty(x, [weight], parts)
+    for step in launches_of_one(x.contiguous(), weight, bias, parts, early, result):
+        step.run()
+    return result
 
 
 @linear_few_rows.register_fake
-def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, parts: int, early: bool) -> torch.Tensor:
+    return _empty(x, [weight], parts)[0]
 
 
-def _blocks(rows: int, n: int, k: int) -> tuple[int, int, int, int]:
-    """(BLOCK_N, BLOCK_K, warps, stages), the best of fifteen measured on an H100 for each kind of shape."""
+def _empty(x: torch.Tensor, weights: Sequence[torch.Tensor], parts: int) -> list[torch.Tensor]:
+    dtype = x.dtype if parts == 1 else torch.float32
+    return [x.new_empty((parts, *x.shape[:-1], w.shape[0]), dtype=dtype) for w in weights]
+
+
+def launches_of_one(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    parts: int,
+    early: bool,
+    result: torch.Tensor | None = None,
+) -> list[Launch]:
+    """`launches` for one layer."""
+    return launches(x, [weight], [] if bias is None else [bias], parts, early, None if result is None else [result])
+
+
+def launches(
+    x: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    biases: Sequence[torch.Tensor],
+    parts: int,
+    early: bool,
+    results: Sequence[torch.Tensor] | None = None,
+) -> list[Launch]:
+    """The launch of the kernel, ``x`` contiguous; without ``results``, one that is only compiled."""
+    k, size = x.shape[-1], x.element_size()
+    rows = x.numel() // k
+    device = gpu(x.device)
+    tile = _tile(rows, [w.shape[0] for w in weights], k, size, device)
+    counts = [triton.cdiv(w.shape[0], tile.outputs) for w in weights]
+    part = triton.cdiv(triton.cdiv(k, parts), tile.columns) * tile.columns
+    results = _empty(x, weights, parts) if results is None else results
+    read = sum(w.numel() for w in weights) * size
+    ahead = (part - tile.columns) * size // 128 if device.dependent and read <= device.cache // 2 else 0
+    args = (x, *_three(weights), *_three(biases or weights), *_three(results), *_three([w.shape[0] for w in weights]))
+    args += (counts[0], sum(counts[:2]), sum(counts), rows, k, int(early and is_recording(x.device)))
+    options = {
+        "COUNT": len(weights),
+        "BIAS": len(biases) > 0,
+        "ROWS": 1 if rows == 1 else max(8, triton.next_power_of_2(rows)),
+        "BLOCK_N": tile.outputs,
+        "BLOCK_K": tile.columns,
+        "PART": part,
+        "AHEAD": ahead,
+        "num_warps": tile.warps,
+        "num_stages": 3,
+    }
+    return [Launch(_kernel, sum(counts) * parts, args, options | device.options)]
+
+
+def _three(values: Sequence) -> tuple:
+    return (*values, *[values[0]] * (3 - len(values)))
+
+
+class Tile(NamedTuple):
+    """How many outputs and columns a program takes at a time, and its warps."""
+
+    outputs: int
+    columns: int
+    warps: int
+
+
+def best_parts(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> int:
+    """In how many parts to cut the sums of layers with so many ``outputs``: two programs for each processor, if the parts
+    stay long enough to be read at full speed."""
+    tile = _tile(rows, outputs, k, element_size, device)
+    wanted = 2 * device.processors / sum(triton.cdiv(n, tile.outputs) for n in outputs)
+    least = tile.columns
     if rows == 1:
-        return (1, 1024, 4, 2) if n <= 1024 else (2, 512, 4, 3) if n <= 4096 else (2, 256, 2, 3)
-    if k >= 2048:
-        return (2, 512, 4, 3)
-    if n <= 1024:
-        return (2, 256, 2, 3)
-    if n <= 4096:
-        return (2, 128, 1, 3)
-    return (8, 64, 4, 4) if n <= 16384 else (16, 32, 4, 4)
+        wanted, least = max(wanted, k / 4096), 2 * tile.columns
+    elif tile.outputs > 16:
+        least = 1024 // element_size
+    part = max(int(k / max(wanted, 1)) // tile.columns * tile.columns, least)
+    return min(triton.cdiv(k, part), MOST_PARTS)
+
+
+def _tile(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> Tile:
+    """The fastest of those measured on an H100 for each kind of shape."""
+    columns = max(16, triton.next_power_of_2(k))
+    if rows == 1:
+        return Tile(4, min(columns, 2048 // element_size), 4)
+    parts = max(1, min(MOST_PARTS, k * element_size // 1024))
+    for size in (128, 64, 32):
+        if sum(triton.cdiv(n, size) for n in outputs) * parts >= 1.6 * device.processors:
+            return Tile(size, min(columns, (256 if size > 32 else 512) // element_size), min(size // 16, 4))
+    return Tile(16, min(columns, 512 // element_size), 2)

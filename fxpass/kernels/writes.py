@@ -11,17 +11,20 @@ import triton
 import triton.language as tl
 from torch.library import custom_op
 
-from .launch import Launch
+from .launch import Launch, gpu, wait, wake
 
 
 @triton.jit
 def _kernel(
     dst_ptr, src_ptr, slots_ptr, total, rows, n1, n2, n3,
     d0, d1, d2, d3, s0, s1, s2, s3,
-    DIM: tl.constexpr, BLOCK: tl.constexpr,
+    DIM: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK elements of the source, four dims, dim DIM of the target looked up in the slots.
     What has a slot outside of the target's rows is not stored, whatever the device holds."""
+    if DEPENDENT:
+        wake()
+        wait()
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < total
     i3 = i % n3
@@ -54,17 +57,15 @@ def write_rows(buffer: torch.Tensor, dim: int, slots: torch.Tensor, source: torc
         slots: 1-d int64, as long as ``source.shape[dim]``.
         source: the shape of ``buffer`` but for ``dim``, same dtype.
     """
-    launch(buffer, dim, slots, source).run()
+    for step in launches(buffer, dim, slots, source):
+        step.run()
 
 
-def launch(buffer: torch.Tensor, dim: int, slots: torch.Tensor, source: torch.Tensor) -> Launch:
-    """The kernel's launch."""
+def launches(buffer: torch.Tensor, dim: int, slots: torch.Tensor, source: torch.Tensor) -> list[Launch]:
+    """The launch of the kernel."""
     pad = 4 - buffer.dim()
     sizes = [1] * pad + list(source.shape)
     strides = (*([0] * pad), *buffer.stride(), *([0] * pad), *source.stride())
-    return Launch(
-        _kernel,
-        triton.cdiv(source.numel(), 256),
-        (buffer, source, slots, source.numel(), buffer.shape[dim], *sizes[1:], *strides),
-        {"DIM": dim + pad, "BLOCK": 256, "num_warps": 2},
-    )
+    args = (buffer, source, slots, source.numel(), buffer.shape[dim], *sizes[1:], *strides)
+    options = {"DIM": dim + pad, "BLOCK": 256, "num_warps": 2, **gpu(buffer.device).options}
+    return [Launch(_kernel, triton.cdiv(source.numel(), 256), args, options)]

@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fxpass import backend
 from fxpass.graph.marks import Attention
-from fxpass.kernels.select import MAX_ROWS, _few_rows, _one_query, _writes_rows
+from fxpass.kernels.products import MAX_ROWS, few_rows
+from fxpass.kernels.select import MOST_QUERIES, _few_queries, _writes_rows
 
 aten = torch.ops.aten
 MODE = FakeTensorMode()
@@ -33,7 +34,7 @@ def call(target: Any, *args: Any) -> fx.Node:
 
 
 def linear(x: torch.Tensor | None = None, weight: torch.Tensor | None = None) -> bool:
-    return _few_rows(
+    return few_rows(
         call(aten.linear.default, fake(7, 64) if x is None else x, fake(32, 64) if weight is None else weight)
     )
 
@@ -52,6 +53,7 @@ def transposed() -> torch.Tensor:
         {"weight": fake(32, 64, dtype=torch.float16)},
         {"weight": transposed()},
         {"weight": fake(2**25 + 1, 64)},
+        {"weight": fake(0, 64)},
     ],
 )
 def test_products_that_are_left_to_cublas(given: dict[str, torch.Tensor]) -> None:
@@ -101,22 +103,19 @@ def test_the_rewrites_own_writes_are_known_to_be_in_bounds(monkeypatch: pytest.M
     assert [node in outcome.marks.in_bounds for node in writes] == [True, False]
 
 
-def attend(
-    q: torch.Tensor | None = None, k: torch.Tensor | None = None, v: torch.Tensor | None = None, is_causal: bool = False
-) -> bool:
+def attend(q: torch.Tensor | None = None, k: torch.Tensor | None = None, v: torch.Tensor | None = None) -> bool:
     k = fake(2, 2, 50, 64) if k is None else k
     node = call(
         aten.scaled_dot_product_attention.default, fake(2, 4, 1, 64) if q is None else q, k, k if v is None else v
     )
     _, keys, values = node.all_input_nodes
-    return _one_query(node, Attention(keys, values, None, None, is_causal, None))
+    return _few_queries(node, Attention(keys, values, None, None, False, None))
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        {"is_causal": True},
-        {"q": fake(2, 4, 2, 64)},
+        {"q": fake(2, 4, MOST_QUERIES + 1, 64)},
         {"q": fake(4, 4, 1, 64), "k": fake(1, 2, 50, 64)},
         {"q": fake(1, 4, 1, 64)},
         {"k": fake(2, 3, 50, 64)},

@@ -43,7 +43,7 @@ def graph():
 
 
 def launches(kernel):
-    return {aten.add.Tensor: lambda x, y: Launch(kernel, 4, (x, y, x.shape[0]), {"BLOCK": x.shape[1]})}
+    return {aten.add.Tensor: lambda x, y: [Launch(kernel, 4, (x, y, x.shape[0]), {"BLOCK": x.shape[1]})]}
 
 
 def test_each_kind_of_launch_is_compiled_once_meanwhile() -> None:

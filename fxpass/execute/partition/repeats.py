@@ -135,13 +135,18 @@ def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
         times = length // period + 1
         if times >= LEAST and (times - 1) * period > saved:
             spare = length % period
-            seams = [s for s in range(start, start + spare + 1) if s > 0 and is_heavy(nodes[s - 1])]
+            seams = [s for s in range(start, start + spare + 1) if s > 0 and _is_seam(nodes[s - 1])]
             if not seams and times > LEAST:  # one layer fewer, and all places for the seam
                 times -= 1
-                seams = [s for s in range(start, start + period) if s > 0 and is_heavy(nodes[s - 1])]
+                seams = [s for s in range(start, start + period) if s > 0 and _is_seam(nodes[s - 1])]
             if seams:
                 best, saved = (seams[0], period, times), (times - 1) * period
     return best
+
+
+def _is_seam(node: fx.Node) -> bool:
+    """Whether a piece may end with ``node``: a product, and a tensor."""
+    return is_heavy(node) and isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def _kind(node: fx.Node) -> Any:

@@ -1,0 +1,116 @@
+"""Linear layers on few rows become products that read their weights at full speed; those of the same rows become one.
+
+    q = linear(x, wq); k = linear(x, wk)      1 row      ->      ps = kvfix.linears_few_rows(x, [wq, wk], [], 1, True)
+                                                                 q = ps[0].select(0, 0); k = ps[1].select(0, 0)
+    y = linear(x, w, b)                       7 rows     ->      p = kvfix.linear_few_rows(x, w, b, 3, True)
+                                                                 y = p.sum(0)
+
+cuBLAS reaches a fifth of the memory bandwidth on a product with seven rows, where reading the weights is all there is to do.
+Each is an opaque operator to the compiler, which traces and lowers it in no time. The sum of the parts is the compiler's: it
+goes into the kernel that reads it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.graph.normal_form import faking, mode_of
+
+from .writing import Writing, addressed
+
+aten = torch.ops.aten
+
+MAX_ROWS = 8
+"""Products with more rows than this are left to cuBLAS, which is then better."""
+MOST = 3
+"""So many layers are one launch."""
+MOST_PARTS = 12
+"""In so many parts a sum is cut."""
+
+
+def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
+    """Replace the linear layers on few rows in ``graph`` (propagated, on CUDA)."""
+    groups = list(_groups(graph, writing))
+    if not groups:
+        return
+    from . import linear  # registers the ops; needs triton
+
+    for group in groups:
+        _replace(graph, group, writing, linear)
+
+
+def _groups(graph: fx.Graph, writing: Writing) -> Iterator[list[fx.Node]]:
+    """The layers that may be one launch: of the same rows, on inputs of the graph, with nothing written in between."""
+    open_: dict[Any, list[fx.Node]] = {}
+    found = []
+    for node in graph.find_nodes(op="call_function", target=aten.linear.default):
+        if not few_rows(node):
+            continue
+        x, *parameters = (n for n in node.args if n is not None)
+        group = open_.get((x, len(parameters)))
+        if group is None or len(group) == MOST or not _may_join(node, group[0], writing):
+            group = open_[x, len(parameters)] = []
+            found.append(group)
+        group.append(node)
+    yield from found
+
+
+def _may_join(node: fx.Node, first: fx.Node, writing: Writing) -> bool:
+    """Whether ``node`` could as well be computed where ``first`` is."""
+    x, *parameters = node.all_input_nodes
+    given = all(p.op in ("placeholder", "get_attr") for p in parameters)
+    return given and not any(writing.between(first, node, aliases.storage(n)) for n in (x, *parameters))
+
+
+def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, linear: Any) -> None:
+    x, first = group[0].args[0], group[0]
+    weights = [n.args[1] for n in group]
+    biases = [n.args[2] for n in group if len(n.args) > 2 and n.args[2] is not None]
+    rows, outputs = x.meta["val"], [w.meta["val"].shape[0] for w in weights]  # type: ignore[union-attr]
+    k = rows.shape[-1]
+    parts = linear.best_parts(rows.numel() // k, outputs, k, rows.element_size(), linear.gpu(rows.device))
+    early = all(writing.stays(w) for w in weights)  # type: ignore[arg-type]
+
+    def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        node = graph.call_function(target, args, kwargs)
+        given, named = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+        node.meta = {**first.meta, "val": target(*given, **named)}
+        return node
+
+    with graph.inserting_before(first), faking(mode_of([rows])):
+        if len(group) == 1:
+            op = torch.ops.kvfix.linear_few_rows.default
+            results = [call(op, x, weights[0], biases[0] if biases else None, parts, early)]
+        else:
+            several = call(torch.ops.kvfix.linears_few_rows.default, x, weights, biases, parts, early)
+            results = [call(operator.getitem, several, i) for i in range(len(group))]
+        totals = [_added(call, result, parts, rows.dtype) for result in results]
+    for node, total in zip(group, totals, strict=True):
+        node.replace_all_uses_with(total)
+        graph.erase_node(node)
+
+
+def _added(call: Any, result: fx.Node, parts: int, dtype: torch.dtype) -> fx.Node:
+    """The ``parts`` of ``result`` as one, in ``dtype``."""
+    if parts == 1:
+        return call(aten.select.int, result, 0, 0)
+    total = call(aten.sum.dim_IntList, result, [0])
+    return total if dtype is torch.float32 else call(aten._to_copy.default, total, dtype=dtype)
+
+
+def few_rows(node: fx.Node) -> bool:
+    """Whether the ``aten.linear`` ``node`` is one that the kernel is written for."""
+    x, weight = node.args[0].meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
+    floats = (torch.float32, torch.bfloat16, torch.float16)
+    if not all(isinstance(s, int) for s in (*x.shape, *weight.shape)):
+        return False
+    if x.dtype not in floats or weight.dtype != x.dtype or weight.dim() != 2:
+        return False
+    rows = x.numel() // max(x.shape[-1], 1)
+    return weight.is_contiguous() and weight.numel() > 0 and 0 < rows <= MAX_ROWS and addressed(x, weight)

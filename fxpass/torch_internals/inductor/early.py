@@ -1,0 +1,53 @@
+"""Inductor's kernels start before the ones that they follow are done, and wait (`fxpass.kernels.launch` says why this is safe).
+
+    x = tl.load(in_ptr0 + ...)               tl.extra.cuda.gdc_launch_dependents()
+    y = x + 1                        ->      tl.extra.cuda.gdc_wait()
+    tl.store(out_ptr0 + ..., y)              x = tl.load(in_ptr0 + ...)
+                                             ...
+
+Inductor can generate such kernels itself, but lets those not wait that do not read what the one before has written, and
+starts the next one late. Beside kernels that start the next one at once, that would be a race.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.features import holds
+from fxpass.torch_internals.patches import is_patched, patch
+
+PATCHES = {"triton.enable_pdl": "at the top"}
+"""The config patches that go with `starting_early`; no plain True, so that Inductor's caches tell this code from its own."""
+
+_FILTER = "torch._inductor.codegen.triton.TritonKernel._filter_pdl"
+
+_wanted: ContextVar[bool] = ContextVar("wanted", default=False)
+
+
+@contextlib.contextmanager
+def starting_early() -> Iterator[dict[str, Any]]:
+    """What Inductor compiles within, in this thread and with the config patches given, has such kernels, where the GPU can
+    start them so."""
+    if not holds(Feature.EARLY):
+        yield {}
+        return
+    if not is_patched(_FILTER):
+        patch(_FILTER, _filter, contain=False)
+    token = _wanted.set(True)
+    try:
+        yield dict(PATCHES)
+    finally:
+        _wanted.reset(token)
+
+
+def _filter(stock: Callable[..., Any], kernel: Any, code: Any) -> None:
+    """All of a kernel's ``code`` is there, calls of both functions among it."""
+    if not _wanted.get():
+        return stock(kernel, code)
+    if kernel._enable_pdl_codegen():
+        calls = [kernel.GDC_LAUNCH, kernel.GDC_WAIT]
+        code._lines = calls + [line for line in code._lines if not any(call in str(line) for call in calls)]

@@ -1,0 +1,128 @@
+"""The kernels give what the ops they stand for give, under Triton's interpreter where there is no GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fxpass.kernels.select import register
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered() -> None:
+    register()
+
+
+def rand(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64).to(dtype).to(DEVICE)
+
+
+def close(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> None:
+    """Within a few roundings of ``dtype``, relative to the largest number."""
+    assert torch.isfinite(found).all()
+    error = (found.double() - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30)
+    assert error < {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+
+
+PRODUCTS = [
+    (1, [40], 96, torch.float32, True, 1),
+    (1, [20, 7, 5], 300, torch.bfloat16, False, 3),
+    (1, [9, 4], 64, torch.float16, True, 2),
+    (2, [33], 17, torch.float32, False, 1),
+    (7, [40, 20, 6], 96, torch.float32, True, 3),
+    (8, [130], 700, torch.float32, False, 4),
+    (5, [16, 1], 48, torch.float16, True, 1),
+]
+
+
+@pytest.mark.parametrize("rows, outputs, k, dtype, bias, parts", PRODUCTS)
+def test_products(rows: int, outputs: list[int], k: int, dtype: torch.dtype, bias: bool, parts: int) -> None:
+    x, weights = rand(1, rows, k, dtype=dtype), [rand(n, k, dtype=dtype) for n in outputs]
+    biases = [rand(n, dtype=dtype) for n in outputs] if bias else []
+    found = torch.ops.kvfix.linears_few_rows(x, weights, biases, parts, True)
+    again = torch.ops.kvfix.linears_few_rows(x, weights, biases, parts, True)
+    single = torch.ops.kvfix.linear_few_rows(x, weights[0], biases[0] if bias else None, parts, False)
+    assert all(torch.equal(f, a) for f, a in zip(found, again, strict=True))
+    for i, (f, w) in enumerate(zip((*found, single), (*weights, weights[0]), strict=True)):
+        b = biases[i % len(biases)].double() if bias else None
+        assert f.dtype is (dtype if parts == 1 else torch.float32) and f.shape[0] == parts and f.is_contiguous()
+        close(f.double().sum(0), torch.nn.functional.linear(x.double(), w.double(), b), dtype)
+
+
+def test_rows_that_are_not_contiguous() -> None:
+    x, weight = rand(3, 2, 64)[:, 0], rand(8, 64)
+    close(torch.ops.kvfix.linear_few_rows(x, weight, None, 1, True)[0], x.double() @ weight.double().T, torch.float32)
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, length: int, mask: Any, causal: bool) -> torch.Tensor:
+    """In float64, of the first ``length`` keys; zeros where nothing is seen."""
+    queries, groups = q.shape[2], q.shape[1] // k.shape[1]
+    k, v = (t[:, :, :length].double().repeat_interleave(groups, 1) for t in (k, v))
+    scores = q.double() @ k.mT * 0.2
+    if mask is not None:
+        mask = mask.expand(*q.shape[:3], k.shape[2] if mask.shape[-1] == 1 else mask.shape[-1])[..., :length]
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype is torch.bool else scores + mask.double()
+    if causal:
+        seen = torch.ones(queries, length, dtype=torch.bool, device=q.device).tril()
+        scores = scores.masked_fill(~seen, -torch.inf)
+    return scores.softmax(-1).nan_to_num(0) @ v
+
+
+def bools(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, device=DEVICE) > 0.4
+
+
+def one_row_sees_nothing(*shape: int) -> torch.Tensor:
+    seen = bools(*shape)
+    seen[..., 0, :] = False
+    return seen
+
+
+ATTENTION = [  # batch, heads, key heads, queries, size, length, mask, causal, dtype
+    (2, 4, 2, 1, 50, 33, None, False, torch.float32),
+    (1, 2, 2, 1, 20, 20, None, True, torch.float32),
+    (1, 4, 1, 3, 40, 29, lambda: bools(1, 1, 3, 40), False, torch.float32),
+    (2, 2, 1, 4, 300, 260, lambda: rand(2, 1, 4, 300), False, torch.float32),
+    (1, 2, 2, 5, 300, 300, None, True, torch.float32),
+    (1, 8, 2, 3, 600, 70, lambda: one_row_sees_nothing(1, 1, 3, 600), False, torch.float32),
+    (1, 2, 1, 40, 64, 50, lambda: bools(40, 1), False, torch.float32),
+    (1, 2, 1, 2, 300, 0, None, False, torch.float32),
+    (2, 4, 2, 2, 280, 270, None, False, torch.float16),
+    (1, 2, 2, 1, 64, 10, lambda: rand(1, 2, 1, 64, dtype=torch.float16), False, torch.float16),
+]
+
+
+@pytest.mark.parametrize("batch, heads, key_heads, queries, size, length, mask, causal, dtype", ATTENTION)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_attention(
+    batch: int, heads: int, key_heads: int, queries: int, size: int, length: int, mask: Any, causal: bool,
+    dtype: torch.dtype, transposed: bool,
+) -> None:  # fmt: skip
+    """What is not valid is not read: it is NaN."""
+    given = None if mask is None else mask()
+    q = rand(batch, heads, queries, 32, dtype=dtype)
+    k, v = (rand(batch, key_heads, size, 32, dtype=dtype) for _ in range(2))
+    if transposed:
+        q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (q, k, v))
+    k[:, :, length:], v[:, :, length:] = NAN, NAN
+    found = torch.ops.kvfix.decode_attention(q, k, v, torch.tensor(length, device=DEVICE), given, causal, 0.2)
+    if length == 0:
+        assert torch.equal(found, torch.zeros_like(q))
+        return
+    close(found, attention(q, k, v, length, given, causal), dtype)
+
+
+@pytest.mark.parametrize("dim", range(3))
+@pytest.mark.parametrize("slot", [-1, 4, 2**40])
+def test_a_slot_outside_of_the_buffer_writes_nothing(dim: int, slot: int) -> None:
+    around = rand(6, 6, 6)
+    buffer, before = around[1:5, 1:5, 1:5], around.clone()
+    source = rand(*(2 if d == dim else 4 for d in range(3)))
+    torch.ops.kvfix.write_rows(buffer, dim, torch.tensor([slot, 2], device=DEVICE), source)
+    before[1:5, 1:5, 1:5].select(dim, 2).copy_(source.select(dim, 1))
+    assert torch.equal(around, before)

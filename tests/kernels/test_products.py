@@ -1,0 +1,185 @@
+"""Which linear layers become one launch, in how many parts, and what may be read ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from execute.graphs import traced
+from torch import fx, nn
+from torch.nn.functional import linear
+
+from fxpass import backend
+from fxpass.kernels import products, writing
+from fxpass.kernels.launch import Gpu, gpu
+from fxpass.kernels.linear import best_parts
+
+H100 = Gpu(processors=132, cache=50 * 2**20, dependent=True)
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Triton's interpreter runs the kernels."""
+    monkeypatch.setattr(writing, "DEVICES", {"cpu", "cuda"})
+
+
+@pytest.mark.parametrize(
+    "rows, outputs, k, size, parts",
+    [
+        (7, [2304], 768, 4, 3),
+        (7, [768], 768, 4, 6),
+        (7, [6144], 768, 4, 3),
+        (7, [768], 3072, 4, 12),
+        (7, [49152], 768, 4, 1),
+        (1, [2048, 512, 512], 2048, 2, 1),
+        (1, [8192, 8192], 2048, 2, 1),
+        (1, [2048], 8192, 2, 2),
+        (1, [128256], 2048, 2, 1),
+        (1, [8], 8, 4, 1),
+    ],
+)
+def test_the_parts_that_were_fastest(rows: int, outputs: list[int], k: int, size: int, parts: int) -> None:
+    assert best_parts(rows, outputs, k, size, H100) == parts
+
+
+def test_a_device_that_is_no_gpu() -> None:
+    assert not gpu(torch.device("cpu")).dependent
+
+
+def used(fn: Callable[..., Any], *inputs: torch.Tensor) -> tuple[fx.GraphModule, list[fx.Node]]:
+    """``fn``'s graph with its products replaced, which gives what ``fn`` gives; and these products."""
+    gm = traced(fn, list(inputs))
+    given = [i.clone() for i in inputs]
+    expected = fn(*given)
+    products.use_few_rows(gm.graph, writing.Writing(gm.graph))
+    gm.graph.lint()
+    gm.recompile()
+    torch.testing.assert_close(gm(*inputs), expected)
+    torch.testing.assert_close(list(inputs), given)
+    ops = [torch.ops.kvfix.linear_few_rows.default, torch.ops.kvfix.linears_few_rows.default]
+    return gm, [n for n in gm.graph.nodes if n.target in ops]
+
+
+def rand(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape)
+
+
+def counts(nodes: list[fx.Node]) -> list[int]:
+    return [len(n.args[1]) if isinstance(n.args[1], (list, tuple)) else 1 for n in nodes]
+
+
+X, W, V, U = (1, 1, 16), (8, 16), (4, 16), (6, 16)
+
+
+def of_three(x, w, v, u):
+    return linear(x, w), linear(x, v) * 2, linear(x, u).relu()
+
+
+def of_four(x, w, v, u):
+    return linear(x, w), linear(x, v), linear(x, u), linear(x, w + 0)
+
+
+def with_biases(x, w, v, u):
+    return linear(x, w, w[:, 0].contiguous()), linear(x, v, v[:, 0].contiguous()), linear(x, u)
+
+
+def rows_written_between(x, w, v, u):
+    x = x * 1
+    a = linear(x, w)
+    x.mul_(2)
+    return a, linear(x, v), linear(x, u)
+
+
+def weight_written_between(x, w, v, u):
+    a = linear(x, w)
+    v.mul_(2)
+    return a, linear(x, v), linear(x, u)
+
+
+def of_other_rows(x, w, v, u):
+    return linear(x, w), linear(x + 1, v), linear(x + 1, u)
+
+
+@pytest.mark.parametrize(
+    "fn, groups, early",
+    [
+        (of_three, [3], [True]),
+        (of_four, [3, 1], [True, False]),
+        (with_biases, [1, 1, 1], [True] * 3),
+        (rows_written_between, [1, 2], [True, True]),
+        (weight_written_between, [1, 2], [True, False]),
+        (of_other_rows, [1, 1, 1], [True] * 3),
+    ],
+)
+def test_groups(fn: Callable[..., Any], groups: list[int], early: list[bool]) -> None:
+    """Layers of the same rows, given before the first of them; ahead is read what nothing writes."""
+    _, nodes = used(fn, rand(*X), rand(*W), rand(*V), rand(*U))
+    assert counts(nodes) == groups
+    assert [n.args[-1] for n in nodes] == early
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_parts_are_added_in_the_dtype_of_the_rows(dtype: torch.dtype) -> None:
+    gm, (node,) = used(lambda x, w: linear(x, w), rand(7, 512).to(dtype), rand(16, 512).to(dtype))
+    assert node.args[-2] > 1
+    assert gm.graph.find_nodes(op="call_function", target=torch.ops.aten.sum.dim_IntList)
+
+
+class Layer(nn.Module):
+    """Attention over a cache, and a gated product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(32, n, bias=False) for n in (32, 16, 16, 32))
+        self.gate, self.up, self.down = nn.Linear(32, 24), nn.Linear(32, 24), nn.Linear(24, 32)
+        self.register_buffer("keys", torch.full((1, 1, 8, 16), torch.nan))
+        self.register_buffer("values", torch.full((1, 1, 8, 16), torch.nan))
+
+    def forward(self, x: torch.Tensor, pos: int) -> torch.Tensor:
+        q, k, v = (p(x).view(1, x.shape[1], -1, 16).transpose(1, 2) for p in (self.q, self.k, self.v))
+        end = pos + x.shape[1]
+        self.keys[:, :, pos:end], self.values[:, :, pos:end] = k, v
+        keys, values = self.keys[:, :, :end], self.values[:, :, :end]
+        y = nn.functional.scaled_dot_product_attention(q, keys, values, enable_gqa=True)
+        x = x + self.o(y.transpose(1, 2).reshape(x.shape))
+        return x + self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_model_with_all_kernels(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """A core as a GPU would get it, each kernel in the interpreter, against eager; the cache is NaN where it is not filled."""
+    monkeypatch.setattr(backend, "is_recorded", lambda *args: True)
+    targets: set[str] = set()
+    stock = backend.use_kernels
+
+    def watched(gm: fx.GraphModule, marks: Any) -> None:
+        stock(gm, marks)
+        targets.update(n.target.__name__ for n in gm.graph.nodes if getattr(n.target, "namespace", "") == "kvfix")
+
+    monkeypatch.setattr(backend, "use_kernels", watched)
+    torch.manual_seed(0)
+    model = nn.Sequential(Layer(), Layer())
+    for layer in model:
+        layer.requires_grad_(False)
+    eager = [Layer(), Layer()]
+    for own, other in zip(eager, model, strict=True):
+        own.load_state_dict(other.state_dict())
+
+    def step(x: torch.Tensor, pos: int) -> torch.Tensor:
+        for layer in model:
+            x = layer(x, pos)
+        return x
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for pos in (0, rows):
+        x = torch.randn(1, rows, 32)
+        wanted = x
+        for layer in eager:
+            wanted = layer(wanted, pos)
+        torch.testing.assert_close(compiled(x, pos), wanted, rtol=1e-5, atol=1e-5)
+    for own, other in zip(eager, model, strict=True):
+        torch.testing.assert_close(own.keys, other.keys, equal_nan=True)
+    assert {"decode_attention.default", "linears_few_rows.default", "linear_few_rows.default"} <= targets
