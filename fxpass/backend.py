@@ -52,6 +52,7 @@ from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
 from fxpass.torch_internals.precompile import hooks as precompile
 from fxpass.verify import original_of, verified
+from fxpass.verify.repro import script_of
 
 
 def kvfix(
@@ -75,7 +76,7 @@ def kvfix(
     if not holds(Feature.NEEDED) or settings.compiler == "inductor" and not holds(Feature.INDUCTOR):
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
-    report.faults = take_faults()
+    report.faults, report.script = take_faults(), script_of(gm, example_inputs, given, report)
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, cause, numbers = Advance(), None, None
