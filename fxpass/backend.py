@@ -18,7 +18,7 @@ from typing import Any
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.kinds import Kinds
+from fxpass.analysis.kinds import Kinds, Symbol
 from fxpass.api import rewrite_normal_form
 from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
@@ -28,6 +28,7 @@ from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
+from fxpass.execute.strides import kept_strides
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
 from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
@@ -185,7 +186,7 @@ def in_cores(
     plan: Plan, kinds: Kinds, numbers: NumberInputs, report: Report, made: Callable[[Plan], Callable[..., Any]]
 ) -> Callable[..., Any]:
     """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few."""
-    left = {number.place: number for number in numbers.bound(kinds)}
+    left = {number.place: number for number in numbers.bound(kinds, kept_strides(plan.gm))}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         nonlocal plan
@@ -193,7 +194,8 @@ def in_cores(
         for number in moved:
             numbers.correct(number)
         report.corrected += [number.name for number in moved]
-        report.symbols = [s._replace(kind="growth") if s.of in report.corrected else s for s in report.symbols]
+        others = [symbol for symbol in report.symbols if symbol.of not in report.corrected]
+        report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
         return made(plan)
 

@@ -27,6 +27,7 @@ from .recording.packing import pack
 from .recording.results import recorded_results, views_of_inputs
 from .regions import Region
 from .steps import CopyOut, Run, Step, Unpack, View, WriteBack
+from .strides import Strided
 
 _CHECKED = {"size_asserts": False, "alignment_asserts": False}
 """Checks that Inductor's code need not make on every call, since Dynamo's guards and `regions.Region` make them."""
@@ -79,7 +80,9 @@ def assemble(
     regions = [Region(part, compile, plan.growth.capacities) for part in parts]
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
-    steps: list[Step] = [Run(r, [places[n] for n in part.inputs]) for r, part in zip(regions, parts, strict=True)]
+    strided = Strided.of(gm)
+    steps: list[Step] = [strided] if strided.places else []
+    steps += [Run(r, [places[n] for n in part.inputs]) for r, part in zip(regions, parts, strict=True)]
     steps += [WriteBack(places[p], places[value]) for p, value in zip(carried, new, strict=True)]
     steps += [Unpack(p, places[p.packed]) for p in packs]
     steps += [CopyOut(copied)] if copied else []

@@ -1,5 +1,6 @@
 """The steps of a call of an assembled graph.
 
+    Strided     gives inputs strides that do not move, see `strides`
     Run         runs a part                                              appends its results
     WriteBack   copies the new contents of an index tensor into it
     Unpack      copies the results out of a packed one                   appends the copies

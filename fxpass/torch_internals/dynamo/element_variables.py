@@ -12,7 +12,7 @@ from typing import Any
 from torch import fx
 
 from fxpass.index_tensors import mirror
-from fxpass.index_tensors.arithmetic import FOLDS, NotCovered, all_of, any_of
+from fxpass.index_tensors.arithmetic import FOLDS, PAIRWISE, NotCovered
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
 from fxpass.index_tensors.formula import evaluate, formula
 from fxpass.index_tensors.history import ElementHistory
@@ -61,7 +61,7 @@ def is_aggregate(tx: Any, entry: Arith) -> bool:
     if entry.fn not in FOLDS or formula(entry) is None:
         return False
     (tensor,) = tensors([entry])
-    if entry.fn in (any_of, all_of):
+    if entry.fn not in PAIRWISE:
         return True
     history, _ = _seen(tx, tensor)
     return len({history.groups[i] for i in _indices(entry)}) > 1

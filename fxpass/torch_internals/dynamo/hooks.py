@@ -26,7 +26,17 @@ import torch
 from torch import fx
 
 from fxpass.graph.numbers import known
-from fxpass.index_tensors.arithmetic import NotCovered, all_of, any_of, int32, product, total
+from fxpass.index_tensors.arithmetic import (
+    FOLDS,
+    PAIRWISE,
+    NotCovered,
+    all_of,
+    any_of,
+    how_many,
+    int32,
+    product,
+    total,
+)
 from fxpass.index_tensors.contents import Arith, Element, Entry, GraphInt, in_order
 from fxpass.index_tensors.table import Table
 from fxpass.options import Options
@@ -259,8 +269,10 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
     args = [ConstantVariable.create(arg) if isinstance(arg, int) else made[arg] for arg in entry.args]
     if entry.fn is int32:
         return _within(args[0])
-    if entry.fn in (any_of, all_of):
+    if entry.fn in (any_of, all_of, how_many):
         return ConstantVariable.create(entry.fn(*(bool(_number_of(arg)) for arg in args)))  # guards
+    if entry.fn in FOLDS and entry.fn not in PAIRWISE:
+        raise NotCovered
     return functools.reduce(functools.partial(_joined, tx, _PAIRWISE.get(entry.fn, entry.fn)), args[1:], args[0])
 
 
