@@ -199,7 +199,7 @@ def in_cores(
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
         return made(plan)
 
-    return WatchedVariants(made(plan), list(left), again, config.recompile_limit) if left else made(plan)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit - 1) if left else made(plan)
 
 
 install(kvfix, get_ready, store.reset)
