@@ -15,6 +15,8 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from fxpass.torch_internals.patches import tell
+
 Kind = Literal["position", "growth", "variant"]
 """See `kinds`."""
 
@@ -51,10 +53,13 @@ class CallHistory:
 
     def watched(self, run: Callable[..., Any], graph: Graph, places: Sequence[int]) -> Callable[..., Any]:
         """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``."""
-        taken, entries = numbers_at(places), self._entries
+        taken = numbers_at(places)
 
         def call(*args: Any) -> Any:
-            entries.append((graph, taken(args)))
+            try:
+                self.see(graph, taken(args))
+            except Exception as error:
+                tell(CallHistory.see, error)
             return run(*args)
 
         return call

@@ -27,7 +27,7 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.symbols import DimDynamic
 
-from . import dynamism
+from . import frames
 from .sources import AggregateSource, AgreementSource, PositionSource
 
 
@@ -95,7 +95,7 @@ def _seen(tx: Any, tensor: fx.Node) -> tuple[ElementHistory, set[int]]:
     """
     argument = _argument(tensor)
     values = mirror.values(argument.example)
-    history = dynamism.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
+    history = frames.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
     names = [PositionSource(argument.source, i).name for i in range(len(values))]
     entries = [FrameStateSizeEntry.make_scalar(value) for value in values]
     states = [process_automatic_dynamic(tx, name, entry) for name, entry in zip(names, entries, strict=True)]

@@ -58,7 +58,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, element_variables, fixed_sizes, indexing, module_ints
+from . import dynamism, element_variables, fixed_sizes, frames, indexing, module_ints
 from .compilation import compiling
 from .sources import AggregateSource, PositionSource
 
@@ -157,7 +157,7 @@ def _wrap_symfloat(is_ours: Callable[..., bool], stock: Any, self: Any, value: f
     known = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
     if not is_ours(self.tx.output.compiler_fn) or known:
         return stock(self, value)
-    if not dynamism.may_fix(self.tx.output.root_tx.f_code, self.source.name, value, MAX_FLOATS):
+    if not frames.may_fix(self.tx.output.root_tx.f_code, self.source.name, value, MAX_FLOATS):
         return stock(self, value)
     process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
     self.install_guards(GuardBuilder.CONSTANT_MATCH)
@@ -333,7 +333,7 @@ def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: A
     if not is_ours(compiler_fn):
         with compiling(False):
             return stock(*args, **kwargs)
-    with garbage_collection.paused(), compiling(True), dynamism.following(kwargs["code"] if "code" in kwargs else args[0]):
+    with garbage_collection.paused(), compiling(True), frames.following(kwargs["code"] if "code" in kwargs else args[0]):
         return stock(*args, **kwargs)
 
 

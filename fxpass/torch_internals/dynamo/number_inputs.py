@@ -14,7 +14,7 @@ from fxpass.analysis.kinds import Kinds, Seen, Symbol
 from fxpass.graph.numbers import symbols
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
-from . import dynamism
+from . import frames
 from .sources import AggregateSource, PositionSource
 
 
@@ -42,10 +42,10 @@ class NumberInputs:
         self.all: list[NumberInput] = []
         self._calls = CallHistory()
         self._graph = Graph([], {})
-        code = dynamism.current_code()
+        code = frames.current_code()
         if code is None:
             return
-        self._calls, constants = dynamism.calls_of(code)
+        self._calls, constants = frames.calls_of(code)
         for place, node in enumerate(gm.graph.find_nodes(op="placeholder")):
             source, value = _source(node), node.meta.get("example_value")
             if source is None:
