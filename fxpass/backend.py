@@ -218,7 +218,7 @@ def in_cores(
 
     if not left:
         return made(plan)
-    return WatchedVariants(made(plan), list(left), again, config.recompile_limit, otherwise)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit - 1, otherwise)
 
 
 install(kvfix, get_ready, store.reset)
