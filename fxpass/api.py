@@ -17,7 +17,7 @@ from fxpass.graph.postconditions import Broken, check_graph, signature
 from fxpass.graph.propagate import op_records, propagate
 from fxpass.options import Options
 from fxpass.report import Report, store
-from fxpass.report.readable import readable_code, source_of
+from fxpass.report.readable import readable_code, renamed, source_of
 from fxpass.report.sites import predicate_sites, sites_of
 from fxpass.rewriting import Grown, Rewritten, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
@@ -92,11 +92,11 @@ def rewrite_normal_form(
         if mask_overwritten_rows(normal.graph, rewritten.marks):
             propagate(normal, inputs, ops)  # the new nodes alone
     check_graph(normal, before, may_read=report.refused > 0)
-    report.after = readable_code(normal)
+    report.before, report.after = renamed(report.before, report.symbols), readable_code(normal, report.symbols)
     return normal, rewritten
 
 
-def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
+def explain(fn: Callable[..., Any], *, grad: bool = False, **options: Any) -> Callable[..., Report]:
     """Compile ``fn`` into a function that makes a call and reports on it: on the last graph that a call has compiled so far.
 
     Dynamo takes a number for a constant until it has seen it move, so a decode step has to be called for two positions:
@@ -105,7 +105,8 @@ def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
         step(x0, cache)
         report = step(x1, cache)
 
-    Each is a call like any other: caches are written, and positions advance. ``options`` are the backend's.
+    Each is a call like any other: caches are written, and positions advance. It is made without gradients unless ``grad`` says
+    otherwise. ``options`` are the backend's.
 
     Raises:
         RuntimeError: an option is wrong (already here), or no call has compiled anything yet.
@@ -115,7 +116,8 @@ def explain(fn: Callable[..., Any], **options: Any) -> Callable[..., Report]:
 
     def call(*args: Any, **kwargs: Any) -> Report:
         before = store.reports()[-1:]
-        compiled(*args, **kwargs)
+        with torch.set_grad_enabled(grad):
+            compiled(*args, **kwargs)
         if (latest := store.reports()[-1:]) != before:
             made[:] = latest
         if not made:

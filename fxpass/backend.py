@@ -18,7 +18,7 @@ from typing import Any
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.kinds import Kinds
+from fxpass.analysis.kinds import Kinds, Symbol
 from fxpass.api import rewrite_normal_form
 from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
@@ -28,6 +28,7 @@ from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
+from fxpass.execute.strides import kept_strides
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
 from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
@@ -36,10 +37,11 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.readable import source_of
+from fxpass.report.readable import readable_code, source_of
 from fxpass.rewriting import Grown, grown_in, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
+from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.names import config
@@ -74,16 +76,21 @@ def kvfix(
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults = take_faults()
+    if broken := broken_at(gm):
+        report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, cause, numbers = Advance(), None, NumberInputs(gm)
     plan = compiled = None
     try:
         advance = Advance.of(gm)
         guard_disjoint(gm)
-        plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
-        as_it_came = functools.partial(as_stock, gm, settings)
-        failed = functools.partial(store.failed, report, settings)
-        if plan.parts:
-            made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed)
+        if not settings.rewrite:
+            store.note(report, reasons.OFF.text())
+        else:
+            plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
+        if plan is not None and plan.parts:
+            as_it_came, failed = functools.partial(as_stock, gm, settings), functools.partial(store.failed, report, settings)
+            note = functools.partial(store.note, report)
+            made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
             compiled = in_cores(plan, kinds, numbers, report, made)
     except Restart:
         raise
@@ -143,7 +150,8 @@ def planned(
             return Plan(normal), kinds
     carried = None
     if is_recorded(settings, inputs):
-        use_kernels(normal, rewritten.marks)
+        if settings.kernels:
+            use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
     axes = rewritten.grown.axes if rewritten.grown is not None else ()
     growth = Growth(axes, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
@@ -169,6 +177,7 @@ def cut(plan: Plan, report: Report) -> Plan:
         if part.static:
             check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
+    report.core = "\n".join(readable_code(part.gm, report.symbols) for part in parts if part.static)
     report.outside = outside(parts, plan.bound, report.symbols, source_of)
     return dataclasses.replace(plan, parts=parts)
 
@@ -177,7 +186,7 @@ def in_cores(
     plan: Plan, kinds: Kinds, numbers: NumberInputs, report: Report, made: Callable[[Plan], Callable[..., Any]]
 ) -> Callable[..., Any]:
     """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few."""
-    left = {number.place: number for number in numbers.bound(kinds)}
+    left = {number.place: number for number in numbers.bound(kinds, kept_strides(plan.gm))}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         nonlocal plan
@@ -185,7 +194,8 @@ def in_cores(
         for number in moved:
             numbers.correct(number)
         report.corrected += [number.name for number in moved]
-        report.symbols = [s._replace(kind="growth") if s.of in report.corrected else s for s in report.symbols]
+        others = [symbol for symbol in report.symbols if symbol.of not in report.corrected]
+        report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
         return made(plan)
 

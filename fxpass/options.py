@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ class Options:
     inductor: Inductor config patches, such as ``{"triton.cudagraphs": False}``.
     verify: how many calls of each graph are compared with the graph as it came (see `fxpass.verify`).
     graphs: whether the mode asks for CUDA graphs; what ``inductor`` says of them goes before.
+    rewrite, kernels, recording: whether graphs are rewritten, kernels of kvfix's own are used, CUDA graphs are recorded.
+        Each can be switched off, to find out which one a difference comes from.
     """
 
     compiler: str = "inductor"
@@ -29,6 +32,9 @@ class Options:
     inductor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     verify: int = 0
     graphs: bool = True
+    rewrite: bool = True
+    kernels: bool = True
+    recording: bool = True
 
     def on(self, inputs: Sequence[Any]) -> Options:
         """These options for a graph that takes ``inputs``, ``inductor`` with the mode's word on CUDA graphs.
@@ -38,10 +44,11 @@ class Options:
         """
         if not any(isinstance(v, torch.Tensor) and v.device.type == "cuda" for v in inputs):
             return self
-        return dataclasses.replace(self, inductor={"triton.cudagraphs": self.graphs, **self.inductor})
+        return dataclasses.replace(self, inductor={"triton.cudagraphs": self.graphs and self.recording, **self.inductor})
 
 
-_TYPES = {"compiler": str, "strict": bool, "inductor": Mapping, "verify": int}
+_SWITCHES = ("rewrite", "kernels", "recording")
+_TYPES = {"compiler": str, "strict": bool, "inductor": Mapping, "verify": int, **dict.fromkeys(_SWITCHES, bool)}
 
 
 def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> Options:
@@ -54,7 +61,7 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
     valid = ", ".join(f"{name}: {kind.__name__.lower()}" for name, kind in _TYPES.items())
     for name, value in given.items():
         if name not in _TYPES:
-            raise RuntimeError(f"kvfix: unknown option {name!r}; valid options are {valid}")
+            raise RuntimeError(f"kvfix: unknown option {name!r}{did_you_mean(name, _TYPES)}; valid options are {valid}")
         if not isinstance(value, _TYPES[name]):
             raise RuntimeError(
                 f"kvfix: option {name!r} takes {_TYPES[name].__name__.lower()}, not {value!r}; valid options are {valid}"
@@ -68,7 +75,23 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
         raise RuntimeError(f"kvfix: option 'verify' takes a number of calls, not {verify}")
     patches = {**_patches(mode), **({"fallback_random": True} if verify else {}), **given.get("inductor", {})}
     graphs = mode != "max-autotune-no-cudagraphs"
-    return Options(given.get("compiler", "inductor"), given.get("strict", False), patches, verify, graphs)
+    switches = {name: given.get(name, _switched_on(name)) for name in _SWITCHES}
+    return Options(given.get("compiler", "inductor"), given.get("strict", False), patches, verify, graphs, **switches)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """``, did you mean 'max_autotune'?``, or nothing where none of ``names`` is near."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _switched_on(name: str) -> bool:
+    """What the environment says of an off-switch, ``KVFIX_KERNELS=0``, for all that the process compiles."""
+    variable = f"KVFIX_{name.upper()}"
+    asked = os.environ.get(variable) or "1"
+    if asked not in ("0", "1"):
+        raise RuntimeError(f"kvfix: {variable} takes 0 or 1, not {asked!r}")
+    return asked == "1"
 
 
 def _verify_by_default() -> int:

@@ -81,6 +81,8 @@ HAND_OFF_FAILED = _reason(
     "does, it is Inductor's. " + _REPORT,
 )
 
+OFF = _reason("KV010", "the rewrite is switched off", 'Leave out `{"rewrite": False}` and `KVFIX_REWRITE=0`.')
+
 # A slice, or another place that uses a position, stays as the model wrote it
 NO_RULE = _reason(
     "KV101",
@@ -244,6 +246,24 @@ ROOM = _reason(
     "it depends on how much room there is beside what grows: {what}",
     "Compare lengths with one another, and with numbers.",
 )
+OUTSIDE = _reason(
+    "KV210",
+    "{source}: {op} runs outside of the static core, which cannot have {why}",
+    "Where a slice was refused, see its reason. Else give what it takes a fixed size, or a size that stays for some calls.",
+)
+
+# How many graphs there are
+BREAK = _reason(
+    "KV301",
+    "the graph breaks at {where}: {why}",
+    'Take what breaks it out of what is compiled, or see `TORCH_LOGS="graph_breaks"`: each piece has a static core of its own.',
+)
+AGAIN = _reason(
+    "KV302",
+    "another graph of the same code, since a guard does not hold: {guard}",
+    "A number is a constant until it has moved, so a prefill and a decode step are two. "
+    "[limits.md](limits.md#more-graphs-than-two) lists what makes more.",
+)
 
 # Compilation, recordings and copies
 TOO_MANY = _reason(
@@ -256,6 +276,22 @@ ALIASED = _reason(
     "KV402",
     "inputs alias one another; the core is not recorded",
     "Hand in tensors that do not share memory.",
+)
+
+RECORDED = _reason(
+    "KV403",
+    "the core is recorded as one CUDA graph{anew}",
+    'Nothing; `{"recording": False}` switches recordings off. Where caches come in many sizes, each makes a recording.',
+)
+COPIED_OUT = _reason(
+    "KV404",
+    "{results} results ({size} bytes) are copied out of the recording's memory in every step",
+    "Return what the caller needs, and no intermediate values.",
+)
+WRITTEN_BACK = _reason(
+    "KV405",
+    "{tensors} index tensors ({size} bytes) are written back after every step",
+    "Keep one index tensor for all layers in place of one each.",
 )
 
 # torch's precompile cache

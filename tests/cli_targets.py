@@ -33,6 +33,21 @@ def keywords() -> tuple[Any, list[Any], dict[str, Any]]:
     return Counter(8), [], {"x": torch.ones(1, 2)}
 
 
+class Weighted(Counter):
+    """With a parameter."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.weight
+
+
+def weighted() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    return Weighted(8), (torch.ones(1, 2),), {}
+
+
 def full() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     return Counter(2), (torch.ones(1, 2),), {}
 

@@ -358,11 +358,11 @@ def test_fields_of_a_report():
                 assert lines[kind] in file.read().splitlines()[int(line) - 1]
             assert site.position and site.reason == "" and site.decision == "rewritten"
     for kind in ("read", "write"):
-        assert [s.buffer for s in by_kind[kind]] == ["L['cache'].keys", "L['cache'].values"]
+        assert [s.buffer for s in by_kind[kind]] == ["cache.keys", "cache.values"]
         assert {s.dim for s in by_kind[kind]} == {2}
     assert "aten.copy_" in report.before and "aten.index_copy_" not in report.before
     assert "aten.index_copy_" in report.after
     assert report.before.count("aten.scaled_dot") == report.after.count("aten.scaled_dot") == 1
     assert any(line.startswith("+") and "index_copy_" in line for line in report.diff().splitlines())
     assert report.timings and all(t >= 0 for t in report.timings.values())
-    assert "L['cache'].keys" in str(report) and "rewritten" in str(report)
+    assert "cache.keys" in str(report) and "rewritten" in str(report)

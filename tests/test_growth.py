@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import fxpass
+from fxpass.execute import growth
+from fxpass.execute.regions import Region
 
-STEPS = 70
+STEPS = 62
 """From 5 rows on: capacities of 64 and 128."""
 
 
@@ -203,6 +206,21 @@ def test_with_inductor() -> None:
     model = Attention().eval()
     decode(model, compiled(model, "inductor"), laid_out=False)
     is_whole()
+
+
+@pytest.mark.parametrize("kind", [Products, Masked])
+def test_a_core_is_compiled_twice_for_all_capacities(kind: type[nn.Module]) -> None:
+    model = kind().eval()
+    made = []
+    compile = Region._compile
+
+    def see(region: Region, *args: Any) -> Any:
+        made.append(region.part.name)
+        return compile(region, *args)
+
+    with mock.patch.object(Region, "_compile", see), mock.patch.object(growth, "LEAST", 4):
+        decode(model, compiled(model, "aot_eager"), 36)
+    assert made.count("core") == 2, made
 
 
 def test_several_rows_at_once() -> None:

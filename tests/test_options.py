@@ -14,6 +14,7 @@ from small_models import Attention, ItemCache, graphs, same_step, steps
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fxpass
+from fxpass import backend
 from fxpass.options import Options, parse
 
 
@@ -25,6 +26,8 @@ from fxpass.options import Options, parse
         ({"strict": "yes"}, "option 'strict' takes bool, not 'yes'"),
         ({"inductor": ["triton.cudagraphs"]}, "option 'inductor' takes mapping"),
         ({"verify": "2"}, "option 'verify' takes int, not '2'"),
+        ({"recordin": False}, "unknown option 'recordin', did you mean 'recording'"),
+        ({"kernels": 0}, "option 'kernels' takes bool, not 0"),
     ],
 )
 def test_wrong_options_raise_at_compile(options: dict[str, Any], said: str):
@@ -50,6 +53,56 @@ def test_a_wrong_environment_raises_at_compile(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KVFIX_VERIFY", "always")
     with pytest.raises(RuntimeError, match="KVFIX_VERIFY takes a number of calls, not 'always'"):
         torch.compile(Attention(), backend="kvfix")
+
+
+@pytest.mark.parametrize(
+    "name, near",
+    [("max_autotun", "max_autotune"), ("triton.cudagraph", "triton.cudagraphs"), ("no_such_setting_at_all", None)],
+)
+@pytest.mark.parametrize("compiler", ["inductor", "eager"])
+def test_settings_that_inductor_does_not_have_raise_at_compile(name: str, near: str | None, compiler: str):
+    with pytest.raises(RuntimeError, match=f"Inductor has no setting '{name}'") as raised:
+        torch.compile(Attention(), backend="kvfix", options={"compiler": compiler, "inductor": {name: True}})
+    assert (f"did you mean '{near}'?" in str(raised.value)) == (near is not None)
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+@torch.no_grad()
+def test_the_rewrite_can_be_switched_off(how: str, monkeypatch: pytest.MonkeyPatch):
+    if how == "environment":
+        monkeypatch.setenv("KVFIX_REWRITE", "0")
+    model, cache = Attention(), ItemCache()
+    options = {"compiler": "aot_eager", **({"rewrite": False} if how == "option" else {})}
+    compiled, eager_cache = torch.compile(model, backend="kvfix", options=options), copy.deepcopy(cache)
+    for x in steps(decoded=3):
+        same_step(how, model, compiled, x, eager_cache, cache)
+    last = fxpass.reports()[-1]
+    assert (last.sites, last.parts, last.unfit) == ([], [], "") and last.notes[0].startswith("KV010")
+
+
+def test_recordings_and_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch):
+    assert on_gpu(options={"recording": False}) is False
+    assert on_gpu(options={"recording": False}, mode="reduce-overhead") is False
+    assert on_gpu(options={"recording": False, "inductor": {"triton.cudagraphs": True}}) is True
+    assert parse().kernels and not parse({"kernels": False}).kernels
+    monkeypatch.setenv("KVFIX_RECORDING", "0")
+    monkeypatch.setenv("KVFIX_KERNELS", "0")
+    assert on_gpu() is False and not parse().kernels and parse({"kernels": True}).kernels
+    monkeypatch.setenv("KVFIX_KERNELS", "off")
+    with pytest.raises(RuntimeError, match="KVFIX_KERNELS takes 0 or 1, not 'off'"):
+        parse()
+
+
+def test_kernels_that_are_switched_off_are_not_put_in(monkeypatch: pytest.MonkeyPatch):
+    used: list[bool] = []
+    monkeypatch.setattr(backend, "is_recorded", lambda *given: True)
+    monkeypatch.setattr(backend, "use_kernels", lambda *given: used.append(True))
+    for kernels in (False, True):
+        torch._dynamo.reset()
+        step = torch.compile(lambda k, p: k[:, :p].sum(1), backend="kvfix", options={"compiler": "eager", "kernels": kernels})
+        for p in (3, 4):
+            step(torch.rand(2, 8), p)
+        assert bool(used) == kernels
 
 
 def test_unknown_compiler_raises_at_compile():

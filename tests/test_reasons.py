@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import fxpass
-from fxpass import api, reasons
+from fxpass import api, backend, reasons
 from fxpass.analysis.rules import reductions
 from fxpass.errors import Reasoned
 from fxpass.execute import assemble, compilers
@@ -25,6 +25,7 @@ from fxpass.execute.regions import Region
 from fxpass.graph import normal_form
 from fxpass.graph.postconditions import Broken
 from fxpass.rewriting import sweep
+from fxpass.tools.running import explained
 from fxpass.torch_internals import features, patches
 from fxpass.torch_internals.dynamo import capacity
 from fxpass.torch_internals.precompile import guards, hooks
@@ -90,7 +91,8 @@ def heard(call: Callable[[], Any]) -> list[str]:
             said.append(str(error))
     said += [str(w.message) for w in caught] + [f for r in fxpass.reports() for f in r.faults]
     for report in fxpass.reports():
-        said += [*(s.reason for s in report.sites), report.unfit, report.unbuffered]
+        said += [*(s.reason for s in report.sites), report.unfit, report.unbuffered, report.ended]
+        said += [*report.outside, *report.notes]
     return [line for text in said for line in text.removeprefix("kvfix: ").splitlines()]
 
 
@@ -203,6 +205,45 @@ def differs() -> None:
         decode(verify=1)
 
 
+def grows() -> None:
+    step = torch.compile(
+        lambda k, x, p: k[:, :p].mT @ k[:, :p] + (x @ x.mT).sum(), backend="kvfix", options={"compiler": "eager"}
+    )
+    k = torch.rand(2, CAPACITY, 2)
+    for p in STEPS:
+        step(k, torch.rand(p, 2), p)
+
+
+def breaks() -> None:
+    def step(k: Tensor, v: Tensor, p: int) -> Tensor:
+        rows = k[:, :p].sum(1)
+        torch._dynamo.graph_break()
+        return rows * 2
+
+    decode(step)
+
+
+def again() -> None:
+    """What an explanation says of a graph, said as a warning."""
+    found = explained(decode)
+    warnings.warn("\n".join(found.why(found.reports[-1])), stacklevel=1)
+
+
+def recorded() -> None:
+    """A core on a CPU, put together as if it were recorded."""
+
+    def step(k: Tensor, index: Tensor) -> Tensor:
+        end = int(index[0]) + 1
+        index[0] = end
+        return k[:, :end].mT @ k[:, :end]
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "kernels": False, "verify": 0})
+    k, index = torch.rand(2, CAPACITY, 4), torch.tensor([3])
+    with mock.patch.object(backend, "is_recorded", return_value=True):
+        for _ in STEPS:
+            compiled(k, index)
+
+
 def grow(
     step: Callable[[Tensor, Tensor], Any] = lambda k, x: (k.sum(1), k), lengths: Iterable[int] = (), patch: Any = None
 ) -> None:
@@ -225,14 +266,21 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV008": failing(api, "rewrite_graph", KeyError("a bug")),
     "KV009": failing(Region, "_compile", KeyError("a bug")),
     "KV104": growing_rows,
+    "KV010": lambda: decode(rewrite=False),
     "KV106": too_few,
     "KV190": failing(sweep, "rewrite_read", KeyError("a bug")),
     "KV201": lambda: grow(lambda k, x: (k * 2, k)),
     "KV202": lambda: grow(lengths=(3, 5, 9, 2, 7, 4, 8, 6)),
     "KV203": lambda: grow(patch=mock.patch.object(capacity.Conditions, "hold", return_value=False)),
     "KV204": lambda: grow(patch=mock.patch.object(capacity, "_holds", return_value=False)),
+    "KV210": grows,
+    "KV301": breaks,
+    "KV302": again,
     "KV401": many_capacities,
     "KV402": aliased_inputs,
+    "KV403": recorded,
+    "KV404": recorded,
+    "KV405": recorded,
     "KV501": lambda: guards.warn_not_cached(ValueError("no")),
     "KV502": not_used,
     "KV601": another_torch,

@@ -2,8 +2,8 @@
 
     L['cache']._idx[0]  ->  read L['cache']._keys dim 2 (cache.py:18)  ->  scaled_dot_product_attention (attention.py:40)
 
-Nodes are strings with the attributes ``kind`` ("position", "site" or "consumer") and ``source`` (file:line of the
-user's code, where known). A consumer is an op at which the extent of a read ends.
+Nodes are strings with the attributes ``kind`` ("position", "site" or "consumer") and ``source`` (file:line of the user's code,
+if it is known). A consumer is an op at which the extent of a read ends.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import networkx as nx
 from torch import fx
+
+from fxpass.graph.numbers import expression_text
 
 from .arithmetic import inputs_of
 from .extents import Flow
@@ -32,7 +34,7 @@ def flow_graph(
     labels = {site.node: _label(site, name_of) for site in sites}
     for site in sites:
         graph.add_node(labels[site.node], kind="site", source=source_of(site.node))
-        for origin in sorted(_origins(site.node, positions)):
+        for origin in sorted(name for name, made in chain(site.node, positions) if made is None):
             graph.add_node(origin, kind="position", source="")
             graph.add_edge(origin, labels[site.node])
     for node, extents in flow.extents.items():
@@ -51,19 +53,25 @@ def _label(site: SliceSite, name_of: Callable[[fx.Node], str]) -> str:
     return f"{site.node.name}: {kind} {name_of(site.buffer)} dim {site.dim}"
 
 
-def _origins(node: fx.Node, positions: Positions) -> set[str]:
-    """The names of the positions that ``node``'s bounds are computed from."""
-    found, seen = set(), set()
-    todo: list[Any] = [i for i in node.all_input_nodes if i in positions]
-    while todo:
-        position = positions.resolve(todo.pop())
+def chain(node: fx.Node, positions: Positions) -> list[tuple[str, fx.Node | None]]:
+    """What the positions that ``node`` uses are made of, from their origins on: the name of an origin, without a node, or
+    an expression over symbols with the node that computes it."""
+    found: dict[tuple[str, fx.Node | None], None] = {}
+    seen: set[Any] = set()
+
+    def visit(value: Any) -> None:
+        position = positions.resolve(value)
         if position in seen or position not in positions:
-            continue
+            return
         seen.add(position)
         inputs = [i for i in inputs_of(position) if i in positions]
+        for i in inputs:
+            visit(i)
         if position in positions.origins:
-            found.add(positions.origins[position].name)
-        elif not inputs and isinstance(position, fx.Node):
-            found.add(position.name)
-        todo += inputs
-    return found
+            found[positions.origins[position].name, None] = None
+        elif isinstance(position, fx.Node):
+            found[expression_text(position) if inputs else position.name, position if inputs else None] = None
+
+    for used in node.all_input_nodes:
+        visit(used)
+    return sorted(found, key=lambda step: step[1] is not None)

@@ -16,7 +16,7 @@ from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
 from fxpass.kernels.products import MOST_PARTS
 from fxpass.kernels.select import compiled_meanwhile
-from fxpass.options import Options
+from fxpass.options import Options, did_you_mean
 from fxpass.torch_internals.fakes import TracingContext, tracing
 from fxpass.torch_internals.inductor.early import starting_early
 from fxpass.torch_internals.inductor.overlap import kernels_later
@@ -39,11 +39,27 @@ def compiler(name: str, inductor: Mapping[str, Any]) -> Compile:
 
 
 def get_ready(settings: Options) -> None:
-    """Start the processes in which Inductor compiles kernels; they take seconds to start, while Dynamo traces."""
+    """See that Inductor knows its settings, and start the processes in which it compiles kernels: they take seconds to start,
+    while Dynamo traces.
+
+    Raises:
+        RuntimeError: Inductor has no setting of a name in ``settings.inductor``.
+    """
+    if settings.inductor:
+        _check_names(settings.inductor)
     if settings.compiler == "inductor" and torch.cuda.is_available():
         from fxpass.torch_internals.inductor.names import maybe_warm_pool
 
         maybe_warm_pool()
+
+
+def _check_names(patches: Mapping[str, Any]) -> None:
+    from fxpass.torch_internals.inductor.names import list_options
+
+    known = list_options()
+    for name in patches:
+        if name not in known:
+            raise RuntimeError(f"kvfix: Inductor has no setting {name!r}{did_you_mean(name, known)}")
 
 
 def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.GraphModule, Sequence[Any]], Any]:

@@ -21,6 +21,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import NotGrowing
+from fxpass.graph.numbers import symbols
 from fxpass.rewriting.growth import Axis
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
@@ -74,6 +75,12 @@ class Growth(threading.local):
     def under(self, conditions: Conditions) -> Growth:
         """The same under ``conditions``."""
         return Growth(self.axes, self._nodes, conditions)
+
+    @property
+    def capacities(self) -> set[Any]:
+        """The symbols of the buffers' sizes along what grows."""
+        sizes = [node.meta["val"].shape[one.dim] for one, node in zip(self.axes, self._nodes, strict=True)]
+        return {symbol for size in sizes for symbol in symbols(size)}
 
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
         """The buffers, which hold what grows in ``args``."""

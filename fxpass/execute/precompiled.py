@@ -1,4 +1,4 @@
-"""What torch's precompile cache keeps of a compiled graph (see `fxpass.torch_internals.precompile.hooks`)."""
+"""What goes into torch's precompile cache for a compiled graph (see `fxpass.torch_internals.precompile.hooks`)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def put_in_cache(
 
 @dataclasses.dataclass(frozen=True)
 class CachedGraph:
-    """A compiled graph in torch's precompile cache: called in another process, it makes the function and reports again."""
+    """A compiled graph in torch's precompile cache. Called in another process, it makes the function, and the report, again."""
 
     report: Report
     settings: Options

@@ -1,30 +1,47 @@
-"""One part of a cut graph as a callable that compiles itself on first use, for the shapes it meets.
+"""One part of a graph as a function that is compiled when it is called, for the shapes that it is called with.
 
-The static core is compiled once for each set of input shapes, without a symbol: a cache of another capacity is another
-core. The prologue and epilogue are compiled once with their growing sizes symbolic, in a shape environment of their
-own; what the compiler assumed about those sizes is checked on each call, and a variant compiled where it does not hold.
+The static core is compiled without symbols, once for each set of input shapes: a cache of another capacity takes another core.
+A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
+is checked on each call; where that does not hold, the part is compiled once more.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import warn
+from fxpass.graph.numbers import to_expr
 from fxpass.torch_internals import garbage_collection
-from fxpass.torch_internals.dynamo.names import ConstantSource, compile_lock
+from fxpass.torch_internals.dynamo.names import compile_lock
 from fxpass.torch_internals.dynamo.names import config as dynamo_config
 from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
-from fxpass.torch_internals.symbols import SYMPY_INTERP, DimDynamic, ShapeEnv, StatelessSymbolicContext, free_symbols
+from fxpass.torch_internals.symbols import SYMPY_INTERP, ShapeEnv
 
 from .compilers import Compile
 from .partition.split import Part
+from .region_inputs import (
+    dims_of,
+    dynamic_dims,
+    fake_of,
+    fake_of_capacity,
+    layouts,
+    shares_memory,
+    symbol_places,
+    unviewed,
+    varies,
+)
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -34,15 +51,16 @@ class _Variant:
 
 
 class Region:
-    """``part`` behind ``compile``; call it with the values of ``part.inputs``, get those of ``part.outputs``."""
+    """``part``, compiled by ``compile``. A call takes the values of ``part.inputs``, and gives those of ``part.outputs``."""
 
-    def __init__(self, part: Part, compile: Compile) -> None:
+    def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset()) -> None:
         self.part = part
         self.compile = compile
-        self.variants: list[_Variant] = []  # the one that has run last comes first
+        self.variants: list[_Variant] = []  # the one that ran last comes first
         self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
-        self._dynamic = [_dynamic_dims(n) for n in part.inputs]
+        self._dynamic = [dynamic_dims(n) for n in part.inputs]
+        self._capacious = [dims_of(n, capacities) for n in part.inputs] if part.static else []
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
         variant = self._variant_for(args)
@@ -57,12 +75,12 @@ class Region:
         return None
 
     def _first_call(self, args: Sequence[Any]) -> Sequence[Any]:
-        """Compile for these ``args``, if no other thread has in the meantime; kept once it has run."""
+        """Compile for ``args``, unless another thread has done so meanwhile. The variant is kept once it has run."""
         with compile_lock:
             variant = self._variant_for(args)
             if variant is not None:
                 return variant.run(*args)
-            variant = self._static_variant(args) if self.part.static else self._dynamic_variant(args)
+            variant = self._make_variant(args)
             results = variant.run(*args)
             self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
             self._made += 1
@@ -70,30 +88,67 @@ class Region:
                 warn(reasons.TOO_MANY, part=self.part.name, times=self._made)
         return results
 
+    def _make_variant(self, args: Sequence[Any]) -> _Variant:
+        if not self.part.static:
+            return self._dynamic_variant(args)
+        if self._made and any(self._capacious):
+            try:
+                return self._capacity_variant(args)
+            except Exception:
+                _logger.warning("kvfix: %s is compiled anew for each capacity", self.part.name, exc_info=True)
+                self._capacious = []
+        return self._static_variant(args)
+
+    def _capacity_variant(self, args: Sequence[Any]) -> _Variant:
+        """Compiled for any capacity of what grows, which is a symbol of it; static in all else."""
+        env = ShapeEnv()
+        mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+        given = enumerate(zip(args, self._capacious, strict=True))
+        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in given]
+        ((place, dim),) = symbol_places(fakes)
+        symbol = fakes[place].shape[dim].node.expr
+        numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
+        taken = [i for i in range(len(args)) if i not in numbers]
+        run = self._compile([*fakes, fakes[place].shape[dim]], mode, numbers)
+        asked = [g.expr for g in env.guards]
+        varying = [i for i, node in enumerate(self.part.inputs) if varies(node)]
+
+        @functools.cache
+        def wanted(capacity: int) -> list[Any] | None:
+            known = {symbol: sympy.Integer(capacity)}
+            if not all(condition.xreplace(known) == sympy.true for condition in asked):
+                return None
+            return layouts(fakes, varying, lambda size: int(sympy.sympify(to_expr(size)).xreplace(known)))
+
+        return _Variant(
+            lambda now: layouts(now, varying) == wanted(now[place].shape[dim]),
+            lambda *now: run(*[now[i] for i in taken], now[place].shape[dim]),
+        )
+
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         fakes = [mode.from_tensor(unviewed(a), static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
-        varying = [i for i, node in enumerate(self.part.inputs) if _varies(node)]
-        wanted = _layouts(args, varying)
+        varying = [i for i, node in enumerate(self.part.inputs) if varies(node)]
+        wanted = layouts(args, varying)
         numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
         run = self._compile(fakes, mode, numbers)
         if numbers:
             run = _without(run, [i for i in range(len(args)) if i not in numbers])
-        return _Variant(lambda now: _layouts(now, varying) == wanted, run)
+        return _Variant(lambda now: layouts(now, varying) == wanted, run)
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        fakes = [_fake(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic, strict=True))]
+        fakes = [fake_of(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic, strict=True))]
         guards = env.produce_guards_expression(fakes, ignore_static=False)
-        holds = _predicate(guards if _shares_memory(args) else _wherever(guards))
-        sizes = _symbols(fakes)
+        holds = _predicate(guards if shares_memory(args) else _wherever(guards))
+        sizes = symbol_places(fakes)
         run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
         return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
 
     @garbage_collection.paused()
     def _compile(self, fakes: list[Any], mode: FakeTensorMode, bound: Mapping[int, int]) -> Callable[..., Any]:
-        """The inputs at the places in ``bound`` are constants there, and none of the compiled function's."""
+        """Compile the part for ``fakes``. The inputs at the places in ``bound`` become constants."""
         graph = _copy(self.part.gm.graph, len(fakes) - len(self.part.inputs), bound)
         gm = fx.GraphModule(self.part.gm, graph, class_name=self.part.name)
         taken = [i for i in range(len(fakes)) if i not in bound]
@@ -107,10 +162,10 @@ def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any
 
 
 def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
-    """``guards``, an expression over ``L['t0']``, ``L['t1']``, ... as a function of the sequence of arguments.
+    """The expression ``guards`` over ``L['t0']``, ``L['t1']``, ... as a function of the sequence of arguments.
 
-    What `ShapeEnv.evaluate_guards_expression` evaluates, compiled once instead of on every call, each tensor asked for its
-    sizes and strides once.
+    `ShapeEnv.evaluate_guards_expression` would compile the text on every call. Here it is compiled once, and asks each tensor
+    for its sizes and strides once a call.
     """
     code = re.sub(r"L\['t(\d+)'\]", r"args[\1]", guards or "True")
     asked = dict.fromkeys(re.findall(r"args\[\d+\]\.(?:size|stride)\(\)", code))
@@ -121,7 +176,7 @@ def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
 
 
 def _copy(graph: fx.Graph, numbers: int, bound: Mapping[int, int]) -> fx.Graph:
-    """A copy of ``graph`` that takes ``numbers`` more inputs, which nothing in it reads, with constants for those ``bound``."""
+    """A copy of ``graph`` with constants for the inputs in ``bound``, and ``numbers`` more inputs that nothing reads."""
     new = fx.Graph()
     inputs = enumerate(graph.find_nodes(op="placeholder"))
     copies: dict[fx.Node, Any] = {node: bound[i] if i in bound else new.node_copy(node) for i, node in inputs}
@@ -131,76 +186,6 @@ def _copy(graph: fx.Graph, numbers: int, bound: Mapping[int, int]) -> fx.Graph:
     return new
 
 
-def _symbols(fakes: Sequence[Any]) -> list[tuple[int, int]]:
-    """Which input has which size, for each symbol in the inputs' sizes once.
-
-    A graph of Dynamo's has each of its symbols as an input, too; Inductor (torch 2.15) need not read one anywhere else.
-    """
-    found = {s.node.expr: (i, d) for i, f in enumerate(fakes) if isinstance(f, torch.Tensor) for d, s in _symbolic(f)}
-    return list(found.values())
-
-
-def _symbolic(fake: torch.Tensor) -> Iterator[tuple[int, torch.SymInt]]:
-    return ((d, s) for d, s in enumerate(fake.shape) if isinstance(s, torch.SymInt))
-
-
-def _dynamic_dims(node: fx.Node) -> tuple[int, ...] | None:
-    """Which sizes of the input ``node`` are symbolic; None for a number."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor):
-        return None
-    return tuple(d for d, s in enumerate(value.shape) if free_symbols(s))
-
-
-def _fake(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | None) -> Any:
-    env = mode.shape_env
-    assert env is not None
-    if isinstance(value, torch.Tensor):
-        value = unviewed(value)
-        if not value.dim() and value.is_floating_point():  # with symbols, what it holds would become one
-            return mode.from_tensor(value, static_shapes=True)
-        sizes = [DimDynamic.DYNAMIC if d in (dims or ()) else DimDynamic.STATIC for d in range(value.dim())]
-        context = StatelessSymbolicContext(dynamic_sizes=sizes)
-        return mode.from_tensor(value, symbolic_context=context, source=ConstantSource(name))
-    if isinstance(value, int) and not isinstance(value, bool):
-        source = ConstantSource(name)
-        symbol = env.create_unspecified_symbol(value, source=source, dynamic_dim=DimDynamic.DYNAMIC)
-        return env.create_symintnode(symbol, hint=value, source=source)
-    return value
-
-
-def unviewed(value: torch.Tensor) -> torch.Tensor:
-    """``value``, in the memory that it lies in, and a view of nothing.
-
-    What it is a view of may have another dtype, and sizes that are no input's; a part knows its inputs alone.
-    """
-    if value._base is None or type(value) is not torch.Tensor or value.layout is not torch.strided:
-        return value
-    if value.is_conj() or value.is_neg():
-        return value
-    own = torch.empty(0, dtype=value.dtype, device=value.device)
-    return own.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())  # type: ignore
-
-
-def _varies(node: fx.Node) -> bool:
-    """Whether the input ``node`` has a symbolic size or stride, or is a number."""
-    value = node.meta.get("val")
-    if isinstance(value, torch.Tensor):
-        return bool(free_symbols([*value.shape, *value.stride()]))
-    return isinstance(value, torch.SymInt)
-
-
-def _layouts(args: Sequence[Any], varying: Sequence[int]) -> list[Any]:
-    """What a static variant depends on: the numbers, sizes and strides that Dynamo left symbolic (it guards on the others)."""
-    now = [args[i] for i in varying]
-    return [a if isinstance(a, int) else (a.shape, a.stride()) for a in now]
-
-
-def _shares_memory(args: Sequence[Any]) -> bool:
-    memories = [a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)]
-    return len(set(memories)) < len(memories)
-
-
 def _wherever(guards: str | None) -> str:
-    """``guards`` without those on where in its memory an input starts: each has a memory of its own."""
+    """``guards`` without those on storage offsets, which do not matter to inputs that do not share memory."""
     return " and ".join(g for g in (guards or "True").split(" and ") if "storage_offset()" not in g) or "True"

@@ -1,4 +1,4 @@
-"""A graph in which nothing was rewritten, compiled as stock `torch.compile` would."""
+"""A graph in which nothing was rewritten is compiled as stock `torch.compile` would compile it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .recording.addresses import belongs_to_module, written_inputs
 def untouched(
     gm: fx.GraphModule, example_inputs: Sequence[Any], normal: fx.GraphModule | None, settings: Options
 ) -> Callable[..., Any]:
-    """``gm`` as Dynamo gave it, as `torch.compile` would compile it, or in pieces where its layers repeat.
+    """The function of the Dynamo graph ``gm``, compiled as a whole, or in pieces where its layers repeat.
 
-    Where ``normal``, its normal form, shows growing sizes or writes to memory that may move (a prefill), a recording
-    would be skipped or made anew for each call: CUDA graphs are then left off.
+    ``normal`` is its normal form. If that has growing sizes, or writes to memory that may move (a prefill), each call would
+    make a new recording, or none. CUDA graphs are then turned off.
     """
     patches = dict(settings.inductor)
     if normal is not None and not _worth_recording(normal):
@@ -37,7 +37,7 @@ def untouched(
 
 
 def _worth_recording(normal: fx.GraphModule) -> bool:
-    """Whether stock would make one recording of ``normal``: where an input starts in its memory is no reason against it."""
+    """Whether one recording of ``normal`` would serve all calls. Where an input starts in its memory does not matter."""
     inputs, places = normal.graph.find_nodes(op="placeholder"), layouts(normal.graph)
     growing = any(is_dynamic(n, places) for n in inputs if n.users)
     return not growing and all(belongs_to_module(n) for n in written_inputs(normal))

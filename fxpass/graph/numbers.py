@@ -105,6 +105,11 @@ def fixed(size: Any) -> int | None:
     return hint if hint is not None and equal(size, hint) else None
 
 
+def hint(number: Any) -> Any:
+    """``number``, a symbolic one as what it stands for now: nothing is guarded."""
+    return number.node.hint if isinstance(number, torch.SymInt) else number
+
+
 def expression_text(value: Any) -> str:
     """The number ``value`` as the report prints it: ``s0 + 1``."""
     value = number(value)

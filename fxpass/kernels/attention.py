@@ -11,6 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
+from fxpass.graph.numbers import hint
+
 from .launch import Launch, gpu, wait, wake
 
 
@@ -165,15 +167,15 @@ def launches(
 ) -> list[Launch]:
     """The launches of the kernels; without ``out``, to be compiled only."""
     batch, heads, queries, dim = q.shape
-    key_heads, size = k.shape[1:3]
+    key_heads, size = k.shape[1], hint(k.shape[2])
     device = gpu(q.device)
     group = heads // key_heads
     rows = max(8, min(triton.next_power_of_2(group * queries), 64 if dim <= 128 else 32))
-    block = max(16, min(triton.next_power_of_2(size), 8192 // dim))
+    block = max(16, min(triton.next_power_of_2(size), (8192 if rows <= 16 else 4096) // dim))
     tiles = triton.cdiv(group * queries, rows)
     programs = batch * key_heads * tiles
     parts = max(1, min(triton.cdiv(size, block), 2 * device.processors // programs))
-    seen = q if mask is None else mask.expand(batch, heads, queries, size)
+    seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
     out = q.new_empty(q.shape) if out is None else out
     part, top, norm = out, out, out
     if parts > 1:

@@ -28,6 +28,8 @@ from torch import fx
 from triton.language.extra.cuda import gdc_launch_dependents as wake
 from triton.language.extra.cuda import gdc_wait as wait
 
+from fxpass.graph.numbers import hint
+
 __all__ = ["Gpu", "Launch", "compiling", "gpu", "is_recording", "wait", "wake"]
 
 
@@ -81,8 +83,8 @@ class Launch:
             compiled.run  # noqa: B018  (a property that makes it)
 
     def kinds(self) -> list[Any]:
-        """The arguments, with dtypes for tensors."""
-        return [a.dtype if isinstance(a, torch.Tensor) else a for a in self.args]
+        """The arguments, with dtypes for tensors, and what symbols stand for now."""
+        return [a.dtype if isinstance(a, torch.Tensor) else hint(a) for a in self.args]
 
     @property
     def device(self) -> torch.device:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import networkx as nx
 
+from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
+
+
+class Cost(NamedTuple):
+    """Bytes that a read takes per step: of the slice as the model wrote it, and now; and those of the mask beside it."""
+
+    before: int
+    now: int
+    mask: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +30,11 @@ class Site:
     position: the position expression, over graph symbols (``s0 + 1``).
     source: file and line of the user's code, ``path/to/attention.py:123``; empty when unknown.
     decision: "rewritten" or "refused".
-    reason: why it was refused; empty otherwise.
+    reason: why it was refused, an id and a text (see `fxpass.reasons`); empty otherwise.
+    code: the text of the source line; empty when unknown.
+    size: dtype and shape of the buffer, ``f32[2, 64, 8]``.
+    chain: what the position is made of, from an element of an index tensor, or an int, on.
+    cost: of a read, see `Cost`; None of the other kinds.
     """
 
     kind: Literal["read", "write", "scalar", "predicate"]
@@ -31,6 +44,16 @@ class Site:
     source: str
     decision: Literal["rewritten", "refused"]
     reason: str = ""
+    code: str = ""
+    size: str = ""
+    chain: tuple[str, ...] = ()
+    cost: Cost | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the reason, such as "KV101"; empty where nothing was refused."""
+        found = reasons.of(self.reason)
+        return found.id if found else ""
 
 
 @dataclasses.dataclass
@@ -40,6 +63,7 @@ class Report:
     name: "graph 0", "graph 1", ... in order of compilation, after the ``name`` that `torch.compile` was given, if it was.
     sites: every place that uses a position.
     before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
+    core: readable code of the static part; empty where there is none.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
     unbuffered: why what grows got no buffers, where it was tried.
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
@@ -48,6 +72,9 @@ class Report:
     symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of), but for those
         that only say where in memory an input lies.
     corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
+    notes: reasons for how the graph is run: recordings, copies.
+    ended: why the graph ends where it does, if that is a graph break: a reason.
+    compile_id: what torch's logs call the compilation, such as "0/1".
     timings: seconds spent in each stage.
     flow: positions, sites and consumers as a networkx graph (see `fxpass.analysis.flow`).
     """
@@ -56,6 +83,7 @@ class Report:
     sites: list[Site] = dataclasses.field(default_factory=list)
     before: str = ""
     after: str = ""
+    core: str = ""
     unfit: str = ""
     unbuffered: str = ""
     faults: list[str] = dataclasses.field(default_factory=list)
@@ -63,6 +91,9 @@ class Report:
     outside: list[str] = dataclasses.field(default_factory=list)
     symbols: list[Symbol] = dataclasses.field(default_factory=list)
     corrected: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    ended: str = ""
+    compile_id: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     flow: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
 

@@ -1,16 +1,21 @@
-"""From the rewrite's decisions on nodes to the report's sites."""
+"""From the rewrite's decisions on nodes to the report's sites, with what each reads per step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import fx
 
 from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten
+from fxpass.rewriting.decisions import Decision
 
-from .model import Site
-from .readable import source_of
+from .model import Cost, Site
+from .names import user_name
+from .readable import code_of, source_of, type_of
 
 
 def sites_of(rewritten: Rewritten, name_of: Callable[[fx.Node], str]) -> list[Site]:
@@ -18,12 +23,16 @@ def sites_of(rewritten: Rewritten, name_of: Callable[[fx.Node], str]) -> list[Si
     return [
         Site(
             kind=d.kind,
-            buffer="" if d.buffer is None else name_of(d.buffer),
+            buffer="" if d.buffer is None else user_name(name_of(d.buffer)),
             dim=d.dim,
             position=d.position,
             source=source_of(d.node),
             decision="rewritten" if d.rewritten else "refused",
             reason=d.reason,
+            code=code_of(d.node),
+            size="" if d.buffer is None else type_of(d.buffer.meta.get("val")),
+            chain=tuple(_link(text, node) for text, node in d.chain),
+            cost=_cost(d),
         )
         for d in rewritten.decisions
     ]
@@ -34,3 +43,28 @@ def predicate_sites(gm: fx.GraphModule) -> list[Site]:
     return [
         Site("predicate", "", None, position, source, "rewritten") for position, source in Table.of(gm.graph).predicates
     ]
+
+
+def _link(text: str, node: fx.Node | None) -> str:
+    source = "" if node is None else source_of(node)
+    return f"{user_name(text)} ({source})" if source else user_name(text)
+
+
+def _cost(decision: Decision) -> Cost | None:
+    """What a read takes, with the position that the graph was traced for; None of other sites."""
+    if decision.kind != "read" or not isinstance(decision.base, torch.Tensor):
+        return None
+    before, full = _bytes(decision.rows), _bytes(decision.base)
+    if not decision.rewritten:
+        return Cost(before, before, 0)
+    moves = not isinstance(decision.rows.shape[decision.dim], int)
+    return Cost(before, full if moves else before, _hint(decision.base.shape[decision.dim]) if moves else 0)
+
+
+def _bytes(value: torch.Tensor) -> int:
+    return math.prod(map(_hint, value.shape)) * value.element_size()
+
+
+def _hint(size: Any) -> int:
+    """``size`` as it is now; 0 where nothing is known of it."""
+    return size if isinstance(size, int) else int(size.node.hint or 0)

@@ -14,8 +14,10 @@ from fxpass import reasons
 from fxpass.errors import KvfixError, KvfixWarning, NotGrowing
 from fxpass.index_tensors import mirror
 from fxpass.options import Options
+from fxpass.torch_internals.dynamo.compilation import compile_id
 from fxpass.torch_internals.install import forget
 
+from .channels import tell
 from .model import Report
 
 _logger = logging.getLogger("fxpass")
@@ -29,6 +31,7 @@ class _Made:
 
     reports: collections.deque[Report] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=MOST_REPORTS))
     total: int = 0
+    collectors: list[list[Report]] = dataclasses.field(default_factory=list)
 
 
 _made = _Made()
@@ -36,13 +39,33 @@ _made = _Made()
 
 def new_report(name: str | None = None) -> Report:
     """A report for the next graph (of what is called ``name``); `add` it once it is certain that it is not traced again."""
-    return Report(f"{name}, graph {_made.total}" if name else f"graph {_made.total}")
+    return Report(f"{name}, graph {_made.total}" if name else f"graph {_made.total}", compile_id=compile_id())
 
 
 def add(report: Report) -> None:
     """Count ``report`` among `reports`."""
     _made.reports.append(report)
     _made.total += 1
+    for collector in _made.collectors:
+        collector.append(report)
+    tell(report)
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[list[Report]]:
+    """The reports that are made in the block, whatever is reset in it."""
+    found: list[Report] = []
+    _made.collectors.append(found)
+    try:
+        yield found
+    finally:
+        _made.collectors.remove(found)
+
+
+def note(report: Report, text: str) -> None:
+    """Put ``text`` among ``report.notes``, once."""
+    if text not in report.notes:
+        report.notes.append(text)
 
 
 def reports() -> list[Report]:

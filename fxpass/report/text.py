@@ -36,6 +36,13 @@ def wide() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=160, soft_wrap=True)
 
 
+def colored(code: str) -> Text:
+    """``code`` of a graph, or a diff: comments dim, what was added green, what was taken away red."""
+    styles = {"#": "dim", "+": "green", "-": "red", "@": "cyan"}
+    lines = [Text(line, style=styles.get(line[:1], "")) for line in code.splitlines()]
+    return Text("\n").join(lines)
+
+
 def render(report: Report, width: int = 160) -> str:
     """The report as plain text."""
     console = Console(width=width, no_color=True, color_system=None, highlight=False)

@@ -1,14 +1,15 @@
-"""What was decided about each place that uses a position, and why a place is refused."""
+"""What was decided about each place that uses a position, and the reason where it was refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Literal
+from typing import Any, Literal
 
 from torch import fx
 
 from fxpass import reasons
+from fxpass.analysis.flow import chain
 from fxpass.analysis.positions import Positions
 from fxpass.analysis.sites import SliceSite, is_slice
 from fxpass.errors import Refusal
@@ -22,7 +23,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Decision:
-    """What was decided about one place that uses a position."""
+    """What was decided about one place that uses a position.
+
+    ``chain`` is what the position is made of (`analysis.flow.chain`); of a slice, ``base`` and ``rows`` are the fake tensors
+    that it is taken of and that it gives.
+    """
 
     kind: Literal["read", "write", "scalar", "predicate"]
     node: fx.Node
@@ -31,23 +36,29 @@ class Decision:
     position: str
     rewritten: bool
     reason: str = ""
+    chain: list[tuple[str, fx.Node | None]] = dataclasses.field(default_factory=list)
+    base: Any = None
+    rows: Any = None
 
 
 def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason: str = "") -> Decision:
     used = [i for i in node.all_input_nodes if i in positions]
     position = ", ".join(dict.fromkeys(expression_text(i) for i in used))
+    made = chain(node, positions)
     if not is_slice(node):
         kind: Literal["scalar", "predicate"] = "predicate" if asserts_position(node, positions) else "scalar"
-        return Decision(kind, node, None, None, position, not reason, reason)
+        return Decision(kind, node, None, None, position, not reason, reason, made)
     writes = any(node in aliases.written(u) for u in node.users) if site is None else bool(site.writers)
     base, dim = node.args[0], node.args[1]
     assert isinstance(base, fx.Node) and isinstance(dim, int)
     buffer = site.buffer if site is not None else aliases.root(base)
-    return Decision("write" if writes else "read", node, buffer, dim, position, not reason, reason)
+    what: Literal["read", "write"] = "write" if writes else "read"
+    values = base.meta["val"], node.meta["val"]
+    return Decision(what, node, buffer, dim, position, not reason, reason, made, *values)
 
 
 def reason(error: Exception) -> str:
-    """What the report says of a site at which ``error`` came up; one that is no refusal is a fault of ours."""
+    """What the report says of a site that failed with ``error``. An error that is no refusal is a fault of ours, and logged."""
     if isinstance(error, Refusal):
         return str(error)
     logger.warning("kvfix: a site is left as it is, after an unexpected error", exc_info=error)
@@ -55,7 +66,7 @@ def reason(error: Exception) -> str:
 
 
 class Failed(Exception):
-    """The sweep came to an ``error``; ``blamed`` are the sites, or the one node, that it would not have without."""
+    """The sweep failed with ``error``. Without the nodes in ``blamed``, sites or a single number, it would not have."""
 
     def __init__(self, error: Exception, blamed: set[fx.Node]) -> None:
         super().__init__(str(error))

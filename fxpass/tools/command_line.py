@@ -8,68 +8,31 @@ What `demo` and `bench` run is installed under the entry points ``kvfix_demo`` a
 what the command line says. A benchmark's module has ``CONFIGS``, the first of which is the default, and may have
 ``DEFAULT_SIZES``.
 
-Exit status: 0; 1 where the callable fails; 2 where the command line, the module or the factory is wrong.
+Exit status: 0; 1 where the callable fails, or `explain` has found something that was left as it was; 2 where the command
+line, the module or the factory is wrong.
 """
 
 from __future__ import annotations
 
 import sys
-from enum import Enum
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from .arguments import Compiler, CompilerOption, fail
+from .graphs import explain, print_graph
+
 app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
-TargetName = Annotated[str, typer.Argument(metavar="MODULE:FACTORY", help="Returns (callable, args, kwargs).")]
-Calls = Annotated[int, typer.Option(min=1, help="How often the callable is called.")]
+app.command("print")(print_graph)
+app.command("explain", context_settings={"ignore_unknown_options": True})(explain)
 
-
-class Stage(str, Enum):
-    """What `print_graph` prints."""
-
-    before = "before"
-    after = "after"
-    diff = "diff"
-
-
-class Compiler(str, Enum):
-    """The ``compiler`` option of the backend."""
-
-    eager = "eager"
-    aot_eager = "aot_eager"
-    inductor = "inductor"
-
-
-CompilerOption = Annotated[Compiler, typer.Option(help="What the rewritten graph is handed to.")]
 VerifyOption = Annotated[
     int | None,
     typer.Option(min=0, metavar="N", help="Compare so many first calls of each graph with the graph as it came."),
 ]
-
-
-@app.command("print")
-def print_graph(
-    target: TargetName,
-    stage: Annotated[Stage, typer.Option(help="The graph before or after the rewrite, or their diff.")] = Stage.after,
-    calls: Calls = 3,
-    compiler: CompilerOption = Compiler.eager,
-) -> None:
-    """Print the code of the last graph that a callable compiles to."""
-    report = _compile(target, calls, compiler)[-1]
-    typer.echo(report.diff() if stage is Stage.diff else getattr(report, stage.value))
-
-
-@app.command()
-def explain(target: TargetName, calls: Calls = 3, compiler: CompilerOption = Compiler.eager) -> None:
-    """Print what kvfix found and did, for every graph that a callable compiles to."""
-    from fxpass.report.text import wide
-
-    console = wide()
-    for report in _compile(target, calls, compiler):
-        console.print(report)
 
 
 @app.command()
@@ -110,7 +73,7 @@ def bench(
     own = sys.modules[run.__module__]
     sizes, config = size or list(getattr(own, "DEFAULT_SIZES", ())), config or next(iter(own.CONFIGS))
     if not sizes and recorded is None:
-        _fail("which sizes? This benchmark has none of its own; --size says them")
+        fail("which sizes? This benchmark has none of its own; --size says them")
     raise typer.Exit(
         run(sizes, only or [], config, layers, rounds, warm, compiles, at_once, device, compiler.value, json, recorded)
     )
@@ -133,7 +96,7 @@ def run_reach(
         try:
             rows = runner.read(recorded)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            _fail(f"{recorded} is no file of kvfix reach: {type(error).__name__}")
+            fail(f"{recorded} is no file of kvfix reach: {type(error).__name__}")
     else:
         rows = _run_cases(module, compiler, device, verify)
         if json is not None:
@@ -152,15 +115,15 @@ def _run_cases(module: str | None, compiler: Compiler, device: str, verify: int 
     from . import reach as runner
 
     if module is None:
-        _fail("which cases? Name a module with a list CASES, such as tests.reach.cases in kvfix's repository")
+        fail("which cases? Name a module with a list CASES, such as tests.reach.cases in kvfix's repository")
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        _fail(f"no device {device!r} here; there is cpu, and cuda where torch finds a GPU")
+        fail(f"no device {device!r} here; there is cpu, and cuda where torch finds a GPU")
     try:
         cases = runner.load(module)
     except (ImportError, AttributeError) as error:
-        _fail(f"{module}: {error}")
+        fail(f"{module}: {error}")
     if not cases:
-        _fail(f"{module}: CASES is empty")
+        fail(f"{module}: CASES is empty")
     return [runner.run(case, compiler.value, device, verify) for case in cases]
 
 
@@ -171,37 +134,5 @@ def _installed(kind: str, name: str | None) -> Any:
         (name,) = installed
     if name not in installed:
         wrong = f"which {kind}? --name says it" if name is None else f"no {kind} {name!r}"
-        _fail(f"{wrong}; installed: {', '.join(sorted(installed)) or 'none'}")
+        fail(f"{wrong}; installed: {', '.join(sorted(installed)) or 'none'}")
     return installed[name].load()
-
-
-def _compile(name: str, calls: int, compiler: Compiler) -> list[Any]:
-    """The reports of all graphs that the factory's callable compiles to in ``calls`` calls."""
-    from .target import TargetError, load, one_line
-
-    try:
-        target = load(name)
-    except TargetError as error:
-        _fail(str(error))
-    import torch
-
-    import fxpass
-
-    torch.compiler.reset()
-    fxpass.reset()
-    compiled = torch.compile(target.fn, backend="kvfix", options={"compiler": compiler.value})
-    try:
-        with torch.no_grad():
-            for _ in range(calls):
-                compiled(*target.args, **target.kwargs)
-    except Exception as error:
-        _fail(f"calling what {name} returned: {one_line(error)}", status=1)
-    made = fxpass.reports()
-    if not made:
-        _fail(f"what {name} returned compiled to no graph in {calls} calls", status=1)
-    return made
-
-
-def _fail(message: str, status: int = 2) -> NoReturn:
-    typer.echo(f"kvfix: {message}", err=True)
-    raise typer.Exit(status)

@@ -150,7 +150,8 @@ _N, _C, _P = Feature.NEEDED, Feature.CAPTURE, Feature.PRECOMPILE
 _ROWS = [
     # Graphs and their values
     *_names(_N, "torch._subclasses.fake_tensor", "FakeTensor FakeTensorMode DataDependentOutputException"),
-    *_names(_N, "torch._guards", "TracingContext tracing Source ChainedSource"),
+    *_names(_N, "torch._guards", "CompileContext TracingContext tracing Source ChainedSource"),
+    *_names(_N, "torch._logging", "trace_structured"),
     *_names(_N, "torch._dispatch.python", "enable_python_dispatcher"),
     *_names(_N, "torch._ops", "OpOverload OpOverloadPacket HigherOrderOperator"),
     *_names(_N, "torch._C", "DisableTorchFunction DisableTorchFunctionSubclass _DisableTorchDispatch"),
@@ -168,6 +169,7 @@ _ROWS = [
     # What compiles a part
     _call(Feature.INDUCTOR, "torch._inductor.compile_fx.compile_fx", "model_ example_inputs_ inner_compile config_patches"),
     _call(Feature.INDUCTOR, "torch._inductor.compile_fx.compile_fx_inner", "gm example_inputs"),
+    *_names(Feature.INDUCTOR, "torch._inductor", "list_options"),
     *_names(_N, "torch._dynamo.backends.debugging", "aot_eager"),
     *_names(_N, "torch._dynamo.convert_frame", "compile_lock"),
     *_names(_N, "torch._dynamo.source", "ConstantSource TensorPropertySource is_constant_source"),
@@ -219,7 +221,7 @@ _ROWS = [
     *_names(_P, "torch.utils._mode_utils", "no_dispatch"),
     # Counting what Dynamo and Inductor did
     *_names(Feature.COUNTING, "torch._dynamo.convert_frame", "register_bytecode_hook"),
-    *_names(Feature.COUNTING, "torch._dynamo.utils", "counters"),
+    *_names(Feature.COUNTING, "torch._dynamo.utils", "counters get_compilation_metrics"),
     *_names(Feature.COUNTING, "torch._inductor", "cudagraph_trees"),
     *_names(Feature.COUNTING, "torch._inductor.cudagraph_utils", "cudagraphs_log"),
 ]

@@ -143,7 +143,8 @@ def test_calls_tell_what_is_steady() -> None:
         ((5,), 6, "growth"),
         ((9,), 7, "variant"),
         ((3, 5, 2, 4), 3, "variant"),
-        ((2, 2, 2, 2, 2), 3, "variant"),
+        ((2, 2, 2), 3, "variant"),
+        ((2, 3, 3), 4, "growth"),
         ((2, 2, 2, 3, 3, 3), 3, "variant"),
     ],
 )

@@ -46,6 +46,11 @@ def long_attention() -> tuple[str, list[Any]]:
     return "decode_attention", [q, k, v, torch.tensor(3000, device="cuda"), rand(1, 1, 16, 4096), False, 0.125]
 
 
+def written_out_attention() -> tuple[str, list[Any]]:
+    q, k, v = rand(1, 32, 1, 64), rand(1, 8, 1024, 64), rand(1, 8, 1024, 64)
+    return "decode_attention", [q, k, v, torch.tensor(700, device="cuda"), rand(1, 1024), False, 0.125, True]
+
+
 def rows() -> tuple[str, list[Any]]:
     return "write_rows", [rand(2, 16, 8), 1, torch.tensor([3, 5], device="cuda"), rand(2, 2, 8)]
 
@@ -58,7 +63,7 @@ def expected(name: str, args: list[Any]) -> torch.Tensor:
         return torch.cat([torch.nn.functional.linear(x.double(), w.double()) for w in weights], -1)
     if name == "write_rows":
         return args[0].index_copy(args[1], args[2], args[3])
-    q, k, v, length, mask, causal, scale = args
+    q, k, v, length, mask, causal, scale = args[:7]
     n, groups = int(length), q.shape[1] // k.shape[1]
     k, v = (t[:, :, :n].repeat_interleave(groups, 1).double() for t in (k, v))
     seen = None if mask is None else mask[..., :n] if mask.dtype is torch.bool else mask[..., :n].double()
@@ -74,7 +79,7 @@ def result(name: str, found: Any, args: list[Any]) -> torch.Tensor:
     return torch.cat([f.double().sum(0) for f in (found if isinstance(found, list) else [found])], -1)
 
 
-MAKERS = [linear, linear_in_parts, linears, attention, masked_attention, long_attention, rows]
+MAKERS = [linear, linear_in_parts, linears, attention, masked_attention, long_attention, written_out_attention, rows]
 
 
 @pytest.mark.parametrize("make", MAKERS)

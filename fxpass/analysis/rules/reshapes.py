@@ -1,7 +1,7 @@
-"""Reshapes: the axis stays, is merged with others, or gives its fastest dims away.
+"""Reshapes: the axis stays, is merged with other axes, or is split.
 
 reshape(k, [b * h, n, d])     {2: e} of S   ->      {1: e} of S: the size n becomes the full size
-reshape(k, [b, h, n * d])     {2: e} of S   ->      {2: e * d} of S * d: what is valid is still in front
+reshape(k, [b, h, n * d])     {2: e} of S   ->      {2: e * d} of S * d: the valid part is still at the front
 reshape(k, [b, h * n, d])     {2: e} of S   ->      {1: h * e} of h * S: the valid rows of each h are moved together, a copy
 reshape(k, [b, h, n // 2, 2]) {2: e} of S   ->      {2: e // 2} of S // 2
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ def reshape(node: fx.Node, flow: Flow) -> Extents:
     kept = {d: place for d in own if (place := _same_axis(old, d, new)) is not None}
     out = {place: own[d] for d, place in kept.items()}
     if len(kept) == len(own):
-        _refuse_others(new, out)
-        flow.replace(node, lambda b: b.call(aten.reshape.default, x, _sizes(b, new, out)))
+        others = _other_axes(old, new, out)
+        flow.replace(node, lambda b: b.call(aten.reshape.default, x, _sizes(b, new, out, x, others)))
         return out
     if len(own) > 1:
         raise Refusal(reasons.RESHAPED, how="merges or splits one of two position-dependent axes")
@@ -78,10 +79,10 @@ def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) 
 
 
 def _group(old: list[Any], new: list[Any], dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The dims of ``old`` around ``dim``, and those of ``new``, that hold the same elements: the fewest.
+    """The fewest dims of ``old`` around ``dim``, and of ``new``, that hold the same elements.
 
     Raises:
-        Refusal: they are not known.
+        Refusal: it is not known which these are.
     """
     for first in range(dim, -1, -1):
         for start in (s for s in range(len(new), -1, -1) if known(math.prod(new[:s]) == math.prod(old[:first]))):
@@ -101,10 +102,18 @@ def _same_axis(old: list[Any], dim: int, new: list[Any]) -> int | None:
     return None
 
 
-def _refuse_others(new: list[Any], out: Extents) -> None:
-    if any(not isinstance(s, int) for d, s in enumerate(new) if d not in out):
+def _other_axes(old: list[Any], new: list[Any], out: Extents) -> dict[int, int]:
+    """For each symbolic size of ``new`` that is no extent, the dim of ``old`` that has it: a batch.
+
+    Raises:
+        Refusal: none has.
+    """
+    moving = [d for d, size in enumerate(new) if d not in out and not isinstance(size, int)]
+    found = {d: e for d in moving for e, size in enumerate(old) if equal(size, new[d])}
+    if len(found) < len(moving):
         raise Refusal(reasons.RESHAPED, how="mixes the position-dependent axis with others")
+    return found
 
 
-def _sizes(b: Any, new: list[Any], out: Extents) -> list[Any]:
-    return [b.full(out[d]) if d in out else s for d, s in enumerate(new)]
+def _sizes(b: Any, new: list[Any], out: Extents, x: Any = None, others: Mapping[int, int] = {}) -> list[Any]:
+    return [b.full(out[d]) if d in out else b.size(x, others[d]) if d in others else s for d, s in enumerate(new)]

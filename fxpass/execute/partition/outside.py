@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import fx
 
+from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
 from fxpass.graph.numbers import symbols
 
@@ -30,7 +31,7 @@ def outside(
         for node, causes in () if part.static else _causes(part, bound):
             if is_heavy(node):
                 why = dict.fromkeys(names.get(text, text) for text in sorted(map(str, causes)))
-                found[f"{source_of(node)}: {node.target}: {', '.join(why)}"] = None
+                found[reasons.OUTSIDE.text(source=source_of(node), op=node.target, why=", ".join(why))] = None
     return list(found)
 
 

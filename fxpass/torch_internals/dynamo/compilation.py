@@ -6,8 +6,11 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 from fxpass.index_tensors.table import tables
+
+from .names import CompileContext
 
 
 @dataclasses.dataclass
@@ -32,6 +35,21 @@ def compiling(ours: bool) -> Iterator[None]:
             yield
     finally:
         _current.reset(token)
+
+
+def compile_id() -> str:
+    """What torch's logs call the compilation under way, ``0/1``; empty outside of one."""
+    found = CompileContext.current_compile_id()
+    return "" if found is None else str(found)
+
+
+def broken_at(gm: Any) -> tuple[str, str] | None:
+    """Why the Dynamo graph ``gm`` ends in a graph break, and ``file:line`` of the code that broke it; None elsewhere."""
+    ended = getattr(gm, "compile_subgraph_reason", None)
+    if ended is None or not ended.graph_break:
+        return None
+    frame = ended.user_stack[-1] if ended.user_stack else None
+    return ended.reason.strip().splitlines()[0], f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
 
 
 def current_compilation() -> Compilation | None:

@@ -1,0 +1,34 @@
+"""What a recording asks for in every step, as reasons for the report: what is recorded, copied and written back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass import reasons
+
+
+def recording_costs(
+    copied: Sequence[Sequence[fx.Node]], carried: Sequence[fx.Node], variants: Iterable[Any]
+) -> Iterator[str]:
+    """``copied`` results leave the recording's memory, ``carried`` index tensors are written back; there is a recording for
+    each value of the ``variants``."""
+    anew = ", ".join(sorted(map(str, variants)))
+    yield reasons.RECORDED.text(anew=f", anew for each value of {anew}" if anew else "")
+    results = [node for group in copied for node in group]
+    if results:
+        yield reasons.COPIED_OUT.text(results=len(results), size=sum(map(_bytes, results)))
+    if carried:
+        yield reasons.WRITTEN_BACK.text(tensors=len(carried), size=sum(map(_bytes, carried)))
+
+
+def _bytes(node: fx.Node) -> int:
+    value = node.meta["val"]
+    if not isinstance(value, torch.Tensor):
+        return 0
+    sizes = [s if isinstance(s, int) else int(s.node.hint or 0) for s in value.shape]
+    return math.prod(sizes) * value.element_size()

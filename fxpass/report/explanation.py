@@ -1,0 +1,77 @@
+"""What came of some calls: their graphs with reports, why there is more than one, what is left, what stock does.
+
+`Explanation` is what ``kvfix explain`` prints (`explanation_text`) and writes as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fxpass import reasons
+
+from .model import Report
+
+
+@dataclasses.dataclass
+class Explanation:
+    """The reports of some calls.
+
+    again: by the id of a compilation, the guard that did not hold, so that the code was compiled once more.
+    counts: what Dynamo has counted with kvfix: "graphs", "breaks", "recompiles"; ``recordings`` where there is a GPU.
+    stock: the same of stock torch.compile on the same calls; None where it was not asked for.
+    """
+
+    reports: list[Report]
+    again: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    stock: Mapping[str, int | str] | None = None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether something was refused, runs as it came, or does heavy work outside of the static core."""
+        return any(report.refused or report.unfit or report.outside for report in self.reports)
+
+    def why(self, report: Report) -> list[str]:
+        """All reasons that concern the graph as a whole."""
+        guard = self.again.get(report.compile_id)
+        again = [reasons.AGAIN.text(guard=guard)] if guard else []
+        said = [*again, report.unfit, report.ended, *report.outside, *report.notes]
+        return [text for text in said if text]
+
+    def bytes_read(self) -> tuple[int, int, int]:
+        """What the reads of the last graph take per step: as the model wrote them, now, and masks (equal ones once)."""
+        costs = [site.cost for site in self.reports[-1].sites if site.cost is not None] if self.reports else []
+        masks = {(site.position, site.cost.mask) for site in self.reports[-1].sites if site.cost} if self.reports else set()
+        return sum(c.before for c in costs), sum(c.now for c in costs), sum(mask for _, mask in masks)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {
+            "graphs": [self._graph(report) for report in self.reports],
+            "bytes_read": dict(zip(("before", "now", "masks"), self.bytes_read(), strict=True)),
+            "kvfix": dict(self.counts),
+            "stock": None if self.stock is None else dict(self.stock),
+            "left": self.is_left,
+        }
+
+    def _graph(self, report: Report) -> dict[str, Any]:
+        sites = [
+            {**dataclasses.asdict(site), "id": site.id, "cost": site.cost and site.cost._asdict()} for site in report.sites
+        ]
+        kept = ("name", "compile_id", "unfit", "faults", "outside", "notes", "ended", "corrected", "timings")
+        return {
+            **{name: getattr(report, name) for name in kept},
+            "again": self.again.get(report.compile_id, ""),
+            "parts": [{"name": name, "static": static, "ops": ops} for name, static, ops in report.parts],
+            "symbols": [symbol._asdict() for symbol in report.symbols],
+            "sites": sites,
+        }
+
+
+def in_words(size: int) -> str:
+    """``size`` bytes, as one says it: ``1.5 MiB``."""
+    power = min(int(math.log(max(size, 1), 1024)), 3)
+    return f"{size} bytes" if not power else f"{size / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"

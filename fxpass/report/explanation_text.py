@@ -1,0 +1,84 @@
+"""An `Explanation` for a terminal: each graph, each of its sites with the user's line, what is left, what stock does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fxpass import reasons
+
+from .explanation import Explanation, in_words
+from .model import Report, Site
+from .readable import renamed
+
+_STYLE = {"rewritten": "green", "refused": "bold red"}
+
+
+def rendered(explanation: Explanation) -> Group:
+    """All of it, for `rich.console.Console.print`."""
+    blocks: list[RenderableType] = []
+    for report in explanation.reports:
+        blocks += [_headline(report), *map(_reason, explanation.why(report)), *_sites(report), Text()]
+    return Group(*blocks, *_totals(explanation))
+
+
+def _headline(report: Report) -> Text:
+    parts = ", ".join(f"{name} ({ops} ops{', static' if static else ''})" for name, static, ops in report.parts)
+    said = f" [{report.compile_id}]: {report.rewritten} rewritten, {report.refused} refused" + (f"; {parts}" if parts else "")
+    return Text.assemble((report.name, "bold"), said)
+
+
+def _reason(text: str) -> Text:
+    reason = reasons.of(text)
+    quiet = reason is None or reason.id[2] in "34"
+    return Text.assemble(("  " + text, "" if quiet else "bold red"))
+
+
+def _sites(report: Report) -> Iterator[Text]:
+    """Each site, and those of other layers that are like it only counted."""
+
+    def alike(site: Site) -> tuple[str, ...]:
+        return site.kind, site.source, site.code, site.size, site.position, site.decision, site.reason
+
+    groups: dict[tuple[str, ...], list[Site]] = {}
+    for site in report.sites:
+        groups.setdefault(alike(site), []).append(site)
+    for group in groups.values():
+        yield from _site(report, group[0], len(group) - 1)
+
+
+def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
+    buffer = f" of {site.buffer}: {renamed(site.size, report.symbols)}, dim {site.dim}" if site.buffer else ""
+    others = f", and {more} like it" if more else ""
+    yield Text.assemble(("  " + site.kind, "bold"), buffer, others, ": ", (site.decision, _STYLE[site.decision]))
+    if site.source:
+        yield Text(f"    {_short(site.source)}  {site.code}")
+    chain = [_short(link) for link in site.chain] or [site.position]
+    yield Text("    " + renamed(" -> ".join(chain), report.symbols), style="dim")
+    if site.reason:
+        yield Text("    " + site.reason, style="bold red")
+    if site.cost and site.cost.now != site.cost.before:
+        now, before = in_words(site.cost.now), in_words(site.cost.before)
+        yield Text(f"    reads {now} a step in place of {before}, beside a mask of {in_words(site.cost.mask)}")
+
+
+def _totals(explanation: Explanation) -> Iterator[Text]:
+    before, now, masks = explanation.bytes_read()
+    if before:
+        said = f"{in_words(now)} of caches, {in_words(before)} as written; masks {in_words(masks)}"
+        yield Text(f"A step of the last graph reads {said}.")
+    yield Text("kvfix: " + _counted(explanation.counts))
+    if explanation.stock is not None:
+        yield Text("stock torch.compile: " + _counted(explanation.stock))
+
+
+def _counted(counts: object) -> str:
+    return ", ".join(f"{value} {name}" for name, value in dict(counts).items())  # type: ignore[call-overload]
+
+
+def _short(source: str) -> str:
+    """Paths in ``source`` with their last two components alone."""
+    return re.sub(r"[^ (]*/([^/ ]+/[^/ ]+:\d+)", r"\1", source)

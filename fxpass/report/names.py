@@ -1,0 +1,21 @@
+"""What a user calls what Dynamo calls by its source.
+
+    L['self']._modules['layers']._modules['3']._buffers['k_cache']        layers.3.k_cache
+    L['used'][0]                                                          used[0]
+    __load_module('fxpass.index_tensors.mirror').read(L['used'], 0)       used[0]
+"""
+
+from __future__ import annotations
+
+import re
+
+_MIRROR = re.compile(r"__load_module\('[\w.]*mirror'\)\.read\((?P<base>.*?), (?P<index>\d+)\)")
+_OWNED = re.compile(r"\._(?:modules|buffers|parameters)\['([^']*)'\]")
+_LOCAL = re.compile(r"\b[LG]\['(\w+)'\]")
+
+
+def user_name(text: str) -> str:
+    """``text``, a source of Dynamo's or an expression over such, with names as the user writes them."""
+    text = _MIRROR.sub(lambda m: f"{m['base']}[{m['index']}]", text)
+    text = _LOCAL.sub(r"\1", _OWNED.sub(r".\1", text))
+    return re.sub(r"\bself\.(?=\w)", "", text)

@@ -1,0 +1,127 @@
+"""``kvfix print`` and ``kvfix explain``: what a callable, or a script, compiles to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .arguments import Calls, Compiler, CompilerOption, Grad, TargetName, fail
+
+if TYPE_CHECKING:
+    from fxpass.report.explanation import Explanation
+
+    from .target import Target
+
+
+class Stage(str, Enum):
+    """What `print_graph` prints."""
+
+    before = "before"
+    after = "after"
+    diff = "diff"
+    core = "core"
+
+
+def print_graph(
+    target: TargetName,
+    stage: Annotated[Stage, typer.Option(help="The graph before or after, their diff, or its static part.")] = Stage.after,
+    calls: Calls = 3,
+    compiler: CompilerOption = Compiler.eager,
+    grad: Grad = False,
+) -> None:
+    """Print the code of the last graph that a callable compiles to."""
+    from fxpass.report.text import colored, wide
+
+    report = _of_target(target, calls, compiler, grad).reports[-1]
+    wide().print(colored(report.diff() if stage is Stage.diff else getattr(report, stage.value)))
+
+
+def explain(
+    target: Annotated[str, typer.Argument(metavar="MODULE:FACTORY | SCRIPT.py", help="What is called, or run.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="Of the script; behind -- those that are options here.")] = None,
+    calls: Calls = 3,
+    compiler: CompilerOption = Compiler.eager,
+    grad: Grad = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Make the same calls with stock torch.compile.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Print what kvfix found and did, for every graph. Exit status 1 if something was left as it was."""
+    if target.endswith(".py"):
+        if compare:
+            fail("--compare takes MODULE:FACTORY: a script says by itself what it compiles with")
+        found = _of_script(target, arguments or [], grad)
+    else:
+        if arguments:
+            fail(f"only a script takes arguments, not {target}: {' '.join(arguments)}")
+        found = _of_target(target, calls, compiler, grad)
+        if compare:
+            found.stock = _stock(target, calls, compiler, grad)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=1))
+    else:
+        from fxpass.report.explanation_text import rendered
+        from fxpass.report.text import wide
+
+        wide().print(rendered(found))
+    raise typer.Exit(1 if found.is_left else 0)
+
+
+def _of_target(name: str, calls: int, compiler: Compiler, grad: bool) -> Explanation:
+    from .running import calls as called
+
+    target = _load(name)
+    options = {"compiler": compiler.value}
+    found = _explained(called(target, calls, grad, "kvfix", options), f"calling what {name} returned")
+    if not found.reports:
+        fail(f"what {name} returned compiled to no graph in {calls} calls", status=1)
+    return found
+
+
+def _of_script(path: str, arguments: list[str], grad: bool) -> Explanation:
+    import os
+
+    from .running import script
+
+    if not os.path.isfile(path):
+        fail(f"no file {path}")
+    found = _explained(script(path, arguments, grad), f"running {path}")
+    if not found.reports:
+        fail(f"{path} compiled no graph with kvfix", status=1)
+    return found
+
+
+def _explained(run: Callable[[], None], doing: str) -> Explanation:
+    from .running import Failed, explained
+    from .target import one_line
+
+    try:
+        return explained(run)
+    except Failed as failed:
+        assert failed.__cause__ is not None
+        fail(f"{doing}: {one_line(failed.__cause__)}", status=1)
+
+
+def _stock(name: str, calls: int, compiler: Compiler, grad: bool) -> dict[str, int | str]:
+    """What stock counts, of a callable made anew; in place of it, the error that it ends with."""
+    from .running import calls as called
+    from .running import stock_counts
+    from .target import one_line
+
+    target = _load(name)
+    try:
+        return dict(stock_counts(called(target, calls, grad, compiler.value)))
+    except Exception as error:
+        return {"error": one_line(error)}
+
+
+def _load(name: str) -> Target:
+    from .target import TargetError, load
+
+    try:
+        return load(name)
+    except TargetError as error:
+        fail(str(error))

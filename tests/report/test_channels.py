@@ -1,0 +1,36 @@
+"""The log under TORCH_LOGS, and the artifacts in torch's trace."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import torch
+step = torch.compile(lambda k, p: k[:, :p].sum(1), backend="kvfix", options={"compiler": "eager"})
+for p in (3, 4):
+    step(torch.ones(2, 8), p)
+"""
+
+
+def test_torchs_own_switches(tmp_path: Path) -> None:
+    """``TORCH_LOGS`` finds the log by its name, and the trace has three artifacts of each graph."""
+    environment = {**os.environ, "TORCH_LOGS": "+fxpass", "TORCH_TRACE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
+    assert "graph 1: 1 rewritten, 0 refused" in done.stderr and "slice_1: f32[2, pos] = aten.slice(k, 1, 0, p)" in done.stderr
+    trace = "".join(path.read_text() for path in tmp_path.iterdir())
+    for name in ("kvfix_before", "kvfix_after", "kvfix_report"):
+        assert trace.count(f'"name": "{name}"') == 2
+    assert "aten.slice(k, 1, 0, p)" in trace and "graph 1: 1 rewritten" in trace
+
+
+@pytest.mark.parametrize("level, reports, code", [("WARNING", False, False), ("INFO", True, False), ("DEBUG", True, True)])
+def test_levels_of_the_log(level: str, reports: bool, code: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(level, "fxpass"):
+        exec(PROGRAM)
+    said = "\n".join(record.getMessage() for record in caplog.records if record.name == "fxpass")
+    assert ("graph 1: 1 rewritten" in said) == reports and ("aten.slice(k, 1, 0, p)" in said) == code

@@ -1,0 +1,119 @@
+"""What `kvfix explain` says: the user's lines, chains, costs, what is left, what stock does, a script; exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fxpass import Report, Site
+from fxpass.report.explanation import Explanation, in_words
+from fxpass.report.model import Cost
+from fxpass.tools.command_line import app
+
+SCRIPT = """
+import sys, torch
+k = torch.zeros(2, 16, 4)
+def step(k, x, p):
+    k[:, p : p + 1] = x
+    return FINISH
+compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+for p in range(int(sys.argv[1])):
+    compiled(k, torch.ones(2, 1, 4), p)
+if sys.argv[2:] == ["--then", "exit"]:
+    sys.exit(3)
+"""
+SUM, MODE = "k[:, : p + 1].sum(1)", "k[:, : p + 1].mode(1).values"
+
+
+def explain(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["explain", *arguments])
+
+
+def script(folder: Path, finish: str) -> str:
+    path = folder / "script.py"
+    path.write_text(SCRIPT.replace("FINISH", finish))
+    return str(path)
+
+
+def test_a_callable_that_is_rewritten() -> None:
+    result = explain("cli_targets:good")
+    assert result.exit_code == 0
+    said = result.stdout
+    assert "write of rows: f32[8, 2], dim 0: rewritten" in said and "self.rows[start : start + 1] = x" in said
+    assert "length[0] -> pos + 1 (tests/cli_targets.py:23)" in said
+    assert "reads 64 bytes a step in place of 24 bytes, beside a mask of 8 bytes" in said
+    assert "KV302 another graph of the same code, since a guard does not hold: length[0] == 1" in said
+    assert "kvfix: 2 graphs, 0 breaks, 1 recompilations" in said and "stock" not in said
+
+
+def test_stock_makes_the_same_calls() -> None:
+    said = explain("cli_targets:good", "--compare").stdout
+    assert "kvfix: 2 graphs, 0 breaks, 1 recompilations\nstock torch.compile: 3 graphs, 1 breaks" in said
+
+
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+def test_a_module_with_parameters() -> None:
+    """Without gradients, unless they are asked for."""
+    assert explain("cli_targets:weighted").exit_code == 0
+    result = explain("cli_targets:weighted", "--grad")
+    assert result.exit_code == 1 and "KV001 grad is enabled" in result.stdout
+
+
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("finish, code, id", [(SUM, 0, ""), (MODE, 1, "KV101")])
+def test_a_script(finish: str, code: int, id: str, tmp_path: Path) -> None:
+    result = explain(script(tmp_path, finish), "3")
+    assert result.exit_code == code and id in result.stdout and f"return {finish}" in result.stdout
+
+
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+def test_json(tmp_path: Path) -> None:
+    result = explain("--json", script(tmp_path, MODE), "3")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1 and found["left"]
+    read = next(site for site in found["graphs"][-1]["sites"] if site["kind"] == "read")
+    assert (read["id"], read["buffer"], read["code"]) == ("KV101", "k", f"return {MODE}")
+    assert read["chain"][0] == "p" and read["cost"]["now"] == read["cost"]["before"]
+    assert found["graphs"][-1]["again"] == "p == 0"
+
+
+@pytest.mark.parametrize(
+    "arguments, code, said",
+    [
+        (["no_such_script.py"], 2, "no file no_such_script.py"),
+        (["SCRIPT", "--compare"], 2, "--compare takes MODULE:FACTORY"),
+        (["cli_targets:good", "more"], 2, "only a script takes arguments"),
+        (["SCRIPT", "3", "--then", "exit"], 1, "SystemExit: 3"),
+        (["SCRIPT", "0"], 1, "compiled no graph"),
+        (["SCRIPT", "x"], 1, "ValueError"),
+    ],
+)
+def test_what_goes_wrong(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
+    path = script(tmp_path, SUM)
+    result = explain(*(path if a == "SCRIPT" else a for a in arguments))
+    assert result.exit_code == code and result.stdout == ""
+    assert said in result.stderr and result.stderr.startswith("kvfix: ") and result.stderr.count("\n") == 1
+
+
+def test_layers_that_are_alike_are_counted() -> None:
+    from rich.console import Console
+
+    from fxpass.report.explanation_text import rendered
+
+    sites = [Site("read", f"layers.{i}.k", 1, "s0", "/a/b/m.py:3", "rewritten", cost=Cost(8, 64, 16)) for i in range(12)]
+    explanation = Explanation([Report("graph 0", sites)])
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(rendered(explanation))
+    assert "read of layers.0.k: , dim 1, and 11 like it: rewritten" in captured.get()
+    assert explanation.bytes_read() == (96, 768, 16)
+    assert not explanation.is_left
+
+
+@pytest.mark.parametrize("size, said", [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 * 1024**2, "3.0 MiB")])
+def test_in_words(size: int, said: str) -> None:
+    assert in_words(size) == said

@@ -1,0 +1,206 @@
+"""The code of three small models, as it is printed; the same in every run and process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from expecttest import assert_expected_inline
+from torch import Tensor, nn
+
+import fxpass
+from fxpass.report.names import user_name
+
+F = nn.functional
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("k_cache", torch.zeros(2, 8, 4))
+
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        self.k_cache[:, start : start + 1] = x
+        rows = self.k_cache[:, : start + 1]
+        return F.scaled_dot_product_attention(x, rows, rows)
+
+
+class Two(nn.Module):
+    """Two layers, and so two masks that are equal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(), Layer()])
+
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, start)
+        return x
+
+
+def counted(keys: Tensor, used: list[Tensor], x: Tensor) -> Tensor:
+    end = int(used[0][0]) + 1
+    keys[:, end - 1] = x
+    used[0].add_(1)
+    return keys[:, :end].amax(1)
+
+
+def grown(keys: Tensor, x: Tensor, start: int) -> Tensor:
+    return keys[:, :start].mT @ keys[:, :start] * x.sum(0)
+
+
+def two() -> fxpass.Report:
+    model = Two()
+    return last(model, [(torch.ones(2, 1, 4), start) for start in (1, 2, 3)])
+
+
+def of_counted() -> fxpass.Report:
+    keys, used = torch.zeros(2, 8), [torch.tensor([1])]
+    return last(counted, [(keys, used, torch.ones(2))] * 3)
+
+
+def of_grown() -> fxpass.Report:
+    return last(grown, [(torch.zeros(2, 8, 4), torch.ones(start, 4), start) for start in (3, 4, 5)])
+
+
+@torch.no_grad()
+def last(fn: Callable[..., Any], calls: list[Any]) -> fxpass.Report:
+    compiled = torch.compile(fn, backend="kvfix", options={"compiler": "eager", "verify": 0})
+    for call in calls:
+        compiled(*call)
+    return fxpass.reports()[-1]
+
+
+def test_layers_of_a_module() -> None:
+    report = two()
+    assert_expected_inline(report.before, """\
+layers.0.k_cache: f32[2, 8, 4] = input
+start: pos = input
+x: f32[2, 1, 4] = input
+layers.1.k_cache: f32[2, 8, 4] = input
+# test_readable.py:27  self.k_cache[:, start : start + 1] = x
+add: pos + 1 = add(start, 1)
+slice_1: f32[2, 1, 4] = aten.slice(layers.0.k_cache, 1, start, add)
+copy_: f32[2, 1, 4] = aten.copy_(slice_1, x)
+# test_readable.py:28  rows = self.k_cache[:, : start + 1]
+slice_2: f32[2, pos + 1, 4] = aten.slice(layers.0.k_cache, 1, 0, add)
+# test_readable.py:29  return F.scaled_dot_product_attention(x, rows, rows)
+scaled_dot_product_attention: f32[2, 1, 4] = aten.scaled_dot_product_attention(x, slice_2, slice_2)
+# test_readable.py:27  self.k_cache[:, start : start + 1] = x
+slice_3: f32[2, 1, 4] = aten.slice(layers.1.k_cache, 1, start, add)
+copy__1: f32[2, 1, 4] = aten.copy_(slice_3, scaled_dot_product_attention)
+# test_readable.py:28  rows = self.k_cache[:, : start + 1]
+slice_4: f32[2, pos + 1, 4] = aten.slice(layers.1.k_cache, 1, 0, add)
+# test_readable.py:29  return F.scaled_dot_product_attention(x, rows, rows)
+scaled_dot_product_attention_1: f32[2, 1, 4] = aten.scaled_dot_product_attention(scaled_dot_product_attention, slice_4, slice_4)
+return (scaled_dot_product_attention_1)""")
+    assert_expected_inline(report.after, """\
+layers.0.k_cache: f32[2, 8, 4] = input
+start: pos = input
+x: f32[2, 1, 4] = input
+layers.1.k_cache: f32[2, 8, 4] = input
+full_default: i64[] = aten.full([], start, dtype=torch.int64, device=cpu)
+add_tensor_1: i64[] = aten.add(full_default, 1)
+# test_readable.py:27  self.k_cache[:, start : start + 1] = x
+arange_default: i64[1] = aten.arange(1, device=cpu)
+add_tensor: i64[1] = aten.add(arange_default, full_default)
+index_copy__default: f32[2, 8, 4] = aten.index_copy_(layers.0.k_cache, 1, add_tensor, x)
+# test_readable.py:29  return F.scaled_dot_product_attention(x, rows, rows)
+scalar_tensor_default: f32[] = aten.scalar_tensor(0, dtype=torch.float32, device=cpu)
+arange_default_1: i64[8] = aten.arange(8, device=cpu)
+lt_tensor: b8[8] = aten.lt(arange_default_1, add_tensor_1)
+unsqueeze_default: b8[8, 1] = aten.unsqueeze(lt_tensor, -1)
+where_self: f32[2, 8, 4] = aten.where.self(unsqueeze_default, layers.0.k_cache, scalar_tensor_default)
+where_self_1: f32[2, 8, 4] = aten.where.self(unsqueeze_default, where_self, scalar_tensor_default)
+unsqueeze_default_2: b8[1, 8] = aten.unsqueeze(lt_tensor, 0)
+scaled_dot_product_attention_default: f32[2, 1, 4] = aten.scaled_dot_product_attention(x, where_self_1, where_self_1, attn_mask=unsqueeze_default_2)
+# test_readable.py:27  self.k_cache[:, start : start + 1] = x
+index_copy__default_1: f32[2, 8, 4] = aten.index_copy_(layers.1.k_cache, 1, add_tensor, scaled_dot_product_attention_default)
+# test_readable.py:29  return F.scaled_dot_product_attention(x, rows, rows)
+where_self_2: f32[2, 8, 4] = aten.where.self(unsqueeze_default, layers.1.k_cache, scalar_tensor_default)
+where_self_3: f32[2, 8, 4] = aten.where.self(unsqueeze_default, where_self_2, scalar_tensor_default)
+scaled_dot_product_attention_default_1: f32[2, 1, 4] = aten.scaled_dot_product_attention(scaled_dot_product_attention_default, where_self_3, where_self_3, attn_mask=unsqueeze_default_2)
+return (scaled_dot_product_attention_default_1)""")
+
+
+def test_an_index_in_a_list() -> None:
+    report = of_counted()
+    assert_expected_inline(report.diff(), """\
+--- before
++++ after
+@@ -4,13 +4,23 @@
+ keys: f32[2, size] = input
+ x: f32[2] = input
+-# test_readable.py:46  end = int(used[0][0]) + 1
+-add: pos + 1 = add(used[0][0], 1)
++clone_default: i64[1] = aten.clone(used[0])
++reshape_default: i64[1] = aten.reshape(clone_default, [-1])
++to_dtype: i64[1] = aten.to.dtype(reshape_default, torch.int64)
++select_int: i64[] = aten.select(to_dtype, 0, 0)
++add_tensor_1: i64[] = aten.add(select_int, 1)
+ # test_readable.py:47  keys[:, end - 1] = x
+-select: f32[2] = aten.select(keys, 1, used[0][0])
+-copy_: f32[2] = aten.copy_(select, x)
++arange_default: i64[1] = aten.arange(1, device=cpu)
++add_tensor: i64[1] = aten.add(arange_default, select_int)
++unsqueeze_default: f32[2, 1] = aten.unsqueeze(x, 1)
++expand_default: f32[2, 1] = aten.expand(unsqueeze_default, [2, 1])
++index_copy__default: f32[2, size] = aten.index_copy_(keys, 1, add_tensor, expand_default)
+ # test_readable.py:48  used[0].add_(1)
+ add_: i64[1] = aten.add_(used[0], 1)
+ # test_readable.py:49  return keys[:, :end].amax(1)
+-slice_1: f32[2, pos + 1] = aten.slice(keys, 1, 0, add)
+-amax: f32[2] = aten.amax(slice_1, [1])
++scalar_tensor_default: f32[] = aten.scalar_tensor(-inf, dtype=torch.float32, device=cpu)
++sym_size_int: size = aten.sym_size(keys, 1)
++arange_default_1: i64[size] = aten.arange(sym_size_int, device=cpu)
++lt_tensor: b8[size] = aten.lt(arange_default_1, add_tensor_1)
++where_self: f32[2, size] = aten.where.self(lt_tensor, keys, scalar_tensor_default)
++amax: f32[2] = aten.amax(where_self, [1])
+ return (amax)""")
+
+
+def test_a_growing_series_stays_outside() -> None:
+    report = of_grown()
+    assert_expected_inline(report.core, """\
+keys: f32[2, size, 4] = input
+full_default: i64[] = input
+sum_1: f32[4] = input
+# test_readable.py:53  return keys[:, :start].mT @ keys[:, :start] * x.sum(0)
+m_t: f32[2, 4, size] = aten.mT(keys)
+scalar_tensor_default: f32[] = aten.scalar_tensor(0, dtype=torch.float32, device=cpu)
+sym_size_int: size = aten.sym_size(keys, 1)
+arange_default: i64[size] = aten.arange(sym_size_int, device=cpu)
+lt_tensor: b8[size] = aten.lt(arange_default, full_default)
+where_self: f32[2, 4, size] = aten.where.self(lt_tensor, m_t, scalar_tensor_default)
+unsqueeze_default: b8[size, 1] = aten.unsqueeze(lt_tensor, -1)
+where_self_1: f32[2, size, 4] = aten.where.self(unsqueeze_default, keys, scalar_tensor_default)
+matmul: f32[2, 4, 4] = aten.matmul(where_self, where_self_1)
+mul: f32[2, 4, 4] = aten.mul(matmul, sum_1)
+return (mul)""")
+
+
+def test_another_process_prints_the_same() -> None:
+    command = "import sys; sys.path[:0] = ['tests', 'tests/report']; import test_readable as t; print(t.two().after, end='')"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == two().after
+
+
+@pytest.mark.parametrize(
+    "source, name",
+    [
+        ("L['self']._modules['layers']._modules['3']._buffers['k_cache']", "layers.3.k_cache"),
+        ("L['used'][0]", "used[0]"),
+        ("L['cache'].size()[1]", "cache.size()[1]"),
+        ("__load_module('fxpass.index_tensors.mirror').read(L['self']._buffers['length'], 2) == 1", "length[2] == 1"),
+        ("L['itself'].rows", "itself.rows"),
+        ("G['TABLE']", "TABLE"),
+        ("x", "x"),
+    ],
+)
+def test_names_are_the_users(source: str, name: str) -> None:
+    assert user_name(source) == name
