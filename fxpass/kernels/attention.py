@@ -174,7 +174,7 @@ def launches(
     block = max(16, min(triton.next_power_of_2(size), (8192 if rows <= 16 else 4096) // dim))
     tiles = triton.cdiv(group * queries, rows)
     programs = batch * key_heads * tiles
-    parts = max(1, min(triton.cdiv(size, block), 2 * device.processors // programs))
+    parts = max(1, min(triton.cdiv(size, block), device.processors // programs))
     seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
     out = q.new_empty(q.shape) if out is None else out
     part, top, norm = out, out, out
