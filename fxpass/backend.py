@@ -78,33 +78,39 @@ def kvfix(
     report.faults = take_faults()
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
-    advance, cause, numbers = Advance(), None, NumberInputs(gm)
+    advance, cause, numbers = Advance(), None, None
     plan = compiled = None
+    as_it_came = functools.partial(as_stock, gm, settings)
+    failed = functools.partial(store.failed, report, settings)
+
+    def otherwise(error: Exception) -> Callable[..., Any]:
+        failed(error)
+        return as_it_came()
+
     try:
-        advance = Advance.of(gm)
+        advance, numbers = Advance.of(gm), NumberInputs(gm)
         guard_disjoint(gm)
         if not settings.rewrite:
             store.note(report, reasons.OFF.text())
         else:
             plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
         if plan is not None and plan.parts:
-            as_it_came, failed = functools.partial(as_stock, gm, settings), functools.partial(store.failed, report, settings)
             note = functools.partial(store.note, report)
             made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
-            compiled = in_cores(plan, kinds, numbers, report, made)
+            compiled = in_cores(plan, kinds, numbers, report, made, otherwise)
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
         plan, cause = None, error
-        expected = isinstance(error, (Unfit, Broken))
-        report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=f"{type(error).__name__}: {error}")
+        store.unfit(report, error, expected=isinstance(error, (Unfit, Broken)))
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:
-        compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
+        compiled = untouched(gm, example_inputs, plan and plan.gm, settings, as_it_came, failed)
     if precompile.is_caching(gm):
         put_in_cache(gm, given, plan, settings, report, advance)
-    return verified(advance.after(numbers.watching(compiled)), original, plan, report, settings)
+    watched = numbers.watching(compiled) if numbers else compiled
+    return verified(advance.after(watched), original, plan, report, settings)
 
 
 def prepare(
@@ -183,9 +189,15 @@ def cut(plan: Plan, report: Report) -> Plan:
 
 
 def in_cores(
-    plan: Plan, kinds: Kinds, numbers: NumberInputs, report: Report, made: Callable[[Plan], Callable[..., Any]]
+    plan: Plan,
+    kinds: Kinds,
+    numbers: NumberInputs,
+    report: Report,
+    made: Callable[[Plan], Callable[..., Any]],
+    otherwise: Callable[[Exception], Callable[..., Any]],
 ) -> Callable[..., Any]:
-    """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few."""
+    """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few; where that cannot
+    be made anew, ``otherwise``."""
     left = {number.place: number for number in numbers.bound(kinds, kept_strides(plan.gm))}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
@@ -199,7 +211,9 @@ def in_cores(
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
         return made(plan)
 
-    return WatchedVariants(made(plan), list(left), again, config.recompile_limit) if left else made(plan)
+    if not left:
+        return made(plan)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit, otherwise)
 
 
 install(kvfix, get_ready, store.reset)

@@ -20,7 +20,7 @@ from .compilers import compiler
 from .fallback import WithFallback
 from .growth import Growth
 from .partition.split import Part
-from .recording.addresses import written_inputs
+from .recording.addresses import written_places
 from .recording.costs import recording_costs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
@@ -101,9 +101,8 @@ def assemble(
 
     if instead is None:
         return run
-    given = inputs[: len(inputs) - len(growth.axes)]
-    written = written_inputs(gm) | set(carried)
-    return WithFallback(run, regions, [i for i, n in enumerate(given) if n in written], instead, failed)
+    given = len(inputs) - len(growth.axes)
+    return WithFallback(run, regions, [i for i in written_places(gm, carried) if i < given], instead, failed)
 
 
 def _copied(part: Part) -> Part:

@@ -51,12 +51,16 @@ class _Variant:
 
 
 class Region:
-    """``part``, compiled by ``compile``. A call takes the values of ``part.inputs``, and gives those of ``part.outputs``."""
+    """``part``, compiled by ``compile``. A call takes the values of ``part.inputs``, and gives those of ``part.outputs``.
+
+    ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` has one of its own.
+    """
 
     def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset()) -> None:
         self.part = part
         self.compile = compile
         self.variants: list[_Variant] = []  # the one that ran last comes first
+        self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
         self._dynamic = [dynamic_dims(n) for n in part.inputs]
@@ -80,12 +84,15 @@ class Region:
             variant = self._variant_for(args)
             if variant is not None:
                 return variant.run(*args)
-            variant = self._make_variant(args)
-            results = variant.run(*args)
-            self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
-            self._made += 1
-            if self._made == dynamo_config.recompile_limit:
-                warn(reasons.TOO_MANY, part=self.part.name, times=self._made)
+            return self.attempt(self._compiled, args)
+
+    def _compiled(self, args: Sequence[Any]) -> Sequence[Any]:
+        variant = self._make_variant(args)
+        results = variant.run(*args)
+        self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
+        self._made += 1
+        if self._made == dynamo_config.recompile_limit:
+            warn(reasons.TOO_MANY, part=self.part.name, times=self._made)
         return results
 
     def _make_variant(self, args: Sequence[Any]) -> _Variant:

@@ -96,6 +96,14 @@ def complain(report: Report, settings: Options, cause: Exception | None = None) 
     warnings.warn(message, KvfixWarning, stacklevel=3)
 
 
+def unfit(report: Report, error: Exception, expected: bool) -> None:
+    """Note in ``report`` that its graph runs as it is, because of ``error``; one that was not ``expected`` is logged."""
+    how = f"{type(error).__name__}: {error}"
+    report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=how)
+    if not expected:
+        _logger.warning("kvfix: %s: the pass failed", report.name, exc_info=error)
+
+
 def failed(report: Report, settings: Options, error: Exception) -> None:
     """A part of the graph failed when it first ran, or has buffers for what does not grow, and the graph runs as it came: said
     in ``report``, and a failure logged once.

@@ -28,7 +28,7 @@ def decide(
     positions = Positions(graph, origins)
     finder = SiteFinder(graph, positions, seen)
     sites: dict[fx.Node, SliceSite] = {}
-    ahead = _ahead(graph, finder, refused)
+    ahead = extents_ahead(graph, finder, refused)
 
     def begin(node: fx.Node, flow: Flow) -> Extents | None:
         if node in refused or not is_slice(node):
@@ -52,7 +52,7 @@ def decide(
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
 
 
-def _ahead(graph: fx.Graph, finder: SiteFinder, refused: Mapping[fx.Node, str]) -> list[Extent]:
+def extents_ahead(graph: fx.Graph, finder: SiteFinder, refused: Mapping[fx.Node, str]) -> list[Extent]:
     """The extents that the sites of ``graph`` are going to start, if the full size is known where the graph is entered."""
     found = []
     for node in graph.nodes:

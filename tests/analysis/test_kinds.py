@@ -165,7 +165,7 @@ def correcting(most: int = 100) -> tuple[WatchedVariants, list[list[int]]]:
         again.append(places)
         return lambda *args: "cut again"
 
-    return WatchedVariants(lambda *args: "cores", [0, 2], cut, most), again
+    return WatchedVariants(lambda *args: "cores", [0, 2], cut, most, pytest.fail), again
 
 
 def test_a_variant_that_moves_is_corrected_once() -> None:

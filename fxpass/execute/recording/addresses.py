@@ -6,6 +6,8 @@ must be written itself, and not a copy. All other inputs are copied into the rec
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import fx
 
 from fxpass.graph import aliases
@@ -21,6 +23,12 @@ def written_inputs(gm: fx.GraphModule) -> set[fx.Node]:
     """The placeholders of ``gm`` that it writes to."""
     roots = {aliases.root(w) for n in gm.graph.nodes for w in aliases.written(n)}
     return {n for n in roots if n.op == "placeholder"}
+
+
+def written_places(gm: fx.GraphModule, more: Collection[fx.Node] = ()) -> list[int]:
+    """The places of the arguments that ``gm`` writes to, and of those for its placeholders in ``more``."""
+    written = written_inputs(gm) | set(more)
+    return [i for i, n in enumerate(gm.graph.find_nodes(op="placeholder")) if n in written]
 
 
 def belongs_to_module(placeholder: fx.Node) -> bool:
