@@ -26,6 +26,10 @@ def linear_in_parts() -> tuple[str, list[Any]]:
     return "linear_few_rows", [rand(1, 3, 768), rand(2048, 768), None, 3, False]
 
 
+def linear_of_sixteen_rows() -> tuple[str, list[Any]]:
+    return "linear_few_rows", [rand(16, 768), rand(768, 768), rand(768), 6, True]
+
+
 def linears(rows: int = 1, dtype: torch.dtype = torch.bfloat16) -> tuple[str, list[Any]]:
     weights = [rand(n, 2048).to(dtype) for n in (2048, 40, 7)]
     return "linears_few_rows", [rand(rows, 2048).to(dtype), weights, [], 2, True]
@@ -79,7 +83,8 @@ def result(name: str, found: Any, args: list[Any]) -> torch.Tensor:
     return torch.cat([f.double().sum(0) for f in (found if isinstance(found, list) else [found])], -1)
 
 
-MAKERS = [linear, linear_in_parts, linears, attention, masked_attention, long_attention, written_out_attention, rows]
+MAKERS = [linear, linear_in_parts, linear_of_sixteen_rows, linears, attention, masked_attention, long_attention,
+          written_out_attention, rows]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", MAKERS)
