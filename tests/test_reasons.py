@@ -214,6 +214,15 @@ def grows() -> None:
         step(k, torch.rand(p, 2), p)
 
 
+def restless() -> None:
+    """The length of a series keeps still while a graph is made, and grows from then on."""
+    step = torch.compile(lambda k, x, p: k[:, :p].mT @ k[:, :p] + x.sum(), backend="kvfix", options={"compiler": "eager"})
+    for dtype, lengths in ((torch.float32, [5, 6, 6]), (torch.float64, [6, 6, *range(7, 20)])):
+        k = torch.rand(2, 64, 4, dtype=dtype)
+        for p, length in enumerate(lengths, 2):
+            step(k, torch.rand(length, dtype=dtype), p)
+
+
 def breaks() -> None:
     def step(k: Tensor, v: Tensor, p: int) -> Tensor:
         rows = k[:, :p].sum(1)
@@ -274,6 +283,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV203": lambda: grow(patch=mock.patch.object(capacity.Conditions, "hold", return_value=False)),
     "KV204": lambda: grow(patch=mock.patch.object(capacity, "_holds", return_value=False)),
     "KV210": grows,
+    "KV211": restless,
     "KV301": breaks,
     "KV302": again,
     "KV401": many_capacities,
