@@ -326,3 +326,8 @@ def test_all_that_is_raised_has_a_reason() -> None:
             if name in ("Refusal", "NoRule", "Unfit", "warn"):
                 assert ast.unparse(node.args[0]).startswith("reasons."), f"{file}:{node.lineno}"
             assert name != "warnings.warn" or file.name in ("errors.py", "store.py"), f"{file}:{node.lineno}"
+
+
+def test_each_reason_has_a_name_of_its_own() -> None:
+    """Two of one name are one: whoever asks for the first gives the fields of another message."""
+    assert sorted(r.id for r in vars(reasons).values() if isinstance(r, reasons.Reason)) == sorted(reasons.REASONS)
