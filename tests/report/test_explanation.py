@@ -117,6 +117,15 @@ def test_layers_that_are_alike_are_counted() -> None:
     assert not explanation.is_left
 
 
+def test_all_that_concerns_a_graph_has_an_id() -> None:
+    report = Report("graph 0", unfit="KV001 a", unbuffered="KV201 b", faults=["_compile: KeyError: 'c'"], notes=["KV403 d"])
+    report.outside, report.ended, report.compile_id = ["KV210 e"], "KV301 f", "0/1"
+    explanation = Explanation([report], {"0/1": "p == 3", "0/2": ""})
+    ids = ["KV302", "KV602", "KV001", "KV201", "KV301", "KV210", "KV403"]
+    assert [text.partition(" ")[0] for text in explanation.why(report)] == ids
+    assert "its hook _compile failed" in explanation.why(report)[1] and explanation.is_left
+
+
 @pytest.mark.parametrize("size, said", [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 * 1024**2, "3.0 MiB")])
 def test_in_words(size: int, said: str) -> None:
     assert in_words(size) == said
