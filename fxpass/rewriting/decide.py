@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import fx
 
@@ -19,7 +19,11 @@ from .reads import smallest, start_extent
 
 
 def decide(
-    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], seen: Seen | None = None
+    graph: fx.Graph,
+    origins: Mapping[fx.Node, Origin],
+    refused: dict[fx.Node, str],
+    seen: Seen | None = None,
+    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False,
 ) -> tuple[dict[fx.Node, SliceSite], Flow, SiteFinder] | Stuck:
     """The sites of ``graph`` that are not ``refused``, the flow from them, and their finder; or where the flow got stuck.
 
@@ -28,7 +32,7 @@ def decide(
     positions = Positions(graph, origins)
     finder = SiteFinder(graph, positions, seen)
     sites: dict[fx.Node, SliceSite] = {}
-    ahead = _ahead(graph, finder, refused)
+    ahead = extents_ahead(graph, finder, refused)
 
     def begin(node: fx.Node, flow: Flow) -> Extents | None:
         if node in refused or not is_slice(node):
@@ -48,11 +52,11 @@ def decide(
         sites[node] = site
         return begun
 
-    outcome = follow(graph, positions, begin, ahead, finder.refuse_copy)
+    outcome = follow(graph, positions, begin, ahead, finder.refuse_copy, leave)
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
 
 
-def _ahead(graph: fx.Graph, finder: SiteFinder, refused: Mapping[fx.Node, str]) -> list[Extent]:
+def extents_ahead(graph: fx.Graph, finder: SiteFinder, refused: Mapping[fx.Node, str]) -> list[Extent]:
     """The extents that the sites of ``graph`` are going to start, if the full size is known where the graph is entered."""
     found = []
     for node in graph.nodes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -107,10 +107,19 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
         return
     inputs = _tensors(normal.graph)
     written = [w for n in normal.graph.nodes for w in aliases.written(n) if aliases.root(w) in inputs]
-    seen_of(tx.f_code).slices |= any(math.prod(_hints(w)) < math.prod(_hints(aliases.root(w))) for w in written)
+    seen_of(tx.f_code).slices |= any(map(_is_part, _views(normal.graph, {aliases.root(w) for w in written})))
     places = [place for w in written for place in _parts(w)]
     if places and Table.of(gm.graph).moved():
         _mark(tx, inputs, places, restart=False)
+
+
+def _views(graph: fx.Graph, wholes: Collection[fx.Node]) -> Iterator[fx.Node]:
+    """The tensors of ``graph`` that lie in the memory of ``wholes``."""
+    return (n for n in graph.nodes if isinstance(_value(n), torch.Tensor) and aliases.root(n) in wholes)
+
+
+def _is_part(view: fx.Node) -> bool:
+    return math.prod(_hints(view)) < math.prod(_hints(aliases.root(view)))
 
 
 def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
