@@ -18,15 +18,16 @@ from fxpass.analysis.extents import Extents
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.follow import Stuck
 from fxpass.analysis.kinds import Kinds, Seen
-from fxpass.analysis.positions import Origin
-from fxpass.analysis.sites import SliceSite
+from fxpass.analysis.positions import Origin, Positions
+from fxpass.analysis.sites import SiteFinder, SliceSite
 from fxpass.graph import aliases
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
-from .decide import decide
+from .decide import decide, extents_ahead
 from .decisions import Decision, Failed, decided, reason
 from .growth import Around
+from .padded import pad_inputs
 from .restore import Restorable
 from .sweep import sweep
 
@@ -76,18 +77,23 @@ def rewrite_graph(
     def refuse(nodes: Iterable[fx.Node], why: str) -> None:
         """Refuse ``nodes``, and undo all edits of the graph."""
         nonlocal origins, refused
-        refused.update(dict.fromkeys(nodes, why))
+        refused.update(dict.fromkeys([n for n in nodes if n not in padded], why))
         if now := restorable.undo():
             origins = {now[node]: origin.moved(now) for node, origin in origins.items()}
             refused = {now.get(node, node): text for node, text in refused.items()}
+            padded.clear()
 
+    positions = Positions(gm.graph, origins)
+    with supposing():
+        ahead = extents_ahead(gm.graph, SiteFinder(gm.graph, positions, seen), refused)
+    padded = pad_inputs(gm.graph, positions, ahead, restorable.copy_once)
     while True:
         with supposing() as supposed:
             plan = decide(gm.graph, origins, refused, seen, leave)
         if isinstance(plan, Stuck):
             if plan.no_rule and _decomposed(plan.node, decompose, restorable):
                 continue
-            refuse(plan.reads, f"{plan.reason} (at {plan.node.name})")
+            refuse(padded & plan.reads or plan.reads, f"{plan.reason} (at {plan.node.name})")
             continue
         sites, flow, finder = plan
         before_edits(gm, sites.values())

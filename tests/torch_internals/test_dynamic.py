@@ -48,6 +48,12 @@ def bound(cache: Position, x: Tensor, at: int) -> Tensor:
     return (x @ cache.k[:, :end].mT).softmax(-1) @ cache.k[:, :end]
 
 
+def by_index(cache: Position, x: Tensor, at: int) -> Tensor:
+    """Written by an index tensor, and read in part."""
+    cache.k.index_copy_(1, torch.arange(x.shape[1]) + at, x)
+    return (cache.k[:, : at + x.shape[1]] * 2).sum(1) @ torch.ones(4, 2) + cache.k[:, :at].sum()
+
+
 def series(cache: Position, x: Tensor, at: int) -> Tensor:
     """The whole series is handed in, and grows; only its last rows are new."""
     start = int(cache.index[0])
@@ -82,7 +88,7 @@ def kvfix(step: Callable[..., Tensor], compiler: str = "eager", dynamic: bool | 
     return torch.compile(step, backend="kvfix", options={"compiler": compiler}, dynamic=dynamic)
 
 
-STEPS = [int_argument, attribute, element, bound, series]
+STEPS = [int_argument, attribute, element, bound, by_index, series]
 
 
 @pytest.mark.parametrize("dynamic", [True, False])

@@ -1,0 +1,96 @@
+"""An input that the caller has made as long as the valid rows of a buffer is padded to the size of that buffer.
+
+    mask = placeholder [B, 1, n, s]                     mask = placeholder [B, 1, n, s]
+                                              ->        padded = clone(constant_pad_nd(mask, [0, S])[..., :S])
+    sdpa(q, k[:, :, :s], v[:, :, :s], mask)             sdpa(q, k[:, :, :s], v[:, :, :s], padded[..., :s])
+
+So it is where a mask is cut to the valid length by one function and used by another, each compiled for itself. From here on it
+is a slice of something that has the size of the buffer; only the padding sees the size that moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.extents import Extent
+from fxpass.analysis.positions import Positions, is_scalar
+from fxpass.graph import aliases
+from fxpass.graph.normal_form import faking, mode_of
+from fxpass.graph.numbers import Derived, equal
+
+aten = torch.ops.aten
+
+
+def pad_inputs(
+    graph: fx.Graph, positions: Positions, extents: Iterable[Extent], before_edits: Callable[[], None]
+) -> set[fx.Node]:
+    """Pad the inputs of ``graph`` that are as long as one of ``extents``; ``before_edits`` is called if there are any.
+
+    The slices that stand for them are returned: where one cannot be rewritten, the input need not have been padded.
+    """
+    found = {node: (dim, extent) for extent in extents for node, dim in _as_long(graph, positions, extent)}
+    if not found:
+        return set()
+    before_edits()
+    inputs = graph.find_nodes(op="placeholder")
+    with faking(mode_of([n.meta["val"] for n in inputs])), graph.inserting_before(inputs[-1].next):
+        return {_pad(graph, node, dim, extent) for node, (dim, extent) in found.items()}
+
+
+def _as_long(graph: fx.Graph, positions: Positions, extent: Extent) -> Iterator[tuple[fx.Node, int]]:
+    """The inputs of ``graph`` that are read alone, with the one dim that is as long as ``extent``."""
+    if not _is_known_at_the_start(extent.length) or not _is_known_at_the_start(extent.full):
+        return
+    written = {aliases.root(w) for node in graph.nodes for w in aliases.written(node)}
+    for node in graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or node in written or not node.users:
+            continue
+        moving = [d for d, size in enumerate(value.shape) if positions.move(size)]
+        if len(moving) == 1 and equal(value.shape[moving[0]], extent.length):
+            yield node, moving[0]
+
+
+def _is_known_at_the_start(value: Any) -> bool:
+    """Whether a number can be worked out from the inputs alone."""
+    if isinstance(value, Derived):
+        return all(map(_is_known_at_the_start, value.args))
+    if not isinstance(value, fx.Node) or value.op == "placeholder":
+        return True
+    return is_scalar(value) and all(map(_is_known_at_the_start, value.all_input_nodes))
+
+
+def _pad(graph: fx.Graph, node: fx.Node, dim: int, extent: Extent) -> fx.Node:
+    users, like = list(node.users), node.meta["val"]
+    length, full = _number(graph, extent.length), _number(graph, extent.full)
+    longer = _call(graph, aten.constant_pad_nd.default, node, [0, 0] * (like.dim() - 1 - dim) + [0, full])
+    part = _call(graph, aten.slice.Tensor, longer, dim, 0, full)
+    padded = _call(graph, aten.clone.default, part, memory_format=torch.contiguous_format)
+    padded.meta["val"] = like.new_empty([extent.full_size if d == dim else s for d, s in enumerate(like.shape)])
+    rows = graph.call_function(aten.slice.Tensor, (padded, dim, 0, length))
+    rows.meta["val"] = like
+    padded.meta["placeholder"] = node.meta.get("placeholder", node)  # what the report calls it by
+    for made in (longer, padded, rows):
+        made.meta.update({k: users[0].meta[k] for k in ("stack_trace", "nn_module_stack") if k in users[0].meta})
+    for user in users:
+        user.replace_input_with(node, rows)
+    return rows
+
+
+def _number(graph: fx.Graph, value: Any) -> Any:
+    """``value`` as an argument of ``graph``, worked out where it is asked for."""
+    if isinstance(value, Derived):
+        return _call(graph, value.fn, *(_number(graph, arg) for arg in value.args))
+    if not isinstance(value, fx.Node) or value.op == "placeholder":
+        return value
+    return _call(graph, value.target, *(_number(graph, arg) for arg in value.args))
+
+
+def _call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    made = graph.call_function(target, args, kwargs)
+    made.meta["val"] = target(*fx.node.map_arg(args, lambda n: n.meta["val"]), **kwargs)
+    return made
