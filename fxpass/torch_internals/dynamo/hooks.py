@@ -38,6 +38,7 @@ from fxpass.torch_internals.dynamo.names import (
     GuardBuilder,
     InstructionTranslatorBase,
     OutputGraph,
+    SymNodeVariable,
     TensorVariable,
     is_constant_source,
     process_automatic_dynamic,
