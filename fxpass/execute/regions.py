@@ -148,10 +148,10 @@ class Region:
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes = [fake_of(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic, strict=True))]
-        guards = env.produce_guards_expression(fakes, ignore_static=False)
-        holds = _predicate(guards if shares_memory(args) else _wherever(guards))
         sizes = symbol_places(fakes)
         run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
+        guards = env.produce_guards_expression(fakes, ignore_static=False)
+        holds = _predicate(guards if shares_memory(args) else _wherever(guards))
         return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
 
     @garbage_collection.paused()

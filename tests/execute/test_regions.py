@@ -155,3 +155,19 @@ def test_where_an_input_starts_is_nothing_to_compile_for():
         x = memory[start : start + 7 + start]
         torch.testing.assert_close(region([x])[0], x / x.sum())
     assert len(log) == 1
+
+
+def test_what_compiling_assumes_is_checked() -> None:
+    """Sizes that the compiler compares while it compiles hold for this variant alone."""
+    (part,) = split(traced(lambda series: (series / series.sum(),), torch.rand(6, 4)), set())
+    compiled: list[bool] = []
+
+    def compile(gm, fakes, static):
+        compiled.append(bool(fakes[0].shape[0] > 6))  # guards
+        return gm.forward
+
+    region = Region(part, compile)
+    for size in (5, 6, 7, 8, 4, 9):
+        series = torch.rand(size, 4)
+        torch.testing.assert_close(region([series])[0], series / series.sum())
+    assert compiled == [False, True]
