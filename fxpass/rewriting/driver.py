@@ -24,7 +24,7 @@ from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
 from .decide import decide, extents_ahead
-from .decisions import Decision, Failed, decided, reason
+from .decisions import Decision, SweepFailed, decided, reason
 from .growth import Grown
 from .padded import pad_inputs
 from .restore import Restorable
@@ -101,7 +101,7 @@ def rewrite_graph(
         restorable.copy_once()
         try:
             swept, marks = sweep(gm.graph, sites, flow, finder, refused)
-        except Failed as failed:
+        except SweepFailed as failed:
             if failed.blamed <= refused.keys():
                 raise failed.error from None
             refuse(failed.blamed, reason(failed.error))

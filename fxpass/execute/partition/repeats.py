@@ -74,10 +74,10 @@ def piece_calls(gm: fx.GraphModule) -> list[Call]:
     outside = [[n for i, n in enumerate(stretch) if i in odd] for stretch in stretches]
     takes = [operands(layer) for layer in layers]
     groups = [nodes[:start], *layers, nodes[start + times * period :]]
-    apart = all(
+    separable = all(
         i not in set(layer) for layer, own in zip(layers, outside, strict=True) for n in own for i in n.all_input_nodes
     )
-    if not apart or not _correspond(layers, takes) or any(map(_aliased, layers, takes)):
+    if not separable or not _correspond(layers, takes) or any(map(_aliased, layers, takes)):
         return []
     used = sorted({i for layer in layers for i, n in enumerate(layer) if any(u not in set(layer) for u in n.users)})
     shared = Piece(
@@ -94,7 +94,7 @@ def _call(gm: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[Call]:
     if not nodes:
         return []
     takes, gives = operands(nodes), results(nodes)
-    return [Call(Piece(extract(gm, nodes, takes, gives, "apart"), takes), takes, gives)]
+    return [Call(Piece(extract(gm, nodes, takes, gives, "piece"), takes), takes, gives)]
 
 
 def _as_it_is(node: fx.Node) -> Call:
@@ -127,20 +127,20 @@ def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
         if kind in last:
             distances[i - last[kind]] += 1
         last[kind] = i
-    best, saved = None, 0
+    best, gain = None, 0
     for period, _ in distances.most_common(8):
         equal = [a == b for a, b in zip(kinds, kinds[period:], strict=False)]
         edges = [-1, *(i for i, e in enumerate(equal) if not e), len(equal)]
         start, length = max(((a + 1, b - a - 1) for a, b in pairwise(edges)), key=lambda run: run[1])
         times = length // period + 1
-        if times >= LEAST and (times - 1) * period > saved:
+        if times >= LEAST and (times - 1) * period > gain:
             spare = length % period
             seams = [s for s in range(start, start + spare + 1) if s > 0 and _is_seam(nodes[s - 1])]
             if not seams and times > LEAST:  # one layer fewer, and all places for the seam
                 times -= 1
                 seams = [s for s in range(start, start + period) if s > 0 and _is_seam(nodes[s - 1])]
             if seams:
-                best, saved = (seams[0], period, times), (times - 1) * period
+                best, gain = (seams[0], period, times), (times - 1) * period
     return best
 
 
