@@ -52,6 +52,7 @@ from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
 from fxpass.torch_internals.precompile import hooks as precompile
 from fxpass.verify import original_of, verified
+from fxpass.verify.repro import script_of
 
 
 def kvfix(
@@ -75,7 +76,7 @@ def kvfix(
     if not holds(Feature.NEEDED) or settings.compiler == "inductor" and not holds(Feature.INDUCTOR):
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
-    report.faults = take_faults()
+    report.faults, report.script = take_faults(), script_of(gm, example_inputs, given, report)
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, cause, numbers = Advance(), None, None
@@ -125,8 +126,9 @@ def prepare(
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
     if numbers is None or not (sizes := numbers.sizes):
         return prepared()
+    capacity = Capacity(mode_of(inputs).shape_env, room_for)
     try:
-        with Capacity(mode_of(inputs).shape_env, room_for) as capacity:
+        with capacity:
             plan, kinds = prepared(lambda normal: grown_in(normal, sizes, capacity.beyond))
         if not plan.growth.axes:
             return plan, kinds
@@ -135,6 +137,8 @@ def prepare(
     except (Restart, Unfit):
         raise
     except Exception as error:
+        if not capacity.is_used:
+            raise
         report.unbuffered = reason(error)
     return prepared()
 
@@ -150,17 +154,16 @@ def planned(
     """What `prepare` gives, with buffers for what ``growing`` finds."""
     normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing, before_edits=generalize)
     kinds = rewritten.kinds
+    growth = Growth(rewritten.around, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
         if not counts_along(normal, kinds.bound):
-            return Plan(normal), kinds
+            return Plan(normal, growth=growth), kinds
     carried = None
     if is_recorded(settings, inputs):
         if settings.kernels:
             use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    axes = rewritten.grown.axes if rewritten.grown is not None else ()
-    growth = Growth(axes, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
     return cut(Plan(normal, bound=kinds.bound, carried=carried, growth=growth), report), kinds
 
 
@@ -170,6 +173,8 @@ def check_whole(plan: Plan, report: Report) -> None:
     Raises:
         Refusal: it is not.
     """
+    if not plan.parts:
+        raise Refusal(reasons.GROWTH_OUTSIDE, what="nothing depends on its length")
     refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
     if refused or report.outside:
         raise Refusal(reasons.GROWTH_OUTSIDE, what=(refused or report.outside)[0])

@@ -92,11 +92,11 @@ class WithFallback:
 
 @contextlib.contextmanager
 def _put_back(args: Sequence[Any], written: Sequence[int]) -> Iterator[None]:
-    """Should the block fail, the arguments at the places ``written`` hold what they held before."""
+    """Should the block fail or be interrupted, the arguments at the places ``written`` hold what they held before."""
     before = [args[i].clone() for i in written]
     try:
         yield
-    except Exception:
+    except BaseException:  # a call that the user interrupts can be made again, too
         with torch.no_grad():
             for i, contents in zip(written, before, strict=True):
                 args[i].copy_(contents)

@@ -21,6 +21,7 @@ from torch import fx
 from fxpass import reasons
 from fxpass.errors import warn
 from fxpass.graph.numbers import to_expr
+from fxpass.report.progress import stage
 from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import compile_lock
 from fxpass.torch_internals.dynamo.names import config as dynamo_config
@@ -161,7 +162,8 @@ class Region:
         taken = [i for i in range(len(fakes)) if i not in bound]
         static = None if self._static is None else [taken.index(i) for i in self._static]
         with tracing(TracingContext(mode)):
-            return self.compile(gm, [fakes[i] for i in taken], static)
+            with stage(f"compiling the {self.part.name}, {len(graph.nodes)} ops"):
+                return self.compile(gm, [fakes[i] for i in taken], static)
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:

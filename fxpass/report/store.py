@@ -17,6 +17,7 @@ from fxpass.options import Options
 from fxpass.torch_internals.dynamo.compilation import compile_id
 from fxpass.torch_internals.install import forget
 
+from . import progress
 from .channels import tell
 from .model import Report
 
@@ -121,9 +122,10 @@ def failed(report: Report, settings: Options, error: Exception) -> None:
 
 @contextlib.contextmanager
 def timed(report: Report, stage: str) -> Iterator[None]:
-    """Add the seconds spent in the block to ``report.timings[stage]``."""
+    """Add the seconds spent in the block to ``report.timings[stage]``, and show on a terminal that it is under way."""
     start = time.perf_counter()
     try:
-        yield
+        with progress.stage(f"{report.name}: {stage}"):
+            yield
     finally:
         report.timings[stage] = report.timings.get(stage, 0.0) + time.perf_counter() - start

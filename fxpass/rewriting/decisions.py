@@ -36,7 +36,7 @@ class Decision:
     position: str
     rewritten: bool
     reason: str = ""
-    chain: list[tuple[str, fx.Node | None]] = dataclasses.field(default_factory=list)
+    chain: list[tuple[str, fx.Node]] = dataclasses.field(default_factory=list)
     base: Any = None
     rows: Any = None
 
