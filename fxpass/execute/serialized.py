@@ -34,7 +34,7 @@ from .recording.addresses import belongs_to_module, written_places
 
 
 class NotSerializable(Exception):
-    """The graph cannot be kept for another process; the message says why."""
+    """The graph cannot be described for another process; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +81,9 @@ class SerializedGraph:
         loaded: Any = GraphPickler.loads(self.graph, mode)
         gm = fx.GraphModule(loaded, loaded.graph)
         load = _Loader(mode, self.hints)
-        for node, kept in zip(gm.graph.nodes, self.values, strict=True):
+        for node, spec in zip(gm.graph.nodes, self.values, strict=True):
             if node.op != "output":
-                node.meta["val"] = load.value(kept)
+                node.meta["val"] = load.value(spec)
         inputs = gm.graph.find_nodes(op="placeholder")
         for node, of_module in zip(inputs, self.of_modules, strict=True):
             if of_module:
@@ -115,16 +115,16 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     """``plan``, not yet assembled.
 
     Raises:
-        NotSerializable: an input, an operator or a constant is of a kind that is not kept.
+        NotSerializable: an input, an operator or a constant is of a kind that cannot be described.
     """
     gm = plan.gm
     memories: dict[int, int] = {}
     values = [_describe(n.name, n.meta.get("val"), memories) if n.op != "output" else None for n in gm.graph.nodes]
     of_modules = [belongs_to_module(n) for n in gm.graph.find_nodes(op="placeholder")]
-    kept = PicklerOptions(ops_filter=None, node_metadata_key_filter=lambda key: False)
+    plain = PicklerOptions(ops_filter=None, node_metadata_key_filter=lambda key: False)
     bare = fx.GraphModule({n.target: getattr(gm, str(n.target)) for n in gm.graph.find_nodes(op="get_attr")}, gm.graph)
     try:
-        graph = GraphPickler.dumps(bare, kept)
+        graph = GraphPickler.dumps(bare, plain)
     except Exception as error:  # whatever the pickler meets, from operators of other packages to local classes
         raise NotSerializable(f"{type(error).__name__}: {error}") from error
     carried = None if plan.carried is None else [n.name for n in plan.carried]
@@ -184,29 +184,29 @@ class _Loader:
         self.renamed = {symbol: self._symbol(symbol, hint) for symbol, hint in hints.items()}
         self._memories: dict[int, torch.UntypedStorage] = {}
 
-    def value(self, kept: Any) -> Any:
-        """The value that ``kept`` describes."""
-        if isinstance(kept, (tuple, list)):
-            return type(kept)(map(self.value, kept))
-        if isinstance(kept, _Symbolic):
-            return self._number(kept.expr)
-        if not isinstance(kept, _Tensor):
-            return kept
-        size = [self._number(s) for s in (*kept.shape, *kept.stride, kept.offset, kept.nbytes)]
+    def value(self, spec: Any) -> Any:
+        """The fake value that `_describe` has described as ``spec``."""
+        if isinstance(spec, (tuple, list)):
+            return type(spec)(map(self.value, spec))
+        if isinstance(spec, _Symbolic):
+            return self._number(spec.expr)
+        if not isinstance(spec, _Tensor):
+            return spec
+        size = [self._number(s) for s in (*spec.shape, *spec.stride, spec.offset, spec.nbytes)]
         if all(isinstance(s, int) for s in size):
             with no_dispatch():
-                value: torch.Tensor = FakeTensor(self.mode, self._tensor(kept, "meta", *size), kept.device)
+                value: torch.Tensor = FakeTensor(self.mode, self._tensor(spec, "meta", *size), spec.device)
         else:
             with faking(self.mode):
-                value = self._tensor(kept, kept.device, *size)
-        return value.requires_grad_(kept.requires_grad)
+                value = self._tensor(spec, spec.device, *size)
+        return value.requires_grad_(spec.requires_grad)
 
-    def _tensor(self, kept: _Tensor, device: Any, *size: Any) -> torch.Tensor:
+    def _tensor(self, spec: _Tensor, device: Any, *size: Any) -> torch.Tensor:
         *numbers, offset, nbytes = size
-        if kept.memory not in self._memories:
-            self._memories[kept.memory] = torch.empty(nbytes, dtype=torch.uint8, device=device).untyped_storage()
-        shape, stride = numbers[: len(kept.shape)], numbers[len(kept.shape) :]
-        return torch.empty(0, dtype=kept.dtype, device=device).set_(self._memories[kept.memory], offset, shape, stride)
+        if spec.memory not in self._memories:
+            self._memories[spec.memory] = torch.empty(nbytes, dtype=torch.uint8, device=device).untyped_storage()
+        shape, stride = numbers[: len(spec.shape)], numbers[len(spec.shape) :]
+        return torch.empty(0, dtype=spec.dtype, device=device).set_(self._memories[spec.memory], offset, shape, stride)
 
     def _number(self, expr: Any) -> Any:
         if not getattr(expr, "free_symbols", None):

@@ -58,7 +58,7 @@ class Site:
 
 @dataclasses.dataclass
 class Report:
-    """What kvfix found in one graph and what it made of it. Print it (``rich.print`` for colours) or read the fields.
+    """What kvfix found in one graph and what it made of it. Print it (``rich.print`` for colors) or read the fields.
 
     name: "graph 0", "graph 1", ... in order of compilation, after the ``name`` that `torch.compile` was given, if it was.
     sites: every place that uses a position.

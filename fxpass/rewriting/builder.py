@@ -135,11 +135,11 @@ class Builder(NodeBuilder):
             count = self.call(aten.mul.Tensor, self.twin(factor, value.device), count)
         return count
 
-    def mean(self, x: fx.Node, dims: list[int], keep: bool, extents: Extents, dtype: Any) -> fx.Node:
-        """The mean of the valid elements of ``x`` over ``dims``; ``keep`` is `keepdim`."""
+    def mean(self, x: fx.Node, dims: list[int], keepdim: bool, extents: Extents, dtype: Any) -> fx.Node:
+        """The mean of the valid elements of ``x`` over ``dims``."""
         kind = dtype or x.meta["val"].dtype
         wide = self.accumulated_in(kind)
-        total = self.call(aten.sum.dim_IntList, self.operand(self.node, x), dims, keep, dtype=wide)
+        total = self.call(aten.sum.dim_IntList, self.operand(self.node, x), dims, keepdim, dtype=wide)
         out = self.call(aten.div.Tensor, total, self.call(aten.to.dtype, self.count(x, dims, extents), wide))
         return out if wide is kind else self.call(aten.to.dtype, out, kind)
 
@@ -150,9 +150,9 @@ class Builder(NodeBuilder):
         columns = self.call(aten.arange.default, self.call(aten.sym_size.int, x, rank - 1), device=device)
         offset = self.call(aten.sub.Tensor, columns, self.call(aten.unsqueeze.default, rows, 1))
         compare = aten.le.Tensor if node.target is aten.tril.default else aten.ge.Tensor
-        kept = self.call(compare, offset, self.twin(diagonal, device))
+        inside = self.call(compare, offset, self.twin(diagonal, device))
         zero = self.call(aten.scalar_tensor.default, 0, dtype=x.meta["val"].dtype, device=device)
-        return self.call(aten.where.self, kept, x, zero)
+        return self.call(aten.where.self, inside, x, zero)
 
     def along(self, mask: fx.Node, rank: int, dim: int) -> fx.Node:
         """The 1-d ``mask`` as dim ``dim`` of a tensor of ``rank`` dims, to be broadcast along the others."""

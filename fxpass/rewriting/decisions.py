@@ -65,7 +65,7 @@ def reason(error: Exception) -> str:
     return reasons.SITE_FAILED.text(error=f"{type(error).__name__}: {error}")
 
 
-class Failed(Exception):
+class SweepFailed(Exception):
     """The sweep failed with ``error``. Without the nodes in ``blamed``, sites or a single number, it would not have."""
 
     def __init__(self, error: Exception, blamed: set[fx.Node]) -> None:

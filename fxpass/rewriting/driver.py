@@ -2,8 +2,8 @@
 
 A site that cannot be rewritten is refused, with a reason, and the analysis starts again without it, until no more sites are
 refused. Only then is the graph edited, and are the conditions guarded that the rewrite rests on. If the sweep fails, the graph
-is restored, the sites that it failed for are refused, and all starts again without them. Operators that were decomposed for
-nothing are restored in the same way.
+is restored, the sites that it failed for are refused, and all starts again without them. What is done to help the analysis (an
+operator is decomposed, an input is padded) is undone in the same way where it was of no use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
 from .decide import decide, extents_ahead
-from .decisions import Decision, Failed, decided, reason
+from .decisions import Decision, SweepFailed, decided, reason
 from .growth import Around
 from .padded import pad_inputs
 from .restore import Restorable
@@ -104,7 +104,7 @@ def rewrite_graph(
         restorable.copy_once()
         try:
             swept, marks = sweep(gm.graph, sites, flow, finder, refused)
-        except Failed as failed:
+        except SweepFailed as failed:
             if failed.blamed <= refused.keys():
                 raise failed.error from None
             refuse(failed.blamed, reason(failed.error))

@@ -14,7 +14,7 @@ from fxpass.graph.marks import Marks
 
 from .assertions import asserts_position, rewrite_assertion
 from .builder import Builder
-from .decisions import Decision, Failed, decided
+from .decisions import Decision, SweepFailed, decided
 from .narrows import rewrite_narrow
 from .reads import rewrite_read
 from .scalars import rewrite_scalar, uses_position
@@ -28,7 +28,7 @@ def sweep(
     """Make the edits that ``sites`` and ``flow`` ask for. Gives what was decided about each place, and the marks on new nodes.
 
     Raises:
-        Failed: an edit could not be made; the graph is then half edited.
+        SweepFailed: an edit could not be made; the graph is then half edited.
     """
     b = Builder(graph, Twins(graph, finder.positions), finder.kinds)
     builds = dict(flow.replacements)
@@ -58,7 +58,7 @@ def sweep(
         except Exception as error:
             extents = [flow.of(i) for i in (node, *node.all_input_nodes)]
             blamed = {read for of in extents for e in of.values() for read in e.reads} | ({node} if site else set())
-            raise Failed(error, blamed) from error
+            raise SweepFailed(error, blamed) from error
         if node not in refused and (decision := _rewrite_number(node, flow, finder, b)) is not None:
             decisions.append(decision)
     for node in b.dropped:
@@ -92,5 +92,5 @@ def _rewrite_number(node: fx.Node, flow: Flow, finder: SiteFinder, b: Builder) -
     except Refusal as refusal:
         return decided(node, None, positions, str(refusal))
     except Exception as error:
-        raise Failed(error, {node}) from error
+        raise SweepFailed(error, {node}) from error
     return decided(node, None, positions)

@@ -1,15 +1,15 @@
 """Layers that repeat are compiled once.
 
-A model of twelve equal layers is a graph in which the same ops stand twelve times, on other weights. Cut there, it is one
-piece called twelve times, and a head and a tail:
+The graph of a model of twelve equal layers holds the same ops twelve times, on other weights. It becomes one piece that is
+called twelve times, with a head before it and a tail after it:
 
     x = embed(x)                                        head
     x = layer(x, w0, keys[0], values[0])                piece, compiled once
     x = layer(x, w1, keys[1], values[1])                the same piece, other inputs
     y = unembed(x)                                      tail
 
-Views with constant bounds that differ (``keys[1]``) are taken outside of the pieces. What is fused across the seam is
-lost: the seam is put behind a product, where little is.
+Views with other constant bounds in each layer (``keys[1]``) are taken outside of the pieces. Nothing is fused across a seam, so
+the seam is put behind a product, where little would be.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from .split import is_heavy
 aten = torch.ops.aten
 _VIEWS = {aten.select.int, aten.slice.Tensor, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim}
 LEAST = 3
-"""A piece that would be called less often is not worth a seam."""
+"""A piece that would be called fewer times is not made."""
 
 
 @dataclasses.dataclass
 class Piece:
-    """Some of a graph's ops as a module of their own."""
+    """Some ops of a graph as a module of their own."""
 
     gm: fx.GraphModule
     examples: list[fx.Node]
-    """Nodes of the whole graph to compile it for: what it takes somewhere, least aligned."""
+    """Nodes of the whole graph to compile it for: of what it takes in its calls, the least aligned."""
 
 
 @dataclasses.dataclass
 class Call:
-    """A call of ``piece``: the nodes of the whole graph that it takes and gives here; without piece, one op as it is."""
+    """A call of ``piece``, with the nodes of the whole graph that it takes and gives. Without a piece, one op as it is."""
 
     piece: Piece | None
     takes: list[fx.Node]
@@ -55,7 +55,7 @@ class Call:
 
 
 def piece_calls(gm: fx.GraphModule) -> list[Call]:
-    """``gm`` (static, propagated) as calls of pieces, in order, after what may go before them has moved there (`hoist`).
+    """``gm`` (static, propagated) as calls of pieces, in order. Before that, ops that do not depend on the layers are hoisted.
 
     No calls where nothing repeats, or where there are subgraphs.
     """
@@ -68,33 +68,61 @@ def piece_calls(gm: fx.GraphModule) -> list[Call]:
     if found is None:
         return []
     start, period, times = found
-    stretches = [nodes[start + i * period : start + (i + 1) * period] for i in range(times)]
-    odd = {i for i, same in enumerate(zip(*stretches, strict=True)) if len({_literals(n) for n in same}) > 1}
-    layers = [[n for i, n in enumerate(stretch) if i not in odd] for stretch in stretches]
-    outside = [[n for i, n in enumerate(stretch) if i in odd] for stretch in stretches]
-    takes = [operands(layer) for layer in layers]
-    groups = [nodes[:start], *layers, nodes[start + times * period :]]
-    apart = all(
-        i not in set(layer) for layer, own in zip(layers, outside, strict=True) for n in own for i in n.all_input_nodes
-    )
-    if not apart or not _correspond(layers, takes) or any(map(_aliased, layers, takes)):
+    end = start + times * period
+    layers = _layers([nodes[at : at + period] for at in range(start, end, period)])
+    if not _are_one_piece(layers):
         return []
-    used = sorted({i for layer in layers for i, n in enumerate(layer) if any(u not in set(layer) for u in n.users)})
-    shared = Piece(
-        extract(gm, layers[0], takes[0], [layers[0][i] for i in used], "layer"),
-        [max(given, key=_misaligned) for given in zip(*takes, strict=True)],
-    )
-    calls = [_as_it_is(v) for v in views] + _call(gm, groups[0])
-    for layer, own, taken in zip(layers, outside, takes, strict=True):
-        calls += [*(_as_it_is(n) for n in own), Call(shared, taken, [layer[i] for i in used])]
-    return calls + _call(gm, groups[-1])
+    calls = [*map(_as_it_is, views), *_call(gm, nodes[:start])]
+    return calls + _calls_of_layers(gm, layers) + _call(gm, nodes[end:])
+
+
+@dataclasses.dataclass
+class _Layer:
+    """One of the stretches of ops that repeat.
+
+    ops: those that are the same in all of them. views: those with other constant bounds in each.
+    takes: the operands of ``ops``.
+    """
+
+    ops: list[fx.Node]
+    views: list[fx.Node]
+    takes: list[fx.Node]
+
+
+def _layers(stretches: Sequence[Sequence[fx.Node]]) -> list[_Layer]:
+    odd = {i for i, same in enumerate(zip(*stretches, strict=True)) if len({_literals(n) for n in same}) > 1}
+    found = []
+    for stretch in stretches:
+        ops = [n for i, n in enumerate(stretch) if i not in odd]
+        found.append(_Layer(ops, [n for i, n in enumerate(stretch) if i in odd], operands(ops)))
+    return found
+
+
+def _are_one_piece(layers: Sequence[_Layer]) -> bool:
+    """Whether all layers are calls of one piece, whose views can be taken before it."""
+    if any(i in set(layer.ops) for layer in layers for view in layer.views for i in view.all_input_nodes):
+        return False
+    takes = [layer.takes for layer in layers]
+    return _correspond([layer.ops for layer in layers], takes) and not any(_aliased(layer.ops, layer.takes) for layer in layers)
+
+
+def _calls_of_layers(gm: fx.GraphModule, layers: Sequence[_Layer]) -> list[Call]:
+    """A call of one piece for each layer, after its views."""
+    used = sorted({i for each in layers for i, n in enumerate(each.ops) if any(u not in set(each.ops) for u in n.users)})
+    examples = [max(given, key=_misaligned) for given in zip(*(layer.takes for layer in layers), strict=True)]
+    first = layers[0]
+    piece = Piece(extract(gm, first.ops, first.takes, [first.ops[i] for i in used], "layer"), examples)
+    calls = []
+    for layer in layers:
+        calls += [*map(_as_it_is, layer.views), Call(piece, layer.takes, [layer.ops[i] for i in used])]
+    return calls
 
 
 def _call(gm: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[Call]:
     if not nodes:
         return []
     takes, gives = operands(nodes), results(nodes)
-    return [Call(Piece(extract(gm, nodes, takes, gives, "apart"), takes), takes, gives)]
+    return [Call(Piece(extract(gm, nodes, takes, gives, "piece"), takes), takes, gives)]
 
 
 def _as_it_is(node: fx.Node) -> Call:
@@ -102,7 +130,7 @@ def _as_it_is(node: fx.Node) -> Call:
 
 
 def _merged_views(graph: fx.Graph) -> list[fx.Node]:
-    """Make equal views one; those of graph inputs are returned, in order: they can be taken before all else."""
+    """Merge equal views. Gives the views of graph inputs, in order: they can be taken before everything else."""
     known: dict[Any, fx.Node] = {}
     views: dict[fx.Node, None] = {}
     for node in list(graph.nodes):
@@ -110,7 +138,7 @@ def _merged_views(graph: fx.Graph) -> list[fx.Node]:
             continue
         (source,) = node.all_input_nodes
         first = known.setdefault((node.target, source, _literals(node)), node)
-        if first is not node and graph.output_node() not in node.users:  # two results are two, of one memory
+        if first is not node and graph.output_node() not in node.users:  # two results are two tensors, on one memory
             node.replace_all_uses_with(first)
             graph.erase_node(node)
         elif source.op == "placeholder" or source in views:
@@ -119,7 +147,7 @@ def _merged_views(graph: fx.Graph) -> list[fx.Node]:
 
 
 def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
-    """(start, period, times) of the run of equal stretches that saves most ops, the seam behind a heavy op."""
+    """(start, period, times) of the run of equal stretches that saves most ops, if its seam can be behind a heavy op."""
     kinds = [_kind(n) for n in nodes]
     last: dict[Any, int] = {}
     distances: Counter[int] = Counter()
@@ -127,20 +155,20 @@ def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
         if kind in last:
             distances[i - last[kind]] += 1
         last[kind] = i
-    best, saved = None, 0
+    best, gain = None, 0
     for period, _ in distances.most_common(8):
         equal = [a == b for a, b in zip(kinds, kinds[period:], strict=False)]
         edges = [-1, *(i for i, e in enumerate(equal) if not e), len(equal)]
         start, length = max(((a + 1, b - a - 1) for a, b in pairwise(edges)), key=lambda run: run[1])
         times = length // period + 1
-        if times >= LEAST and (times - 1) * period > saved:
+        if times >= LEAST and (times - 1) * period > gain:
             spare = length % period
             seams = [s for s in range(start, start + spare + 1) if s > 0 and _is_seam(nodes[s - 1])]
             if not seams and times > LEAST:  # one layer fewer, and all places for the seam
                 times -= 1
                 seams = [s for s in range(start, start + period) if s > 0 and _is_seam(nodes[s - 1])]
             if seams:
-                best, saved = (seams[0], period, times), (times - 1) * period
+                best, gain = (seams[0], period, times), (times - 1) * period
     return best
 
 
@@ -150,12 +178,12 @@ def _is_seam(node: fx.Node) -> bool:
 
 
 def _kind(node: fx.Node) -> Any:
-    """What two ops must share to be the same op on other operands; a view may have other bounds (`keys[1]`)."""
+    """What is equal for two ops that are the same op on other operands. A view may have other bounds (``keys[1]``)."""
     return node.target, None if node.target in _VIEWS else _literals(node), _type(node)
 
 
 def _literals(node: fx.Node) -> str:
-    """The arguments of ``node`` that are no nodes."""
+    """The arguments of ``node``, nodes left out."""
     return str(fx.node.map_arg((node.args, node.kwargs), lambda n: None))
 
 
@@ -179,7 +207,7 @@ def _correspond(layers: Sequence[list[fx.Node]], takes: Sequence[list[fx.Node]])
 
 
 def _every(node: fx.Node) -> list[fx.Node]:
-    """All operands of ``node``, those that stand twice twice."""
+    """All operands of ``node``; one that is taken twice is listed twice."""
     found: list[fx.Node] = []
     fx.node.map_arg((node.args, node.kwargs), found.append)
     return found
@@ -191,6 +219,6 @@ def _misaligned(node: fx.Node) -> int:
 
 
 def _aliased(nodes: Sequence[fx.Node], takes: Sequence[fx.Node]) -> bool:
-    """Whether ``nodes`` write to memory that they take under two names: then it matters which names share."""
+    """Whether ``nodes`` write to memory that they take through two operands: these may not share it in another layer."""
     memories = Counter(aliases.storage(n) for n in takes)
     return any(memories[aliases.storage(w)] > 1 for n in nodes for w in aliases.written(n))

@@ -28,13 +28,13 @@ def hand_over(gm: fx.GraphModule, parts: Sequence[Part]) -> list[fx.Node]:
     """
     buffers: list[fx.Node] = []
     shown = gm.graph.output_node().all_input_nodes + [w for n in gm.graph.nodes for w in aliases.written(n)]
-    kept = {aliases.storage(n) for n in shown}
+    protected = {aliases.storage(n) for n in shown}
     for i, part in enumerate(parts):
         if part.static:
             continue
         for node in list(part.outputs):
             takers = [p for p in parts[i + 1 :] if node in p.inputs]
-            if len(takers) == 1 and takers[0].static and _may_be_copied(node, kept):
+            if len(takers) == 1 and takers[0].static and _may_be_copied(node, protected):
                 buffers.append(_buffer(node, len(buffers)))
                 _write(part, node, buffers[-1])
                 takers[0].inputs[takers[0].inputs.index(node)] = buffers[-1]
@@ -42,12 +42,12 @@ def hand_over(gm: fx.GraphModule, parts: Sequence[Part]) -> list[fx.Node]:
     return buffers
 
 
-def _may_be_copied(node: fx.Node, kept: set[int | None]) -> bool:
-    """Whether ``node`` has a fixed size, and does not lie in the memory ``kept``, which is written or seen by the caller."""
+def _may_be_copied(node: fx.Node, protected: set[int | None]) -> bool:
+    """Whether ``node`` has a fixed size, and does not lie in ``protected`` memory, which is written or seen by the caller."""
     value, memory = node.meta["val"], aliases.storage(node)
     if memory is None or not all(isinstance(s, int) for s in (*value.shape, *value.stride())):
         return False
-    return memory not in kept
+    return memory not in protected
 
 
 def _buffer(node: fx.Node, number: int) -> fx.Node:

@@ -36,7 +36,7 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.symbols import free_symbols
 
-from .frames import current_frame, seen_of
+from .frames import current_frame, history_of
 
 Restart = RestartAnalysis
 """Raised to tell Dynamo to trace a frame again; it is no error."""
@@ -53,7 +53,7 @@ def forget() -> None:
 
 def see_int(tx: Any, name: str, value: int) -> None:
     """Note the ``value`` of the int called ``name``, and make it dynamic if it goes with numbers that are."""
-    seen = seen_of(tx.output.root_tx.f_code)
+    seen = history_of(tx.output.root_tx.f_code)
     first = seen.ints.setdefault(name, value)
     seen.now[name] = value
     if value > 1 and (first in seen.tied or first in _changed(tx)):
@@ -92,9 +92,9 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
         return
     inputs = _tensors(gm.graph)
     for node, name in inputs.items():
-        seen_of(tx.f_code).sizes.setdefault(name, _hints(node))
+        history_of(tx.f_code).sizes.setdefault(name, _hints(node))
     sites = list(sites)
-    seen_of(tx.f_code).slices |= bool(sites)
+    history_of(tx.f_code).slices |= bool(sites)
     if sites and config.assume_static_by_default is not False:
         _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
 
@@ -107,7 +107,7 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
         return
     inputs = _tensors(normal.graph)
     written = [w for n in normal.graph.nodes for w in aliases.written(n) if aliases.root(w) in inputs]
-    seen_of(tx.f_code).slices |= any(map(_is_part, _views(normal.graph, {aliases.root(w) for w in written})))
+    history_of(tx.f_code).slices |= any(map(_is_part, _views(normal.graph, {aliases.root(w) for w in written})))
     places = [place for w in written for place in _parts(w)]
     if places and Table.of(gm.graph).moved():
         _mark(tx, inputs, places, restart=False)
@@ -136,7 +136,7 @@ def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
 
 def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]], restart: bool = True) -> None:
     """Mark the sizes at ``places``, and all ints that go with dynamic sizes of ``inputs``; restart if any of these is new."""
-    seen = seen_of(tx.f_code)
+    seen = history_of(tx.f_code)
     first = {n: seen.sizes.get(s, _hints(n)) for n, s in inputs.items()}
     changed = False
     for node, dim in places:
@@ -154,7 +154,7 @@ def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]]
 
 def _changed(tx: Any) -> set[int]:
     """The first sizes of inputs that have changed since."""
-    seen = seen_of(tx.output.root_tx.f_code).sizes
+    seen = history_of(tx.output.root_tx.f_code).sizes
     now = {name: update_automatic_dynamic(tx, name, FrameStateSizeEntry()).size for name in seen}
     return {v for name, first in seen.items() if isinstance(now[name], tuple)
             for v, size in zip(first, now[name], strict=False) if size is auto_dynamic}  # type: ignore[arg-type]  # fmt: skip
@@ -162,7 +162,7 @@ def _changed(tx: Any) -> set[int]:
 
 def _siblings(tx: Any, name: str) -> list[str]:
     """The other inputs that had the sizes of the one called ``name`` at first: the values beside keys, other layers."""
-    sizes = seen_of(tx.f_code).sizes
+    sizes = history_of(tx.f_code).sizes
     return [other for other, seen in sizes.items() if other != name and seen == sizes.get(name)]
 
 

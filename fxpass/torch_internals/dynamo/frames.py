@@ -18,7 +18,7 @@ from fxpass.torch_internals.features import holds
 
 
 @dataclasses.dataclass
-class Seen:
+class FrameHistory:
     """What has been seen of one frame. Numbers go by the names of their sources.
 
     ints, sizes: the first value of each int, and the first sizes of each tensor.
@@ -51,9 +51,9 @@ def forget() -> None:
     _frames.clear()
 
 
-def seen_of(code: CodeType) -> Seen:
+def history_of(code: CodeType) -> FrameHistory:
     """What has been seen of the frame of ``code``."""
-    return _frames.setdefault(code, Seen())
+    return _frames.setdefault(code, FrameHistory())
 
 
 def current_frame() -> Any:
@@ -78,26 +78,26 @@ def following(code: CodeType) -> Iterator[None]:
     """Let numbers that move become dynamic in the block if the frame of ``code`` is new or slices caches, also where
     ``dynamic=False`` fixes all sizes."""
     new = code not in _frames
-    with config.patch(automatic_dynamic_shapes=True) if new or seen_of(code).slices else contextlib.nullcontext():
+    with config.patch(automatic_dynamic_shapes=True) if new or history_of(code).slices else contextlib.nullcontext():
         yield
 
 
 def calls_of(code: CodeType) -> tuple[CallHistory, dict[str, int]]:
     """The history of the calls of a frame, and its ints as they are now."""
-    seen = seen_of(code)
+    seen = history_of(code)
     return seen.calls, dict(seen.now)
 
 
 def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> ElementHistory:
     """Note that the elements of the index tensor called ``name`` are ``values`` now; gives their history."""
-    history = seen_of(code).elements.setdefault(name, ElementHistory())
+    history = history_of(code).elements.setdefault(name, ElementHistory())
     history.see(values)
     return history
 
 
 def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[int, ...]]:
     """Note that the index tensor called ``name`` is fixed at ``sizes``; gives all sizes that it has been fixed at."""
-    seen = seen_of(code).fixed_sizes.setdefault(name, set())
+    seen = history_of(code).fixed_sizes.setdefault(name, set())
     seen.add(sizes)
     return seen
 
@@ -107,7 +107,7 @@ def may_fix(code: CodeType, name: str, value: float, most: int) -> bool:
 
     It may if it has been fixed at fewer than ``most`` values, and does not move with every call.
     """
-    seen = seen_of(code)
+    seen = history_of(code)
     values = seen.fixed_numbers.setdefault(name, set())
     if value not in values and values and (len(values) >= most or not seen.calls.repeated()):
         return False
