@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -121,7 +122,17 @@ def reset() -> None:
 
 
 def _load(tensor: torch.Tensor) -> tuple[int, ...]:
-    return tuple(tensor.detach().reshape(-1).tolist())
+    """All elements, by `tolist` alone, which keeps Python's lock where ``tensor`` is on the CPU.
+
+    An operator lets other threads run in the middle of a guard. Where two threads check the guards of one graph at the same
+    time, Dynamo may find that they do not hold, and compile it again.
+    """
+    held: Any = tensor.tolist()
+    if not tensor.dim():
+        return (held,)
+    for _ in range(tensor.dim() - 1):
+        held = chain.from_iterable(held)
+    return tuple(held)
 
 
 def _remember(tensor: torch.Tensor, loaded: tuple[int, ...]) -> None:

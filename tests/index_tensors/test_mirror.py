@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 from fxpass.index_tensors import mirror
@@ -59,3 +62,11 @@ def test_a_dead_tensor_is_forgotten() -> None:
     mirror.read(tensor, 0)
     del tensor
     assert not mirror._entries
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3), (2, 1, 3), (0,), (2, 0)], ids=str)
+def test_tensors_of_every_shape_are_read_in_order(shape: tuple[int, ...]) -> None:
+    tensor = torch.arange(6)[: math.prod(shape)].reshape(shape)
+    assert mirror.values(tensor) == tuple(tensor.reshape(-1).tolist())
+    if len(shape) == 2:
+        assert mirror.values(tensor.T) == tuple(tensor.T.reshape(-1).tolist())
