@@ -10,6 +10,7 @@ from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.report import Report, Site
 from fxpass.report.store import reports, reset
 from fxpass.torch_internals.install import uninstall
+from fxpass.verify.repro import repro
 
 __all__ = [
     "KvfixError",
@@ -18,6 +19,7 @@ __all__ = [
     "RewriteResult",
     "Site",
     "explain",
+    "repro",
     "reports",
     "reset",
     "rewrite",

@@ -18,7 +18,7 @@ from typing import Any
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.kinds import Kinds
+from fxpass.analysis.kinds import Kinds, Symbol
 from fxpass.api import rewrite_normal_form
 from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
@@ -28,6 +28,7 @@ from fxpass.execute.partition.outside import outside
 from fxpass.execute.partition.split import counts_along, split
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
+from fxpass.execute.strides import kept_strides
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
 from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
@@ -51,6 +52,7 @@ from fxpass.torch_internals.install import install
 from fxpass.torch_internals.patches import take_faults
 from fxpass.torch_internals.precompile import hooks as precompile
 from fxpass.verify import original_of, verified
+from fxpass.verify.repro import script_of
 
 
 def kvfix(
@@ -74,36 +76,42 @@ def kvfix(
     if not holds(Feature.NEEDED) or settings.compiler == "inductor" and not holds(Feature.INDUCTOR):
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
-    report.faults = take_faults()
+    report.faults, report.script = take_faults(), script_of(gm, example_inputs, given, report)
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
-    advance, cause, numbers = Advance(), None, NumberInputs(gm)
+    advance, cause, numbers = Advance(), None, None
     plan = compiled = None
+    as_it_came = functools.partial(as_stock, gm, settings)
+    failed = functools.partial(store.failed, report, settings)
+
+    def otherwise(error: Exception) -> Callable[..., Any]:
+        failed(error)
+        return as_it_came()
+
     try:
-        advance = Advance.of(gm)
+        advance, numbers = Advance.of(gm), NumberInputs(gm)
         guard_disjoint(gm)
         if not settings.rewrite:
             store.note(report, reasons.OFF.text())
         else:
             plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
         if plan is not None and plan.parts:
-            as_it_came, failed = functools.partial(as_stock, gm, settings), functools.partial(store.failed, report, settings)
             note = functools.partial(store.note, report)
             made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
-            compiled = in_cores(plan, kinds, numbers, report, made)
+            compiled = in_cores(plan, kinds, numbers, report, made, otherwise)
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
         plan, cause = None, error
-        expected = isinstance(error, (Unfit, Broken))
-        report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=f"{type(error).__name__}: {error}")
+        store.unfit(report, error, expected=isinstance(error, (Unfit, Broken)))
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:
-        compiled = untouched(gm, example_inputs, plan and plan.gm, settings)
+        compiled = untouched(gm, example_inputs, plan and plan.gm, settings, as_it_came, failed)
     if precompile.is_caching(gm):
         put_in_cache(gm, given, plan, settings, report, advance)
-    return verified(advance.after(numbers.watching(compiled)), original, plan, report, settings)
+    watched = numbers.watching(compiled) if numbers else compiled
+    return verified(advance.after(watched), original, plan, report, settings)
 
 
 def prepare(
@@ -182,10 +190,16 @@ def cut(plan: Plan, report: Report) -> Plan:
 
 
 def in_cores(
-    plan: Plan, kinds: Kinds, numbers: NumberInputs, report: Report, made: Callable[[Plan], Callable[..., Any]]
+    plan: Plan,
+    kinds: Kinds,
+    numbers: NumberInputs,
+    report: Report,
+    made: Callable[[Plan], Callable[..., Any]],
+    otherwise: Callable[[Exception], Callable[..., Any]],
 ) -> Callable[..., Any]:
-    """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few."""
-    left = {number.place: number for number in numbers.bound(kinds)}
+    """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few; where that cannot
+    be made anew, ``otherwise``."""
+    left = {number.place: number for number in numbers.bound(kinds, kept_strides(plan.gm))}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         nonlocal plan
@@ -193,11 +207,14 @@ def in_cores(
         for number in moved:
             numbers.correct(number)
         report.corrected += [number.name for number in moved]
-        report.symbols = [s._replace(kind="growth") if s.of in report.corrected else s for s in report.symbols]
+        others = [symbol for symbol in report.symbols if symbol.of not in report.corrected]
+        report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
         return made(plan)
 
-    return WatchedVariants(made(plan), list(left), again, config.recompile_limit) if left else made(plan)
+    if not left:
+        return made(plan)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit, otherwise)
 
 
 install(kvfix, get_ready, store.reset)

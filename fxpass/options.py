@@ -75,8 +75,9 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
         raise RuntimeError(f"kvfix: option 'verify' takes a number of calls, not {verify}")
     patches = {**_patches(mode), **({"fallback_random": True} if verify else {}), **given.get("inductor", {})}
     graphs = mode != "max-autotune-no-cudagraphs"
-    switches = {name: given.get(name, _switched_on(name)) for name in _SWITCHES}
-    return Options(given.get("compiler", "inductor"), given.get("strict", False), patches, verify, graphs, **switches)
+    strict = given.get("strict", _by_default("strict", False))
+    switches = {name: given.get(name, _by_default(name, True)) for name in _SWITCHES}
+    return Options(given.get("compiler", "inductor"), strict, patches, verify, graphs, **switches)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -85,10 +86,10 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f", did you mean {near[0]!r}?" if near else ""
 
 
-def _switched_on(name: str) -> bool:
-    """What the environment says of an off-switch, ``KVFIX_KERNELS=0``, for all that the process compiles."""
+def _by_default(name: str, value: bool) -> bool:
+    """What the environment says of an option, ``KVFIX_KERNELS=0``, for all that the process compiles; ``value``, if nothing."""
     variable = f"KVFIX_{name.upper()}"
-    asked = os.environ.get(variable) or "1"
+    asked = os.environ.get(variable) or str(int(value))
     if asked not in ("0", "1"):
         raise RuntimeError(f"kvfix: {variable} takes 0 or 1, not {asked!r}")
     return asked == "1"

@@ -246,7 +246,7 @@ ROOM = _reason(
     "it depends on how much room there is beside what grows: {what}",
     "Compare lengths with one another, and with numbers.",
 )
-OUTSIDE = _reason(
+OUTSIDE_THE_CORE = _reason(
     "KV210",
     "{source}: {op} runs outside of the static core, which cannot have {why}",
     "Where a slice was refused, see its reason. Else give what it takes a fixed size, or a size that stays for some calls.",

@@ -88,6 +88,8 @@ def test_recordings_and_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("KVFIX_RECORDING", "0")
     monkeypatch.setenv("KVFIX_KERNELS", "0")
     assert on_gpu() is False and not parse().kernels and parse({"kernels": True}).kernels
+    monkeypatch.setenv("KVFIX_STRICT", "1")
+    assert parse().strict and not parse({"strict": False}).strict
     monkeypatch.setenv("KVFIX_KERNELS", "off")
     with pytest.raises(RuntimeError, match="KVFIX_KERNELS takes 0 or 1, not 'off'"):
         parse()

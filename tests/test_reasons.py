@@ -260,7 +260,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV002": autocast,
     "KV003": lambda: decode(lambda k, v, p: torch.vmap(lambda row: row * 2)(k[:, :p].sum(1))),
     "KV004": lambda: decode(lambda k, v, p: torch.cond(v.sum() > 0, lambda x: x * 2, lambda x: x * 3, (k[:, :p].sum(1),))),
-    "KV005": failing(normal_form, "make_fx", DataDependentOutputException(torch.ops.aten.item.default)),
+    "KV005": failing(normal_form, "retrace", DataDependentOutputException(torch.ops.aten.item.default)),
     "KV006": unseen,
     "KV007": failing(api, "check_graph", Broken("the number of outputs changed")),
     "KV008": failing(api, "rewrite_graph", KeyError("a bug")),
@@ -298,6 +298,8 @@ def test_all_else_says_why(id: str) -> None:
 
 def test_every_reason_has_a_program() -> None:
     assert sorted([*SITES, *OTHERS]) == sorted(reasons.REASONS)
+    named = [value for value in vars(reasons).values() if isinstance(value, reasons.Reason)]
+    assert sorted(reason.id for reason in named) == sorted(reasons.REASONS)
 
 
 def test_the_page_is_the_list() -> None:

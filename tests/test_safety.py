@@ -331,7 +331,7 @@ def test_a_fault_in_following_the_index_costs_a_warning(monkeypatch: pytest.Monk
 def test_a_fault_of_the_hand_off_costs_a_warning_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph runs as it was before it was rewritten."""
 
-    def broken(plan: backend.Plan, *args: object) -> None:
+    def broken(plan: backend.Plan, **how: object) -> None:
         gm = plan.gm
         gm.graph.find_nodes(op="placeholder")[0].replace_all_uses_with(gm.graph.find_nodes(op="placeholder")[1])
         raise KeyError("a bug")

@@ -60,6 +60,19 @@ What kvfix says has a reason, and a reason has an id. This page is printed from 
 concerned: the numbers are eager's.
 
 `fxpass.reports()` and `kvfix explain` show the reasons of every graph; with `{"strict": True}` what is not rewritten raises.
+
+## Which layer makes a difference
+
+Where numbers, or an error, are not what eager gives, switch layers off one after the other, from the outermost:
+
+1. `options={"recording": False}` or `KVFIX_RECORDING=0`: no CUDA graph. If that mends it, memory was reused in use.
+2. `options={"kernels": False}` or `KVFIX_KERNELS=0`: Inductor's kernels in place of kvfix's own.
+3. `options={"compiler": "aot_eager"}`, then `"eager"`: no Inductor. If it helps, see what stock `torch.compile` gives.
+4. `options={"rewrite": False}` or `KVFIX_REWRITE=0`: graphs go on as they were captured. If that mends it, it is the rewrite.
+5. What is left is capture: `torch.compile(model, backend="aot_eager")`.
+
+`options={"verify": 3}` compares the first calls of each graph with the graph as it came, and writes a script for the first
+difference; `fxpass.repro(report)` writes one for any graph.
 """
 CHAPTERS = {
     "0": "A graph runs as it came",

@@ -2,8 +2,8 @@
 
     end = ceil((s0 + 1) / 4) * 4          ->          end_t = mul(to(ceil(div(to(add(s0_t, 1), f64), 4.0)), i64), 4)
 
-Integers are int64. Floats are float64, which is what a Python float is: they are rounded alike, also on their way back to an
-integer. What is not in the table, or may round otherwise (`log2`, a power with a fraction), has no counterpart.
+Integers are int64. Floats are float64, as Python's are, so that they round alike, also on the way back to an integer. An
+operator that is not in the table, or may round otherwise (`log2`, a power with a fraction), has no counterpart.
 """
 
 from __future__ import annotations
@@ -62,29 +62,29 @@ ANY: dict[Any, Any] = {
     torch.sym_not: aten.logical_not.default,
 }
 TAKE_NUMBERS = {operator.add, operator.sub, operator.mul, operator.neg}
-"""Those whose counterpart takes a plain integer beside a tensor."""
+"""The operators whose counterpart takes a plain integer beside a tensor."""
 
 TENSOR_FORMS = COMPARISONS | INTEGERS | ROUNDING | FLOATS | ANY
 SUM = getattr(torch, "sym_sum", None)
 
 
 def is_float(value: Any) -> bool:
-    """Whether the number ``value``, or the one that it stands for, is a float."""
+    """Whether the number ``value`` is a float. It may be a node or a `Derived`."""
     return isinstance(number(value), (float, torch.SymFloat))
 
 
 def call_of(value: fx.Node | Derived) -> tuple[Callable[..., Any] | str, tuple[Any, ...]]:
-    """What computes the number ``value``, and from what."""
+    """The function that computes the number ``value``, and its arguments."""
     return (value.fn, value.args) if isinstance(value, Derived) else (value.target, value.args)
 
 
 def inputs_of(value: fx.Node | Derived) -> list[Any]:
-    """What the number ``value`` is computed from."""
+    """The arguments that the number ``value`` is computed from."""
     return value.all_input_nodes if isinstance(value, fx.Node) else list(value.args)
 
 
 def is_leaf(value: fx.Node | Derived, positions: Positions) -> bool:
-    """Whether ``value`` is where numbers come from: an input, the size of a tensor, or what is read from one."""
+    """Whether ``value`` is not computed from other numbers: it is an input, the size of a tensor, or read from a tensor."""
     target, _ = call_of(value)
     return value not in positions or target in ITEM or target is aten.sym_size.int or (
         isinstance(value, fx.Node) and value.op == "placeholder"
@@ -92,10 +92,10 @@ def is_leaf(value: fx.Node | Derived, positions: Positions) -> bool:
 
 
 def check(value: Any, positions: Positions) -> None:
-    """See that ``value`` can be computed on tensors.
+    """Check that the number ``value`` can be computed on tensors.
 
     Raises:
-        Refusal: an operator that it is made with has no exact counterpart.
+        Refusal: an operator that it is computed by has no exact counterpart.
     """
     seen: set[Any] = set()
     todo = [value]

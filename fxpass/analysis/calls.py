@@ -15,11 +15,13 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from fxpass.torch_internals.patches import tell
+
 Kind = Literal["position", "growth", "variant"]
 """See `kinds`."""
 
 STEADY = 4
-"""A number that moves at most once in as many calls is steady."""
+"""An int that moves at most once in as many calls is steady."""
 _MOST_ENTRIES = 256
 
 
@@ -51,7 +53,10 @@ class CallHistory:
         taken = numbers_at(places)
 
         def call(*args: Any) -> Any:
-            self.see(graph, taken(args))
+            try:
+                self.see(graph, taken(args))
+            except Exception as error:
+                tell(CallHistory.see, error)
             return run(*args)
 
         return call
@@ -62,23 +67,28 @@ class CallHistory:
         if len(self._entries) > _MOST_ENTRIES:
             self._count()
 
-    def kind(self, name: str, value: int, is_size: bool) -> Kind | None:
-        """The kind of the size, or of the caller's int, called ``name``, which is ``value`` now. None: it has not been seen.
-
-        A size that does not keep still is a growth where it mostly rises. One that has as often been smaller is a variant:
-        if it has many values, that is found out by counting.
-        """
+    def last(self, name: str) -> int | None:
+        """What the number called ``name`` was at the last call, if it has been seen."""
         self._count()
-        last = self._last.get(name)
+        return self._last.get(name)
+
+    def kind(self, name: str, value: int, is_size: bool) -> Kind | None:
+        """The kind of the size, or of the caller's int, called ``name``, which is ``value`` now. None: it has not been seen, or
+        is an int that moves for the first time.
+
+        A size is a growth where it has moved more often than stayed, and mostly risen: it is the other kind that is corrected.
+        An int is a variant where it is steady.
+        """
+        last = self.last(name)
         if name in self.corrected or last is None:
             return None if last is None else "growth" if is_size else "position"
         stays, moves, rises = self._stays[name], self._moves[name], self._rises[name]
-        if last == value:
-            steady = STEADY * moves <= stays + 1 + STEADY // 2
-        else:
-            moves, rises = moves + 1, rises + (value > last)
-            steady = STEADY * moves <= stays
-        return "variant" if steady or is_size and 2 * rises <= moves else "growth" if is_size else "position"
+        if is_size:
+            moves, rises = moves + (last != value), rises + (value > last)
+            return "growth" if moves > stays and 2 * rises > moves else "variant"
+        if last != value:
+            return "position" if moves else None
+        return "variant" if STEADY * moves <= stays + 1 + STEADY // 2 else "position"
 
     def repeated(self) -> bool:
         """Whether the last two calls were of one graph: what has a constant in it that moves with every call is called once."""

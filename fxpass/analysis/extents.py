@@ -1,4 +1,4 @@
-"""Extents: which part of a padded axis is valid, followed from a cache read to what consumes it.
+"""Extents: which part of an axis is valid, followed from the read of a cache to the ops that consume it.
 
     k = buf[:, :, :end]          reading the whole buffer instead leaves an axis of which only [0, end) is valid:
     k = buf                      an extent on dim 2, of length `end`, on a full size of buf.size(2)
@@ -7,9 +7,9 @@
     p = s.softmax(-1)            consumed: the softmax must not see them, so they are filled with -inf before it ...
     o = p @ v                    ... and with 0 in both operands before a contraction
 
-Each op on the way needs a rule (`rules/`), a function ``rule(node, flow) -> {dim: Extent}`` that gives the extents of
-the result and books with `flow` what has to be done to the graph. No rule, no rewrite: the sites whose extents reach
-such an op are refused, with its name and source line.
+Each op on the way needs a rule (`rules/`): a function ``rule(node, flow) -> {dim: Extent}`` that gives the extents of the
+result, and tells ``flow`` what has to be done to the graph. If an op has no rule, the sites whose extents reach it are refused,
+with its name and source line.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from .positions import Positions
 
 @dataclasses.dataclass(frozen=True)
 class Extent:
-    """``[0, length)`` is valid on an axis of ``full`` elements: an int, or a number that can be worked out in the graph.
+    """The elements ``[0, length)`` of an axis are valid. The axis has ``full`` elements: an int, or a number that the graph can
+    compute.
 
-    ``reads`` are the slices that this extent stems from: what is refused when the extent gets stuck.
+    ``reads`` are the slices that the extent stems from. They are refused if the extent cannot be followed.
     """
 
     length: fx.Node | Derived
@@ -70,7 +71,7 @@ def rule(*targets: Any) -> Callable[[Rule], Rule]:
 
 @dataclasses.dataclass
 class Fill:
-    """Before ``user`` runs, the invalid part of its operand ``operand`` along the dims of ``extents`` becomes ``value``."""
+    """``user`` is to take ``operand`` with ``value`` in its invalid part along the dims of ``extents``."""
 
     user: fx.Node
     operand: fx.Node
@@ -80,7 +81,7 @@ class Fill:
 
 @dataclasses.dataclass
 class Cut:
-    """Before ``user`` runs, its operand ``operand`` is cut along the dims of ``extents`` to their full sizes."""
+    """``user`` is to take ``operand`` cut along the dims of ``extents`` to their full sizes."""
 
     user: fx.Node
     operand: fx.Node
@@ -89,7 +90,7 @@ class Cut:
 
 @dataclasses.dataclass
 class Flow:
-    """One forward pass over a graph: the extents of every node and the edits that they ask for."""
+    """The result of one pass over a graph: the extents of every node, and the edits that they ask for."""
 
     graph: fx.Graph
     positions: Positions
@@ -99,36 +100,36 @@ class Flow:
     replacements: list[tuple[fx.Node, Callable[[Any], fx.Node]]] = dataclasses.field(default_factory=list)
     lengths: list[Extent] = dataclasses.field(default_factory=list)
     refuse_copy: Callable[[fx.Node], None] = lambda node: None
-    """Raises `Refusal` where a view of a cache cannot become a copy, because its memory is written later on."""
+    """Raises `Refusal` for a view of a cache that cannot become a copy, because its memory is written later on."""
 
     def of(self, value: Any) -> Extents:
-        """The extents of a node; nothing for constants and for nodes without any."""
+        """The extents of ``value``; none for a constant."""
         return self.extents.get(value, {}) if isinstance(value, fx.Node) else {}
 
     def fill(self, user: fx.Node, operand: Any, dims: Iterable[int], value: Any) -> None:
-        """Book that ``user`` must see ``value`` in the invalid part of ``operand`` along ``dims``."""
+        """Ask that ``user`` takes ``operand`` with ``value`` in its invalid part along ``dims``."""
         wanted = {d: e for d, e in self.of(operand).items() if d in set(dims)}
         if wanted:
             self.fills.append(Fill(user, operand, wanted, value))
 
     def replace(self, node: fx.Node, build: Callable[[Any], fx.Node]) -> None:
-        """Book that ``node`` is replaced by what ``build(builder)`` makes in its place."""
+        """Ask that ``node`` is replaced by what ``build(builder)`` makes in its place."""
         self.replacements.append((node, build))
 
     def find(self, size: Any) -> Extent | None:
         """The extent whose length is known to equal ``size``, a number made from positions.
 
         Raises:
-            Refusal: there is one, and ``size`` is computed with what has no counterpart on tensors.
+            Refusal: there is one, but ``size`` is computed by an operator that has no counterpart on tensors.
         """
         if not isinstance(number(size), torch.SymInt):
             return None
         return self._of_length(size, next((e for e in self.lengths if equal(e.length, size)), None))
 
     def within(self, size: Any) -> Extent | None:
-        """An extent of the length ``size``: one that there is, or one on the axis of a buffer that has room for it.
+        """An extent of the length ``size``: one that exists, or a new one on the axis of a buffer that has room for it.
 
-        A size that does not move with a position, as of a chunk of any length, is none of a buffer's rows.
+        None for a size that does not move with a position, such as that of a chunk of any length.
 
         Raises:
             Refusal: as `find`.
@@ -151,14 +152,14 @@ class Flow:
         return dataclasses.replace(found, length=size)
 
     def derive(self, before: fx.Node, fn: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
-        """The number ``fn(a, b)`` of two numbers, as it can be computed before ``before``: the graph stays as it is."""
+        """The number ``fn(a, b)``, to be computed before the node ``before`` where that is needed. The graph is not edited."""
         return derived(fn, (a, b), before)
 
     def merge(self, *parts: Extents) -> Extents:
-        """Union of extents on the same dims.
+        """The union of ``parts``.
 
         Raises:
-            Refusal: two of them disagree about an axis.
+            Refusal: two of them have different extents on one axis.
         """
         out: Extents = {}
         for part in parts:

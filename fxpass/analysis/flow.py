@@ -2,8 +2,8 @@
 
     L['cache']._idx[0]  ->  read L['cache']._keys dim 2 (cache.py:18)  ->  scaled_dot_product_attention (attention.py:40)
 
-Nodes are strings with the attributes ``kind`` ("position", "site" or "consumer") and ``source`` (file:line of the
-user's code, where known). A consumer is an op at which the extent of a read ends.
+Nodes are strings with the attributes ``kind`` ("position", "site" or "consumer") and ``source`` (file:line of the user's code,
+if it is known). A consumer is an op at which the extent of a read ends.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def flow_graph(
     labels = {site.node: _label(site, name_of) for site in sites}
     for site in sites:
         graph.add_node(labels[site.node], kind="site", source=source_of(site.node))
-        for origin in sorted(name for name, made in chain(site.node, positions) if made is None):
+        for origin in sorted(name for name, made in chain(site.node, positions) if _is_origin(made, positions)):
             graph.add_node(origin, kind="position", source="")
             graph.add_edge(origin, labels[site.node])
     for node, extents in flow.extents.items():
@@ -53,10 +53,10 @@ def _label(site: SliceSite, name_of: Callable[[fx.Node], str]) -> str:
     return f"{site.node.name}: {kind} {name_of(site.buffer)} dim {site.dim}"
 
 
-def chain(node: fx.Node, positions: Positions) -> list[tuple[str, fx.Node | None]]:
-    """What the positions that ``node`` uses are made of, from their origins on: the name of an origin, without a node, or
-    an expression over symbols with the node that computes it."""
-    found: dict[tuple[str, fx.Node | None], None] = {}
+def chain(node: fx.Node, positions: Positions) -> list[tuple[str, fx.Node]]:
+    """What the positions that ``node`` uses are made of, from their origins on: the name of an origin, or an expression over
+    symbols, with the node that gives it."""
+    found: dict[tuple[str, fx.Node], None] = {}
     seen: set[Any] = set()
 
     def visit(value: Any) -> None:
@@ -64,14 +64,17 @@ def chain(node: fx.Node, positions: Positions) -> list[tuple[str, fx.Node | None
         if position in seen or position not in positions:
             return
         seen.add(position)
-        inputs = [i for i in inputs_of(position) if i in positions]
-        for i in inputs:
+        for i in inputs_of(position):
             visit(i)
         if position in positions.origins:
-            found[positions.origins[position].name, None] = None
+            found[positions.origins[position].name, position] = None
         elif isinstance(position, fx.Node):
-            found[expression_text(position) if inputs else position.name, position if inputs else None] = None
+            found[position.name if _is_origin(position, positions) else expression_text(position), position] = None
 
     for used in node.all_input_nodes:
         visit(used)
-    return sorted(found, key=lambda step: step[1] is not None)
+    return sorted(found, key=lambda step: not _is_origin(step[1], positions))
+
+
+def _is_origin(node: fx.Node, positions: Positions) -> bool:
+    return node in positions.origins or not any(i in positions for i in node.all_input_nodes)

@@ -1,4 +1,4 @@
-"""The walk that follows extents: every node in program order, by the rule of its operator, up to the first dead end."""
+"""Following extents: each node in program order, by the rule of its operator, up to the first one that cannot be followed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Stuck:
-    """Why the extents of ``reads`` cannot be followed: the rule that is missing or says no, at ``node``."""
+    """The extents of ``reads`` cannot be followed past ``node``: its rule refuses, or there is none."""
 
     node: fx.Node
     reads: frozenset[fx.Node]
@@ -41,11 +41,13 @@ def follow(
     ahead: Iterable[Extent] = (),
     refuse_copy: Callable[[fx.Node], None] = lambda node: None,
 ) -> Flow | Stuck:
-    """Follow extents through ``graph``; the first dead end stops the pass.
+    """Follow the extents of ``graph``, up to the first node that they cannot be followed past.
 
-    ``begin(node, flow)`` gives the extents that a read starts at ``node``, or None. It is asked in program order, because what
-    an extent's `size` is used for, further down, may be a position-bounded slice too. ``ahead`` are extents that an earlier
-    pass has found: a mask is often made to its size before the cache is read.
+    Args:
+        begin: ``begin(node, flow)`` gives the extents that a read starts at ``node``, or None. It is asked in program order:
+            whether a slice is a site may depend on the extents before it.
+        ahead: extents that reads further down will start. A mask is often made to the size of a read before the read.
+        refuse_copy: see `Flow`.
     """
     flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy)
     for node in graph.nodes:
@@ -95,12 +97,12 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
 
 
 def _is_pointwise(target: Any) -> bool:
-    """Whether each element of the result depends on its own place only: what is drawn depends on how much is."""
+    """Whether each element of the result depends on its own place alone. Random numbers depend on how many are drawn."""
     return is_tagged(target, torch.Tag.pointwise) and not is_tagged(target, torch.Tag.nondeterministic_seeded)
 
 
 def _made_to_size(node: fx.Node, flow: Flow) -> Extents:
-    """Extents of a tensor created to a position-dependent size (`ones`, `arange`, ...)."""
+    """The extents of a tensor that is made to a size that depends on a position (`ones`, `arange`, ...)."""
     known = RULES.get(("factory", node.target))
     if known is None or not any(i in flow.positions for i in node.all_input_nodes):
         return {}
@@ -108,7 +110,7 @@ def _made_to_size(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _is_part(view: fx.Node, flow: Flow) -> bool:
-    """Whether ``view`` is cut at a position out of memory that holds more: what writes to it must leave the rest alone."""
+    """Whether ``view`` is a part, cut at a position, of memory that holds more, which a write to it must not touch."""
     while (base := aliases.base(view)) is not None:
         if view.target in (aten.slice.Tensor, aten.narrow.default):
             dim = slice_arguments(view)[1] % view.meta["val"].dim()

@@ -5,8 +5,8 @@
     end = s0 + 1                      a position: arithmetic on one
     t = sym_size(x, 2)                not a position: a size of an input
 
-The rule follows the graph, not the symbols: a guard such as ``T == 8 * s0 + 8`` may make the symbolic shape
-environment write the size `T` as an expression of `s0`, which does not turn sizes into positions.
+The graph tells which numbers are positions, not the symbols. A guard such as ``T == 8 * s0 + 8`` may replace the symbol of the
+size `T` by an expression in `s0`; the size is no position for that.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from fxpass.graph.schemas import ITEM
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a position placeholder's number comes from.
+    """Where the number of a placeholder that is a position comes from.
 
-    ``tensor`` is the graph input that holds it, with the row-major ``index`` of the element, or None for a Python int.
-    ``name`` is what the report calls it.
+    name: what the report calls it.
+    tensor: the graph input that holds the number; None for a Python int.
+    index: the row-major index of the number in ``tensor``.
     """
 
     name: str
@@ -35,14 +36,14 @@ class Origin:
     index: int = 0
 
     def moved(self, nodes: Mapping[fx.Node, fx.Node]) -> Origin:
-        """The same origin in a graph in which ``nodes`` maps the input that held the number to the one that does."""
+        """The same origin in a copy of the graph; ``nodes`` maps the former inputs to those of the copy."""
         return self if self.tensor is None else dataclasses.replace(self, tensor=nodes[self.tensor])
 
 
 class Positions:
-    """The position-valued nodes of ``graph``; ``origins`` names the placeholders that are positions.
+    """The nodes of ``graph`` that are positions. ``origins`` are its placeholders among them.
 
-    ``symbols`` are those that the positions are written in.
+    ``symbols`` are the symbols that occur in positions.
     """
 
     def __init__(self, graph: fx.Graph, origins: Mapping[fx.Node, Origin]) -> None:
@@ -65,12 +66,12 @@ class Positions:
         return bool(symbols(number(value)) & self.symbols)
 
     def alias(self, node: fx.Node, length: Any) -> None:
-        """``node`` (a ``sym_size``) has the value of the position ``length``, and so do the numbers made from it."""
+        """Note that ``node``, a ``sym_size``, equals the position ``length``. Numbers made from it are positions too."""
         self._aliases[node] = length
         self._add(node)
 
     def resolve(self, value: Any) -> Any:
-        """The position that ``value`` is another name of."""
+        """The position that ``value`` was noted to equal; ``value`` itself if there is none."""
         while value in self._aliases:
             value = self._aliases[value]
         return value
@@ -83,7 +84,7 @@ class Positions:
 
 
 def is_scalar(node: fx.Node) -> bool:
-    """Whether ``node`` computes a number from numbers only."""
+    """Whether ``node`` computes a number from numbers alone."""
     if node.op != "call_function" or isinstance(node.meta.get("val"), (torch.Tensor, tuple, list, type(None))):
         return False
     return all(not isinstance(i.meta.get("val"), torch.Tensor) for i in node.all_input_nodes)

@@ -1,9 +1,9 @@
-"""Axes that a rule makes: how many of their elements are valid, and how large they are in full.
+"""The extents of axes that an op makes longer or shorter.
 
     pad(k, [0, 0, 1, 1])        {2: e}  ->  valid below e + 2 of S + 2
     repeat(k, [1, 1, 2, 1])     {2: e}  ->  valid below e * 2 of S * 2
 
-Both are numbers that the analysis works out (`numbers.Derived`): no node of the graph gives them until the rewrite needs them.
+Length and full size are derived numbers (`numbers.Derived`). The graph computes them only if the rewrite needs them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Resize = tuple[Callable[[Any, Any], Any], Any]
 
 
 def resized(node: fx.Node, flow: Flow, extent: Extent, *steps: Resize) -> Extent:
-    """The extent of an axis that ``node`` makes of the axis of ``extent``, by ``steps`` from its length and its full size."""
+    """The extent that ``node`` makes of ``extent``: ``steps`` are applied to its length and to its full size."""
     length, full = extent.length, extent.full
     for fn, other in steps:
         if (fn, other) not in _IDENTITIES:
@@ -31,7 +31,7 @@ def resized(node: fx.Node, flow: Flow, extent: Extent, *steps: Resize) -> Extent
 
 
 def new_axis(flow: Flow, length: Any, full: Any, *parts: Extent) -> Extent:
-    """An extent of ``length`` on an axis of full size ``full``, made of the axes of ``parts``."""
+    """An extent of ``length`` on an axis of the size ``full``, made of the axes of ``parts``."""
     extent = Extent(length, full, frozenset().union(*(e.reads for e in parts)))
     flow.lengths.append(extent)
     return extent

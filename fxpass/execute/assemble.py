@@ -1,7 +1,8 @@
-"""Parts, compiled each for itself, as one function of the graph's inputs.
+"""The parts of a graph, each compiled for itself, as one function of the graph's inputs.
 
-Around a recorded part stands what a recording needs: buffers that it reads (`handover`), results copied out of its memory
-(`packing`, `results`), index tensors written back (`carry`). Each of these is a step (`steps`).
+A call is a sequence of steps (`steps`). The parts run in order. A part that is recorded as a CUDA graph has more steps around
+it: it reads buffers that other parts write (`handover`), its results are copied out of its memory (`packing`, `results`), and
+index tensors are written back (`carry`).
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from .compilers import compiler
 from .fallback import WithFallback
 from .growth import Growth
 from .partition.split import Part
-from .recording.addresses import written_inputs
+from .recording.addresses import written_places
 from .recording.costs import recording_costs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
 from .recording.results import recorded_results, views_of_inputs
 from .regions import Region
 from .steps import CopyOut, Run, Step, Unpack, View, WriteBack
+from .strides import Strided
 
 _CHECKED = {"size_asserts": False, "alignment_asserts": False}
-"""What Inductor's code need not check on every call: Dynamo's guards and `regions.Region` have."""
+"""Checks that Inductor's code need not make on every call, since Dynamo's guards and `regions.Region` make them."""
 
 
 @dataclasses.dataclass
@@ -78,7 +80,9 @@ def assemble(
     regions = [Region(part, compile, plan.growth.capacities) for part in parts]
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
-    steps: list[Step] = [Run(r, [places[n] for n in part.inputs]) for r, part in zip(regions, parts, strict=True)]
+    strided = Strided.of(gm)
+    steps: list[Step] = [strided] if strided.places else []
+    steps += [Run(r, [places[n] for n in part.inputs]) for r, part in zip(regions, parts, strict=True)]
     steps += [WriteBack(places[p], places[value]) for p, value in zip(carried, new, strict=True)]
     steps += [Unpack(p, places[p.packed]) for p in packs]
     steps += [CopyOut(copied)] if copied else []
@@ -97,9 +101,8 @@ def assemble(
 
     if instead is None:
         return run
-    given = inputs[: len(inputs) - len(growth.axes)]
-    written = written_inputs(gm) | set(carried)
-    return WithFallback(run, regions, [i for i, n in enumerate(given) if n in written], instead, failed)
+    given = len(inputs) - len(growth.axes)
+    return WithFallback(run, regions, [i for i in written_places(gm, carried) if i < given], instead, failed)
 
 
 def _copied(part: Part) -> Part:

@@ -1,6 +1,8 @@
 """A part that does not compile, or fails when it first runs, costs the user nothing: the graph runs as it came.
 
-    prologue; core; epilogue fails        ->        what they wrote is put back; the graph as Dynamo gave it runs instead
+    first call      prologue; core; epilogue fails         ->      what they wrote is put back; the graph as Dynamo gave it runs
+    a later one     prologue; core fails, for new sizes    ->      what it wrote is put back, and it runs uncompiled; from the
+                                                                   next call on the graph as Dynamo gave it
 
 From what grows no more, as `growth` finds out, the graph goes the same way.
 
@@ -9,20 +11,25 @@ What fails there as well is the model's own error: nothing is kept of the attemp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from fxpass.errors import NotGrowing
 
+from .partition.split import Part
+from .recording.addresses import written_places
 from .regions import Region
 
 
 class WithFallback:
     """``run``, made of ``regions`` that compile themselves when they are first called; where one fails then, another function.
 
-    written: the places of the arguments that ``run`` writes to. They are copied for the calls in which a part runs first.
+    written: the places of the arguments that ``run`` writes to. They are copied for the first call, and those of a part for
+        the calls in which it is compiled anew.
     instead: makes the function that runs from then on.
     failed: told of the error, once.
     """
@@ -35,33 +42,62 @@ class WithFallback:
         instead: Callable[[], Callable[..., Any]],
         failed: Callable[[Exception], None],
     ) -> None:
-        self._run, self._regions, self._written = run, regions, written
+        self._run, self._written = run, written
         self._make, self._failed = instead, failed
         self._instead: Callable[..., Any] | None = None
+        self._has_run = False
+        for region in regions:
+            region.attempt = functools.partial(self._attempt, region.part)
 
     def __call__(self, *args: Any) -> Any:
         if self._instead is not None:
             return self._instead(*args)
-        if all(region.variants for region in self._regions):
+        if self._has_run:
             try:
                 return self._run(*args)
-            except NotGrowing as error:
+            except NotGrowing as error:  # nothing has been written yet
                 return self._fall_back(args, error)
-        before = [args[i].clone() for i in self._written]
         try:
-            return self._run(*args)
+            with _put_back(args, self._written):
+                results = self._run(*args)
         except Exception as error:
-            with torch.no_grad():
-                for i, contents in zip(self._written, before, strict=True):
-                    args[i].copy_(contents)
             return self._fall_back(args, error)
+        self._has_run = True
+        return results
+
+    def _attempt(self, part: Part, run: Callable[[Sequence[Any]], Any], args: Sequence[Any]) -> Any:
+        """What ``run(args)`` gives, which compiles ``part``; in a first call all is contained already."""
+        if not self._has_run:
+            return run(args)
+        try:
+            with _put_back(args, written_places(part.gm)):
+                return run(args)
+        except Exception as error:
+            return self._switch(part.gm.forward, args, error, self._make())
 
     def _fall_back(self, args: Sequence[Any], error: Exception) -> Any:
         instead = self._make()
+        return self._switch(instead, args, error, instead)
+
+    def _switch(self, now: Callable[..., Any], args: Sequence[Any], error: Exception, later: Callable[..., Any]) -> Any:
+        """What ``now`` gives in this call; ``later`` runs from the next one on."""
         try:
-            results = instead(*args)
+            results = now(*args)
         except Exception:
             raise error from None  # the model's own, or one that is met without us too
-        self._instead = instead
+        self._instead = later
         self._failed(error)
         return results
+
+
+@contextlib.contextmanager
+def _put_back(args: Sequence[Any], written: Sequence[int]) -> Iterator[None]:
+    """Should the block fail or be interrupted, the arguments at the places ``written`` hold what they held before."""
+    before = [args[i].clone() for i in written]
+    try:
+        yield
+    except BaseException:  # a call that the user interrupts can be made again, too
+        with torch.no_grad():
+            for i, contents in zip(written, before, strict=True):
+                args[i].copy_(contents)
+        raise

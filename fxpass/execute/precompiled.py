@@ -1,8 +1,9 @@
-"""What torch's precompile cache keeps of a compiled graph (see `fxpass.torch_internals.precompile.hooks`)."""
+"""What goes into torch's precompile cache for a compiled graph (see `fxpass.torch_internals.precompile.hooks`)."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from fxpass.report import Report, store
 from fxpass.torch_internals.precompile import hooks as precompile
 
 from .assemble import Plan
-from .serialized import serialize
+from .serialized import SerializedGraph, serialize
 
 
 def put_in_cache(
@@ -26,9 +27,9 @@ def put_in_cache(
     data. A graph that cannot be cached costs a warning.
     """
     try:
-        make = precompile.made_by_torch(gm)
+        make: Callable[[], Callable[..., Any]] | SerializedGraph | None = precompile.made_by_torch(gm)
         if make is None and plan is not None:
-            make = serialize(plan, settings).compile
+            make = serialize(plan, settings)
         if make is not None:
             precompile.put_artifact(gm, asked, CachedGraph(report, settings, make, advance))
     except Exception as error:  # whatever is in the options
@@ -37,16 +38,17 @@ def put_in_cache(
 
 @dataclasses.dataclass(frozen=True)
 class CachedGraph:
-    """A compiled graph in torch's precompile cache: called in another process, it makes the function and reports again."""
+    """A compiled graph in torch's precompile cache. Called in another process, it makes the function, and the report, again."""
 
     report: Report
     settings: Options
-    make: Callable[[], Callable[..., Any]]
+    make: Callable[[], Callable[..., Any]] | SerializedGraph
     advance: Advance
 
     def __call__(self) -> Callable[..., Any]:
-        compiled = self.advance.after(self.make())
         report = dataclasses.replace(self.report, name=store.new_report().name)
+        failed = functools.partial(store.failed, report, self.settings)
+        compiled = self.make.compile(failed) if isinstance(self.make, SerializedGraph) else self.make()
         store.add(report)
         store.complain(report, self.settings)
-        return compiled
+        return self.advance.after(compiled)

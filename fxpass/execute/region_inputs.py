@@ -1,4 +1,4 @@
-"""The inputs of a part: as fake tensors to compile it for, and what of them a compiled part depends on."""
+"""The inputs of a part: the fake tensors that it is compiled for, and what of its inputs a compiled part depends on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext,
 
 
 def symbol_places(fakes: Sequence[Any]) -> list[tuple[int, int]]:
-    """Which input has which size, for each symbol in the inputs' sizes once.
+    """For each symbol in the sizes of ``fakes``, an input and a dim of that size.
 
-    A graph of Dynamo's has each of its symbols as an input, too; Inductor (torch 2.15) need not read one anywhere else.
+    Each symbol becomes an input of its own, as in Dynamo's graphs: Inductor (torch 2.15) may expect to read it there.
     """
     found = {s.node.expr: (i, d) for i, f in enumerate(fakes) if isinstance(f, torch.Tensor) for d, s in _symbolic(f)}
     return list(found.values())
@@ -27,7 +27,7 @@ def _symbolic(fake: torch.Tensor) -> Iterator[tuple[int, torch.SymInt]]:
 
 
 def dynamic_dims(node: fx.Node) -> tuple[int, ...] | None:
-    """Which sizes of the input ``node`` are symbolic; None for a number."""
+    """The dims of the input ``node`` whose sizes are symbolic; None if it is a number."""
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
@@ -35,14 +35,14 @@ def dynamic_dims(node: fx.Node) -> tuple[int, ...] | None:
 
 
 def dims_of(node: fx.Node, capacities: Set[Any]) -> tuple[int, ...]:
-    """Which sizes of the input ``node`` are capacities of what grows."""
+    """The dims of the input ``node`` whose sizes are ``capacities`` of buffers that grow."""
     value = node.meta.get("val")
     sizes = value.shape if isinstance(value, torch.Tensor) else ()
     return tuple(d for d, size in enumerate(sizes) if free_symbols(size) & capacities)
 
 
 def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...]) -> Any:
-    """``value``, a tensor whose sizes along ``dims`` are one symbol, and fixed along all others."""
+    """The fake of ``value`` with one symbol for all its sizes along ``dims``, and fixed sizes along all others."""
     if not isinstance(value, torch.Tensor):
         return value
     sizes = [DimDynamic.DUCK if d in dims else DimDynamic.STATIC for d in range(value.dim())]
@@ -51,11 +51,12 @@ def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[in
 
 
 def fake_of(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | None) -> Any:
+    """The fake of ``value``: a tensor with symbolic sizes along ``dims``, a symbol for an int; anything else stays as it is."""
     env = mode.shape_env
     assert env is not None
     if isinstance(value, torch.Tensor):
         value = unviewed(value)
-        if not value.dim() and value.is_floating_point():  # with symbols, what it holds would become one
+        if not value.dim() and value.is_floating_point():  # with symbolic shapes, its value would become a symbol
             return mode.from_tensor(value, static_shapes=True)
         sizes = [DimDynamic.DYNAMIC if d in (dims or ()) else DimDynamic.STATIC for d in range(value.dim())]
         context = StatelessSymbolicContext(dynamic_sizes=sizes)
@@ -68,9 +69,9 @@ def fake_of(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] |
 
 
 def unviewed(value: torch.Tensor) -> torch.Tensor:
-    """``value``, in the memory that it lies in, and a view of nothing.
+    """A tensor that lies where ``value`` does, and is no view.
 
-    What it is a view of may have another dtype, and sizes that are no input's; a part knows its inputs alone.
+    The base of a view may have another dtype, and sizes that no input of the part has.
     """
     if value._base is None or type(value) is not torch.Tensor or value.layout is not torch.strided:
         return value
@@ -89,7 +90,7 @@ def varies(node: fx.Node) -> bool:
 
 
 def layouts(args: Sequence[Any], varying: Sequence[int], as_int: Callable[[Any], int] | None = None) -> list[Any]:
-    """What a static variant depends on: the numbers, sizes and strides that Dynamo left symbolic (it guards on the others)."""
+    """What a static variant is compiled for: the numbers, sizes and strides that Dynamo has not guarded to be constants."""
     now = [args[i] for i in varying]
     if as_int is not None:
         return [a if isinstance(a, int) else (tuple(map(as_int, a.shape)), tuple(map(as_int, a.stride()))) for a in now]
@@ -97,5 +98,6 @@ def layouts(args: Sequence[Any], varying: Sequence[int], as_int: Callable[[Any],
 
 
 def shares_memory(args: Sequence[Any]) -> bool:
+    """Whether two of the tensors in ``args`` have one storage."""
     memories = [a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)]
     return len(set(memories)) < len(memories)

@@ -1,8 +1,8 @@
-"""One part of a cut graph as a callable that compiles itself on first use, for the shapes it meets.
+"""One part of a graph as a function that is compiled when it is called, for the shapes that it is called with.
 
-The static core is compiled once for each set of input shapes, without a symbol: a cache of another capacity is another
-core. The prologue and epilogue are compiled once with their growing sizes symbolic, in a shape environment of their
-own; what the compiler assumed about those sizes is checked on each call, and a variant compiled where it does not hold.
+The static core is compiled without symbols, once for each set of input shapes: a cache of another capacity takes another core.
+A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
+is checked on each call; where that does not hold, the part is compiled once more.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import fx
 from fxpass import reasons
 from fxpass.errors import warn
 from fxpass.graph.numbers import to_expr
+from fxpass.report.progress import stage
 from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import compile_lock
 from fxpass.torch_internals.dynamo.names import config as dynamo_config
@@ -51,12 +52,16 @@ class _Variant:
 
 
 class Region:
-    """``part`` behind ``compile``; call it with the values of ``part.inputs``, get those of ``part.outputs``."""
+    """``part``, compiled by ``compile``. A call takes the values of ``part.inputs``, and gives those of ``part.outputs``.
+
+    ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` has one of its own.
+    """
 
     def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset()) -> None:
         self.part = part
         self.compile = compile
-        self.variants: list[_Variant] = []  # the one that has run last comes first
+        self.variants: list[_Variant] = []  # the one that ran last comes first
+        self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
         self._dynamic = [dynamic_dims(n) for n in part.inputs]
@@ -75,17 +80,20 @@ class Region:
         return None
 
     def _first_call(self, args: Sequence[Any]) -> Sequence[Any]:
-        """Compile for these ``args``, if no other thread has in the meantime; kept once it has run."""
+        """Compile for ``args``, unless another thread has done so meanwhile. The variant is kept once it has run."""
         with compile_lock:
             variant = self._variant_for(args)
             if variant is not None:
                 return variant.run(*args)
-            variant = self._make_variant(args)
-            results = variant.run(*args)
-            self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
-            self._made += 1
-            if self._made == dynamo_config.recompile_limit:
-                warn(reasons.TOO_MANY, part=self.part.name, times=self._made)
+            return self.attempt(self._compiled, args)
+
+    def _compiled(self, args: Sequence[Any]) -> Sequence[Any]:
+        variant = self._make_variant(args)
+        results = variant.run(*args)
+        self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
+        self._made += 1
+        if self._made == dynamo_config.recompile_limit:
+            warn(reasons.TOO_MANY, part=self.part.name, times=self._made)
         return results
 
     def _make_variant(self, args: Sequence[Any]) -> _Variant:
@@ -148,13 +156,14 @@ class Region:
 
     @garbage_collection.paused()
     def _compile(self, fakes: list[Any], mode: FakeTensorMode, bound: Mapping[int, int]) -> Callable[..., Any]:
-        """The inputs at the places in ``bound`` are constants there, and none of the compiled function's."""
+        """Compile the part for ``fakes``. The inputs at the places in ``bound`` become constants."""
         graph = _copy(self.part.gm.graph, len(fakes) - len(self.part.inputs), bound)
         gm = fx.GraphModule(self.part.gm, graph, class_name=self.part.name)
         taken = [i for i in range(len(fakes)) if i not in bound]
         static = None if self._static is None else [taken.index(i) for i in self._static]
         with tracing(TracingContext(mode)):
-            return self.compile(gm, [fakes[i] for i in taken], static)
+            with stage(f"compiling the {self.part.name}, {len(graph.nodes)} ops"):
+                return self.compile(gm, [fakes[i] for i in taken], static)
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:
@@ -162,10 +171,10 @@ def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any
 
 
 def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
-    """``guards``, an expression over ``L['t0']``, ``L['t1']``, ... as a function of the sequence of arguments.
+    """The expression ``guards`` over ``L['t0']``, ``L['t1']``, ... as a function of the sequence of arguments.
 
-    What `ShapeEnv.evaluate_guards_expression` evaluates, compiled once instead of on every call, each tensor asked for its
-    sizes and strides once.
+    `ShapeEnv.evaluate_guards_expression` would compile the text on every call. Here it is compiled once, and asks each tensor
+    for its sizes and strides once a call.
     """
     code = re.sub(r"L\['t(\d+)'\]", r"args[\1]", guards or "True")
     asked = dict.fromkeys(re.findall(r"args\[\d+\]\.(?:size|stride)\(\)", code))
@@ -176,7 +185,7 @@ def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:
 
 
 def _copy(graph: fx.Graph, numbers: int, bound: Mapping[int, int]) -> fx.Graph:
-    """A copy of ``graph`` that takes ``numbers`` more inputs, which nothing in it reads, with constants for those ``bound``."""
+    """A copy of ``graph`` with constants for the inputs in ``bound``, and ``numbers`` more inputs that nothing reads."""
     new = fx.Graph()
     inputs = enumerate(graph.find_nodes(op="placeholder"))
     copies: dict[fx.Node, Any] = {node: bound[i] if i in bound else new.node_copy(node) for i, node in inputs}
@@ -187,5 +196,5 @@ def _copy(graph: fx.Graph, numbers: int, bound: Mapping[int, int]) -> fx.Graph:
 
 
 def _wherever(guards: str | None) -> str:
-    """``guards`` without those on where in its memory an input starts: each has a memory of its own."""
+    """``guards`` without those on storage offsets, which do not matter to inputs that do not share memory."""
     return " and ".join(g for g in (guards or "True").split(" and ") if "storage_offset()" not in g) or "True"

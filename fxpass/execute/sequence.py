@@ -1,4 +1,4 @@
-"""Pieces run one after the other, as one callable that CUDA graphs can record."""
+"""The pieces of a graph run one after the other, as one function that can be recorded as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .recording.addresses import written_inputs
 
 
 class Sequenced:
-    """``gm`` as a sequence of ``calls`` of ``compiled`` pieces (by the id of the piece). A value is let go after its
-    last use."""
+    """``gm`` as a sequence of ``calls``; ``compiled`` holds the function of each piece, by the piece's id. A value is released
+    after its last use."""
 
     def __init__(self, gm: fx.GraphModule, calls: Sequence[Call], compiled: Mapping[int, Callable[..., Any]]) -> None:
         places: dict[fx.Node, int] = {n: i for i, n in enumerate(gm.graph.find_nodes(op="placeholder"))}
@@ -63,7 +63,7 @@ def _view(call: Call) -> Callable[..., Any]:
 
 
 def may_record(gm: fx.GraphModule) -> bool:
-    """Whether all of ``gm`` is on one GPU, single constants aside, and no op of it is one that a CUDA graph cannot hold."""
+    """Whether ``gm`` can be recorded: it is on one GPU, 0-d constants aside, and has no op that a CUDA graph cannot hold."""
     from fxpass.torch_internals.inductor.names import get_first_incompatible_cudagraph_node
 
     devices = set()
@@ -76,9 +76,9 @@ def may_record(gm: fx.GraphModule) -> bool:
 
 
 def recorded(run: Callable[..., tuple[Any, ...]], gm: fx.GraphModule, static: Sequence[int]) -> Callable[..., Any]:
-    """``run``, which takes ``gm``'s inputs, behind Inductor's CUDA graph trees.
+    """``run``, which takes the inputs of ``gm``, recorded by Inductor's CUDA graph trees.
 
-    ``static`` lists the inputs with static addresses, among them all that ``gm`` writes.
+    ``static`` lists the inputs with static addresses, among them all inputs that ``gm`` writes.
     """
     from fxpass.torch_internals.inductor.names import cudagraphify, get_placeholder_info
 

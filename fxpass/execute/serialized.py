@@ -26,10 +26,11 @@ from fxpass.torch_internals.symbols import DimDynamic, ShapeEnv, SymNode
 
 from .assemble import Plan, assemble
 from .compilers import compiler, in_pieces
+from .fallback import WithFallback
 from .growth import Growth
 from .partition.repeats import piece_calls
 from .partition.split import split
-from .recording.addresses import belongs_to_module
+from .recording.addresses import belongs_to_module, written_places
 
 
 class NotSerializable(Exception):
@@ -72,8 +73,9 @@ class SerializedGraph:
     axes: Sequence[Axis]
     conditions: Conditions | None
 
-    def compile(self) -> Callable[..., tuple[Any, ...]]:
-        """The graph's function, as the process that saved it had it. Inductor is asked on the first call."""
+    def compile(self, failed: Callable[[Exception], None] = lambda error: None) -> Callable[..., tuple[Any, ...]]:
+        """The graph's function, as the process that saved it had it. Inductor is asked on the first call; should it fail,
+        ``failed`` is told, and the graph runs uncompiled: Dynamo's own is not here."""
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         register()
         loaded: Any = GraphPickler.loads(self.graph, mode)
@@ -87,12 +89,18 @@ class SerializedGraph:
             if of_module:
                 node.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
         if not self.rewritten:
-            return _on_first_call(lambda: self._untouched(gm, [n.meta["val"] for n in inputs], mode))
+            run = _on_first_call(lambda: self._untouched(gm, [n.meta["val"] for n in inputs], mode))
+            return WithFallback(run, [], written_places(gm), lambda: gm.forward, failed)
         by_name = {n.name: n for n in inputs}
         carried = None if self.carried is None else [by_name[name] for name in self.carried]
         bound = {load.renamed[s] for s in self.bound}
-        growth = Growth(self.axes, inputs[len(inputs) - len(self.axes) :], self.conditions)
-        return assemble(Plan(gm, split(gm, bound), bound, carried, growth), self.settings)
+
+        def plan() -> Plan:
+            growth = Growth(self.axes, inputs[len(inputs) - len(self.axes) :], self.conditions)
+            return Plan(gm, split(gm, bound), bound, carried, growth)
+
+        uncompiled = dataclasses.replace(self.settings, compiler="eager")
+        return assemble(plan(), self.settings, lambda: assemble(plan(), uncompiled), failed)
 
     def _untouched(self, gm: fx.GraphModule, inputs: Sequence[Any], mode: FakeTensorMode) -> Callable[..., Any]:
         patches = {**self.settings.inductor, "triton.cudagraphs": False}

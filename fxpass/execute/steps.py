@@ -1,12 +1,14 @@
-"""What a call of an assembled graph does, one small step after the other.
+"""The steps of a call of an assembled graph.
 
-    Run         a part, on what was there before            values grow by its results
-    WriteBack   index tensors take their new contents
-    Unpack      a packed result is copied apart             values grow by the copies
-    CopyOut     results leave the recording's memory
-    View        a result that is a view of an input is taken of it anew
+    Strided     gives inputs strides that do not move, see `strides`
+    Run         runs a part                                              appends its results
+    WriteBack   copies the new contents of an index tensor into it
+    Unpack      copies the results out of a packed one                   appends the copies
+    CopyOut     replaces results by copies
+    View        makes a result that is a view of an input from the input
 
-``values`` holds the inputs of the call, then the buffers, then what steps have made; a step knows its places in it.
+All steps work on one list, ``values``. It holds the inputs of the call, then the buffers, and then what the steps append. Each
+step knows the places of what it takes.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from .regions import Region
 
 
 class Step(Protocol):
-    """Reads and extends the values of one call."""
+    """Reads, replaces or appends values of one call."""
 
     def __call__(self, values: list[Any]) -> None: ...
 
@@ -53,7 +55,7 @@ class WriteBack:
 
 @dataclasses.dataclass(frozen=True)
 class Unpack:
-    """Copies apart what ``pack`` has put together at ``place``."""
+    """Appends copies of the results that ``pack`` has put together in the value at ``place``."""
 
     pack: Pack
     place: int
@@ -64,7 +66,7 @@ class Unpack:
 
 @dataclasses.dataclass(frozen=True)
 class CopyOut:
-    """Replaces the values at each group of ``places``, which share memory, by copies that share theirs."""
+    """Replaces the values at ``places`` by copies. Values of one group share memory, and so do their copies."""
 
     places: Sequence[Sequence[int]]
 
@@ -76,7 +78,7 @@ class CopyOut:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """Puts at ``place`` what ``node`` is, taken of the ``inputs``, given with their places."""
+    """Puts the view ``node``, made from the ``inputs``, at ``place``. The inputs are given with their places."""
 
     node: fx.Node
     place: int

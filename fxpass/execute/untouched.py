@@ -1,4 +1,4 @@
-"""A graph in which nothing was rewritten, compiled as stock `torch.compile` would."""
+"""A graph in which nothing was rewritten is compiled as stock `torch.compile` would compile it."""
 
 from __future__ import annotations
 
@@ -10,34 +10,54 @@ from torch import fx
 from fxpass.analysis.kinds import layouts
 from fxpass.graph.extract import duplicate
 from fxpass.options import Options
+from fxpass.torch_internals.dynamo.dynamism import Restart
 
 from .compilers import as_dynamo_gave_it, in_pieces
+from .fallback import WithFallback
 from .partition.repeats import piece_calls
 from .partition.split import is_dynamic
-from .recording.addresses import belongs_to_module, written_inputs
+from .recording.addresses import belongs_to_module, written_inputs, written_places
 
 
 def untouched(
-    gm: fx.GraphModule, example_inputs: Sequence[Any], normal: fx.GraphModule | None, settings: Options
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    normal: fx.GraphModule | None,
+    settings: Options,
+    instead: Callable[[], Callable[..., Any]],
+    failed: Callable[[Exception], None],
 ) -> Callable[..., Any]:
-    """``gm`` as Dynamo gave it, as `torch.compile` would compile it, or in pieces where its layers repeat.
+    """The function of the Dynamo graph ``gm``, compiled as a whole, or in pieces where its layers repeat.
 
-    Where ``normal``, its normal form, shows growing sizes or writes to memory that may move (a prefill), a recording
-    would be skipped or made anew for each call: CUDA graphs are then left off.
+    ``normal`` is its normal form. If that has growing sizes, or writes to memory that may move (a prefill), each call would
+    make a new recording, or none. CUDA graphs are then turned off. If the pieces do not compile, or fail when they first run,
+    ``failed`` is told, and what ``instead`` makes runs.
     """
-    patches = dict(settings.inductor)
+    patches, pieces = dict(settings.inductor), None
     if normal is not None and not _worth_recording(normal):
         patches["triton.cudagraphs"] = False
-        if settings.compiler == "inductor" and not any(is_dynamic(n, set()) for n in normal.graph.nodes):
-            whole = duplicate(normal)
-            calls = piece_calls(whole)
-            if calls:
-                return in_pieces(whole, calls, patches)
-    return as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
+        try:
+            pieces = _pieces(normal, settings, patches)
+        except Restart:
+            raise
+        except Exception as error:
+            failed(error)
+    if pieces is None or normal is None:
+        return as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
+    return WithFallback(pieces, [], written_places(normal), instead, failed)
+
+
+def _pieces(normal: fx.GraphModule, settings: Options, patches: dict[str, Any]) -> Callable[..., Any] | None:
+    """``normal`` compiled in pieces; None where there are none to share."""
+    if settings.compiler != "inductor" or any(is_dynamic(n, set()) for n in normal.graph.nodes):
+        return None
+    whole = duplicate(normal)
+    calls = piece_calls(whole)
+    return in_pieces(whole, calls, patches) if calls else None
 
 
 def _worth_recording(normal: fx.GraphModule) -> bool:
-    """Whether stock would make one recording of ``normal``: where an input starts in its memory is no reason against it."""
+    """Whether one recording of ``normal`` would serve all calls. Where an input starts in its memory does not matter."""
     inputs, places = normal.graph.find_nodes(op="placeholder"), layouts(normal.graph)
     growing = any(is_dynamic(n, places) for n in inputs if n.users)
     return not growing and all(belongs_to_module(n) for n in written_inputs(normal))

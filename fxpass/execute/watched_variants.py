@@ -20,7 +20,8 @@ class WatchedVariants:
     """``run``, which compiles a core for each combination of the arguments at ``places``, until there are too many.
 
     Where an argument has brought a new value in `MAX_NEW` calls one after the other, ``again(places)`` is called with those
-    that have; where there are ``most`` combinations, with the one that has had most values.
+    that have; where there are ``most`` combinations, with the one that has had most values. Where that fails, what
+    ``otherwise`` gives for the error runs.
     """
 
     def __init__(
@@ -29,9 +30,16 @@ class WatchedVariants:
         places: Sequence[int],
         again: Callable[[list[int]], Callable[..., Any]],
         most: int,
+        otherwise: Callable[[Exception], Callable[..., Any]],
     ) -> None:
-        self._run, self._again, self._most = run, again, most
+        self._run, self._again, self._most, self._otherwise = run, again, most, otherwise
         self._watch(places)
+
+    def _made_again(self, moved: list[int]) -> Callable[..., Any]:
+        try:
+            return self._again(moved)
+        except Exception as error:
+            return self._otherwise(error)
 
     def _watch(self, places: Sequence[int]) -> None:
         self._places, self._taken = list(places), numbers_at(places)
@@ -57,5 +65,5 @@ class WatchedVariants:
         if not moved and len(self._met) > self._most:
             moved = [max(zip(known, self._places, strict=True), key=lambda pair: len(pair[0]))[1]]
         if moved:
-            self._run = self._again(moved)
+            self._run = self._made_again(moved)
             self._watch([place for place in self._places if place not in moved])

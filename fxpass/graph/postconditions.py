@@ -5,6 +5,7 @@
 2. The static part is static: no position, no symbol in any size, stride or argument of the core.
 3. Same outputs: number, dtype and shape.
 4. Same mutated inputs.
+5. A number that is a symbol is a node: as an argument its name would stand for nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from fxpass.torch_internals.operators import tree_leaves
 from . import aliases
 from .numbers import equal, symbols
 from .schemas import ITEM
+
+_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 class Broken(Reasoned):
@@ -41,7 +44,7 @@ def signature(gm: fx.GraphModule) -> tuple[list[Any], set[str]]:
 
 
 def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read: bool) -> None:
-    """Check conditions 1, 3 and 4 on the rewritten ``gm``. With ``may_read`` a refused site may still read its number.
+    """Check conditions 1, 3, 4 and 5 on the rewritten ``gm``. With ``may_read`` a refused site may still read its number.
 
     Raises:
         Broken: one of them does not hold.
@@ -49,6 +52,8 @@ def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read
     for node in gm.graph.nodes:
         if node.target in ITEM and not isinstance(node.meta["val"], torch.SymFloat) and not may_read:
             raise Broken(f"{node.name} still reads a number from the device")
+        if any(isinstance(a, _SYMBOLIC) for a in tree_leaves((node.args, node.kwargs))):
+            raise Broken(f"{node.name} takes a symbol that no node gives")
     values, written = signature(gm)
     old_values, old_written = before
     if written != old_written:

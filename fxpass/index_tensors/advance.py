@@ -16,6 +16,7 @@ import sympy
 import torch
 from torch import fx
 
+from fxpass.torch_internals.patches import tell
 from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
@@ -76,8 +77,11 @@ class Advance:
         def run(*args: Any) -> Any:
             before = [mirror.values(args[i]) for i in read]
             results = compiled(*args)
-            for i, new in moved:  # while the device works
-                mirror.advance(args[i], new(before, args))
+            try:
+                for i, new in moved:  # while the device works
+                    mirror.advance(args[i], new(before, args))
+            except Exception as error:  # what is not advanced is read anew
+                tell(Advance.after, error)
             return results
 
         return run

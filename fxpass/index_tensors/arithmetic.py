@@ -52,7 +52,24 @@ def all_of(*truths: Any) -> bool:
     return all(truths)
 
 
-FOLDS = (max, min, total, product, any_of, all_of)
+def place_of_max(*numbers: Any) -> int:
+    """Where the first of the largest of ``numbers`` stands."""
+    return numbers.index(max(numbers))
+
+
+def place_of_min(*numbers: Any) -> int:
+    """Where the first of the smallest of ``numbers`` stands."""
+    return numbers.index(min(numbers))
+
+
+def how_many(*truths: Any) -> int:
+    """How many of ``truths`` hold."""
+    return sum(map(bool, truths))
+
+
+PAIRWISE = (max, min, total, product)
+"""Those that make a number of two, and of one number that number."""
+FOLDS = (*PAIRWISE, place_of_max, place_of_min, how_many, any_of, all_of)
 """The functions that make one number, or one truth value, of all elements."""
 _QUANTIFIERS = (any_of, all_of)
 _TRUTHS = (*COMPARISONS, *_QUANTIFIERS)
@@ -119,9 +136,10 @@ def _folded(fn: Callable[..., Any], entries: list[Entry | None]) -> Entry | None
 
     max(e0 + 1, e1 + 1)        becomes        max(e0, e1) + 1
     """
-    if not entries or fn not in _QUANTIFIERS and any(isinstance(e, bool) or _is_computed_truth(e) for e in entries):
+    takes_truths = fn in _QUANTIFIERS or fn is how_many
+    if not entries or not takes_truths and any(isinstance(e, bool) or _is_computed_truth(e) for e in entries):
         raise NotCovered
-    if len(entries) == 1 and fn not in _QUANTIFIERS:
+    if len(entries) == 1 and fn in PAIRWISE:
         return entries[0]
     step = _common_step(entries) if fn in (max, min, total) else None
     if step is None or fn is total and type(step) is not int:
@@ -141,12 +159,16 @@ def _common_step(entries: list[Entry | None]) -> Entry | None:
 
 
 def quantify(fn: Callable[..., Any]) -> Callable[..., np.ndarray]:
-    """The rule of ``any`` or ``all``. Numbers count as true unless they are zero."""
+    """The rule of ``any``, ``all`` or ``count_nonzero``. Numbers count as true unless they are zero."""
+    return lambda a: as_array(_folded(fn, list(truths(a).reshape(-1))))
 
-    def rule(a: np.ndarray) -> np.ndarray:
-        return as_array(_folded(fn, [e if e is None or _is_truth(e) else apply(operator.ne, e, 0) for e in a.reshape(-1)]))
 
-    return rule
+def truths(a: np.ndarray) -> np.ndarray:
+    """``a.bool()``: numbers are true unless they are zero."""
+    out = np.empty(a.shape, dtype=object)
+    for place, entry in np.ndenumerate(a):
+        out[place] = entry if entry is None or _is_truth(entry) else apply(operator.ne, entry, 0)
+    return out
 
 
 def logical(fn: Callable[..., Any]) -> Callable[..., np.ndarray]:

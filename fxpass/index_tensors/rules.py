@@ -16,12 +16,16 @@ from .arithmetic import (
     divide,
     elementwise,
     fold,
+    how_many,
     in_place,
     logical,
     negate,
+    place_of_max,
+    place_of_min,
     product,
     quantify,
     total,
+    truths,
 )
 from .indexing import arange, cast, fill, getitem, joined, reshape, select, setitem, squeeze, unsqueeze, view
 
@@ -69,6 +73,10 @@ RULES: dict[str, Callable[..., np.ndarray]] = {
     "amin": fold(min),
     "sum": fold(total),
     "prod": fold(product),
+    "argmax": fold(place_of_max),
+    "argmin": fold(place_of_min),
+    "count_nonzero": quantify(how_many),
+    "bool": truths,
     "any": quantify(any_of),
     "all": quantify(all_of),
     "logical_and": logical(all_of),

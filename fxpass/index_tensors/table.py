@@ -27,16 +27,14 @@ import torch
 from torch import fx
 
 from fxpass.graph.schemas import memory_of
-from fxpass.torch_internals.fakes import FakeTensor
 
 from .address_ranges import AddressRange, WrittenInputs
 from .arithmetic import NotCovered, hold
 from .contents import Element, Entry, GraphInt
 from .operators import by_operator, may_write
 from .rules import FACTORIES, RULES
+from .small_tensors import fixed, is_small_int, shape_of
 
-MAX_ELEMENTS = 1024
-"""A graph input with more elements than this is data, and no index tensor."""
 _tables: ContextVar[dict[fx.Graph, Table] | None] = ContextVar("tables", default=None)
 """The tables of the graphs that Dynamo makes of the frame that is being compiled in this thread."""
 _RULES, _FACTORIES = by_operator(RULES), by_operator(FACTORIES)
@@ -126,7 +124,7 @@ class Table:
         for operand in written:
             for other in self._inputs.write(operand):
                 self._lose(other)
-        if node.target in _FACTORIES and not written and _is_small_int(node):
+        if node.target in _FACTORIES and not written and is_small_int(node):
             self._create(node)
         elif not self._follow(node):
             for operand in written:
@@ -134,7 +132,7 @@ class Table:
 
     def _create(self, node: fx.Node) -> None:
         """Track a tensor that is made from numbers."""
-        made = self._applied(functools.partial(_FACTORIES[node.target], _shape(node)), node)
+        made = self._applied(functools.partial(_FACTORIES[node.target], shape_of(node)), node)
         if made is not None and hold(made, node.meta["example_value"].dtype):
             self._arrays[node] = made
 
@@ -148,7 +146,7 @@ class Table:
         changed = node if isinstance(node.meta.get("example_value"), torch.Tensor) else node.args[0]
         if not hold(out, changed.meta["example_value"].dtype):  # type: ignore[union-attr]
             self._lose(changed)  # type: ignore[arg-type]  # a float is written to an index tensor
-        elif _is_small_int(node, bool_too=True):
+        elif is_small_int(node, bool_too=True):
             self._track(node, out)
         return True
 
@@ -181,19 +179,19 @@ class Table:
         if isinstance(value, (int, bool)):
             return value
         if isinstance(value, torch.SymInt):
-            fixed = _fixed(value)
-            return GraphInt(node) if isinstance(fixed, torch.SymInt) else fixed
+            number = fixed(value)
+            return GraphInt(node) if isinstance(number, torch.SymInt) else number
         raise NotCovered
 
     def _array(self, node: fx.Node) -> np.ndarray | None:
         """The array of ``node``. That of a graph input is made when it is first asked for."""
         if self._failed:
             return None
-        if node not in self._arrays and node.op == "placeholder" and node not in self._lost and _is_small_int(node):
+        if node not in self._arrays and node.op == "placeholder" and node not in self._lost and is_small_int(node):
             if self._inputs.is_written_elsewhere(node):
                 self._lost.add(node)
                 return None
-            shape = _shape(node)
+            shape = shape_of(node)
             flat = np.empty(math.prod(shape), dtype=object)
             for i in range(flat.size):
                 flat[i] = Element(node, i)
@@ -218,26 +216,6 @@ def tables() -> Iterator[None]:
         yield
     finally:
         _tables.reset(token)
-
-
-def _is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
-    value = node.meta.get("example_value")
-    if type(value) not in (FakeTensor, torch.Tensor) or value.layout is not torch.strided:
-        return False
-    kinds = (torch.int32, torch.int64, torch.bool) if bool_too else (torch.int32, torch.int64)
-    if value.dtype not in kinds or not all(isinstance(s, int) for s in _shape(node)):
-        return False
-    return 0 < math.prod(_shape(node)) <= MAX_ELEMENTS
-
-
-def _shape(node: fx.Node) -> tuple[Any, ...]:
-    return tuple(_fixed(size) for size in node.meta["example_value"].shape)
-
-
-def _fixed(size: Any) -> Any:
-    """``size`` as an int, where guards have made it one."""
-    known = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else None
-    return size if known is None else known
 
 
 def _memory(node: fx.Node) -> int | None:

@@ -28,6 +28,8 @@ from torch import fx
 from triton.language.extra.cuda import gdc_launch_dependents as wake
 from triton.language.extra.cuda import gdc_wait as wait
 
+from fxpass.graph.numbers import hint
+
 __all__ = ["Gpu", "Launch", "compiling", "gpu", "is_recording", "wait", "wake"]
 
 
@@ -58,8 +60,6 @@ def gpu(device: torch.device) -> Gpu:
 def is_recording(device: torch.device) -> bool:
     """Whether launches on ``device`` go into a CUDA graph, in which no more than its own kernels precede them."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-from fxpass.graph.numbers import hint
 
 
 @dataclasses.dataclass

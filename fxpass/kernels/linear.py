@@ -77,7 +77,7 @@ def _kernel(
     if ROWS == 1:
         total = tl.sum(total, 1, keep_dims=True)
     if BIAS:
-        total += tl.load(b_ptr + n, (n < size) & (part == 0), 0.0).to(tl.float32)
+        total += tl.load(b_ptr + n, n < tl.where(part == 0, size, 0), 0.0).to(tl.float32)
     tl.store(y_ptr + (part * rows + r) * size + n, total, (r < rows) & (n < size))
 
 

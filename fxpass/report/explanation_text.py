@@ -12,6 +12,7 @@ from fxpass import reasons
 
 from .explanation import Explanation, in_words
 from .model import Report, Site
+from .names import user_name
 from .readable import renamed
 
 _STYLE = {"rewritten": "green", "refused": "bold red"}
@@ -34,7 +35,7 @@ def _headline(report: Report) -> Text:
 def _reason(text: str) -> Text:
     reason = reasons.of(text)
     quiet = reason is None or reason.id[2] in "34"
-    return Text.assemble(("  " + text, "" if quiet else "bold red"))
+    return Text.assemble(("  " + user_name(_short(text)), "" if quiet else "bold red"))
 
 
 def _sites(report: Report) -> Iterator[Text]:

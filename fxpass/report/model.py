@@ -74,6 +74,7 @@ class Report:
     corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
     notes: reasons for how the graph is run: recordings, copies.
     ended: why the graph ends where it does, if that is a graph break: a reason.
+    script: what `fxpass.repro` writes.
     compile_id: what torch's logs call the compilation, such as "0/1".
     timings: seconds spent in each stage.
     flow: positions, sites and consumers as a networkx graph (see `fxpass.analysis.flow`).
@@ -93,6 +94,7 @@ class Report:
     corrected: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     ended: str = ""
+    script: str = dataclasses.field(default="", repr=False)
     compile_id: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     flow: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.numbers import expression_text
 from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten
 from fxpass.rewriting.decisions import Decision
@@ -41,13 +43,22 @@ def sites_of(rewritten: Rewritten, name_of: Callable[[fx.Node], str]) -> list[Si
 def predicate_sites(gm: fx.GraphModule) -> list[Site]:
     """The branches and assertions on positions that capture turned into guards."""
     return [
-        Site("predicate", "", None, position, source, "rewritten") for position, source in Table.of(gm.graph).predicates
+        Site("predicate", "", None, position, source, "rewritten", code=_line(source))
+        for position, source in Table.of(gm.graph).predicates
     ]
 
 
-def _link(text: str, node: fx.Node | None) -> str:
-    source = "" if node is None else source_of(node)
-    return f"{user_name(text)} ({source})" if source else user_name(text)
+def _line(source: str) -> str:
+    """The text of the line at ``file:line``."""
+    file, _, number = source.rpartition(":")
+    return linecache.getline(file, int(number)).strip() if number.isdecimal() else ""
+
+
+def _link(text: str, node: fx.Node) -> str:
+    if node.op == "placeholder":
+        return f"{user_name(text)} = {expression_text(node)}"
+    source = source_of(node)
+    return f"{text} ({source})" if source else text
 
 
 def _cost(decision: Decision) -> Cost | None:

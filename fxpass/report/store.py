@@ -17,6 +17,7 @@ from fxpass.options import Options
 from fxpass.torch_internals.dynamo.compilation import compile_id
 from fxpass.torch_internals.install import forget
 
+from . import progress
 from .channels import tell
 from .model import Report
 
@@ -98,6 +99,14 @@ def complain(report: Report, settings: Options, cause: Exception | None = None) 
     warnings.warn(message, KvfixWarning, stacklevel=3)
 
 
+def unfit(report: Report, error: Exception, expected: bool) -> None:
+    """Note in ``report`` that its graph runs as it is, because of ``error``; one that was not ``expected`` is logged."""
+    how = f"{type(error).__name__}: {error}"
+    report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=how)
+    if not expected:
+        _logger.warning("kvfix: %s: the pass failed", report.name, exc_info=error)
+
+
 def failed(report: Report, settings: Options, error: Exception) -> None:
     """A part of the graph failed when it first ran, or has buffers for what does not grow, and the graph runs as it came: said
     in ``report``, and a failure logged once.
@@ -115,9 +124,10 @@ def failed(report: Report, settings: Options, error: Exception) -> None:
 
 @contextlib.contextmanager
 def timed(report: Report, stage: str) -> Iterator[None]:
-    """Add the seconds spent in the block to ``report.timings[stage]``."""
+    """Add the seconds spent in the block to ``report.timings[stage]``, and show on a terminal that it is under way."""
     start = time.perf_counter()
     try:
-        yield
+        with progress.stage(f"{report.name}: {stage}"):
+            yield
     finally:
         report.timings[stage] = report.timings.get(stage, 0.0) + time.perf_counter() - start

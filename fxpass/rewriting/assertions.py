@@ -3,7 +3,7 @@
     ok = le(u0, 7)
     _assert_scalar(ok, "u0 <= 7")         ->        _assert_async(le(u0_t, 7), "u0 <= 7")
 
-They are what keeps a write by index within its buffer where no guard does, so they stay; only the read goes.
+An assertion keeps a write by index within its buffer where no guard does, so it stays. Only the read of the number goes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def asserts_position(node: fx.Node, positions: Positions) -> bool:
 
 
 def rewrite_assertion(node: fx.Node, b: Builder) -> None:
-    """Rewrite one assertion in place.
+    """Rewrite the assertion ``node`` in place.
 
     Raises:
         Refusal: the condition has no tensor twin.
@@ -36,7 +36,7 @@ def rewrite_assertion(node: fx.Node, b: Builder) -> None:
 
 
 def _device_of(condition: object) -> torch.device:
-    """Where the numbers that ``condition`` is made of are read from."""
+    """The device of the tensor that the numbers in ``condition`` are read from."""
     todo = [condition]
     while todo:
         node = todo.pop()

@@ -1,10 +1,10 @@
-"""Elements of a dtype that lacks operators are moved as integers of the same width.
+"""Elements of a dtype that lacks operators are moved as integers of the same size.
 
     index_copy_(buf, 1, slots, k)               index_copy_(view(buf, uint8), 1, slots, view(k, uint8))
     where(valid, k, 0)                ->        view(where(valid, view(k, uint8), 0), float8)
 
-PyTorch has no `index_copy_`, `index_select` or `where` for 8-bit floats, unsigned integers of several bytes and half complex
-numbers on every device.
+PyTorch does not have `index_copy_`, `index_select` and `where` on every device for 8-bit floats, unsigned integers of several
+bytes and complex numbers of half precision.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _COMPLETE |= {torch.float32, torch.float64, torch.complex64, torch.complex128}
 
 
 def moved_as(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that elements of ``dtype`` are moved in: itself, as a rule."""
+    """The dtype that elements of ``dtype`` are moved in: ``dtype`` itself if it has all operators."""
     return dtype if dtype in _COMPLETE else _INTEGERS.get(dtype.itemsize, dtype)
 
 
 def number(value: Any, dtype: torch.dtype) -> Any:
-    """``value`` of ``dtype`` as a number of what it is moved as."""
+    """The number that ``value``, of ``dtype``, is in the dtype that it is moved in."""
     return value if moved_as(dtype) is dtype else torch.tensor(value).to(dtype).view(moved_as(dtype)).item()

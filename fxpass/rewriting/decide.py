@@ -1,4 +1,4 @@
-"""Which sites of a graph can be rewritten, and what that asks of the nodes behind them. The graph stays as it is."""
+"""Which sites of a graph can be rewritten, and what has to be done to the nodes that follow them. The graph is not edited."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .reads import smallest, start_extent
 def decide(
     graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], seen: Seen | None = None
 ) -> tuple[dict[fx.Node, SliceSite], Flow, SiteFinder] | Stuck:
-    """The sites of ``graph`` without those ``refused``, what flows from them, and who finds them; or where the flow gets stuck.
+    """The sites of ``graph`` that are not ``refused``, the flow from them, and their finder; or where the flow got stuck.
 
-    A slice of which nothing sound can be made is added to ``refused``, with the reason.
+    A site that cannot be rewritten soundly is added to ``refused``, with the reason.
     """
     positions = Positions(graph, origins)
     finder = SiteFinder(graph, positions, seen)
@@ -37,7 +37,7 @@ def decide(
             with supposing() as supposed:
                 site = finder.at(node)
                 if site is None or (site.kind == "narrow" and flow.of(site.base)):
-                    return None  # no site, or a slice of what a site gives: a rule's matter
+                    return None  # no site, or a slice of what another site gives, which a rule deals with
                 is_read = site.kind == "extent"
                 begun = {site.dim: smallest(start_extent(site, graph), ahead)} if is_read else None
         except Exception as error:
@@ -53,15 +53,15 @@ def decide(
 
 
 def extents_ahead(graph: fx.Graph, finder: SiteFinder, refused: Mapping[fx.Node, str]) -> list[Extent]:
-    """The extents that the sites of ``graph`` will start, as far as their full size is known from the start."""
+    """The extents that the sites of ``graph`` are going to start, if the full size is known where the graph is entered."""
     found = []
     for node in graph.nodes:
         if node in refused or not is_slice(node):
             continue
-        with contextlib.suppress(Exception):  # it is refused when its turn comes
+        with contextlib.suppress(Exception):  # decide refuses it when it comes to it
             site = finder.at(node)
             if site is not None and site.kind == "extent":
                 found.append(start_extent(site, graph))
     known = [e for e in found if isinstance(e.full, int) or e.full.args[0].op == "placeholder"]
-    first = {(to_expr(number(e.length)), to_expr(e.full_size)): e for e in reversed(known)}  # layers have them in common
+    first = {(to_expr(number(e.length)), to_expr(e.full_size)): e for e in reversed(known)}  # layers share them
     return [smallest(e, first.values()) for e in reversed(first.values())]

@@ -1,4 +1,4 @@
-"""What was decided about each place that uses a position, and why a place is refused."""
+"""What was decided about each place that uses a position, and the reason where it was refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Decision:
     position: str
     rewritten: bool
     reason: str = ""
-    chain: list[tuple[str, fx.Node | None]] = dataclasses.field(default_factory=list)
+    chain: list[tuple[str, fx.Node]] = dataclasses.field(default_factory=list)
     base: Any = None
     rows: Any = None
 
@@ -58,7 +58,7 @@ def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason:
 
 
 def reason(error: Exception) -> str:
-    """What the report says of a site at which ``error`` came up; one that is no refusal is a fault of ours."""
+    """What the report says of a site that failed with ``error``. An error that is no refusal is a fault of ours, and logged."""
     if isinstance(error, Refusal):
         return str(error)
     logger.warning("kvfix: a site is left as it is, after an unexpected error", exc_info=error)
@@ -66,7 +66,7 @@ def reason(error: Exception) -> str:
 
 
 class Failed(Exception):
-    """The sweep came to an ``error``; ``blamed`` are the sites, or the one node, that it would not have without."""
+    """The sweep failed with ``error``. Without the nodes in ``blamed``, sites or a single number, it would not have."""
 
     def __init__(self, error: Exception, blamed: set[fx.Node]) -> None:
         super().__init__(str(error))

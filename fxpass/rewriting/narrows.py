@@ -1,10 +1,10 @@
-"""Rows of a growing tensor, of a number that a guard fixes, become a slice of that length.
+"""A slice of a growing tensor becomes a slice of a fixed length, where a guard fixes the number of its rows.
 
     x[:, :, s:]         64 steps, by a guard        ->        clone(x[:, :, T - 64:T])
     x[:, s]                                         ->        clone(squeeze(x[:, s:s + 1], 1))
 
-Static by construction: the negative start ``x[..., -64:]`` would come out as ``Min(64, T)``. The copy gives it strides
-that do not grow with T; it is left out where the memory is written again, which a view would have to show.
+The size of ``T - 64:T`` is static by construction; that of ``-64:`` would be ``Min(64, T)``. The copy has strides that do not
+grow with T. It is left out where the memory is written later on, since a copy would not show that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 
 def rewrite_narrow(site: SliceSite, b: Builder) -> None:
-    """Rewrite one site in place; a slice that does not reach the end keeps its start and gets its length spelled out."""
+    """Rewrite one site in place. A slice that does not reach the end keeps its start, and gets its length written out."""
     b.at(site.node)
     size = site.base.meta["val"].shape[site.dim]
     if site.end is None or equal(site.end, size):

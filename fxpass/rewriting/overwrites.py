@@ -14,6 +14,7 @@ buffer, which the other write as a rule costs anyway.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.marks import Marks
+from fxpass.graph.numbers import equal
 
 aten = torch.ops.aten
 
@@ -34,7 +36,7 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
     found = []
     for node in reversed(graph.nodes):
         if node in marks.in_bounds:
-            if _rows(node) != 0 and aliases.storage(node.args[0]) in overwritten:  # type: ignore[arg-type]
+            if not equal(_rows(node), 0) and aliases.storage(node.args[0]) in overwritten:  # type: ignore[arg-type]
                 found.append(node)
         else:
             overwritten |= {aliases.storage(w) for w in aliases.written(node)}
@@ -44,8 +46,8 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
     return bool(found)
 
 
-def _rows(write: fx.Node) -> int:
-    """How many rows are written. None are where a slice starts behind its end, or at the end of the buffer."""
+def _rows(write: fx.Node) -> Any:
+    """How many rows are written, an int or a SymInt: none where a slice starts behind its end, or at the end of the buffer."""
     slots = write.args[2]
     assert isinstance(slots, fx.Node)
     return slots.meta["val"].shape[0]
@@ -56,7 +58,6 @@ def _mask(graph: fx.Graph, write: fx.Node) -> None:
     buffer, dim, slots, rows = write.args
     assert isinstance(buffer, fx.Node) and isinstance(dim, int) and isinstance(slots, fx.Node)
     value = buffer.meta["val"]
-    last = _rows(write) - 1
 
     def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         made = graph.call_function(target, args, kwargs)
@@ -64,8 +65,9 @@ def _mask(graph: fx.Graph, write: fx.Node) -> None:
         return made
 
     with graph.inserting_before(write):
-        size = value.shape[dim]
-        size = size if isinstance(size, int) else call(aten.sym_size.int, buffer, dim)
+        size = value.shape[dim] if isinstance(value.shape[dim], int) else call(aten.sym_size.int, buffer, dim)
+        count = _rows(write)
+        last = count - 1 if isinstance(count, int) else call(operator.sub, call(aten.sym_size.int, slots, 0), 1)
         first = call(aten.slice.Tensor, slots, 0, 0, 1)
         place = call(aten.sub.Tensor, call(aten.arange.default, size, device=value.device), first)
         inside = call(aten.logical_and.default, call(aten.ge.Scalar, place, 0), call(aten.le.Scalar, place, last))

@@ -1,9 +1,9 @@
-"""Reads of a position-dependent number of rows become reads of the whole buffer.
+"""Reads of a number of rows that depends on a position become reads of the whole buffer.
 
     k = buf[:, :, :end]        ->        k = buf                                     valid below end
     k = buf[:, :, a:b]         ->        k = index_select(buf, 2, min(arange(S) + a_t, S - 1))    valid below b - a
 
-What is valid is followed to its consumers by `analysis.extents`.
+`analysis.extents` follows which part is valid to the ops that consume it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def start_extent(site: SliceSite, graph: fx.Graph) -> Extent:
 
 
 def _full(site: SliceSite, graph: fx.Graph) -> Any:
-    """The full size of the sliced dim, read off a graph input if there is one with that size, for use everywhere."""
+    """The full size of the sliced dim. It is read off a graph input of that size if there is one: that works everywhere."""
     size = site.base.meta["val"].shape[site.dim]
     for node in graph.nodes:
         if node.op != "placeholder" or isinstance(size, int):
@@ -48,7 +48,7 @@ def _full(site: SliceSite, graph: fx.Graph) -> Any:
 
 
 def smallest(extent: Extent, known: Iterable[Extent]) -> Extent:
-    """``extent`` on the shortest axis that has room for its length: a long mask is cut to the ring that it goes with."""
+    """``extent`` on the shortest axis that has room for its length: a long mask is cut to the ring buffer that it is for."""
     for other in known:
         same = equal(other.full_size, extent.full_size) or not equal(other.length, extent.length)
         if not same and guarded(other.full_size < extent.full_size):
@@ -57,7 +57,7 @@ def smallest(extent: Extent, known: Iterable[Extent]) -> Extent:
 
 
 def rewrite_read(site: SliceSite, extent: Extent, b: Builder) -> None:
-    """Let the users of the slice see the whole buffer (from 0), or all rows from ``start`` on, repeating the last."""
+    """Let the users of the slice take the whole buffer, or all rows from ``start`` on, with the last one repeated."""
     b.at(site.node)
     if equal(site.start, 0):
         whole = b.current(site.base)

@@ -1,9 +1,9 @@
-"""A graph as it was before it was edited, to go back to where a part of what was planned cannot be done.
+"""Undoing the edits of a graph.
 
-restore = Restorable(gm)
-restore.copy_once()               a copy, made once, before the first edit
-...                          edits of gm.graph
-nodes = restore.undo()    gm.graph is as it was; ``nodes`` maps its former nodes to those that stand for them now
+    restorable = Restorable(gm)
+    restorable.copy_once()            copies the graph, before the first edit
+    ...                               edits of gm.graph
+    nodes = restorable.undo()         gm.graph is as it was; ``nodes`` maps its former nodes to those of the copy
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import fx
 
 
 class Restorable:
-    """The graph of ``gm``, and how it was."""
+    """The graph of ``gm``, with a copy from before its first edit."""
 
     def __init__(self, gm: fx.GraphModule) -> None:
         self.gm = gm
@@ -22,7 +22,7 @@ class Restorable:
         self._nodes: dict[fx.Node, fx.Node] = {}
 
     def copy_once(self) -> None:
-        """Copy the graph, unless that has been done already: it is about to be edited."""
+        """Copy the graph, which is about to be edited, unless there is a copy already."""
         if self._copy is not None:
             return
         self._copy, self._nodes = fx.Graph(), {}
@@ -32,7 +32,7 @@ class Restorable:
             self._nodes[node] = made
 
     def undo(self) -> dict[fx.Node, fx.Node]:
-        """Undo all edits since `copy_once`."""
+        """Put the copy in the place of the graph. Gives its nodes by those of the graph; none if there is no copy."""
         if self._copy is None:
             return {}
         self.gm.graph, nodes = self._copy, self._nodes

@@ -33,7 +33,7 @@ def uses_position(node: fx.Node, positions: Positions) -> bool:
 
 
 def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
-    """The tensor form of ``node``, inserted before it.
+    """A form of ``node`` that takes tensors in the place of positions, inserted before it.
 
     Raises:
         Refusal: the op has no form that takes a tensor there.
@@ -50,10 +50,10 @@ def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
 
 
 def _twin(value: Any, beside: fx.Node, b: Builder) -> Any:
-    """The twin of a number, in the dtype that a Python number would take ``beside`` a tensor.
+    """The twin of a number, in a dtype that promotes as a Python number does ``beside`` a tensor.
 
-    A 0-d int64 tensor promotes like a Python int beside tensors with dims; beside a 0-d tensor it would win. A 0-d float64
-    tensor would win beside integers too, where a Python float is of the default dtype.
+    A 0-d int64 tensor promotes like a Python int beside a tensor with dims; beside a 0-d tensor its dtype would win. The dtype
+    of a 0-d float64 tensor would also win beside integers, where a Python float counts as of the default dtype.
     """
     tensor = beside.meta["val"]
     twin = b.twin(value, tensor.device)

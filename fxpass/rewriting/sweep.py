@@ -1,4 +1,4 @@
-"""The sweep that makes every edit, in program order: sites, sizes, fills, replacements, and the positions that ops take."""
+"""The sweep makes all edits in program order: sites, sizes of slices, filled operands, replacements, positions as arguments."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ from .writes import rewrite_gather, rewrite_write
 def sweep(
     graph: fx.Graph, sites: dict[fx.Node, SliceSite], flow: Flow, finder: SiteFinder, refused: Mapping[fx.Node, str]
 ) -> tuple[list[Decision], Marks]:
+    """Make the edits that ``sites`` and ``flow`` ask for. Gives what was decided about each place, and the marks on new nodes.
+
+    Raises:
+        Failed: an edit could not be made; the graph is then half edited.
+    """
     b = Builder(graph, Twins(graph, finder.positions), finder.kinds)
     builds = dict(flow.replacements)
     fills: defaultdict[fx.Node, list[Fill | Cut]] = defaultdict(list)
@@ -39,7 +44,7 @@ def sweep(
                 decisions.append(decided(node, site, finder.positions))
                 continue
             size = finder.positions.resolve(node)
-            if size is not node:  # the size of a slice, which is the full buffer's from here on
+            if size is not node:  # the size of a slice: the slice is the full buffer from here on
                 b.replace(node, b.at(node).number(size))
                 continue
             for fill in fills[node]:
@@ -69,7 +74,7 @@ def _rewrite_site(site: SliceSite, flow: Flow, b: Builder) -> None:
 
 
 def _rewrite_number(node: fx.Node, flow: Flow, finder: SiteFinder, b: Builder) -> Decision | None:
-    """Rewrite a position that is an argument of a tensor op, or asserted; None where ``node`` is neither."""
+    """Rewrite ``node`` if it asserts a position or is a tensor op that takes one; None if it is neither."""
     positions = finder.positions
     try:
         if asserts_position(node, positions):

@@ -1,4 +1,4 @@
-"""Tensor twins: for a number of the graph, the 0-d tensor that holds it on the device, int64, float64 or bool.
+"""Tensor twins: the twin of a number is a 0-d tensor on the device that holds the same value, of int64, float64 or bool.
 
     s0 = placeholder (element 0 of idx)       s0
                                         ->    snapshot = aten.clone(idx)              once, where the graph is entered
@@ -6,8 +6,8 @@
                                               s0_t = aten.select(aten.reshape(snapshot, [-1]), 0, 0)
                                               end_t = aten.add(s0_t, 1)
 
-The snapshot matters: ``idx[0]`` is a view, and after ``idx[0] = end`` it reads the new value. A Python int becomes a
-`full`, which the hand-off runs outside the static region. Numbers that analysis has derived have twins and no node.
+The snapshot is needed since ``idx[0]`` is a view, which reads the new value after ``idx[0] = end``. A number of the caller's
+becomes a `full`, which runs outside of the static core. A number that analysis has derived has a twin, and no node.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ aten = torch.ops.aten
 
 
 class Twins:
-    """Makes and remembers the twins of one graph's numbers."""
+    """Makes the twins of the numbers of one graph, each once."""
 
     def __init__(self, graph: fx.Graph, positions: Positions) -> None:
         self.graph = graph
@@ -56,7 +56,7 @@ class Twins:
         return self._made[key]
 
     def tensor(self, value: Any, device: torch.device, before: fx.Node) -> fx.Node:
-        """The twin of ``value``, made before ``before`` if it is a plain number."""
+        """The twin of ``value``. That of a plain number is made before the node ``before``."""
         return self._tensor(self.of(value, device), device, before)
 
     def _make(self, value: fx.Node | Derived, device: torch.device) -> fx.Node:

@@ -3,9 +3,9 @@
     rows = buf[:, :, s:s + 1]             slots = arange(1) + s_t
     copy_(rows, k)                  ->    index_copy_(buf, 2, slots, k)
 
-The source is copied first where it shares memory with the buffer (``buf[s:s + 1] = buf[:1]``).
+A source that shares memory with the buffer is copied first (``buf[s:s + 1] = buf[:1]``).
 
-Any other in-place ops go through a copy of the rows, so that what each of them writes lands in the same place:
+Other in-place ops write to a copy of the rows, which is put back after each of them:
 
     rows = buf[:, :, s:s + 1]             rows = index_select(buf, 2, slots)
     mul_(rows[0], 2)                ->    mul_(rows[0], 2)
@@ -64,7 +64,7 @@ def _gather(site: SliceSite, slots: fx.Node, b: Builder) -> fx.Node:
 
 
 def _copy(site: SliceSite, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
-    """``copy_`` casts and broadcasts; ``index_copy_`` does not, so do it before."""
+    """Replace the `copy_` ``writer``. It casts and broadcasts; `index_copy_` does not, so this is done before."""
     source, target = writer.args[1], site.base.meta["val"]
     assert isinstance(source, fx.Node)
     value = source.meta["val"]
@@ -87,7 +87,7 @@ def _copy(site: SliceSite, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
 
 
 def _write(site: SliceSite, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
-    """The slots are those of a slice: one after the other, and kept within the buffer by a position's guard: marked so."""
+    """Write ``rows`` at ``slots``. These are consecutive, and a guard keeps them within the buffer: the write is marked so."""
     dtype = site.base.meta["val"].dtype
     base, rows = b.bits(site.base, dtype), b.bits(rows, dtype)
     if _is_permuted_view(site.base):
@@ -98,8 +98,11 @@ def _write(site: SliceSite, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Nod
 
 
 def _is_permuted_view(base: fx.Node) -> bool:
-    """Whether ``base`` is a permutation of a reshaped view. AOTAutograd makes the write functional and then undoes the views;
-    what `index_copy` gives is contiguous, and once its dims are back in order it cannot be viewed in the shape before."""
+    """Whether ``base`` is a permutation of a reshaped view.
+
+    AOTAutograd makes the write functional, and then undoes the views. The result of `index_copy` is contiguous: with its dims
+    back in order it cannot be viewed in the former shape.
+    """
     permuted = False
     while (parent := aliases.base(base)) is not None:
         if base.target in _PERMUTATIONS:
@@ -107,7 +110,7 @@ def _is_permuted_view(base: fx.Node) -> bool:
         elif base.target in _RESHAPES and permuted:
             return True
         elif base.target not in _RESHAPES | _TRANSPARENT:
-            return False  # parts are put back by what keeps the order of the dims
+            return False  # a part is put back by an op that keeps the order of the dims
         base = parent
     return False
 

@@ -10,7 +10,7 @@ from fxpass.options import Options, parse
 
 from . import patches, retrace
 from .contracts import Feature
-from .dynamo import dynamism, guard_managers, hooks, module_ints
+from .dynamo import dynamism, frames, guard_managers, hooks, module_ints
 from .dynamo.names import TorchCompileWrapper
 from .features import give_up, holds
 from .precompile import hooks as precompile
@@ -66,6 +66,7 @@ def uninstall() -> None:
 
 def forget() -> None:
     """Forget what has been seen of the numbers of frames and modules, and which faults have been told of."""
+    frames.forget()
     dynamism.forget()
     module_ints.forget()
     patches.forget()

@@ -78,11 +78,11 @@ def _contained(hook: Callable[..., Any], stock: Callable[..., Any], *args: Any, 
     except Exception as error:
         if isinstance(error, _OURS_TO_RAISE) or any(error is theirs for theirs in errors):
             raise
-        _tell(hook, error)
+        tell(hook, error)
     return results[-1] if results else stock(*args, **kwargs)
 
 
-def _tell(hook: Any, error: Exception) -> None:
+def tell(hook: Any, error: Exception) -> None:
     """Note for the report that ``hook`` has failed, and warn of it if that is new."""
     name = getattr(hook, "func", hook).__qualname__
     fault = f"{name}: {type(error).__name__}: {error}"

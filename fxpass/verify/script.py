@@ -25,7 +25,7 @@ from fxpass.options import Options
 from fxpass.torch_internals.dynamo.sources import PositionSource
 
 from .outcome import COUNTED, RELATIVE, numbers, tolerance
-from .template import SCRIPT
+from .template import LOADED, SCRIPT
 
 
 def write_script(
@@ -35,9 +35,19 @@ def write_script(
 
     ``exact`` says what must agree bitwise: the results, and each of ``args``.
     """
+    code, taken = script_text(gm, exact, settings, title, LOADED)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix_"))
+    torch.save(([args[i] for i in taken], held_by(gm)), folder / "inputs.pt")
+    (folder / "script.py").write_text(code)
+    return str(folder / "script.py")
+
+
+def script_text(
+    gm: fx.GraphModule, exact: tuple[bool, Sequence[bool]], settings: Options, title: str, inputs: str
+) -> tuple[str, list[int]]:
+    """The script for ``gm``, whose ``inputs`` are had by that code; and which of the graph's inputs they are."""
     nodes = gm.graph.find_nodes(op="placeholder")
-    made = _numbers(nodes)
-    taken = [i for i in range(len(args)) if i not in made]
+    made, taken = _numbers(nodes), taken_inputs(gm)
     moving, dynamic = _moving(nodes, taken)
     parameters = ", ".join(f"a{i}" for i in taken)
     lines = [f"    a{i} = {code}" for i, code in made.items()]
@@ -56,16 +66,26 @@ def write_script(
         tolerance=inspect.getsource(tolerance) + "\n\n" + inspect.getsource(numbers),
         graph=gm.print_readable(print_output=False).strip(),
         run="\n".join(
-            [f"def run({parameters}):", *lines, f"    return graph({', '.join(f'a{i}' for i in range(len(args)))})"]
+            [f"def run({parameters}):", *lines, f"    return graph({', '.join(f'a{i}' for i in range(len(nodes)))})"]
         ),
+        inputs=inputs,
+        name=type(gm).__name__,
     )
     compile(code, "script", "exec")
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="kvfix_"))
-    held = {n.target: _attribute(gm, n.target) for n in gm.graph.find_nodes(op="get_attr")}
-    held = {name: value for name, value in held.items() if not isinstance(value, torch.nn.Module)}
-    torch.save(([args[i] for i in taken], held), folder / "inputs.pt")
-    (folder / "script.py").write_text(code)
-    return str(folder / "script.py")
+    return code, taken
+
+
+def taken_inputs(gm: fx.GraphModule) -> list[int]:
+    """Which of ``gm``'s inputs the script's own function takes: the others are computed of them."""
+    nodes = gm.graph.find_nodes(op="placeholder")
+    made = _numbers(nodes)
+    return [i for i in range(len(nodes)) if i not in made]
+
+
+def held_by(gm: fx.GraphModule) -> dict[str, Any]:
+    """The tensors that ``gm`` has as attributes."""
+    held = {str(n.target): _attribute(gm, n.target) for n in gm.graph.find_nodes(op="get_attr")}
+    return {name: value for name, value in held.items() if not isinstance(value, torch.nn.Module)}
 
 
 def _numbers(nodes: Sequence[fx.Node]) -> dict[int, str]:

@@ -34,7 +34,7 @@ def instance(kind):
 
 
 def inputs():
-    args, held = torch.load(pathlib.Path(__file__).with_name("inputs.pt"), weights_only=False)
+{inputs}
     for name, value in held.items():
         owner, _, last = name.rpartition(".")
         setattr(graph.get_submodule(owner), last, value)
@@ -104,7 +104,7 @@ def same(compiled):
     return all([compare(*each) for each in zip(names, found, expected, exact)]) and alike
 
 
-graph = instance(Graph)
+graph = instance({name})
 
 if __name__ == "__main__":
     compiled = torch.compile(run, backend="kvfix", options=OPTIONS)
@@ -113,3 +113,13 @@ if __name__ == "__main__":
     print("no difference" if all(alike) else "they differ")
     sys.exit(not all(alike))
 '''
+
+LOADED = """    args, held = torch.load(pathlib.Path(__file__).with_name("inputs.pt"), weights_only=False)"""
+"""Inputs that lie beside the script."""
+
+MADE = """    torch.manual_seed(0)
+    args = [
+{args}
+    ]
+    held = {{{held}}}"""
+"""Inputs that are made at random; what is an index keeps what it held."""

@@ -143,7 +143,8 @@ def test_calls_tell_what_is_steady() -> None:
         ((5,), 6, "growth"),
         ((9,), 7, "variant"),
         ((3, 5, 2, 4), 3, "variant"),
-        ((2, 2, 2, 2, 2), 3, "variant"),
+        ((2, 2, 2), 3, "variant"),
+        ((2, 3, 3), 4, "growth"),
         ((2, 2, 2, 3, 3, 3), 3, "variant"),
     ],
 )
@@ -164,7 +165,7 @@ def correcting(most: int = 100) -> tuple[WatchedVariants, list[list[int]]]:
         again.append(places)
         return lambda *args: "cut again"
 
-    return WatchedVariants(lambda *args: "cores", [0, 2], cut, most), again
+    return WatchedVariants(lambda *args: "cores", [0, 2], cut, most, pytest.fail), again
 
 
 def test_a_variant_that_moves_is_corrected_once() -> None:

@@ -8,7 +8,6 @@ have changed, as copies: what a CUDA graph returns lies in memory that the next 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import sys
 import types
@@ -295,13 +294,6 @@ def transformers_static(compiled: Compile, device: str, blocks: bool = False) ->
 WINDOW = "a third graph once the window is full: the package branches on it"
 OUTSIDE = "its `inference_mode` is entered outside: AOTAutograd fails on it"
 LAYERS = "a pair for each of two layers, as in stock: a block holds the number of its layer"
-VARIATES = (Series(), Series(variates=3), Series(variates=7))
-BATCHES = (Series(), Series(2), Series(4, ids=True), Series(variates=3, exogenous=1))
-
-
-def _toto_case(name: str, pattern: str, graphs: int, **how: Any) -> Case:
-    return Case(f"toto-ts, {name}", "model/util.py KVCache", pattern, functools.partial(toto, **how), graphs=graphs)
-
 
 def _blocks(steps: Callable[..., Iterator[Step]], *args: Any) -> Callable[[Compile, str], Iterator[Step]]:
     return lambda compiled, device: steps(compiled, device, *args, blocks=True)
@@ -309,11 +301,6 @@ def _blocks(steps: Callable[..., Iterator[Step]], *args: Any) -> Callable[[Compi
 
 CASES = [
     Case("toto-ts", "model/util.py KVCache", "tensor index + `.item()`, tensor slice bounds", toto),
-    _toto_case("variates", "forecasts of 2, 3 and 7 variates", 4, series=VARIATES),
-    _toto_case("batches", "1, 2 and 4 series, with ids, with exogenous variables", 6, series=BATCHES),
-    _toto_case("layers", "models of 2, 3 and 4 layers", 6, layers=(2, 3, 4)),
-    _toto_case("dynamic", "`dynamic=True`", 4, series=VARIATES, dynamic=True),
-    _toto_case("static", "`dynamic=False`", 4, series=VARIATES, dynamic=False),
     Case("timesfm", "timesfm/torch/transformer.py", "write at `start = next_index[0]`, full read + mask", timesfm),
     Case("litgpt", "model.py, `input_pos_maxp1`", "int length read, tensor write, sliced mask", litgpt_sliced),
     Case(

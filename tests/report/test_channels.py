@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from small_models import Attention, ItemCache, kvfix, steps
 
 PROGRAM = """
 import torch
@@ -34,3 +36,29 @@ def test_levels_of_the_log(level: str, reports: bool, code: bool, caplog: pytest
         exec(PROGRAM)
     said = "\n".join(record.getMessage() for record in caplog.records if record.name == "fxpass")
     assert ("graph 1: 1 rewritten" in said) == reports and ("aten.slice(k, 1, 0, p)" in said) == code
+
+
+@torch.no_grad()
+def test_a_decode_that_is_compiled_may_not_compile_again() -> None:
+    model, cache = Attention(), ItemCache()
+    compiled, inputs = kvfix(model), steps(decoded=4)
+    for x in inputs[:3]:
+        compiled(x, cache)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for x in inputs[3:]:
+            compiled(x, cache)
+        with pytest.raises(RuntimeError, match="fail_on_recompile"):
+            compiled(torch.cat([x, x], 1), cache)
+
+
+@torch.no_grad()
+def test_torchs_minifier_gets_a_script(tmp_path: Path) -> None:
+    """``TORCHDYNAMO_REPRO_AFTER=dynamo`` writes the graph with kvfix as its backend, for what kvfix raises on too."""
+    step = torch.compile(lambda k, p: k[:, :p] * 2, backend="kvfix", options={"compiler": "eager"})
+    with torch._dynamo.config.patch(repro_after="dynamo", debug_dir_root=str(tmp_path)):
+        with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="kvfix"):
+            step(torch.rand(2, 8), 3)
+    (script,) = tmp_path.rglob("minifier_launcher.py")
+    text = script.read_text()
+    compile(text, str(script), "exec")
+    assert "backend='kvfix'" in text and "mul" in text

@@ -179,3 +179,25 @@ def test_no_rows_written_and_permuted(first: Callable[..., Tensor], again: Write
         torch.testing.assert_close(compiled(*mine, x, by), step(*eager, x, by))
         assert torch.equal(mine[0], eager[0])
     assert not any(report.unfit for report in fxpass.reports())
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("again", [roll, shift, scaled_by_the_mirror, put_by_index, flip_of_a_view])
+@torch.no_grad()
+def test_as_many_rows_as_a_chunk_has(again: Write, compiler: str):
+    """Once chunks have differed, their rows are a symbol: the mask is made of the number in the graph."""
+
+    def step(k: Tensor, x: Tensor, p: int, by: Tensor) -> Tensor:
+        e = p + x.shape[1]
+        k[:, p:e] = x
+        again(k, by)
+        return k[:, :e].sum(1)
+
+    mine = torch.rand(2, 16, 8)
+    eager, compiled, by, p = mine.clone(), kvfix(step, compiler=compiler), torch.tensor([1, 0]), 0
+    for rows in (4, 2, 3, 2, 5):
+        x = torch.rand(2, rows, 8)
+        torch.testing.assert_close(compiled(mine, x, p, by), step(eager, x, p, by))
+        assert torch.equal(mine, eager)
+        p += rows
+    assert fxpass.reports()[-1].rewritten and not any(report.unfit for report in fxpass.reports())

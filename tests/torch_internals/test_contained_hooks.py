@@ -13,7 +13,7 @@ from torch._dynamo.exc import Unsupported
 
 import fxpass
 from fxpass.index_tensors.table import Table
-from fxpass.torch_internals.dynamo import dynamism, hooks, indexing, module_ints
+from fxpass.torch_internals.dynamo import dynamism, frames, hooks, indexing, module_ints
 from fxpass.torch_internals.patches import patch_attribute
 
 
@@ -43,7 +43,7 @@ HOOKS: dict[str, tuple[Any, str]] = {
     "_wrap_literal": (module_ints, "moves"),
     "_create_proxy": (indexing, "with_number_operands"),
     "_create_proxy, slices": (dynamism, "see_slice"),
-    "_element": (dynamism, "see_elements"),
+    "_element": (frames, "see_elements"),
     "a step of the table": (Table, "_step"),
     "a rule's operand": (Table, "_operand"),
     "the advance": (Table, "moved"),

@@ -13,7 +13,8 @@ from torch._dynamo.utils import counters
 
 import fxpass
 from fxpass.torch_internals import retrace
-from fxpass.torch_internals.contracts import Feature, holds
+from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.features import holds
 
 LAYOUTS = {
     "rows first": (0, 2, 3),

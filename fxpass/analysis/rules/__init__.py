@@ -1,4 +1,4 @@
-"""The rules, one family a file. Importing this package registers them all."""
+"""The rules of operators, one family in each file. Importing this package registers all of them."""
 
 from . import (  # noqa: F401
     attention,

@@ -1,4 +1,4 @@
-"""Axes of operands that go together: of one valid length, and made one full size.
+"""Operands of one valid length on axes of different full sizes: the longer axes are cut.
 
 add(k, mask)        {2: e of 16}, {2: e of 32}      ->      add(k, mask[:, :, :16])
 """
@@ -18,10 +18,10 @@ from fxpass.graph.numbers import equal, guarded
 
 
 def align(node: fx.Node, flow: Flow, places: Iterable[tuple[Any, int]]) -> Extent:
-    """The extent that ``places``, dims of operands of ``node`` that all have one, come to have: the longer ones are cut.
+    """The extent that the dims ``places`` of operands of ``node`` share. Each of them has one; the longer axes are cut.
 
     Raises:
-        Refusal: their valid lengths are not known to be the same, or which is the longer one.
+        Refusal: it is not known that their valid lengths are equal, or which full size is the smallest.
     """
     places = list(places)
     own = [flow.of(operand)[dim] for operand, dim in places]

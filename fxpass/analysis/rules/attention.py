@@ -1,12 +1,12 @@
-"""Scaled dot product attention: keys past the valid length are masked, and their rows cleaned.
+"""Scaled dot product attention: keys past the valid length are masked, and the rows of keys and values there are filled with 0.
 
     sdpa(q, k[:end], v[:end])             ->   sdpa(q, clean(k), clean(v), attn_mask=valid)
     sdpa(q, k[:end], v[:end], mask)       ->   sdpa(q, clean(k), clean(v), attn_mask=mask & valid)        bool mask
     sdpa(q, k[:end], v[:end], bias)       ->   sdpa(..., attn_mask=where(valid, bias, -inf))              float mask
     sdpa(..., is_causal=True)             ->   valid = arange(S) < end and arange(S) <= arange(L)[:, None]
 
-`is_causal` is aligned top left on the sliced length, odd as that is for chunks: key j is seen by query i when j <= i.
-``clean`` zeroes the invalid rows, of K too: a NaN there poisons the scores even under a mask.
+`is_causal` is aligned to the top left of the sliced length, as in eager: query i sees key j if j <= i. ``clean`` fills the
+invalid rows with 0, those of K too, since a NaN there would make the scores NaN even under a mask.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _check_mask_rows(mask: Any, q: fx.Node, flow: Flow) -> None:
-    """The rows of the mask are those of the queries, whether they are those of a buffer or not.
+    """Check that the rows of the mask have an extent if, and only if, those of the queries have one.
 
     Raises:
         Refusal: only one of them has an extent.

@@ -1,9 +1,9 @@
-"""Contractions: an extent on a free axis passes, one on the contracted axis is filled with 0 in both operands.
+"""Contractions: an extent on a free axis passes; on the contracted axis both operands are filled with 0.
 
-    scores = q @ kt        {3: e} of kt  ->  {3: e}: the invalid columns of kt make invalid columns, nothing else
+    scores = q @ kt        {3: e} of kt  ->  {3: e}: the invalid columns of kt make invalid columns, and nothing else
     out = p @ v            {3: e} of p and {2: e} of v: masked_fill(p, invalid, 0) @ masked_fill(v, invalid, 0)
 
-Both, because 0 * NaN is NaN.
+Both operands are filled, since 0 * NaN is NaN.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _contract(node: fx.Node, flow: Flow, a: Any, a_dim: int, b: Any, b_dim: int)
 
 @rule(aten.matmul, aten.bmm, aten.mm, aten.mv, aten.dot)
 def matmul(node: fx.Node, flow: Flow) -> Extents:
-    """A vector has no rows on the left, and no columns on the right: the result lacks that dim."""
+    """``a @ b``. A vector on the left has no rows and one on the right no columns, so the result lacks that dim."""
     a, b = node.args[:2]
     ra, rb, out = a.meta["val"].dim(), b.meta["val"].dim(), node.meta["val"].dim()  # type: ignore[union-attr]
     _contract(node, flow, a, ra - 1, b, max(rb - 2, 0))
@@ -51,7 +51,7 @@ def matmul(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _refuse_loose(node: fx.Node, operand: Any, batch: int, shift: int, flow: Flow, other: Extents) -> None:
-    """Refuse an operand, of ``batch`` dims beside rows and columns, that has the other's valid length from elsewhere."""
+    """Refuse an operand that has the valid length of the other one on a batch dim, but from elsewhere than a buffer."""
     for dim, size in enumerate(operand.meta["val"].shape[: max(batch, 0)]):
         if dim + shift in other and dim not in flow.of(operand) and not (isinstance(size, int) and size == 1):
             raise Refusal(reasons.FROM_ELSEWHERE, what=f"an operand of {node.target}")

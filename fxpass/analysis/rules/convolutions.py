@@ -1,8 +1,8 @@
-"""Convolutions along the axis: behind what is valid stand zeros, as padding has them.
+"""Convolutions along the axis: the invalid part is filled with zeros, as padding is.
 
 conv1d(k, w, padding=1)     {2: e} of S     ->      conv1d(masked_fill(k, invalid, 0), w, padding=1)
 
-The size of the result follows from the length as from the full size: (n + 2 * padding - dilation * (w - 1) - 1) // stride + 1.
+Valid length and full size become (n + 2 * padding - dilation * (w - 1) - 1) // stride + 1 of what they were.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def convolution(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _at(value: Any, place: int, default: int) -> Any:
-    """The element for one dim of an argument that may be given once for all."""
+    """The element of an argument for one dim. The argument may be one number for all dims."""
     if not isinstance(value, (list, tuple)):
         return default if value is None else value
     return value[place] if len(value) > 1 else value[0] if value else default

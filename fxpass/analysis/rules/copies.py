@@ -1,7 +1,7 @@
 """Copies and casts: every axis stays where it is.
 
-A copy that the original makes because a slice is not contiguous stays a copy, also where the full buffer happens to be
-contiguous: a later write to the buffer must not be seen through it.
+`contiguous` of a slice copies; of the full buffer, which is contiguous, it would not. So it becomes a copy: a later write to
+the buffer must not be seen through the result.
 
     contiguous(buf[:, :end])      a copy      ->      clone(buf)
 """
@@ -27,7 +27,7 @@ def same(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.dropout)
 def dropout(node: fx.Node, flow: Flow) -> Extents:
-    """A copy, unless it draws: for a full buffer it would draw other numbers."""
+    """A copy in inference. In training it draws random numbers, and would draw others for the full buffer."""
     x, p, train = node.args
     if train and p:
         raise Refusal(reasons.DRAWS, op=node.target)
@@ -44,7 +44,7 @@ def copy_if_needed(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.triu, aten.tril)
 def triangle(node: fx.Node, flow: Flow) -> Extents:
-    """``tril(x, d)`` keeps what lies at column - row <= d: padding rows and columns moves nothing."""
+    """``tril(x, d)`` keeps the elements with column - row <= d, whatever the number of rows and columns."""
     x, diagonal = node.args[0], node.args[1] if len(node.args) > 1 else 0
     if diagonal in flow.positions:
 

@@ -1,4 +1,4 @@
-"""Tensors created to the valid length of a buffer: made to its full size instead.
+"""Tensors that are made to the valid length of a buffer are made to its full size.
 
 ones([q, n])          ->   ones([q, S])          {1: e}
 arange(0, n)          ->   arange(0, S)          {0: e}
@@ -76,6 +76,6 @@ for _packet in (
     for _overload in _packet.overloads():
         if "out" not in _overload and "names" not in _overload:
             RULES[("factory", getattr(_packet, _overload))] = _sized
-            RULES[getattr(_packet, _overload)] = _sized  # new_ones(x, [2]) takes nothing of x but its dtype
+            RULES[getattr(_packet, _overload)] = _sized  # new_ones(x, [2]) takes only the dtype and device of x
 for _overload in ("default", "start", "start_step"):
     RULES[("factory", getattr(aten.arange, _overload))] = _arange

@@ -1,4 +1,4 @@
-"""Joins: `cat` along a position-dependent axis closes the gaps that full buffers leave between what is valid.
+"""Joins: `cat` along an axis with an extent gathers the valid rows, which lie apart in the full buffers.
 
 cat([past[:, :n], new], 1)      {1: n} of past, 4 new rows     ->      index_select(cat([past, new], 1), 1, places)
 
@@ -55,7 +55,7 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: list[Any], extent: Extent) -> fx.Node:
-    """All parts at full size, one after the other, and from that the valid rows."""
+    """The valid rows of all parts, gathered from the `cat` of the parts at full size."""
     device = parts[0].meta["val"].device
     places = b.call(aten.arange.default, b.full(extent), device=device)
     sizes = [b.full(e) if e is not None else b.size(p, dim) for e, p in zip(own, parts, strict=True)]

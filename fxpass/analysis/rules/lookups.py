@@ -1,10 +1,10 @@
-"""Lookups by an index tensor: where the index is not valid it may hold anything, so it is made 0.
+"""Lookups by an index tensor: the invalid part of the index may hold anything, so it is filled with 0.
 
 embedding(table, distance)          {1: e} of distance     ->     embedding(table, masked_fill(distance, invalid, 0))
 index_select(mask, 0, rows)         {1: e} of mask passes
 index_select(k, 1, rows)            {1: e} of k            ->     _assert_async(all(rows < e)), index_select(k, 1, rows)
 
-The last would be an error past the valid rows, and past the buffer only once the slice is gone.
+In the last one, an index past the valid rows is an error in eager; without the slice it would be one only past the buffer.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def gather(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.index.Tensor)
 def index(node: fx.Node, flow: Flow) -> Extents:
-    """``x[..., rows, :]`` with index tensors in one row of dims; a negative index counts from the end of what is valid."""
+    """``x[..., rows, :]`` with index tensors for adjacent dims. A negative index counts from the end of the valid part."""
     x, indices = node.args[0], list(node.args[1])  # type: ignore[arg-type]
     used = [d for d, i in enumerate(indices) if i is not None]
     if any(i.meta["val"].dtype in (torch.bool, torch.uint8) for i in indices if i is not None):
@@ -84,7 +84,7 @@ def index(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _checked(node: fx.Node, flow: Flow, index: Any, extent: Extent | None) -> None:
-    """Book an assertion that the lookup ``node`` stays within the valid rows of ``extent``, as eager checks it."""
+    """Ask for an assertion that the lookup ``node`` stays within the valid rows of ``extent``, as eager checks."""
     if extent is None:
         return
 

@@ -1,6 +1,6 @@
-"""Norms and spreads.
+"""Norms, variances and standard deviations.
 
-layer_norm(x, [d])      the position-dependent axis passes, unless it is one of the normalized dims
+layer_norm(x, [d])      the extent passes, unless it is on one of the normalized dims
 var(x, [2])             sum(((x - mean) ** 2) where valid, [2]) / (length - correction)
 vector_norm(x, 2, [2])  vector_norm(masked_fill(x, invalid, 0), 2, [2])
 """
@@ -74,7 +74,7 @@ def _spread(b: Any, x: Any, dims: list[int], keep: bool, counted: Extents, corre
 
 
 def _spread_arguments(node: fx.Node) -> tuple[set[int], bool, Any]:
-    """The reduced dims, whether they stay, and the correction, of any overload."""
+    """The reduced dims, `keepdim` and the correction, for each of the overloads."""
     if node.target in (aten.var.default, aten.std.default):  # (x, unbiased)
         unbiased = node.args[1] if len(node.args) > 1 else node.kwargs.get("unbiased", True)
         return set(range(node.args[0].meta["val"].dim())), False, int(bool(unbiased))  # type: ignore[union-attr]

@@ -1,6 +1,6 @@
-"""Other orders of the rows: those that are valid stay together, at the front.
+"""Ops that reorder or repeat rows: the valid rows stay together at the front.
 
-flip(k, [2])            {2: e}      ->      rows e - 1, e - 2, ... 0, and then anything
+flip(k, [2])            {2: e}      ->      rows e - 1, e - 2, ... 0, then any rows
 roll(k, 1, 2)           {2: e}      ->      rows (i - 1) % e
 repeat(k, [1, 1, 2, 1]) {2: e}      ->      rows i % e, and 2 * e of them are valid
 """
@@ -70,7 +70,7 @@ def roll(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _rolled(b: Any, by: Any, length: fx.Node, steps: fx.Node) -> fx.Node:
-    """Places that begin anew after ``length`` rows, moved ``by`` some."""
+    """The places ``(i - by) % length``."""
     return modulo(b, plus(b, steps, by), length)
 
 
@@ -101,7 +101,7 @@ def repeat(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.repeat_interleave.self_int)
 def repeat_interleave(node: fx.Node, flow: Flow) -> Extents:
-    """Row ``i`` comes from row ``i // times``, however many are valid: the full buffer is repeated."""
+    """Row ``i`` comes from row ``i // times``, whatever the length is, so the full buffer is repeated."""
     x, times, *rest = node.args
     dim = rest[0] if rest else node.kwargs.get("dim")
     own = dict(flow.of(x))

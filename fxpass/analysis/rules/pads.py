@@ -1,10 +1,10 @@
-"""Padding along the axis, by a number or by rows of its own: what is valid gets longer, at both ends.
+"""Padding along the axis, with a number or with rows of the tensor: the valid part gets longer at both ends.
 
     pad(k, [0, 0, 1, 2])                    {2: e}      ->      row i is row i - 1, and 0 where i < 1 or i > e
     pad(k, [1, 2], mode="replicate")        {2: e}      ->      row i is row clamp(i - 1, 0, e - 1)
     pad(k, [1, 2], mode="reflect")          {2: e}      ->      row i is row |i - 1|, counted back from e - 1 if beyond
 
-A negative number of rows takes them away.
+A negative amount takes rows away.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def constant(node: fx.Node, flow: Flow) -> Extents:
         return b.call(aten.constant_pad_nd.default, made, left, value)
 
     def outside(b: Any, made: fx.Node, dim: int, before: int, extent: Extent, new: Extent) -> fx.Node:
-        """What lies before the first row and after the last."""
+        """Whether each row lies before the first row or after the last one of ``x``."""
         steps = b.call(aten.arange.default, b.full(new), device=x.meta["val"].device)
         end = plus(b, length_of(b, extent, x), before)
         inside = b.call(
@@ -88,7 +88,7 @@ def _padded(
     rest: Callable[[Any, fx.Node, list[int]], fx.Node],
     outside: Callable[[Any, fx.Node, int, int, Extent, Extent], fx.Node],
 ) -> Extents:
-    """``x`` with ``amounts`` of rows, from the last dim on, before and after: `rest` pads the dims that have no extent."""
+    """``x`` padded by ``amounts``, which are (before, after) from the last dim on. ``rest`` pads the dims without an extent."""
     rank = x.meta["val"].dim()
     if any(a in flow.positions for a in amounts):
         raise Refusal(reasons.BY_POSITION, op=node.target, how="which is how many rows are added")

@@ -1,9 +1,9 @@
-"""Rows taken by their place: the one thing that a copy of a part of an axis, in any order, is made of.
+"""Gathering rows by their places, in any order.
 
     places = [e - 1, e - 2, ... 0, anything]      int64[S]
     flip(k, [2])        ->      index_select(k, 2, clamp(places, 0, S - 1))
 
-What stands beyond the valid part may be any row, as long as there is one: places are clamped to the buffer.
+The rows past the valid part may be any rows of the buffer, so places are clamped to it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Count = Any
 
 
 def take(b: Any, x: fx.Node, dim: int, size: Any, places: fx.Node) -> fx.Node:
-    """The rows ``places`` of ``x`` along ``dim``, of ``size`` rows; those out of range become the first or the last."""
+    """The rows ``places`` of ``x`` along ``dim``, which has ``size`` rows. Places are clamped to these."""
     last = size - 1 if isinstance(size, int) else b.call(operator.sub, size, 1)
     return b.call(aten.index_select.default, x, dim, b.call(aten.clamp.default, places, 0, last))
 
 
 def rows(b: Any, x: fx.Node, dim: int, extent: Extent, count: Any, place: Callable[[fx.Node], fx.Node]) -> fx.Node:
-    """``count`` rows of ``x`` along ``dim``, the axis of ``extent``: the i-th is that at ``place(i)``."""
+    """``count`` rows of ``x`` along ``dim``, which has ``extent``. The i-th of them is row ``place(i)``."""
     steps = b.call(aten.arange.default, count, device=b.device)
     return take(b, x, dim, b.full(extent), place(steps))
 
@@ -49,15 +49,15 @@ def minus(b: Any, a: Any, steps: fx.Node) -> fx.Node:
 
 
 def modulo(b: Any, steps: fx.Node, length: fx.Node) -> fx.Node:
-    """``steps % length``, where an axis of no length is taken for one of length 1: its rows are looked at by nobody."""
+    """``steps % length``. A length of 0 counts as 1: no row is valid then, so none of the places matters."""
     return b.call(aten.remainder.Tensor, steps, b.call(aten.clamp_min.default, length, 1))
 
 
 def quotient(b: Any, steps: fx.Node, length: fx.Node) -> fx.Node:
-    """``steps // length``, likewise."""
+    """``steps // length``. A length of 0 counts as 1, as in `modulo`."""
     return b.call(aten.floor_divide.default, steps, b.call(aten.clamp_min.default, length, 1))
 
 
 def length_of(b: Any, extent: Extent, x: fx.Node) -> fx.Node:
-    """How many rows are valid, as a 0-d tensor beside ``x``."""
+    """The number of valid rows, as a 0-d tensor on the device of ``x``."""
     return b.tensor(extent.length, x.meta["val"].device)

@@ -1,4 +1,4 @@
-"""Pointwise ops: extents line up by broadcasting, and the invalid part may hold anything afterwards."""
+"""Pointwise ops: the extents of the operands are lined up by broadcasting. The invalid part of the result may hold anything."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pointwise(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.remainder, aten.fmod, aten.floor_divide, aten.div.Tensor_mode)
 def divided(node: fx.Node, flow: Flow) -> Extents:
-    """A division by an integer 0 is an error, also where it is not looked at."""
+    """Integer division. A zero in the invalid part would raise an error."""
     divisor = node.args[1]
     if _is_tensor(divisor) and not divisor.meta["val"].dtype.is_floating_point:  # type: ignore[union-attr]
         flow.fill(node, divisor, flow.of(divisor), 1)
@@ -32,7 +32,7 @@ def divided(node: fx.Node, flow: Flow) -> Extents:
 
 
 def broadcast(node: fx.Node, flow: Flow, operands: Sequence[Any], also: Extents | None = None) -> Extents:
-    """The extents of ``operands`` lined up from the right, merged with ``also``, which are in the result's dims already.
+    """The extents of ``operands``, lined up from the right, merged with ``also``, which are on dims of the result.
 
     Raises:
         Refusal: an operand has the valid length on an axis, but does not come from a buffer.

@@ -1,4 +1,4 @@
-"""Reductions along the padded axis: its invalid part is filled with the value that changes nothing.
+"""Reductions along the axis: the invalid part is filled with the value that does not change the result.
 
 sum(x, [2])        ->   sum(masked_fill(x, invalid, 0), [2])
 mean(x, [2])       ->   sum(masked_fill(x, invalid, 0), [2]) / length
@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 
 def reduced_dims(node: fx.Node, position: int = 1) -> tuple[set[int], bool]:
-    """The reduced dims and whether they stay as size 1."""
+    """The reduced dims, and `keepdim`."""
     rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
     dims: Any = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
     keep = node.args[position + 1] if len(node.args) > position + 1 else node.kwargs.get("keepdim", False)
@@ -36,7 +36,7 @@ def left(extents: Extents, dims: set[int], keep: bool) -> Extents:
 
 
 def extreme(x: Any, largest: bool, with_nan: bool = False) -> Any:
-    """The largest or the smallest number of the dtype of ``x``; ``with_nan``, where NaN counts as the largest."""
+    """The largest or the smallest number of the dtype of ``x``. With ``with_nan``, NaN counts as the largest."""
     dtype = x.meta["val"].dtype
     if dtype is torch.bool:
         return largest
@@ -68,7 +68,7 @@ def mean(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _check_extremum(node: fx.Node, flow: Flow, dims: set[int]) -> None:
-    """An extremum of nothing is an error, and a place in a flattened tensor is another one in the full buffer."""
+    """Refuse an extremum of no elements, an error in eager, and a place in a flattened tensor, which would be another."""
     extents = flow.of(node.args[0])
     if node.target not in _ANY and not all(guarded(number(extents[d].length) >= 1) for d in dims if d in extents):
         raise Refusal(reasons.TOO_FEW, op=node.target)
@@ -107,5 +107,5 @@ def softmax(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.cumsum, aten.logcumsumexp, aten.cumprod, aten.cummax, aten.cummin)
 def cumsum(node: fx.Node, flow: Flow) -> Extents:
-    """What is valid never looks at what comes after it."""
+    """A cumulative sum. No element depends on those after it."""
     return dict(flow.of(node.args[0]))

@@ -1,7 +1,7 @@
-"""Reshapes: the axis stays, is merged with others, or gives its fastest dims away.
+"""Reshapes: the axis stays, is merged with other axes, or is split.
 
 reshape(k, [b * h, n, d])     {2: e} of S   ->      {1: e} of S: the size n becomes the full size
-reshape(k, [b, h, n * d])     {2: e} of S   ->      {2: e * d} of S * d: what is valid is still in front
+reshape(k, [b, h, n * d])     {2: e} of S   ->      {2: e * d} of S * d: the valid part is still at the front
 reshape(k, [b, h * n, d])     {2: e} of S   ->      {1: h * e} of h * S: the valid rows of each h are moved together, a copy
 reshape(k, [b, h, n // 2, 2]) {2: e} of S   ->      {2: e // 2} of S // 2
 """
@@ -79,10 +79,10 @@ def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) 
 
 
 def _group(old: list[Any], new: list[Any], dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The dims of ``old`` around ``dim``, and those of ``new``, that hold the same elements: the fewest.
+    """The fewest dims of ``old`` around ``dim``, and of ``new``, that hold the same elements.
 
     Raises:
-        Refusal: they are not known.
+        Refusal: it is not known which these are.
     """
     for first in range(dim, -1, -1):
         for start in (s for s in range(len(new), -1, -1) if known(math.prod(new[:s]) == math.prod(old[:first]))):

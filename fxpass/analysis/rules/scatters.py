@@ -1,4 +1,4 @@
-"""Rows put into a copy: row by row, what is put in or what was there.
+"""Rows that are put into a copy: each row of the result is one of the new rows, or what was there.
 
 slice_scatter(k, x, 2, a, b)        row i is row i - a of x where a <= i < b, else row i of k
 select_scatter(k, x, 2, -1)         row i is x where i is e - 1, else row i of k
@@ -48,7 +48,7 @@ def select_scatter(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.slice_scatter.default)
 def slice_scatter(node: fx.Node, flow: Flow) -> Extents:
-    """Along another dim the extents of both pass; along the axis it is refused."""
+    """Along a dim without an extent, the extents of both tensors pass; along the axis it is refused."""
     x, new, dim = (*node.args, 0)[:3]
     dim = node.kwargs.get("dim", dim) % x.meta["val"].dim()  # type: ignore[operator, union-attr]
     own = dict(flow.of(x))

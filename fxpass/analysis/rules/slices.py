@@ -1,12 +1,12 @@
-"""Slices of a position-dependent axis: the rows that are left are found again in the full buffer.
+"""Slices of an axis with an extent: the rows of the slice are gathered from the full buffer.
 
-    k[:, :, :n]                 {2: e}      ->      k, and only [0, n) of it is valid
+    k[:, :, :n]                 {2: e}      ->      k, of which [0, n) is valid
     k[:, :, 2:]                 {2: e}      ->      index_select(k, 2, min(arange(S) + 2, S - 1))       valid below e - 2
     k[:, :, -4:]                {2: e}      ->      index_select(k, 2, arange(4) + e - 4)               four rows, all valid
     k[:, :, ::2]                {2: e}      ->      index_select(k, 2, min(arange(S) * 2, S - 1))       valid below ceil(e / 2)
     k[:, :, -1]                 {2: e}      ->      index_select(k, 2, arange(1) + e - 1), squeezed
 
-A negative bound counts from the end of what is valid, not of the buffer. All but the first are copies of what was a view.
+A negative bound counts from the end of the valid part. All but the first of these are copies, where eager has views.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
 
 
 def from_the_front(node: fx.Node, flow: Flow, extent: Extent, bound: Any, below: bool = False) -> Any:
-    """``bound`` of a slice as a number between 0 and the length of ``extent``; ``below``, as the place of an element.
+    """The ``bound`` of a slice as a number from 0 to the length of ``extent``; with ``below``, less than the length.
 
     Raises:
-        Refusal: it is not known to be in there, and slicing would have clamped it.
+        Refusal: it is not known to lie there. A slice would clamp it.
     """
     if isinstance(bound, int) and bound == TO_THE_END:
         return extent.length

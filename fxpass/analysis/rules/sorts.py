@@ -1,11 +1,11 @@
-"""Orders by value: what is not valid is filled with what comes last, and equal elements keep their order.
+"""Sorting: the invalid part is filled with the value that comes last, and equal elements keep their order.
 
 sort(k, 2)                  ->      sort(masked_fill(k, invalid, nan), stable=True, dim=2)          valid below e
 topk(k, 3, 2).values        ->      topk(masked_fill(k, invalid, -inf), 3, 2).values
 kthvalue(k, 3, 2).values    ->      kthvalue(masked_fill(k, invalid, nan), 3, 2).values
 
-Stable, because what is filled in may be equal to what is valid, and comes behind it then. Which of equal elements `topk` and
-`kthvalue` name depends on how many there are beside: their places are refused, their values are not.
+The sort is stable, so that fill values come after valid elements that equal them. Which of several equal elements `topk` and
+`kthvalue` choose depends on the size of the axis: their places are refused, their values are not.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def sort(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _same_order(node: fx.Node, x: fx.Node) -> bool:
-    """Whether equal elements keep their order though nobody asks for it, or nobody looks at their places."""
+    """Whether a stable sort gives the same: the sort is stable anyway, or nobody uses the places."""
     return x.meta["val"].device.type == "cpu" or ("argsort" not in str(node.target) and not _places_used(node))
 
 
@@ -75,7 +75,7 @@ def _given(node: fx.Node) -> dict[str, Any]:
 
 
 def _selected(node: fx.Node, flow: Flow, smallest: bool, ordered: bool) -> Extents:
-    """Some of the smallest (or largest) elements, that there are."""
+    """The rule of an op that selects some of the smallest, or largest, elements. So many must be valid."""
     given = _given(node)
     x, k, dim = given["self"], given["k"], given["dim"]
     own = dict(flow.of(x))
@@ -95,7 +95,7 @@ def _selected(node: fx.Node, flow: Flow, smallest: bool, ordered: bool) -> Exten
 
 @rule(aten.searchsorted, aten.bucketize)
 def searchsorted(node: fx.Node, flow: Flow) -> Extents:
-    """Places among sorted numbers: behind the valid ones stands the largest number there is, and no place lies beyond."""
+    """Places among sorted numbers. The invalid part is filled with the largest number, and places are at most the length."""
     bucketize = "bucketize" in str(node.target)
     values, bounds = (node.args[0], node.args[1]) if bucketize else (node.args[1], node.args[0])
     own, rank = flow.of(bounds), bounds.meta["val"].dim()  # type: ignore[union-attr]
@@ -105,7 +105,7 @@ def searchsorted(node: fx.Node, flow: Flow) -> Extents:
     if rank - 1 not in own:
         return out
     extent = own[rank - 1]
-    flow.fill(node, bounds, [rank - 1], extreme(bounds, largest=True))  # a search compares: NaN would not do
+    flow.fill(node, bounds, [rank - 1], extreme(bounds, largest=True))  # a search compares, so NaN would not come last
 
     first, second = node.args[:2]
 

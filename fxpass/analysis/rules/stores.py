@@ -1,4 +1,4 @@
-"""Writes in place to a part of a buffer whose size depends on the position: the rest keeps what it holds.
+"""In-place ops on a part of a buffer whose size depends on a position: the rest of the buffer keeps its contents.
 
 copy_(buf[:, :end], x)          {1: e} of x         ->      copy_(buf, where(valid, copy of buf with x written, buf))
 mul_(buf[:, :end], 0.5)                             ->      copy_(buf, where(valid, buf * 0.5, buf))
@@ -23,7 +23,7 @@ _ALSO = {aten.copy_.default, aten.masked_fill_.Scalar, aten.masked_fill_.Tensor,
 
 
 def stores(node: fx.Node, flow: Flow) -> Extents:
-    """The rule for every op that writes in place to something with an extent."""
+    """The rule of every in-place op whose target has an extent."""
     target: Any = node.args[0]
     pointwise = torch.Tag.pointwise in node.target.tags  # type: ignore[union-attr]
     if aliases.written(node) != [target] or not (pointwise or node.target in _ALSO):

@@ -67,7 +67,7 @@ def squeeze(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.view_as_real)
 def view_as_real(node: fx.Node, flow: Flow) -> Extents:
-    """The real and the imaginary part, in a dim of their own at the end."""
+    """Real and imaginary part become a new last dim."""
     return dict(flow.of(node.args[0]))
 
 
@@ -92,7 +92,7 @@ def split(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.unfold)
 def unfold(node: fx.Node, flow: Flow) -> Extents:
-    """Windows along an axis, with a dim of their own at the end: those that are whole hold what is valid only."""
+    """Windows along an axis, with a new last dim. The windows that are valid hold valid elements alone."""
     x, dim, size, step = node.args
     dim %= max(_rank(x), 1)
     own = dict(flow.of(x))
@@ -105,7 +105,7 @@ def unfold(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(operator.getitem)
 def element(node: fx.Node, flow: Flow) -> Extents:
-    """An element of what `chunk`, `split` or `unbind` gives."""
+    """An element of the tuple that `chunk`, `split` or `unbind` gives."""
     return dict(flow.of(node.args[0]))
 
 
@@ -139,5 +139,5 @@ def _set_sizes(node: fx.Node, flow: Flow, sizes: list[Any], out: Extents) -> Non
 
 
 def _resize(node: fx.Node, flow: Flow, args: Any, target: Any = None) -> None:
-    """Book new arguments for ``node``."""
+    """Ask that ``node`` gets new arguments."""
     flow.replace(node, lambda b: b.call(target or node.target, *args(b)))

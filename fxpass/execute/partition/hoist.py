@@ -1,11 +1,11 @@
-"""What does not depend on the layers is computed before them, once.
+"""Ops that do not depend on the layers move to the front of the graph, where equal ones are merged.
 
     layer 0:  c0 = cos(position * f); ...            c = cos(position * f)
     layer 1:  c1 = cos(position * f); ...     ->     layer 0: ... c ...
                                                      layer 1: ... c ...
 
-Only small results, so that no copy of a weight lives longer than it did, and only of memory that the graph never writes.
-Two whose memory the caller gets stay two: it may write to one of them.
+An op moves only if its result is small, so that no copy of a weight lives longer than before, and if the graph never writes the
+memory that it reads. Two ops whose results the caller gets are not merged, since it may write to one of them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from fxpass.torch_internals.operators import OpOverload
 from .split import is_heavy
 
 MOST = 1 << 16
-"""A result with more elements stays where it is."""
+"""An op whose result has more elements stays where it is."""
 
 
 def hoist(graph: fx.Graph) -> None:
-    """Move small pure ops on inputs to the front of ``graph`` (static, propagated), equal ones merged."""
+    """Move small pure ops on inputs to the front of ``graph`` (static, propagated), and merge equal ones."""
     written = {aliases.storage(w) for n in graph.nodes for w in aliases.written(n)}
     given = _given(graph)
     early: set[fx.Node] = set()
@@ -38,7 +38,7 @@ def hoist(graph: fx.Graph) -> None:
                 early.add(node)
             continue
         if not _may_move(node) or aliases.storage(node) in written or not all(i in early for i in node.all_input_nodes):
-            continue  # two buffers of zeros are not one, if they are filled
+            continue  # two equal buffers that are written stay two
         first = known.setdefault((node.op, node.target, str(node.args), str(node.kwargs)), node)
         if first is not node and node not in given:
             node.replace_all_uses_with(first)
@@ -51,7 +51,7 @@ def hoist(graph: fx.Graph) -> None:
 
 
 def _given(graph: fx.Graph) -> set[fx.Node]:
-    """What the caller gets, and what it is made of alone: a copy of it the compiler may leave out."""
+    """The nodes whose memory the caller gets, and those that such a node copies: the compiler may leave the copy out."""
     shown = {memory for r in graph.output_node().all_input_nodes for memory in aliases.storages(r)}
     given = {n for n in graph.nodes if aliases.storages(n) & shown}
     for node in reversed(graph.nodes):
@@ -61,13 +61,15 @@ def _given(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _may_move(node: fx.Node) -> bool:
-    """Whether ``node`` is small and without effect; what it takes is another matter. A number that nothing is needed for
-    stays: it is put into the kernel that takes it."""
+    """Whether ``node`` may move if its operands do: it is small, and has no effect.
+
+    A 0-d constant stays, since it is compiled into the kernel that takes it.
+    """
     if node.op == "get_attr":
         return True
     value, target = node.meta.get("val"), node.target
     if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
-        return False  # another may draw random numbers, or count its calls, and not say so
+        return False  # an operator of another library may draw random numbers or count its calls
     if aliases.is_impure(node) or is_heavy(node):
         return False
     if not isinstance(value, torch.Tensor) or not (value.dim() or node.all_input_nodes):

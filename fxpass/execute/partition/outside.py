@@ -31,7 +31,7 @@ def outside(
         for node, causes in () if part.static else _causes(part, bound):
             if is_heavy(node):
                 why = dict.fromkeys(names.get(text, text) for text in sorted(map(str, causes)))
-                found[reasons.OUTSIDE.text(source=source_of(node), op=node.target, why=", ".join(why))] = None
+                found[reasons.OUTSIDE_THE_CORE.text(source=source_of(node), op=node.target, why=", ".join(why))] = None
     return list(found)
 
 

@@ -1,1 +1,1 @@
-"""What a CUDA graph needs around it: addresses that stay, values that are carried, results that leave."""
+"""What a CUDA graph needs around it: inputs at fixed addresses, index tensors as values, results copied out."""

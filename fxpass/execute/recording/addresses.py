@@ -1,10 +1,12 @@
-"""Static addresses: inputs whose memory stays put from call to call, so that a CUDA graph may hold on to it.
+"""Static addresses: inputs that a CUDA graph reads and writes where they are.
 
-Parameters and buffers of modules are (Dynamo guards on them), and so is what the graph writes to: a cache or an index
-tensor must be written where it is, not in a copy. Every other input is copied into the recording's own memory.
+Parameters and buffers of modules have static addresses, which Dynamo guards. So do inputs that the graph writes to: a cache
+must be written itself, and not a copy. All other inputs are copied into the recording's own memory.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from torch import fx
 
@@ -23,8 +25,14 @@ def written_inputs(gm: fx.GraphModule) -> set[fx.Node]:
     return {n for n in roots if n.op == "placeholder"}
 
 
+def written_places(gm: fx.GraphModule, more: Collection[fx.Node] = ()) -> list[int]:
+    """The places of the arguments that ``gm`` writes to, and of those for its placeholders in ``more``."""
+    written = written_inputs(gm) | set(more)
+    return [i for i, n in enumerate(gm.graph.find_nodes(op="placeholder")) if n in written]
+
+
 def belongs_to_module(placeholder: fx.Node) -> bool:
-    """Whether Dynamo took ``placeholder`` from a module's parameters or buffers, or it was marked static."""
+    """Whether ``placeholder`` is a parameter or buffer of a module, or was marked static."""
     before = placeholder.meta.get("placeholder", placeholder)
     if "_dynamo_static_input_type" in before.meta.get("tensor_dict", {}):
         return True

@@ -1,13 +1,13 @@
-"""What a recorded core needs: index tensors carried through it.
+"""Index tensors pass through a recorded core as values.
 
-A CUDA graph holds on to addresses. The caches keep theirs (`addresses`), but an index tensor is small, and small memory
-moves with every new cache object; each move would be another recording. So it enters the core as a value and leaves it
-as one:
+A CUDA graph is bound to addresses. Caches keep theirs (`addresses`). The small memory of an index tensor moves with every new
+cache object, and each move would take another recording. So its contents are an input of the core, and its new contents a
+result:
 
     idx[0] += 1 inside the core     ->        new = where(arange(2) == 0, idx[0] + 1, idx); return new       then idx.copy_(new)
 
-or, where it is not written element by element, as a copy that the core writes. One that the caller gets a view of stays
-where it is.
+An index tensor that is not written element by element is copied in the core, and the copy is written. One that the caller gets
+a view of keeps its address.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.index_tensors.table import MAX_ELEMENTS
+from fxpass.index_tensors.small_tensors import MAX_ELEMENTS
 
 from .addresses import written_inputs
 from .index_vectors import as_value
@@ -28,7 +28,7 @@ aten = torch.ops.aten
 
 
 def is_recorded(settings: Any, inputs: Sequence[Any]) -> bool:
-    """Whether the core will be a CUDA graph."""
+    """Whether the core will be recorded as a CUDA graph."""
     return settings.compiler == "inductor" and asks_for_graphs(settings.inductor, inputs)
 
 
@@ -39,9 +39,9 @@ def asks_for_graphs(inductor: Mapping[str, Any], inputs: Sequence[Any]) -> bool:
 
 
 def carry_indices(gm: fx.GraphModule) -> list[fx.Node]:
-    """Let the small integer inputs that ``gm`` writes enter and leave as values.
+    """Let ``gm`` take the small integer inputs that it writes as values, and give their new contents as values.
 
-    Their new contents become additional outputs of ``gm``, in the order of the placeholders returned.
+    The new contents become additional outputs of ``gm``, in the order of the placeholders that are returned.
     """
     output = next(n for n in gm.graph.nodes if n.op == "output")
     written = written_inputs(gm)

@@ -1,10 +1,10 @@
-"""What the prologue computes for a recorded core, it writes where the core reads.
+"""A prologue writes what a recorded core takes to where the core reads it.
 
     prologue    s = scale(x); return s                      s = scale(x); buffer.copy_(s)
     core        reads a copy of s in its own memory   ->    reads buffer, whose address stays
 
-A CUDA graph takes its inputs at fixed addresses, and each that may have moved is copied there, one launch apiece. The
-prologue's kernels can as well write there in the first place.
+A CUDA graph takes its inputs at fixed addresses. An input that may have moved is copied there, which is one kernel launch each.
+The kernels of the prologue can write there directly.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ aten = torch.ops.aten
 
 
 def hand_over(gm: fx.GraphModule, parts: Sequence[Part]) -> list[fx.Node]:
-    """Let the dynamic parts of ``gm`` (cut into ``parts``, changed in place) write what only a static part takes into buffers.
+    """Let the dynamic ``parts`` of ``gm`` write what a static part alone takes into buffers; the parts are edited in place.
 
-    Returns a placeholder for each buffer, an input of both parts that no caller gives.
+    Returns a placeholder for each buffer. It is an input of both parts, and none of ``gm``.
     """
     buffers: list[fx.Node] = []
     shown = gm.graph.output_node().all_input_nodes + [w for n in gm.graph.nodes for w in aliases.written(n)]
@@ -43,7 +43,7 @@ def hand_over(gm: fx.GraphModule, parts: Sequence[Part]) -> list[fx.Node]:
 
 
 def _may_be_copied(node: fx.Node, kept: set[int | None]) -> bool:
-    """Whether ``node`` is of fixed size, and its memory none of ``kept``, which is written or shown to the caller."""
+    """Whether ``node`` has a fixed size, and does not lie in the memory ``kept``, which is written or seen by the caller."""
     value, memory = node.meta["val"], aliases.storage(node)
     if memory is None or not all(isinstance(s, int) for s in (*value.shape, *value.stride())):
         return False
@@ -74,14 +74,14 @@ def _write(part: Part, node: fx.Node, buffer: fx.Node) -> None:
 
 
 class Buffers(threading.local):
-    """The memory behind the placeholders ``nodes``; each thread has its own, as it has its own recordings."""
+    """The tensors for the placeholders ``nodes``. Each thread has its own, as it has its own recordings."""
 
     def __init__(self, nodes: Sequence[fx.Node]) -> None:
         self._values = [n.meta["val"] for n in nodes]
         self._tensors: list[torch.Tensor] | None = None
 
     def tensors(self) -> list[torch.Tensor]:
-        """One tensor for each placeholder, the same ones on every call; made to be written in any grad mode."""
+        """One tensor for each placeholder, the same on every call. They can be written in any grad mode."""
         if self._tensors is None:
             with torch.inference_mode(False):
                 self._tensors = [

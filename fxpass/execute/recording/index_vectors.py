@@ -1,9 +1,9 @@
-"""An index vector that is written element by element, as a value.
+"""An index vector that is written element by element becomes a value.
 
     copy_(select(idx, 0, 1), end)            new = where(arange(2) == 1, end, idx)
     y = select(idx, 0, 1) + 1        ->      y = end + 1
 
-Pointwise, so one kernel in place of one for each layer, and nothing is written in between.
+The new contents are pointwise: one kernel computes them, and not one for each layer.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from fxpass.graph import aliases
 aten = torch.ops.aten
 
 MOST = 64
-"""A longer vector is not taken apart."""
+"""A longer vector is left as it is."""
 
 
 def as_value(graph: fx.Graph, vector: fx.Node) -> fx.Node | None:
-    """The new contents of the graph input ``vector``, its writes taken out; None, and nothing changed, where it is not a
-    vector whose single elements are written."""
+    """The new contents of the graph input ``vector``, whose writes are erased.
+
+    None, with nothing changed, if it is no vector that is written by single elements.
+    """
     if vector.meta["val"].dim() != 1 or vector.meta["val"].numel() > MOST:
         return None
     size = vector.meta["val"].numel()
@@ -45,7 +47,7 @@ def as_value(graph: fx.Graph, vector: fx.Node) -> fx.Node | None:
 
 
 def _joined(graph: fx.Graph, vector: fx.Node, new: dict[int, fx.Node]) -> fx.Node:
-    """``vector`` with the elements ``new`` in the place of its own."""
+    """``vector`` with the elements in ``new`` in the place of its own."""
     value, whole = vector.meta["val"], vector
     steps = torch.arange(value.numel(), device="meta")
 
@@ -63,8 +65,8 @@ def _joined(graph: fx.Graph, vector: fx.Node, new: dict[int, fx.Node]) -> fx.Nod
 
 
 def _only_elements(graph: fx.Graph, vector: fx.Node, elements: set[fx.Node]) -> bool:
-    """Whether all writes are `copy_` of one number to one of ``elements``, there is no other view, and nothing takes
-    the whole vector once an element is new."""
+    """Whether each write is a `copy_` of one number to one of ``elements``, there are no other views of the vector, and no op
+    takes the whole vector after the first write."""
     memory, begun = aliases.storage(vector), False
     for node in graph.nodes:
         takes = {i for i in node.all_input_nodes if i is vector or i in elements}
@@ -84,7 +86,7 @@ def _only_elements(graph: fx.Graph, vector: fx.Node, elements: set[fx.Node]) -> 
 
 
 def _source(graph: fx.Graph, write: fx.Node) -> fx.Node:
-    """What ``write`` writes, as a tensor without dims of its own memory, of the dtype that it is written in."""
+    """What ``write`` writes, as a new 0-d tensor of the dtype of the vector."""
     source, value = write.args[1], write.args[0].meta["val"]  # type: ignore[union-attr]
     assert isinstance(source, fx.Node)
     with graph.inserting_before(write):

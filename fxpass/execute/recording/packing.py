@@ -1,9 +1,9 @@
-"""Results of one dtype leave a recording in one piece of memory, and so by one copy.
+"""Results of one dtype leave a recording as one tensor, and so by one copy.
 
     core        return df, loc, scale         ->        return cat([df.reshape(-1), loc.reshape(-1), scale.reshape(-1)])
     outside     three copies                            one copy, split
 
-The pieces share memory but no version counter, and each starts where a kernel may expect memory of its own to start.
+The pieces of the copy share memory, but no version counter. Each starts at an address that is as aligned as a new tensor's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ALIGNED = 16
 
 
 class Pack:
-    """Results ``nodes`` of a part, of one dtype, as the single one ``packed``."""
+    """The results ``nodes`` of a part, which are of one dtype, as the one result ``packed``."""
 
     def __init__(self, nodes: Sequence[fx.Node], packed: fx.Node) -> None:
         self.nodes, self.packed = list(nodes), packed
@@ -31,13 +31,13 @@ class Pack:
         self._sizes = [math.prod(shape) for shape in self._shapes]
 
     def copies(self, packed: torch.Tensor) -> list[torch.Tensor]:
-        """The results in ``packed``, copied."""
+        """Copies of the results that ``packed`` holds."""
         pieces = torch.unsafe_split_with_sizes(packed.clone(), self._sizes)
         return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
 
 
 def pack(parts: Sequence[Part], groups: Sequence[Sequence[fx.Node]]) -> list[Pack]:
-    """Pack what the static ``parts`` (changed in place) return of ``groups``: results, those together that share memory."""
+    """Pack results of the static ``parts``, which are edited in place. ``groups`` are the results, grouped by shared memory."""
     found = []
     alone = [group[0] for group in groups if len(group) == 1]
     for part in parts:

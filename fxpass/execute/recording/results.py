@@ -1,7 +1,7 @@
-"""What a recorded graph gives to its caller.
+"""The results that a recorded graph gives its caller.
 
-The next step overwrites what the core returns, so a result is a copy. Memory stays shared where it was: a result that is a
-view of a graph input is made from the input anew, and results that share memory are views of one copy.
+The next step overwrites the memory of a recording, so the caller gets copies. Results share memory as they would without a
+recording: a view of a graph input is made from the input, and results that share memory are views of one copy.
 
     return h, cache[0], h[:, -1]        ->        new = copy of h; return new, cache[0], new[:, -1]
 """
@@ -20,13 +20,13 @@ from fxpass.graph import aliases
 
 
 def views_of_inputs(gm: fx.GraphModule, results: Sequence[Any]) -> list[fx.Node]:
-    """Those of ``gm``'s ``results`` that share memory with an input and are none themselves."""
+    """Those of ``results`` of ``gm`` that are views of an input."""
     memory = _of_inputs(gm) - {None}
     return [r for r in _nodes(results) if r.op != "placeholder" and aliases.storage(r) in memory]
 
 
 def recorded_results(gm: fx.GraphModule, parts: Sequence[Part], results: Sequence[Any]) -> list[list[fx.Node]]:
-    """Those of ``gm``'s ``results`` that lie in the recording's memory, those together that share memory."""
+    """Those of ``results`` of ``gm`` that lie in the memory of a recording, grouped by shared memory."""
     recorded = {aliases.storage(n) for part in parts if part.static for n in part.outputs}
     recorded -= _of_inputs(gm) | {None}
     groups: defaultdict[Any, list[fx.Node]] = defaultdict(list)
@@ -45,18 +45,18 @@ def _nodes(results: Sequence[Any]) -> list[fx.Node]:
 
 
 def rebuilt_view(node: fx.Node, given: Mapping[fx.Node, Any]) -> Any:
-    """``node``, which shares memory with an input, made from the inputs ``given`` as the graph makes it."""
+    """The view ``node`` of an input, made from the inputs ``given`` by the ops of the graph."""
     if node in given:
         return given[node]
     targets = aliases.written(node)
     if targets:
-        return rebuilt_view(targets[0], given)  # what an in-place op returns
+        return rebuilt_view(targets[0], given)  # an in-place op returns its target
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: rebuilt_view(n, given))
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def copied_groups(groups: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """The tensors of ``groups``, one after the other, in memory of their own; a group of several is copied as a whole."""
+    """Copies of the tensors of ``groups``, one after the other. The tensors of a group share memory, and so do their copies."""
     found: list[torch.Tensor] = []
     for group in groups:
         if len(group) == 1:

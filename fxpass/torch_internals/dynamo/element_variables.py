@@ -12,7 +12,7 @@ from typing import Any
 from torch import fx
 
 from fxpass.index_tensors import mirror
-from fxpass.index_tensors.arithmetic import FOLDS, NotCovered, all_of, any_of
+from fxpass.index_tensors.arithmetic import FOLDS, PAIRWISE, NotCovered
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
 from fxpass.index_tensors.formula import evaluate, formula
 from fxpass.index_tensors.history import ElementHistory
@@ -27,7 +27,7 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.symbols import DimDynamic
 
-from . import dynamism
+from . import frames
 from .sources import AggregateSource, AgreementSource, PositionSource
 
 
@@ -61,7 +61,7 @@ def is_aggregate(tx: Any, entry: Arith) -> bool:
     if entry.fn not in FOLDS or formula(entry) is None:
         return False
     (tensor,) = tensors([entry])
-    if entry.fn in (any_of, all_of):
+    if entry.fn not in PAIRWISE:
         return True
     history, _ = _seen(tx, tensor)
     return len({history.groups[i] for i in _indices(entry)}) > 1
@@ -95,7 +95,7 @@ def _seen(tx: Any, tensor: fx.Node) -> tuple[ElementHistory, set[int]]:
     """
     argument = _argument(tensor)
     values = mirror.values(argument.example)
-    history = dynamism.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
+    history = frames.see_elements(tx.output.root_tx.f_code, argument.source.name, values)
     names = [PositionSource(argument.source, i).name for i in range(len(values))]
     entries = [FrameStateSizeEntry.make_scalar(value) for value in values]
     states = [process_automatic_dynamic(tx, name, entry) for name, entry in zip(names, entries, strict=True)]

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.index_tensors.table import MAX_ELEMENTS, Table
+from fxpass.index_tensors.small_tensors import MAX_ELEMENTS
+from fxpass.index_tensors.table import Table
 
-from . import dynamism
+from . import frames
 
 MAX_SIZES = 3
 """For as many sizes of one index tensor a graph is made, and for as many values of a place."""
@@ -46,7 +47,7 @@ def _fix_place(tx: Any, selected: fx.Node) -> bool:
     number = place.meta.get("example_value") if isinstance(place, fx.Node) else None
     if not isinstance(number, torch.SymInt) or number.node.maybe_as_int() is not None or number.node.hint is None:
         return False
-    if not dynamism.may_fix(tx.output.root_tx.f_code, f"place {number.node.expr}", number.node.hint, MAX_SIZES):
+    if not frames.may_fix(tx.output.root_tx.f_code, f"place {number.node.expr}", number.node.hint, MAX_SIZES):
         return False
     int(number)  # guards
     return True
@@ -62,7 +63,7 @@ def _fix_sizes(tx: Any, placeholder: fx.Node) -> bool:
         return False
     if None in sizes or not 0 < math.prod(sizes) <= MAX_ELEMENTS:
         return False
-    seen = dynamism.see_sizes(tx.output.root_tx.f_code, argument.source.name, sizes)
+    seen = frames.see_sizes(tx.output.root_tx.f_code, argument.source.name, sizes)
     if len(seen) > MAX_SIZES:
         return False
     for size in moving:

@@ -26,7 +26,17 @@ import torch
 from torch import fx
 
 from fxpass.graph.numbers import known
-from fxpass.index_tensors.arithmetic import NotCovered, all_of, any_of, int32, product, total
+from fxpass.index_tensors.arithmetic import (
+    FOLDS,
+    PAIRWISE,
+    NotCovered,
+    all_of,
+    any_of,
+    how_many,
+    int32,
+    product,
+    total,
+)
 from fxpass.index_tensors.contents import Arith, Element, Entry, GraphInt, in_order
 from fxpass.index_tensors.table import Table
 from fxpass.options import Options
@@ -48,7 +58,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, element_variables, fixed_sizes, indexing, module_ints
+from . import dynamism, element_variables, fixed_sizes, frames, indexing, module_ints
 from .compilation import compiling
 from .sources import AggregateSource, PositionSource
 
@@ -146,7 +156,7 @@ def _wrap_symfloat(is_ours: Callable[..., bool], stock: Any, self: Any, value: f
     known = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
     if not is_ours(self.tx.output.compiler_fn) or known:
         return stock(self, value)
-    if not dynamism.may_fix(self.tx.output.root_tx.f_code, self.source.name, value, MAX_FLOATS):
+    if not frames.may_fix(self.tx.output.root_tx.f_code, self.source.name, value, MAX_FLOATS):
         return stock(self, value)
     process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
     self.install_guards(GuardBuilder.CONSTANT_MATCH)
@@ -259,8 +269,10 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
     args = [ConstantVariable.create(arg) if isinstance(arg, int) else made[arg] for arg in entry.args]
     if entry.fn is int32:
         return _within(args[0])
-    if entry.fn in (any_of, all_of):
+    if entry.fn in (any_of, all_of, how_many):
         return ConstantVariable.create(entry.fn(*(bool(_number_of(arg)) for arg in args)))  # guards
+    if entry.fn in FOLDS and entry.fn not in PAIRWISE:
+        raise NotCovered
     return functools.reduce(functools.partial(_joined, tx, _PAIRWISE.get(entry.fn, entry.fn)), args[1:], args[0])
 
 
@@ -310,7 +322,7 @@ def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: A
     if not is_ours(compiler_fn):
         with compiling(False):
             return stock(*args, **kwargs)
-    with garbage_collection.paused(), compiling(True), dynamism.following(kwargs["code"] if "code" in kwargs else args[0]):
+    with garbage_collection.paused(), compiling(True), frames.following(kwargs["code"] if "code" in kwargs else args[0]):
         return stock(*args, **kwargs)
 
 

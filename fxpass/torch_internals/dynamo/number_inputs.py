@@ -14,17 +14,19 @@ from fxpass.analysis.kinds import Kinds, Seen, Symbol
 from fxpass.graph.numbers import symbols
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
-from . import dynamism
+from . import frames
 from .sources import AggregateSource, PositionSource
 
 
 @dataclasses.dataclass(frozen=True)
 class NumberInput:
-    """The SymInt ``value`` at ``place`` among a graph's arguments: the name of its source, and its kind if the calls tell."""
+    """The SymInt ``value`` at ``place`` in a graph's arguments: the name of its source, whether it is one of a tensor's sizes,
+    strides or its offset, and its kind, if the calls tell."""
 
     place: int
     name: str
     value: torch.SymInt
+    is_size: bool
     kind: Kind | None
 
     @property
@@ -40,10 +42,10 @@ class NumberInputs:
         self.all: list[NumberInput] = []
         self._calls = CallHistory()
         self._graph = Graph([], {})
-        code = dynamism.current_code()
+        code = frames.current_code()
         if code is None:
             return
-        self._calls, constants = dynamism.calls_of(code)
+        self._calls, constants = frames.calls_of(code)
         for place, node in enumerate(gm.graph.find_nodes(op="placeholder")):
             source, value = _source(node), node.meta.get("example_value")
             if source is None:
@@ -52,19 +54,32 @@ class NumberInputs:
                 for d, size in enumerate(value.shape):
                     constants[f"{source.name}.size()[{d}]"] = size if isinstance(size, int) else size.node.hint
             elif isinstance(value, torch.SymInt):
-                self.all.append(NumberInput(place, source.name, value, self._kind(source, value)))
-        moving = {s for number in self.all if number.kind == "position" for s in number.symbols}
-        for i, number in enumerate(self.all):
-            if number.kind == "variant" and number.symbols & moving:
-                self.all[i] = dataclasses.replace(number, kind="position")
+                is_size = isinstance(source, TensorPropertySource)
+                self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
+        self._settle_ints()
         names = [number.name for number in self.all]
         self._graph = Graph(names, {name: value for name, value in constants.items() if name not in names})
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
             return "position"
-        is_size = isinstance(source, TensorPropertySource)
-        return self._calls.kind(source.name, value.node.hint, is_size) or (None if is_size else "position")
+        return self._calls.kind(_written(source), value.node.hint, isinstance(source, TensorPropertySource))
+
+    def _settle_ints(self) -> None:
+        """An int that the calls tell nothing about is a variant where it moves as a size does that is one, and a position
+        elsewhere; what repeats a position moves with it."""
+        sizes = {self._moved(n) for n in self.all if n.is_size and n.kind == "variant"}
+        for i, n in enumerate(self.all):
+            if n.kind is None and not n.is_size:
+                self.all[i] = dataclasses.replace(n, kind="variant" if self._moved(n) in sizes else "position")
+        moving = {s for n in self.all if n.kind == "position" for s in n.symbols}
+        for i, n in enumerate(self.all):
+            if n.kind == "variant" and n.symbols & moving:
+                self.all[i] = dataclasses.replace(n, kind="position")
+
+    def _moved(self, number: NumberInput) -> tuple[int | None, int]:
+        """From where, and to where, ``number`` has moved since the last call."""
+        return self._calls.last(number.name), number.value.node.hint
 
     def seen(self) -> Seen:
         """What the calls so far say of the symbols."""
@@ -89,9 +104,10 @@ class NumberInputs:
         names = ((n, own, "growth" if own <= lengths else kinds.of(n.value) or "variant") for n, own in shown if own)
         return [Symbol(", ".join(sorted(map(str, own))), kind, n.name) for n, own, kind in names]
 
-    def bound(self, kinds: Kinds) -> list[NumberInput]:
-        """The numbers for each value of which a core of its own is compiled."""
-        return [n for n in self.all if kinds.of(n.value) == "variant" and n.symbols - kinds.layouts]
+    def bound(self, kinds: Kinds, strides: Set[Any] = frozenset()) -> list[NumberInput]:
+        """Those for each value of which a core is compiled: variants, and what is made of ``strides``."""
+        variants = [n for n in self.all if kinds.of(n.value) == "variant" and n.symbols - kinds.layouts]
+        return [n for n in self.all if n in variants or n.symbols & strides]
 
     def correct(self, number: NumberInput) -> None:
         """Remember that ``number`` moves, although it was taken for a variant."""
@@ -107,3 +123,12 @@ class NumberInputs:
 def _source(node: fx.Node) -> Any:
     argument = node.meta.get("grapharg")
     return None if argument is None else argument.source
+
+
+def _written(source: Any) -> str:
+    """``source`` as the user would write it: an element of an index tensor as ``L['lens'][0]``."""
+    if isinstance(source, PositionSource):
+        return f"{source.base.name}[{source.index}]"
+    if isinstance(source, AggregateSource):
+        return f"{source.text} of v = {source.base.name}"
+    return source.name

@@ -8,7 +8,7 @@ from types import CodeType
 import torch
 
 import fxpass
-from fxpass.torch_internals.dynamo import dynamism
+from fxpass.torch_internals.dynamo import frames
 
 TEXT = "def step(x, idx): return x[:int(idx[0]) + int(idx[1])].sum()"
 
@@ -22,16 +22,16 @@ def made() -> CodeType:
 def test_equal_codes_are_told_apart() -> None:
     one, other = made().__code__, made().__code__
     assert one == other and one is not other
-    dynamism.see_elements(one, "idx", (1, 2))
-    assert dynamism.see_elements(other, "idx", (3, 3)).groups == (0, 0)
-    assert dynamism.see_elements(one, "idx", (3, 3)).groups == (0, 1)
+    frames.see_elements(one, "idx", (1, 2))
+    assert frames.see_elements(other, "idx", (3, 3)).groups == (0, 0)
+    assert frames.see_elements(one, "idx", (3, 3)).groups == (0, 1)
 
 
 def test_a_code_that_has_died_is_forgotten() -> None:
     for _ in range(20):
-        dynamism.see_elements(made().__code__, "idx", (1, 2))
+        frames.see_elements(made().__code__, "idx", (1, 2))
     gc.collect()
-    assert len(dynamism._frames) == 0
+    assert len(frames._frames) == 0
 
 
 def test_functions_of_one_text_each_learn_for_themselves() -> None:
@@ -40,7 +40,7 @@ def test_functions_of_one_text_each_learn_for_themselves() -> None:
     for i, step in enumerate(steps):
         for a, b in [(1, 1), (2, 2), (3, 4 if i == 0 else 3)]:
             assert step(torch.ones(16), torch.tensor([a, b])) == a + b
-    alike = [seen.elements["L['idx']"].groups for seen in dynamism._frames.values()]
+    alike = [seen.elements["L['idx']"].groups for seen in frames._frames.values()]
     assert sorted(alike) == [(0, 0)] * 3 + [(0, 1)]
 
 
@@ -48,6 +48,6 @@ def test_all_resets_forget() -> None:
     code = made().__code__
     for reset in (fxpass.reset, torch._dynamo.reset, torch.compiler.reset):
         torch.compile(lambda x: x, backend="kvfix", options={"compiler": "eager"})
-        dynamism.see_elements(code, "idx", (1, 2))
+        frames.see_elements(code, "idx", (1, 2))
         reset()
-        assert len(dynamism._frames) == 0
+        assert len(frames._frames) == 0

@@ -1,0 +1,91 @@
+"""Inputs whose strides move from call to call: a core sees them with strides that do not.
+
+    x: f32[2, 1, 8], strides (s0, 8, 1)       a row of a longer and longer series      core(x.contiguous())
+    k: f32[1, 64, 8], strides (s1, 8, 1)      contiguous but for a dim of size 1       core(k.as_strided(k.shape, (512, 8, 1)))
+
+A small input is copied. A large one, or one that is written to or returned, is only viewed: where it is not contiguous, a core
+is compiled for each value of its strides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence, Set
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.kinds import layouts
+from fxpass.graph import aliases
+from fxpass.graph.numbers import symbols
+
+from .recording.addresses import written_inputs
+
+MOST_ELEMENTS = 2**20
+"""A larger input is not copied."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Strided:
+    """The inputs at ``places`` of a graph have moving strides; those among ``copied`` may be copied, unless they share memory
+    with one of those that are ``written``."""
+
+    places: Sequence[int]
+    copied: Set[int]
+    written: Sequence[int]
+
+    @classmethod
+    def of(cls, gm: fx.GraphModule) -> Strided:
+        """Those of ``gm``."""
+        inputs, written = gm.graph.find_nodes(op="placeholder"), written_inputs(gm)
+        shown = {aliases.storage(n) for n in (*gm.graph.output_node().all_input_nodes, *written)}
+        moving = _moving(gm)
+        places = [i for i, n in enumerate(inputs) if n in moving]
+        copied = {i for i in places if aliases.storage(inputs[i]) not in shown and _is_small(inputs[i].meta["val"])}
+        return cls(places, copied, [i for i, n in enumerate(inputs) if n in written])
+
+    def __call__(self, values: list[Any]) -> None:
+        memories = {values[i].untyped_storage().data_ptr() for i in self.written}
+        for i in self.places:
+            value = values[i]
+            if value.is_contiguous():
+                values[i] = value.as_strided(value.shape, _contiguous(value.shape))
+            elif i in self.copied and value.untyped_storage().data_ptr() not in memories:
+                values[i] = value.contiguous()
+
+
+def kept_strides(gm: fx.GraphModule) -> set[Any]:
+    """The symbols in strides that a core of ``gm`` is compiled for."""
+    strided, inputs = Strided.of(gm), gm.graph.find_nodes(op="placeholder")
+    viewed = [v for i in strided.places if i not in strided.copied and not _is_contiguous(v := inputs[i].meta["val"])]
+    return {s for value in viewed for stride in value.stride() for s in symbols(stride)} & layouts(gm.graph)
+
+
+def _moving(gm: fx.GraphModule) -> set[fx.Node]:
+    """The inputs with symbols in their strides that no size tells."""
+    moving = layouts(gm.graph)
+    inputs = [n for n in gm.graph.find_nodes(op="placeholder") if isinstance(n.meta["val"], torch.Tensor)]
+    return {n for n in inputs if any(symbols(stride) & moving for stride in n.meta["val"].stride())}
+
+
+def _is_contiguous(value: torch.Tensor) -> bool:
+    """Whether ``value`` is contiguous now; to ask itself would guard."""
+    sizes, strides = _hints(value.shape), _hints(value.stride())
+    return all(size == 1 or own == wanted for size, own, wanted in zip(sizes, strides, _contiguous(sizes), strict=True))
+
+
+def _is_small(value: torch.Tensor) -> bool:
+    return math.prod(_hints(value.shape)) <= MOST_ELEMENTS
+
+
+def _hints(numbers: Sequence[Any]) -> list[int]:
+    return [number if isinstance(number, int) else number.node.hint or 0 for number in numbers]
+
+
+def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * max(size, 1))
+    return tuple(reversed(strides))

@@ -1,0 +1,115 @@
+"""What has been seen of the numbers of each frame, from one compilation to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any
+
+from torch.utils.weak import WeakIdKeyDictionary
+
+from fxpass.analysis.calls import CallHistory
+from fxpass.index_tensors.history import ElementHistory
+from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.dynamo.names import InstructionTranslator, config
+from fxpass.torch_internals.features import holds
+
+
+@dataclasses.dataclass
+class Seen:
+    """What has been seen of one frame. Numbers go by the names of their sources.
+
+    ints, sizes: the first value of each int, and the first sizes of each tensor.
+    now: the ints of the compilation under way.
+    elements: the history of each index tensor.
+    calls: the history of the frame's calls.
+    fixed_sizes: the sizes that each index tensor has been fixed at.
+    fixed_numbers: the values that each other number has been fixed at.
+    slices: whether the frame slices caches.
+    tied: the first values of numbers that go with a position, or with a size that has changed.
+    """
+
+    ints: dict[str, int] = dataclasses.field(default_factory=dict)
+    sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    now: dict[str, int] = dataclasses.field(default_factory=dict)
+    elements: dict[str, ElementHistory] = dataclasses.field(default_factory=dict)
+    calls: CallHistory = dataclasses.field(default_factory=CallHistory)
+    fixed_sizes: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
+    fixed_numbers: dict[str, set[float]] = dataclasses.field(default_factory=dict)
+    slices: bool = False
+    tied: set[int] = dataclasses.field(default_factory=set)
+
+
+_frames: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""By code object, compared by identity, as long as it lives: two functions that are made from one text have two."""
+
+
+def forget() -> None:
+    """Forget what has been seen."""
+    _frames.clear()
+
+
+def seen_of(code: CodeType) -> Seen:
+    """What has been seen of the frame of ``code``."""
+    return _frames.setdefault(code, Seen())
+
+
+def current_frame() -> Any:
+    """Dynamo's translator of the frame that it is compiling in this thread; None if there is none."""
+    if not holds(Feature.CAPTURE):
+        return None
+    try:
+        tx = InstructionTranslator.current_tx()
+    except (AttributeError, AssertionError):
+        return None  # not called by Dynamo
+    return tx.output.root_tx
+
+
+def current_code() -> CodeType | None:
+    """The code of the frame that Dynamo is compiling in this thread; None if there is none."""
+    tx = current_frame()
+    return None if tx is None else tx.f_code
+
+
+@contextlib.contextmanager
+def following(code: CodeType) -> Iterator[None]:
+    """Let numbers that move become dynamic in the block if the frame of ``code`` is new or slices caches, also where
+    ``dynamic=False`` fixes all sizes."""
+    new = code not in _frames
+    with config.patch(automatic_dynamic_shapes=True) if new or seen_of(code).slices else contextlib.nullcontext():
+        yield
+
+
+def calls_of(code: CodeType) -> tuple[CallHistory, dict[str, int]]:
+    """The history of the calls of a frame, and its ints as they are now."""
+    seen = seen_of(code)
+    return seen.calls, dict(seen.now)
+
+
+def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> ElementHistory:
+    """Note that the elements of the index tensor called ``name`` are ``values`` now; gives their history."""
+    history = seen_of(code).elements.setdefault(name, ElementHistory())
+    history.see(values)
+    return history
+
+
+def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[int, ...]]:
+    """Note that the index tensor called ``name`` is fixed at ``sizes``; gives all sizes that it has been fixed at."""
+    seen = seen_of(code).fixed_sizes.setdefault(name, set())
+    seen.add(sizes)
+    return seen
+
+
+def may_fix(code: CodeType, name: str, value: float, most: int) -> bool:
+    """Whether the number called ``name`` may be fixed at ``value``, which is noted then.
+
+    It may if it has been fixed at fewer than ``most`` values, and does not move with every call.
+    """
+    seen = seen_of(code)
+    values = seen.fixed_numbers.setdefault(name, set())
+    if value not in values and values and (len(values) >= most or not seen.calls.repeated()):
+        return False
+    values.add(value)
+    return True

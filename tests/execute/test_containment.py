@@ -1,0 +1,197 @@
+"""Wherever something of ours fails, the model runs on: in the pass, the hand-off, beside a call, for sizes that come later."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from graphs import same, traced
+from small_models import kvfix
+from torch import Tensor
+
+import fxpass
+from fxpass import KvfixError, KvfixWarning, api, backend
+from fxpass.analysis.calls import CallHistory
+from fxpass.execute import assemble, compilers, regions, untouched
+from fxpass.execute.assemble import Plan
+from fxpass.execute.partition.split import split
+from fxpass.execute.serialized import serialize
+from fxpass.index_tensors import mirror
+from fxpass.options import Options
+
+
+def fails(*args: Any, **kwargs: Any) -> Any:
+    raise ZeroDivisionError("of ours")
+
+
+def step(k: Tensor, index: Tensor, x: Tensor, series: Tensor) -> tuple[Tensor, Tensor]:
+    """A prologue that grows, a core that writes, an epilogue that grows."""
+    start = int(index[0])
+    k[:, start : start + 1] = x * (series / series.sum()).mean()
+    index += 1
+    out = k[:, : start + 1].sum(1)
+    return out, series * out.sum()
+
+
+def decode(compiled: Callable[..., Any], capacities: tuple[int, ...] = (8,), steps: int = 5) -> None:
+    """Each call compared with eager, the buffers too."""
+    for capacity in capacities:
+        k, index = torch.zeros(2, capacity), torch.zeros(2, dtype=torch.long)
+        mine, at = k.clone(), index.clone()
+        for i in range(steps):
+            x, series = torch.rand(2, 1), torch.rand(4 + i)
+            torch.testing.assert_close(compiled(mine, at, x, series), step(k, index, x, series))
+            torch.testing.assert_close(mine, k)
+            assert torch.equal(at, index)
+
+
+PASS: dict[str, tuple[Any, str]] = {
+    "the numbers": (backend, "NumberInputs"),
+    "the advance": (backend.Advance, "of"),
+    "the guard on memory": (backend, "guard_disjoint"),
+    "the normal form": (api, "normal_form"),
+    "the rewrite": (api, "rewrite_graph"),
+    "the check": (api, "check_graph"),
+    "the report": (api, "readable_code"),
+    "the marks": (backend, "generalize"),
+    "the cut": (backend, "split"),
+    "the check of the core": (backend, "check_core"),
+    "the cores": (backend, "in_cores"),
+    "assembling": (assemble, "pack"),
+    "the regions": (assemble, "Region"),
+}
+
+
+@pytest.mark.parametrize("what", PASS)
+@torch.no_grad()
+def test_the_pass(what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(*PASS[what], fails)
+    with pytest.warns(KvfixWarning, match="of ours"), caplog.at_level(logging.WARNING, "fxpass"):
+        decode(kvfix(step))
+    failing = [report for report in fxpass.reports() if report.unfit]
+    assert failing and all("ZeroDivisionError: of ours" in report.unfit for report in failing)
+    logged = [record for record in caplog.records if record.name == "fxpass"]
+    assert len(logged) == len(failing) and all(record.exc_info for record in logged)
+
+
+@pytest.mark.parametrize("what", [(mirror, "advance"), (CallHistory, "see")], ids=["the mirror", "the history"])
+@torch.no_grad()
+def test_beside_a_call(what: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*what, fails)
+    with pytest.warns(KvfixWarning, match="of ours") as said:
+        decode(kvfix(step))
+    assert len([w for w in said if issubclass(w.category, KvfixWarning)]) == 1
+    assert fxpass.reports()[-1].rewritten == 2
+
+
+def later_variants_fail(monkeypatch: pytest.MonkeyPatch, part: str, when: str) -> None:
+    """Let the part called ``part`` fail where it is compiled for the second time: then, or once that has run."""
+    stock, compiled = regions.Region._compile, []
+
+    def compile(self: Any, *args: Any) -> Any:
+        run = stock(self, *args)
+        if self.part.name != part:
+            return run
+        compiled.append(part)
+        if len(compiled) == 1:
+            return run
+        if when == "compiled":
+            fails()
+        return lambda *now: (run(*now), fails())
+
+    monkeypatch.setattr(regions.Region, "_compile", compile)
+    if part != "core":  # one that grows is compiled anew where what was assumed of its sizes does not hold
+        monkeypatch.setattr(regions, "_predicate", lambda guards: lambda args: len(args[0]) < 7)
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("when", ["compiled", "run"])
+@pytest.mark.parametrize("part", ["prologue", "core", "epilogue"])
+@torch.no_grad()
+def test_a_later_variant(
+    part: str, when: str, compiler: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    later_variants_fail(monkeypatch, part, when)
+    with pytest.warns(KvfixWarning, match="of ours"), caplog.at_level(logging.WARNING, "fxpass"):
+        decode(kvfix(step, compiler=compiler), capacities=(8, 12))
+    assert any("ZeroDivisionError: of ours" in report.unfit for report in fxpass.reports())
+    assert len([record for record in caplog.records if record.exc_info and record.name == "fxpass"]) == 1
+
+
+@torch.no_grad()
+def test_a_later_variant_is_an_error_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    later_variants_fail(monkeypatch, "core", "run")
+    with pytest.raises(KvfixError, match="of ours"):
+        decode(kvfix(step, strict=True), capacities=(8, 12))
+
+
+@torch.no_grad()
+def test_cores_that_cannot_be_made_anew(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A number that was taken for a variant moves, and the graph cannot be cut again."""
+
+    def chunk(k: Tensor, x: Tensor, p: int) -> Tensor:
+        k[:, p : p + x.shape[1]] = x
+        return k[:, : p + x.shape[1]].sum(1)
+
+    monkeypatch.setattr(backend.NumberInputs, "correct", fails)
+    compiled, k, p = kvfix(chunk), torch.zeros(2, 90), 0
+    mine = k.clone()
+    with pytest.warns(KvfixWarning, match="of ours"), caplog.at_level(logging.WARNING, "fxpass"):
+        for rows in (3, 5, 5, 5, 5, 5, 5, 5, 2, 4, 6, 7, 8, 9):
+            x = torch.rand(2, rows)
+            torch.testing.assert_close(compiled(mine, x, p), chunk(k, x, p))
+            assert torch.equal(mine, k)
+            p += rows
+    assert len([record for record in caplog.records if record.exc_info and record.name == "fxpass"]) == 1
+
+
+@pytest.mark.parametrize("when", ["compiled", "run"])
+@torch.no_grad()
+def test_pieces(when: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Layers that repeat, in a graph that nothing is rewritten in."""
+
+    def layers(k: Tensor, x: Tensor) -> Tensor:
+        k += x
+        return k.sum(1) * 2
+
+    def pieces(normal: torch.fx.GraphModule, *args: Any) -> Any:
+        return fails() if when == "compiled" else lambda *now: (normal(*now), fails())
+
+    monkeypatch.setattr(untouched, "_pieces", pieces)
+    compiled, k = kvfix(layers, compiler="aot_eager"), torch.zeros(2, 8)
+    mine = k.clone()
+    with pytest.warns(KvfixWarning, match="of ours"), caplog.at_level(logging.WARNING, "fxpass"):
+        for _ in range(3):
+            x = torch.rand(2, 8)
+            torch.testing.assert_close(compiled(mine, x), layers(k, x))
+            assert torch.equal(mine, k)
+    assert len([record for record in caplog.records if record.exc_info and record.name == "fxpass"]) == 1
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["in parts", "whole"])
+@pytest.mark.parametrize("when", ["compiled", "run"])
+def test_what_another_process_loads(cut: bool, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no graph of Dynamo's to go back to, and runs its own uncompiled."""
+
+    def write(cache: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        cache.add_(x)
+        return x + cache.sum(0), cache[0]
+
+    def arguments() -> list[Tensor]:
+        return [torch.zeros(3, 4), torch.ones(4)]
+
+    gm = traced(write, arguments())
+    plan = Plan(gm, split(gm, set()), set()) if cut else Plan(gm)
+    told: list[Exception] = []
+
+    def broken(gm: torch.fx.GraphModule, *args: Any) -> Any:
+        return fails() if when == "compiled" else lambda *now: (gm(*now), fails())
+
+    monkeypatch.setattr(compilers, "_aot_eager", broken)
+    loaded = pickle.loads(pickle.dumps(serialize(plan, Options(compiler="aot_eager")))).compile(told.append)
+    assert same(loaded, gm, arguments()) and same(loaded, gm, arguments())
+    assert [str(error) for error in told] == ["of ours"]

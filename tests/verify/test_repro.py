@@ -1,0 +1,80 @@
+"""`fxpass.repro` writes a script that runs alone."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from small_models import Attention, AttributeCache, BoundsCache, Custom, ItemCache, StartPos, kvfix, steps
+from torch import Tensor
+
+import fxpass
+from fxpass import Report
+from fxpass.execute import assemble
+
+
+def held(k: Tensor, v: Tensor) -> Tensor:
+    """With a tensor that is the graph's own."""
+    return k.sum(2) * torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+
+PROGRAMS: dict[str, Any] = {
+    "item": lambda: (Attention(), ItemCache()),
+    "bounds": lambda: (Attention(), BoundsCache()),
+    "int": lambda: (Attention(), AttributeCache()),
+    "attribute": lambda: (Custom(held), ItemCache()),
+}
+
+
+def decode(name: str) -> Report:
+    model, cache = PROGRAMS[name]()
+    compiled = kvfix(model, verify=0)
+    with torch.no_grad():
+        for x in steps(decoded=3):
+            compiled(x, cache)
+    return fxpass.reports()[-1]
+
+
+def kinds(report: Report) -> list[tuple[str, str]]:
+    """What was found, but for branches and assertions, which are guards of the model and not of its graph."""
+    return [(site.kind, site.decision) for site in report.sites if site.kind != "predicate"]
+
+
+def status(path: str) -> Any:
+    """The exit status of the script."""
+    torch._dynamo.reset()
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(path, run_name="__main__")
+    return ended.value.code
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_script_runs_alone(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = decode(name)
+    path = fxpass.repro(report, str(tmp_path / "repro.py"))
+    assert list(tmp_path.iterdir()) == [Path(path)]
+    assert status(path) == 0 and capsys.readouterr().out.endswith("no difference\n")
+    assert kinds(fxpass.reports()[-1]) == kinds(report) and report.rewritten
+
+
+def test_the_script_shows_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = fxpass.repro(decode("item"), str(tmp_path / "repro.py"))
+    wrong = lambda *given: lambda gm, *rest: lambda *args: [a + 1 for a in gm(*args)]  # noqa: E731
+    with mock.patch.object(assemble, "compiler", wrong):
+        assert status(path) == 1
+    assert "they differ" in capsys.readouterr().out
+
+
+def test_a_graph_without_a_script_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="graph 9 has no script: no backend compiled it"):
+        fxpass.repro(Report("graph 9"))
+    monkeypatch.setattr("fxpass.verify.repro.script_text", mock.Mock(side_effect=KeyError("a model of its own")))
+    step = torch.compile(StartPos(), backend="kvfix", options={"compiler": "eager"})
+    with torch.no_grad():
+        step(steps()[0], 0)
+    with pytest.raises(RuntimeError, match="graph 0 has no script: KeyError: 'a model of its own'"):
+        fxpass.repro(fxpass.reports()[0])
