@@ -80,9 +80,13 @@ def rewrite_normal_form(
     before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):
         found, seen = (numbers.steady_ints, numbers.seen()) if numbers else ((), None)
-        positions = {**origins(normal, found), **(grown.origins if grown is not None else {})}
-        rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits)
-    rewritten.grown = grown
+        positions = origins(normal, found)
+        if grown is None:
+            rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits)
+        else:
+            positions, seen = positions | grown.origins, grown.seen(seen)
+            rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits, grown.leave)
+            rewritten.around = grown.around
     report.symbols = numbers.table(rewritten.kinds, grown.lengths if grown is not None else set()) if numbers else []
     report.flow = rewritten.flow
     report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
@@ -91,7 +95,8 @@ def rewrite_normal_form(
         ops = op_records(normal)
         if mask_overwritten_rows(normal.graph, rewritten.marks):
             propagate(normal, inputs, ops)  # the new nodes alone
-    check_graph(normal, before, may_read=report.refused > 0)
+    cut = {place: [dim for dim, *_ in cuts] for place, cuts in rewritten.around.cuts.items()}
+    check_graph(normal, before, may_read=report.refused > 0, cut=cut)
     report.before, report.after = renamed(report.before, report.symbols), readable_code(normal, report.symbols)
     return normal, rewritten
 

@@ -1,11 +1,11 @@
 """``torch.compile(model, backend="kvfix")``: the pipeline, top to bottom.
 
 capture    Dynamo, taught to guard on positions, hands over a graph; it is brought to its normal form
-analysis   sites, extents: what uses a position, and where what it cuts off would show
+analysis   sites and extents: which slices depend on a position, and which ops would see what they cut off
 rewrite    full reads, masks, indexed writes
 check      post-conditions
-hand-off   cut into a dynamic prologue, a static core, a dynamic epilogue; each compiled for itself
-verify     the first calls compared with the graph as it came, where that is asked for
+hand-off   the graph is cut into a dynamic prologue, a static core and a dynamic epilogue, each compiled for itself
+verify     where it is asked for, the first calls are compared with the graph as Dynamo gave it
 """
 
 from __future__ import annotations
@@ -117,17 +117,18 @@ def kvfix(
 def prepare(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, numbers: NumberInputs | None = None
 ) -> tuple[Plan, Kinds]:
-    """The graph rewritten and cut, without parts where there is nothing to rewrite, and no number to keep out of the core; and
-    the kinds of its symbols.
+    """The graph rewritten and cut, and the kinds of its symbols.
 
-    What grows gets buffers, unless that leaves work outside of the static core: the report says why.
+    The plan has no parts where there is nothing to rewrite and no number to keep out of the core. Tensors that grow get
+    buffers, unless that would leave work outside of the static core; the report then says why.
     """
     inputs = fake_inputs(gm, example_inputs)
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
     if numbers is None or not (sizes := numbers.sizes):
         return prepared()
+    capacity = Capacity(mode_of(inputs).shape_env, room_for)
     try:
-        with Capacity(mode_of(inputs).shape_env, room_for) as capacity:
+        with capacity:
             plan, kinds = prepared(lambda normal: grown_in(normal, sizes, capacity.beyond))
         if not plan.growth.axes:
             return plan, kinds
@@ -136,6 +137,8 @@ def prepare(
     except (Restart, Unfit):
         raise
     except Exception as error:
+        if not capacity.is_used:
+            raise
         report.unbuffered = reason(error)
     return prepared()
 
@@ -151,17 +154,16 @@ def planned(
     """What `prepare` gives, with buffers for what ``growing`` finds."""
     normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing, before_edits=generalize)
     kinds = rewritten.kinds
+    growth = Growth(rewritten.around, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
         if not counts_along(normal, kinds.bound):
-            return Plan(normal), kinds
+            return Plan(normal, growth=growth), kinds
     carried = None
     if is_recorded(settings, inputs):
         if settings.kernels:
             use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    axes = rewritten.grown.axes if rewritten.grown is not None else ()
-    growth = Growth(axes, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
     return cut(Plan(normal, bound=kinds.bound, carried=carried, growth=growth), report), kinds
 
 
@@ -171,6 +173,8 @@ def check_whole(plan: Plan, report: Report) -> None:
     Raises:
         Refusal: it is not.
     """
+    if not plan.parts:
+        raise Refusal(reasons.GROWTH_OUTSIDE, what="nothing depends on its length")
     refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
     if refused or report.outside:
         raise Refusal(reasons.GROWTH_OUTSIDE, what=(refused or report.outside)[0])

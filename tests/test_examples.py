@@ -31,3 +31,11 @@ def test_toto_ts():
     shown = run("toto_ts.py")
     assert "graphs: 2 (prefill and decode); breaks: 0" in shown
     assert "19 rewritten, 0 refused" in shown
+
+
+def test_dynamic_cache():
+    pytest.importorskip("transformers")
+    shown = run("dynamic_cache.py")
+    assert "greedy: 68 tokens, as in eager: True\n  graphs so far: 3, breaks: 0" in shown
+    assert "three beams: 68 tokens, as in eager: True\n  graphs so far: 5, breaks: 0" in shown
+    assert shown.count("-> core (") == 2 and "epilogue" not in shown and "keys.size()[2]: growth" in shown

@@ -72,6 +72,28 @@ class Cache:
         self.v: Any = None
 
 
+class Hooked(nn.Module):
+    """Hooks join what linear layers give, in a dict by module: the attention knows of none of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.cache: dict[nn.Module, torch.Tensor] = {}
+        for layer in (self.k, self.v):
+            layer.register_forward_hook(self.join)
+
+    def join(self, module: nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
+        if module in self.cache:
+            output = torch.cat([self.cache[module], output], dim=1)
+        self.cache[module] = output.detach()
+        return self.cache[module]
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        self.cache = past or {}
+        q, k, v = (t.view(*t.shape[:2], 2, 8).transpose(1, 2) for t in (self.q(x), self.k(x), self.v(x)))
+        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), self.cache
+
+
 class Rows(Attention):
     """[B, s, H, D], the rows before the heads."""
 
@@ -130,14 +152,14 @@ class Biased(Attention):
         return y.transpose(1, 2).flatten(2), (k, v)
 
 
-MODELS = [Attention, Listed, Mapped, Held, Rows, Flat, Products, Masked, Biased]
+MODELS = [Attention, Listed, Mapped, Held, Hooked, Rows, Flat, Products, Masked, Biased]
 
 
 def tensors(cache: Any) -> list[torch.Tensor]:
     if isinstance(cache, Cache):
         return [cache.k, cache.v]
     if isinstance(cache, dict):
-        (cache,) = cache.values()
+        cache = [t for held in cache.values() for t in (held if isinstance(held, tuple) else [held])]
     return list(cache)
 
 
@@ -328,3 +350,32 @@ def test_what_has_another_size_on_each_call_gets_no_buffers() -> None:
         same(new, other)
     assert "nothing went on from a call before" in fxpass.reports()[-1].unbuffered
     assert counters["stats"]["unique_graphs"] <= 4
+
+
+class Stacked(Attention):
+    """Keys and values in one tensor, in and out."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        return self.attend(q, k, v), torch.stack([k, v])
+
+
+class Shown(Attention):
+    """What is made of the keys leaves, too: attention weights, and a mask that is longer than the rows before."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        weights = (q @ k.mT).softmax(-1)
+        return (weights @ v).transpose(1, 2).flatten(2), (k, v, weights, torch.ones(2, k.shape[2]).cumsum(1) % 2)
+
+
+@pytest.mark.parametrize("kind", [Stacked, Shown])
+def test_results_as_long_as_the_cache_are_cut(kind: type[nn.Module]) -> None:
+    model = kind().eval()
+    with mock.patch.object(growth, "LEAST", 8):
+        decode(model, compiled(model), 24)
+    is_whole()

@@ -101,6 +101,8 @@ class Flow:
     lengths: list[Extent] = dataclasses.field(default_factory=list)
     refuse_copy: Callable[[fx.Node], None] = lambda node: None
     """Raises `Refusal` for a view of a cache that cannot become a copy, because its memory is written later on."""
+    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False
+    """Whether a result of these extents may leave the graph in full: it is cut outside."""
 
     def of(self, value: Any) -> Extents:
         """The extents of ``value``; none for a constant."""

@@ -40,6 +40,7 @@ def follow(
     begin: Callable[[fx.Node, Flow], Extents | None],
     ahead: Iterable[Extent] = (),
     refuse_copy: Callable[[fx.Node], None] = lambda node: None,
+    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False,
 ) -> Flow | Stuck:
     """Follow the extents of ``graph``, up to the first node that they cannot be followed past.
 
@@ -47,9 +48,9 @@ def follow(
         begin: ``begin(node, flow)`` gives the extents that a read starts at ``node``, or None. It is asked in program order:
             whether a slice is a site may depend on the extents before it.
         ahead: extents that reads further down will start. A mask is often made to the size of a read before the read.
-        refuse_copy: see `Flow`.
+        refuse_copy, leave: see `Flow`.
     """
-    flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy)
+    flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy, leave=leave)
     for node in graph.nodes:
         carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
         try:
@@ -79,7 +80,9 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
     if sliced is not None and any(d in flow.of(node.args[0]) for d in sliced):
         raise Refusal(reasons.AXIS_SPLIT, how="is sliced again")
     if node.op == "output":
-        raise Refusal(reasons.LEAVES)
+        if not all(flow.leave(r, flow.of(r)) for r in node.all_input_nodes if flow.of(r)):
+            raise Refusal(reasons.LEAVES)
+        return {}
     if node.target is aten.sym_size.int:
         source, dim = node.args
         extent = flow.of(source).get(dim % source.meta["val"].dim())

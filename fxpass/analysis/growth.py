@@ -11,35 +11,32 @@ or of which the caller gets a view, is left as it is, and so is a join that is n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.graph.numbers import equal, guarded, symbols
+from fxpass.graph.numbers import equal, guarded, layout, symbols
 
 aten = torch.ops.aten
 
 
 @dataclasses.dataclass(frozen=True)
 class Growing:
-    """The input ``node`` grows along ``dim``, where ``join`` makes it longer; None where the caller does."""
+    """The input ``node`` grows along ``dim``, up to ``end`` within the graph: by ``join``; None where that is one of a view of
+    it, or where the caller makes it longer."""
 
     node: fx.Node
     dim: int
+    end: Any
     join: fx.Node | None = None
 
     @property
     def size(self) -> Any:
         """How long it is."""
         return self.node.meta["val"].shape[self.dim]
-
-    @property
-    def end(self) -> Any:
-        """How long it is once it is joined."""
-        return self.size if self.join is None else self.join.meta["val"].shape[self.dim]
 
 
 def growing(graph: fx.Graph, moving: Set[Any]) -> list[Growing]:
@@ -49,27 +46,36 @@ def growing(graph: fx.Graph, moving: Set[Any]) -> list[Growing]:
     """
     kept = _Kept(graph)
     inputs = [n for n in graph.find_nodes(op="placeholder") if kept.is_read_only(n)]
-    joined = [Growing(n, *found) for n in inputs if (found := _join(n, moving, kept)) is not None]
+    joined = [found for n in inputs if (found := _joined(n, moving, kept)) is not None]
     lengths: list[Any] = []
     for size in [size for one in joined for size in (one.size, one.end)]:
         if not _is_one_of(size, lengths):
             lengths.append(size)
     known = {one.node for one in joined}
-    others = [Growing(n, d) for n in inputs if n not in known for d in _axes(n, moving)[:1]]
-    return joined + [one for one in others if _is_one_of(one.size, lengths)]
+    others = [(n, [d for d in _axes(n, moving) if _is_one_of(_sizes(n)[d], lengths)]) for n in inputs if n not in known]
+    return joined + [Growing(n, dims[0], _sizes(n)[dims[0]]) for n, dims in others if dims]
 
 
 def _axes(node: fx.Node, moving: Set[Any]) -> list[int]:
     """The dims of ``node`` whose sizes move."""
-    return [d for d, size in enumerate(node.meta["val"].shape) if symbols(size) & moving]
+    return [d for d, size in enumerate(_sizes(node)) if symbols(size) & moving]
 
 
-def _join(node: fx.Node, moving: Set[Any], kept: _Kept) -> tuple[int, fx.Node] | None:
-    """The first plain join of ``node`` with something behind it along a dim that moves: the dim, and the join."""
+def _sizes(node: fx.Node) -> Sequence[Any]:
+    return node.meta["val"].shape  # type: ignore[no-any-return]
+
+
+def _joined(node: fx.Node, moving: Set[Any], kept: _Kept) -> Growing | None:
+    """``node`` with the first join that puts something behind it, or behind a view of it, along a dim that moves."""
     for dim in _axes(node, moving):
         for user in node.users:
-            if _is_join(user, node, dim) and kept.is_read_only(user) and is_plain(user):
-                return dim, user
+            if _is_join(user, node, dim) and kept.is_read_only(user, by_name=True) and is_plain(user):
+                return Growing(node, dim, _sizes(user)[dim], user)
+        for view in (v for v in node.graph.nodes if v is not node and aliases.root(v) is node):
+            for user in view.users:
+                along = [d for d, size in enumerate(_sizes(view)) if equal(size, _sizes(node)[dim])]
+                if along and _is_join(user, view, along[0]):
+                    return Growing(node, dim, _sizes(user)[along[0]])
     return None
 
 
@@ -86,9 +92,12 @@ def _is_join(user: fx.Node, node: fx.Node, dim: int) -> bool:
 
 def is_plain(join: fx.Node) -> bool:
     """Whether ``join`` is contiguous, and of the dtype of what it makes longer."""
-    value, stride = join.meta["val"], 1
-    if value.dtype != join.args[0][0].meta["val"].dtype:  # type: ignore[index, union-attr]
-        return False
+    return bool(join.meta["val"].dtype == join.args[0][0].meta["val"].dtype) and is_contiguous(join)  # type: ignore
+
+
+def is_contiguous(node: fx.Node) -> bool:
+    """Whether ``node`` is known to be, without a guard."""
+    value, stride = node.meta["val"], 1
     for size, own in reversed([*zip(value.shape, value.stride(), strict=True)]):
         if not equal(own, stride):
             return False
@@ -108,11 +117,13 @@ class _Kept:
         self._written = {m for n in graph.nodes for w in aliases.written(n) for m in aliases.storages(w)}
         self._results = graph.output_node().all_input_nodes
 
-    def is_read_only(self, node: fx.Node) -> bool:
-        """Whether nothing is written to the memory of ``node``, and no view of it is a result."""
+    def is_read_only(self, node: fx.Node, by_name: bool = False) -> bool:
+        """Whether nothing is written to the memory of ``node``, and no view of it is a result; ``by_name``, one that is all of
+        it may be: ``joined.detach()``."""
         value, memory = node.meta["val"], aliases.storage(node)
         if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
             return False
-        shown = any(aliases.storage(r) == memory and r is not node for r in self._results)
-        return memory is not None and memory not in self._written and not shown
+        shown = [r for r in self._results if aliases.storage(r) == memory]
+        own = all(layout(r.meta["val"]) == layout(value) for r in shown) if by_name else shown in ([], [node])
+        return memory is not None and memory not in self._written and own and len(shown) < 2
 

@@ -22,7 +22,7 @@ from torch import fx
 from fxpass import reasons
 from fxpass.errors import NotGrowing
 from fxpass.graph.numbers import symbols
-from fxpass.rewriting.growth import Axis
+from fxpass.rewriting.growth import Around, Axis
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
 LEAST = 64
@@ -58,13 +58,16 @@ class _Held:
 
 
 class Growth(threading.local):
-    """The buffers of the ``axes`` that grow, each thread's own; ``nodes`` are their placeholders.
+    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders.
 
     ``conditions`` are those that a capacity must meet.
     """
 
-    def __init__(self, axes: Sequence[Axis] = (), nodes: Sequence[fx.Node] = (), conditions: Conditions | None = None) -> None:
-        self.axes, self.conditions = list(axes), conditions
+    def __init__(
+        self, around: Around | None = None, nodes: Sequence[fx.Node] = (), conditions: Conditions | None = None
+    ) -> None:
+        self.around, self.conditions = around or Around(), conditions
+        self.axes = self.around.axes
         self._nodes = list(nodes)
         self._buffers: list[torch.Tensor] = []
         self._held: list[_Held | None] = []
@@ -74,7 +77,7 @@ class Growth(threading.local):
 
     def under(self, conditions: Conditions) -> Growth:
         """The same under ``conditions``."""
-        return Growth(self.axes, self._nodes, conditions)
+        return Growth(self.around, self._nodes, conditions)
 
     @property
     def capacities(self) -> set[Any]:
@@ -109,6 +112,10 @@ class Growth(threading.local):
         made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
         if made:
             _copy(made, parts)
+        for place, cuts in self.around.cuts.items():
+            for dim, axis, more in cuts:
+                results[place] = results[place].narrow(dim, 0, self._lengths[axis] + more)
+            results[place] = results[place].clone(memory_format=torch.contiguous_format)
         for (i, one, _), tensor in zip(taken, made, strict=True):
             self._held[i] = _Held.of(tensor)
             for place in one.results:

@@ -17,7 +17,7 @@ from fxpass.graph.normal_form import faking
 from fxpass.graph.numbers import to_expr
 from fxpass.kernels.select import register
 from fxpass.options import Options
-from fxpass.rewriting.growth import Axis
+from fxpass.rewriting.growth import Around
 from fxpass.torch_internals.dynamo.capacity import Conditions
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensor, FakeTensorMode, TracingContext, tracing
@@ -70,7 +70,7 @@ class SerializedGraph:
     bound: Set[Any]
     carried: list[str] | None
     settings: Options
-    axes: Sequence[Axis]
+    around: Around
     conditions: Conditions | None
 
     def compile(self, failed: Callable[[Exception], None] = lambda error: None) -> Callable[..., tuple[Any, ...]]:
@@ -96,7 +96,7 @@ class SerializedGraph:
         bound = {load.renamed[s] for s in self.bound}
 
         def plan() -> Plan:
-            growth = Growth(self.axes, inputs[len(inputs) - len(self.axes) :], self.conditions)
+            growth = Growth(self.around, inputs[len(inputs) - len(self.around.axes) :], self.conditions)
             return Plan(gm, split(gm, bound), bound, carried, growth)
 
         uncompiled = dataclasses.replace(self.settings, compiler="eager")
@@ -130,8 +130,8 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     carried = None if plan.carried is None else [n.name for n in plan.carried]
     hints = _hints(gm)
     bound = plan.bound & hints.keys()  # the others have been found equal to one of these, and are not met again
-    rewritten, axes, conditions = bool(plan.parts), plan.growth.axes, plan.growth.conditions
-    return SerializedGraph(graph, values, of_modules, hints, rewritten, bound, carried, settings, axes, conditions)
+    rewritten, around, conditions = bool(plan.parts), plan.growth.around, plan.growth.conditions
+    return SerializedGraph(graph, values, of_modules, hints, rewritten, bound, carried, settings, around, conditions)
 
 
 def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 import torch
@@ -43,8 +43,11 @@ def signature(gm: fx.GraphModule) -> tuple[list[Any], set[str]]:
     return values, written & inputs
 
 
-def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read: bool) -> None:
+def check_graph(
+    gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read: bool, cut: Mapping[int, Collection[int]] | None = None
+) -> None:
     """Check conditions 1, 3, 4 and 5 on the rewritten ``gm``. With ``may_read`` a refused site may still read its number.
+    What the caller gets is ``cut`` outside of the graph: which results, along which dims.
 
     Raises:
         Broken: one of them does not hold.
@@ -54,6 +57,7 @@ def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read
             raise Broken(f"{node.name} still reads a number from the device")
         if any(isinstance(a, _SYMBOLIC) for a in tree_leaves((node.args, node.kwargs))):
             raise Broken(f"{node.name} takes a symbol that no node gives")
+    cut = cut or {}
     values, written = signature(gm)
     old_values, old_written = before
     if written != old_written:
@@ -61,7 +65,7 @@ def check_graph(gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read
     if len(values) != len(old_values):
         raise Broken("the number of outputs changed")
     for i, (old, new) in enumerate(zip(old_values, values, strict=True)):
-        if not _same(old, new):
+        if not _same(old, new, cut.get(i, ())):
             raise Broken(f"output {i} changed from {_describe(old)} to {_describe(new)}")
 
 
@@ -81,12 +85,14 @@ def check_core(core: fx.GraphModule, bound: Set[Any]) -> None:
                 raise Broken(f"{node.name} in the static part depends on {', '.join(sorted(map(str, left)))}")
 
 
-def _same(old: Any, new: Any) -> bool:
+def _same(old: Any, new: Any, cut: Collection[int] = ()) -> bool:
     if not isinstance(old, torch.Tensor):
         return not isinstance(new, torch.Tensor) and (old is None and new is None or equal(old, new))
     if not isinstance(new, torch.Tensor) or old.dtype != new.dtype or old.device != new.device:
         return False
-    return old.dim() == new.dim() and all(equal(a, b) for a, b in zip(old.shape, new.shape, strict=True))
+    return old.dim() == new.dim() and all(
+        d in cut or equal(a, b) for d, (a, b) in enumerate(zip(old.shape, new.shape, strict=True))
+    )
 
 
 def _describe(value: Any) -> str:

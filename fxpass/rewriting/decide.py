@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import fx
 
@@ -19,7 +19,11 @@ from .reads import smallest, start_extent
 
 
 def decide(
-    graph: fx.Graph, origins: Mapping[fx.Node, Origin], refused: dict[fx.Node, str], seen: Seen | None = None
+    graph: fx.Graph,
+    origins: Mapping[fx.Node, Origin],
+    refused: dict[fx.Node, str],
+    seen: Seen | None = None,
+    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False,
 ) -> tuple[dict[fx.Node, SliceSite], Flow, SiteFinder] | Stuck:
     """The sites of ``graph`` that are not ``refused``, the flow from them, and their finder; or where the flow got stuck.
 
@@ -48,7 +52,7 @@ def decide(
         sites[node] = site
         return begun
 
-    outcome = follow(graph, positions, begin, ahead, finder.refuse_copy)
+    outcome = follow(graph, positions, begin, ahead, finder.refuse_copy, leave)
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import networkx as nx
 from torch import fx
 
+from fxpass.analysis.extents import Extents
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.follow import Stuck
 from fxpass.analysis.kinds import Kinds, Seen
@@ -25,7 +26,7 @@ from fxpass.graph.numbers import guarded, supposing
 
 from .decide import decide, extents_ahead
 from .decisions import Decision, Failed, decided, reason
-from .growth import Grown
+from .growth import Around
 from .padded import pad_inputs
 from .restore import Restorable
 from .sweep import sweep
@@ -37,7 +38,7 @@ class Rewritten:
 
     decisions: what was decided about each place that uses a position. sites: the slices that were rewritten. kinds: those of
     the graph's symbols. flow: from positions to consumers (`analysis.flow`). marks: what is known of the nodes that were made.
-    grown: what grows in buffers.
+    around: the buffers of what grows.
     """
 
     decisions: list[Decision]
@@ -45,7 +46,7 @@ class Rewritten:
     kinds: Kinds
     flow: nx.DiGraph
     marks: Marks
-    grown: Grown | None = None
+    around: Around = dataclasses.field(default_factory=Around)
 
 
 def rewrite_graph(
@@ -56,6 +57,7 @@ def rewrite_graph(
     decompose: Callable[[fx.Node], bool] = lambda node: False,
     seen: Seen | None = None,
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
+    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False,
 ) -> Rewritten:
     """Rewrite ``gm`` (in normal form) in place.
 
@@ -67,6 +69,7 @@ def rewrite_graph(
         seen: what the calls so far say of the symbols.
         before_edits: called with ``gm`` and its sites once these are decided, while nothing has been edited or guarded for
             them. What it raises goes to the caller.
+        leave: whether a result may be given in full, see `Flow.leave`.
     """
     refused: dict[fx.Node, str] = {}
     restorable = Restorable(gm)
@@ -86,7 +89,7 @@ def rewrite_graph(
     padded = pad_inputs(gm.graph, positions, ahead, restorable.copy_once)
     while True:
         with supposing() as supposed:
-            plan = decide(gm.graph, origins, refused, seen)
+            plan = decide(gm.graph, origins, refused, seen, leave)
         if isinstance(plan, Stuck):
             if plan.no_rule and _decomposed(plan.node, decompose, restorable):
                 continue

@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.growth import Growing, growing
+from fxpass.analysis.extents import Extents
+from fxpass.analysis.growth import Growing, growing, is_contiguous
+from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin
 from fxpass.errors import Refusal
+from fxpass.graph import aliases
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import symbols, to_expr
+from fxpass.graph.numbers import number, symbols, to_expr
 
 aten = torch.ops.aten
 
@@ -48,12 +51,50 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True)
-class Grown:
-    """What `grow` made of a graph: the ``axes`` with buffers, where lengths come from, and the symbols of ``lengths``."""
+class Around:
+    """What stands around a graph that has buffers: plain data.
 
-    axes: Sequence[Axis]
-    origins: Mapping[fx.Node, Origin]
+    axes: one for each buffer, in the order of these last inputs.
+    cuts: the results that leave the graph in full; along which dims they are cut, to how much more than the end of which axis.
+    """
+
+    axes: Sequence[Axis] = ()
+    cuts: dict[int, tuple[tuple[int, int, int], ...]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """What `grow` made of a graph: the buffers ``around`` it, and how long each is in the end; where lengths come from, and the
+    symbols of ``lengths`` and of ``capacities``."""
+
+    around: Around
+    ends: Sequence[Any]
+    origins: dict[fx.Node, Origin]
     lengths: Set[Any]
+    capacities: Set[Any]
+
+    def seen(self, seen: Seen | None) -> Seen:
+        """``seen``, and that a core is compiled for each capacity."""
+        known = seen or Seen()
+        return dataclasses.replace(known, kinds={**known.kinds, **dict.fromkeys(self.capacities, "variant")})
+
+    def leave(self, result: fx.Node, extents: Extents) -> bool:
+        """Whether ``result`` of these ``extents`` can be cut outside: it is plain, of lengths that are those of axes."""
+        returned = result.graph.output_node().all_input_nodes
+        alone = all(aliases.storage(r) != aliases.storage(result) for r in returned if r is not result)
+        cuts = [cut for dim, extent in extents.items() if (cut := self._cut(dim, number(extent.length))) is not None]
+        if not alone or len(cuts) < len(extents) or not is_contiguous(result):
+            return False
+        (results,) = result.graph.output_node().args
+        self.around.cuts.update({i: tuple(cuts) for i, r in enumerate(results) if r is result})  # type: ignore[arg-type]
+        return True
+
+    def _cut(self, dim: int, length: Any) -> tuple[int, int, int] | None:
+        for axis, end in enumerate(self.ends):
+            more = to_expr(length - end)
+            if isinstance(more, int) or more.is_Integer:
+                return dim, axis, int(more)
+        return None
 
 
 def grown_in(gm: fx.GraphModule, moving: Set[Any], beyond: Callable[[Sequence[Any]], torch.SymInt]) -> Grown | None:
@@ -73,7 +114,7 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
     axes = []
     for one in found:
         rows = _rows(one, inputs)
-        places = tuple(i for i, r in enumerate(returned) if r is one.join and one.join is not None)
+        places = tuple(i for i, r in enumerate(returned) if one.join is not None and _is_of(r, one.join))
         axes.append(Axis(inputs.index(one.node), one.dim, rows, places))
     with faking(mode_of([n.meta["val"] for n in inputs])):
         buffers = [_buffer(graph, one, capacity) for one in found]
@@ -87,7 +128,11 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
         if one.join is not None:
             graph.erase_node(one.join)
     gm.recompile()
-    return Grown(axes, origins, moving)
+    return Grown(Around(axes), [one.end for one in found], origins, moving, symbols(capacity))
+
+
+def _is_of(result: Any, join: fx.Node) -> bool:
+    return isinstance(result, fx.Node) and aliases.storage(result) == aliases.storage(join)
 
 
 def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:

@@ -56,6 +56,11 @@ class Capacity:
             assert length < number
         return number
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there has been a length to exceed."""
+        return self._symbol is not None
+
     def __enter__(self) -> Capacity:
         return self
 
