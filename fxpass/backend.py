@@ -211,6 +211,8 @@ def in_cores(
         for number in moved:
             numbers.correct(number)
         report.corrected += [number.name for number in moved]
+        for number in moved:
+            store.note(report, reasons.CORRECTED.text(of=number.name))
         others = [symbol for symbol in report.symbols if symbol.of not in report.corrected]
         report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
@@ -218,7 +220,7 @@ def in_cores(
 
     if not left:
         return made(plan)
-    return WatchedVariants(made(plan), list(left), again, config.recompile_limit, otherwise)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit - 1, otherwise)
 
 
 install(kvfix, get_ready, store.reset)

@@ -379,3 +379,34 @@ def test_results_as_long_as_the_cache_are_cut(kind: type[nn.Module]) -> None:
     with mock.patch.object(growth, "LEAST", 8):
         decode(model, compiled(model), 24)
     is_whole()
+
+
+class Before(Attention):
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is not None:
+            k, v = torch.cat([k, past[0]], 2), torch.cat([v, past[1]], 2)
+        return self.attend(q, k, v), (k, v)
+
+
+class Written(Attention):
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        if past is not None:
+            past[0].mul_(0.9)
+            past[1].mul_(0.9)
+        return super().forward(x, past)
+
+
+class Window(Attention):
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        return self.attend(q, k, v), (k[:, :, -9:], v[:, :, -9:])
+
+
+@pytest.mark.parametrize("kind", [Before, Written, Window])
+def test_what_gets_no_buffer_is_eagers(kind: type[nn.Module]) -> None:
+    model = kind().eval()
+    decode(model, compiled(model), 14, laid_out=False)
+    assert not any("_buffer" in report.after for report in fxpass.reports())

@@ -4,7 +4,7 @@
     graph 1    start = 12, rows = 1          a step: both have moved
     graph 1    start = 13, rows = 1          another: ``start`` has moved, ``rows`` has stayed
 
-A call costs one entry of a list. What the entries say is counted when a graph is compiled. Blocks of one class that are
+A call costs one entry of a queue. What the latest of them say is counted when a graph is compiled. Blocks of one class that are
 compiled one by one share a frame, and a step calls it once for each: a number is compared with what it was at the last call of
 the same block.
 """
@@ -24,7 +24,8 @@ Kind = Literal["position", "growth", "variant"]
 
 STEADY = 4
 """An int that moves at most once in as many calls is steady."""
-_MOST_ENTRIES = 256
+_MOST_ENTRIES = 64
+"""What older calls have shown before the last compilation is counted already; in between, the latest are enough."""
 _MOST_NUMBERS = 65536
 
 
@@ -44,7 +45,9 @@ class CallHistory:
     variant, and moved."""
 
     corrected: set[str] = dataclasses.field(default_factory=set)
-    _entries: list[tuple[Graph, tuple[int, ...], int]] = dataclasses.field(default_factory=list)
+    _entries: collections.deque[tuple[Graph, tuple[int, ...], int]] = dataclasses.field(
+        default_factory=lambda: collections.deque(maxlen=_MOST_ENTRIES)
+    )
     _last: dict[str, int] = dataclasses.field(default_factory=dict)
     _last_of: dict[tuple[str, int], int] = dataclasses.field(default_factory=dict)
     _owners: set[int] = dataclasses.field(default_factory=set)
@@ -71,8 +74,6 @@ class CallHistory:
     def see(self, graph: Graph, values: tuple[int, ...], owner: int = 0) -> None:
         """``graph`` is called with ``values``, one for each of its ``names``, for ``owner``, an identity."""
         self._entries.append((graph, values, owner))
-        if len(self._entries) > _MOST_ENTRIES:
-            self._count()
 
     def last(self, name: str) -> int | None:
         """What the number called ``name`` was at the last call, if it has been seen."""
@@ -104,8 +105,8 @@ class CallHistory:
         return self._repeated
 
     def _count(self) -> None:
-        entries, self._entries = self._entries, []
-        for graph, values, owner in entries:
+        while self._entries:
+            graph, values, owner = self._entries.popleft()
             if graph is not self._graph:
                 self._settle()
                 self._graph, self._owners = graph, set()

@@ -70,7 +70,8 @@ class Growth(threading.local):
         self.axes = self.around.axes
         self._nodes = list(nodes)
         self._buffers: list[torch.Tensor] = []
-        self._held: list[_Held | None] = []
+        self._held: list[_Held | None] = [None] * len(self.axes)
+        self._capacity = 0
         self._lengths: list[int] = []
         self._recent: collections.deque[list[int]] = collections.deque(maxlen=RECENT)
         self._strangers = 0
@@ -89,20 +90,20 @@ class Growth(threading.local):
         """The buffers, which hold what grows in ``args``."""
         if not self.axes:
             return []
-        self._look_at([args[one.place].shape[one.dim] for one in self.axes])
+        given = [args[one.place] for one in self.axes]
+        self._look_at([t.shape[one.dim] for one, t in zip(self.axes, given, strict=True)])
         self._lengths = [_end(one, args) for one in self.axes]
-        self._recent.append(self._lengths)
-        shapes = self._shapes(args, max(self._lengths))
-        if shapes != [b.shape for b in self._buffers]:
-            self._allocate(shapes)
-        stale = [
-            (buffer.narrow(one.dim, 0, args[one.place].shape[one.dim]), args[one.place])
-            for one, buffer, held in zip(self.axes, self._buffers, self._held, strict=True)
-            if held is None or not held.is_still(args[one.place])
-        ]
-        self._held = [None] * len(self.axes)
+        self._recent.appendleft(self._lengths)
+        stale = [i for i, t in enumerate(given) if (held := self._held[i]) is None or not held.is_still(t)]
+        length = max(self._lengths)
+        if length >= self._capacity or not all(self._fits(i, given[i]) for i in stale):
+            self._allocate(given, max(room_for(length), self._capacity))
+            stale = list(range(len(given)))
+        self._held = [None] * len(given)
         if stale:
-            _copy([into for into, _ in stale], [given for _, given in stale])
+            dims = [self.axes[i].dim for i in stale]
+            rows = [self._buffers[i].narrow(d, 0, given[i].shape[d]) for i, d in zip(stale, dims, strict=True)]
+            _copy(rows, [given[i] for i in stale])
         return self._buffers
 
     def take_out(self, results: list[Any]) -> None:
@@ -133,24 +134,24 @@ class Growth(threading.local):
         if self._strangers > STRANGERS:
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
 
-    def _shapes(self, args: Sequence[Any], length: int) -> list[torch.Size]:
-        """The sizes of the buffers for ``args``: as they are along the dims that grow, if there is room."""
-        capacity = room_for(length)
-        if self._buffers:
-            capacity = max(capacity, self._buffers[0].shape[self.axes[0].dim])
+    def _fits(self, i: int, given: torch.Tensor) -> bool:
+        """Whether ``given`` has the sizes of the buffer ``i``, but for what grows."""
+        dim, whole, part = self.axes[i].dim, self._buffers[i].shape, given.shape
+        return whole[:dim] == part[:dim] and whole[dim + 1 :] == part[dim + 1 :]
+
+    def _allocate(self, given: Sequence[torch.Tensor], capacity: int) -> None:
+        """Make buffers of ``capacity`` for tensors like those ``given``.
+
+        Raises:
+            NotGrowing: what was compiled does not hold for it.
+        """
         if self.conditions is not None and not self.conditions.hold(capacity):
             raise NotGrowing(reasons.CAPACITY, capacity=capacity)
-        shapes = [list(args[one.place].shape) for one in self.axes]
-        for one, shape in zip(self.axes, shapes, strict=True):
-            shape[one.dim] = capacity
-        return [torch.Size(shape) for shape in shapes]
-
-    def _allocate(self, shapes: Sequence[torch.Size]) -> None:
-        self._buffers, self._held = [], [None] * len(shapes)
+        self._buffers, self._capacity = [], capacity
         with torch.inference_mode(False):
-            for shape, like in zip(shapes, self._nodes, strict=True):
-                value = like.meta["val"]
-                self._buffers.append(torch.zeros(shape, dtype=value.dtype, device=value.device))
+            for one, like in zip(self.axes, given, strict=True):
+                shape = [*like.shape[: one.dim], capacity, *like.shape[one.dim + 1 :]]
+                self._buffers.append(torch.zeros(shape, dtype=like.dtype, device=like.device))
 
 
 def _end(one: Axis, args: Sequence[Any]) -> int:

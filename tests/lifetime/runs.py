@@ -89,11 +89,14 @@ def forecast(model: Forward, runs: Sequence[Forward], cache: Cache, beside: Cach
 def in_threads(rounds: int, shared: bool, device: str = "cpu", compiler: str = "eager", threads: int = 8) -> None:
     """``rounds`` forecasts in each of some threads, of one model or of a model each.
 
+    One model has been compiled before: Dynamo would compile it for each of the threads that wait, until it reaches its limit.
+
     Raises:
         BaseException: what the first thread to fail has raised.
     """
     model = Decoder(device)
     run = compiled(model, compiler)
+    forecast(model, [run] * 4, Cache(16, device), Cache(16, device), (4, 1, 1, 1))
     errors: list[BaseException] = []
 
     def work() -> None:

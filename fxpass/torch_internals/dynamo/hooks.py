@@ -6,7 +6,7 @@
     cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
     sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
 
-There are six, and each acts only in a frame that is being compiled for kvfix:
+There are seven, and each acts only in a frame that is being compiled for kvfix:
 
     TensorVariable.call_method             reads of a number
     conditional jumps                      branches on a number
@@ -14,6 +14,7 @@ There are six, and each acts only in a frame that is being compiled for kvfix:
     VariableBuilder.wrap_symint            positions are not negative
     VariableBuilder.wrap_symfloat          a float is a constant while it does not change
     VariableBuilder.wrap_literal           ints of modules
+    iter_contains                          numbers in lists
 
 `number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix. The
 garbage collector is paused meanwhile.
@@ -37,6 +38,7 @@ from fxpass.torch_internals.dynamo.names import (
     GuardBuilder,
     InstructionTranslatorBase,
     OutputGraph,
+    SymNodeVariable,
     TensorVariable,
     is_constant_source,
     process_automatic_dynamic,
@@ -71,6 +73,7 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(_wrap_literal, is_ours))
+    patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):
         for opname in _JUMPS & dis.opmap.keys():
@@ -145,6 +148,16 @@ def _wrap_symfloat(is_ours: Callable[..., bool], stock: Any, self: Any, value: f
     process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
     self.install_guards(GuardBuilder.CONSTANT_MATCH)
     return ConstantVariable.create(value, source=self.source)
+
+
+def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
+    """``3 in lens.tolist()`` looks at numbers that move, too, which is a guard on each; Dynamo looks at constants alone."""
+    items = list(items)
+    if is_ours(tx.output.compiler_fn) and search.is_python_constant() and type(search.as_python_constant()) is int:
+        moving = [item.sym_num for item in items if isinstance(item, SymNodeVariable)]
+        if any(bool(number == search.as_python_constant()) for number in moving):
+            return ConstantVariable.create(True)
+    return stock(items, search, tx, *args, **kwargs)
 
 
 def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:

@@ -1,0 +1,19 @@
+"""A sample of the random programs with caches that grow: `python -m tests.fuzz.growth` runs as many as one likes."""
+
+from __future__ import annotations
+
+import pytest
+
+import fxpass
+
+from . import growth
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_grown_program_is_eagers(seed: int) -> None:
+    assert growth.run(seed) == ""
+    assert [name for name, *_ in fxpass.reports()[-1].parts] == ["prologue", "core"]
+
+
+def test_with_aot_autograd() -> None:
+    assert growth.run(5, "aot_eager", steps=12) == ""
