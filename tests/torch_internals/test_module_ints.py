@@ -51,3 +51,13 @@ def test_after_a_reset_it_is_a_constant_again() -> None:
             compiled(x)
         assert counters["stats"]["unique_graphs"] == 2
         fxpass.reset()
+
+
+@torch.no_grad()
+def test_also_where_another_backend_has_compiled_before() -> None:
+    """Dynamo keeps a table of how it wraps values, made when it first compiles: kvfix may be installed later."""
+    fxpass.uninstall()
+    torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))
+    torch.compiler.reset()
+    counters.clear()
+    test_a_counter_costs_one_more_graph()
