@@ -19,7 +19,7 @@ class Options:
     """What a user may set.
 
     compiler: what the rewritten graph is handed to: "inductor" (default), "aot_eager" or "eager".
-    strict: raise `KvfixError` where kvfix would warn and hand the graph on unrewritten.
+    strict: raise `KvfixError` where kvfix would warn and hand the graph on unrewritten, or leave work outside of the core.
     inductor: Inductor config patches, such as ``{"triton.cudagraphs": False}``.
     verify: how many calls of each graph are compared with the graph as it came (see `fxpass.verify`).
     graphs: whether the mode asks for CUDA graphs; what ``inductor`` says of them goes before.

@@ -4,7 +4,9 @@
     graph 1    start = 12, rows = 1          a step: both have moved
     graph 1    start = 13, rows = 1          another: ``start`` has moved, ``rows`` has stayed
 
-A call costs one entry of a queue. What the latest of them say is counted when a graph is compiled.
+A call costs one entry of a queue. What the latest of them say is counted when a graph is compiled. Blocks of one class that are
+compiled one by one share a frame, and a step calls it once for each: a number is compared with what it was at the last call of
+the same block.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ STEADY = 4
 """An int that moves at most once in as many calls is steady."""
 _MOST_ENTRIES = 64
 """What older calls have shown before the last compilation is counted already; in between, the latest are enough."""
+_MOST_NUMBERS = 65536
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """One graph of the frame: the numbers called ``names`` are arguments, those in ``fixed`` the same for each of its calls."""
+    """One graph of the frame: the numbers called ``names`` are arguments, those in ``fixed`` the same for each of its calls.
+    The argument at ``owner``, a module's own, tells which module is called."""
 
     names: Sequence[str]
     fixed: Mapping[str, int]
+    owner: int | None = None
 
 
 @dataclasses.dataclass
@@ -40,10 +45,12 @@ class CallHistory:
     variant, and moved."""
 
     corrected: set[str] = dataclasses.field(default_factory=set)
-    _entries: collections.deque[tuple[Graph, tuple[int, ...]]] = dataclasses.field(
+    _entries: collections.deque[tuple[Graph, tuple[int, ...], int]] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=_MOST_ENTRIES)
     )
     _last: dict[str, int] = dataclasses.field(default_factory=dict)
+    _last_of: dict[tuple[str, int], int] = dataclasses.field(default_factory=dict)
+    _owners: set[int] = dataclasses.field(default_factory=set)
     _graph: Graph | None = None
     _again: int = 0
     _repeated: bool = False
@@ -57,16 +64,16 @@ class CallHistory:
 
         def call(*args: Any) -> Any:
             try:
-                self.see(graph, taken(args))
+                self.see(graph, taken(args), 0 if graph.owner is None else id(args[graph.owner]))
             except Exception as error:
                 tell(CallHistory.see, error)
             return run(*args)
 
         return call
 
-    def see(self, graph: Graph, values: tuple[int, ...]) -> None:
-        """``graph`` is called with ``values``, one for each of its ``names``."""
-        self._entries.append((graph, values))
+    def see(self, graph: Graph, values: tuple[int, ...], owner: int = 0) -> None:
+        """``graph`` is called with ``values``, one for each of its ``names``, for ``owner``, an identity."""
+        self._entries.append((graph, values, owner))
 
     def last(self, name: str) -> int | None:
         """What the number called ``name`` was at the last call, if it has been seen."""
@@ -92,26 +99,30 @@ class CallHistory:
         return "variant" if STEADY * moves <= stays + 1 + STEADY // 2 else "position"
 
     def repeated(self) -> bool:
-        """Whether the last two calls were of one graph: what has a constant in it that moves with every call is called once."""
+        """Whether the last calls were of one graph, and two of one owner: a graph with a constant in it that moves with every
+        step has one."""
         self._count()
         return self._repeated
 
     def _count(self) -> None:
         while self._entries:
-            graph, values = self._entries.popleft()
-            self._repeated = graph is self._graph
-            if self._repeated:
-                self._again += 1
-            else:
+            graph, values, owner = self._entries.popleft()
+            if graph is not self._graph:
                 self._settle()
-                self._graph = graph
-                self._note(graph.fixed.items())
-            self._note(zip(graph.names, values, strict=True))
+                self._graph, self._owners = graph, set()
+                self._note(graph.fixed.items(), owner)
+            self._repeated = owner in self._owners
+            self._again += self._repeated
+            self._owners.add(owner)
+            self._note(zip(graph.names, values, strict=True), owner)
         self._settle()
 
-    def _note(self, numbers: Iterable[tuple[str, int]]) -> None:
+    def _note(self, numbers: Iterable[tuple[str, int]], owner: int) -> None:
+        if len(self._last_of) > _MOST_NUMBERS:
+            self._last_of.clear()
         for name, value in numbers:
-            last = self._last.get(name)
+            last = self._last_of.get((name, owner))
+            self._last_of[name, owner] = value
             if last is not None:
                 (self._stays if last == value else self._moves)[name] += 1
                 self._rises[name] += value > last

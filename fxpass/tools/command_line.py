@@ -82,25 +82,24 @@ def bench(
 @app.command("reach")
 def run_reach(
     module: Annotated[str | None, typer.Argument(help="Has a list CASES.")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="Only this one, by its name; may be repeated.")] = None,
     compiler: CompilerOption = Compiler.eager,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     verify: VerifyOption = None,
-    json: Annotated[Path | None, typer.Option(help="Write all rows to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file; --case keeps its others.")] = None,
     recorded: Annotated[Path | None, typer.Option("--show", help="Only print what such a file holds.")] = None,
 ) -> None:
     """Run cases eager, stock and with kvfix; print what became of each. Exit status 1 if one is not as it should be."""
     from . import reach as runner
 
+    others = _rows_in(json) if json is not None and case and json.exists() else []
     if recorded is not None:
-        try:
-            rows = runner.read(recorded)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            fail(f"{recorded} is no file of kvfix reach: {type(error).__name__}")
+        rows = _rows_in(recorded)
     else:
-        rows = _run_cases(module, compiler, device, verify)
+        rows = _run_cases(module, case or [], compiler, device, verify)
         if json is not None:
-            runner.write(json, rows)
+            runner.write(json, rows, others)
     if as_markdown:
         typer.echo(runner.markdown(rows))
     else:
@@ -108,8 +107,20 @@ def run_reach(
     raise typer.Exit(1 if any(row.problems for row in rows) else 0)
 
 
-def _run_cases(module: str | None, compiler: Compiler, device: str, verify: int | None) -> list[Any]:
-    """The rows of the cases of ``module``."""
+def _rows_in(path: Path) -> list[Any]:
+    """The rows that `reach` has written to ``path``."""
+    from . import reach as runner
+
+    try:
+        return runner.read(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fail(f"{path} is no file of kvfix reach: {type(error).__name__}")
+
+
+def _run_cases(
+    module: str | None, names: list[str], compiler: Compiler, device: str, verify: int | None
+) -> list[Any]:
+    """The rows of the cases of ``module``: those with the ``names``, if there are any, else all."""
     import torch
 
     from . import reach as runner
@@ -124,6 +135,9 @@ def _run_cases(module: str | None, compiler: Compiler, device: str, verify: int 
         fail(f"{module}: {error}")
     if not cases:
         fail(f"{module}: CASES is empty")
+    if missing := set(names) - {case.name for case in cases}:
+        fail(f"{module} has no case {', '.join(sorted(missing))}; it has {', '.join(case.name for case in cases)}")
+    cases = [case for case in cases if not names or case.name in names]
     return [runner.run(case, compiler.value, device, verify) for case in cases]
 
 

@@ -102,3 +102,23 @@ def recordings() -> int:
 
 def _recorded(node: Any) -> int:
     return 1 + sum(_recorded(child) for children in node.children.values() for child in children)
+
+
+@dataclasses.dataclass
+class Launches:
+    """What was launched in a `launched` block: CUDA graphs, and single kernels beside them."""
+
+    graphs: int = 0
+    kernels: int = 0
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[Launches]:
+    """Count what is launched on GPUs; filled in when the block ends, and zero where torch sees no GPU."""
+    counts, activities = Launches(), torch.profiler.supported_activities()
+    with torch.profiler.profile(activities=activities) as profiled:
+        yield counts
+    for event in profiled.key_averages():
+        if "Launch" in event.key and event.device_type == torch.autograd.DeviceType.CPU:
+            counts.graphs += event.count if event.key == "cudaGraphLaunch" else 0
+            counts.kernels += event.count if event.key != "cudaGraphLaunch" else 0

@@ -1,13 +1,16 @@
 """``kvfix reach``: cases, eager, with stock `torch.compile` and with kvfix, one line each; docs/reach.md holds the tables.
 
 A module of cases has a list ``CASES``. A case has ``name``, ``where``, ``pattern``, ``ours``, ``graphs``, ``breaks``,
-``note`` and ``steps(compiled, device)``, which decodes on ``device`` with a callable that it has handed to ``compiled`` and
-yields, after each call, copies of what came out and of the buffers that the call may have changed. The first call is the
-prefill. On a GPU, behind Inductor, all further ones should run in one CUDA-graph recording for each graph that they compile to.
+``note`` and ``steps(compiled, device)``, which decodes on ``device`` with what it has handed to ``compiled`` (as to
+`torch.compile`, with options such as ``dynamic``) and yields, after each step, copies of what came out and of the buffers
+that the step may have changed. The first step is the prefill; ``blocks``, 1 if the case has none, says how many calls of what
+was compiled a step makes. On a GPU, behind Inductor, all further ones should run in one CUDA-graph recording for each graph
+that they compile to and each block.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import importlib
@@ -22,7 +25,8 @@ import torch
 
 import fxpass
 from fxpass.report import figures
-from fxpass.tools.counting import counting, graphs, recordings, skips
+from fxpass.tools.counting import counting, skips
+from fxpass.tools.watched import Watched
 
 TOLERANCE = 1e-6
 
@@ -46,8 +50,12 @@ class CaseResult:
 
     stock_graphs, stock_breaks: those of stock `torch.compile`; None in figures that were recorded without.
     recorded: whether decode steps are to be CUDA graphs: on a GPU, behind Inductor.
-    decode_graphs, recordings: what the calls after the first have compiled and recorded.
+    decode_graphs, recordings: what the steps after the first have compiled and recorded.
     skips: CUDA graphs that were skipped, in all calls.
+    kinds: the symbols of the graphs of these steps: what they are of, and which kind.
+    core: "one" where each of these graphs does all its products and attention in one static part, else what is outside and why.
+    launches, stock_launches: CUDA graphs and single kernels that the last call launches, with kvfix and with stock
+        ``mode="reduce-overhead"``; None where that was not measured, or stock fails.
     problems: what is not as it should be; empty where all is well.
     """
 
@@ -65,6 +73,10 @@ class CaseResult:
     decode_graphs: int = 0
     recordings: int = 0
     skips: int = 0
+    kinds: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    core: str = ""
+    launches: tuple[int, int] | None = None
+    stock_launches: tuple[int, int] | None = None
     outputs: float = 0.0
     buffers: float = 0.0
     problems: list[str] = dataclasses.field(default_factory=list)
@@ -81,6 +93,10 @@ class CaseResult:
             "rewritten/refused": f"{self.rewritten}/{self.refused}",
             "recordings/decode graphs": f"{self.recordings}/{self.decode_graphs}" if self.recorded else "",
             "skips": f"{self.skips}" if self.recorded else "",
+            "stock: launches": _launches(self.stock_launches),
+            "launches": _launches(self.launches),
+            "kinds": _kinds(self.kinds),
+            "core": self.core,
             "outputs": f"{self.outputs:.0e}",
             "buffers": f"{self.buffers:.0e}",
             "result": "; ".join(self.problems) or "ok",
@@ -104,29 +120,35 @@ def run(case: Case, compiler: str = "eager", device: str = "cpu", verify: int | 
     recorded = compiler == "inductor" and device == "cuda"
     row = CaseResult(case.name, case.where, case.pattern, case.note, recorded=recorded)
     options = {"compiler": compiler, **({} if verify is None else {"verify": verify})}
-    made: list[tuple[int, int]] = []
+    watched = Watched(recorded)
 
-    def compiled(fn: Any) -> Any:
-        return _watched(torch.compile(fn, backend="kvfix", options=options), made, recorded)
+    def compiled(fn: Any, **how: Any) -> Any:
+        return watched.of(torch.compile(fn, backend="kvfix", options=options, **how))
 
     fxpass.reset()
     try:
-        expected = list(case.steps(lambda fn: fn, device))
-        with counting() as stock:
+        expected = list(case.steps(lambda fn, **how: fn, device))
+        with counting() as counted:
             for _ in case.steps(functools.partial(torch.compile, backend="eager"), device):
                 pass
-        row.stock_graphs, row.stock_breaks = stock.graphs, stock.breaks
+        row.stock_graphs, row.stock_breaks = counted.graphs, counted.breaks
+        row.stock_launches = _stock_launches(case, device) if recorded else None
         with counting() as counts, warnings.catch_warnings():
             warnings.simplefilter("ignore", fxpass.KvfixWarning)
             found = list(case.steps(compiled, device))
             row.skips = skips() if recorded else 0
-        row.decode_graphs, row.recordings = (last - first for first, last in zip(made[0], made[-1], strict=True))
+        first = watched.made[getattr(case, "blocks", 1) - 1]
+        row.decode_graphs, row.recordings, _ = (b - a for a, b in zip(first, watched.made[-1], strict=True))
+        row.launches = watched.launches
     except Exception as error:  # a package that is not there, or a model that does not run: a red line, not an end
         row.problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:120])
         return row
     row.graphs, row.breaks = counts.graphs, counts.breaks
     reports = fxpass.reports()
     row.rewritten, row.refused = sum(r.rewritten for r in reports), sum(r.refused for r in reports)
+    steps = reports[first[2] :] or reports
+    row.kinds = list(dict.fromkeys((symbol.of, symbol.kind) for report in steps for symbol in report.symbols))
+    row.core = "; ".join(dict.fromkeys(filter(None, map(_left_out, steps)))) or "one"
     row.outputs = max(_difference(a, b) for (a, _), (b, _) in zip(expected, found, strict=True))
     row.buffers = max(
         (
@@ -140,15 +162,37 @@ def run(case: Case, compiler: str = "eager", device: str = "cpu", verify: int | 
     return row
 
 
-def _watched(fn: Any, made: list[tuple[int, int]], recorded: bool) -> Any:
-    """``fn``; after each call, ``made`` has one more pair: the graphs compiled and the CUDA graphs recorded so far."""
+def _stock_launches(case: Case, device: str) -> tuple[int, int] | None:
+    """What the last call launches with stock's CUDA graphs; None where stock fails."""
+    watched = Watched(recorded=True)
+    try:
+        with counting():
+            for _ in case.steps(lambda fn, **how: watched.of(torch.compile(fn, mode="reduce-overhead", **how)), device):
+                pass
+    except Exception as error:  # what stock cannot run is no fault of the case
+        warnings.warn(f"{case.name}: stock fails: {type(error).__name__}", fxpass.KvfixWarning, stacklevel=2)
+        return None
+    return watched.launches
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        out = fn(*args, **kwargs)
-        made.append((graphs(), recordings() if recorded else 0))
-        return out
 
-    return call
+def _left_out(report: fxpass.Report) -> str:
+    """What a graph does outside of one static part; nothing where all is in one, or the graph has no symbols at all."""
+    if report.outside:
+        return "outside: " + "; ".join(report.outside)
+    static = [name for name, static, _ in report.parts if static]
+    if len(static) == 1 or not report.parts and not report.symbols:
+        return ""
+    return f"none: {report.unfit or 'runs as it came, with ' + ', '.join(symbol.of for symbol in report.symbols)}"
+
+
+def _launches(counts: tuple[int, int] | None) -> str:
+    return "" if counts is None else f"{counts[0]} + {counts[1]}"
+
+
+def _kinds(kinds: list[tuple[str, str]]) -> str:
+    """How many there are of each kind, with the names of those that move."""
+    counts = collections.Counter(kind for _, kind in kinds)
+    return ", ".join(f"{counts[kind]} {kind}{'s' if counts[kind] > 1 else ''}" for kind in sorted(counts))
 
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -171,10 +215,14 @@ def _problems(case: Case, row: CaseResult, reports: list[fxpass.Report]) -> Iter
         yield "outputs differ"
     if row.buffers > TOLERANCE:
         yield "buffers differ"
-    if row.recordings > row.decode_graphs:
+    if row.recordings > row.decode_graphs * getattr(case, "blocks", 1):
         yield f"{row.recordings} recordings of {row.decode_graphs} decode graphs"
     if row.skips:
         yield f"{row.skips} CUDA graphs skipped"
+    if row.recorded and row.launches is not None and not row.launches[0]:
+        yield "the last step is no CUDA graph"
+    if row.core != "one":
+        yield row.core
     for report in reports:
         if report.unfit:
             yield report.unfit
@@ -213,9 +261,11 @@ def show(rows: list[CaseResult]) -> None:
     Console(soft_wrap=True).print(shown)
 
 
-def write(path: Path, rows: list[CaseResult]) -> None:
-    """The rows, under what they were measured on, as a JSON file."""
-    figures.write(path, {"command": figures.command(sys.argv[1:]), "rows": [vars(row) for row in rows]})
+def write(path: Path, rows: list[CaseResult], others: list[CaseResult] | None = None) -> None:
+    """The rows, under what they were measured on, as a JSON file; and ``others``, recorded before, those of other cases."""
+    new = {row.case for row in rows}
+    kept = [row for row in others or [] if row.case not in new]
+    figures.write(path, {"command": figures.command(sys.argv[1:]), "rows": [vars(row) for row in [*kept, *rows]]})
 
 
 def read(path: Path) -> list[CaseResult]:

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_decode_steps_share_a_recording(case: Case) -> None:
+def test_decode_steps_are_recorded(case: Case) -> None:
     row = reach.run(case, "inductor", "cuda")
     assert row.problems == [], row
-    assert row.recordings == row.decode_graphs > 0, row
+    assert row.launches is not None and row.launches[0] > 0, row
     assert row.skips == 0, row

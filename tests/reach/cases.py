@@ -1,6 +1,6 @@
 """Packages from PyPI as they are, tiny and with random weights: one case for each way in which they keep their position.
 
-A case is a function ``case(compiled, device)``. It makes its model on ``device`` from a fixed seed, hands the callable that is
+A case has ``steps(compiled, device)``. It makes its model on ``device`` from a fixed seed, hands the callable that is
 to be compiled to ``compiled``, decodes with it, and yields after each call what came out and the buffers that the call may
 have changed, as copies: what a CUDA graph returns lies in memory that the next call overwrites.
 """
@@ -11,13 +11,13 @@ import dataclasses
 import itertools
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Compile = Callable[[Callable[..., Any]], Callable[..., Any]]
+Compile = Callable[..., Callable[..., Any]]
 Step = tuple[Tensor, list[Tensor]]
 PROMPT, DECODED = 5, 8
 
@@ -29,6 +29,7 @@ class Case:
     where, pattern: the file of the package, and how its position moves.
     ours: whether there is something to rewrite; a control must stay untouched.
     graphs, breaks: the most there may be; the breaks are the package's own, named in ``note``.
+    blocks: how many blocks of the model are compiled, where they are compiled one by one.
     """
 
     name: str
@@ -39,31 +40,55 @@ class Case:
     graphs: int = 2
     breaks: int = 0
     note: str = ""
+    blocks: int = 1
 
 
-def toto(compiled: Compile, device: str) -> Iterator[Step]:
-    from toto.data.util.dataset import MaskedTimeseries
-    from toto.inference.forecaster import TotoForecaster
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """What a forecast of `toto` is made of."""
+
+    batch: int = 1
+    variates: int = 2
+    ids: bool = False
+    exogenous: int = 0
+
+
+def toto(
+    compiled: Compile, device: str, series: Sequence[Series] = (Series(),), layers: Sequence[int] = (2,), **how: Any
+) -> Iterator[Step]:
+    """Models with so many ``layers``, one after the other, and a forecast of each of the ``series`` with each."""
+    for number in layers:
+        torch.manual_seed(0)
+        with torch.device(device):
+            model = _toto(number)
+        forward = compiled(model.model.forward, **how)
+        for one in series:
+            yield from _forecast(model, forward, one, device)
+
+
+def _toto(layers: int) -> Any:
     from toto.model.toto import Toto
 
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = Toto(
-            patch_size=8,
-            stride=8,
-            embed_dim=16,
-            num_layers=2,
-            num_heads=2,
-            mlp_hidden_dim=32,
-            dropout=0.0,
-            spacewise_every_n_layers=2,
-            scaler_cls="<class 'model.scaler.CausalPatchStdMeanScaler'>",
-            output_distribution_classes=["<class 'model.distribution.MixtureOfStudentTsOutput'>"],
-            output_distribution_kwargs={"k_components": 2},
-            use_memory_efficient_attention=False,
-        ).eval()
-    forecaster = TotoForecaster(model.model)
-    forward = compiled(model.model.forward)
+    return Toto(
+        patch_size=8,
+        stride=8,
+        embed_dim=16,
+        num_layers=layers,
+        num_heads=2,
+        mlp_hidden_dim=32,
+        dropout=0.0,
+        spacewise_every_n_layers=2,
+        scaler_cls="<class 'model.scaler.CausalPatchStdMeanScaler'>",
+        output_distribution_classes=["<class 'model.distribution.MixtureOfStudentTsOutput'>"],
+        output_distribution_kwargs={"k_components": 2},
+        use_memory_efficient_attention=False,
+    ).eval()
+
+
+def _forecast(model: Any, forward: Callable[..., Any], what: Series, device: str, context: int = 40) -> Iterator[Step]:
+    from toto.data.util.dataset import MaskedTimeseries
+    from toto.inference.forecaster import TotoForecaster
+
     steps: list[Step] = []
 
     def seen(**inputs: Any) -> Any:
@@ -71,17 +96,27 @@ def toto(compiled: Compile, device: str) -> Iterator[Step]:
         steps.append((out[0].mean.clone(), [t.clone() for t in (cache._keys, cache._values, cache._current_idx)]))
         return out
 
-    model.model.forward = seen  # type: ignore[method-assign]
-    series = torch.randn(2, 40)
+    shape, horizon = (what.batch, what.variates, context), 72
+    series = torch.randn(shape)
+    ids = torch.arange(what.variates)[:, None].remainder(2).expand(shape) if what.ids else torch.zeros(shape)
     inputs = MaskedTimeseries(
         series=series,
         padding_mask=torch.ones_like(series, dtype=torch.bool),
-        id_mask=torch.zeros_like(series),
+        id_mask=ids.float(),
         timestamp_seconds=torch.zeros_like(series),
-        time_interval_seconds=torch.full((2,), 60),
+        time_interval_seconds=torch.full(shape[:2], 60),
+        **({"num_exogenous_variables": what.exogenous} if what.exogenous else {}),
     ).to(torch.device(device))
-    mean = forecaster.forecast(inputs, prediction_length=72, num_samples=None, use_kv_cache=True).mean
-    yield from [*steps, (mean, [])]
+    given = torch.randn(what.batch, what.exogenous, horizon).to(device) if what.exogenous else None
+    extra = {} if given is None else {"future_exogenous_variables": given}
+    model.model.forward, stock = seen, model.model.forward
+    try:
+        made = TotoForecaster(model.model).forecast(
+            inputs, prediction_length=horizon, num_samples=None, use_kv_cache=True, **extra
+        )
+    finally:
+        model.model.forward = stock
+    yield from [*steps, (made.mean, [])]
 
 
 def timesfm(compiled: Compile, device: str) -> Iterator[Step]:
@@ -126,7 +161,7 @@ def _shrunk(config: Any) -> Any:
     )
 
 
-def _litgpt(compiled: Compile, device: str, sliced: bool, **extra: Any) -> Iterator[Step]:
+def _litgpt(compiled: Compile, device: str, sliced: bool, blocks: bool = False, **extra: Any) -> Iterator[Step]:
     from litgpt.config import Config
     from litgpt.model import GPT
 
@@ -150,11 +185,18 @@ def _litgpt(compiled: Compile, device: str, sliced: bool, **extra: Any) -> Itera
     with torch.device(device):
         model = GPT(config).eval()
         model.set_kv_cache(batch_size=1, max_seq_length=16)
-    forward = compiled(model)
+    forward = _one_by_one(compiled, model.transformer.h, model) if blocks else compiled(model)
     for tokens, start, end in _calls(device):
         positions = torch.arange(start, end, device=device)
         given = {"input_pos_maxp1": end} if sliced else {}
         yield forward(tokens, input_pos=positions, **given).clone(), [b.clone() for b in model.buffers()]
+
+
+def _one_by_one(compiled: Compile, blocks: Any, model: Callable[..., Any]) -> Callable[..., Any]:
+    """``model``, whose ``blocks`` are compiled each for itself."""
+    for block in blocks:
+        block.forward = compiled(block.forward)
+    return model
 
 
 def _calls(device: str) -> list[tuple[Tensor, int, int]]:
@@ -175,7 +217,7 @@ def litgpt_window(compiled: Compile, device: str) -> Iterator[Step]:
     return _litgpt(compiled, device, False, sliding_window_size=8, sliding_window_indices=[1, 1])
 
 
-def llama(compiled: Compile, device: str) -> Iterator[Step]:
+def llama(compiled: Compile, device: str, blocks: bool = False) -> Iterator[Step]:
     _stand_in_for_fairscale()
     from llama_models.llama3.args import ModelArgs
     from llama_models.llama3.model import Transformer
@@ -186,7 +228,8 @@ def llama(compiled: Compile, device: str) -> Iterator[Step]:
     )
     with torch.device(device):
         model = Transformer(arguments).eval()
-    forward = compiled(types.MethodType(Transformer.forward.__wrapped__, model))
+    stock = types.MethodType(Transformer.forward.__wrapped__, model)
+    forward = _one_by_one(compiled, model.layers, stock) if blocks else compiled(stock)
     for tokens, start, _ in _calls(device):
         with torch.inference_mode():  # in place of the method's decorator
             out = forward(tokens, start).clone()
@@ -223,7 +266,7 @@ def _stand_in_for_fairscale() -> None:
                 setattr(sys.modules[parent], child, module)
 
 
-def transformers_static(compiled: Compile, device: str) -> Iterator[Step]:
+def transformers_static(compiled: Compile, device: str, blocks: bool = False) -> Iterator[Step]:
     from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
     torch.manual_seed(0)
@@ -241,7 +284,7 @@ def transformers_static(compiled: Compile, device: str) -> Iterator[Step]:
     cache = StaticCache(config=config, max_cache_len=16)
     # What the package asks for where the prefill is compiled too.
     cache.early_initialization(1, num_heads=1, head_dim=8, dtype=torch.float32, device=torch.device(device))
-    forward = compiled(model)
+    forward = _one_by_one(compiled, model.model.layers, model) if blocks else compiled(model)
     for tokens, start, end in _calls(device):
         positions = torch.arange(start, end, device=device)[None]
         out = forward(tokens, past_key_values=cache, position_ids=positions, use_cache=True).logits.clone()
@@ -250,6 +293,12 @@ def transformers_static(compiled: Compile, device: str) -> Iterator[Step]:
 
 WINDOW = "a third graph once the window is full: the package branches on it"
 OUTSIDE = "its `inference_mode` is entered outside: AOTAutograd fails on it"
+LAYERS = "a pair for each of two layers, as in stock: a block holds the number of its layer"
+
+def _blocks(steps: Callable[..., Iterator[Step]], *args: Any) -> Callable[[Compile, str], Iterator[Step]]:
+    return lambda compiled, device: steps(compiled, device, *args, blocks=True)
+
+
 CASES = [
     Case("toto-ts", "model/util.py KVCache", "tensor index + `.item()`, tensor slice bounds", toto),
     Case("timesfm", "timesfm/torch/transformer.py", "write at `start = next_index[0]`, full read + mask", timesfm),
@@ -271,4 +320,16 @@ CASES = [
         note=OUTSIDE,
     ),
     Case("transformers", "Llama with StaticCache", "already static", transformers_static, ours=False),
+    Case("litgpt, blocks", "model.py Block", "each block compiled; a mask cut to the length", _blocks(_litgpt, True), blocks=2),
+    Case("llama-models, blocks", "llama3/model.py", "each block compiled; `start_pos: int`", _blocks(llama), blocks=2),
+    Case(
+        "transformers, blocks",
+        "LlamaDecoderLayer",
+        "each block compiled; already static",
+        _blocks(transformers_static),
+        ours=False,
+        graphs=4,
+        note=LAYERS,
+        blocks=2,
+    ),
 ]

@@ -23,11 +23,14 @@ def rows(table: str) -> list[dict[str, str]]:
     return [dict(zip(header, line, strict=True)) for line in lines]
 
 
-@pytest.mark.parametrize(
-    "table, module", [*zip(TABLES, (cases, minimal, cases), strict=True)], ids=("packages", "minimal", "recorded")
-)
+@pytest.mark.parametrize("table, module", [*zip(TABLES, (cases, minimal), strict=False)], ids=("packages", "minimal"))
 def test_every_case_is_a_row(table: str, module: Any) -> None:
     assert [row["case"] for row in rows(table)] == [case.name for case in module.CASES]
+
+
+def test_what_is_recorded_are_cases() -> None:
+    """They are recorded one by one; what is new may have no row yet."""
+    assert {row["case"] for row in rows(TABLES[2])} <= {case.name for case in cases.CASES}
 
 
 @pytest.mark.parametrize("name", MEASURED)

@@ -98,10 +98,10 @@ class ByItem(Block):
 KINDS = [Block, FloatMask, ByHand, Filled, Weighted, LengthFirst, ByItem]
 
 
-def decoded(kind: type[Block], compiler: str, tail: float) -> None:
-    """Decoding with three blocks of one class, each compiled for itself, compared with eager ones after each call."""
+def decoded(kind: type[Block], compiler: str, tail: float, blocks: int = 2) -> None:
+    """Decoding with some blocks of one class, each compiled for itself, compared with eager ones after each call."""
     counters.clear()
-    mine, theirs = ([kind(tail) for _ in range(2)] for _ in range(2))
+    mine, theirs = ([kind(tail) for _ in range(blocks)] for _ in range(2))
     for block in mine:
         block.compile(backend="kvfix", options={"compiler": compiler})
     at = 0
@@ -123,6 +123,13 @@ def test_one_core_for_all_steps_and_blocks(kind: type[Block], tail: float) -> No
     report = fxpass.reports()[-1]
     assert report.rewritten >= 4 and not report.refused and not report.outside
     assert [static for name, static, _ in report.parts if name != "prologue"] == [True]
+
+
+@pytest.mark.parametrize("kind", [Block, ByHand])
+def test_what_stays_is_not_what_many_blocks_are_given_alike(kind: type[Block]) -> None:
+    """A step calls each of them, and the position is the same for all."""
+    decoded(kind, "eager", 0.0, blocks=9)
+    assert counters["stats"]["unique_graphs"] == 2 and fxpass.reports()[-1].rewritten >= 4
 
 
 def test_through_aot_eager() -> None:

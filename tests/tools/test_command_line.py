@@ -118,6 +118,18 @@ def test_reach_writes_what_it_prints(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert kvfix("reach", "--show", str(path), "--markdown").stdout == result.stdout
 
 
+def test_reach_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One case at a time: a file keeps the rows of the others, and has one row a case."""
+    path = str(tmp_path / "rows.json")
+    for case in ("Item", "StaticControl", "Item"):
+        assert kvfix("reach", "reach.minimal", "--case", case, "--json", path).exit_code == 0
+    shown = kvfix("reach", "--show", path, "--markdown").stdout
+    assert [line.split("|")[1].strip() for line in shown.splitlines()[2:]] == ["StaticControl", "Item"]
+    assert "| 1 position | one |" in shown
+    wrong = kvfix("reach", "reach.minimal", "--case", "Nothing")
+    assert wrong.exit_code == 2 and "no case Nothing" in wrong.stderr
+
+
 @pytest.fixture
 def one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "one_case.py").write_text("from reach.minimal import CASES\nCASES = CASES[:1]\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch._dynamo import graph_break
 
-from fxpass.tools.counting import counting
+from fxpass.tools.counting import counting, launched
 
 
 def test_one_graph():
@@ -56,3 +56,9 @@ def test_skipped_cuda_graphs():
         cudagraphs_log.warning("something else")
     assert counts.skips == ["skipping cudagraphs due to a cpu device"]
     assert (cudagraphs_log.level, cudagraphs_log.handlers) == (level, handlers)
+
+
+def test_nothing_is_launched_on_a_cpu():
+    with launched() as counts:
+        torch.ones(2).add(1)
+    assert (counts.graphs, counts.kernels) == (0, 0)

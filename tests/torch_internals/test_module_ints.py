@@ -51,3 +51,11 @@ def test_after_a_reset_it_is_a_constant_again() -> None:
             compiled(x)
         assert counters["stats"]["unique_graphs"] == 2
         fxpass.reset()
+
+
+def test_the_table_of_how_values_are_wrapped_has_the_hook() -> None:
+    """Dynamo makes it when it first compiles, for whatever backend: kvfix may be installed later."""
+    from torch._dynamo.variables.builder import VariableBuilder
+
+    torch.compile(lambda x: x, backend="kvfix", options={"compiler": "eager"})
+    assert VariableBuilder._type_dispatch()[int] is VariableBuilder.wrap_literal

@@ -40,6 +40,7 @@ from fxpass.torch_internals.dynamo.names import (
     OutputGraph,
     SymNodeVariable,
     TensorVariable,
+    VariableBuilder,
     is_constant_source,
     process_automatic_dynamic,
 )
@@ -73,6 +74,7 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(_wrap_literal, is_ours))
+    VariableBuilder._type_dispatch_impl.cache_clear()  # made before, it holds `wrap_literal` as it was
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):

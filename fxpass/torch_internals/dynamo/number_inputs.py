@@ -46,11 +46,13 @@ class NumberInputs:
         if code is None:
             return
         self._calls, constants = frames.calls_of(code)
+        owner = None
         for place, node in enumerate(gm.graph.find_nodes(op="placeholder")):
             source, value = _source(node), node.meta.get("example_value")
             if source is None:
                 continue
             if isinstance(value, torch.Tensor):
+                owner = place if owner is None and source.guard_source.is_unspecialized_nn_module() else owner
                 for d, size in enumerate(value.shape):
                     constants[f"{source.name}.size()[{d}]"] = size if isinstance(size, int) else size.node.hint
             elif isinstance(value, torch.SymInt):
@@ -58,7 +60,7 @@ class NumberInputs:
                 self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
         self._settle_ints()
         names = [number.name for number in self.all]
-        self._graph = Graph(names, {name: value for name, value in constants.items() if name not in names})
+        self._graph = Graph(names, {name: value for name, value in constants.items() if name not in names}, owner)
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
