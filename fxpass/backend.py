@@ -1,11 +1,11 @@
 """``torch.compile(model, backend="kvfix")``: the pipeline, top to bottom.
 
 capture    Dynamo, taught to guard on positions, hands over a graph; it is brought to its normal form
-analysis   sites, extents: what uses a position, and where what it cuts off would show
+analysis   sites and extents: which slices depend on a position, and which ops would see what they cut off
 rewrite    full reads, masks, indexed writes
 check      post-conditions
-hand-off   cut into a dynamic prologue, a static core, a dynamic epilogue; each compiled for itself
-verify     the first calls compared with the graph as it came, where that is asked for
+hand-off   the graph is cut into a dynamic prologue, a static core and a dynamic epilogue, each compiled for itself
+verify     where it is asked for, the first calls are compared with the graph as Dynamo gave it
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ def kvfix(
 def prepare(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, numbers: NumberInputs | None = None
 ) -> tuple[Plan, Kinds]:
-    """The graph rewritten and cut, without parts where there is nothing to rewrite, and no number to keep out of the core; and
-    the kinds of its symbols.
+    """The graph rewritten and cut, and the kinds of its symbols.
 
-    What grows gets buffers, unless that leaves work outside of the static core: the report says why.
+    The plan has no parts where there is nothing to rewrite and no number to keep out of the core. Tensors that grow get
+    buffers, unless that would leave work outside of the static core; the report then says why.
     """
     inputs = fake_inputs(gm, example_inputs)
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
@@ -211,6 +211,8 @@ def in_cores(
         for number in moved:
             numbers.correct(number)
         report.corrected += [number.name for number in moved]
+        for number in moved:
+            store.note(report, reasons.CORRECTED.text(of=number.name))
         others = [symbol for symbol in report.symbols if symbol.of not in report.corrected]
         report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
@@ -218,7 +220,7 @@ def in_cores(
 
     if not left:
         return made(plan)
-    return WatchedVariants(made(plan), list(left), again, config.recompile_limit, otherwise)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit - 1, otherwise)
 
 
 install(kvfix, get_ready, store.reset)

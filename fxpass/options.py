@@ -47,6 +47,8 @@ class Options:
         return dataclasses.replace(self, inductor={"triton.cudagraphs": self.graphs and self.recording, **self.inductor})
 
 
+OWN_PATCHES = {"fallback_random", "max_autotune", "coordinate_descent_tuning"}
+"""The Inductor config patches that ``verify`` and ``mode`` stand for."""
 _SWITCHES = ("rewrite", "kernels", "recording")
 _TYPES = {"compiler": str, "strict": bool, "inductor": Mapping, "verify": int, **dict.fromkeys(_SWITCHES, bool)}
 

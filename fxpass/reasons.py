@@ -252,6 +252,12 @@ OUTSIDE_THE_CORE = _reason(
     "Where a slice was refused, see its reason. Else give what it takes a fixed size, or a size that stays for some calls.",
 )
 
+CORRECTED = _reason(
+    "KV211",
+    "no core for each value of {of} any more: it has had too many",
+    "Nothing, where it has to move: what takes it runs outside of the core from now on. Else let it have few values.",
+)
+
 # How many graphs there are
 BREAK = _reason(
     "KV301",

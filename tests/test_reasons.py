@@ -15,14 +15,17 @@ import torch
 from tools_for_docs import troubleshooting_page
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import fxpass
 from fxpass import api, backend, reasons
 from fxpass.analysis.rules import reductions
 from fxpass.errors import Reasoned
 from fxpass.execute import assemble, compilers
+from fxpass.execute.partition.split import split
 from fxpass.execute.regions import Region
 from fxpass.graph import normal_form
+from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
 from fxpass.rewriting import sweep
 from fxpass.tools.running import explained
@@ -161,11 +164,12 @@ def too_few() -> None:
 
 
 def many_capacities() -> None:
-    step = torch.compile(lambda k, p: k[:, :p].mT @ k[:, :p], backend="kvfix", options={"compiler": "eager"})
+    graph = make_fx(lambda k: (k @ k.mT,), tracing_mode="symbolic")(torch.rand(CAPACITY, 4))
+    sizes = {s for n in graph.graph.nodes for s in symbols(n.meta.get("val"))}
+    region = Region(split(graph, sizes)[0], compilers.compiler("eager", {}))
     with torch._dynamo.config.patch(recompile_limit=3):
         for capacity in range(CAPACITY, CAPACITY + 4):
-            for p in STEPS:
-                step(torch.rand(2, capacity, 2), p)
+            region([torch.rand(capacity, 4)])
 
 
 def aliased_inputs() -> None:
@@ -212,6 +216,15 @@ def grows() -> None:
     k = torch.rand(2, CAPACITY, 2)
     for p in STEPS:
         step(k, torch.rand(p, 2), p)
+
+
+def restless() -> None:
+    """The length of a series keeps still while a graph is made, and grows from then on."""
+    step = torch.compile(lambda k, x, p: k[:, :p].mT @ k[:, :p] + x.sum(), backend="kvfix", options={"compiler": "eager"})
+    for dtype, lengths in ((torch.float32, [5, 6, 6]), (torch.float64, [6, 6, *range(7, 20)])):
+        k = torch.rand(2, 64, 4, dtype=dtype)
+        for p, length in enumerate(lengths, 2):
+            step(k, torch.rand(length, dtype=dtype), p)
 
 
 def breaks() -> None:
@@ -274,6 +287,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV203": lambda: grow(patch=mock.patch.object(capacity.Conditions, "hold", return_value=False)),
     "KV204": lambda: grow(patch=mock.patch.object(capacity, "_holds", return_value=False)),
     "KV210": grows,
+    "KV211": restless,
     "KV301": breaks,
     "KV302": again,
     "KV401": many_capacities,
@@ -316,3 +330,8 @@ def test_all_that_is_raised_has_a_reason() -> None:
             if name in ("Refusal", "NoRule", "Unfit", "warn"):
                 assert ast.unparse(node.args[0]).startswith("reasons."), f"{file}:{node.lineno}"
             assert name != "warnings.warn" or file.name in ("errors.py", "store.py"), f"{file}:{node.lineno}"
+
+
+def test_each_reason_has_a_name_of_its_own() -> None:
+    """Two of one name are one: whoever asks for the first gives the fields of another message."""
+    assert sorted(r.id for r in vars(reasons).values() if isinstance(r, reasons.Reason)) == sorted(reasons.REASONS)

@@ -4,7 +4,7 @@
     graph 1    start = 12, rows = 1          a step: both have moved
     graph 1    start = 13, rows = 1          another: ``start`` has moved, ``rows`` has stayed
 
-A call costs one entry of a list. What the entries say is counted when a graph is compiled.
+A call costs one entry of a queue. What the latest of them say is counted when a graph is compiled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Kind = Literal["position", "growth", "variant"]
 
 STEADY = 4
 """An int that moves at most once in as many calls is steady."""
-_MOST_ENTRIES = 256
+_MOST_ENTRIES = 64
+"""What older calls have shown before the last compilation is counted already; in between, the latest are enough."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +40,9 @@ class CallHistory:
     variant, and moved."""
 
     corrected: set[str] = dataclasses.field(default_factory=set)
-    _entries: list[tuple[Graph, tuple[int, ...]]] = dataclasses.field(default_factory=list)
+    _entries: collections.deque[tuple[Graph, tuple[int, ...]]] = dataclasses.field(
+        default_factory=lambda: collections.deque(maxlen=_MOST_ENTRIES)
+    )
     _last: dict[str, int] = dataclasses.field(default_factory=dict)
     _graph: Graph | None = None
     _again: int = 0
@@ -64,8 +67,6 @@ class CallHistory:
     def see(self, graph: Graph, values: tuple[int, ...]) -> None:
         """``graph`` is called with ``values``, one for each of its ``names``."""
         self._entries.append((graph, values))
-        if len(self._entries) > _MOST_ENTRIES:
-            self._count()
 
     def last(self, name: str) -> int | None:
         """What the number called ``name`` was at the last call, if it has been seen."""
@@ -96,8 +97,8 @@ class CallHistory:
         return self._repeated
 
     def _count(self) -> None:
-        entries, self._entries = self._entries, []
-        for graph, values in entries:
+        while self._entries:
+            graph, values = self._entries.popleft()
             self._repeated = graph is self._graph
             if self._repeated:
                 self._again += 1

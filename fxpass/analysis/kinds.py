@@ -1,16 +1,16 @@
-"""The kind of each symbol of a graph. It is decided here, and all that follows reads it.
+"""The kind of each symbol of a graph is decided here; all later stages read it.
 
     position    moves with every step, by our arithmetic or the caller's       a 0-d tensor in the core
     growth      a size that moves with every step                              left symbolic
     variant     the next step does not move it: rows, heads, encoder length    one core for each value
 
-What decides, the first that applies:
+The first of these that applies decides:
 
-1. A position is what is computed from an index tensor's elements, or from an int that moves (`positions`).
-2. What was taken for a variant, and moved in call after call, has been corrected (`execute.watched_variants`).
-3. Slices at positions show that a size belongs to a step, not to a moment (`shown`).
-4. The calls so far (`calls`). A size that they say nothing about is a variant in a graph with positions, a step, and left
-   symbolic in any other.
+1. A number that is computed from an element of an index tensor, or from an int that moves, is a position (`positions`).
+2. A number that was taken for a variant, and then moved in call after call, is a growth (`execute.watched_variants`).
+3. A size that the slices at positions show to be the same for all steps is a variant (`shown`).
+4. Otherwise the calls so far decide (`calls`). A size that they say nothing about is a variant in a graph with positions, which
+   is a step, and left symbolic in any other graph.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ aten = torch.ops.aten
 
 
 class Symbol(NamedTuple):
-    """A symbol of a graph, its kind, and what it is of, as the user writes it."""
+    """A symbol of a graph, its kind, and the number that it stands for, as the user writes it."""
 
     symbol: str
     kind: Kind
@@ -41,15 +41,18 @@ class Symbol(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What the calls before say of a graph's symbols (`calls.CallHistory.kind`), and those that have been corrected."""
+    """What the calls so far say of the symbols of a graph (`calls.CallHistory.kind`), and the symbols that were corrected."""
 
     kinds: Mapping[Any, Kind | None] = dataclasses.field(default_factory=dict)
     corrected: Set[Any] = frozenset()
 
 
 class Kinds:
-    """The kind of each symbol that the inputs of ``graph`` have. A symbol from elsewhere, known on the device only, has none,
-    and is left symbolic as a growth is. Those of `layouts` are no symbols of a core."""
+    """The kinds of the symbols in the inputs of ``graph``.
+
+    A symbol from elsewhere is known on the device only. It has no kind, and is left symbolic as a growth is. The symbols of
+    `layouts` do not occur in a core.
+    """
 
     def __init__(self, graph: fx.Graph, positions: Positions, seen: Seen | None = None) -> None:
         self._graph = graph
@@ -62,13 +65,13 @@ class Kinds:
         self._kinds = found
 
     def of(self, value: Any) -> Kind | None:
-        """The kind of a number, or of a tensor's sizes, strides and offset; what moves decides. None where no symbol is."""
+        """The kind of a number, or of a tensor: of several symbols, one that moves decides. None where there is no symbol."""
         kinds = {self._kinds.get(symbol, "growth") for symbol in symbols(value)}
         return next((kind for kind in ("position", "growth", "variant") if kind in kinds), None)
 
     @property
     def bound(self) -> set[Any]:
-        """The symbols that are numbers when a core is compiled: variants, and layouts."""
+        """The symbols that are replaced by numbers when a core is compiled: variants and layouts."""
         return {symbol for symbol, kind in self._kinds.items() if kind == "variant"} | self.layouts
 
     def are_steady(self, sizes: Any) -> bool:
@@ -76,9 +79,7 @@ class Kinds:
         return all(isinstance(size, int) or self.of(size) in (None, "variant") for size in sizes)
 
     def number(self, size: Any, place: fx.Node) -> int | Derived | None:
-        """``size`` as an int, or as the size of an input that variants make, to be read off before ``place``. None where it is
-        neither.
-        """
+        """``size`` as an int, or as a number to be read off an input before ``place`` if it is steady; otherwise None."""
         number = fixed(size)
         if number is not None or not self.are_steady([size]):
             return number
@@ -89,9 +90,9 @@ class Kinds:
 
 
 def layouts(graph: fx.Graph) -> set[Any]:
-    """The symbols that only say where in memory an input of ``graph`` starts, and how far apart its elements lie.
+    """The symbols that occur only in storage offsets and strides of inputs of ``graph``.
 
-    Nothing compiled depends on the start; for other strides a part is compiled anew.
+    Compiled code does not depend on storage offsets. For other strides a part is compiled once more.
     """
     found: set[Any] = set()
     others: set[Any] = set()

@@ -1,11 +1,11 @@
-"""Which symbols a graph's slices at positions show to stay from step to step, whatever has been seen of them.
+"""Which symbols stay from step to step, as the slices at positions show, whatever has been seen of them so far.
 
     k: [2, s1, 8]      k.index_copy_(1, at, x); k[:, :end]       s1: a cache that is written keeps its size
     mask: [1, s2]      mask[:, :end]                             s2: it goes with a cache's size, by a guard
     x: [2, s3, 8]      k[:, s:s + s3] = x                        s3: the rows of a chunk, as many as the caller gives
 
-A position is never one. In the graph of the step that fills a cache, a guard may have made its length ``s0 + 1``: then
-everything of that cache moves with the position, and is left to run as it is.
+A position is not among them. In the graph of the step that fills a cache, a guard may have replaced the length of the cache by
+``s0 + 1``. All sizes of that cache then move with the position, and what uses it runs as it is.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def shown_steady(graph: fx.Graph, positions: Positions) -> set[Any]:
 
 
 def _goes_with(size: Any, own: Any, positions: Positions) -> bool:
-    """Whether ``size`` is that of a cache, ``own``: an attention mask that is sliced like the cache keeps it (a guard)."""
+    """Whether ``size`` equals the size ``own`` of a cache, which becomes a guard: an attention mask is as long as its cache."""
     moves = symbols(own) & positions.symbols
     return bool(not equal(own, size) and symbols(own) and not moves and guarded(own == size))
 

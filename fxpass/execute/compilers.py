@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
 from fxpass.kernels.products import MOST_PARTS
 from fxpass.kernels.select import compiled_meanwhile
-from fxpass.options import Options, did_you_mean
+from fxpass.options import OWN_PATCHES, Options, did_you_mean
 from fxpass.torch_internals.fakes import TracingContext, tracing
 from fxpass.torch_internals.inductor.early import starting_early
 from fxpass.torch_internals.inductor.overlap import kernels_later
@@ -45,19 +45,19 @@ def get_ready(settings: Options) -> None:
     Raises:
         RuntimeError: Inductor has no setting of a name in ``settings.inductor``.
     """
-    if settings.inductor:
-        _check_names(settings.inductor)
+    if named := settings.inductor.keys() - OWN_PATCHES:
+        _check_names(named)
     if settings.compiler == "inductor" and torch.cuda.is_available():
         from fxpass.torch_internals.inductor.names import maybe_warm_pool
 
         maybe_warm_pool()
 
 
-def _check_names(patches: Mapping[str, Any]) -> None:
+def _check_names(names: Iterable[str]) -> None:
     from fxpass.torch_internals.inductor.names import list_options
 
     known = list_options()
-    for name in patches:
+    for name in sorted(names):
         if name not in known:
             raise RuntimeError(f"kvfix: Inductor has no setting {name!r}{did_you_mean(name, known)}")
 

@@ -46,11 +46,11 @@ class WatchedVariants:
         self._last: tuple[Any, ...] | None = None
         self._met: set[tuple[Any, ...]] = set()
         self._values: list[set[Any]] = [set() for _ in places]
-        self._new = [0] * len(places)
+        self._new, self._is_new = [0] * len(places), False
 
     def __call__(self, *args: Any) -> Any:
         now = self._taken(args)
-        if now != self._last or any(self._new):
+        if now != self._last or self._is_new:
             self._count(now)
             self._last = now
         return self._run(*args)
@@ -58,6 +58,7 @@ class WatchedVariants:
     def _count(self, now: tuple[Any, ...]) -> None:
         known = self._values
         self._new = [n + 1 if v not in met else 0 for n, v, met in zip(self._new, now, known, strict=True)]
+        self._is_new = any(self._new)
         for value, met in zip(now, known, strict=True):
             met.add(value)
         self._met.add(now)

@@ -22,7 +22,7 @@ def _kernel(
     KEY_HEADS, GROUP, QUERIES, SIZE, tiles,
     q_b, q_h, q_s, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_d, m_b, m_h, m_q, m_s,
     SCALE: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
+    BLOCK: tl.constexpr, PARTS: tl.constexpr, NANS: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS queries, of all heads that share a key head of one batch row, and one part of the keys below the
     length: an online softmax over blocks of them. Keys are the long side of both products, queries the narrow one."""
@@ -69,7 +69,7 @@ def _kernel(
         top = new_top
     at = (b * KEY_HEADS * GROUP + head) * QUERIES + query
     if PARTS == 1:
-        out = out / tl.where(norm == 0.0, 1.0, norm)[None, :]
+        out = _divided(out, norm[None, :], length, NANS)
     else:
         at += part * (tl.num_programs(0) // PARTS // tiles * GROUP * QUERIES)
         tl.store(top_ptr + at, top, inside)
@@ -78,16 +78,19 @@ def _kernel(
 
 
 @triton.jit
+def _divided(out, norm, length, NANS: tl.constexpr):
+    """Where no key is seen: zeros, or, if there are keys, what a softmax over nothing but -inf gives."""
+    out = out / tl.where(norm == 0.0, 1.0, norm)
+    if NANS:
+        out = tl.where((norm == 0.0) & (length > 0), float("nan"), out)
+    return out
+
+
+@triton.jit
 def _join(
-    part_ptr,
-    top_ptr,
-    norm_ptr,
-    out_ptr,
-    D: tl.constexpr,
-    PARTS: tl.constexpr,
-    ROUND: tl.constexpr,
-    DEPENDENT: tl.constexpr,
-):
+    part_ptr, top_ptr, norm_ptr, length_ptr, out_ptr,
+    D: tl.constexpr, PARTS: tl.constexpr, ROUND: tl.constexpr, NANS: tl.constexpr, DEPENDENT: tl.constexpr,
+):  # fmt: skip
     """One program: the parts of one query of one head, each weighted as the largest of its scores asks."""
     if DEPENDENT:
         wake()
@@ -101,8 +104,7 @@ def _join(
     weight = tl.exp(top - tl.where(highest == float("-inf"), 0.0, highest))
     filled = (top > float("-inf"))[:, None]
     out = tl.load(part_ptr + (part * rows + row)[:, None] * D + d[None, :], filled, 0.0)
-    total = tl.sum(norm * weight, 0)
-    out = tl.sum(out * weight[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+    out = _divided(tl.sum(out * weight[:, None], 0), tl.sum(norm * weight, 0), tl.load(length_ptr), NANS)
     tl.store(out_ptr + row * D + d, out)
 
 
@@ -115,6 +117,7 @@ def decode_attention(
     mask: torch.Tensor | None,
     is_causal: bool,
     scale: float,
+    nans: bool = False,
 ) -> torch.Tensor:
     """Scaled dot product attention of few queries over the first ``length`` keys.
 
@@ -126,12 +129,13 @@ def decode_attention(
         mask: None, or broadcastable to (batch, heads, queries, size): bool (True is seen) or additive.
         is_causal: query i sees no key after key i.
         scale: factor on the scores.
+        nans: what a query gets that sees none of the keys there are: NaN, as where the softmax is written out, or zeros.
 
     Returns:
-        (batch, heads, queries, dim), contiguous, same dtype, accumulated in float32; zeros where nothing is seen.
+        (batch, heads, queries, dim), contiguous, same dtype, accumulated in float32.
     """
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    for step in launches(q, k, v, length, mask, is_causal, scale, out):
+    for step in launches(q, k, v, length, mask, is_causal, scale, nans, out):
         step.run()
     return out
 
@@ -145,6 +149,7 @@ def _(
     mask: torch.Tensor | None,
     is_causal: bool,
     scale: float,
+    nans: bool = False,
 ) -> torch.Tensor:
     return q.new_empty(q.shape)
 
@@ -157,6 +162,7 @@ def launches(
     mask: Tensor | None,
     is_causal: bool,
     scale: float,
+    nans: bool = False,
     out: Tensor | None = None,
 ) -> list[Launch]:
     """The launches of the kernels; without ``out``, to be compiled only."""
@@ -165,10 +171,10 @@ def launches(
     device = gpu(q.device)
     group = heads // key_heads
     rows = max(8, min(triton.next_power_of_2(group * queries), 64 if dim <= 128 else 32))
-    block = max(16, min(triton.next_power_of_2(size), 4096 // dim))
+    block = max(16, min(triton.next_power_of_2(size), (8192 if rows <= 16 else 4096) // dim))
     tiles = triton.cdiv(group * queries, rows)
     programs = batch * key_heads * tiles
-    parts = max(1, min(triton.cdiv(size, 2 * block), 2 * device.processors // programs))
+    parts = max(1, min(triton.cdiv(size, block), device.processors // programs))
     seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
     out = q.new_empty(q.shape) if out is None else out
     part, top, norm = out, out, out
@@ -189,13 +195,16 @@ def launches(
                 "ROWS": rows,
                 "BLOCK": block,
                 "PARTS": parts,
+                "NANS": nans,
                 "PRECISION": "tf32x3" if q.dtype is torch.float32 else "tf32",
-                "num_warps": 4,
+                "num_warps": 8 if block * dim > 4096 else 4,
+                "num_stages": 2,
                 **device.options,
             },
         )
     ]
     if parts > 1:
-        sizes = {"D": dim, "PARTS": parts, "ROUND": triton.next_power_of_2(parts), "num_warps": 2}
-        steps.append(Launch(_join, batch * heads * queries, (part, top, norm, out), {**sizes, **device.options}))
+        options = {"D": dim, "PARTS": parts, "ROUND": triton.next_power_of_2(parts), "NANS": nans, "num_warps": 2}
+        args = (part, top, norm, length, out)
+        steps.append(Launch(_join, batch * heads * queries, args, options | device.options))
     return steps

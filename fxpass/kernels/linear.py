@@ -200,7 +200,7 @@ def best_parts(rows: int, outputs: Sequence[int], k: int, element_size: int, dev
         wanted, least = max(wanted, k / 4096), 2 * tile.columns
     elif tile.outputs > 16:
         least = 1024 // element_size
-    part = max(int(k / max(wanted, 1)) // tile.columns * tile.columns, least)
+    part = max(round(k / max(wanted, 1) / tile.columns) * tile.columns, least)
     return min(triton.cdiv(k, part), MOST_PARTS)
 
 

@@ -5,6 +5,9 @@
     y = linear(x, w, b)                       7 rows     ->      p = kvfix.linear_few_rows(x, w, b, 3, True)
                                                                  y = p.sum(0)
 
+    y = linear(x, w)        448 rows, 24 outputs      ->      p = kvfix.linear_few_rows(w, x, None, 6, False)
+                                                                 y = p.sum(0).t().contiguous()
+
 cuBLAS reaches a fifth of the memory bandwidth on a product with seven rows, where reading the weights is all there is to do.
 Each is an opaque operator to the compiler, which traces and lowers it in no time. The sum of the parts is the compiler's: it
 goes into the kernel that reads it.
@@ -13,7 +16,7 @@ goes into the kernel that reads it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,8 +29,12 @@ from .writing import Writing, addressed
 
 aten = torch.ops.aten
 
-MAX_ROWS = 8
-"""Products with more rows than this are left to cuBLAS, which is then better."""
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+"""What the kernels compute with."""
+MAX_ROWS = {torch.float32: 16, torch.bfloat16: 8, torch.float16: 8}
+"""Products with more rows than this are left to cuBLAS, which is then better; it has no matrix units for float32."""
+MAX_OUTPUTS = 32
+"""Nor are products with more outputs turned."""
 MOST = 3
 """So many layers are one launch."""
 MOST_PARTS = 12
@@ -36,29 +43,31 @@ MOST_PARTS = 12
 
 def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
     """Replace the linear layers on few rows in ``graph`` (propagated, on CUDA)."""
-    groups = list(_groups(graph, writing))
-    if not groups:
+    layers = graph.find_nodes(op="call_function", target=aten.linear.default)
+    groups = _groups([node for node in layers if few_rows(node)], writing)
+    narrow = [node for node in layers if few_outputs(node)]
+    if not groups and not narrow:
         return
     from . import linear  # registers the ops; needs triton
 
     for group in groups:
         _replace(graph, group, writing, linear)
+    for node in narrow:
+        _turn(graph, node, linear)
 
 
-def _groups(graph: fx.Graph, writing: Writing) -> Iterator[list[fx.Node]]:
-    """The layers that may be one launch: of the same rows, on inputs of the graph, with nothing written in between."""
+def _groups(layers: Sequence[fx.Node], writing: Writing) -> list[list[fx.Node]]:
+    """Those of ``layers`` that may be one launch: of the same rows, on inputs of the graph, with nothing written in between."""
     open_: dict[Any, list[fx.Node]] = {}
     found = []
-    for node in graph.find_nodes(op="call_function", target=aten.linear.default):
-        if not few_rows(node):
-            continue
+    for node in layers:
         x, *parameters = (n for n in node.args if n is not None)
         group = open_.get((x, len(parameters)))
         if group is None or len(group) == MOST or not _may_join(node, group[0], writing):
             group = open_[x, len(parameters)] = []
             found.append(group)
         group.append(node)
-    yield from found
+    return found
 
 
 def _may_join(node: fx.Node, first: fx.Node, writing: Writing) -> bool:
@@ -77,12 +86,7 @@ def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, linear
     parts = linear.best_parts(rows.numel() // k, outputs, k, rows.element_size(), linear.gpu(rows.device))
     early = all(writing.stays(w) for w in weights)  # type: ignore[arg-type]
 
-    def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        node = graph.call_function(target, args, kwargs)
-        given, named = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-        node.meta = {**first.meta, "val": target(*given, **named)}
-        return node
-
+    call = _caller(graph, first)
     with graph.inserting_before(first), faking(mode_of([rows])):
         if len(group) == 1:
             op = torch.ops.kvfix.linear_few_rows.default
@@ -96,7 +100,38 @@ def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, linear
         graph.erase_node(node)
 
 
-def _added(call: Any, result: fx.Node, parts: int, dtype: torch.dtype) -> fx.Node:
+def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:
+    """What adds a call to ``graph``, with its value, and all else that is known of ``like``."""
+
+    def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        node = graph.call_function(target, args, kwargs)
+        given, named = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+        node.meta = {**like.meta, "val": target(*given, **named)}
+        return node
+
+    return call
+
+
+def _turn(graph: fx.Graph, node: fx.Node, linear: Any) -> None:
+    """A product of many rows and few outputs is one of few rows and many outputs, turned."""
+    x, weight, *bias = node.args
+    rows, outputs = x.meta["val"], weight.meta["val"].shape[0]  # type: ignore[union-attr]
+    k, call = rows.shape[-1], _caller(graph, node)
+    many = rows.numel() // k
+    parts = linear.best_parts(outputs, [many], k, rows.element_size(), linear.gpu(rows.device))
+    with graph.inserting_before(node), faking(mode_of([rows])):
+        flat = call(aten.view.default, x, [many, k])
+        result = call(torch.ops.kvfix.linear_few_rows.default, weight, flat, None, parts, False)
+        turned = call(aten.t.default, _added(call, result, parts, rows.dtype))
+        if bias and bias[0] is not None:
+            turned = call(aten.add.Tensor, turned, bias[0])
+        turned = call(aten.clone.default, turned, memory_format=torch.contiguous_format)
+        total = call(aten.view.default, turned, [*rows.shape[:-1], outputs])
+    node.replace_all_uses_with(total)
+    graph.erase_node(node)
+
+
+def _added(call: Callable[..., fx.Node], result: fx.Node, parts: int, dtype: torch.dtype) -> fx.Node:
     """The ``parts`` of ``result`` as one, in ``dtype``."""
     if parts == 1:
         return call(aten.select.int, result, 0, 0)
@@ -107,10 +142,20 @@ def _added(call: Any, result: fx.Node, parts: int, dtype: torch.dtype) -> fx.Nod
 def few_rows(node: fx.Node) -> bool:
     """Whether the ``aten.linear`` ``node`` is one that the kernel is written for."""
     x, weight = node.args[0].meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
-    floats = (torch.float32, torch.bfloat16, torch.float16)
+    return _fits(x, weight) and x.numel() // x.shape[-1] <= MAX_ROWS[x.dtype]
+
+
+def few_outputs(node: fx.Node) -> bool:
+    """Whether the ``aten.linear`` ``node`` is one that is better turned: in float32."""
+    x, weight = node.args[0].meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
+    if not _fits(x, weight) or x.dtype is not torch.float32 or not x.is_contiguous():
+        return False
+    return MAX_ROWS[x.dtype] < x.numel() // x.shape[-1] <= 8192 and weight.shape[0] <= MAX_OUTPUTS
+
+
+def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
     if not all(isinstance(s, int) for s in (*x.shape, *weight.shape)):
         return False
-    if x.dtype not in floats or weight.dtype != x.dtype or weight.dim() != 2:
+    if x.dtype not in FLOATS or weight.dtype != x.dtype or weight.dim() != 2:
         return False
-    rows = x.numel() // max(x.shape[-1], 1)
-    return weight.is_contiguous() and weight.numel() > 0 and 0 < rows <= MAX_ROWS and addressed(x, weight)
+    return weight.is_contiguous() and x.numel() > 0 and weight.numel() > 0 and addressed(x, weight)

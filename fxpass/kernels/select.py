@@ -23,9 +23,11 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.marks import Attention, Marks
+from fxpass.graph.normal_form import faking, mode_of
 
-from .products import use_few_rows
+from .products import FLOATS, use_few_rows
 from .writing import Writing, addressed
+from .written_out import unrepeated, written_out
 
 if TYPE_CHECKING:
     from .launch import Launch
@@ -47,8 +49,10 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
 
             node.target = torch.ops.kvfix.write_rows.default
             node.meta["val"] = None
-        elif node in marks.attentions and _few_queries(node, marks.attentions[node]):
-            _attend(gm.graph, node, marks.attentions.pop(node), writing)
+        elif node in marks.attentions:
+            _attend(gm.graph, node, node.args[0], marks.attentions[node], writing, False)
+        elif (found := written_out(node)) is not None:
+            _attend(gm.graph, node, *found, writing, True)
     use_few_rows(gm.graph, Writing(gm.graph))
     aliases.remove_dead(gm.graph)
 
@@ -77,16 +81,31 @@ def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[
     return compiling(gm, register())
 
 
-def _attend(graph: fx.Graph, node: fx.Node, parts: Attention, writing: Writing) -> None:
+def _attend(graph: fx.Graph, node: fx.Node, q: Any, parts: Attention, writing: Writing, nans: bool) -> None:
+    """Let the kernel compute ``node``, the attention of ``q`` over ``parts``, if it is written for these; with ``nans`` where
+    a query sees no key."""
     from .attention import decode_attention  # noqa: F401
 
-    keys, values = (_uncopied(part, node, writing) for part in (parts.keys, parts.values))
     with graph.inserting_before(node):
-        args = (node.args[0], keys, values, parts.length, parts.mask, parts.is_causal, parts.scale)
-        new = graph.call_function(torch.ops.kvfix.decode_attention.default, args)
-    new.meta = dict(node.meta)
-    node.replace_all_uses_with(new)
-    graph.erase_node(node)
+        keys, values = (_once(part, node, writing) for part in (parts.keys, parts.values))
+        if _few_queries(q, keys, values):
+            args = (q, keys, values, parts.length, parts.mask, parts.is_causal, parts.scale, nans)
+            new = graph.call_function(torch.ops.kvfix.decode_attention.default, args)
+            new.meta = dict(node.meta)
+            node.replace_all_uses_with(new)
+            graph.erase_node(node)
+
+
+def _once(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:
+    """The keys or values ``node`` as they lie in memory: no copy, and each head once."""
+    source, axes = unrepeated(_uncopied(node, user, writing))
+    source = _uncopied(source, user, writing)
+    if axes == [0, 1, 2, 3]:
+        return source
+    new = source.graph.call_function(aten.permute.default, (source, axes))
+    with faking(mode_of([source.meta["val"]])):
+        new.meta["val"] = source.meta["val"].permute(axes)
+    return new
 
 
 def _uncopied(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:
@@ -112,14 +131,14 @@ def _writes_rows(node: fx.Node) -> bool:
     return 0 < buffer.dim() <= 4 and slots.dim() == 1 and addressed(buffer, source)
 
 
-def _few_queries(node: fx.Node, parts: Attention) -> bool:
-    q = node.args[0].meta["val"]  # type: ignore[union-attr]
-    keys, values = parts.keys.meta["val"], parts.values.meta["val"]
+def _few_queries(query: fx.Node, *cached: fx.Node) -> bool:
+    """Whether the kernel is written for attention of ``query`` over the keys and values ``cached``."""
+    q, keys, values = (n.meta["val"] for n in (query, *cached))
     if q.dim() != 4 or keys.shape != values.shape:
         return False
     if q.shape[0] != keys.shape[0] or q.shape[1] % keys.shape[1] or q.shape[-1] != keys.shape[-1]:
         return False
     if not isinstance(q.shape[-2], int) or not 0 < q.shape[-2] <= MOST_QUERIES:
         return False
-    same = q.dtype == keys.dtype == values.dtype
+    same = q.dtype == keys.dtype == values.dtype and q.dtype in FLOATS
     return same and q.shape[-1] in (16, 32, 64, 128, 256) and addressed(keys, values)

@@ -38,7 +38,9 @@ class Explanation:
         """All reasons that concern the graph as a whole."""
         guard = self.again.get(report.compile_id)
         again = [reasons.AGAIN.text(guard=guard)] if guard else []
-        said = [*again, report.unfit, report.ended, *report.outside, *report.notes]
+        faults = [fault.partition(": ") for fault in report.faults]
+        hooks = [reasons.HOOK_FAILED.text(hook=hook, error=error) for hook, _, error in faults]
+        said = [*again, *hooks, report.unfit, report.unbuffered, report.ended, *report.outside, *report.notes]
         return [text for text in said if text]
 
     def bytes_read(self) -> tuple[int, int, int]:
@@ -61,7 +63,7 @@ class Explanation:
         sites = [
             {**dataclasses.asdict(site), "id": site.id, "cost": site.cost and site.cost._asdict()} for site in report.sites
         ]
-        kept = ("name", "compile_id", "unfit", "faults", "outside", "notes", "ended", "corrected", "timings")
+        kept = ("name", "compile_id", "unfit", "unbuffered", "faults", "outside", "notes", "ended", "corrected", "timings")
         return {
             **{name: getattr(report, name) for name in kept},
             "again": self.again.get(report.compile_id, ""),

@@ -68,7 +68,8 @@ def _cost(decision: Decision) -> Cost | None:
     before, full = _bytes(decision.rows), _bytes(decision.base)
     if not decision.rewritten:
         return Cost(before, before, 0)
-    moves = not isinstance(decision.rows.shape[decision.dim], int)
+    is_one_row = decision.rows.dim() < decision.base.dim()  # `table[p]`
+    moves = not is_one_row and not isinstance(decision.rows.shape[decision.dim], int)
     return Cost(before, full if moves else before, _hint(decision.base.shape[decision.dim]) if moves else 0)
 
 

@@ -1,1 +1,1 @@
-"""What is run around the backend: the command line, comparisons, other packages' models."""
+"""What runs around the backend: the command line, comparisons, models of other packages."""

@@ -1,4 +1,4 @@
-"""Approaches side by side: the same steps run in several ways, each compared with eager, as the rows of a table."""
+"""A table of approaches: the same steps run in several ways, each compared with eager."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """What Dynamo and Inductor did while a block ran: graphs, breaks, recompilations, CUDA graphs that were skipped.
 
-Dynamo's own counters give graphs and breaks: ``unique_graphs`` counts the graphs that a backend was given, and
-``counters["graph_break"]`` holds one count per reason. A recompilation is a frame compiled again, so it is counted
-where Dynamo announces each piece of bytecode that it has made: the first one for a code object is a compilation, every
-further one a recompilation. A function that a break cuts in two is resumed in a code object of its own, which counts
-the same way.
+Dynamo counts graphs and breaks itself: ``unique_graphs`` is the number of graphs that a backend was given, and
+``counters["graph_break"]`` holds a count for each reason. Recompilations are counted here. Dynamo announces each piece of
+bytecode that it makes: the first one for a code object is a compilation, and each further one is a recompilation. The rest of a
+function after a graph break has a code object of its own, which counts in the same way.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``MODULE:FACTORY`` on the command line: where a callable to compile, and what to call it with, come from."""
+"""``MODULE:FACTORY`` on the command line names a function that makes a callable to compile, and its arguments."""
 
 from __future__ import annotations
 

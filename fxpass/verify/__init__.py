@@ -1,11 +1,11 @@
-"""The self-check, ``options={"verify": n}``: the first n calls of a graph run as it came, too, and must agree.
+"""The self-check, ``options={"verify": n}``: the first n calls of a graph also run as Dynamo gave it, and must agree.
 
     compiled(*args)        ->        expected = original(*copies(args))           (the graph before the pass, eager)
                                      found = compiled(*args)
                                      results and inputs of both are compared
 
-Copies share memory as the inputs do, and both runs draw the same random numbers. A difference raises `KvfixError`, which names
-the first value that differs, the sites, and a script that shows it alone.
+The copies share memory as the inputs do, and both runs draw the same random numbers. A difference raises `KvfixError`. It names
+the first value that differs, the sites, and a script that reproduces the difference by itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .script import write_script
 
 
 def original_of(gm: fx.GraphModule, settings: Options) -> fx.GraphModule | None:
-    """A copy of the Dynamo graph ``gm``, which compilers change in place; None where nothing is to be verified."""
+    """A copy of the Dynamo graph ``gm``, which compilers may edit; None where nothing is to be verified."""
     return fx.GraphModule(gm, copy.deepcopy(gm.graph), "Graph") if settings.verify else None
 
 

@@ -1,8 +1,8 @@
-"""Copies of a call's inputs, in which what shares memory in the call shares memory too.
+"""Copies of the inputs of a call, which share memory as the inputs do.
 
     keys = buffer[0]; values = buffer[1]        ->        two views of one copy of ``buffer``
 
-Sizes, strides, offsets, conjugation, subclasses and what autograd asks of an input are those of the input.
+A copy has the sizes, strides, offset, conjugation, subclass and autograd state of its input.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ALIGNED = 16
 
 
 def copies(values: Sequence[Any]) -> list[Any]:
-    """Copies of the tensors and generators among ``values``, which is not changed; anything else as it is."""
+    """Copies of the tensors and generators among ``values``; anything else as it is."""
     with torch.no_grad():
         memories = _memories([plain for value in values for plain in _plain(value)])
         made: dict[int, Any] = {}
@@ -64,7 +64,7 @@ def _memories(tensors: Sequence[Tensor]) -> dict[int, _Memory]:
 
 
 def parts(value: Any) -> dict[str, Any] | None:
-    """The tensors that the wrapper subclass ``value`` is made of, by name; None for any other value."""
+    """The inner tensors of the wrapper subclass ``value``, by name; None for any other value."""
     if not isinstance(value, Tensor) or not hasattr(value, "__tensor_flatten__"):
         return None
     return {name: getattr(value, name) for name in value.__tensor_flatten__()[0]}
@@ -111,7 +111,7 @@ def _like(value: Tensor, memories: dict[int, _Memory]) -> Tensor:
 
 
 def _view(value: Tensor, memories: dict[int, _Memory]) -> Tensor:
-    """What ``value`` is of its memory, of the copy."""
+    """The part of the copied memory that corresponds to ``value``."""
     storage = value.untyped_storage()
     memory = memories.get(storage._cdata)
     new = torch.empty(0, dtype=value.dtype, device=value.device)
@@ -124,6 +124,6 @@ def _view(value: Tensor, memories: dict[int, _Memory]) -> Tensor:
 
 
 def _beyond_a_leaf(new: Tensor) -> Tensor:
-    """``new`` as what autograd has computed, so that it may be written."""
+    """``new`` as a result of autograd, and no leaf, so that it may be written."""
     with torch.enable_grad():
         return new.mul_(torch.ones((), dtype=new.dtype, device=new.device, requires_grad=True))

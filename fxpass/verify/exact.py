@@ -1,9 +1,9 @@
-"""What must agree to the last bit: what is not computed anew.
+"""Which values must agree to the last bit: those that are moved and not computed.
 
     cache[:, s:s + 1] = k        with k an input        ->        bitwise
     cache[:, s:s + 1] = w @ x                           ->        within the dtype's tolerance
 
-A graph in which nothing was rewritten computes nothing anew, unless Inductor compiles it. Integers are always exact.
+A graph in which nothing was rewritten computes as before, unless Inductor compiles it. Integers are always exact.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def is_exact(settings: Options, moved: set[int] | None, inputs: int) -> tuple[bo
 
 
 def moved_only(gm: fx.GraphModule) -> set[int]:
-    """The inputs of ``gm``, in normal form, to which nothing is written but what other such inputs hold."""
+    """The inputs of ``gm``, in normal form, into which only the contents of other such inputs are written."""
     inputs = gm.graph.find_nodes(op="placeholder")
     stores = [(aliases.root(w), _stored(node, w)) for node in gm.graph.nodes for w in aliases.written(node)]
     computed: set[fx.Node] = set()

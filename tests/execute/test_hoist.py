@@ -30,6 +30,24 @@ def test_equal_small_ops_on_inputs_are_one_and_come_first() -> None:
     assert order(fn, [torch.ones(2, 2), torch.ones(2, 2), torch.ones(())]).count("cos") == 1
 
 
+def test_what_is_needed_in_one_place_stays_there() -> None:
+    """It goes into the kernel that takes it, unless that is a product."""
+
+    def fn(x, w, a, b):
+        for scale in (a, b):
+            x = torch.nn.functional.linear(x, w) * scale.exp().sin()
+        return (x,)
+
+    def of_products(x, w, a, b):
+        for scale in (a, b):
+            x = torch.nn.functional.linear(x, w * scale)
+        return (x,)
+
+    inputs = [torch.ones(2, 2), torch.ones(2, 2), torch.ones(2), torch.ones(())]
+    assert order(fn, inputs) == ["linear", "exp", "sin", "mul"] * 2
+    assert order(of_products, inputs) == ["mul", "mul", "linear", "linear"]
+
+
 def test_buffers_that_are_filled_stay_two() -> None:
     def fn(x):
         a, b = torch.zeros(2), torch.zeros(2)

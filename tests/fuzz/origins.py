@@ -87,6 +87,11 @@ def _in_tensor(sk: Sketch, kind: str, layers: int) -> list[tuple[str, str]]:
         sk.seek += ["c.idx.fill_(p)", "c.ends.fill_(p)"]
         sk.after += ["c.idx += n", "c.ends += n"]
         return [("int(c.idx[0])", "int(c.ends[0]) + n")] * layers
+    if kind == "element" and pick.chance("counted", 0.2):  # the element before it counts the calls
+        sk.keep(f"c.idx = torch.zeros(2, dtype=torch.{dtype})")
+        sk.seek.append("c.idx[1] = p")
+        sk.after += ["c.idx[0] += 1", "c.idx[1] += n"]
+        return [("int(c.idx[1])", plain)] * layers
     sk.keep(f"c.idx = torch.zeros({layers}, dtype=torch.{dtype})")
     sk.seek.append("c.idx.fill_(2 * p)" if kind == "doubled" else "c.idx.fill_(p)")
     if kind == "doubled":

@@ -26,6 +26,10 @@ def linear_in_parts() -> tuple[str, list[Any]]:
     return "linear_few_rows", [rand(1, 3, 768), rand(2048, 768), None, 3, False]
 
 
+def linear_of_sixteen_rows() -> tuple[str, list[Any]]:
+    return "linear_few_rows", [rand(16, 768), rand(768, 768), rand(768), 6, True]
+
+
 def linears(rows: int = 1, dtype: torch.dtype = torch.bfloat16) -> tuple[str, list[Any]]:
     weights = [rand(n, 2048).to(dtype) for n in (2048, 40, 7)]
     return "linears_few_rows", [rand(rows, 2048).to(dtype), weights, [], 2, True]
@@ -46,6 +50,11 @@ def long_attention() -> tuple[str, list[Any]]:
     return "decode_attention", [q, k, v, torch.tensor(3000, device="cuda"), rand(1, 1, 16, 4096), False, 0.125]
 
 
+def written_out_attention() -> tuple[str, list[Any]]:
+    q, k, v = rand(1, 32, 1, 64), rand(1, 8, 1024, 64), rand(1, 8, 1024, 64)
+    return "decode_attention", [q, k, v, torch.tensor(700, device="cuda"), rand(1, 1024), False, 0.125, True]
+
+
 def rows() -> tuple[str, list[Any]]:
     return "write_rows", [rand(2, 16, 8), 1, torch.tensor([3, 5], device="cuda"), rand(2, 2, 8)]
 
@@ -58,7 +67,7 @@ def expected(name: str, args: list[Any]) -> torch.Tensor:
         return torch.cat([torch.nn.functional.linear(x.double(), w.double()) for w in weights], -1)
     if name == "write_rows":
         return args[0].index_copy(args[1], args[2], args[3])
-    q, k, v, length, mask, causal, scale = args
+    q, k, v, length, mask, causal, scale = args[:7]
     n, groups = int(length), q.shape[1] // k.shape[1]
     k, v = (t[:, :, :n].repeat_interleave(groups, 1).double() for t in (k, v))
     seen = None if mask is None else mask[..., :n] if mask.dtype is torch.bool else mask[..., :n].double()
@@ -74,7 +83,8 @@ def result(name: str, found: Any, args: list[Any]) -> torch.Tensor:
     return torch.cat([f.double().sum(0) for f in (found if isinstance(found, list) else [found])], -1)
 
 
-MAKERS = [linear, linear_in_parts, linears, attention, masked_attention, long_attention, rows]
+MAKERS = [linear, linear_in_parts, linear_of_sixteen_rows, linears, attention, masked_attention, long_attention,
+          written_out_attention, rows]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", MAKERS)

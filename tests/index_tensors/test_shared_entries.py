@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from fxpass.index_tensors.advance import as_function
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
 from fxpass.index_tensors.rules import RULES
-from fxpass.torch_internals.dynamo import hooks
+from fxpass.torch_internals.dynamo import number_variables
 
 
 def maxima(p: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ LENGTH = 24
 @pytest.mark.parametrize("step", STEPS, ids=lambda s: s.__name__)
 def test_each_entry_is_made_once(step: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    stock = hooks._made
-    monkeypatch.setattr(hooks, "_made", lambda tx, entry, known: made.append(entry) or stock(tx, entry, known))
+    stock = number_variables._made
+    monkeypatch.setattr(number_variables, "_made", lambda tx, entry, known: made.append(entry) or stock(tx, entry, known))
 
     def program(x: Tensor, idx: Tensor) -> tuple[Tensor, int]:
         p = idx

@@ -117,6 +117,18 @@ def test_attention(
     close(found, attention(q, k, v, length, given, causal), dtype)
 
 
+@pytest.mark.parametrize("size", [8, 600])
+def test_a_query_that_sees_nothing(size: int) -> None:
+    """Zeros from ``scaled_dot_product_attention``, NaN from a softmax that is written out; zeros where there are no keys."""
+    q, k = rand(1, 1, 2, 16), rand(1, 1, size, 16)
+    mask = torch.tensor([[True], [False]], device=DEVICE)
+    for nans, length in ((False, 3), (True, 3), (True, 0)):
+        length = torch.tensor(length, device=DEVICE)
+        seeing, blind = torch.ops.kvfix.decode_attention(q, k, k, length, mask, False, 1.0, nans)[0, 0]
+        assert torch.isfinite(seeing).all()
+        assert blind.isnan().all() if nans and length else torch.equal(blind, torch.zeros_like(blind))
+
+
 @pytest.mark.parametrize("dim", range(3))
 @pytest.mark.parametrize("slot", [-1, 4, 2**40])
 def test_a_slot_outside_of_the_buffer_writes_nothing(dim: int, slot: int) -> None:

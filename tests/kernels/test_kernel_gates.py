@@ -10,7 +10,6 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fxpass import backend
-from fxpass.graph.marks import Attention
 from fxpass.kernels.products import MAX_ROWS, few_rows
 from fxpass.kernels.select import MOST_QUERIES, _few_queries, _writes_rows
 
@@ -46,8 +45,9 @@ def transposed() -> torch.Tensor:
 @pytest.mark.parametrize(
     "given",
     [
-        {"x": fake(MAX_ROWS + 1, 64)},
-        {"x": fake(2, MAX_ROWS, 64)},
+        {"x": fake(MAX_ROWS[torch.float32] + 1, 64)},
+        {"x": fake(2, MAX_ROWS[torch.float32], 64)},
+        {"x": fake(9, 64, dtype=torch.float16), "weight": fake(32, 64, dtype=torch.float16)},
         {"x": fake(7, 64, device="cpu")},
         {"x": fake(7, 64, dtype=torch.float64), "weight": fake(32, 64, dtype=torch.float64)},
         {"weight": fake(32, 64, dtype=torch.float16)},
@@ -108,8 +108,7 @@ def attend(q: torch.Tensor | None = None, k: torch.Tensor | None = None, v: torc
     node = call(
         aten.scaled_dot_product_attention.default, fake(2, 4, 1, 64) if q is None else q, k, k if v is None else v
     )
-    _, keys, values = node.all_input_nodes
-    return _few_queries(node, Attention(keys, values, None, None, False, None))
+    return _few_queries(*node.all_input_nodes)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, [2048], 8192, 2, 2),
         (1, [128256], 2048, 2, 1),
         (1, [8], 8, 4, 1),
+        (4, [16384], 2048, 2, 2),
     ],
 )
 def test_the_parts_that_were_fastest(rows: int, outputs: list[int], k: int, size: int, parts: int) -> None:
@@ -125,6 +126,21 @@ def test_parts_are_added_in_the_dtype_of_the_rows(dtype: torch.dtype) -> None:
     gm, (node,) = used(lambda x, w: linear(x, w), rand(7, 512).to(dtype), rand(16, 512).to(dtype))
     assert node.args[-2] > 1
     assert gm.graph.find_nodes(op="call_function", target=torch.ops.aten.sum.dim_IntList)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_few_outputs_of_many_rows_are_turned(bias: bool) -> None:
+    def fn(x, w, b):
+        return linear(x, w, b if bias else None) * 2
+
+    gm, (node,) = used(fn, rand(3, 7, 32), rand(5, 32), rand(5))
+    assert node.args[0].name.startswith("w") and not node.args[-1]
+
+
+def test_few_outputs_that_are_left_to_cublas() -> None:
+    assert used(lambda x, w: linear(x, w), rand(2, 20, 32).transpose(0, 1), rand(5, 32))[1] == []
+    assert used(lambda x, w: linear(x, w), rand(20, 32).half(), rand(5, 32).half())[1] == []
+    assert used(lambda x, w: linear(x, w), rand(20, 32), rand(products.MAX_OUTPUTS + 1, 32))[1] == []
 
 
 class Layer(nn.Module):

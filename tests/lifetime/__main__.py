@@ -14,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
+import fxpass
 from fxpass.report import figures
 
 from . import runs
@@ -42,8 +44,11 @@ def main(
     usual = [name for name in every if name != "small" and (name != "threads" or device == "cpu")]
     found = {}
     for name in only or usual:
+        torch.compiler.reset()
+        fxpass.reset()
         began = time.perf_counter()
         found[name] = {"left": every[name](), "seconds": round(time.perf_counter() - began, 1)}
+        assert name == "dropped" or any(report.rewritten for report in fxpass.reports()), "nothing ran compiled"
         print(name, found[name], flush=True)
     if json is not None:
         figures.write(json, {"compiler": compiler, "rounds": rounds, "forecasts": count, **found})

@@ -11,6 +11,7 @@ import gc
 import random
 import resource
 import threading
+import types
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -57,6 +58,14 @@ class Decoder(nn.Module):
         return scaled_dot_product_attention(q, cache.keys[:, :, :end], cache.values[:, :, :end], is_causal=start == 0)
 
 
+def another(model: Decoder) -> Decoder:
+    """A copy of ``model`` with code of its own: Dynamo compiles each code a limited number of times, whatever the models."""
+    forward = types.FunctionType(Decoder.forward.__code__.replace(), globals())
+    own = copy.deepcopy(model)
+    own.__class__ = type("Decoder", (Decoder,), {"forward": forward})
+    return own
+
+
 def compiled(model: nn.Module, compiler: str) -> Any:
     return torch.compile(model, backend="kvfix", options={"compiler": compiler})
 
@@ -80,16 +89,19 @@ def forecast(model: Forward, runs: Sequence[Forward], cache: Cache, beside: Cach
 def in_threads(rounds: int, shared: bool, device: str = "cpu", compiler: str = "eager", threads: int = 8) -> None:
     """``rounds`` forecasts in each of some threads, of one model or of a model each.
 
+    One model has been compiled before: Dynamo would compile it for each of the threads that wait, until it reaches its limit.
+
     Raises:
         BaseException: what the first thread to fail has raised.
     """
     model = Decoder(device)
     run = compiled(model, compiler)
+    forecast(model, [run] * 4, Cache(16, device), Cache(16, device), (4, 1, 1, 1))
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            mine = model if shared else copy.deepcopy(model)
+            mine = model if shared else another(model)
             own = run if shared else compiled(mine, compiler)
             for _ in range(rounds):
                 forecast(mine, [own] * 4, Cache(16, device), Cache(16, device), (4, 1, 1, 1))

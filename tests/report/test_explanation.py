@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import fxpass
 from fxpass import Report, Site
 from fxpass.report.explanation import Explanation, in_words
 from fxpass.report.model import Cost
@@ -114,6 +117,31 @@ def test_layers_that_are_alike_are_counted() -> None:
     assert not explanation.is_left
 
 
+def test_all_that_concerns_a_graph_has_an_id() -> None:
+    report = Report("graph 0", unfit="KV001 a", unbuffered="KV201 b", faults=["_compile: KeyError: 'c'"], notes=["KV403 d"])
+    report.outside, report.ended, report.compile_id = ["KV210 e"], "KV301 f", "0/1"
+    explanation = Explanation([report], {"0/1": "p == 3", "0/2": ""})
+    ids = ["KV302", "KV602", "KV001", "KV201", "KV301", "KV210", "KV403"]
+    assert [text.partition(" ")[0] for text in explanation.why(report)] == ids
+    assert "its hook _compile failed" in explanation.why(report)[1] and explanation.is_left
+
+
 @pytest.mark.parametrize("size, said", [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 * 1024**2, "3.0 MiB")])
 def test_in_words(size: int, said: str) -> None:
     assert in_words(size) == said
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("row", [lambda c, p: c[:, p], lambda c, p: c.select(1, p // 2), lambda c, p: c.mT[p // 2]])
+def test_the_cost_of_one_row(row: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
+    """A row that is picked has a dim less than what it is picked from."""
+
+    def step(c: torch.Tensor, x: torch.Tensor, p: int) -> torch.Tensor:
+        c[:, p : p + 1] = x
+        return c[:, : p + 1].sum(1) + row(c, p)
+
+    compiled, cache = torch.compile(step, backend="kvfix", options={"compiler": "eager"}), torch.zeros(2, 16)
+    for p in range(2, 5):
+        compiled(cache, torch.rand(2, 1), p)
+    report = fxpass.reports()[-1]
+    assert not report.unfit and [s.cost.now for s in report.sites if s.kind == "read" and s.cost] == [128, 8]

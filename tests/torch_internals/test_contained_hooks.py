@@ -13,7 +13,7 @@ from torch._dynamo.exc import Unsupported
 
 import fxpass
 from fxpass.index_tensors.table import Table
-from fxpass.torch_internals.dynamo import dynamism, frames, hooks, indexing, module_ints
+from fxpass.torch_internals.dynamo import dynamism, frames, indexing, module_ints, number_variables
 from fxpass.torch_internals.patches import patch_attribute
 
 
@@ -36,9 +36,9 @@ def fails(*args: Any, **kwargs: Any) -> Any:
 
 
 HOOKS: dict[str, tuple[Any, str]] = {
-    "_call_method": (hooks, "_resolve"),
-    "_call_method, tolist": (hooks, "_resolve_all"),
-    "_jump": (hooks, "_decide"),
+    "_call_method": (number_variables, "number_in"),
+    "_call_method, tolist": (number_variables, "numbers_in"),
+    "_jump": (number_variables, "decided"),
     "_wrap_symint": (dynamism, "see_int"),
     "_wrap_literal": (module_ints, "moves"),
     "_create_proxy": (indexing, "with_number_operands"),

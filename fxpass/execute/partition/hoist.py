@@ -25,29 +25,38 @@ MOST = 1 << 16
 
 
 def hoist(graph: fx.Graph) -> None:
-    """Move small pure ops on inputs to the front of ``graph`` (static, propagated), and merge equal ones."""
+    """Merge equal small pure ops on inputs of ``graph`` (static, propagated), and move them to its front."""
     written = {aliases.storage(w) for n in graph.nodes for w in aliases.written(n)}
     given = _given(graph)
-    early: set[fx.Node] = set()
+    early = {n for n in graph.find_nodes(op="placeholder") if aliases.storage(n) not in written}
     known: dict[Any, fx.Node] = {}
-    last: fx.Node | None = None
-    for node in list(graph.nodes):
-        if node.op == "placeholder":
-            last = node
-            if aliases.storage(node) not in written:
-                early.add(node)
-            continue
+    merged: set[fx.Node] = set()
+    for node in [n for n in graph.nodes if n.op != "placeholder"]:
         if not _may_move(node) or aliases.storage(node) in written or not all(i in early for i in node.all_input_nodes):
             continue  # two equal buffers that are written stay two
+        early.add(node)
         first = known.setdefault((node.op, node.target, str(node.args), str(node.kwargs)), node)
         if first is not node and node not in given:
             node.replace_all_uses_with(first)
             graph.erase_node(node)
-            continue
+            merged.add(first)
+    alone = {n for n in early if n.op != "placeholder" and any(is_heavy(user) for user in n.users)}
+    _move(graph, merged | alone)
+
+
+def _move(graph: fx.Graph, wanted: set[fx.Node]) -> None:
+    """Move ``wanted`` with what they need to the front.
+
+    The others are needed in one place, and cost nothing in the kernel that takes them.
+    """
+    for node in reversed(graph.nodes):
+        if node in wanted:
+            wanted.update(i for i in node.all_input_nodes if i.op != "placeholder")
+    last = next(reversed(graph.find_nodes(op="placeholder")), None)
+    for node in [n for n in graph.nodes if n in wanted]:
         if last is not None:
             last.append(node)
         last = node
-        early.add(node)
 
 
 def _given(graph: fx.Graph) -> set[fx.Node]:

@@ -1,11 +1,10 @@
-"""Index tensors have fixed sizes: one whose size Dynamo has made symbolic gets the one that it has now, under a guard.
+"""An index tensor whose size Dynamo has made symbolic is fixed at its size of now, under a guard.
 
     lens: i64[s0]         int(lens[0])        stock: a graph break
                                               kvfix: guard s0 == 3, lens: i64[3]
 
-Another number of rows is then another graph. So it is for vectors, and a few sizes: what comes in more of them is data.
-
-So are the places at which one is read, as long as they stay from call to call:
+Another number of rows then takes another graph. This is done for vectors, and for few sizes of each: a tensor that comes in
+more sizes is data. The places at which an index tensor is read are fixed too, as long as they do not change from call to call:
 
     row = int(rows[layer])         s3, as another model keeps its layers elsewhere
     length = int(lens[row])        stock: a graph break
@@ -27,13 +26,12 @@ from fxpass.index_tensors.table import Table
 from . import frames
 
 MAX_SIZES = 3
-"""For as many sizes of one index tensor a graph is made, and for as many values of a place."""
+"""An index tensor is fixed at no more sizes than this, and a place at no more values."""
 _SELECTING = (torch.select, "select", operator.getitem)
 
 
 def fix_numbers(tx: Any, node: fx.Node) -> None:
-    """Fix the sizes of the graph inputs that the integers in ``node`` are made of, where they are small enough, and the
-    numbers that say where they are read."""
+    """Fix the sizes of the small graph inputs that ``node`` is computed from, and the places at which they are read."""
     integers = _followed(node)
     fixed = [_fix_sizes(tx, n) for n in integers if n.op == "placeholder"]
     fixed += [_fix_place(tx, n) for n in integers if n.target in _SELECTING]
@@ -42,7 +40,7 @@ def fix_numbers(tx: Any, node: fx.Node) -> None:
 
 
 def _fix_place(tx: Any, selected: fx.Node) -> bool:
-    """Whether ``selected`` is ``idx[s0]``, and the number ``s0`` is guarded to be what it is now."""
+    """If ``selected`` is ``idx[s0]``, guard ``s0`` to be what it is now; gives whether that was done."""
     place = selected.args[-1]
     number = place.meta.get("example_value") if isinstance(place, fx.Node) else None
     if not isinstance(number, torch.SymInt) or number.node.maybe_as_int() is not None or number.node.hint is None:
@@ -59,7 +57,7 @@ def _fix_sizes(tx: Any, placeholder: fx.Node) -> bool:
     if not moving or argument is None:
         return False
     sizes = tuple(s if isinstance(s, int) else s.node.hint for s in value.shape)
-    if len(sizes) > 2 or sum(s != 1 for s in sizes) > 1:  # a mask of data, which is as long as the data
+    if len(sizes) > 2 or sum(s != 1 for s in sizes) > 1:  # a mask over data
         return False
     if None in sizes or not 0 < math.prod(sizes) <= MAX_ELEMENTS:
         return False
@@ -72,7 +70,7 @@ def _fix_sizes(tx: Any, placeholder: fx.Node) -> bool:
 
 
 def _followed(node: fx.Node) -> list[fx.Node]:
-    """``node`` and what it is computed from by integers and truths alone."""
+    """``node`` and the nodes that it is computed from, as far as these are tensors of integers or of bool."""
     found, waiting = dict.fromkeys([node]), [node]
     while waiting:
         for operand in waiting.pop().all_input_nodes:

@@ -29,10 +29,7 @@ class PositionSource(ChainedSource):
         return f"__load_module('{mirror.__name__}').read({{0}}, {self.index})"
 
     def reconstruct(self, codegen: Any) -> None:
-        codegen.add_push_null(lambda: codegen.load_import_from(mirror.__name__, "read"))
-        codegen(self.base)
-        codegen.append_output(codegen.create_load_const(self.index))
-        codegen.call_function(2, False)
+        _call_mirror(codegen, "read", self.base, self.index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +43,15 @@ class AggregateSource(ChainedSource):
         return f"__load_module('{mirror.__name__}').computed({{0}}, {self.text!r})"
 
     def reconstruct(self, codegen: Any) -> None:
-        codegen.add_push_null(lambda: codegen.load_import_from(mirror.__name__, "computed"))
-        codegen(self.base)
-        codegen.append_output(codegen.create_load_const(self.text))
-        codegen.call_function(2, False)
+        _call_mirror(codegen, "computed", self.base, self.text)
+
+
+def _call_mirror(codegen: Any, function: str, base: Any, argument: Any) -> None:
+    """Emit bytecode for ``mirror.function(base, argument)``."""
+    codegen.add_push_null(lambda: codegen.load_import_from(mirror.__name__, function))
+    codegen(base)
+    codegen.append_output(codegen.create_load_const(argument))
+    codegen.call_function(2, False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,179 @@
+"""A decode step in the shapes of Llama-3.2-1B: ``python benchmarks/llama_shapes.py --json FILE`` (a GPU, about seven minutes).
+
+Unedited code of others with random weights, bf16, batch 1, capacity 1024, a prompt of 64 tokens. One line for each model and
+each way to run it: ms of a step by CUDA events (the median, in place and with the host far ahead), seconds until the first
+steps had run, and the distance of the logits from a float64 run of the same weights, relative to their norm.
+
+    llama-models    Meta's, with a position as a Python int        eager, stock, reduce-overhead, kvfix
+    litgpt          with ``input_pos_maxp1``                       eager, stock, reduce-overhead, kvfix
+    litgpt-static   without: all of the cache is read each step    eager, stock, reduce-overhead, kvfix
+
+Needs what ``tests/reach/setup.sh`` installs. ``--tiny`` is for a look at it on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import pathlib
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import fxpass
+from fxpass.report import figures
+from fxpass.tools.counting import counting
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent))
+from tests.reach.cases import _stand_in_for_fairscale  # noqa: E402
+
+CAPACITY, PROMPT, STEPS = 1024, 64, 160
+FEW = 20
+"""So many steps of what records or compiles for each position."""
+Forward = Callable[..., torch.Tensor]
+Call = Callable[[Forward, torch.Tensor, int], torch.Tensor]
+
+
+def llama_models(tiny: bool, device: str) -> tuple[Any, Forward, Call]:
+    """The model, what is compiled of it, and how that is called with tokens and where they start."""
+    _stand_in_for_fairscale()
+    from llama_models.llama3.args import ModelArgs
+    from llama_models.llama3.model import Transformer
+
+    sizes = {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 64, "multiple_of": 32}
+    if not tiny:
+        sizes = {"dim": 2048, "n_layers": 16, "n_heads": 32, "n_kv_heads": 8, "vocab_size": 128256, "multiple_of": 256,
+                 "ffn_dim_multiplier": 1.5}  # fmt: skip
+    with torch.device(device):
+        model = Transformer(ModelArgs(**sizes, rope_theta=500000.0, max_batch_size=1, max_seq_len=CAPACITY)).eval()
+    forward = types.MethodType(Transformer.forward.__wrapped__, model)  # without the decorator for inference
+    return model, forward, lambda step, tokens, start: step(tokens, start)
+
+
+def litgpt(tiny: bool, device: str, sliced: bool = True) -> tuple[Any, Forward, Call]:
+    """The same of litgpt; ``sliced`` lets it read no more of its cache than is filled."""
+    from litgpt.config import Config
+    from litgpt.model import GPT
+
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_query_groups": 2, "intermediate_size": 128, "padded_vocab_size": 64,
+             "head_size": 16}  # fmt: skip
+    with torch.device(device):
+        model = GPT(Config.from_name("Llama-3.2-1B", **(sizes if tiny else {}))).eval()
+    model.max_seq_length = CAPACITY
+    model.set_kv_cache(batch_size=1, max_seq_length=CAPACITY, device=torch.device(device), dtype=torch.get_default_dtype())
+
+    def call(step: Forward, tokens: torch.Tensor, start: int) -> torch.Tensor:
+        end = start + tokens.shape[1]
+        given = {"input_pos_maxp1": end} if sliced else {}
+        return step(tokens, input_pos=torch.arange(start, end, device=device), **given)
+
+    return model, model, call
+
+
+MODELS: dict[str, Callable[[bool, str], tuple[Any, Forward, Call]]] = {
+    "llama-models": llama_models,
+    "litgpt": litgpt,
+    "litgpt-static": lambda tiny, device: litgpt(tiny, device, sliced=False),
+}
+WAYS: dict[str, Callable[[Forward], Forward]] = {
+    "eager": lambda forward: forward,
+    "stock": torch.compile,
+    "reduce-overhead": lambda forward: torch.compile(forward, mode="reduce-overhead"),
+    "kvfix": lambda forward: torch.compile(forward, backend="kvfix"),
+}
+
+
+def decode(call: Call, step: Forward, tokens: torch.Tensor, steps: int) -> tuple[torch.Tensor, list[float]]:
+    """The logits of so many steps behind the prompt, and the ms of each."""
+    call(step, tokens[:, :PROMPT], 0)
+    logits, times = [], []
+    for i in range(PROMPT, PROMPT + steps):
+        y, ms = timed(lambda i=i: call(step, tokens[:, i : i + 1], i))
+        logits.append(y[:, -1].double())
+        times.append(ms)
+    return torch.cat(logits), [ms() for ms in times]
+
+
+def timed(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], float]]:
+    """What ``run`` gives, and what tells later how many ms it took."""
+    if not torch.cuda.is_available():
+        start = time.perf_counter()
+        result, ms = run(), 1e3 * (time.perf_counter() - start)
+        return result, lambda: ms
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    result = run()
+    last.record()
+
+    def between() -> float:
+        last.synchronize()
+        return first.elapsed_time(last)
+
+    return result, between
+
+
+def ahead(call: Call, step: Forward, tokens: torch.Tensor) -> float:
+    """The ms of a step that the device was given long before it could begin; the median."""
+    times = []
+    call(step, tokens[:, :PROMPT], 0)
+    for i in range(PROMPT, PROMPT + FEW):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            torch.cuda._sleep(20_000_000)
+        times.append(timed(lambda i=i: call(step, tokens[:, i : i + 1], i))[1]())
+    return statistics.median(times)
+
+
+def measure(name: str, ways: list[str], tiny: bool, device: str) -> list[dict[str, Any]]:
+    """A line for each of ``ways`` to run the model ``name``."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    model, forward, call = MODELS[name](tiny, device)
+    torch.set_default_dtype(torch.float32)
+    for parameter in model.parameters():
+        parameter.normal_(std=0.02)
+    tokens = torch.randint(0, 64 if tiny else 128256, (1, PROMPT + STEPS), device=device)
+    exact = copy.deepcopy(model).double()
+    step = types.MethodType(forward.__func__, exact) if isinstance(forward, types.MethodType) else exact
+    wanted, _ = decode(call, step, tokens, STEPS)
+    del exact, step
+    rows = []
+    for way in ways:
+        fxpass.reset()
+        step = WAYS[way](forward)
+        moving = way in ("stock", "reduce-overhead") and name != "litgpt-static"
+        with counting() as counted:
+            start = time.perf_counter()
+            decode(call, step, tokens, 4)
+            cold = time.perf_counter() - start
+            steps = FEW if moving else STEPS
+            decode(call, step, tokens, steps)
+            logits, times = decode(call, step, tokens, steps)
+        error = ((logits - wanted[:steps]).norm() / wanted[:steps].norm()).item()
+        rows.append({"model": name, "way": way, "step_ms": statistics.median(times), "device_ms": ahead(call, step, tokens),
+                     "cold_s": cold, "error": error, "graphs": counted.graphs, "breaks": counted.breaks})  # fmt: skip
+        print(*(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()), sep="  ", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    options = parser.parse_args()
+    torch.set_grad_enabled(False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = [row for name in options.models for row in measure(name, options.ways, options.tiny, device)]
+    if options.json:
+        figures.write(options.json, {"command": "python benchmarks/llama_shapes.py", "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The numbers that tensors of a captured graph hold, as Dynamo variables.
+
+    pos = int(idx[0].item())        s0                      a SymInt input, or a guarded constant
+    n = (idx.max() + 1).item()      max(s0, s1) + 1         computed in the graph
+    idx.tolist()                    [s0, s1]
+
+The table of the graph says what a tensor holds (`index_tensors.table`). What it does not know is left to Dynamo.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sympy
+from torch import fx
+
+from fxpass.graph.numbers import known
+from fxpass.index_tensors.arithmetic import (
+    FOLDS,
+    PAIRWISE,
+    NotCovered,
+    all_of,
+    any_of,
+    how_many,
+    int32,
+    product,
+    total,
+)
+from fxpass.index_tensors.contents import Arith, Element, Entry, GraphInt, in_order
+from fxpass.index_tensors.table import Table
+from fxpass.torch_internals.dynamo.names import (
+    BuiltinVariable,
+    ConstantVariable,
+    ListVariable,
+    SymNodeVariable,
+    ValueMutationNew,
+)
+
+from . import element_variables, fixed_sizes
+
+_OPERATORS = {total: operator.add, product: operator.mul}
+MAX_SIZE = 256
+"""A number that takes more operators and symbols than this to write down is not followed."""
+
+
+def number_in(tx: Any, node: fx.Node) -> Any:
+    """The number that the tensor ``node`` holds, as a constant or SymInt variable; None where the table does not know it."""
+    output = tx.output
+    if node.graph is not output.graph:
+        return None  # it is in the subgraph of a higher-order operator
+    fixed_sizes.fix_numbers(tx, node)
+    entry = Table.of(output.graph).entry(node)
+    try:
+        return None if entry is None else _variable(tx, entry)
+    except NotCovered:
+        return None
+
+
+def numbers_in(tx: Any, node: fx.Node) -> Any:
+    """All numbers that the tensor ``node`` holds, as `tolist` gives them, in constants and SymInt variables.
+
+    None where the table does not know all of them.
+    """
+    if node.graph is not tx.output.graph:
+        return None
+    fixed_sizes.fix_numbers(tx, node)
+    array = Table.of(tx.output.graph).array(node)
+    if array is None:
+        return None
+
+    def nested(part: Any) -> Any:
+        if isinstance(part, list):
+            return ListVariable([nested(p) for p in part], mutation_type=ValueMutationNew())
+        return _variable(tx, part)
+
+    try:
+        return nested(array.tolist())
+    except NotCovered:
+        return None
+
+
+def _variable(tx: Any, entry: Entry) -> Any:
+    """``entry`` as a constant, on which a guard is installed here, or as a SymInt variable.
+
+    What it is computed from is put into the graph once, or again where Dynamo has erased it.
+    """
+    if isinstance(entry, int):
+        return ConstantVariable.create(entry)
+    made = Table.of(tx.output.graph).variables
+    for part in in_order([entry], functools.partial(element_variables.is_aggregate, tx)):
+        if part not in made or made[part].is_python_constant() or made[part].as_proxy().node._erased:
+            made[part] = _made(tx, part, made)
+    return made[entry]
+
+
+def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any]) -> Any:
+    if isinstance(entry, Element):
+        return element_variables.element_variable(tx, entry)
+    if isinstance(entry, GraphInt):
+        value = entry.node.meta["example_value"]
+        return SymNodeVariable.create(tx, fx.Proxy(entry.node, tx.output.root_tracer), value)
+    if element_variables.is_aggregate(tx, entry):
+        return element_variables.aggregate_variable(tx, entry)
+    args = [ConstantVariable.create(arg) if isinstance(arg, int) else made[arg] for arg in entry.args]
+    if entry.fn is int32:
+        return _within(args[0])
+    if entry.fn in (any_of, all_of, how_many):
+        return ConstantVariable.create(entry.fn(*(bool(_number_of(arg)) for arg in args)))  # guards
+    if entry.fn in FOLDS and entry.fn not in PAIRWISE:
+        raise NotCovered
+    return functools.reduce(functools.partial(_joined, tx, _OPERATORS.get(entry.fn, entry.fn)), args[1:], args[0])
+
+
+def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
+    if fn in (max, min):
+        a, b = map(_number_of, args)
+        if known(a >= b) or known(a <= b):
+            return args[known(a >= b) == (fn is min)]
+    if sum(_size(arg) for arg in args) > MAX_SIZE:
+        raise NotCovered
+    return BuiltinVariable(fn).call_function(tx, list(args), {})
+
+
+def _number_of(variable: Any) -> Any:
+    return variable.as_python_constant() if variable.is_python_constant() else variable.sym_num
+
+
+def _size(variable: Any) -> int:
+    """How many operators and symbols ``variable`` is written with. SymPy takes exponential time for nested ones."""
+    value = _number_of(variable)
+    return 1 if isinstance(value, int) else sum(1 for _ in sympy.preorder_traversal(value.node.expr))
+
+
+def _within(number: Any) -> Any:
+    """``number`` as 32 bits hold it. A number that moves is guarded to fit, since one that overflows is not followed."""
+    if number.is_python_constant():
+        return ConstantVariable.create(int32(number.as_python_constant()))
+    if not (number.sym_num >= -(2**31) and number.sym_num < 2**31):
+        raise NotCovered
+    return number
+
+
+def decided(tx: Any, value: Any) -> Any:
+    """The outcome of a branch on the number ``value``, as a constant; the condition becomes a guard."""
+    if value.is_python_constant():
+        return ConstantVariable.create(bool(value.as_python_constant()))
+    frame = tx.frame_summary()
+    Table.of(tx.output.graph).predicates.append((str(value.sym_num), f"{frame.filename}:{frame.lineno}"))
+    return ConstantVariable.create(bool(value.sym_num))
