@@ -97,7 +97,8 @@ def _inductor(
         return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
-    calls = piece_calls(gm) if not record or may_record(gm) else []  # Inductor says why it does not record
+    symbolic = any(isinstance(f, torch.SymInt) for f in fakes)  # pieces have no input to read one off
+    calls = piece_calls(gm) if not symbolic and (not record or may_record(gm)) else []  # Inductor says why it does not record
     with compiled_meanwhile(gm), among_kernels(record) as added:
         patches = {**added, **patches}
         if not calls:

@@ -60,13 +60,18 @@ class _Held:
 class Growth(threading.local):
     """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders.
 
-    ``conditions`` are those that a capacity must meet.
+    ``conditions`` are those that a capacity must meet. Without ``gives_up``, what does not grow is copied in and out all the
+    same: where there is no other way to run the graph.
     """
 
     def __init__(
-        self, around: Around | None = None, nodes: Sequence[fx.Node] = (), conditions: Conditions | None = None
+        self,
+        around: Around | None = None,
+        nodes: Sequence[fx.Node] = (),
+        conditions: Conditions | None = None,
+        gives_up: bool = True,
     ) -> None:
-        self.around, self.conditions = around or Around(), conditions
+        self.around, self.conditions, self._gives_up = around or Around(), conditions, gives_up
         self.axes = self.around.axes
         self._nodes = list(nodes)
         self._buffers: list[torch.Tensor] = []
@@ -131,7 +136,7 @@ class Growth(threading.local):
         joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
         goes_on = any(all(given[i] == made[i] for i in joined) for made in self._recent)
         self._strangers = 0 if goes_on else self._strangers + 1
-        if self._strangers > STRANGERS:
+        if self._strangers > STRANGERS and self._gives_up:
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
 
     def _fits(self, i: int, given: torch.Tensor) -> bool:

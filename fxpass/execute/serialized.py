@@ -27,10 +27,13 @@ from fxpass.torch_internals.symbols import DimDynamic, ShapeEnv, SymNode
 from .assemble import Plan, assemble
 from .compilers import compiler, in_pieces
 from .fallback import WithFallback
-from .growth import Growth
+from .growth import LEAST, Growth
 from .partition.repeats import piece_calls
 from .partition.split import split
 from .recording.addresses import belongs_to_module, written_places
+
+CAPACITIES = [1 << n for n in range(LEAST.bit_length() - 1, 24)]
+"""Those that a graph from the cache may meet."""
 
 
 class NotSerializable(Exception):
@@ -96,7 +99,7 @@ class SerializedGraph:
         bound = {load.renamed[s] for s in self.bound}
 
         def plan() -> Plan:
-            growth = Growth(self.around, inputs[len(inputs) - len(self.around.axes) :], self.conditions)
+            growth = Growth(self.around, inputs[len(inputs) - len(self.around.axes) :], self.conditions, gives_up=False)
             return Plan(gm, split(gm, bound), bound, carried, growth)
 
         uncompiled = dataclasses.replace(self.settings, compiler="eager")
@@ -130,7 +133,10 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     carried = None if plan.carried is None else [n.name for n in plan.carried]
     hints = _hints(gm)
     bound = plan.bound & hints.keys()  # the others have been found equal to one of these, and are not met again
-    rewritten, around, conditions = bool(plan.parts), plan.growth.around, plan.growth.conditions
+    conditions = plan.growth.conditions
+    if conditions is not None and not all(map(conditions.hold, CAPACITIES)):
+        raise NotSerializable("not every capacity of what grows would do")
+    rewritten, around = bool(plan.parts), plan.growth.around
     return SerializedGraph(graph, values, of_modules, hints, rewritten, bound, carried, settings, around, conditions)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from graphs import same, traced
 from torch import fx
 
+from fxpass import backend
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.partition.split import split
 from fxpass.execute.recording.carry import carry_indices
@@ -93,3 +96,30 @@ def test_what_cannot_be_kept_says_why() -> None:
     gm.graph.output_node().prepend(gm.graph.call_function(local, tuple(gm.graph.find_nodes(op="placeholder"))))
     with pytest.raises(NotSerializable, match="local"):
         serialize(Plan(gm), EAGER)
+
+
+@torch.no_grad()
+def test_buffers_of_what_grows_are_made_anew() -> None:
+    """What is kept of a step that joins, called in the place of what was compiled, on pasts of two capacities."""
+    kept: list[bytes] = []
+
+    def save(plan: Plan, settings: Options, **options: Any) -> Any:
+        if plan.parts:
+            kept.append(pickle.dumps(serialize(plan, settings)))
+        return assemble(plan, settings, **options)
+
+    def step(past: torch.Tensor, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        joined = torch.cat([past, new], 1)
+        return (new @ joined.mT).softmax(-1) @ joined, joined
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    with mock.patch.object(backend, "assemble", save):
+        past = torch.randn(2, 3, 4)
+        for _ in range(4):
+            _, past = compiled(past, torch.randn(2, 1, 4))
+    loaded = pickle.loads(kept[-1]).compile()
+    for length in (7, 8, 90, 3, 40, 6, 20, 5):
+        past, new = torch.randn(2, length, 4), torch.randn(2, 1, 4)
+        found, wanted = loaded(length, past, new), step(past, new)
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b)
