@@ -18,12 +18,23 @@ from torch.library import custom_op
 from .launch import Gpu, Launch, gpu, is_recording, wait, wake
 from .products import MOST_PARTS
 
+AT_ONCE = tl.constexpr(32)
+"""So many columns of float32 the matrix units add up at once."""
+
 
 @triton.jit
 def _multiply(total, w, x, ROWS: tl.constexpr):
-    """One row is multiplied and added; several are the narrow side of a matrix product, three in TF32 for one in float32."""
+    """One row is multiplied and added; several are the narrow side of a matrix product, three in TF32 for one in float32.
+
+    Matrix units cut off what they add up, so that a long sum in them is too small: they get few columns of float32 at a time.
+    """
     if ROWS == 1:
         total += w.to(tl.float32) * x.to(tl.float32)
+    elif w.dtype == tl.float32 and w.shape[1] > 2 * AT_ONCE:
+        pieces: tl.constexpr = w.shape[1] // AT_ONCE
+        w = tl.permute(tl.reshape(w, (w.shape[0], pieces, AT_ONCE)), (1, 0, 2))
+        x = tl.reshape(x, (pieces, AT_ONCE, x.shape[1]))
+        total += tl.sum(tl.dot(w, x, input_precision="tf32x3"), 0)
     else:
         total = tl.dot(w, x, total, input_precision="tf32x3")
     return total
