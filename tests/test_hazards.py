@@ -41,6 +41,7 @@ from fxpass import api, backend
 from fxpass.analysis import extents
 from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.execute import regions
+from fxpass.execute.partition.split import Part
 from fxpass.graph import aliases
 from fxpass.index_tensors import mirror
 from fxpass.rewriting import sweep, twins
@@ -119,9 +120,12 @@ class Growing(Attention):
 
     def forward(self, series: Tensor, cache: Cache) -> Tensor:  # type: ignore[override]
         seen = cache.length
-        x = (series * 2.0)[:, seen:]
+        x = self.features(series)[:, seen:]
         assert seen == 0 or x.shape[1] == 1, "one row at a time"
         return super().forward(x, cache) + series.mean(1, keepdim=True)
+
+    def features(self, series: Tensor) -> Tensor:
+        return series * 2.0
 
 
 def growing_steps() -> list[Tensor]:
@@ -129,19 +133,30 @@ def growing_steps() -> list[Tensor]:
     return [x[:, : 4 + i].contiguous() for i in range(6)]
 
 
-def linears_in_core(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Filled, for every graph that is cut, with the number of linear layers in its static core."""
-    counted: list[int] = []
+class Spectral(Growing):
+    """Takes its new rows from a transform of the whole series: a longer, padded series would have another one."""
+
+    def features(self, series: Tensor) -> Tensor:
+        return torch.fft.fft(series, dim=1).real
+
+
+def cuts(monkeypatch: pytest.MonkeyPatch) -> list[list[Part]]:
+    """Filled with the parts of every graph that is cut."""
+    seen: list[list[Part]] = []
     stock = backend.split
 
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        parts = stock(*args, **kwargs)
-        cores = [n for p in parts if p.static for n in p.gm.graph.nodes]
-        counted.append(sum(n.target is aten.linear.default for n in cores))
-        return parts
+    def spy(*args: Any, **kwargs: Any) -> list[Part]:
+        seen.append(stock(*args, **kwargs))
+        return seen[-1]
 
     monkeypatch.setattr(backend, "split", spy)
-    return counted
+    return seen
+
+
+def linears(parts: list[Part], static: bool) -> list[fx.Node]:
+    """The linear layers in the static core, or outside of it."""
+    nodes = [n for part in parts if part.static == static for n in part.gm.graph.nodes]
+    return [n for n in nodes if n.target is aten.linear.default]
 
 
 @HANDLED
@@ -149,9 +164,10 @@ def test_3_tails_of_growing_tensors_have_fixed_sizes(handled: bool, monkeypatch:
     """A growing series' new row is one row of the core, whatever the length; else the first layer is not in it."""
     if not handled:
         monkeypatch.setattr(sweep, "rewrite_narrow", lambda site, b: None)
-    counted = linears_in_core(monkeypatch)
-    decode(Growing(), ItemCache(), growing_steps())
-    assert counted[-1] == (2 if handled else 1)
+    seen = cuts(monkeypatch)
+    decode(Spectral(), ItemCache(), growing_steps())
+    assert len(linears(seen[-1], static=True)) == (2 if handled else 1)
+    assert len(linears(seen[-1], static=False)) == (0 if handled else 1)
 
 
 @pytest.mark.inductor
@@ -297,23 +313,24 @@ def test_11_zero_rows_are_rows(handled: bool, monkeypatch: pytest.MonkeyPatch):
     if not handled:
 
         def valid(self: Builder, extent: Any, device: torch.device) -> fx.Node:
-            buffer = next(iter(extent.sites)).args[0]
-            rows = self.call(aten.amax.default, self.call(aten.abs.default, buffer), [0, 1, 3])
+            (read,) = extent.reads
+            rows = self.call(aten.amax.default, self.call(aten.abs.default, read.args[0]), [0, 1, 3])
             return self.call(aten.gt.Scalar, rows, 0)
 
         monkeypatch.setattr(Builder, "valid", valid)
     check(handled, lambda: decode(Zeroed(), ItemCache()))
+    assert fxpass.reports()[-1].unfit == "" and fxpass.reports()[-1].rewritten >= 4
 
 
 class ReadsBack(Attention):
-    """Static work on a buffer after it has been written, for the use of what grows."""
+    """Static work on a buffer after it has been written, for the use of what grows and cannot be padded."""
 
     def forward(self, series: Tensor, cache: Cache) -> Tensor:  # type: ignore[override]
         seen = cache.length
         x = series[:, seen:]
         assert seen == 0 or x.shape[1] == 1, "one row at a time"
         out = super().forward(x, cache)
-        return out + (series * cache.keys.sum()).sum(1, keepdim=True)
+        return out + torch.fft.fft(series * cache.keys.sum(), dim=1).real.sum(1, keepdim=True)
 
 
 @HANDLED
@@ -371,9 +388,14 @@ def test_14_narrowed_rows_are_contiguous(handled: bool, monkeypatch: pytest.Monk
     if not handled:
         stock = sweep.rewrite_narrow
         monkeypatch.setattr(sweep, "rewrite_narrow", lambda site, b: (setattr(site, "shared", True), stock(site, b)))
-    counted = linears_in_core(monkeypatch)
-    decode(Growing(), ItemCache(), growing_steps())
-    assert counted[-1] == (2 if handled else 1)
+    seen = cuts(monkeypatch)
+    decode(Spectral(), ItemCache(), growing_steps())
+    assert len(linears(seen[-1], static=True)) == (2 if handled else 1)
+    outside = linears(seen[-1], static=False)
+    assert len(outside) == (0 if handled else 1)
+    for node in outside:  # of a row that is fixed but for its strides
+        row = node.args[0].meta["val"]
+        assert row.shape == (ROWS, 1, WIDTH) and not free_symbols(row.shape) and free_symbols(row.stride())
 
 
 @torch.no_grad()
