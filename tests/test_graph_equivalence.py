@@ -94,9 +94,9 @@ def rewritten(kv_cache: str, sizes: Sizes) -> Captured:
     found: list[Captured] = []
     assemble = fxpass.backend.assemble
 
-    def catch(plan: Any, *args: Any) -> Any:
+    def catch(plan: Any, *args: Any, **kwargs: Any) -> Any:
         found.append(Captured.of(plan.gm))
-        return found[-1].recording(assemble(plan, *args))
+        return found[-1].recording(assemble(plan, *args, **kwargs))
 
     torch._dynamo.reset()
     model = make(kv_cache)

@@ -169,8 +169,7 @@ def _stock_launches(case: Case, device: str) -> tuple[int, int] | None:
         with counting():
             for _ in case.steps(lambda fn, **how: watched.of(torch.compile(fn, mode="reduce-overhead", **how)), device):
                 pass
-    except Exception as error:  # what stock cannot run is no fault of the case
-        warnings.warn(f"{case.name}: stock fails: {type(error).__name__}", fxpass.KvfixWarning, stacklevel=2)
+    except Exception:  # what stock cannot run is no fault of the case: its column stays empty
         return None
     return watched.launches
 
