@@ -19,7 +19,14 @@ from fxpass.graph import aliases
 from .pointwise import broadcast
 
 aten = torch.ops.aten
-_ALSO = {aten.copy_.default, aten.masked_fill_.Scalar, aten.masked_fill_.Tensor, aten.zero_.default}
+_ALSO = {
+    aten.copy_.default,
+    aten.fill_.Scalar,
+    aten.fill_.Tensor,
+    aten.masked_fill_.Scalar,
+    aten.masked_fill_.Tensor,
+    aten.zero_.default,
+}
 
 
 def stores(node: fx.Node, flow: Flow) -> Extents:
@@ -33,7 +40,9 @@ def stores(node: fx.Node, flow: Flow) -> Extents:
     operands = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, fx.Node)]
     out = broadcast(node, flow, operands)
     if out.keys() != flow.of(target).keys():
-        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="a position-dependent number of values, along another axis,")
+        raise Refusal(
+            reasons.PART_WRITTEN, op=node.target, what="a position-dependent number of values, along another axis,"
+        )
     given = node.args[1:], node.kwargs
     flow.replace(node, lambda b: _stored(b, node, target, given, out))
     return out
