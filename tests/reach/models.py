@@ -880,7 +880,6 @@ class Ring(Model):
     """Writes at the position modulo the capacity; all rows are read once the ring is full, in a graph without positions."""
 
     capacity = 8
-    graphs = 3
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         n = x.shape[1]
@@ -891,7 +890,6 @@ class Ring(Model):
 
 class RingByItem(Plain):
     capacity = 8
-    graphs = 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -909,7 +907,6 @@ class RingByIndex(Model):
     """Writes by an index tensor made from the position, wrapping round."""
 
     capacity = 8
-    graphs = 3
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         n = x.shape[1]
@@ -923,7 +920,6 @@ class Roll(Model):
     """The newest row is the last; the valid rows are those at the end."""
 
     capacity = 8
-    graphs = 3
 
     def append(self, x: Tensor, start: Any, end: Any) -> None:
         n = x.shape[1]
@@ -969,7 +965,7 @@ class Overflow(Model):
     """Fills up, then rolls: a branch on the position, which makes a graph for each side, and one for the row that fills it."""
 
     capacity = 8
-    graphs = 4
+    graphs = 3
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         n = x.shape[1]
@@ -984,7 +980,7 @@ class OverflowByItem(Plain):
     """The same with the position in a tensor."""
 
     capacity = 8
-    graphs = 4
+    graphs = 3
 
     def __init__(self) -> None:
         super().__init__()

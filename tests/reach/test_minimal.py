@@ -1,4 +1,4 @@
-"""Every minimal model, with clean and with dirty tails: eager's outputs, eager's buffers to the bit, one static core."""
+"""Every minimal model, with dirty tails: eager's outputs, eager's buffers to the bit, one static core."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 from fxpass import backend
 
 from .models import CONTROLS, MODELS
-from .runner import DIRT, Outcome, heavy, run
+from .runner import Outcome, heavy, run
 
 THROUGH_INDUCTOR = ["Bounds", "HandWritten", "CatStored", "Window"]
 
 
-@pytest.mark.parametrize("dirt", DIRT)
+@pytest.mark.parametrize("dirt", ["nan", "huge"])
 @pytest.mark.parametrize("name", MODELS)
 def test_minimal(name: str, dirt: str) -> None:
     check(name, run(MODELS[name], dirt))

@@ -76,8 +76,8 @@ def wrong(monkeypatch: pytest.MonkeyPatch, wrongly: Any) -> None:
     """All parts of graphs run by ``wrongly(run, args)``."""
     stock = backend.assemble
 
-    def assemble(*args: Any) -> Any:
-        run = stock(*args)
+    def assemble(*args: Any, **kwargs: Any) -> Any:
+        run = stock(*args, **kwargs)
         return lambda *args: wrongly(run, args)
 
     monkeypatch.setattr(backend, "assemble", assemble)
