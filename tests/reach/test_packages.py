@@ -11,7 +11,6 @@ import pytest
 
 from fxpass.tools import reach
 
-from . import totos
 from .cases import CASES, Case
 from .runner import heavy, parts_seen
 
@@ -26,9 +25,9 @@ PACKAGES = {
 }
 
 
-@pytest.mark.parametrize("case", [*CASES, *totos.CASES], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_package(case: Case) -> None:
-    package = "toto" if case in totos.CASES else PACKAGES[case.name.split(",")[0]]
+    package = PACKAGES[case.name.split(",")[0]]
     assert importlib.util.find_spec(package) is not None, f"{package} is not installed: run tests/reach/setup.sh"
     with parts_seen() as cuts:
         row = reach.run(case)
