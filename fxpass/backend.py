@@ -210,8 +210,7 @@ def in_cores(
         moved = [left.pop(place) for place in places]
         for number in moved:
             numbers.correct(number)
-        report.corrected += [number.name for number in moved]
-        for number in moved:
+            report.corrected.append(number.name)
             store.note(report, reasons.CORRECTED.text(of=number.name))
         others = [symbol for symbol in report.symbols if symbol.of not in report.corrected]
         report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]

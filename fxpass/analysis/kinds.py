@@ -16,13 +16,13 @@ The first of these that applies decides:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
-from fxpass.graph.numbers import Derived, fixed, symbols, to_expr
+from fxpass.graph.numbers import Derived, fixed, input_sizes, symbols, to_expr
 
 from .calls import Kind
 from .positions import Positions
@@ -83,7 +83,7 @@ class Kinds:
         number = fixed(size)
         if number is not None or not self.are_steady([size]):
             return number
-        for node, dim, own in _sizes(self._graph):
+        for node, dim, own in input_sizes(self._graph):
             if to_expr(own) == to_expr(size):
                 return Derived(aten.sym_size.int, (node, dim), own, place)
         return None
@@ -104,11 +104,3 @@ def layouts(graph: fx.Graph) -> set[Any]:
         elif node.users:
             others |= symbols(value)
     return found - others
-
-
-def _sizes(graph: fx.Graph) -> Iterator[tuple[fx.Node, int, Any]]:
-    """The symbolic sizes of the inputs of ``graph``."""
-    for node in graph.find_nodes(op="placeholder"):
-        value = node.meta.get("val")
-        if isinstance(value, torch.Tensor):
-            yield from ((node, dim, size) for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt))

@@ -17,7 +17,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.bounds import sliced_axis
-from fxpass.graph.numbers import equal, guarded, symbols, to_expr
+from fxpass.graph.numbers import equal, guarded, input_sizes, symbols, to_expr
 
 from .positions import Positions
 
@@ -27,7 +27,7 @@ aten = torch.ops.aten
 def shown_steady(graph: fx.Graph, positions: Positions) -> set[Any]:
     """The symbols of ``graph`` that its slices at positions show to be steady."""
     written = {aliases.root(w) for n in graph.nodes for w in aliases.written(n)}
-    inputs = _sizes(graph) - positions.symbols
+    inputs = {s for *_, size in input_sizes(graph) for s in symbols(size)} - positions.symbols
     found: set[Any] = set()
     read: dict[Any, Any] = {}
     kept: dict[Any, Any] = {}
@@ -55,9 +55,3 @@ def _goes_with(size: Any, own: Any, positions: Positions) -> bool:
     """Whether ``size`` equals the size ``own`` of a cache, which becomes a guard: an attention mask is as long as its cache."""
     moves = symbols(own) & positions.symbols
     return bool(not equal(own, size) and symbols(own) and not moves and guarded(own == size))
-
-
-def _sizes(graph: fx.Graph) -> set[Any]:
-    """The symbols in the sizes of the inputs of ``graph``."""
-    values = [n.meta.get("val") for n in graph.find_nodes(op="placeholder")]
-    return {s for value in values if isinstance(value, torch.Tensor) for size in value.shape for s in symbols(size)}

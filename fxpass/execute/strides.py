@@ -19,7 +19,7 @@ from torch import fx
 
 from fxpass.analysis.kinds import layouts
 from fxpass.graph import aliases
-from fxpass.graph.numbers import symbols
+from fxpass.graph.numbers import hint, symbols
 
 from .recording.addresses import written_inputs
 
@@ -81,7 +81,7 @@ def _is_small(value: torch.Tensor) -> bool:
 
 
 def _hints(numbers: Sequence[Any]) -> list[int]:
-    return [number if isinstance(number, int) else number.node.hint or 0 for number in numbers]
+    return [hint(number) or 0 for number in numbers]
 
 
 def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -108,6 +109,19 @@ def fixed(size: Any) -> int | None:
 def hint(number: Any) -> Any:
     """``number``, a symbolic one as what it stands for now: nothing is guarded."""
     return number.node.hint if isinstance(number, torch.SymInt) else number
+
+
+def size_in_bytes(tensor: torch.Tensor) -> int:
+    """What the elements of ``tensor`` take, in the sizes that it has now; 0 where one of these is not known."""
+    return math.prod(int(hint(size) or 0) for size in tensor.shape) * tensor.element_size()
+
+
+def input_sizes(graph: fx.Graph) -> Iterator[tuple[fx.Node, int, Any]]:
+    """The symbolic sizes of the inputs of ``graph``, each with the input and the dim."""
+    for node in graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            yield from ((node, dim, size) for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt))
 
 
 def expression_text(value: Any) -> str:

@@ -23,6 +23,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
 from .writing import Writing, addressed
@@ -103,13 +104,12 @@ def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, linear
 def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:
     """What adds a call to ``graph``, with its value, and all else that is known of ``like``."""
 
-    def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        node = graph.call_function(target, args, kwargs)
-        given, named = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-        node.meta = {**like.meta, "val": target(*given, **named)}
+    def caller(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        node = call(graph, target, *args, **kwargs)
+        node.meta = {**like.meta, **node.meta}
         return node
 
-    return call
+    return caller
 
 
 def _turn(graph: fx.Graph, node: fx.Node, linear: Any) -> None:

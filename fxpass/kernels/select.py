@@ -22,6 +22,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.insertion import call
 from fxpass.graph.marks import Attention, Marks
 from fxpass.graph.normal_form import faking, mode_of
 
@@ -102,10 +103,8 @@ def _once(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:
     source = _uncopied(source, user, writing)
     if axes == [0, 1, 2, 3]:
         return source
-    new = source.graph.call_function(aten.permute.default, (source, axes))
     with faking(mode_of([source.meta["val"]])):
-        new.meta["val"] = source.meta["val"].permute(axes)
-    return new
+        return call(source.graph, aten.permute.default, source, axes)
 
 
 def _uncopied(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import linecache
-import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import fx
 
-from fxpass.graph.numbers import expression_text
+from fxpass.graph.numbers import expression_text, hint, size_in_bytes
 from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten
 from fxpass.rewriting.decisions import Decision
@@ -65,18 +63,9 @@ def _cost(decision: Decision) -> Cost | None:
     """What a read takes, with the position that the graph was traced for; None of other sites."""
     if decision.kind != "read" or not isinstance(decision.base, torch.Tensor):
         return None
-    before, full = _bytes(decision.rows), _bytes(decision.base)
+    before, full = size_in_bytes(decision.rows), size_in_bytes(decision.base)
     if not decision.rewritten:
         return Cost(before, before, 0)
     is_one_row = decision.rows.dim() < decision.base.dim()  # `table[p]`
     moves = not is_one_row and not isinstance(decision.rows.shape[decision.dim], int)
-    return Cost(before, full if moves else before, _hint(decision.base.shape[decision.dim]) if moves else 0)
-
-
-def _bytes(value: torch.Tensor) -> int:
-    return math.prod(map(_hint, value.shape)) * value.element_size()
-
-
-def _hint(size: Any) -> int:
-    """``size`` as it is now; 0 where nothing is known of it."""
-    return size if isinstance(size, int) else int(size.node.hint or 0)
+    return Cost(before, full if moves else before, int(hint(decision.base.shape[decision.dim]) or 0) if moves else 0)

@@ -86,14 +86,14 @@ def complain(report: Report, settings: Options, cause: Exception | None = None) 
     """One warning for what was not rewritten, with reasons and source lines; with ``strict``, an error from ``cause``, also
     where work is left outside of the static core."""
     refused = [site for site in report.sites if site.decision == "refused"]
-    reasons = [report.unfit] if report.unfit else []
-    reasons += dict.fromkeys(
+    lines = [report.unfit] if report.unfit else []
+    lines += dict.fromkeys(
         f"{site.source or site.buffer}: {site.kind} at {site.position}: {site.reason}" for site in refused
     )
-    reasons += report.outside if settings.strict else []
-    if not reasons:
+    lines += report.outside if settings.strict else []
+    if not lines:
         return
-    message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(reasons)
+    message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(lines)
     if settings.strict:
         raise KvfixError(message) from cause
     warnings.warn(message, KvfixWarning, stacklevel=3)

@@ -28,8 +28,9 @@ from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
+from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import number, symbols, to_expr
+from fxpass.graph.numbers import input_sizes, number, symbols, to_expr
 
 aten = torch.ops.aten
 
@@ -144,11 +145,9 @@ def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
     rows = to_expr(one.end - one.size)
     if isinstance(rows, int) or rows.is_Integer:
         return int(rows)
-    for place, node in enumerate(inputs):
-        value = node.meta["val"]
-        for dim, size in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
-            if to_expr(size) == rows:
-                return place, dim
+    for node, dim, size in input_sizes(one.node.graph):
+        if to_expr(size) == rows:
+            return inputs.index(node), dim
     raise Refusal(reasons.UNKNOWN_ROWS)
 
 
@@ -169,20 +168,20 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
     """
     past, dim, join = one.node, one.dim, one.join
     with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
-        length = _call(graph, aten.sym_size.int, past, dim)
-        whole = _call(graph, aten.slice.Tensor, buffer, dim, 0, length, like=past)
+        length = call(graph, aten.sym_size.int, past, dim)
+        whole = call(graph, aten.slice.Tensor, buffer, dim, 0, length, like=past.meta["val"])
     if join is not None:
         with graph.inserting_before(join):
             parts = list(join.args[0])[1:]  # type: ignore[arg-type]
-            new = parts[0] if len(parts) == 1 else _call(graph, aten.cat.default, parts, dim)
+            new = parts[0] if len(parts) == 1 else call(graph, aten.cat.default, parts, dim)
             rows = new.meta["val"].shape[dim]  # type: ignore[union-attr]
             if not isinstance(rows, int):
-                rows = _call(graph, aten.sym_size.int, new, dim)
-            end = _call(graph, operator.add, length, rows)
-            _call(graph, aten.copy_.default, _call(graph, aten.slice.Tensor, buffer, dim, length, end), new)
-            joined = _call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join)
+                rows = call(graph, aten.sym_size.int, new, dim)
+            end = call(graph, operator.add, length, rows)
+            call(graph, aten.copy_.default, call(graph, aten.slice.Tensor, buffer, dim, length, end), new)
+            joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
         for node in (joined, new, end):
-            node.meta.update({k: join.meta[k] for k in ("stack_trace", "nn_module_stack") if k in join.meta})
+            take_line(node, join)
         join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
     past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in (length, join))
     for node in [n for n in whole.users if n.target is aten.sym_size.int and n.args[1] == dim]:
@@ -191,9 +190,3 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
     if not whole.users:
         graph.erase_node(whole)
     return length
-
-
-def _call(graph: fx.Graph, target: Any, *args: Any, like: fx.Node | None = None) -> fx.Node:
-    made = graph.call_function(target, args)
-    made.meta["val"] = target(*fx.node.map_arg(args, lambda n: n.meta["val"])) if like is None else like.meta["val"]
-    return made

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.kinds import Kinds
+from fxpass.graph.insertion import take_line
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import Derived
 from fxpass.torch_internals.operators import tree_leaves
@@ -59,7 +60,7 @@ class NodeBuilder:
         with self.graph.inserting_before(self.node):
             made = self.graph.call_function(target, args, kwargs)
         self._made.add(made)
-        made.meta.update({k: self.node.meta[k] for k in ("stack_trace", "nn_module_stack") if k in self.node.meta})
+        take_line(made, self.node)
         return made
 
     def replace(self, node: fx.Node, new: Any) -> None:

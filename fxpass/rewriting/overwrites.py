@@ -21,6 +21,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.insertion import take_line
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import equal
 
@@ -61,7 +62,7 @@ def _mask(graph: fx.Graph, write: fx.Node) -> None:
 
     def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         made = graph.call_function(target, args, kwargs)
-        made.meta.update({k: write.meta[k] for k in ("stack_trace", "nn_module_stack") if k in write.meta})
+        take_line(made, write)
         return made
 
     with graph.inserting_before(write):

@@ -19,6 +19,7 @@ from torch import fx
 from fxpass.analysis.extents import Extent
 from fxpass.analysis.positions import Positions, is_scalar
 from fxpass.graph import aliases
+from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import Derived, equal
 
@@ -67,15 +68,14 @@ def _is_known_at_the_start(value: Any) -> bool:
 def _pad(graph: fx.Graph, node: fx.Node, dim: int, extent: Extent) -> fx.Node:
     users, like = list(node.users), node.meta["val"]
     length, full = _number(graph, extent.length), _number(graph, extent.full)
-    longer = _call(graph, aten.constant_pad_nd.default, node, [0, 0] * (like.dim() - 1 - dim) + [0, full])
-    part = _call(graph, aten.slice.Tensor, longer, dim, 0, full)
-    padded = _call(graph, aten.clone.default, part, memory_format=torch.contiguous_format)
+    longer = call(graph, aten.constant_pad_nd.default, node, [0, 0] * (like.dim() - 1 - dim) + [0, full])
+    part = call(graph, aten.slice.Tensor, longer, dim, 0, full)
+    padded = call(graph, aten.clone.default, part, memory_format=torch.contiguous_format)
     padded.meta["val"] = like.new_empty([extent.full_size if d == dim else s for d, s in enumerate(like.shape)])
-    rows = graph.call_function(aten.slice.Tensor, (padded, dim, 0, length))
-    rows.meta["val"] = like
+    rows = call(graph, aten.slice.Tensor, padded, dim, 0, length, like=like)
     padded.meta["placeholder"] = node.meta.get("placeholder", node)  # what the report calls it by
     for made in (longer, padded, rows):
-        made.meta.update({k: users[0].meta[k] for k in ("stack_trace", "nn_module_stack") if k in users[0].meta})
+        take_line(made, users[0])
     for user in users:
         user.replace_input_with(node, rows)
     return rows
@@ -84,13 +84,7 @@ def _pad(graph: fx.Graph, node: fx.Node, dim: int, extent: Extent) -> fx.Node:
 def _number(graph: fx.Graph, value: Any) -> Any:
     """``value`` as an argument of ``graph``, worked out where it is asked for."""
     if isinstance(value, Derived):
-        return _call(graph, value.fn, *(_number(graph, arg) for arg in value.args))
+        return call(graph, value.fn, *(_number(graph, arg) for arg in value.args))
     if not isinstance(value, fx.Node) or value.op == "placeholder":
         return value
-    return _call(graph, value.target, *(_number(graph, arg) for arg in value.args))
-
-
-def _call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-    made = graph.call_function(target, args, kwargs)
-    made.meta["val"] = target(*fx.node.map_arg(args, lambda n: n.meta["val"]), **kwargs)
-    return made
+    return call(graph, value.target, *(_number(graph, arg) for arg in value.args))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.numbers import hint
 from fxpass.options import Options
 from fxpass.report import Report
 
@@ -62,7 +63,7 @@ def script_of(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Optio
 def _made(value: Any) -> str:
     """Code that makes a value like ``value``: of its shape, strides and dtype, or, of an index, itself."""
     if not isinstance(value, torch.Tensor):
-        return repr(value.node.hint if isinstance(value, torch.SymInt) else value)
+        return repr(hint(value))
     device = f"device={value.device.type!r}"
     if value.is_floating_point() or value.is_complex():
         sizes = f"{tuple(map(int, value.shape))}, {tuple(map(int, value.stride()))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import fx
 
 from fxpass import reasons
+from fxpass.graph.numbers import size_in_bytes
 
 
 def recording_costs(
@@ -28,7 +28,4 @@ def recording_costs(
 
 def _bytes(node: fx.Node) -> int:
     value = node.meta["val"]
-    if not isinstance(value, torch.Tensor):
-        return 0
-    sizes = [s if isinstance(s, int) else int(s.node.hint or 0) for s in value.shape]
-    return math.prod(sizes) * value.element_size()
+    return size_in_bytes(value) if isinstance(value, torch.Tensor) else 0

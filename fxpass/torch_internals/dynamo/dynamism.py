@@ -24,6 +24,7 @@ from torch import fx
 
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
+from fxpass.graph.numbers import hint
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import (
     FrameStateSizeEntry,
@@ -129,7 +130,7 @@ def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
         if view.target in (torch.ops.aten.slice.Tensor, torch.ops.aten.narrow.default):
             sliced = view.args[1] % _value(base).dim()  # type: ignore[operator]
             dim = _same_dim(_value(whole), _value(base), sliced)
-            if dim is not None and _hint(_value(view).shape[sliced]) != _hint(_value(base).shape[sliced]):
+            if dim is not None and hint(_value(view).shape[sliced]) != hint(_value(base).shape[sliced]):
                 yield whole, dim
         view = base
 
@@ -192,8 +193,8 @@ def _input_dim(site: SliceSite) -> tuple[fx.Node, int] | None:
 
 def _same_dim(whole: torch.Tensor, view: torch.Tensor, dim: int) -> int | None:
     """The dim of ``whole`` that has the size and stride of ``dim`` of its ``view``; None if there is not exactly one."""
-    wanted = _hint(view.shape[dim]), _hint(view.stride(dim))  # by hints: a comparison would guard
-    same = [d for d in range(whole.dim()) if (_hint(whole.shape[d]), _hint(whole.stride(d))) == wanted]
+    wanted = hint(view.shape[dim]), hint(view.stride(dim))  # by hints: a comparison would guard
+    same = [d for d in range(whole.dim()) if (hint(whole.shape[d]), hint(whole.stride(d))) == wanted]
     return same[0] if len(same) == 1 else None
 
 
@@ -224,8 +225,4 @@ def _source_name(node: fx.Node) -> str | None:
 
 
 def _hints(node: fx.Node) -> tuple[int, ...]:
-    return tuple(_hint(size) for size in _value(node).shape)
-
-
-def _hint(size: Any) -> int:
-    return size if isinstance(size, int) else size.node.hint
+    return tuple(map(hint, _value(node).shape))

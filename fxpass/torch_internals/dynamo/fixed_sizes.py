@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.numbers import hint
 from fxpass.index_tensors.small_tensors import MAX_ELEMENTS
 from fxpass.index_tensors.table import Table
 
@@ -56,7 +57,7 @@ def _fix_sizes(tx: Any, placeholder: fx.Node) -> bool:
     moving = [s for s in value.shape if isinstance(s, torch.SymInt) and s.node.maybe_as_int() is None]
     if not moving or argument is None:
         return False
-    sizes = tuple(s if isinstance(s, int) else s.node.hint for s in value.shape)
+    sizes = tuple(map(hint, value.shape))
     if len(sizes) > 2 or sum(s != 1 for s in sizes) > 1:  # a mask over data
         return False
     if None in sizes or not 0 < math.prod(sizes) <= MAX_ELEMENTS:

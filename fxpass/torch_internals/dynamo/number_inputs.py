@@ -11,7 +11,7 @@ from torch import fx
 
 from fxpass.analysis.calls import CallHistory, Graph, Kind
 from fxpass.analysis.kinds import Kinds, Seen, Symbol
-from fxpass.graph.numbers import symbols
+from fxpass.graph.numbers import hint, symbols
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
 from . import frames
@@ -54,7 +54,7 @@ class NumberInputs:
             if isinstance(value, torch.Tensor):
                 owner = place if owner is None and source.guard_source.is_unspecialized_nn_module() else owner
                 for d, size in enumerate(value.shape):
-                    constants[f"{source.name}.size()[{d}]"] = size if isinstance(size, int) else size.node.hint
+                    constants[f"{source.name}.size()[{d}]"] = hint(size)
             elif isinstance(value, torch.SymInt):
                 is_size = isinstance(source, TensorPropertySource)
                 self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))

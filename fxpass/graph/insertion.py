@@ -1,0 +1,23 @@
+"""Calls put into a graph with the value that they give, and with the user's line of the node that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+
+def call(graph: fx.Graph, target: Any, *args: Any, like: torch.Tensor | None = None, **kwargs: Any) -> fx.Node:
+    """A new call of ``target`` where ``graph`` inserts: its value is computed from those of its operands, or is ``like``."""
+    made = graph.call_function(target, args, kwargs)
+    if like is None:
+        given, named = fx.node.map_arg((made.args, made.kwargs), lambda n: n.meta["val"])
+        like = target(*given, **named)
+    made.meta["val"] = like
+    return made
+
+
+def take_line(made: fx.Node, node: fx.Node) -> None:
+    """Give ``made`` the user's line, and the module, that ``node`` comes from."""
+    made.meta.update({k: node.meta[k] for k in ("stack_trace", "nn_module_stack") if k in node.meta})
