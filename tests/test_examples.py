@@ -27,14 +27,13 @@ def test_quickstart():
 
 
 def test_toto_ts():
-    pytest.importorskip("toto")
     shown = run("toto_ts.py")
     assert "graphs: 2 (prefill and decode); breaks: 0" in shown
     assert "19 rewritten, 0 refused" in shown
 
 
+@pytest.mark.packages
 def test_dynamic_cache():
-    pytest.importorskip("transformers")
     shown = run("dynamic_cache.py")
     assert "greedy: 68 tokens, as in eager: True\n  graphs so far: 3, breaks: 0" in shown
     assert "three beams: 68 tokens, as in eager: True\n  graphs so far: 5, breaks: 0" in shown

@@ -197,15 +197,23 @@ def is_whole(graphs: int = 3) -> None:
     assert [name for name, static, _ in report.parts] in (["core"], ["prologue", "core"])
 
 
+def both(
+    fn: Callable[..., Any], model: nn.Module, x: torch.Tensor, pasts: Any, laid_out: bool = True, **close: float
+) -> tuple[Any, Any]:
+    """One call on both sides, each with its own of ``pasts``; the caches that come of it, which are equal, as results are."""
+    y, mine = fn(x, pasts[0])
+    wanted, other = model(x, pasts[1])
+    torch.testing.assert_close(y, wanted, **close)
+    same(mine, other, laid_out)
+    return mine, other
+
+
 @torch.no_grad()
 def decode(model: nn.Module, fn: Callable[..., Any], steps: int = STEPS, rows: int = 1, laid_out: bool = True) -> None:
     mine, other = start(model), start(model)
     for step in range(steps):
         x = torch.randn(2, 5 if step == 0 else rows, 16)
-        y, mine = fn(x, mine)
-        wanted, other = model(x, other)
-        torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
-        same(mine, other, laid_out or step > 2)
+        mine, other = both(fn, model, x, (mine, other), laid_out or step > 2, atol=1e-5, rtol=1e-5)
         mine, other = longer(mine, model), longer(other, model)
 
 
@@ -272,10 +280,7 @@ def test_what_the_caller_does_to_a_past(edit: Callable[[list[torch.Tensor]], lis
     other: Any = None
     for step in range(16):
         x = torch.randn(2, 5 if step == 0 else 1, 16)
-        y, mine = fn(x, mine)
-        wanted, other = model(x, other)
-        torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
-        same(mine, other)
+        mine, other = both(fn, model, x, (mine, other), atol=1e-5, rtol=1e-5)
         if step > 3 and step % 3 == 0:
             mine, other = edit(list(mine)), edit(list(other))
             mine, other = tuple(mine), tuple(other)
@@ -296,10 +301,7 @@ def test_old_pasts_and_what_comes_out_are_nobody_elses() -> None:
         assert all(torch.equal(a, b) for a, b in zip(past, before, strict=True))
     for past, _ in (kept[6], kept[9], kept[6], kept[11]):
         x = torch.randn(2, 1, 16)
-        y, new = fn(x, past)
-        wanted, other = model(x, past)
-        torch.testing.assert_close(y, wanted)
-        same(new, other)
+        new, other = both(fn, model, x, (past, past))
         new[0].zero_()
     is_whole()
 
@@ -313,10 +315,7 @@ def test_two_conversations_in_turn() -> None:
     for step in range(24):
         who = step > 3 and step % 2
         x = torch.randn(2, 1 if pasts[who] else 4, 16)
-        y, pasts[who] = fn(x, pasts[who])
-        wanted, others[who] = model(x, others[who])
-        torch.testing.assert_close(y, wanted)
-        same(pasts[who], others[who])
+        pasts[who], others[who] = both(fn, model, x, (pasts[who], others[who]))
     is_whole()
 
 
@@ -328,10 +327,7 @@ def test_without_version_counters() -> None:
     other: Any = None
     for step in range(9):
         x = torch.randn(2, 5 if step == 0 else 1, 16)
-        y, mine = fn(x, mine)
-        wanted, other = model(x, other)
-        torch.testing.assert_close(y, wanted)
-        same(mine, other)
+        mine, other = both(fn, model, x, (mine, other))
         if step == 6:
             mine[0][:, :, 2].zero_()
             other[0][:, :, 2].zero_()
@@ -344,10 +340,7 @@ def test_what_has_another_size_on_each_call_gets_no_buffers() -> None:
     fn = compiled(model)
     for length in (5, 9, 3, 12, 4, 30, 7, 6, 11, 3, 8):
         x, past = torch.randn(2, 1, 16), (torch.randn(2, 2, length, 8), torch.randn(2, 2, length, 8))
-        y, new = fn(x, past)
-        wanted, other = model(x, past)
-        torch.testing.assert_close(y, wanted)
-        same(new, other)
+        new, other = both(fn, model, x, (past, past))
     assert "nothing went on from a call before" in fxpass.reports()[-1].unbuffered
     assert counters["stats"]["unique_graphs"] <= 4
 

@@ -10,11 +10,11 @@ import copy
 import importlib
 import types
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from hazards import HANDLED, check
 from small_models import (
     CAPACITY,
     HEADS,
@@ -39,7 +39,7 @@ from torch.fx.passes.split_module import split_module
 import fxpass
 from fxpass import api, backend
 from fxpass.analysis import extents
-from fxpass.errors import KvfixError, KvfixWarning
+from fxpass.errors import KvfixWarning
 from fxpass.execute import regions
 from fxpass.execute.partition.split import Part
 from fxpass.graph import aliases
@@ -50,7 +50,6 @@ from fxpass.rewriting.builder import Builder
 cut = importlib.import_module("fxpass.execute.partition.split")  # their packages have functions of these names
 normal_form = importlib.import_module("fxpass.graph.normal_form")
 aten = torch.ops.aten
-HANDLED = pytest.mark.parametrize("handled", [True, False], ids=["handled", "without"])
 
 
 @torch.no_grad()
@@ -59,17 +58,6 @@ def decode(model: Any, cache: Any, inputs: list[Tensor] | None = None) -> None:
     compiled, eager_cache = kvfix(model), copy.deepcopy(cache)
     for i, x in enumerate(inputs or steps()):
         same_step(f"step {i}", model, compiled, x, eager_cache, cache)
-
-
-def check(handled: bool, run: Callable[[], Any]) -> None:
-    """``run`` is right; or, with the handling taken out, gives wrong numbers, which the self-check finds in the first calls."""
-    if handled:
-        run()
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", KvfixWarning)
-        with pytest.raises((AssertionError, KvfixError), match="not close|not equal|differs from the graph as it came"):
-            run()
 
 
 @pytest.mark.parametrize("checked", [True, False], ids=["checked", "unchecked"])

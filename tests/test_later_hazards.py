@@ -12,18 +12,17 @@ from typing import Any
 import pytest
 import torch
 from execute.graphs import traced
+from hazards import HANDLED, check
 from small_models import kvfix
 from torch import Tensor
 
 import fxpass
 from fxpass import api
-from fxpass.errors import KvfixError, KvfixWarning
+from fxpass.errors import KvfixWarning
 from fxpass.execute.partition import hoist as hoisting
 from fxpass.index_tensors import table
 from fxpass.options import Options
 from fxpass.rewriting import bits, sweep
-
-HANDLED = pytest.mark.parametrize("handled", [True, False], ids=["handled", "without"])
 
 
 @torch.no_grad()
@@ -43,17 +42,6 @@ def decode(
         x, rest = torch.rand(2, 1, 8), given(p)
         torch.testing.assert_close(compiled(mine, x, p, *rest), step(buffer, x, p, *rest))
         assert torch.equal(mine.view(torch.uint8), buffer.view(torch.uint8)), "not equal: the buffer"
-
-
-def check(handled: bool, run: Callable[[], Any]) -> None:
-    """``run`` is right; or, with the handling taken out, gives wrong numbers, which the self-check finds in the first calls."""
-    if handled:
-        run()
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", KvfixWarning)
-        with pytest.raises((AssertionError, KvfixError), match="not close|not equal|differs from the graph as it came"):
-            run()
 
 
 def goes_back(handled: bool, run: Callable[[], Any]) -> None:

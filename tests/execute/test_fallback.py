@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 from small_models import kvfix
+from three_parts import decode, step
 from torch import Tensor
 
 import fxpass
@@ -16,15 +17,6 @@ from fxpass.execute import regions
 EVERY = pytest.mark.parametrize(
     "compiler", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)]
 )
-
-
-def step(k: Tensor, index: Tensor, x: Tensor, series: Tensor) -> tuple[Tensor, Tensor]:
-    """A prologue that grows, a core that writes, an epilogue that grows."""
-    start = int(index[0])
-    k[:, start : start + 1] = x * (series / series.sum()).mean()
-    index += 1
-    out = k[:, : start + 1].sum(1)
-    return out, series * out.sum()
 
 
 def faulty(monkeypatch: pytest.MonkeyPatch, part: str, when: str) -> None:
@@ -47,16 +39,6 @@ def faulty(monkeypatch: pytest.MonkeyPatch, part: str, when: str) -> None:
     monkeypatch.setattr(regions.Region, "_compile", compile)
 
 
-def decode(compiled, steps: int = 6) -> None:
-    k, index = torch.zeros(2, 8), torch.zeros(2, dtype=torch.long)
-    mine, at = k.clone(), index.clone()
-    for i in range(steps):
-        x, series = torch.rand(2, 1), torch.rand(4 + i)
-        torch.testing.assert_close(compiled(mine, at, x, series), step(k, index, x, series))
-        torch.testing.assert_close(mine, k)
-        assert torch.equal(at, index)
-
-
 @EVERY
 @pytest.mark.parametrize("when", ["compiled", "run"])
 @pytest.mark.parametrize("part", ["prologue", "core", "epilogue"])
@@ -64,7 +46,7 @@ def decode(compiled, steps: int = 6) -> None:
 def test_a_part_that_fails(part: str, when: str, compiler: str, monkeypatch: pytest.MonkeyPatch, caplog):
     faulty(monkeypatch, part, when)
     with pytest.warns(KvfixWarning, match="a fault of ours") as said, caplog.at_level(logging.WARNING, "fxpass"):
-        decode(kvfix(step, compiler=compiler))
+        decode(kvfix(step, compiler=compiler), steps=6)
     failing = [r for r in fxpass.reports() if r.unfit]
     assert failing and all("ValueError: a fault of ours" in r.unfit for r in failing)
     assert len([w for w in said if issubclass(w.category, KvfixWarning)]) == len(failing)
@@ -76,7 +58,7 @@ def test_a_part_that_fails(part: str, when: str, compiler: str, monkeypatch: pyt
 def test_strict_raises(monkeypatch: pytest.MonkeyPatch):
     faulty(monkeypatch, "core", "run")
     with pytest.raises(KvfixError, match="a fault of ours"):
-        decode(kvfix(step, strict=True))
+        decode(kvfix(step, strict=True), steps=6)
 
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])

@@ -21,6 +21,8 @@ from torch._dynamo.utils import counters
 import fxpass
 from fxpass.execute import growth
 
+from .same import Failure, same
+
 HEADS, DIM = 2, 4
 LAYOUTS = {"bhsd": 2, "bshd": 1, "shbd": 0, "bsf": 1}
 Past = list[Tensor]
@@ -175,13 +177,13 @@ def run(seed: int, compiler: str = "eager", steps: int = 22) -> str:
 
 def _differs(found: Any, wanted: Any, ends: list[tuple[Past, Past]]) -> str:
     """What of the results, or of all pasts so far, is another."""
-    for name, a, b in [("result", [found[0]], [wanted[0]]), ("past", found[1], wanted[1]), ("shown", found[2], wanted[2]),
-                       *(("an old past", a, b) for a, b in ends)]:  # fmt: skip
-        for mine, other in zip(a, b, strict=True):
-            if mine.shape != other.shape or not torch.allclose(mine, other, atol=1e-5, rtol=1e-4):
-                return f"{name}: {tuple(mine.shape)} and {tuple(other.shape)}"
-            if name == "past" and mine.stride() != other.stride():
-                return f"{name}: strides {mine.stride()} and {other.stride()}"
+    pairs = [("result", found[0], wanted[0]), ("shown", found[2], wanted[2]), *(("an old past", a, b) for a, b in ends)]
+    try:
+        for name, a, b in pairs:
+            same(b, a, name, "output", 0)
+        same(wanted[1], found[1], "past", "state", 0)  # strides, too
+    except Failure as failure:
+        return failure.detail
     return ""
 
 

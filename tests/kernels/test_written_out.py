@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import fx
 
-from fxpass import backend
 from fxpass.kernels import writing
 
 HEADS, KEY_HEADS, DIM, SIZE = 4, 2, 16, 12
@@ -68,19 +66,15 @@ def repeated_as_a_whole(x: torch.Tensor) -> torch.Tensor:
 
 
 def kernels_of(
-    monkeypatch: pytest.MonkeyPatch, attend: Attend, repeat: Callable[..., Any], queries: int, dtype: torch.dtype
+    used: set[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    attend: Attend,
+    repeat: Callable[..., Any],
+    queries: int,
+    dtype: torch.dtype,
 ) -> set[str]:
     """The kernels in the core of a step, whose results are checked against eager's."""
-    monkeypatch.setattr(backend, "is_recorded", lambda *args: True)
     monkeypatch.setattr(writing, "DEVICES", {"cpu"})
-    found: set[str] = set()
-    stock = backend.use_kernels
-
-    def watched(gm: fx.GraphModule, marks: Any) -> None:
-        stock(gm, marks)
-        found.update(n.target._opname for n in gm.graph.nodes if getattr(n.target, "namespace", "") == "kvfix")
-
-    monkeypatch.setattr(backend, "use_kernels", watched)
 
     def step(q, keys, values, k, v, mask, pos):
         end = pos + queries
@@ -97,7 +91,7 @@ def kernels_of(
         close = {"rtol": 2e-3, "atol": 2e-3} if dtype is torch.float16 else {"rtol": 1e-5, "atol": 1e-5}
         torch.testing.assert_close(compiled(q.transpose(1, 2), *own, k, v, mask, pos), wanted, equal_nan=True, **close)
         torch.testing.assert_close(own, other, equal_nan=True)
-    return found
+    return {op._opname for op in used}
 
 
 @torch.no_grad()
@@ -112,17 +106,17 @@ def kernels_of(
         (that_sees_nothing, 1, torch.float32),
     ],
 )
-def test_attention_for_the_kernel(monkeypatch, attend: Attend, queries: int, dtype: torch.dtype) -> None:
-    assert "decode_attention" in kernels_of(monkeypatch, attend, expanded, queries, dtype)
+def test_attention_for_the_kernel(used, monkeypatch, attend: Attend, queries: int, dtype: torch.dtype) -> None:
+    assert "decode_attention" in kernels_of(used, monkeypatch, attend, expanded, queries, dtype)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("repeat", [interleaved, repeated_as_a_whole])
-def test_heads_that_are_repeated(monkeypatch, repeat: Callable[..., Any]) -> None:
-    assert "decode_attention" in kernels_of(monkeypatch, divided, repeat, 1, torch.float32)
+def test_heads_that_are_repeated(used, monkeypatch, repeat: Callable[..., Any]) -> None:
+    assert "decode_attention" in kernels_of(used, monkeypatch, divided, repeat, 1, torch.float32)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("attend", [capped, scaled_with_the_mask, of_weights_that_are_scaled, over_the_queries])
-def test_what_is_no_plain_attention(monkeypatch, attend: Attend) -> None:
-    assert "decode_attention" not in kernels_of(monkeypatch, attend, expanded, 2, torch.float32)
+def test_what_is_no_plain_attention(used, monkeypatch, attend: Attend) -> None:
+    assert "decode_attention" not in kernels_of(used, monkeypatch, attend, expanded, 2, torch.float32)
