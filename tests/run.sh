@@ -13,4 +13,4 @@ if [ "$(cat "$VENV/kvfix-tests" 2>/dev/null || true)" != "$wanted" ]; then
     echo "$wanted" >"$VENV/kvfix-tests"
 fi
 
-exec "$VENV/bin/python" -m pytest -m "not gpu and not packages" -n "${WORKERS:-2}" --dist worksteal "$@"
+exec "$VENV/bin/python" -m pytest -m "not gpu and not packages and not browser" -n "${WORKERS:-2}" --dist worksteal "$@"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,6 +49,7 @@ def explain(
     grad: Grad = False,
     compare: Annotated[bool, typer.Option("--compare", help="Make the same calls with stock torch.compile.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    page: Annotated[Path | None, typer.Option("--html", help="Write the graphs, before and after, to this file.")] = None,
 ) -> None:
     """Print what kvfix found and did, for every graph. Exit status 1 if something was left as it was."""
     if target.endswith(".py"):
@@ -60,6 +62,8 @@ def explain(
         found = _of_target(target, calls, compiler, grad)
         if compare:
             found.stock = _stock(target, calls, compiler, grad)
+    if page is not None:
+        _write(found, page)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
@@ -68,6 +72,15 @@ def explain(
 
         wide().print(rendered(found))
     raise typer.Exit(1 if found.is_left else 0)
+
+
+def _write(found: Explanation, page: Path) -> None:
+    from fxpass.report.html import html
+
+    try:
+        html(found, page)
+    except OSError as error:
+        fail(f"cannot write {page}: {error.strerror}")
 
 
 def _of_target(name: str, calls: int, compiler: Compiler, grad: bool) -> Explanation:

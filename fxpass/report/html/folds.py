@@ -7,8 +7,8 @@
         layers.1
       ops 1 to 50               many ops that are in no module
 
-A group stands for its slots while it is closed, so groups side by side must not wait for each other: one that would is split into
-pieces that follow one another.
+A group stands for its slots while it is closed, so groups side by side must not wait for each other: one that would is split
+into pieces that follow one another.
 """
 
 from __future__ import annotations
@@ -82,11 +82,8 @@ def _clusters(
     home: dict[int, object] = {slot: label(slot) or slot for slot in slots}
     waits = nx.DiGraph((home[a], home[b]) for a, b in graph.subgraph(slots).edges if home[a] != home[b])
     tangled = set().union(*(part for part in nx.strongly_connected_components(waits) if len(part) > 1))
-    piece = 0
-    for last, slot in itertools.pairwise([None, *slots]):
-        if home[slot] in tangled:
-            piece += last is None or label(last) != label(slot)
-            home[slot] = (home[slot], piece)
+    for piece, (_, stretch) in enumerate(itertools.groupby(slots, key=label)):
+        home |= {slot: (home[slot], piece) for slot in stretch if home[slot] in tangled}
     found: dict[object, list[int]] = {}
     for slot in slots:
         found.setdefault(home[slot], []).append(slot)

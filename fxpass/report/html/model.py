@@ -1,7 +1,7 @@
 """What the page is given of a report: plain data, in which a slot is a number.
 
     slots     [{"group": 3, "status": "changed", "role": "slice", "before": node, "after": node}, ...]
-    node      {"name": "add_4", "op": "aten.add", "type": "i32[]", "call": "aten.add(select, 1)", "line": 7, "kind": "op", "uses": [2]}
+    node      {"name": "add_4", "kind": "op", "op": "aten.add", "type": "i32[]", "call": "aten.add(x)", "line": 7, "uses": [2]}
     groups    [{"parent": 0, "name": "layers.0", "kind": "module", "note": "TransformerLayer"}, ...]
     lines     [["attention.py:58", "q, k, v = self.project_in(x)", "/path/to/attention.py:58"], ...]
     sites     those that differ in their layer alone are one, with several ``places``
@@ -25,6 +25,7 @@ from .folds import Group, Label, Place, folded
 from .paths import Paths, roles
 from .slots import Slot, slots
 
+SIDES = ("both", "before", "after")
 _APART = "\0"
 
 
@@ -50,8 +51,7 @@ class _Page:
         paths = Paths(self.before, self.after, self.slots, self.report.flow)
         shown = {site.node: (paths.before(site.node), paths.after(site.node)) for site in self.report.sites if site.node}
         role = roles(self.before, self.after, {name: before | after for name, (before, after) in shown.items()})
-        buffers = {site.buffer for site in self.report.sites if site.buffer}
-        role |= {name: "buffer" for name, node in self.before.nodes(data=True) if node["kind"] != "op" and node["label"] in buffers}
+        role |= dict.fromkeys(self._buffers(), "buffer")
         drawn = [self._slot(slot, old, new, role) for slot in self.slots]
         groups = self._groups(drawn)
         report = self.report
@@ -69,6 +69,11 @@ class _Page:
             "sites": [site for sites in self._alike() for site in [self._site(sites, shown)]],
             "lines": list(self.lines),
         }
+
+    def _buffers(self) -> list[str]:
+        """The inputs that are sliced."""
+        labels = {site.buffer for site in self.report.sites}
+        return [name for name, node in self.before.nodes(data=True) if node["kind"] != "op" and node["label"] in labels]
 
     def _nodes(self, graph: nx.DiGraph, is_after: bool) -> dict[str, dict[str, Any]]:
         labels = {name: node["label"] for name, node in graph.nodes(data=True)}
@@ -107,7 +112,7 @@ class _Page:
         """The groups, each after the one that it is in; notes in the slots ``drawn`` the group of each."""
         nodes = [slot.get("both") or slot["after"] or slot["before"] for slot in drawn]
         places = {i: self._place(i, drawn[i]) for i, node in enumerate(nodes) if node["kind"] == "op"}
-        edges = {(use, i) for i, slot in enumerate(drawn) for key in ("both", "before", "after") for use in _uses(slot.get(key))}
+        edges = {(use, i) for i, slot in enumerate(drawn) for key in SIDES for use in (slot.get(key) or {"uses": []})["uses"]}
         found: list[dict[str, Any]] = []
 
         def add(items: list[int | Group], parent: int) -> None:
@@ -170,7 +175,3 @@ class _Page:
             "before": sorted(self.at[False][name] for name in before),
             "after": sorted(self.at[True][name] for name in after),
         }
-
-
-def _uses(node: dict[str, Any] | None) -> list[int]:
-    return node["uses"] if node else []

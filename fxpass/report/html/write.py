@@ -20,7 +20,7 @@ from .model import page_data
 HERE = Path(__file__).parent
 STYLES = ("page.css",)
 SCRIPTS = ("data.js", "folding.js", "layout.js", "panes.js", "details.js", "search.js", "main.js")
-LIBRARIES = ("dagre.min.js", "d3.min.js")
+LIBRARIES = ("dagre", "d3")
 
 
 def html(reports: Report | Sequence[Report] | Explanation, path: str | os.PathLike[str]) -> None:
@@ -44,7 +44,7 @@ def page(graphs: list[dict[str, Any]]) -> str:
     """The text of the page that shows ``graphs``."""
     inside = {
         "styles": _read("page", STYLES),
-        "libraries": re.sub(r"//# sourceMappingURL=.*", "", _read("vendor", LIBRARIES)),
+        "libraries": "\n".join(map(_library, LIBRARIES)),
         "scripts": _read("page", SCRIPTS),
         "data": _escaped({"graphs": graphs}),
     }
@@ -55,6 +55,12 @@ def _escaped(data: Any) -> str:
     """``data`` as JSON that is the same inside of a script element: ASCII, without ``<``, ``>`` and ``&``."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
     return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _library(name: str) -> str:
+    """The code of a library under its license, without what would have a browser look for more files."""
+    code = re.sub(r"//# sourceMappingURL=.*", "", _read("vendor", (f"{name}.min.js",)))
+    return f"/* {name}\n\n{_read('vendor', (f'{name}.LICENSE',))}*/\n{code}"
 
 
 def _read(folder: str, names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ function firstOpen(graph) {
   for (;;) {
     const seen = [graph.root, ...graph.groups].filter((group) => isSeen(group, open));
     const items = seen.flatMap((group) => group.items.filter((item) => !isGroup(item) || !open.has(item.id)));
-    const closed = items.filter(isGroup).sort((a, b) => b.counts.after - a.counts.after);
+    const closed = items.filter((item) => isGroup(item) && item.kind !== "run").sort((a, b) => b.counts.after - a.counts.after);
     if (!closed.length || (ops > 40 && items.length >= 3)) return open;
     open.add(closed[0].id);
   }

@@ -2,7 +2,7 @@
 // Where everything stands: each open group is laid out by dagre for itself, from the inside out, and both panes share the result.
 
 const HEAD = 30, PAD = 14, OP = 42, CLOSED = 52, CHIP = 22;
-const WIDE = 12, ABREAST = 3, BACK = 2; // of more items than this, so few stand in one row, near to where the program has them
+const WIDE = 12, ABREAST = 3; // of more items than this, so few stand in one row, in the order of the program
 const measure = document.createElement("canvas").getContext("2d");
 
 function textWidth(text, font) {
@@ -66,7 +66,7 @@ function rowsOf(found) {
   const visit = (key) => {
     if (place.has(key)) return;
     before.get(key).forEach(visit);
-    let row = Math.max(0, rows.length - 1 - BACK, ...before.get(key).map((used) => place.get(used) + 1));
+    let row = Math.max(0, rows.length - 1, ...before.get(key).map((used) => place.get(used) + 1));
     while (rows[row] && rows[row].length >= ABREAST) row += 1;
     (rows[row] = rows[row] || []).push(key);
     place.set(key, row);

@@ -1,5 +1,5 @@
 "use strict";
-// The search box: every word must come up in a node's name, operator, type, module or source line.
+// The search box: every word must come up in a node's name, operator, type, module or source line; names come first.
 
 const MOST = 40;
 
@@ -7,7 +7,9 @@ function searched(graph, text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   if (!words.length) return [];
   graph.texts = graph.texts || graph.slots.map((slot) => textOf(graph, slot));
-  return graph.slots.filter((slot) => words.every((word) => graph.texts[slot.id].includes(word)));
+  const found = graph.slots.filter((slot) => words.every((word) => graph.texts[slot.id].includes(word)));
+  const isNamed = (slot) => words.some((word) => slot.any.name.toLowerCase().includes(word));
+  return [...found.filter(isNamed), ...found.filter((slot) => !isNamed(slot))];
 }
 
 function textOf(graph, slot) {
