@@ -24,7 +24,7 @@ from .recording.addresses import written_places
 from .recording.costs import recording_costs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
-from .recording.results import recorded_results, views_of_inputs
+from .recording.results import recorded_results, view_maker, views_of_inputs
 from .regions import Region
 from .steps import CopyOut, Run, Step, Unpack, View, WriteBack
 from .strides import Strided
@@ -87,7 +87,7 @@ def assemble(
     steps += [Unpack(p, places[p.packed]) for p in packs]
     steps += [CopyOut(copied)] if copied else []
     taken = {n: places[n] for n in inputs}
-    steps += [View(n, places[n], taken) for n in views_of_inputs(gm, returned)] if recorded else []
+    steps += [View(places[n], view_maker(n, taken)) for n in views_of_inputs(gm, returned)] if recorded else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
     memory, growth = Buffers(buffers), plan.growth
 

@@ -98,13 +98,15 @@ def _inductor(
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
     symbolic = any(isinstance(f, torch.SymInt) for f in fakes)  # pieces have no input to read one off
-    calls = piece_calls(gm) if not symbolic and (not record or may_record(gm)) else []  # Inductor says why it does not record
+    own = record and not symbolic and may_record(gm)
+    calls = piece_calls(gm) if not symbolic and own == record else []
     with compiled_meanwhile(gm), among_kernels(record) as added:
         patches = {**added, **patches}
-        if not calls:
+        if record and not own:  # Inductor records what takes sizes, and says why it does not record what it cannot
             return _whole(gm, fakes, static, patches)
-        run = in_pieces(gm, calls, {**patches, "triton.cudagraphs": False})
-    return recorded(run, gm, static) if record else run
+        patches["triton.cudagraphs"] = False
+        run = in_pieces(gm, calls, patches) if calls else _whole(gm, fakes, None, patches)
+    return recorded(run, gm, static) if own else run
 
 
 @contextlib.contextmanager
