@@ -101,12 +101,10 @@ class Stopwatch:
 
 def watched(watch: Stopwatch) -> None:
     """Let kvfix's own stages be seen by ``watch``, from now on."""
-    part = Region.__call__
-
-    def region(self: Region, args: Any) -> Any:
-        return watch.stage(self.part.name, part, mark=self.part.static and not torch.cuda.is_available())(self, args)
-
-    Region.__call__ = region  # type: ignore[method-assign]
+    on_gpu, parts = torch.cuda.is_available(), {}
+    for name in ("prologue", "core", "epilogue"):
+        parts[name] = watch.stage(name, Region.__call__, mark=name == "core" and not on_gpu)
+    Region.__call__ = lambda self, args: parts[self.part.name](self, args)  # type: ignore[method-assign]
     made = fxpass.backend.verified
     fxpass.backend.verified = lambda *args: watch.stage("graph", made(*args))
     mirror.values = watch.stage("mirror", mirror.values)

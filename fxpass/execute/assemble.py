@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.graph.arguments import values_at
 from fxpass.graph.extract import duplicate
 from fxpass.options import Options
 
@@ -82,7 +83,7 @@ def assemble(
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
     strided = Strided.of(gm)
     steps: list[Step] = [strided] if strided.places else []
-    steps += [Run(r, [places[n] for n in part.inputs]) for r, part in zip(regions, parts, strict=True)]
+    steps += [Run(r, values_at([places[n] for n in part.inputs])) for r, part in zip(regions, parts, strict=True)]
     steps += [WriteBack(places[p], places[value]) for p, value in zip(carried, new, strict=True)]
     steps += [Unpack(p, places[p.packed]) for p in packs]
     steps += [CopyOut(copied)] if copied else []

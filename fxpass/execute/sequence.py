@@ -66,8 +66,8 @@ def _view(call: Call) -> Callable[..., Any]:
 
 
 def may_record(gm: fx.GraphModule) -> bool:
-    """Whether ``gm`` can be recorded: it is on one GPU, 0-d constants aside, has no op that a CUDA graph cannot hold, and writes to
-    no memory that it takes twice."""
+    """Whether ``gm`` can be recorded: it is on one GPU, 0-d constants aside, has no op that a CUDA graph cannot hold, and does
+    not write to memory that it takes twice."""
     from fxpass.torch_internals.inductor.names import get_first_incompatible_cudagraph_node
 
     devices = set()
@@ -89,4 +89,6 @@ def recorded(run: Callable[..., Sequence[Any]], gm: fx.GraphModule, static: Sequ
     """
     inputs = gm.graph.find_nodes(op="placeholder")
     device = next(v.device for n in inputs if isinstance(v := n.meta["val"], torch.Tensor))
-    return Recorded(run, len(inputs), static, on_device(device.index))
+    written = written_inputs(gm)
+    places = [i for i, n in enumerate(inputs) if n in written]
+    return Recorded(run, len(inputs), static, places, on_device(device.index))

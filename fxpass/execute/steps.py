@@ -31,13 +31,13 @@ class Step(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Runs ``region`` on the values at ``takes``."""
+    """Runs ``region`` on what ``takes`` takes out of the values."""
 
     region: Region
-    takes: Sequence[int]
+    takes: Callable[[Sequence[Any]], Sequence[Any]]
 
     def __call__(self, values: list[Any]) -> None:
-        values += self.region([values[i] for i in self.takes])
+        values += self.region(self.takes(values))
 
 
 @dataclasses.dataclass(frozen=True)

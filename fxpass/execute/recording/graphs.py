@@ -5,8 +5,8 @@
     from then on    copy what is not static into the buffers; launch the recording
 
 A call costs a look at the addresses, one copy and the launch. The results lie in the memory of the recording, and the next call
-overwrites them: `results` and `packing` copy out what leaves the graph. So recordings can share memory, and nothing must be known
-of the order in which they run.
+overwrites them: `results` and `packing` copy out what leaves the graph. So recordings can share memory, and nothing must be
+known of the order in which they run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+from fxpass.graph.arguments import values_at
 
 MOST = 64
 """As many recordings of one function are kept in each thread: those that ran last."""
@@ -63,8 +65,8 @@ def on_device(device: int) -> Capture:
 
 @dataclasses.dataclass(eq=False)
 class _Recording:
-    """What was recorded for static inputs at ``addresses``: the buffers of all others, and the results, those among them made anew
-    that lie in the memory of an input."""
+    """What was recorded for static inputs at ``addresses``: the buffers of all others, and the results. Those that lie in the
+    memory of an input are ``views``, and made anew."""
 
     addresses: Sequence[int]
     buffers: list[torch.Tensor]
@@ -74,21 +76,23 @@ class _Recording:
 
 
 class Recorded(threading.local):
-    """``run``, recorded by ``capture``. The inputs at ``static`` are read and written where they are, all others are copied.
+    """``run``, recorded by ``capture``. The inputs at ``static`` are read where they are, and those at ``written`` among them
+    written; all others are copied.
 
-    Each thread has recordings of its own. They hold none of the tensors that they were made with: a cache that the caller lets go
-    of is freed.
+    Each thread has recordings of its own. They hold none of the tensors that they were made with: a cache that the caller lets
+    go of is freed.
     """
 
-    def __init__(self, run: Run, inputs: int, static: Sequence[int], capture: Capture) -> None:
+    def __init__(self, run: Run, inputs: int, static: Sequence[int], written: Sequence[int], capture: Capture) -> None:
         self._run, self._capture = run, capture
-        self._static = list(static)
+        self._written_of = values_at(written)
+        self._static, self._static_of = list(static), values_at(static)
         self._copied = [i for i in range(inputs) if i not in set(static)]
         self._has_run = False
         self._recordings: list[_Recording] = []  # the one that ran last comes first
 
     def __call__(self, *args: Any) -> Sequence[Any]:
-        addresses = [args[i].data_ptr() for i in self._static]
+        addresses = [*map(torch.Tensor.data_ptr, self._static_of(args))]
         for place, recording in enumerate(self._recordings):
             if recording.addresses == addresses:
                 if place:
@@ -103,6 +107,7 @@ class Recorded(threading.local):
     def _launched(self, recording: _Recording, args: Sequence[Any]) -> Sequence[Any]:
         self._fill(recording.buffers, args)
         recording.launch()
+        torch.autograd.graph.increment_version(self._written_of(args))
         if not recording.views:
             return recording.results
         results = list(recording.results)
@@ -140,8 +145,8 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _without_inputs(results: Sequence[Any], args: Sequence[Any], static: Sequence[int]) -> tuple[list[Any], list[Any]]:
-    """``results`` without those that lie in the memory of a static input, and the places of these with what makes them of the inputs
-    of a call."""
+    """``results`` without those that lie in the memory of a static input, and the places of these with what makes them of the
+    inputs of a call."""
     memory = {args[i].untyped_storage().data_ptr(): i for i in static}
     views: list[tuple[int, Callable[[Sequence[Any]], Any]]] = []
     kept = list(results)

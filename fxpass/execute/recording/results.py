@@ -46,8 +46,8 @@ def _nodes(results: Sequence[Any]) -> list[fx.Node]:
 
 
 def view_maker(node: fx.Node, places: Mapping[fx.Node, int]) -> Callable[[Sequence[Any]], Any]:
-    """A function that makes the view ``node`` of an input, by the ops of the graph, from the values of a call: the inputs are at
-    ``places`` among them."""
+    """A function that makes the view ``node`` of an input, by the ops of the graph, from the values of a call, among which the
+    inputs are at ``places``."""
     if node in places:
         return operator.itemgetter(places[node])
     if targets := aliases.written(node):
