@@ -31,6 +31,7 @@ class Feature(enum.Enum):
     RETRACE = "the step that fills a cache is a graph of its own"
     OVERLAP = "pieces are lowered one after the other"
     EARLY = "a kernel of Inductor's is started when the one before is done"
+    THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
 
@@ -175,8 +176,6 @@ _ROWS = [
     *_names(_N, "torch._dynamo.convert_frame", "compile_lock"),
     *_names(_N, "torch._dynamo.source", "ConstantSource TensorPropertySource is_constant_source"),
     *_names(_N, "torch._dynamo", "config"),
-    _call(Feature.PIECES, "torch._inductor.compile_fx.cudagraphify", "model static_input_idxs"),
-    *_names(Feature.PIECES, "torch._inductor.cudagraph_utils", "get_placeholder_info"),
     *_names(Feature.PIECES, "torch._inductor.utils", "get_first_incompatible_cudagraph_node"),
     _call(Feature.OVERLAP, "torch._inductor.async_compile.AsyncCompile.wait", "self scope"),
     *_names(Feature.OVERLAP, "torch._inductor.async_compile", "maybe_warm_pool"),
@@ -208,6 +207,7 @@ _ROWS = [
     *_names(_C, "torch._dynamo.exc", "RestartAnalysis TensorifyScalarRestartAnalysis TorchDynamoException Unsupported"),
     *_names(_C, "torch._dynamo.eval_frame", "skip_code"),
     *_names(_C, "torch", "_TorchCompileWrapper"),
+    *_names(Feature.THREADS, "torch._C._dynamo.eval_frame", "_set_lru_cache"),
     # Torch's precompile cache
     _call(_P, "torch._dynamo.eval_frame._TorchDynamoContext.__call__", "self fn"),
     _call(_P, "torch._dynamo.package.CompilePackage.install", "self backends"),
