@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -76,8 +76,8 @@ def _totals(explanation: Explanation) -> Iterator[Text]:
         yield Text("stock torch.compile: " + _counted(explanation.stock))
 
 
-def _counted(counts: object) -> str:
-    return ", ".join(f"{value} {name}" for name, value in dict(counts).items())  # type: ignore[call-overload]
+def _counted(counts: Mapping[str, object]) -> str:
+    return ", ".join(f"{value} {name}" for name, value in counts.items() if value is not None)
 
 
 def _short(source: str) -> str:
