@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, skip_code
 from fxpass.torch_internals.patches import patch
 
@@ -21,7 +22,8 @@ def install() -> None:
     """Teach Dynamo's guard builder these sources."""
     patch("torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", _manager)
     guard_functions.install()
-    skip_code(full_name.__code__)
+    for function in (full_name, lookup_order.meet):
+        skip_code(function.__code__)  # they run from guards, where Dynamo would trace them
 
 
 def _manager(stock: Any, builder: Any, source: Any) -> Any:
