@@ -1,4 +1,4 @@
-"""What the site has beside the Markdown of docs/: README as its home page, the files that pages link to, docstrings and figures.
+"""What the site has beside the Markdown of docs/: README as its home page, files that are linked to, docstrings, figures.
 
 A link is written so that it works on a code host, `[backend.py](../fxpass/backend.py)`. In the site it leads to a page under
 source/, which shows the file; the one of a folder lists its files, each with the first sentence of its docstring. A comment
