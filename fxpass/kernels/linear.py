@@ -60,7 +60,7 @@ def _kernel(
             w_ptr, b_ptr, y_ptr, size, first = w2, b2, y2, n2, third
     n = ((block - first) * BLOCK_N + tl.arange(0, BLOCK_N))[:, None]
     r = tl.arange(0, ROWS)[None, :]
-    if ROWS > 1 and w_ptr.dtype.element_ty == tl.float32 and BLOCK_K > AT_ONCE:
+    if ROWS > 1 and w_ptr.dtype.element_ty == tl.float32 and BLOCK_K > 2 * AT_ONCE:
         pieces = part * PART + tl.arange(0, BLOCK_K // AT_ONCE)[:, None, None] * AT_ONCE
         w_n, w_k = n[None, :, :], pieces + tl.arange(0, AT_ONCE)[None, None, :]
         x_r, x_k = r[None, :, :], pieces + tl.arange(0, AT_ONCE)[None, :, None]
@@ -231,7 +231,7 @@ def _tile(rows: int, outputs: Sequence[int], k: int, element_size: int, device: 
         return Tile(4, min(columns, 2048 // element_size), 4)
     if element_size == 4 and blocks(128) < 1.6 * device.processors:
         if blocks(32) > device.processors:
-            return Tile(32, min(columns, 128), 2, is_part=True)
+            return Tile(32, min(columns, 256), 4, is_part=True)
         return Tile(16, min(columns, 256), 2, is_part=True) if k < 2048 else Tile(16, 512, 4, is_part=True)
     parts = max(1, min(MOST_PARTS, k * element_size // 1024))
     for size in (128, 64, 32):
