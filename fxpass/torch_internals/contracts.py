@@ -32,6 +32,7 @@ class Feature(enum.Enum):
     OVERLAP = "pieces are lowered one after the other"
     EARLY = "a kernel of Inductor's is started when the one before is done"
     WRITES = "rows are written to a cache by kernels of their own"
+    THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
 
@@ -176,8 +177,6 @@ _ROWS = [
     *_names(_N, "torch._dynamo.convert_frame", "compile_lock"),
     *_names(_N, "torch._dynamo.source", "ConstantSource TensorPropertySource is_constant_source"),
     *_names(_N, "torch._dynamo", "config"),
-    _call(Feature.PIECES, "torch._inductor.compile_fx.cudagraphify", "model static_input_idxs"),
-    *_names(Feature.PIECES, "torch._inductor.cudagraph_utils", "get_placeholder_info"),
     *_names(Feature.PIECES, "torch._inductor.utils", "get_first_incompatible_cudagraph_node"),
     _call(Feature.OVERLAP, "torch._inductor.async_compile.AsyncCompile.wait", "self scope"),
     *_names(Feature.OVERLAP, "torch._inductor.async_compile", "maybe_warm_pool"),
@@ -212,6 +211,7 @@ _ROWS = [
     *_names(_C, "torch._dynamo.exc", "RestartAnalysis TensorifyScalarRestartAnalysis TorchDynamoException Unsupported"),
     *_names(_C, "torch._dynamo.eval_frame", "skip_code"),
     *_names(_C, "torch", "_TorchCompileWrapper"),
+    *_names(Feature.THREADS, "torch._C._dynamo.eval_frame", "_set_lru_cache"),
     # Torch's precompile cache
     _call(_P, "torch._dynamo.eval_frame._TorchDynamoContext.__call__", "self fn"),
     _call(_P, "torch._dynamo.package.CompilePackage.install", "self backends"),
