@@ -176,8 +176,6 @@ _ROWS = [
     *_names(_N, "torch._dynamo.convert_frame", "compile_lock"),
     *_names(_N, "torch._dynamo.source", "ConstantSource TensorPropertySource is_constant_source"),
     *_names(_N, "torch._dynamo", "config"),
-    _call(Feature.PIECES, "torch._inductor.compile_fx.cudagraphify", "model static_input_idxs"),
-    *_names(Feature.PIECES, "torch._inductor.cudagraph_utils", "get_placeholder_info"),
     *_names(Feature.PIECES, "torch._inductor.utils", "get_first_incompatible_cudagraph_node"),
     _call(Feature.OVERLAP, "torch._inductor.async_compile.AsyncCompile.wait", "self scope"),
     *_names(Feature.OVERLAP, "torch._inductor.async_compile", "maybe_warm_pool"),

@@ -194,7 +194,7 @@ def prefix_of_the_cache(x: Tensor, k: Tensor, at: int, prefix: int) -> Tensor:
 
 @pytest.mark.parametrize("scaled", [prefix_scales, prefix_is_written, prefix_masks, prefix_of_the_cache])
 def test_an_int_that_only_another_prompt_moves(scaled: Callable[..., Tensor]) -> None:
-    """A prompt of another length is no step at that length: nothing of its prefill is rewritten, and strict has nothing to say."""
+    """A prompt of another length is no step at that length: nothing of its prefill is rewritten, and strict is content."""
 
     def step(x: Tensor, k: Tensor, at: int, prefix: int) -> Tensor:
         new = scaled(x, k, at, prefix)
