@@ -173,11 +173,9 @@ def check_whole(plan: Plan, report: Report) -> None:
     Raises:
         Refusal: it is not.
     """
-    if not plan.parts:
-        raise Refusal(reasons.GROWTH_OUTSIDE, what="nothing depends on its length")
     refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
-    if refused or report.outside:
-        raise Refusal(reasons.GROWTH_OUTSIDE, what=(refused or report.outside)[0])
+    if outside := [*refused, *report.outside, *([] if plan.parts else ["nothing depends on its length"])]:
+        raise Refusal(reasons.GROWTH_OUTSIDE, what=outside[0])
 
 
 def cut(plan: Plan, report: Report) -> Plan:

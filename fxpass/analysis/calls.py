@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from fxpass.graph.arguments import values_at
 from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.patches import tell
 
@@ -61,7 +61,7 @@ class CallHistory:
 
     def watched(self, run: Callable[..., Any], graph: Graph, places: Sequence[int]) -> Callable[..., Any]:
         """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``."""
-        taken = numbers_at(places)
+        taken = values_at(places)
 
         def call(*args: Any) -> Any:
             lookup_order.meet()
@@ -135,10 +135,3 @@ class CallHistory:
         for name in self._graph.fixed if self._graph is not None and self._again else ():
             self._stays[name] += self._again
         self._again = 0
-
-
-def numbers_at(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """A function that takes the elements at ``places`` out of a sequence, as a tuple."""
-    if len(places) > 1:
-        return operator.itemgetter(*places)
-    return (lambda args: (args[places[0]],)) if places else lambda args: ()

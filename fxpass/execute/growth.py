@@ -123,6 +123,7 @@ class Growth(threading.local):
                 results[place] = results[place].narrow(dim, 0, self._lengths[axis] + more)
             results[place] = results[place].clone(memory_format=torch.contiguous_format)
         for (i, one, _), tensor in zip(taken, made, strict=True):
+            tensor = tensor.view_as(tensor) if one.views else tensor
             self._held[i] = _Held.of(tensor)
             for place in one.results:
                 results[place] = tensor

@@ -26,11 +26,14 @@ from fxpass.analysis.extents import Extents
 from fxpass.analysis.growth import Growing, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin
+from fxpass.analysis.shown import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, number, symbols, to_expr
+
+from .joins import as_cats
 
 aten = torch.ops.aten
 
@@ -43,12 +46,14 @@ class Axis:
     dim: along which it grows.
     rows: how many rows a call adds: a number, or the input and the dim whose size that is.
     results: which of the graph's results are what was joined.
+    views: those of them that are views of it, `joined[:, -8:]`, which Dynamo tells from a tensor of its own.
     """
 
     place: int
     dim: int
     rows: int | tuple[int, int]
     results: tuple[int, ...]
+    views: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +105,9 @@ class Grown:
 
 def grown_in(gm: fx.GraphModule, moving: Set[Any], beyond: Callable[[Sequence[Any]], torch.SymInt]) -> Grown | None:
     """Buffers for what grows in ``gm``, by symbols of sizes that are ``moving``; ``beyond`` makes a capacity for lengths."""
+    if not (moving := moving - settled(gm.graph, moving)):
+        return None
+    as_cats(gm, moving)
     found = growing(gm.graph, moving)
     return grow(gm, found, beyond([end for one in found for end in (one.size, one.end)])) if found else None
 
@@ -116,7 +124,8 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
     for one in found:
         rows = _rows(one, inputs)
         places = tuple(i for i, r in enumerate(returned) if one.join is not None and _is_of(r, one.join))
-        axes.append(Axis(inputs.index(one.node), one.dim, rows, places))
+        views = tuple(i for i in places if returned[i] is not one.join and returned[i].target is not aten.detach.default)
+        axes.append(Axis(inputs.index(one.node), one.dim, rows, places, views))
     with faking(mode_of([n.meta["val"] for n in inputs])):
         buffers = [_buffer(graph, one, capacity) for one in found]
         for one, buffer, made in zip(found, buffers, axes, strict=True):
@@ -125,9 +134,9 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
             for place in made.results:
                 returned[place] = buffer
     graph.output_node().args = (tuple(returned),)
-    for one in found:
-        if one.join is not None:
-            graph.erase_node(one.join)
+    for node in dict.fromkeys([*results, *(one.join for one in found)]):
+        if isinstance(node, fx.Node) and not node.users and node.op == "call_function":
+            graph.erase_node(node)
     gm.recompile()
     return Grown(Around(axes), [one.end for one in found], origins, moving, symbols(capacity))
 
