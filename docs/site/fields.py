@@ -8,7 +8,8 @@ from typing import Any
 
 import griffe
 
-FIELD = re.compile(r"\w+(, \w+)*: ")
+FIELD = re.compile(r"\w+(, \w+)?: ")
+TWO = re.compile(r"^(\w+), (\w+): ", re.M)
 
 
 class Fields(griffe.Extension):
@@ -16,5 +17,9 @@ class Fields(griffe.Extension):
         if cls.docstring is None:
             return
         parts = cls.docstring.value.split("\n\n")
-        listed = ["Attributes:\n" + textwrap.indent(part, "    ") if FIELD.match(part) else part for part in parts]
-        cls.docstring.value = "\n\n".join(listed)
+        cls.docstring.value = "\n\n".join(listed(part) if FIELD.match(part) else part for part in parts)
+
+
+def listed(part: str) -> str:
+    """The section of fields that mkdocstrings reads; of two that are explained together, the first points to the second."""
+    return "Attributes:\n" + textwrap.indent(TWO.sub(r"\1: see `\2`.\n\2: ", part), "    ")
