@@ -21,6 +21,11 @@ def user_name(text: str) -> str:
     return re.sub(r"\bself\.(?=\w)", "", text)
 
 
+def shortened(text: str) -> str:
+    """Paths in ``text`` with their last two components alone."""
+    return re.sub(r"[^ (]*/([^/ ]+/[^/ ]+:\d+)", r"\1", text)
+
+
 def is_owned(text: str) -> bool:
     """Whether a source of Dynamo's is a parameter or a buffer of a module."""
     return _OWNED.search(text) is not None

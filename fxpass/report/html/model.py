@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +18,7 @@ import networkx as nx
 
 from ..explanation import in_words
 from ..model import Report, Site
-from ..names import user_name
+from ..names import shortened, user_name
 from ..readable import renamed
 from .folds import Group, Label, Place, folded
 from .paths import Paths, roles
@@ -60,7 +59,7 @@ class _Page:
             "id": report.compile_id,
             "rewritten": report.rewritten,
             "refused": report.refused,
-            "reasons": [user_name(text) for text in reasons],
+            "reasons": [user_name(shortened(text)) for text in reasons],
             "parts": [{"name": name, "static": static, "ops": ops} for name, static, ops in report.parts],
             "symbols": [[renamed(s.symbol, report.symbols), s.kind, user_name(s.of)] for s in report.symbols],
             "ops": [sum(node["kind"] == "op" for node in side.values()) for side in (old, new)],
@@ -95,8 +94,7 @@ class _Page:
 
     def _line(self, source: str, code: str) -> int:
         """The number of a line of the user's code; -1 where it is not known."""
-        short = os.sep.join(source.split(os.sep)[-2:])
-        return self.lines.setdefault((short, code, source), len(self.lines)) if source else -1
+        return self.lines.setdefault((shortened(source), code, source), len(self.lines)) if source else -1
 
     def _slot(self, slot: Slot, old: dict[str, Any], new: dict[str, Any], role: dict[str, str]) -> dict[str, Any]:
         before, after = old.get(slot.before or ""), new.get(slot.after or "")

@@ -3,14 +3,17 @@
 
 const FAN = 3; // a value that more items of a level use is named at each of them, in place of so many lines
 
+const SMALL = 24; // a dynamic part of so many ops is open from the beginning, as the static ones are
+
 function firstOpen(graph) {
-  const open = new Set([-1, ...graph.groups.filter((group) => group.kind === "part").map((group) => group.id)]);
+  const parts = graph.groups.filter((group) => group.kind === "part" && (group.note === "static" || group.counts.after <= SMALL));
+  const open = new Set([-1, ...parts.map((group) => group.id)]);
   const ops = graph.ops[1];
   for (;;) {
     const seen = [graph.root, ...graph.groups].filter((group) => isSeen(group, open));
     const items = seen.flatMap((group) => group.items.filter((item) => !isGroup(item) || !open.has(item.id)));
-    const closed = items.filter((item) => isGroup(item) && item.kind !== "run").sort((a, b) => b.counts.after - a.counts.after);
-    if (!closed.length || (ops > 40 && items.length >= 3)) return open;
+    const closed = items.filter((item) => isGroup(item) && item.kind === "module").sort((a, b) => b.counts.after - a.counts.after);
+    if (!closed.length || (ops > 40 && items.length >= 6)) return open;
     open.add(closed[0].id);
   }
 }

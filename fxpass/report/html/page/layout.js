@@ -114,7 +114,8 @@ function titleOf(group) {
 function noteOf(group) {
   const sites = [["read", "reads"], ["write", "writes"]].filter(([kind]) => group.marks[kind])
     .map(([kind, many]) => `${group.marks[kind]} ${group.marks[kind] > 1 ? many : kind}`);
-  return [clipped(group.note, 30), ...sites].filter(Boolean).join(" \u00b7 ");
+  const ops = group.kind === "part" ? [`${group.counts.after} ops`] : [];
+  return [clipped(group.note, 30), ...ops, ...sites].filter(Boolean).join(" \u00b7 ");
 }
 
 // A node's name in two: its operator, if the name begins with that, and the rest.

@@ -109,7 +109,7 @@ class Panes {
       made.append("title");
       return made;
     })
-      .attr("class", (box) => (isGroup(box.item) ? "item closed" : `item op ${box.item.status} ${box.item.role ? `role-${box.item.role}` : ""}`))
+      .attr("class", (box) => (isGroup(box.item) ? `item closed ${box.item.kind === "part" ? partClass(box.item) : ""}` : `item op ${box.item.status} ${box.item.role ? `role-${box.item.role}` : ""}`))
       .attr("data-key", (box) => keyOf(box.item))
       .attr("transform", (box) => `translate(${box.x},${box.y})`);
     nodes.selectAll(".box, .under").attr("width", (box) => box.width).attr("height", (box) => box.height);
