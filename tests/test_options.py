@@ -160,8 +160,15 @@ class Complex(torch.nn.Module):
 
 
 @pytest.mark.inductor
-@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype, mode",
+    [
+        (torch.complex64, None),
+        (torch.complex128, "reduce-overhead"),
+        (torch.float16, "reduce-overhead"),
+        (torch.bfloat16, None),
+    ],
+)
 @torch.no_grad()
 def test_complex_buffers_on_a_cpu(dtype: torch.dtype, mode: str | None):
     model = Complex(dtype)
