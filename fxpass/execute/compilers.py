@@ -101,11 +101,11 @@ def _inductor(
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
     symbolic = any(isinstance(f, torch.SymInt) for f in fakes)  # pieces have no input to read one off
-    own = record and not symbolic and may_record(gm)
+    own = record and may_record(gm)
     calls = piece_calls(gm) if not symbolic and own == record else []
     with compiled_meanwhile(gm), among_kernels(record) as added:
         patches = {**added, **patches}
-        if record and not own:  # Inductor records what takes sizes, and says why it does not record what it cannot
+        if record and not own:  # Inductor says why it does not record it
             return _whole(gm, fakes, static, patches)
         patches["triton.cudagraphs"] = False
         run = in_pieces(gm, calls, patches) if calls else _whole(gm, fakes, None, patches)
