@@ -37,7 +37,7 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.readable import readable_code, source_of
+from fxpass.report.readable import grown_names, readable_code, source_of
 from fxpass.rewriting import Grown, grown_in, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
@@ -126,14 +126,15 @@ def prepare(
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
     if numbers is None or not (sizes := numbers.sizes):
         return prepared()
-    capacity = Capacity(mode_of(inputs).shape_env, room_for)
+    capacity = Capacity(mode_of(inputs).shape_env, functools.partial(room_for, least=settings.capacity))
     try:
         with capacity:
             plan, kinds = prepared(lambda normal: grown_in(normal, sizes, capacity.beyond))
         if not plan.growth.axes:
             return plan, kinds
         check_whole(plan, report)
-        return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions())), kinds
+        told = functools.partial(store.buffered, report, grown_names(plan.gm, plan.growth.around))
+        return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions(), settings.capacity, told)), kinds
     except (Restart, Unfit):
         raise
     except Exception as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -535,3 +537,68 @@ def test_a_window_while_it_fills_and_when_it_is_full(kind: type[nn.Module]) -> N
         assert [name for name, *_ in report.parts if name != "prologue"] == ["core"], report
         assert not report.outside and not report.unbuffered, report
     assert "_buffer" not in moving[-1].after
+
+
+class Kept:
+    """The buffers that are made, and the largest bytes of them at any time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[weakref.ref[torch.Tensor]] = []
+        self.most = 0
+        allocate = growth.Growth._allocate
+
+        def see(one: growth.Growth, *args: Any) -> None:
+            allocate(one, *args)
+            self.made += [weakref.ref(buffer) for buffer in one._buffers]
+            self.most = max(self.most, sum(b.nbytes for ref in self.made if (b := ref()) is not None))
+
+        monkeypatch.setattr(growth.Growth, "_allocate", see)
+
+    @property
+    def alive(self) -> int:
+        gc.collect()
+        return sum(ref() is not None for ref in self.made)
+
+
+@torch.no_grad()
+def test_buffers_go_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two for keys and values, at most twice as large as these, however many conversations there are."""
+    kept, model = Kept(monkeypatch), Attention().eval()
+    fn = torch.compile(model, backend="kvfix", options={"compiler": "eager", "capacity": 4})
+    pasts: list[Any] = [None] * 3
+    for step in range(40):
+        for who in range(3) if step > 5 else (0, 0, 1, 2)[: 1 + 3 * (step == 5)]:
+            _, pasts[who] = fn(torch.randn(2, 1 if pasts[who] else 5, 16), pasts[who])
+    longest = max(sum(t.nbytes for t in past) for past in pasts)
+    assert kept.alive == 2 and kept.most <= 2 * longest
+    report = fxpass.reports()[-1]
+    ((of, kind, size), _) = report.buffers
+    assert (of, kind, size) == ("past[0]", "f32[2, 2, 64, 8]", 2 * 2 * 64 * 8 * 4)
+    assert "for past[0]" in str(report)
+    del fn, model
+    torch.compiler.reset()
+    assert not kept.alive
+
+
+@torch.no_grad()
+def test_what_does_not_grow_keeps_no_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, model = Kept(monkeypatch), Attention().eval()
+    fn = compiled(model)
+    for length in (5, 9, 3, 20, 14, 30, 7, 25, 11):
+        fn(torch.randn(2, 1, 16), (torch.randn(2, 2, length, 8), torch.randn(2, 2, length, 8)))
+    assert kept.made and not kept.alive and not fxpass.reports()[-1].buffers
+
+
+@pytest.mark.parametrize("capacity, made", [(100, {"f32[2, 2, 100, 8]"}), (16, {"f32[2, 2, 16, 8]", "f32[2, 2, 32, 8]"})])
+def test_the_least_capacity_is_an_option(capacity: int, made: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = Attention().eval(), set()
+    buffered = fxpass.report.store.buffered
+
+    def see(report: fxpass.Report, *args: Any) -> None:
+        buffered(report, *args)
+        seen.update(kind for _, kind, _ in report.buffers)
+
+    monkeypatch.setattr(fxpass.report.store, "buffered", see)
+    decode(model, torch.compile(model, backend="kvfix", options={"compiler": "eager", "capacity": capacity}), 20)
+    assert seen == made
+    is_whole()
