@@ -129,7 +129,7 @@ def prepare(
     capacity = Capacity(mode_of(inputs).shape_env, room_for)
     try:
         with capacity:
-            plan, kinds = prepared(lambda normal: grown_in(normal, sizes, capacity.beyond))
+            plan, kinds = prepared(lambda normal: grown_in(normal, sizes, numbers.rising, capacity.beyond))
         if not plan.growth.axes:
             return plan, kinds
         check_whole(plan, report)

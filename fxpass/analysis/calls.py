@@ -58,9 +58,12 @@ class CallHistory:
     _moves: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     _rises: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
-    def watched(self, run: Callable[..., Any], graph: Graph, places: Sequence[int]) -> Callable[..., Any]:
-        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``."""
-        taken = numbers_at(places)
+    def watched(
+        self, run: Callable[..., Any], graph: Graph, places: Sequence[int], sizes: Sequence[tuple[int, int]] = ()
+    ) -> Callable[..., Any]:
+        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``, and then ``sizes``,
+        each an argument and a dim."""
+        taken = numbers_at(places, sizes)
 
         def call(*args: Any) -> Any:
             try:
@@ -135,8 +138,13 @@ class CallHistory:
         self._again = 0
 
 
-def numbers_at(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """A function that takes the elements at ``places`` out of a sequence, as a tuple."""
+def numbers_at(
+    places: Sequence[int], sizes: Sequence[tuple[int, int]] = ()
+) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """A function that takes the elements at ``places`` out of a sequence, and ``sizes`` of others, as a tuple."""
+    if sizes:
+        numbers = numbers_at(places)
+        return lambda args: (*numbers(args), *(args[place].shape[dim] for place, dim in sizes))
     if len(places) > 1:
         return operator.itemgetter(*places)
     return (lambda args: (args[places[0]],)) if places else lambda args: ()

@@ -55,6 +55,14 @@ Rule = Callable[[fx.Node, "Flow"], Extents]
 
 RULES: dict[Any, Rule] = {}
 
+Leave = Callable[[fx.Node, Extents, Positions], bool]
+"""Whether a result of these extents may leave the graph in full: it is cut outside, to lengths that positions tell."""
+
+
+def no_result(result: fx.Node, extents: Extents, positions: Positions) -> bool:
+    """None may leave."""
+    return False
+
 
 def rule(*targets: Any) -> Callable[[Rule], Rule]:
     """Register the decorated function as the rule for the given operators (overloads, or packets for all of them)."""
@@ -88,6 +96,18 @@ class Cut:
     extents: Extents
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The ``count`` rows from ``start`` on of ``base``, which has ``extent`` along ``dim``; ``squeezed``: one, without the dim."""
+
+    base: fx.Node
+    dim: int
+    extent: Extent
+    start: Any
+    count: Any
+    squeezed: bool = False
+
+
 @dataclasses.dataclass
 class Flow:
     """The result of one pass over a graph: the extents of every node, and the edits that they ask for."""
@@ -99,10 +119,11 @@ class Flow:
     sizes: list[tuple[fx.Node, Callable[[Any], None]]] = dataclasses.field(default_factory=list)
     replacements: list[tuple[fx.Node, Callable[[Any], fx.Node]]] = dataclasses.field(default_factory=list)
     lengths: list[Extent] = dataclasses.field(default_factory=list)
+    parts: dict[fx.Node, Part] = dataclasses.field(default_factory=dict)
+    """The slices that are only written to. They do not start where the valid rows do."""
     refuse_copy: Callable[[fx.Node], None] = lambda node: None
     """Raises `Refusal` for a view of a cache that cannot become a copy, because its memory is written later on."""
-    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False
-    """Whether a result of these extents may leave the graph in full: it is cut outside."""
+    leave: Leave = no_result
 
     def of(self, value: Any) -> Extents:
         """The extents of ``value``; none for a constant."""

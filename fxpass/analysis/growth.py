@@ -39,8 +39,9 @@ class Growing:
         return self.node.meta["val"].shape[self.dim]
 
 
-def growing(graph: fx.Graph, moving: Set[Any]) -> list[Growing]:
-    """What grows in ``graph``, in normal form, by symbols of sizes that are ``moving``; nothing where nothing is joined.
+def growing(graph: fx.Graph, moving: Set[Any], rising: Sequence[Any] = ()) -> list[Growing]:
+    """What grows in ``graph``, in normal form: what is joined, by symbols of sizes that are ``moving``; what is as long as that;
+    and what has one of the sizes ``rising``, of which more is known: the caller has made it longer on each call.
 
     That lengths which agree now will always agree becomes a guard.
     """
@@ -48,11 +49,13 @@ def growing(graph: fx.Graph, moving: Set[Any]) -> list[Growing]:
     inputs = [n for n in graph.find_nodes(op="placeholder") if kept.is_read_only(n)]
     joined = [found for n in inputs if (found := _joined(n, moving, kept)) is not None]
     lengths: list[Any] = []
-    for size in [size for one in joined for size in (one.size, one.end)]:
+    for size in [*(size for one in joined for size in (one.size, one.end)), *rising]:
         if not _is_one_of(size, lengths):
             lengths.append(size)
     known = {one.node for one in joined}
-    others = [(n, [d for d in _axes(n, moving) if _is_one_of(_sizes(n)[d], lengths)]) for n in inputs if n not in known]
+
+    moves = {*moving, *(s for size in rising for s in symbols(size))}
+    others = [(n, [d for d in _axes(n, moves) if _is_one_of(_sizes(n)[d], lengths)]) for n in inputs if n not in known]
     return joined + [Growing(n, dims[0], _sizes(n)[dims[0]]) for n, dims in others if dims]
 
 

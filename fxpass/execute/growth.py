@@ -78,6 +78,7 @@ class Growth(threading.local):
         self._held: list[_Held | None] = [None] * len(self.axes)
         self._capacity = 0
         self._lengths: list[int] = []
+        self._cuts: dict[int, list[tuple[int, int]]] = {}
         self._recent: collections.deque[list[int]] = collections.deque(maxlen=RECENT)
         self._strangers = 0
 
@@ -98,6 +99,7 @@ class Growth(threading.local):
         given = [args[one.place] for one in self.axes]
         self._look_at([t.shape[one.dim] for one, t in zip(self.axes, given, strict=True)])
         self._lengths = [_end(one, args) for one in self.axes]
+        self._cuts = {i: [(dim, length.value(args)) for dim, length in cuts] for i, cuts in self.around.cuts.items()}
         self._recent.appendleft(self._lengths)
         stale = [i for i, t in enumerate(given) if (held := self._held[i]) is None or not held.is_still(t)]
         length = max(self._lengths)
@@ -118,9 +120,9 @@ class Growth(threading.local):
         made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
         if made:
             _copy(made, parts)
-        for place, cuts in self.around.cuts.items():
-            for dim, axis, more in cuts:
-                results[place] = results[place].narrow(dim, 0, self._lengths[axis] + more)
+        for place, cuts in self._cuts.items():
+            for dim, length in cuts:
+                results[place] = results[place].narrow(dim, 0, length)
             results[place] = results[place].clone(memory_format=torch.contiguous_format)
         for (i, one, _), tensor in zip(taken, made, strict=True):
             self._held[i] = _Held.of(tensor)

@@ -25,14 +25,40 @@ from fxpass import reasons
 from fxpass.analysis.extents import Extents
 from fxpass.analysis.growth import Growing, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
-from fxpass.analysis.positions import Origin
+from fxpass.analysis.arithmetic import SUM, call_of
+from fxpass.analysis.positions import Origin, Positions
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import input_sizes, number, symbols, to_expr
+from fxpass.graph.numbers import Derived, input_sizes, symbols, to_expr
 
 aten = torch.ops.aten
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """The size of the graph's input ``place`` along ``dim``; the input itself, a number, where that is None."""
+
+    place: int
+    dim: int | None = None
+
+    def value(self, given: Sequence[Any]) -> int:
+        """What it is where the inputs are those ``given``."""
+        return given[self.place] if self.dim is None else given[self.place].shape[self.dim]  # type: ignore[no-any-return]
+
+
+@dataclasses.dataclass(frozen=True)
+class Formula:
+    """The number ``fn(*args)`` of numbers, formulas and sizes."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+
+    def value(self, given: Sequence[Any]) -> int:
+        """What it is where the inputs are those ``given``."""
+        values = (a.value(given) if isinstance(a, (Formula, Size)) else a for a in self.args)
+        return self.fn(*values)  # type: ignore[no-any-return]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +82,11 @@ class Around:
     """What stands around a graph that has buffers: plain data.
 
     axes: one for each buffer, in the order of these last inputs.
-    cuts: the results that leave the graph in full; along which dims they are cut, to how much more than the end of which axis.
+    cuts: the results that leave the graph in full; along which dims they are cut, and to which length.
     """
 
     axes: Sequence[Axis] = ()
-    cuts: dict[int, tuple[tuple[int, int, int], ...]] = dataclasses.field(default_factory=dict)
+    cuts: dict[int, tuple[tuple[int, Formula], ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,28 +105,54 @@ class Grown:
         known = seen or Seen()
         return dataclasses.replace(known, kinds={**known.kinds, **dict.fromkeys(self.capacities, "variant")})
 
-    def leave(self, result: fx.Node, extents: Extents) -> bool:
-        """Whether ``result`` of these ``extents`` can be cut outside: it is plain, of lengths that are those of axes."""
+    def leave(self, result: fx.Node, extents: Extents, positions: Positions) -> bool:
+        """Whether ``result`` of these ``extents`` can be cut outside: it is plain, of lengths that inputs tell."""
         returned = result.graph.output_node().all_input_nodes
         alone = all(aliases.storage(r) != aliases.storage(result) for r in returned if r is not result)
-        cuts = [cut for dim, extent in extents.items() if (cut := self._cut(dim, number(extent.length))) is not None]
-        if not alone or len(cuts) < len(extents) or not is_contiguous(result):
+        if not alone or not is_contiguous(result):
+            return False
+        inputs = result.graph.find_nodes(op="placeholder")
+        given = inputs[: len(inputs) - len(self.around.axes)]
+        try:
+            cuts = tuple((dim, _formula(extent.length, positions, given)) for dim, extent in extents.items())
+        except ValueError:
             return False
         (results,) = result.graph.output_node().args
-        self.around.cuts.update({i: tuple(cuts) for i, r in enumerate(results) if r is result})  # type: ignore[arg-type]
+        self.around.cuts.update({i: cuts for i, r in enumerate(results) if r is result})  # type: ignore[arg-type]
         return True
 
-    def _cut(self, dim: int, length: Any) -> tuple[int, int, int] | None:
-        for axis, end in enumerate(self.ends):
-            more = to_expr(length - end)
-            if isinstance(more, int) or more.is_Integer:
-                return dim, axis, int(more)
-        return None
+
+def _formula(value: Any, positions: Positions, given: Sequence[fx.Node]) -> Any:
+    """The number ``value`` as one of the inputs ``given``.
+
+    Raises:
+        ValueError: it depends on something else, such as a capacity.
+    """
+    value = positions.resolve(value)
+    if value in given:
+        return Size(given.index(value))
+    if not isinstance(value, (fx.Node, Derived)):
+        return value
+    fn, args = call_of(value)
+    if fn is aten.sym_size.int:
+        return Size(given.index(args[0]), args[1])
+    if fn is SUM:
+        fn, args = _total, tuple(args[0])
+    if not callable(fn):
+        raise ValueError(f"{value} is computed by no function")
+    return Formula(fn, tuple(_formula(arg, positions, given) for arg in args))
 
 
-def grown_in(gm: fx.GraphModule, moving: Set[Any], beyond: Callable[[Sequence[Any]], torch.SymInt]) -> Grown | None:
-    """Buffers for what grows in ``gm``, by symbols of sizes that are ``moving``; ``beyond`` makes a capacity for lengths."""
-    found = growing(gm.graph, moving)
+def _total(*terms: int) -> int:
+    return sum(terms)
+
+
+def grown_in(
+    gm: fx.GraphModule, moving: Set[Any], rising: Sequence[Any], beyond: Callable[[Sequence[Any]], torch.SymInt]
+) -> Grown | None:
+    """Buffers for what grows in ``gm``, by sizes that are ``moving`` and ``rising``, see `growing`; ``beyond`` makes a capacity
+    for lengths."""
+    found = growing(gm.graph, moving, rising)
     return grow(gm, found, beyond([end for one in found for end in (one.size, one.end)])) if found else None
 
 

@@ -40,6 +40,9 @@ class NumberInputs:
 
     def __init__(self, gm: fx.GraphModule) -> None:
         self.all: list[NumberInput] = []
+        self.rising: list[torch.SymInt] = []
+        """The sizes of tensors that have been seen to grow from call to call."""
+        self._derived: list[tuple[str, int, int]] = []
         self._calls = CallHistory()
         self._graph = Graph([], {})
         code = frames.current_code()
@@ -53,14 +56,24 @@ class NumberInputs:
                 continue
             if isinstance(value, torch.Tensor):
                 owner = place if owner is None and source.guard_source.is_unspecialized_nn_module() else owner
-                for d, size in enumerate(value.shape):
-                    constants[f"{source.name}.size()[{d}]"] = hint(size)
+                self._see_sizes(place, source.name, value, constants)
             elif isinstance(value, torch.SymInt):
                 is_size = isinstance(source, TensorPropertySource)
                 self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
         self._settle_ints()
         names = [number.name for number in self.all]
+        self._derived = [size for size in self._derived if size[0] not in names]
+        names += [name for name, *_ in self._derived]
         self._graph = Graph(names, {name: value for name, value in constants.items() if name not in names}, owner)
+
+    def _see_sizes(self, place: int, name: str, value: torch.Tensor, constants: dict[str, int]) -> None:
+        """Take note of the sizes of the tensor called ``name``. One that a guard has made of other numbers is no input."""
+        for d, size in enumerate(value.shape):
+            own, now = f"{name}.size()[{d}]", hint(size)
+            constants[own] = now
+            if isinstance(size, torch.SymInt):
+                self._derived.append((own, place, d))
+                self.rising += [size] if self._calls.kind(own, now, True) == "growth" else []
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
@@ -117,9 +130,10 @@ class NumberInputs:
 
     def watching(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
         """A function that calls ``compiled``, and takes note of the numbers of each call."""
-        if not self.all and not self._graph.fixed:
+        if not self._graph.names and not self._graph.fixed:
             return compiled
-        return self._calls.watched(compiled, self._graph, [number.place for number in self.all])
+        sizes = [(place, dim) for _, place, dim in self._derived]
+        return self._calls.watched(compiled, self._graph, [number.place for number in self.all], sizes)
 
 
 def _source(node: fx.Node) -> Any:
