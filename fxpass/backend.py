@@ -24,8 +24,8 @@ from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.growth import Growth, room_for
-from fxpass.execute.partition.outside import outside
-from fxpass.execute.partition.split import counts_along, split
+from fxpass.execute.partition.outside import outside, works_on
+from fxpass.execute.partition.split import counts_along, is_heavy, split
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.strides import kept_strides
@@ -38,7 +38,7 @@ from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.readable import readable_code, source_of
-from fxpass.rewriting import Grown, grown_in, reason
+from fxpass.rewriting import Grower, Grown, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
@@ -120,26 +120,32 @@ def prepare(
     """The graph rewritten and cut, and the kinds of its symbols.
 
     The plan has no parts where there is nothing to rewrite and no number to keep out of the core. Tensors that grow get
-    buffers, unless that would leave work outside of the static core; the report then says why.
+    buffers, unless that would leave work outside of the static core; the report then says why. What is joined may still get
+    them where that which the caller alone makes longer may not.
     """
     inputs = fake_inputs(gm, example_inputs)
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
-    if numbers is None or not (sizes := numbers.sizes):
-        return prepared()
-    capacity = Capacity(mode_of(inputs).shape_env, room_for)
-    try:
-        with capacity:
-            plan, kinds = prepared(lambda normal: grown_in(normal, sizes, numbers.rising, capacity.beyond))
-        if not plan.growth.axes:
-            return plan, kinds
-        check_whole(plan, report)
-        return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions())), kinds
-    except (Restart, Unfit):
-        raise
-    except Exception as error:
-        if not capacity.is_used:
+    moving, rising = numbers.growing if numbers is not None else (set(), [])
+    for sizes in (rising, []):
+        if not moving and not sizes:
+            break
+        capacity = Capacity(mode_of(inputs).shape_env, room_for)
+        grower = Grower(moving, sizes, is_heavy, capacity.beyond)
+        try:
+            with capacity:
+                plan, kinds = prepared(grower)
+            if not plan.growth.axes:
+                return plan, kinds
+            check_whole(plan, report)
+            return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions())), kinds
+        except (Restart, Unfit):
             raise
-        report.unbuffered = reason(error)
+        except Exception as error:
+            if not capacity.is_used:
+                raise
+            report.unbuffered = reason(error)
+        if not grower.has_series:
+            break
     return prepared()
 
 
@@ -154,7 +160,8 @@ def planned(
     """What `prepare` gives, with buffers for what ``growing`` finds."""
     normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing, before_edits=generalize)
     kinds = rewritten.kinds
-    growth = Growth(rewritten.around, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
+    is_step = not any(one.rows for one in rewritten.around.axes) and any(s.kind == "position" for s in report.symbols)
+    growth = Growth(rewritten.around, normal.graph.find_nodes(op="placeholder")[len(inputs) :], gives_up=not is_step)
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
         if not counts_along(normal, kinds.bound):
@@ -175,6 +182,9 @@ def check_whole(plan: Plan, report: Report) -> None:
     """
     if not plan.parts:
         raise Refusal(reasons.GROWTH_OUTSIDE, what="nothing depends on its length")
+    by_caller = not any(one.rows for one in plan.growth.axes)
+    if by_caller and (work := works_on(plan.parts, plan.growth.capacities, source_of)):
+        raise Refusal(reasons.GROWS_WHOLE, what=work)
     refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
     if refused or report.outside:
         raise Refusal(reasons.GROWTH_OUTSIDE, what=(refused or report.outside)[0])

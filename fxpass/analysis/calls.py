@@ -61,8 +61,8 @@ class CallHistory:
     def watched(
         self, run: Callable[..., Any], graph: Graph, places: Sequence[int], sizes: Sequence[tuple[int, int]] = ()
     ) -> Callable[..., Any]:
-        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``, and then ``sizes``,
-        each an argument and a dim."""
+        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``, and then the
+        ``sizes``, each of an argument along a dim."""
         taken = numbers_at(places, sizes)
 
         def call(*args: Any) -> Any:

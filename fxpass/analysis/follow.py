@@ -53,7 +53,7 @@ def follow(
     flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy, leave=leave)
     for node in graph.nodes:
         carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
-        carried += [flow.parts[i].extent for i in node.all_input_nodes if i in flow.parts]
+        carried += [flow.parts[found[0]].extent for w in aliases.written(node) if (found := flow.part_of(w))]
         try:
             begun = begin(node, flow)
             if begun is not None:
@@ -90,7 +90,7 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
         if extent is not None:
             flow.positions.alias(node, extent.length)
         return {}
-    if any(target in flow.parts for target in aliases.written(node)):
+    if any(map(flow.part_of, aliases.written(node))):
         return RULES["parts"](node, flow)
     if any(flow.of(target) and _is_part(target, flow) for target in aliases.written(node)):
         return RULES["stores"](node, flow)

@@ -81,10 +81,11 @@ class Growth(threading.local):
         self._cuts: dict[int, list[tuple[int, int]]] = {}
         self._recent: collections.deque[list[int]] = collections.deque(maxlen=RECENT)
         self._strangers = 0
+        self._step: list[int] = [0] * len(self.axes)
 
     def under(self, conditions: Conditions) -> Growth:
         """The same under ``conditions``."""
-        return Growth(self.around, self._nodes, conditions)
+        return Growth(self.around, self._nodes, conditions, self._gives_up)
 
     @property
     def capacities(self) -> set[Any]:
@@ -135,11 +136,27 @@ class Growth(threading.local):
         Raises:
             NotGrowing: that has not been so for a while.
         """
-        joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
-        goes_on = any(all(given[i] == made[i] for i in joined) for made in self._recent)
-        self._strangers = 0 if goes_on else self._strangers + 1
+        if self._goes_on(given):
+            self._strangers = 0
+        elif not self._is_longer(given):
+            self._strangers += 1
         if self._strangers > STRANGERS and self._gives_up:
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
+
+    def _goes_on(self, given: list[int]) -> bool:
+        """Whether what is joined was made by one of the latest calls; of a series, whether it is longer than at one of them, by
+        as much as it was the last time."""
+        joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
+        if joined:
+            return any(all(given[i] == made[i] for i in joined) for made in self._recent)
+        return any(all(s > 0 and g - m == s for g, m, s in zip(given, made, self._step, strict=True)) for made in self._recent)
+
+    def _is_longer(self, given: list[int]) -> bool:
+        """Whether this is a series that is longer than at the last call, by whatever."""
+        if any(one.rows != 0 for one in self.axes) or not self._recent:
+            return False
+        self._step = [g - made for g, made in zip(given, self._recent[0], strict=True)]
+        return all(s > 0 for s in self._step)
 
     def _fits(self, i: int, given: torch.Tensor) -> bool:
         """Whether ``given`` has the sizes of the buffer ``i``, but for what grows."""

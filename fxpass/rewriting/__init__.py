@@ -2,7 +2,7 @@
 
 from .decisions import Decision, reason
 from .driver import Rewritten, rewrite_graph
-from .growth import Around, Grown, grown_in
+from .growth import Around, Grower, Grown
 from .overwrites import mask_overwritten_rows
 
-__all__ = ["Around", "Decision", "Grown", "Rewritten", "grown_in", "mask_overwritten_rows", "reason", "rewrite_graph"]
+__all__ = ["Around", "Decision", "Grown", "Rewritten", "Grower", "mask_overwritten_rows", "reason", "rewrite_graph"]

@@ -14,6 +14,7 @@ takes what was joined out of it, stands around the graph (`execute.growth`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Sequence, Set
 from typing import Any
@@ -22,10 +23,10 @@ import torch
 from torch import fx
 
 from fxpass import reasons
+from fxpass.analysis.arithmetic import SUM, call_of
 from fxpass.analysis.extents import Extents
 from fxpass.analysis.growth import Growing, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
-from fxpass.analysis.arithmetic import SUM, call_of
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
@@ -91,11 +92,10 @@ class Around:
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """What `grow` made of a graph: the buffers ``around`` it, and how long each is in the end; where lengths come from, and the
-    symbols of ``lengths`` and of ``capacities``."""
+    """What `grow` made of a graph: the buffers ``around`` it; where lengths come from, and the symbols of ``lengths`` and of
+    ``capacities``."""
 
     around: Around
-    ends: Sequence[Any]
     origins: dict[fx.Node, Origin]
     lengths: Set[Any]
     capacities: Set[Any]
@@ -147,13 +147,25 @@ def _total(*terms: int) -> int:
     return sum(terms)
 
 
-def grown_in(
-    gm: fx.GraphModule, moving: Set[Any], rising: Sequence[Any], beyond: Callable[[Sequence[Any]], torch.SymInt]
-) -> Grown | None:
-    """Buffers for what grows in ``gm``, by sizes that are ``moving`` and ``rising``, see `growing`; ``beyond`` makes a capacity
-    for lengths."""
-    found = growing(gm.graph, moving, rising)
-    return grow(gm, found, beyond([end for one in found for end in (one.size, one.end)])) if found else None
+class Grower:
+    """Gives buffers to what grows in a graph, by sizes that are ``moving`` and ``rising``, see `growing`; ``beyond`` makes a
+    capacity for lengths. ``has_series``: whether what the caller alone makes longer is among what it has found."""
+
+    def __init__(
+        self,
+        moving: Set[Any],
+        rising: Sequence[Any],
+        is_work: Callable[[fx.Node], bool],
+        beyond: Callable[[Sequence[Any]], torch.SymInt],
+    ) -> None:
+        self._find = functools.partial(growing, moving=moving, rising=rising, is_work=is_work)
+        self._beyond = beyond
+        self.has_series = False
+
+    def __call__(self, gm: fx.GraphModule) -> Grown | None:
+        found = self._find(gm.graph)
+        self.has_series = any(one.is_series for one in found)
+        return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)])) if found else None
 
 
 def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -> Grown:
@@ -181,7 +193,7 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
         if one.join is not None:
             graph.erase_node(one.join)
     gm.recompile()
-    return Grown(Around(axes), [one.end for one in found], origins, moving, symbols(capacity))
+    return Grown(Around(axes), origins, moving, symbols(capacity))
 
 
 def _is_of(result: Any, join: fx.Node) -> bool:

@@ -85,15 +85,15 @@ def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) 
 
 
 def _splitting(node: fx.Node, flow: Flow, extent: Extent, parts: int) -> Extent:
-    """``extent`` on an axis whose size is a multiple of ``parts``, as its length is: what is left over at the end is cut off."""
-    full = extent.full_size
-    if known(full % parts == 0):
+    """``extent`` on an axis whose size is a multiple of ``parts``, as its length is: what is left over at the end is cut."""
+    if known(extent.full_size % parts == 0):
         return extent
-    return dataclasses.replace(extent, full=flow.derive(node, operator.sub, extent.full, flow.derive(node, operator.mod, extent.full, parts)))
+    rest = flow.derive(node, operator.mod, extent.full, parts)
+    return dataclasses.replace(extent, full=flow.derive(node, operator.sub, extent.full, rest))
 
 
 def _group(old: list[Any], new: list[Any], dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The fewest dims of ``old`` around ``dim``, and of ``new``, that hold the same elements.
+    """The fewest dims of ``old`` around ``dim``, and of ``new``, that hold the same elements: as many stand before and after.
 
     Raises:
         Refusal: it is not known which these are.
@@ -102,7 +102,7 @@ def _group(old: list[Any], new: list[Any], dim: int) -> tuple[tuple[int, int], t
         for start in (s for s in range(len(new), -1, -1) if known(math.prod(new[:s]) == math.prod(old[:first]))):
             for last in range(dim, len(old)):
                 for stop in range(start, len(new)):
-                    if known(math.prod(new[start : stop + 1]) == math.prod(old[first : last + 1])):
+                    if known(math.prod(new[stop + 1 :]) == math.prod(old[last + 1 :])):
                         return (first, last), (start, stop)
     raise Refusal(reasons.RESHAPED, how="merges or splits the position-dependent axis")
 

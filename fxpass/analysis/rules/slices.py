@@ -25,7 +25,7 @@ from fxpass.errors import Refusal
 from fxpass.graph.bounds import TO_THE_END, slice_arguments
 from fxpass.graph.numbers import equal, fixed, guarded, number
 
-from .parts import is_target
+from .parts import take_part
 from .places import plus, rows, times
 
 aten = torch.ops.aten
@@ -59,10 +59,7 @@ def select(node: fx.Node, flow: Flow) -> Extents:
     extent = flow.of(x).get(dim)
     if extent is not None:
         place = from_the_front(node, flow, extent, index, below=True)
-        if is_target(node):
-            flow.parts[node] = Part(x, dim, extent, place, 1, squeezed=True)
-        else:
-            flow.refuse_copy(node)
+        take_part(node, flow, Part(x, dim, extent, place, 1, squeezed=True))
         flow.replace(node, lambda b: b.call(aten.squeeze.dim, _rows(b, x, dim, extent, place, 1, 1), dim))
     return {d - (d > dim): e for d, e in flow.of(x).items() if d != dim}
 
@@ -72,12 +69,8 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
     start, end = (from_the_front(node, flow, extent, bound) for bound in (start, end))
     rest = {d: e for d, e in flow.of(x).items() if d != dim}
     count = fixed(node.meta["val"].shape[dim])
-    is_part = step == 1 and is_target(node)
     if count is not None:
-        if is_part:
-            flow.parts[node] = Part(x, dim, extent, start, count)
-        else:
-            flow.refuse_copy(node)
+        take_part(node, flow, Part(x, dim, extent, start, count), step)
         flow.replace(node, lambda b: _rows(b, x, dim, extent, start, count, step))
         return rest
     length = end if equal(start, 0) else flow.derive(node, operator.sub, end, start)
@@ -89,10 +82,7 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
     if equal(start, 0) and step == 1:
         flow.replace(node, lambda b: b.call(aten.alias.default, x))
     else:
-        if is_part:
-            flow.parts[node] = Part(x, dim, extent, start, length)
-        else:
-            flow.refuse_copy(node)
+        take_part(node, flow, Part(x, dim, extent, start, length), step)
         flow.replace(node, lambda b: _rows(b, x, dim, extent, start, b.full(extent), step))
     flow.lengths.append(own)
     return {**rest, dim: own}

@@ -40,7 +40,7 @@ class NumberInputs:
 
     def __init__(self, gm: fx.GraphModule) -> None:
         self.all: list[NumberInput] = []
-        self.rising: list[torch.SymInt] = []
+        self._rising: list[torch.SymInt] = []
         """The sizes of tensors that have been seen to grow from call to call."""
         self._derived: list[tuple[str, int, int]] = []
         self._calls = CallHistory()
@@ -73,7 +73,7 @@ class NumberInputs:
             constants[own] = now
             if isinstance(size, torch.SymInt):
                 self._derived.append((own, place, d))
-                self.rising += [size] if self._calls.kind(own, now, True) == "growth" else []
+                self._rising += [size] if self._calls.kind(own, now, True) == "growth" else []
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
@@ -109,15 +109,16 @@ class NumberInputs:
         return {n.name for n in self.all if n.kind == "variant"}
 
     @property
-    def sizes(self) -> set[Any]:
-        """The symbols of sizes that may grow: all but those that keep still."""
-        return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}
+    def growing(self) -> tuple[set[Any], list[torch.SymInt]]:
+        """The symbols of sizes that may grow, all but those that keep still, and the sizes that have been seen to rise."""
+        return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}, self._rising
 
     def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
-        """The rows of the report: each symbol, its kind, and the number that it is of. Those in ``lengths`` grow in buffers."""
+        """The rows of the report: each symbol, its kind, and the number that it is of. Sizes in ``lengths`` grow in buffers."""
         shown = [(n, n.symbols - kinds.layouts) for n in self.all]
-        names = ((n, own, "growth" if own <= lengths else kinds.of(n.value) or "variant") for n, own in shown if own)
-        return [Symbol(", ".join(sorted(map(str, own))), kind, n.name) for n, own, kind in names]
+        grows = {n.name for n, own in shown if n.is_size and own <= lengths}
+        kind = {n.name: "growth" if n.name in grows else kinds.of(n.value) or "variant" for n, _ in shown}
+        return [Symbol(", ".join(sorted(map(str, own))), kind[n.name], n.name) for n, own in shown if own]
 
     def bound(self, kinds: Kinds, strides: Set[Any] = frozenset()) -> list[NumberInput]:
         """Those for each value of which a core is compiled: variants, and what is made of ``strides``."""
