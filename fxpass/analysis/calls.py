@@ -17,6 +17,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.patches import tell
 
 Kind = Literal["position", "growth", "variant"]
@@ -66,6 +67,7 @@ class CallHistory:
         taken = numbers_at(places, sizes)
 
         def call(*args: Any) -> Any:
+            lookup_order.meet()
             try:
                 self.see(graph, taken(args), 0 if graph.owner is None else id(args[graph.owner]))
             except Exception as error:

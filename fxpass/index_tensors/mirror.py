@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from fxpass.torch_internals import lookup_order
+
 from .formula import evaluate
 
 
@@ -60,6 +62,7 @@ _entries: dict[int, _Remembered] = {}
 
 def values(tensor: Any) -> tuple[int, ...]:
     """All elements of ``tensor`` (any shape, integer dtype) in row-major order, as Python ints."""
+    lookup_order.meet()
     entry = _entries.get(id(tensor))
     if entry is not None and entry.is_of(tensor):
         if not entry.on_host or entry.values == _load(tensor):
@@ -122,11 +125,7 @@ def reset() -> None:
 
 
 def _load(tensor: torch.Tensor) -> tuple[int, ...]:
-    """All elements, by `tolist` alone, which keeps Python's lock where ``tensor`` is on the CPU.
-
-    An operator lets other threads run in the middle of a guard. Where two threads check the guards of one graph at the same
-    time, Dynamo may find that they do not hold, and compile it again.
-    """
+    """All elements, by `tolist` alone: guards ask for them, and an operator costs more than they do."""
     held: Any = tensor.tolist()
     if not tensor.dim():
         return (held,)

@@ -10,6 +10,8 @@ import networkx as nx
 from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
 
+from .late import Late
+
 
 class Cost(NamedTuple):
     """Bytes that a read takes per step: of the slice as the model wrote it, and now; and those of the mask beside it."""
@@ -74,7 +76,7 @@ class Report:
     corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
     notes: reasons for how the graph is run: recordings, copies.
     ended: why the graph ends where it does, if that is a graph break: a reason.
-    script: what `fxpass.repro` writes.
+    script: what `fxpass.repro` writes; made when it is asked for.
     compile_id: what torch's logs call the compilation, such as "0/1".
     timings: seconds spent in each stage.
     flow: positions, sites and consumers as a networkx graph (see `fxpass.analysis.flow`).
@@ -94,7 +96,7 @@ class Report:
     corrected: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     ended: str = ""
-    script: str = dataclasses.field(default="", repr=False)
+    script: Late = dataclasses.field(default_factory=Late, repr=False, compare=False)
     compile_id: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     flow: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)

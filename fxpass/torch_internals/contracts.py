@@ -31,6 +31,7 @@ class Feature(enum.Enum):
     RETRACE = "the step that fills a cache is a graph of its own"
     OVERLAP = "pieces are lowered one after the other"
     EARLY = "a kernel of Inductor's is started when the one before is done"
+    THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
 
@@ -208,6 +209,7 @@ _ROWS = [
     *_names(_C, "torch._dynamo.exc", "RestartAnalysis TensorifyScalarRestartAnalysis TorchDynamoException Unsupported"),
     *_names(_C, "torch._dynamo.eval_frame", "skip_code"),
     *_names(_C, "torch", "_TorchCompileWrapper"),
+    *_names(Feature.THREADS, "torch._C._dynamo.eval_frame", "_set_lru_cache"),
     # Torch's precompile cache
     _call(_P, "torch._dynamo.eval_frame._TorchDynamoContext.__call__", "self fn"),
     _call(_P, "torch._dynamo.package.CompilePackage.install", "self backends"),

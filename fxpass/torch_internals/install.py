@@ -8,7 +8,7 @@ from typing import Any
 
 from fxpass.options import Options, parse
 
-from . import patches, retrace
+from . import lookup_order, patches, retrace
 from .contracts import Feature
 from .dynamo import dynamism, frames, guard_managers, hooks, module_ints
 from .dynamo.names import TorchCompileWrapper
@@ -61,14 +61,16 @@ def _install(feature: Feature, put: Callable[[], None]) -> None:
 def uninstall() -> None:
     """Put back every function of torch that was replaced; `install` installs the hooks again."""
     patches.uninstall()
+    lookup_order.forget()
     install.cache_clear()
 
 
 def forget() -> None:
-    """Forget what has been seen of the numbers of frames and modules, and which faults have been told of."""
+    """Forget what has been seen of the numbers of frames and modules, which threads ran, and which faults have been told of."""
     frames.forget()
     dynamism.forget()
     module_ints.forget()
+    lookup_order.forget()
     patches.forget()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,10 @@ from torch import fx
 from fxpass.graph.numbers import hint
 from fxpass.options import Options
 from fxpass.report import Report
+from fxpass.report.late import Late
 
-from .script import held_by, script_text, taken_inputs
+from .script import around, held_by, taken_inputs, with_graph
+from .skeleton import Skeleton
 from .template import MADE
 
 MAX_INDEX = 64
@@ -40,24 +42,39 @@ def repro(report: Report, path: str | None = None) -> str:
     Raises:
         RuntimeError: the graph cannot be written as a script; the message says why.
     """
-    if not report.script or report.script.startswith("#"):
-        raise RuntimeError(f"kvfix: {report.name} has no script: {report.script.lstrip('# ') or 'no backend compiled it'}")
+    script = str(report.script)
+    if not script or script.startswith("#"):
+        raise RuntimeError(f"kvfix: {report.name} has no script: {script.lstrip('# ') or 'no backend compiled it'}")
     if path is None:
         path = str(pathlib.Path(tempfile.mkdtemp(prefix="kvfix_")) / "repro.py")
-    pathlib.Path(path).write_text(report.script)
+    pathlib.Path(path).write_text(script)
     return path
 
 
-def script_of(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> str:
-    """The text that `repro` writes for the Dynamo graph ``gm``, or a comment that says why there is none."""
+def script_of(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> Late:
+    """What `repro` writes for the Dynamo graph ``gm``, or a comment that says why there is none.
+
+    The graph becomes code when it is asked for. Until then a `Skeleton` of it is kept: none of the tensors that a caller has.
+    """
     try:
         args = ",\n".join(f"        {_made(example_inputs[i])}" for i in taken_inputs(gm))
         held = ", ".join(f"{name!r}: {_made(value)}" for name, value in held_by(gm).items())
-        exact = False, [False] * len(example_inputs)
-        made = MADE.format(args=args, held=held)
-        return script_text(gm, exact, settings, f"kvfix: {report.name}, with kvfix and without", made)[0]
+        exact, title = (False, [False] * len(example_inputs)), f"kvfix: {report.name}, with kvfix and without"
+        rest, skeleton = around(gm, exact, settings, title, MADE.format(args=args, held=held)), Skeleton.of(gm)
     except Exception as error:  # whatever a model takes: it is compiled all the same
-        return f"# {type(error).__name__}: {error}"
+        return Late(_no_script(error).__str__)
+    return Late(lambda: _script(rest, skeleton))
+
+
+def _script(rest: Mapping[str, Any], skeleton: Skeleton) -> str:
+    try:
+        return with_graph(rest, skeleton.module())
+    except Exception as error:
+        return _no_script(error)
+
+
+def _no_script(error: Exception) -> str:
+    return f"# {type(error).__name__}: {error}"
 
 
 def _made(value: Any) -> str:

@@ -14,7 +14,7 @@ import inspect
 import pathlib
 import tempfile
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,33 +46,45 @@ def script_text(
     gm: fx.GraphModule, exact: tuple[bool, Sequence[bool]], settings: Options, title: str, inputs: str
 ) -> tuple[str, list[int]]:
     """The script for ``gm``, whose ``inputs`` are had by that code; and which of the graph's inputs they are."""
+    return with_graph(around(gm, exact, settings, title, inputs), gm), taken_inputs(gm)
+
+
+def around(
+    gm: fx.GraphModule, exact: tuple[bool, Sequence[bool]], settings: Options, title: str, inputs: str
+) -> dict[str, Any]:
+    """What stands in the script of ``gm`` around the code of the graph."""
     nodes = gm.graph.find_nodes(op="placeholder")
     made, taken = _numbers(nodes), taken_inputs(gm)
     moving, dynamic = _moving(nodes, taken)
-    parameters = ", ".join(f"a{i}" for i in taken)
     lines = [f"    a{i} = {code}" for i, code in made.items()]
+    call = f"    return graph({', '.join(f'a{i}' for i in range(len(nodes)))})"
+    return {
+        "title": title,
+        "options": {"compiler": settings.compiler, "inductor": dict(settings.inductor), "verify": 0},
+        "exact": (exact[0], [exact[1][i] for i in taken]),
+        "moving": moving,
+        "dynamic": dynamic,
+        "static": [t for t, i in enumerate(taken) if belongs_to_module(nodes[i])],
+        "grad": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "run": "\n".join([f"def run({', '.join(f'a{i}' for i in taken)}):", *lines, call]),
+        "inputs": inputs,
+    }
+
+
+def with_graph(rest: Mapping[str, Any], gm: fx.GraphModule) -> str:
+    """The script with the code of ``gm``, and the ``rest`` `around` it."""
     code = SCRIPT.format(
-        title=title,
+        **rest,
         imports="\n".join(_imports(gm)),
-        options={"compiler": settings.compiler, "inductor": dict(settings.inductor), "verify": 0},
-        exact=(exact[0], [exact[1][i] for i in taken]),
-        moving=moving,
-        dynamic=dynamic,
-        static=[t for t, i in enumerate(taken) if belongs_to_module(nodes[i])],
-        grad=torch.is_grad_enabled(),
-        inference=torch.is_inference_mode_enabled(),
         relative=RELATIVE,
         counted=COUNTED,
         tolerance=inspect.getsource(tolerance) + "\n\n" + inspect.getsource(numbers),
         graph=gm.print_readable(print_output=False).strip(),
-        run="\n".join(
-            [f"def run({parameters}):", *lines, f"    return graph({', '.join(f'a{i}' for i in range(len(nodes)))})"]
-        ),
-        inputs=inputs,
         name=type(gm).__name__,
     )
     compile(code, "script", "exec")
-    return code, taken
+    return code
 
 
 def taken_inputs(gm: fx.GraphModule) -> list[int]:

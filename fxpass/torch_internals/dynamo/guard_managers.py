@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fxpass.index_tensors import address_ranges, formula, mirror
+from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, skip_code
 from fxpass.torch_internals.patches import patch
 
@@ -33,6 +34,7 @@ def install() -> None:
         address_ranges.disjoint,
         address_ranges.span,
         full_name,
+        lookup_order.meet,
     ):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them
 
