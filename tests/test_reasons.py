@@ -218,6 +218,14 @@ def grows() -> None:
         step(k, torch.rand(p, 2), p)
 
 
+def grows_whole() -> None:
+    """A series as long as what is valid of a cache, all of which goes through a product."""
+    step = torch.compile(lambda k, x, p: ((k[:, :p] + x) @ x[0, :2].mT).sum(1), backend="kvfix", options={"compiler": "eager"})
+    k = torch.rand(2, CAPACITY, 2)
+    for p in STEPS:
+        step(k, torch.rand(2, p, 2), p)
+
+
 def restless() -> None:
     """The length of a series keeps still while a graph is made, and grows from then on."""
     step = torch.compile(lambda k, x, p: k[:, :p].mT @ k[:, :p] + x.sum(), backend="kvfix", options={"compiler": "eager"})
@@ -286,6 +294,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV202": lambda: grow(lengths=(3, 5, 9, 2, 7, 4, 8, 6)),
     "KV203": lambda: grow(patch=mock.patch.object(capacity.Conditions, "hold", return_value=False)),
     "KV204": lambda: grow(patch=mock.patch.object(capacity, "_holds", return_value=False)),
+    "KV205": grows_whole,
     "KV210": grows,
     "KV211": restless,
     "KV301": breaks,

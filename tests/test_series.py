@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -12,8 +11,6 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass.execute import growth
-from fxpass.execute.regions import Region
 
 PATCH = 4
 
