@@ -25,20 +25,21 @@ from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.growth import Growth, room_for
 from fxpass.execute.partition.outside import outside, works_on
-from fxpass.execute.partition.split import counts_along, is_heavy, split
+from fxpass.execute.partition.split import counts_along, is_heavy, split, values_of
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.strides import kept_strides
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
 from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
+from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken, check_core
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.readable import readable_code, source_of
-from fxpass.rewriting import Grower, Grown, reason
+from fxpass.rewriting import Grower, Grown, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
@@ -160,18 +161,21 @@ def planned(
     """What `prepare` gives, with buffers for what ``growing`` finds."""
     normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing, before_edits=generalize)
     kinds = rewritten.kinds
-    is_step = not any(one.rows for one in rewritten.around.axes) and any(s.kind == "position" for s in report.symbols)
-    growth = Growth(rewritten.around, normal.graph.find_nodes(op="placeholder")[len(inputs) :], gives_up=not is_step)
+    carried, around, bound = None, rewritten.around, kinds.bound
+    is_step = not any(one.rows for one in around.axes) and any(s.kind == "position" for s in report.symbols)
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
         if not counts_along(normal, kinds.bound):
-            return Plan(normal, growth=growth), kinds
-    carried = None
+            return Plan(normal, growth=Growth(around)), kinds
     if is_recorded(settings, inputs):
         if settings.kernels:
             use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    return cut(Plan(normal, bound=kinds.bound, carried=carried, growth=growth), report), kinds
+    if around.axes:
+        around = give_numbers(normal, around)
+        bound &= {s for n in normal.graph.nodes if n.users for v in values_of(n) for s in symbols(v)}
+    growth = Growth(around, normal.graph.find_nodes(op="placeholder")[len(inputs) :], gives_up=not is_step)
+    return cut(Plan(normal, bound=bound, carried=carried, growth=growth), report), kinds
 
 
 def check_whole(plan: Plan, report: Report) -> None:
@@ -213,7 +217,8 @@ def in_cores(
 ) -> Callable[..., Any]:
     """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few; where that cannot
     be made anew, ``otherwise``."""
-    left = {number.place: number for number in numbers.bound(kinds, kept_strides(plan.gm))}
+    strides = kept_strides(plan.gm)
+    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound | strides)}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         nonlocal plan

@@ -58,7 +58,7 @@ class _Held:
 
 
 class Growth(threading.local):
-    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders.
+    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders, and that of the numbers.
 
     ``conditions`` are those that a capacity must meet. Without ``gives_up``, what does not grow is copied in and out all the
     same: where there is no other way to run the graph.
@@ -76,6 +76,7 @@ class Growth(threading.local):
         self._nodes = list(nodes)
         self._buffers: list[torch.Tensor] = []
         self._held: list[_Held | None] = [None] * len(self.axes)
+        self._numbers: torch.Tensor | None = None
         self._capacity = 0
         self._lengths: list[int] = []
         self._cuts: dict[int, list[tuple[int, int]]] = {}
@@ -90,11 +91,11 @@ class Growth(threading.local):
     @property
     def capacities(self) -> set[Any]:
         """The symbols of the buffers' sizes along what grows."""
-        sizes = [node.meta["val"].shape[one.dim] for one, node in zip(self.axes, self._nodes, strict=True)]
+        sizes = [node.meta["val"].shape[one.dim] for one, node in zip(self.axes, self._nodes, strict=False)]
         return {symbol for size in sizes for symbol in symbols(size)}
 
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        """The buffers, which hold what grows in ``args``."""
+        """The buffers, which hold what grows in ``args``, and what holds the numbers."""
         if not self.axes:
             return []
         given = [args[one.place] for one in self.axes]
@@ -112,7 +113,7 @@ class Growth(threading.local):
             dims = [self.axes[i].dim for i in stale]
             rows = [self._buffers[i].narrow(d, 0, given[i].shape[d]) for i, d in zip(stale, dims, strict=True)]
             _copy(rows, [given[i] for i in stale])
-        return self._buffers
+        return [*self._buffers, *self._tell(args)]
 
     def take_out(self, results: list[Any]) -> None:
         """Put what was joined in the place of the buffers among ``results``."""
@@ -142,6 +143,17 @@ class Growth(threading.local):
             self._strangers += 1
         if self._strangers > STRANGERS and self._gives_up:
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
+
+    def _tell(self, args: Sequence[Any]) -> list[torch.Tensor]:
+        """The tensor that holds the numbers, if there are any."""
+        if self.around.numbers:
+            if self._numbers is None:
+                with torch.inference_mode(False):
+                    device = self._buffers[0].device
+                    self._numbers = torch.empty(len(self.around.numbers), dtype=torch.int64, device=device)
+            told = torch.tensor([one.value(args) for one in self.around.numbers])
+            self._numbers.copy_(told, non_blocking=True)  # from memory that is not pinned: it is read before this returns
+        return [] if self._numbers is None else [self._numbers]
 
     def _goes_on(self, given: list[int]) -> bool:
         """Whether what is joined was made by one of the latest calls; of a series, whether it is longer than at one of them, by

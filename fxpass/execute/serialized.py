@@ -99,7 +99,7 @@ class SerializedGraph:
         bound = {load.renamed[s] for s in self.bound}
 
         def plan() -> Plan:
-            growth = Growth(self.around, inputs[len(inputs) - len(self.around.axes) :], self.conditions, gives_up=False)
+            growth = Growth(self.around, inputs[len(inputs) - self.around.inputs :], self.conditions, gives_up=False)
             return Plan(gm, split(gm, bound), bound, carried, growth)
 
         uncompiled = dataclasses.replace(self.settings, compiler="eager")

@@ -2,7 +2,9 @@
 
 from .decisions import Decision, reason
 from .driver import Rewritten, rewrite_graph
-from .growth import Around, Grower, Grown
+from .growth import Around, Grower, Grown, give_numbers
 from .overwrites import mask_overwritten_rows
 
-__all__ = ["Around", "Decision", "Grown", "Rewritten", "Grower", "mask_overwritten_rows", "reason", "rewrite_graph"]
+__all__ = [
+    "Around", "Decision", "Grower", "Grown", "Rewritten", "give_numbers", "mask_overwritten_rows", "reason", "rewrite_graph",
+]  # fmt: skip

@@ -13,6 +13,7 @@ takes what was joined out of it, stands around the graph (`execute.growth`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -23,7 +24,6 @@ import torch
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.arithmetic import SUM, call_of
 from fxpass.analysis.extents import Extents
 from fxpass.analysis.growth import Growing, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
@@ -32,34 +32,11 @@ from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import Derived, input_sizes, symbols, to_expr
+from fxpass.graph.numbers import input_sizes, symbols, to_expr
+
+from .formulas import formula
 
 aten = torch.ops.aten
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """The size of the graph's input ``place`` along ``dim``; the input itself, a number, where that is None."""
-
-    place: int
-    dim: int | None = None
-
-    def value(self, given: Sequence[Any]) -> int:
-        """What it is where the inputs are those ``given``."""
-        return given[self.place] if self.dim is None else given[self.place].shape[self.dim]  # type: ignore[no-any-return]
-
-
-@dataclasses.dataclass(frozen=True)
-class Formula:
-    """The number ``fn(*args)`` of numbers, formulas and sizes."""
-
-    fn: Callable[..., Any]
-    args: tuple[Any, ...]
-
-    def value(self, given: Sequence[Any]) -> int:
-        """What it is where the inputs are those ``given``."""
-        values = (a.value(given) if isinstance(a, (Formula, Size)) else a for a in self.args)
-        return self.fn(*values)  # type: ignore[no-any-return]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +60,18 @@ class Around:
     """What stands around a graph that has buffers: plain data.
 
     axes: one for each buffer, in the order of these last inputs.
-    cuts: the results that leave the graph in full; along which dims they are cut, and to which length.
+    cuts: the results that leave the graph in full; along which dims they are cut, and to which length, a `formula`.
+    numbers: formulas for what stands in the graph's very last input, if there are any.
     """
 
     axes: Sequence[Axis] = ()
-    cuts: dict[int, tuple[tuple[int, Formula], ...]] = dataclasses.field(default_factory=dict)
+    cuts: dict[int, tuple[tuple[int, Any], ...]] = dataclasses.field(default_factory=dict)
+    numbers: Sequence[Any] = ()
+
+    @property
+    def inputs(self) -> int:
+        """How many of the graph's inputs are not given by its caller."""
+        return len(self.axes) + bool(self.numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,37 +98,12 @@ class Grown:
         inputs = result.graph.find_nodes(op="placeholder")
         given = inputs[: len(inputs) - len(self.around.axes)]
         try:
-            cuts = tuple((dim, _formula(extent.length, positions, given)) for dim, extent in extents.items())
+            cuts = tuple((dim, formula(extent.length, given, positions.resolve)) for dim, extent in extents.items())
         except ValueError:
             return False
         (results,) = result.graph.output_node().args
         self.around.cuts.update({i: cuts for i, r in enumerate(results) if r is result})  # type: ignore[arg-type]
         return True
-
-
-def _formula(value: Any, positions: Positions, given: Sequence[fx.Node]) -> Any:
-    """The number ``value`` as one of the inputs ``given``.
-
-    Raises:
-        ValueError: it depends on something else, such as a capacity.
-    """
-    value = positions.resolve(value)
-    if value in given:
-        return Size(given.index(value))
-    if not isinstance(value, (fx.Node, Derived)):
-        return value
-    fn, args = call_of(value)
-    if fn is aten.sym_size.int:
-        return Size(given.index(args[0]), args[1])
-    if fn is SUM:
-        fn, args = _total, tuple(args[0])
-    if not callable(fn):
-        raise ValueError(f"{value} is computed by no function")
-    return Formula(fn, tuple(_formula(arg, positions, given) for arg in args))
-
-
-def _total(*terms: int) -> int:
-    return sum(terms)
 
 
 class Grower:
@@ -196,6 +155,35 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
     return Grown(Around(axes), origins, moving, symbols(capacity))
 
 
+def give_numbers(gm: fx.GraphModule, around: Around) -> Around:
+    """Let the numbers that ``gm`` (rewritten, propagated) puts into tensors come in one tensor, a new last input.
+
+        end = full([], n)       ->      end = select(numbers, 0, 0)
+
+    Then nothing of it waits for a number, nor does a core depend on one that the caller keeps for a while.
+    """
+    graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
+    given, device = inputs[: len(inputs) - len(around.axes)], inputs[-1].meta["val"].device
+    found: dict[Any, list[fx.Node]] = {}
+    for node in graph.find_nodes(op="call_function", target=aten.full.default):
+        value = node.meta["val"]
+        if not value.dim() and isinstance(node.args[1], fx.Node) and (value.dtype, value.device) == (torch.int64, device):
+            with contextlib.suppress(ValueError):
+                found.setdefault(formula(node.args[1], given), []).append(node)
+    if not found:
+        return around
+    with faking(mode_of([n.meta["val"] for n in inputs])):
+        numbers = _placeholder(graph, "numbers", torch.empty([len(found)], dtype=torch.int64, device=device))
+        with graph.inserting_before(numbers.next):
+            for i, nodes in enumerate(found.values()):
+                made = call(graph, aten.select.int, numbers, 0, i)
+                for node in nodes:
+                    node.replace_all_uses_with(made)
+    aliases.remove_dead(graph)
+    gm.recompile()
+    return dataclasses.replace(around, numbers=tuple(found))
+
+
 def _is_of(result: Any, join: fx.Node) -> bool:
     return isinstance(result, fx.Node) and aliases.storage(result) == aliases.storage(join)
 
@@ -217,12 +205,17 @@ def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
 
 def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt) -> fx.Node:
     like = one.node.meta["val"]
-    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
-        buffer = graph.placeholder(f"{one.node.name}_buffer")
     shape = [capacity if d == one.dim else size for d, size in enumerate(like.shape)]
-    buffer.meta["val"] = torch.empty(shape, dtype=like.dtype, device=like.device)
-    buffer.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}  # it stays where it is
-    return buffer
+    return _placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
+
+
+def _placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
+    """A new last input of ``graph``, which stays where it is."""
+    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
+        made = graph.placeholder(name)
+    made.meta["val"] = value
+    made.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
+    return made
 
 
 def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
