@@ -39,7 +39,7 @@ Forward = Callable[..., torch.Tensor]
 Call = Callable[[Forward, torch.Tensor, int], torch.Tensor]
 
 
-def llama_models(tiny: bool, device: str) -> tuple[Any, Forward, Call]:
+def llama_models(tiny: bool, device: str, **more: int) -> tuple[Any, Forward, Call]:
     """The model, what is compiled of it, and how that is called with tokens and where they start."""
     _stand_in_for_fairscale()
     from llama_models.llama3.args import ModelArgs
@@ -50,7 +50,7 @@ def llama_models(tiny: bool, device: str) -> tuple[Any, Forward, Call]:
         sizes = {"dim": 2048, "n_layers": 16, "n_heads": 32, "n_kv_heads": 8, "vocab_size": 128256, "multiple_of": 256,
                  "ffn_dim_multiplier": 1.5}  # fmt: skip
     with torch.device(device):
-        model = Transformer(ModelArgs(**sizes, rope_theta=500000.0, max_batch_size=1, max_seq_len=CAPACITY)).eval()
+        model = Transformer(ModelArgs(**{**sizes, **more}, rope_theta=500000.0, max_batch_size=1, max_seq_len=CAPACITY)).eval()
     forward = types.MethodType(Transformer.forward.__wrapped__, model)  # without the decorator for inference
     return model, forward, lambda step, tokens, start: step(tokens, start)
 

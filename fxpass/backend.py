@@ -38,7 +38,7 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.readable import readable_code, source_of
+from fxpass.report.readable import grown_names, readable_code, source_of
 from fxpass.rewriting import Grower, Grown, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
@@ -130,7 +130,7 @@ def prepare(
     for sizes in (rising, []):
         if not moving and not sizes:
             break
-        capacity = Capacity(mode_of(inputs).shape_env, room_for)
+        capacity = Capacity(mode_of(inputs).shape_env, functools.partial(room_for, least=settings.capacity))
         grower = Grower(moving, sizes, is_heavy, capacity.beyond)
         try:
             with capacity:
@@ -138,7 +138,9 @@ def prepare(
             if not plan.growth.axes:
                 return plan, kinds
             check_whole(plan, report)
-            return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions())), kinds
+            told = functools.partial(store.buffered, report, grown_names(plan.gm, plan.growth.around))
+            growth = plan.growth.under(capacity.conditions(), settings.capacity, told)
+            return dataclasses.replace(plan, growth=growth), kinds
         except (Restart, Unfit):
             raise
         except Exception as error:
@@ -184,14 +186,12 @@ def check_whole(plan: Plan, report: Report) -> None:
     Raises:
         Refusal: it is not.
     """
-    if not plan.parts:
-        raise Refusal(reasons.GROWTH_OUTSIDE, what="nothing depends on its length")
     by_caller = not any(one.rows for one in plan.growth.axes)
     if by_caller and (work := works_on(plan.parts, plan.growth.capacities, source_of)):
         raise Refusal(reasons.GROWS_WHOLE, what=work)
     refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
-    if refused or report.outside:
-        raise Refusal(reasons.GROWTH_OUTSIDE, what=(refused or report.outside)[0])
+    if outside := [*refused, *report.outside, *([] if plan.parts else ["nothing depends on its length"])]:
+        raise Refusal(reasons.GROWTH_OUTSIDE, what=outside[0])
 
 
 def cut(plan: Plan, report: Report) -> Plan:

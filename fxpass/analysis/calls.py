@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from fxpass.graph.arguments import values_at
 from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.patches import tell
 
@@ -64,7 +64,7 @@ class CallHistory:
     ) -> Callable[..., Any]:
         """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``, and then the
         ``sizes``, each of an argument along a dim."""
-        taken = numbers_at(places, sizes)
+        taken = values_at(places, sizes)
 
         def call(*args: Any) -> Any:
             lookup_order.meet()
@@ -138,15 +138,3 @@ class CallHistory:
         for name in self._graph.fixed if self._graph is not None and self._again else ():
             self._stays[name] += self._again
         self._again = 0
-
-
-def numbers_at(
-    places: Sequence[int], sizes: Sequence[tuple[int, int]] = ()
-) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """A function that takes the elements at ``places`` out of a sequence, and ``sizes`` of others, as a tuple."""
-    if sizes:
-        numbers = numbers_at(places)
-        return lambda args: (*numbers(args), *(args[place].shape[dim] for place, dim in sizes))
-    if len(places) > 1:
-        return operator.itemgetter(*places)
-    return (lambda args: (args[places[0]],)) if places else lambda args: ()

@@ -19,6 +19,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.extract import descendants
 from fxpass.graph.numbers import equal, guarded, layout, symbols
 
 aten = torch.ops.aten
@@ -26,8 +27,8 @@ aten = torch.ops.aten
 
 @dataclasses.dataclass(frozen=True)
 class Growing:
-    """The input ``node`` grows along ``dim``, up to ``end`` within the graph: by ``join``; None where that is one of a view of
-    it, or where the caller makes it longer. Nothing that is joined tells of a series."""
+    """The input ``node`` grows along ``dim``, up to ``end`` within the graph: by ``join``; None where that is one of what is
+    made of it, or where the caller makes it longer. Nothing that is joined tells of a series."""
 
     node: fx.Node
     dim: int
@@ -93,15 +94,17 @@ def _sizes(node: fx.Node) -> Sequence[Any]:
 
 
 def _joined(node: fx.Node, moving: Set[Any], kept: _Kept) -> Growing | None:
-    """``node`` with the first join that puts something behind it, or behind a view of it, along a dim that moves."""
+    """``node`` with the first join that puts something behind it, or behind what is made of it, along a dim that moves."""
     for dim in _axes(node, moving):
         for user in node.users:
             if _is_join(user, node, dim) and kept.is_read_only(user, by_name=True) and is_plain(user):
                 return Growing(node, dim, _sizes(user)[dim], user)
-        for view in (v for v in node.graph.nodes if v is not node and aliases.root(v) is node):
-            for user in view.users:
-                along = [d for d, size in enumerate(_sizes(view)) if equal(size, _sizes(node)[dim])]
-                if along and _is_join(user, view, along[0]):
+        for made in sorted([node, *descendants(node)], key=lambda n: aliases.root(n) is not node):
+            if not isinstance(made.meta["val"], torch.Tensor):
+                continue
+            for user in made.users:
+                along = [d for d, size in enumerate(_sizes(made)) if equal(size, _sizes(node)[dim])]
+                if along and _is_join(user, made, along[0]):
                     return Growing(node, dim, _sizes(user)[along[0]])
     return None
 

@@ -8,7 +8,7 @@ The first of these that applies decides:
 
 1. A number that is computed from an element of an index tensor, or from an int that moves, is a position (`positions`).
 2. A number that was taken for a variant, and then moved in call after call, is a growth (`execute.watched_variants`).
-3. A size that the slices at positions show to be the same for all steps is a variant (`shown`).
+3. A size that the graph shows to be the same for all steps is a variant (`shown`).
 4. Otherwise the calls so far decide (`calls`). A size that they say nothing about is a variant in a graph with positions, which
    is a step, and left symbolic in any other graph.
 """
@@ -26,7 +26,7 @@ from fxpass.graph.numbers import Derived, fixed, input_sizes, symbols, to_expr
 
 from .calls import Kind
 from .positions import Positions
-from .shown import shown_steady
+from .shown import settled, shown_steady
 
 aten = torch.ops.aten
 
@@ -59,7 +59,9 @@ class Kinds:
         seen = seen or Seen()
         unseen: Kind = "variant" if positions.symbols and seen.kinds else "growth"
         found: dict[Any, Kind] = {symbol: kind or unseen for symbol, kind in seen.kinds.items()}
-        found |= dict.fromkeys(shown_steady(graph, positions) - seen.corrected, "variant")
+        moving = {symbol for symbol, kind in found.items() if kind == "growth"}
+        steady = shown_steady(graph, positions) | settled(graph, moving)
+        found |= dict.fromkeys(steady - seen.corrected, "variant")
         found |= dict.fromkeys(positions.symbols, "position")
         self.layouts = layouts(graph)
         self._kinds = found

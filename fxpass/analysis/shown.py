@@ -1,4 +1,4 @@
-"""Which symbols stay from step to step, as the slices at positions show, whatever has been seen of them so far.
+"""Which symbols stay from step to step, as the graph shows, whatever has been seen of them so far.
 
     k: [2, s1, 8]      k.index_copy_(1, at, x); k[:, :end]       s1: a cache that is written keeps its size
     mask: [1, s2]      mask[:, :end]                             s2: it goes with a cache's size, by a guard
@@ -10,6 +10,7 @@ A position is not among them. In the graph of the step that fills a cache, a gua
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.bounds import sliced_axis
-from fxpass.graph.numbers import equal, guarded, input_sizes, symbols, to_expr
+from fxpass.graph.numbers import equal, fixed, guarded, hint, input_sizes, symbols, to_expr
 
 from .positions import Positions
 
@@ -55,3 +56,38 @@ def _goes_with(size: Any, own: Any, positions: Positions) -> bool:
     """Whether ``size`` equals the size ``own`` of a cache, which becomes a guard: an attention mask is as long as its cache."""
     moves = symbols(own) & positions.symbols
     return bool(not equal(own, size) and symbols(own) and not moves and guarded(own == size))
+
+
+def settled(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
+    """The symbols among ``moving`` of sizes that have grown so far, and do no longer.
+
+        past: [2, s, 8], s is 16 now       return cat([past, new], 1)[:, -16:]       a window that is full
+    """
+    returned = graph.output_node().all_input_nodes
+    found: set[Any] = set()
+    for node, dim, size in input_sizes(graph):
+        if symbols(size) & moving and any(n in returned and _is_kept(n, node, dim) for n in _rows_of(node)):
+            found |= symbols(size)
+    return found & moving
+
+
+_TAKES_ROWS = {aten.slice.Tensor, aten.narrow.default, aten.cat.default, aten.clone.default, aten.contiguous.default,
+               aten.alias.default, aten.detach.default}  # fmt: skip
+
+
+def _rows_of(node: fx.Node) -> set[fx.Node]:
+    """What is made of rows of ``node``, and of nothing that is computed from them."""
+    found = {node}
+    for other in node.graph.nodes:
+        if other.target in _TAKES_ROWS and not found.isdisjoint(other.all_input_nodes):
+            found.add(other)
+    return found - {node}
+
+
+def _is_kept(result: fx.Node, node: fx.Node, dim: int) -> bool:
+    """Whether ``result``, on every call, is as long along ``dim`` as ``node`` is now, or longer: it has just been filled."""
+    made, given = result.meta["val"], node.meta["val"]
+    if made.dim() != given.dim() or fixed(made.shape[dim]) is None:
+        return False
+    more = [hint(a) - hint(b) for a, b in zip(made.shape, given.shape, strict=True)]
+    return more.pop(dim) >= 0 and not any(more)

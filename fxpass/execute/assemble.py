@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.graph.arguments import values_at
 from fxpass.graph.extract import duplicate
 from fxpass.options import Options
 
@@ -24,7 +25,7 @@ from .recording.addresses import written_places
 from .recording.costs import recording_costs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
-from .recording.results import recorded_results, views_of_inputs
+from .recording.results import recorded_results, view_maker, views_of_inputs
 from .regions import Region
 from .steps import CopyOut, Run, Step, Unpack, View, WriteBack
 from .strides import Strided
@@ -82,12 +83,12 @@ def assemble(
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
     strided = Strided.of(gm)
     steps: list[Step] = [strided] if strided.places else []
-    steps += [Run(r, [places[n] for n in part.inputs]) for r, part in zip(regions, parts, strict=True)]
+    steps += [Run(r, values_at([places[n] for n in part.inputs])) for r, part in zip(regions, parts, strict=True)]
     steps += [WriteBack(places[p], places[value]) for p, value in zip(carried, new, strict=True)]
     steps += [Unpack(p, places[p.packed]) for p in packs]
     steps += [CopyOut(copied)] if copied else []
     taken = {n: places[n] for n in inputs}
-    steps += [View(n, places[n], taken) for n in views_of_inputs(gm, returned)] if recorded else []
+    steps += [View(places[n], view_maker(n, taken)) for n in views_of_inputs(gm, returned)] if recorded else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
     memory, growth = Buffers(buffers), plan.growth
 

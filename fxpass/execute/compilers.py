@@ -26,6 +26,9 @@ from .partition.repeats import Call, piece_calls
 from .recording.carry import asks_for_graphs
 from .sequence import Sequenced, may_record, recorded
 
+FEW_OPS, FEW_ELEMENTS = 6, 4096
+"""Of a part that is not worth its compilation: its ops on tensors, and the elements of each."""
+
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
 part with symbolic sizes, which is not recorded."""
@@ -94,17 +97,35 @@ def _inductor(
     gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None, patches: dict[str, Any]
 ) -> Callable[..., Any]:
     if static is None:
-        return _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
+        return gm.forward if is_tiny(gm) else _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
     symbolic = any(isinstance(f, torch.SymInt) for f in fakes)  # pieces have no input to read one off
-    calls = piece_calls(gm) if not symbolic and (not record or may_record(gm)) else []  # Inductor says why it does not record
+    own = record and not symbolic and may_record(gm)
+    calls = piece_calls(gm) if not symbolic and own == record else []
     with compiled_meanwhile(gm), among_kernels(record) as added:
         patches = {**added, **patches}
-        if not calls:
+        if record and not own:  # Inductor records what takes sizes, and says why it does not record what it cannot
             return _whole(gm, fakes, static, patches)
-        run = in_pieces(gm, calls, {**patches, "triton.cudagraphs": False})
-    return recorded(run, gm, static) if record else run
+        patches["triton.cudagraphs"] = False
+        run = in_pieces(gm, calls, patches) if calls else _whole(gm, fakes, None, patches)
+    return recorded(run, gm, static) if own else run
+
+
+def is_tiny(gm: fx.GraphModule) -> bool:
+    """Whether ``gm`` is a few ops that give small tensors of fixed sizes.
+
+    To call them one by one takes less than the wrappers around a function of Inductor's do.
+    """
+    made = [n.meta.get("val") for n in gm.graph.nodes if n.op == "call_function"]
+    tensors = [v for v in made if not isinstance(v, (torch.SymInt, torch.SymBool, torch.SymFloat, int, float, bool))]
+    return len(tensors) <= FEW_OPS and all(map(_is_small, tensors))
+
+
+def _is_small(value: Any) -> bool:
+    if not isinstance(value, torch.Tensor) or not all(isinstance(size, int) for size in value.shape):
+        return False
+    return value.numel() <= FEW_ELEMENTS
 
 
 @contextlib.contextmanager

@@ -1,17 +1,20 @@
-"""The pieces of a graph run one after the other, as one function that can be recorded as a CUDA graph."""
+"""The pieces of a graph run one after the other, as one function; what can be recorded as a CUDA graph."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
+from fxpass.graph import aliases
 from fxpass.graph.propagate import value_of
 
 from .partition.repeats import Call
 from .recording.addresses import written_inputs
+from .recording.graphs import Recorded, on_device
 
 
 class Sequenced:
@@ -63,7 +66,8 @@ def _view(call: Call) -> Callable[..., Any]:
 
 
 def may_record(gm: fx.GraphModule) -> bool:
-    """Whether ``gm`` can be recorded: it is on one GPU, 0-d constants aside, and has no op that a CUDA graph cannot hold."""
+    """Whether ``gm`` can be recorded: it is on one GPU, 0-d constants aside, has no op that a CUDA graph cannot hold, and does
+    not write to memory that it takes twice."""
     from fxpass.torch_internals.inductor.names import get_first_incompatible_cudagraph_node
 
     devices = set()
@@ -72,34 +76,19 @@ def may_record(gm: fx.GraphModule) -> bool:
         for v in value if isinstance(value, (tuple, list)) else [value]:
             if isinstance(v, torch.Tensor) and (v.dim() or node.all_input_nodes or node.op == "placeholder"):
                 devices.add(v.device)
-    return len(devices) == 1 and devices.pop().type == "cuda" and get_first_incompatible_cudagraph_node(gm) is None
+    if len(devices) != 1 or devices.pop().type != "cuda" or get_first_incompatible_cudagraph_node(gm) is not None:
+        return False
+    memories = Counter(aliases.storage(n) for n in gm.graph.find_nodes(op="placeholder"))
+    return all(memories[aliases.storage(n)] == 1 for n in written_inputs(gm))
 
 
-def recorded(run: Callable[..., tuple[Any, ...]], gm: fx.GraphModule, static: Sequence[int]) -> Callable[..., Any]:
-    """``run``, which takes the inputs of ``gm``, recorded by Inductor's CUDA graph trees.
+def recorded(run: Callable[..., Sequence[Any]], gm: fx.GraphModule, static: Sequence[int]) -> Callable[..., Any]:
+    """``run``, which takes the inputs of ``gm``, recorded as CUDA graphs.
 
     ``static`` lists the inputs with static addresses, among them all inputs that ``gm`` writes.
     """
-    from fxpass.torch_internals.inductor.names import cudagraphify, get_placeholder_info
-
     inputs = gm.graph.find_nodes(op="placeholder")
-    written = written_inputs(gm)
-    (results,) = gm.graph.output_node().args
     device = next(v.device for n in inputs if isinstance(v := n.meta["val"], torch.Tensor))
-
-    def boxed(args: list[Any]) -> tuple[Any, ...]:
-        own = list(args)
-        args.clear()
-        return run(*own)
-
-    graphs = cudagraphify(
-        boxed,
-        static,
-        device_index=device.index,
-        stack_traces=[None] * len(results),  # type: ignore[arg-type]
-        is_backward=False,
-        is_inference=True,
-        placeholders=get_placeholder_info(gm.graph),
-        mutated_input_idxs=tuple(i for i, n in enumerate(inputs) if n in written),
-    )
-    return lambda *args: graphs(list(args))
+    written = written_inputs(gm)
+    places = [i for i, n in enumerate(inputs) if n in written]
+    return Recorded(run, len(inputs), static, places, on_device(device.index))

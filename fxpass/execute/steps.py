@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from torch import fx
-
 from .recording.packing import Pack
-from .recording.results import copied_groups, rebuilt_view
+from .recording.results import copied_groups
 from .regions import Region
 
 
@@ -33,13 +31,13 @@ class Step(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Runs ``region`` on the values at ``takes``."""
+    """Runs ``region`` on what ``takes`` takes out of the values."""
 
     region: Region
-    takes: Sequence[int]
+    takes: Callable[[Sequence[Any]], Sequence[Any]]
 
     def __call__(self, values: list[Any]) -> None:
-        values += self.region([values[i] for i in self.takes])
+        values += self.region(self.takes(values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +76,10 @@ class CopyOut:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """Puts the view ``node``, made from the ``inputs``, at ``place``. The inputs are given with their places."""
+    """Puts what ``make`` makes of the values at ``place``: a view of an input."""
 
-    node: fx.Node
     place: int
-    inputs: Mapping[fx.Node, int]
+    make: Callable[[Sequence[Any]], Any]
 
     def __call__(self, values: list[Any]) -> None:
-        values[self.place] = rebuilt_view(self.node, {n: values[i] for n, i in self.inputs.items()})
+        values[self.place] = self.make(values)

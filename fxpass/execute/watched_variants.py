@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fxpass.analysis.calls import numbers_at
+from fxpass.graph.arguments import values_at
 
 MAX_NEW = 4
 """In as many calls one after the other a variant may have a value that it has not had before."""
@@ -42,7 +42,7 @@ class WatchedVariants:
             return self._otherwise(error)
 
     def _watch(self, places: Sequence[int]) -> None:
-        self._places, self._taken = list(places), numbers_at(places)
+        self._places, self._taken = list(places), values_at(places)
         self._last: tuple[Any, ...] | None = None
         self._met: set[tuple[Any, ...]] = set()
         self._values: list[set[Any]] = [set() for _ in places]

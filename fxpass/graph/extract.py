@@ -1,9 +1,10 @@
-"""A graph, or some of its ops, as a module of its own."""
+"""Some of the ops of a graph: what goes into them, what comes of them, and these as a module of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import fx
 
 
@@ -17,6 +18,16 @@ def results(nodes: Sequence[fx.Node]) -> list[fx.Node]:
     """Those of ``nodes`` that other nodes use."""
     own = set(nodes)
     return [n for n in nodes if any(u not in own for u in n.users)]
+
+
+def descendants(node: fx.Node) -> list[fx.Node]:
+    """The tensors, and tuples of these, that are computed from what ``node`` holds, in order."""
+    found = {node: None}
+    for other in node.graph.nodes:
+        if other.op == "call_function" and any(i in found for i in other.all_input_nodes):
+            if isinstance(other.meta.get("val"), (torch.Tensor, tuple, list)):
+                found[other] = None
+    return list(found)[1:]
 
 
 def extract(

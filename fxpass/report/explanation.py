@@ -63,7 +63,8 @@ class Explanation:
         sites = [
             {**dataclasses.asdict(site), "id": site.id, "cost": site.cost and site.cost._asdict()} for site in report.sites
         ]
-        kept = ("name", "compile_id", "unfit", "unbuffered", "faults", "outside", "notes", "ended", "corrected", "timings")
+        kept = ("name", "compile_id", "unfit", "unbuffered", "buffers", "faults", "outside", "notes", "ended", "corrected",
+                "timings")  # fmt: skip
         return {
             **{name: getattr(report, name) for name in kept},
             "again": self.again.get(report.compile_id, ""),

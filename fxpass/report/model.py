@@ -68,6 +68,7 @@ class Report:
     core: readable code of the static part; empty where there is none.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
     unbuffered: why what grows got no buffers, where it was tried.
+    buffers: those that hold what grows, as they were last made: (what it is of, its dtype and sizes, bytes).
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
     outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.
@@ -89,6 +90,7 @@ class Report:
     core: str = ""
     unfit: str = ""
     unbuffered: str = ""
+    buffers: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
     faults: list[str] = dataclasses.field(default_factory=list)
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
     outside: list[str] = dataclasses.field(default_factory=list)

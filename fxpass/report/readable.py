@@ -19,6 +19,7 @@ from fxpass.analysis.kinds import Symbol
 from fxpass.graph import aliases
 from fxpass.graph.bounds import TO_THE_END
 from fxpass.graph.schemas import is_operator
+from fxpass.rewriting import Around
 from fxpass.torch_internals.dynamo.origins import name_of
 
 from .names import user_name
@@ -80,6 +81,12 @@ def _lines(gm: fx.GraphModule) -> Iterator[str]:
 def _input_name(node: fx.Node, taken: Mapping[fx.Node, str]) -> str:
     name = user_name(name_of(node))
     return name if name not in taken.values() else node.name
+
+
+def grown_names(gm: fx.GraphModule, around: Around) -> list[str]:
+    """What the user calls the inputs of ``gm`` that have the buffers ``around`` it."""
+    inputs = gm.graph.find_nodes(op="placeholder")
+    return [user_name(name_of(inputs[one.place])) for one in around.axes]
 
 
 def _is_repeated(node: fx.Node) -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import operator
 from collections.abc import Callable, Sequence, Set
 from typing import Any
@@ -28,6 +27,7 @@ from fxpass.analysis.extents import Extents
 from fxpass.analysis.growth import Growing, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
+from fxpass.analysis.shown import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
@@ -35,6 +35,7 @@ from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
 
 from .formulas import formula
+from .joins import as_cats
 
 aten = torch.ops.aten
 
@@ -47,12 +48,14 @@ class Axis:
     dim: along which it grows.
     rows: how many rows a call adds: a number, or the input and the dim whose size that is.
     results: which of the graph's results are what was joined.
+    views: those of them that are views of it, `joined[:, -8:]`, which Dynamo tells from a tensor of its own.
     """
 
     place: int
     dim: int
     rows: int | tuple[int, int]
     results: tuple[int, ...]
+    views: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +120,16 @@ class Grower:
         is_work: Callable[[fx.Node], bool],
         beyond: Callable[[Sequence[Any]], torch.SymInt],
     ) -> None:
-        self._find = functools.partial(growing, moving=moving, rising=rising, is_work=is_work)
-        self._beyond = beyond
+        self._moving, self._rising = moving, rising
+        self._is_work, self._beyond = is_work, beyond
         self.has_series = False
 
     def __call__(self, gm: fx.GraphModule) -> Grown | None:
-        found = self._find(gm.graph)
+        done = settled(gm.graph, self._moving)
+        moving, rising = self._moving - done, [size for size in self._rising if not symbols(size) & done]
+        if moving:
+            as_cats(gm, moving)
+        found = growing(gm.graph, moving, rising, self._is_work)
         self.has_series = any(one.is_series for one in found)
         return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)])) if found else None
 
@@ -139,7 +146,8 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
     for one in found:
         rows = _rows(one, inputs)
         places = tuple(i for i, r in enumerate(returned) if one.join is not None and _is_of(r, one.join))
-        axes.append(Axis(inputs.index(one.node), one.dim, rows, places))
+        views = tuple(i for i in places if returned[i] is not one.join and returned[i].target is not aten.detach.default)
+        axes.append(Axis(inputs.index(one.node), one.dim, rows, places, views))
     with faking(mode_of([n.meta["val"] for n in inputs])):
         buffers = [_buffer(graph, one, capacity) for one in found]
         for one, buffer, made in zip(found, buffers, axes, strict=True):
@@ -148,9 +156,9 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
             for place in made.results:
                 returned[place] = buffer
     graph.output_node().args = (tuple(returned),)
-    for one in found:
-        if one.join is not None:
-            graph.erase_node(one.join)
+    for node in dict.fromkeys([*results, *(one.join for one in found)]):
+        if isinstance(node, fx.Node) and not node.users and node.op == "call_function":
+            graph.erase_node(node)
     gm.recompile()
     return Grown(Around(axes), origins, moving, symbols(capacity))
 

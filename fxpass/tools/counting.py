@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from fxpass.execute.recording.graphs import recordings as own_recordings
 from fxpass.torch_internals.dynamo.names import counters, register_bytecode_hook
 
 
@@ -93,11 +94,12 @@ def skips() -> int:
 
 
 def recordings() -> int:
-    """CUDA graphs recorded in this process that are still there, on all devices."""
+    """CUDA graphs recorded in this process that are still there, on all devices: ours, and Inductor's."""
     from fxpass.torch_internals.inductor.names import cudagraph_trees
 
     managers = [cudagraph_trees.get_manager(i, create_if_none_exists=False) for i in range(torch.cuda.device_count())]
-    return sum(_recorded(node) for m in managers if m is not None for nodes in m.roots.values() for node in nodes)
+    theirs = [_recorded(node) for m in managers if m is not None for nodes in m.roots.values() for node in nodes]
+    return own_recordings() + sum(theirs)
 
 
 def _recorded(node: Any) -> int:

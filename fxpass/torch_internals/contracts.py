@@ -31,6 +31,7 @@ class Feature(enum.Enum):
     RETRACE = "the step that fills a cache is a graph of its own"
     OVERLAP = "pieces are lowered one after the other"
     EARLY = "a kernel of Inductor's is started when the one before is done"
+    WRITES = "rows are written to a cache by kernels of their own"
     THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
@@ -176,14 +177,15 @@ _ROWS = [
     *_names(_N, "torch._dynamo.convert_frame", "compile_lock"),
     *_names(_N, "torch._dynamo.source", "ConstantSource TensorPropertySource is_constant_source"),
     *_names(_N, "torch._dynamo", "config"),
-    _call(Feature.PIECES, "torch._inductor.compile_fx.cudagraphify", "model static_input_idxs"),
-    *_names(Feature.PIECES, "torch._inductor.cudagraph_utils", "get_placeholder_info"),
     *_names(Feature.PIECES, "torch._inductor.utils", "get_first_incompatible_cudagraph_node"),
     _call(Feature.OVERLAP, "torch._inductor.async_compile.AsyncCompile.wait", "self scope"),
     *_names(Feature.OVERLAP, "torch._inductor.async_compile", "maybe_warm_pool"),
     *_names(Feature.OVERLAP, "torch._inductor.runtime.runtime_utils", "triton_cache_dir"),
     _call(Feature.PARALLEL, "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", "self job_fn"),
     _call(Feature.EARLY, "torch._inductor.codegen.triton.TritonKernel._filter_pdl", "self code"),
+    _call(Feature.WRITES, "torch._inductor.lowering.register_lowering", "aten_fn broadcast type_promotion_kind"),
+    *_names(Feature.WRITES, "torch._inductor.ir", "Scatter ComputedBuffer MutationLayoutSHOULDREMOVE"),
+    *_names(Feature.WRITES, "torch._inductor.virtualized", "V ops"),
     *_names(Feature.FALLBACK, "torch._dynamo", "lookup_backend"),
     # Dynamo, taught to guard on positions
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),

@@ -8,8 +8,9 @@ recording: a view of a graph input is made from the input, and results that shar
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,15 +45,20 @@ def _nodes(results: Sequence[Any]) -> list[fx.Node]:
     return list(dict.fromkeys(r for r in results if isinstance(r, fx.Node)))
 
 
-def rebuilt_view(node: fx.Node, given: Mapping[fx.Node, Any]) -> Any:
-    """The view ``node`` of an input, made from the inputs ``given`` by the ops of the graph."""
-    if node in given:
-        return given[node]
-    targets = aliases.written(node)
-    if targets:
-        return rebuilt_view(targets[0], given)  # an in-place op returns its target
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: rebuilt_view(n, given))
-    return node.target(*args, **kwargs)  # type: ignore[operator]
+def view_maker(node: fx.Node, places: Mapping[fx.Node, int]) -> Callable[[Sequence[Any]], Any]:
+    """A function that makes the view ``node`` of an input, by the ops of the graph, from the values of a call, among which the
+    inputs are at ``places``."""
+    if node in places:
+        return operator.itemgetter(places[node])
+    if targets := aliases.written(node):
+        return view_maker(targets[0], places)  # an in-place op returns its target
+    makers = {operand: view_maker(operand, places) for operand in node.all_input_nodes}
+
+    def make(values: Sequence[Any]) -> Any:
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: makers[n](values))
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    return make
 
 
 def copied_groups(groups: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:

@@ -57,7 +57,7 @@ class NumberInputs:
             if isinstance(value, torch.Tensor):
                 owner = place if owner is None and source.guard_source.is_unspecialized_nn_module() else owner
                 self._see_sizes(place, source.name, value, constants)
-            elif isinstance(value, torch.SymInt):
+            elif isinstance(value, torch.SymInt) and value.node.hint is not None:  # an unbacked one has no history
                 is_size = isinstance(source, TensorPropertySource)
                 self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
         self._settle_ints()
@@ -70,6 +70,8 @@ class NumberInputs:
         """Take note of the sizes of the tensor called ``name``. One that a guard has made of other numbers is no input."""
         for d, size in enumerate(value.shape):
             own, now = f"{name}.size()[{d}]", hint(size)
+            if now is None:
+                continue  # an unbacked one
             constants[own] = now
             if isinstance(size, torch.SymInt):
                 self._derived.append((own, place, d))

@@ -8,9 +8,7 @@ from fxpass.torch_internals.contracts import internal
 
 compile_fx: Any = internal("torch._inductor.compile_fx.compile_fx")
 compile_fx_inner: Any = internal("torch._inductor.compile_fx.compile_fx_inner")
-cudagraphify: Any = internal("torch._inductor.compile_fx.cudagraphify")
 aot_eager: Any = internal("torch._dynamo.backends.debugging.aot_eager")
-get_placeholder_info: Any = internal("torch._inductor.cudagraph_utils.get_placeholder_info")
 cudagraphs_log: Any = internal("torch._inductor.cudagraph_utils.cudagraphs_log")
 get_first_incompatible_cudagraph_node: Any = internal("torch._inductor.utils.get_first_incompatible_cudagraph_node")
 list_options: Any = internal("torch._inductor.list_options")

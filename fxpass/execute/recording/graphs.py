@@ -1,0 +1,170 @@
+"""A function of tensors recorded as CUDA graphs, one for each place in memory that its static inputs have.
+
+    first call      run(*args)                                     kernels are loaded, and tuned
+    second          record run(*own), own = [static inputs, buffers for all others]
+    from then on    copy what is not static into the buffers; launch the recording
+
+A call costs a look at the addresses, one copy and the launch. The results lie in the memory of the recording, and the next call
+overwrites them: `results` and `packing` copy out what leaves the graph. So recordings can share memory, and nothing must be
+known of the order in which they run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fxpass.graph.arguments import values_at
+
+MOST = 64
+"""As many recordings of one function are kept in each thread: those that ran last."""
+Run = Callable[..., Sequence[Any]]
+Capture = Callable[[Callable[[], Sequence[Any]]], tuple[Sequence[Any], Callable[[], None]]]
+"""Records what a function does, and gives its results and what launches the recording."""
+
+
+class _Memory(threading.local):
+    """The memory pool and the stream of each device that recordings of this thread are made with."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[Any, torch.cuda.Stream]] = {}
+
+    def of(self, device: int) -> tuple[Any, torch.cuda.Stream]:
+        if device not in self._of:
+            self._of[device] = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+        return self._of[device]
+
+
+_memory = _Memory()
+_made: weakref.WeakSet[_Recording] = weakref.WeakSet()
+
+
+def recordings() -> int:
+    """The recordings that there are, on all devices and in all threads."""
+    return len(_made)
+
+
+def on_device(device: int) -> Capture:
+    """What records on the GPU ``device``."""
+
+    def capture(run: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], Callable[[], None]]:
+        pool, stream = _memory.of(device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(device), torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+            results = run()
+        return results, graph.replay
+
+    return capture
+
+
+@dataclasses.dataclass(eq=False)
+class _Recording:
+    """What was recorded for static inputs at ``addresses``: the buffers of all others, and the results. Those that lie in the
+    memory of an input are ``views``, and made anew."""
+
+    addresses: Sequence[int]
+    buffers: list[torch.Tensor]
+    results: Sequence[Any]
+    views: Sequence[tuple[int, Callable[[Sequence[Any]], Any]]]
+    launch: Callable[[], None]
+
+
+class Recorded(threading.local):
+    """``run``, recorded by ``capture``. The inputs at ``static`` are read where they are, and those at ``written`` among them
+    written; all others are copied.
+
+    Each thread has recordings of its own. They hold none of the tensors that they were made with: a cache that the caller lets
+    go of is freed.
+    """
+
+    def __init__(self, run: Run, inputs: int, static: Sequence[int], written: Sequence[int], capture: Capture) -> None:
+        self._run, self._capture = run, capture
+        self._written_of = values_at(written)
+        self._static, self._static_of = list(static), values_at(static)
+        self._copied = [i for i in range(inputs) if i not in set(static)]
+        self._has_run = False
+        self._recordings: list[_Recording] = []  # the one that ran last comes first
+
+    def __call__(self, *args: Any) -> Sequence[Any]:
+        addresses = [*map(torch.Tensor.data_ptr, self._static_of(args))]
+        for place, recording in enumerate(self._recordings):
+            if recording.addresses == addresses:
+                if place:
+                    self._recordings.insert(0, self._recordings.pop(place))
+                return self._launched(recording, args)
+        if not self._has_run:
+            results = self._run(*args)
+            self._has_run = True
+            return results
+        return self._launched(self._recorded(addresses, args), args)
+
+    def _launched(self, recording: _Recording, args: Sequence[Any]) -> Sequence[Any]:
+        self._fill(recording.buffers, args)
+        recording.launch()
+        torch.autograd.graph.increment_version(self._written_of(args))
+        if not recording.views:
+            return recording.results
+        results = list(recording.results)
+        for place, view in recording.views:
+            results[place] = view(args)
+        return results
+
+    def _recorded(self, addresses: Sequence[int], args: Sequence[Any]) -> _Recording:
+        own = list(args)
+        with torch.inference_mode(False):  # so that they can be written in any grad mode
+            for i in self._copied:
+                own[i] = torch.empty_strided(args[i].shape, args[i].stride(), dtype=args[i].dtype, device=args[i].device)
+        buffers = [_dense(own[i]) for i in self._copied]
+        self._fill(buffers, args)
+        results, launch = self._capture(lambda: self._run(*own))
+        results, views = _without_inputs(results, args, self._static)
+        recording = _Recording(addresses, buffers, results, views, launch)
+        self._recordings = [recording, *self._recordings][:MOST]
+        _made.add(recording)
+        return recording
+
+    def _fill(self, buffers: list[torch.Tensor], args: Sequence[Any]) -> None:
+        if buffers:
+            with torch.no_grad():
+                torch.ops.aten._foreach_copy_.default(buffers, [_dense(args[i]) for i in self._copied])
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` with one element along each dim that it repeats."""
+    if 0 not in tensor.stride():
+        return tensor
+    for dim, stride in enumerate(tensor.stride()):
+        tensor = tensor.narrow(dim, 0, 1) if stride == 0 and tensor.shape[dim] > 1 else tensor
+    return tensor
+
+
+def _without_inputs(results: Sequence[Any], args: Sequence[Any], static: Sequence[int]) -> tuple[list[Any], list[Any]]:
+    """``results`` without those that lie in the memory of a static input, and the places of these with what makes them of the
+    inputs of a call."""
+    memory = {args[i].untyped_storage().data_ptr(): i for i in static}
+    views: list[tuple[int, Callable[[Sequence[Any]], Any]]] = []
+    kept = list(results)
+    for place, result in enumerate(results):
+        if isinstance(result, torch.Tensor) and (i := memory.get(result.untyped_storage().data_ptr())) is not None:
+            views.append((place, operator.itemgetter(i) if result is args[i] else _view(i, result, args[i])))
+            kept[place] = None
+    return kept, views
+
+
+def _view(i: int, result: torch.Tensor, source: torch.Tensor) -> Callable[[Sequence[Any]], Any]:
+    """A function that makes what lies in the memory of the argument ``i`` as ``result`` does in that of ``source``."""
+    dtype, device, shape, strides = result.dtype, result.device, result.shape, result.stride()
+    distance = result.data_ptr() - source.data_ptr()
+
+    def make(args: Sequence[Any]) -> torch.Tensor:
+        start = (args[i].storage_offset() * args[i].itemsize + distance) // dtype.itemsize
+        own = torch.empty(0, dtype=dtype, device=device)
+        return own.set_(args[i].untyped_storage(), start, shape, strides)  # type: ignore[call-overload]
+
+    return make

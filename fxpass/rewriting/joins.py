@@ -1,0 +1,178 @@
+"""What makes a tensor longer is brought to one form before it is looked for (`analysis.growth`).
+
+    hstack([past, new])                                     cat([past, new], 1)
+    cat([past, new], 2, out=out)                            cat([past, new], 2)
+    out = empty(s + n); out[:s] = past; out[s:] = new   ->  cat([past, new], 0)
+    out = pad(past, (0, n)); out[s:] = new                  cat([past, new], 0)
+    cat([past, new], 2)[:, :, -8:], which is all of it      cat([past, new], 2)
+
+The last is a window that is not full: a guard of Dynamo's says so. What is written in pieces is joined where the last of them
+is written, so nothing may be read of it, and nothing else be written, in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx
+
+from fxpass.analysis.growth import is_contiguous
+from fxpass.errors import Refusal
+from fxpass.graph import aliases
+from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
+from fxpass.graph.insertion import call, take_line
+from fxpass.graph.numbers import equal, number, symbols
+
+aten = torch.ops.aten
+
+_JOINS = {aten.concat.default: None, aten.concatenate.default: None, aten.hstack.default: 1, aten.vstack.default: 0,
+          aten.row_stack.default: 0, aten.column_stack.default: 1, aten.dstack.default: 2}  # fmt: skip
+"""Operators that are a `cat` of tensors with three dims or more, and along which dim; None where an argument says."""
+
+
+class _Piece(NamedTuple):
+    """The rows of a tensor from ``start`` on that are a copy of ``source``, by ``writes``."""
+
+    start: Any
+    rows: Any
+    source: Any
+    writes: tuple[fx.Node, ...]
+
+
+def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
+    """Let a `cat` stand in ``gm`` for all that joins tensors whose sizes have symbols that are ``moving``."""
+    for node in _moving_tensors(gm.graph, moving):
+        if _is_whole(node):
+            node.replace_all_uses_with(node.args[0], delete_user_cb=lambda user: user.op != "output")
+        elif node.target in _JOINS:
+            _as_cat(node)
+        elif node.target is aten.cat.out:
+            _without_out(node)
+    aliases.remove_dead(gm.graph)
+    for node in _moving_tensors(gm.graph, moving):
+        if aliases.base(node) is None and is_contiguous(node):
+            _join_pieces(node, moving)
+    gm.recompile()
+
+
+def _moving_tensors(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
+    made = [n for n in graph.nodes if n.op == "call_function" and isinstance(n.meta.get("val"), torch.Tensor)]
+    return [n for n in made if symbols(n.meta["val"]) & moving]
+
+
+def _is_whole(node: fx.Node) -> bool:
+    """Whether ``node`` is a slice of all that there is."""
+    axis = sliced_axis(node)
+    value = node.meta["val"]
+    return axis is not None and value.dim() == axis[0].meta["val"].dim() and equal(value.shape[axis[1]], size_of(*axis, node))
+
+
+def _replace(node: fx.Node, other: Any) -> None:
+    node.replace_all_uses_with(other)
+    node.graph.erase_node(node)
+
+
+def _as_cat(node: fx.Node) -> None:
+    parts: Any = node.args[0]
+    along = _JOINS[node.target]
+    if any(p.meta["val"].dim() < 3 for p in parts):
+        return
+    dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) if along is None else along
+    with node.graph.inserting_before(node):
+        made = call(node.graph, aten.cat.default, list(parts), dim, like=node.meta["val"])
+    take_line(made, node)
+    _replace(node, made)
+
+
+def _without_out(node: fx.Node) -> None:
+    """A `cat` into new memory that nothing else has been put into."""
+    out: Any = node.kwargs["out"]
+    if out.op != "call_function" or aliases.base(out) is not None or next(iter(out.users)) is not node:
+        return
+    with node.graph.inserting_before(node):
+        made = call(node.graph, aten.cat.default, *node.args, like=node.meta["val"])
+    take_line(made, node)
+    out.replace_all_uses_with(made, delete_user_cb=lambda user: user is not node)
+    _replace(node, made)
+    node.graph.erase_node(out)
+
+
+def _join_pieces(node: fx.Node, moving: Set[Any]) -> None:
+    """Put a `cat` in the place of ``node``, new memory that is filled piece by piece along the dim that moves."""
+    value = node.meta["val"]
+    dims = [d for d, size in enumerate(value.shape) if symbols(size) & moving]
+    if len(dims) != 1:
+        return
+    pieces: list[_Piece] = []
+    for found in _written(node, dims[0]):
+        pieces.append(found)
+        if (order := _in_order(pieces, value.shape[dims[0]])) is not None:
+            break
+    else:
+        return
+    writes = [n for piece in pieces for n in piece.writes]
+    sources = [piece.source for piece in order]
+    if len(sources) < 2 or not _are_alike([s.meta["val"] for s in sources], value, dims[0]) or _is_disturbed(node, writes):
+        return
+    with node.graph.inserting_after(writes[-1]):
+        made = call(node.graph, aten.cat.default, sources, dims[0], like=value)
+    take_line(made, writes[-1])
+    node.replace_all_uses_with(made, delete_user_cb=lambda user: user not in writes)
+    for dead in [*reversed(writes), node]:
+        node.graph.erase_node(dead)
+
+
+def _written(node: fx.Node, dim: int) -> Iterator[_Piece]:
+    """What ``node`` holds along ``dim`` when it is made, and what is copied into slices of it, in program order."""
+    if (padded := _padded(node, dim)) is not None:
+        yield _Piece(0, padded.meta["val"].shape[dim], padded, ())
+    for user in sorted(node.users):
+        if user.target is not aten.slice.Tensor or sliced_axis(user) != (node, dim) or len(user.users) != 1:
+            return
+        (copy,) = user.users
+        if copy.target is not aten.copy_.default or copy.args[0] is not user or copy.users:
+            return
+        try:
+            start, _ = bounds_of(user, size_of(node, dim, user))
+        except Refusal:
+            return
+        yield _Piece(start, user.meta["val"].shape[dim], copy.args[1], (user, copy))
+
+
+def _padded(node: fx.Node, dim: int) -> fx.Node | None:
+    """What ``node`` makes longer behind its last row along ``dim``; None if it is no such padding."""
+    if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
+        return None
+    source, widths = node.args[:2]
+    last = 2 * (node.meta["val"].dim() - 1 - dim) + 1
+    others = [w for i, w in enumerate(widths) if i != last]  # type: ignore[arg-type]
+    return source if all(isinstance(w, int) and w == 0 for w in others) else None  # type: ignore[return-value]
+
+
+def _in_order(pieces: list[_Piece], size: Any) -> list[_Piece] | None:
+    """``pieces`` one behind the other, where they are all of ``size`` rows."""
+    order: list[_Piece] = []
+    end: Any = 0
+    while (following := next((p for p in pieces if p not in order and equal(p.start, end)), None)) is not None:
+        order.append(following)
+        end = end + number(following.rows)
+    return order if equal(end, size) and len(order) == len(pieces) else None
+
+
+def _are_alike(parts: list[torch.Tensor], whole: torch.Tensor, dim: int) -> bool:
+    """Whether ``parts`` joined along ``dim`` are like ``whole``: a copy would cast, and repeat what is broadcast."""
+    if {(p.dtype, p.device, p.dim()) for p in parts} != {(whole.dtype, whole.device, whole.dim())}:
+        return False
+    return all(equal(p.shape[d], size) for p in parts for d, size in enumerate(whole.shape) if d != dim)
+
+
+def _is_disturbed(node: fx.Node, writes: list[fx.Node]) -> bool:
+    """Whether something is written, or read of ``node``, between it and the last of ``writes``, but for these."""
+    between = node.next
+    while between is not writes[-1]:
+        if between not in writes and (aliases.written(between) or node in between.all_input_nodes):
+            return True
+        between = between.next
+    return False

@@ -1,0 +1,52 @@
+"""Which parts are compiled: a few ops on small tensors cost less than the wrappers of a compiled function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from unittest import mock
+
+import pytest
+import torch
+from graphs import traced
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fxpass.execute import compilers
+
+
+def position(x: Tensor) -> Tensor:
+    return (x[0] + 1).reshape(1)
+
+
+def many(x: Tensor) -> Tensor:
+    for _ in range(compilers.FEW_OPS + 1):
+        x = x + 1
+    return x
+
+
+def large(x: Tensor) -> Tensor:
+    return x.new_zeros(compilers.FEW_ELEMENTS + 1)
+
+
+def several(x: Tensor) -> Tensor:
+    return torch.topk(x, 2)[0]
+
+
+def nothing(x: Tensor) -> Tensor:
+    return x
+
+
+@pytest.mark.parametrize("of, tiny", [(position, True), (nothing, True), (many, False), (large, False), (several, False)])
+def test_tiny(of: Callable[[Tensor], Tensor], tiny: bool) -> None:
+    gm = traced(of, [torch.arange(4)])
+    assert compilers.is_tiny(gm) == tiny
+    with mock.patch.object(compilers, "_whole") as whole:
+        run = compilers.compiler("inductor", {})(gm, [torch.arange(4)], None)
+    assert whole.called != tiny
+    if tiny:
+        assert torch.equal(run(torch.arange(4)), of(torch.arange(4)))
+
+
+def test_what_grows_is_not_tiny() -> None:
+    gm = make_fx(lambda x: x + 1, tracing_mode="symbolic")(torch.arange(4))
+    assert not compilers.is_tiny(gm)
