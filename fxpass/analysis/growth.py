@@ -73,7 +73,8 @@ def growing(
 
 def _series(node: fx.Node, rising: Sequence[Any]) -> Growing | None:
     """``node`` along the first dim that has one of the sizes ``rising``."""
-    dims = [d for d, size in enumerate(_sizes(node)) if any(equal(size, own) for own in rising)]
+    sizes = [(d, size) for d, size in enumerate(_sizes(node)) if symbols(size)]
+    dims = [d for d, size in sizes if any(equal(size, own) for own in rising)]
     return Growing(node, dims[0], _sizes(node)[dims[0]], is_series=True) if dims else None
 
 
