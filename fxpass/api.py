@@ -19,7 +19,7 @@ from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.readable import readable_code, renamed, source_of
 from fxpass.report.sites import predicate_sites, sites_of
-from fxpass.rewriting import Grown, Rewritten, mask_overwritten_rows, rewrite_graph
+from fxpass.rewriting import Grown, Rewritten, copy_fixed_rows, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
@@ -95,6 +95,9 @@ def rewrite_normal_form(
         ops = op_records(normal)
         if mask_overwritten_rows(normal.graph, rewritten.marks):
             propagate(normal, inputs, ops)  # the new nodes alone
+            ops = op_records(normal)
+        if any(d.rewritten for d in rewritten.decisions) and copy_fixed_rows(normal.graph, rewritten.kinds.bound):
+            propagate(normal, inputs, ops)
     cut = {place: [dim for dim, *_ in cuts] for place, cuts in rewritten.around.cuts.items()}
     check_graph(normal, before, may_read=report.refused > 0, cut=cut)
     report.before, report.after = renamed(report.before, report.symbols), readable_code(normal, report.symbols)

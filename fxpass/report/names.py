@@ -2,14 +2,14 @@
 
     L['self']._modules['layers']._modules['3']._buffers['k_cache']        layers.3.k_cache
     L['used'][0]                                                          used[0]
-    __load_module('fxpass.index_tensors.mirror').read(L['used'], 0)       used[0]
+    __load_module('fxpass....guard_functions').read(L['used'], 0)         used[0]
 """
 
 from __future__ import annotations
 
 import re
 
-_MIRROR = re.compile(r"__load_module\('[\w.]*mirror'\)\.read\((?P<base>.*?), (?P<index>\d+)\)")
+_MIRROR = re.compile(r"__load_module\('fxpass\.[\w.]*'\)\.read\((?P<base>.*?), (?P<index>\d+)\)")
 _OWNED = re.compile(r"\._(?:modules|buffers|parameters)\['([^']*)'\]")
 _LOCAL = re.compile(r"\b[LG]\['(\w+)'\]")
 

@@ -64,7 +64,8 @@ class NumberInputs:
         names = [number.name for number in self.all]
         self._derived = [size for size in self._derived if size[0] not in names]
         names += [name for name, *_ in self._derived]
-        self._graph = Graph(names, {name: value for name, value in constants.items() if name not in names}, owner)
+        fixed = {name: value for name, value in constants.items() if name not in names}
+        self._graph = Graph(names, fixed, owner, any(number.kind == "position" for number in self.all))
 
     def _see_sizes(self, place: int, name: str, value: torch.Tensor, constants: dict[str, int]) -> None:
         """Take note of the sizes of the tensor called ``name``. One that a guard has made of other numbers is no input."""
