@@ -34,7 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     texts = [pages["index.md"], *(f.content_string for f in files.documentation_pages())]
     bases = ["", *(posixpath.dirname("docs/" + f.src_uri) for f in files.documentation_pages())]
     linked = {place(base, target) for text, base in zip(texts, bases, strict=True) for _, target, _ in LINK.findall(text)}
-    linked |= {name for name in KEPT if name.startswith("fxpass/")} | folders("fxpass")
+    linked |= {name for name in KEPT if name.startswith(("fxpass/", "benchmarks/results/"))} | folders("fxpass")
     for name in sorted(name for name in linked if not name.startswith("docs/") and name != "README.md"):
         if (ROOT / name).suffix == ".png":
             files.append(File.generated(config, "source/" + name, abs_src_path=str(ROOT / name)))
@@ -58,7 +58,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         opening, target, closing = link.groups()
         return opening + posixpath.relpath(in_site(place(base, target)), posixpath.dirname(uri) or ".") + closing
 
-    return figures.PLACE.sub(lambda found: figures.figure(found[1]), LINK.sub(led, markdown))
+    return LINK.sub(led, figures.PLACE.sub(lambda found: figures.figure(found[1]), markdown))
 
 
 def place(base: str, target: str) -> str:
