@@ -252,6 +252,11 @@ ROOM = _reason(
     "it depends on how much room there is beside what grows: {what}",
     "Compare lengths with one another, and with numbers.",
 )
+NO_JOIN = _reason(
+    "KV205",
+    "no buffer for {what}: it is made longer, and not by new rows that are put behind it",
+    "Write `torch.cat([past, new], dim)`, and of a window `[..., -w:, :]` without `min` or `max`.",
+)
 OUTSIDE_THE_CORE = _reason(
     "KV210",
     "{source}: {op} runs outside of the static core, which cannot have {why}",

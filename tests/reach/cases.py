@@ -375,19 +375,17 @@ CASES = [
         note=OUTSIDE,
     ),
     Case("transformers", "Llama with StaticCache", "already static", transformers_static, ours=False),
-    Case(
-        "transformers, dynamic", "Mistral with DynamicCache", "`cat([past, new], -2)`", transformers_dynamic, graphs=3, note=FIRST
-    ),
+    Case("transformers, dynamic", "DynamicCache", "`cat([past, new], -2)`", transformers_dynamic, graphs=3, note=FIRST),
     Case(
         "transformers, dynamic window",
-        "Mistral with DynamicCache",
+        "Mistral, DynamicCache",
         "`cat([past, new], -2)[:, :, -window + 1:]`",
         lambda compiled, device: transformers_dynamic(compiled, device, 9),
         graphs=6,
         note=FILLED,
     ),
-    Case("x-transformers", "x_transformers.py Attention", "`cat((ck, k), -2)`, all tokens", x_transformers, graphs=3, note=FIRST),
-    Case("whisper", "model.py, hooks", "`cat([cache[module], output], 1)` in hooks", whisper, graphs=3, note=FIRST),
+    Case("x-transformers", "x_transformers.py", "`cat((ck, k), -2)`", x_transformers, graphs=3, note=FIRST),
+    Case("whisper", "model.py, hooks", "`cat([cache[module], output], 1)`", whisper, graphs=3, note=FIRST),
     Case("litgpt, blocks", "model.py Block", "each block compiled; a mask cut to the length", _blocks(_litgpt, True), blocks=2),
     Case("llama-models, blocks", "llama3/model.py", "each block compiled; `start_pos: int`", _blocks(llama), blocks=2),
     Case(
