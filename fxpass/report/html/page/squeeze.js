@@ -7,8 +7,8 @@ const ROOM = 800, LEAST = 0.4, BETWEEN = 16, BESIDE = 9;
 // Sets the x of the nodes of `g`, and of the bends of its edges; gives the width.
 function squeeze(g) {
   const { width } = g.graph();
-  const factor = Math.max(LEAST, Math.min(1, ROOM / width));
-  if (factor === 1) return width;
+  if (!(width > ROOM)) return width;
+  const factor = Math.max(LEAST, ROOM / width);
   const places = g.nodes().map((key) => g.node(key));
   for (const edge of g.edges()) places.push(...g.edge(edge).points.slice(1, -1));
   for (const place of places) place.x *= factor;
