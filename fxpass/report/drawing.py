@@ -40,12 +40,14 @@ def drawn(gm: fx.GraphModule) -> nx.DiGraph:
     graph = nx.DiGraph()
     written = {aliases.root(w) for n in gm.graph.nodes for w in aliases.written(n)}
     labels: dict[str, str] = {}
-    modules: dict[Any, tuple[tuple[str, str], ...]] = {}
+    modules: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
     for node in gm.graph.nodes:
         label = _label(node, labels)
         labels[label] = node.name
         stack = node.meta.get("nn_module_stack") or {}
-        key = tuple(path for path, _ in stack.values())
+        called = tuple(path for path, _ in stack.values())
+        if called not in modules:
+            modules[called] = _modules(stack)
         graph.add_node(
             node.name,
             kind=_kind(node),
@@ -55,7 +57,7 @@ def drawn(gm: fx.GraphModule) -> nx.DiGraph:
             type=type_of(node.meta.get("val")),
             source=source_of(node),
             code=code_of(node),
-            module=modules.setdefault(key, _modules(stack)),
+            module=modules[called],
             equal=_is_repeated(node) and written.isdisjoint(map(aliases.root, (node, *node.all_input_nodes))),
             part="",
         )
