@@ -1,13 +1,13 @@
 """What a decode step costs the host, by stage: ``python -m benchmarks.host`` (about two minutes on a CPU).
 
-The models are narrow: what the host does depends on the number of layers alone. Microseconds, each stage without those inside of
-it; a tenth of the steps take less, since on a busy machine a median says more of what else runs:
+The models are narrow: what the host does depends on the number of layers alone. Microseconds, each stage without those inside
+of it; a tenth of the steps take less, since on a busy machine a median says more of what else runs:
 
     guards       from the call until the graph is entered: Dynamo's guards, and the inputs being collected
     mirror       of this, what the host mirror is asked
     around       kvfix's own steps between the parts: buffers, results, index tensors
-    prologue     a part, with the wrappers of AOTAutograd and Inductor; so the epilogue, and the core. On a GPU, of the core: the
-                 look at addresses and the copies before the launch. On a CPU, the kernels too
+    prologue     a part, with the wrappers of AOTAutograd and Inductor; so the epilogue, and the core. On a GPU, of the core:
+                 the look at addresses and the copies before the launch. On a CPU, the kernels too
     launch       on a GPU, of the core: the launch of the recording
     after        from the graph's results until the caller has them
 
