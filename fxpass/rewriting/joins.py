@@ -58,7 +58,7 @@ def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
 
 
 def _moving_tensors(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
-    made = [n for n in graph.nodes if n.op == "call_function" and isinstance(n.meta["val"], torch.Tensor)]
+    made = [n for n in graph.nodes if n.op == "call_function" and isinstance(n.meta.get("val"), torch.Tensor)]
     return [n for n in made if symbols(n.meta["val"]) & moving]
 
 
