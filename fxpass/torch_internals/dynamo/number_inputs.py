@@ -60,7 +60,8 @@ class NumberInputs:
                 self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
         self._settle_ints()
         names = [number.name for number in self.all]
-        self._graph = Graph(names, {name: value for name, value in constants.items() if name not in names}, owner)
+        fixed = {name: value for name, value in constants.items() if name not in names}
+        self._graph = Graph(names, fixed, owner, any(number.kind == "position" for number in self.all))
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
