@@ -37,7 +37,9 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, [2048], 8192, 2, 2),
         (1, [128256], 2048, 2, 1),
         (1, [8], 8, 4, 1),
-        (4, [16384], 2048, 2, 2),
+        (4, [16384], 2048, 2, 1),
+        (16, [2048], 8192, 2, 4),
+        (8, [2048], 2048, 2, 4),
     ],
 )
 def test_the_parts_that_were_fastest(rows: int, outputs: list[int], k: int, size: int, parts: int) -> None:
