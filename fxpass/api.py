@@ -17,9 +17,11 @@ from fxpass.graph.postconditions import Broken, check_graph, signature
 from fxpass.graph.propagate import op_records, propagate
 from fxpass.options import Options
 from fxpass.report import Report, store
-from fxpass.report.readable import readable_code, renamed, source_of
+from fxpass.report.drawing import drawn
+from fxpass.report.expressions import source_of
+from fxpass.report.readable import readable_code, renamed
 from fxpass.report.sites import predicate_sites, sites_of
-from fxpass.rewriting import Grown, Rewritten, mask_overwritten_rows, rewrite_graph
+from fxpass.rewriting import Grown, Rewritten, copy_fixed_rows, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
@@ -74,7 +76,8 @@ def rewrite_normal_form(
     """
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
-    report.before = report.after = readable_code(normal)
+    report.graph_before = report.graph_after = drawn(normal)
+    report.before = report.after = readable_code(report.graph_before)
     grown = growing(normal)
     inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
     before, ops = signature(normal), op_records(normal, without=folded)
@@ -95,9 +98,13 @@ def rewrite_normal_form(
         ops = op_records(normal)
         if mask_overwritten_rows(normal.graph, rewritten.marks):
             propagate(normal, inputs, ops)  # the new nodes alone
+            ops = op_records(normal)
+        if any(d.rewritten for d in rewritten.decisions) and copy_fixed_rows(normal.graph, rewritten.kinds.bound):
+            propagate(normal, inputs, ops)
     cut = {place: [dim for dim, *_ in cuts] for place, cuts in rewritten.around.cuts.items()}
     check_graph(normal, before, may_read=report.refused > 0, cut=cut)
-    report.before, report.after = renamed(report.before, report.symbols), readable_code(normal, report.symbols)
+    report.graph_after = drawn(normal)
+    report.before, report.after = renamed(report.before, report.symbols), readable_code(report.graph_after, report.symbols)
     return normal, rewritten
 
 

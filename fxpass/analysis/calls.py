@@ -33,11 +33,12 @@ _MOST_NUMBERS = 65536
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
     """One graph of the frame: the numbers called ``names`` are arguments, those in ``fixed`` the same for each of its calls.
-    The argument at ``owner``, a module's own, tells which module is called."""
+    The argument at ``owner``, a module's own, tells which module is called. A graph with positions is that of a step."""
 
     names: Sequence[str]
     fixed: Mapping[str, int]
     owner: int | None = None
+    is_step: bool = False
 
 
 @dataclasses.dataclass
@@ -56,6 +57,7 @@ class CallHistory:
     _again: int = 0
     _repeated: bool = False
     _stays: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    _stays_in_steps: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     _moves: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     _rises: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
@@ -84,10 +86,10 @@ class CallHistory:
 
     def kind(self, name: str, value: int, is_size: bool) -> Kind | None:
         """The kind of the size, or of the caller's int, called ``name``, which is ``value`` now. None: it has not been seen, or
-        is an int that moves for the first time.
+        is an int that moves for the first time, and has not been in many steps yet, or was 0 in them.
 
         A size is a growth where it has moved more often than stayed, and mostly risen: it is the other kind that is corrected.
-        An int is a variant where it is steady.
+        An int is a variant where it is steady, or where steps have left it as it was.
         """
         last = self.last(name)
         if name in self.corrected or last is None:
@@ -97,7 +99,7 @@ class CallHistory:
             moves, rises = moves + (last != value), rises + (value > last)
             return "growth" if moves > stays and 2 * rises > moves else "variant"
         if last != value:
-            return "position" if moves else None
+            return "position" if moves else "variant" if last and self._stays_in_steps[name] >= STEADY else None
         return "variant" if STEADY * moves <= stays + 1 + STEADY // 2 else "position"
 
     def repeated(self) -> bool:
@@ -126,12 +128,17 @@ class CallHistory:
             last = self._last_of.get((name, owner))
             self._last_of[name, owner] = value
             if last is not None:
-                (self._stays if last == value else self._moves)[name] += 1
+                self._see(name, last == value)
                 self._rises[name] += value > last
             self._last[name] = value
+
+    def _see(self, name: str, stays: bool, times: int = 1) -> None:
+        (self._stays if stays else self._moves)[name] += times
+        if stays and self._graph is not None and self._graph.is_step:
+            self._stays_in_steps[name] += times
 
     def _settle(self) -> None:
         """Count the calls of one graph, one after the other, for the numbers that are fixed in it."""
         for name in self._graph.fixed if self._graph is not None and self._again else ():
-            self._stays[name] += self._again
+            self._see(name, stays=True, times=self._again)
         self._again = 0

@@ -19,7 +19,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import descendants
-from fxpass.graph.numbers import equal, guarded, layout, symbols
+from fxpass.graph.numbers import equal, guarded, hint, layout, symbols
 
 aten = torch.ops.aten
 
@@ -73,13 +73,18 @@ def _joined(node: fx.Node, moving: Set[Any], kept: _Kept) -> Growing | None:
             if _is_join(user, node, dim) and kept.is_read_only(user, by_name=True) and is_plain(user):
                 return Growing(node, dim, _sizes(user)[dim], user)
         for made in sorted([node, *descendants(node)], key=lambda n: aliases.root(n) is not node):
-            if not isinstance(made.meta["val"], torch.Tensor):
+            if not _is_tensor(made):
                 continue
             for user in made.users:
                 along = [d for d, size in enumerate(_sizes(made)) if equal(size, _sizes(node)[dim])]
                 if along and _is_join(user, made, along[0]):
                     return Growing(node, dim, _sizes(user)[along[0]])
     return None
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    """Whether ``node`` is one tensor, and not several, as `unbind` gives."""
+    return isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def _is_join(user: fx.Node, node: fx.Node, dim: int) -> bool:
@@ -100,11 +105,22 @@ def is_plain(join: fx.Node) -> bool:
 
 def is_contiguous(node: fx.Node) -> bool:
     """Whether ``node`` is known to be, without a guard."""
-    value, stride = node.meta["val"], 1
-    for size, own in reversed([*zip(value.shape, value.stride(), strict=True)]):
-        if not equal(own, stride):
+    return _is_dense(node.meta["val"], range(node.meta["val"].dim()))
+
+
+def dense_order(node: fx.Node) -> tuple[int, ...] | None:
+    """The order of dims in which ``node`` is known to be contiguous, without a guard; None if there is none."""
+    value = node.meta["val"]
+    order = sorted(range(value.dim()), key=lambda d: -hint(value.stride(d)))
+    return next((tuple(dims) for dims in (range(value.dim()), order) if _is_dense(value, dims)), None)
+
+
+def _is_dense(value: torch.Tensor, order: Sequence[int]) -> bool:
+    stride: Any = 1
+    for dim in reversed(order):
+        if not equal(value.stride(dim), stride):
             return False
-        stride = stride * size
+        stride = stride * value.shape[dim]
     return True
 
 
@@ -124,7 +140,7 @@ class _Kept:
         """Whether nothing is written to the memory of ``node``, and no view of it is a result; ``by_name``, one that is all of
         it may be: ``joined.detach()``."""
         value, memory = node.meta["val"], aliases.storage(node)
-        if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        if not _is_tensor(node) or value.layout is not torch.strided:
             return False
         shown = [r for r in self._results if aliases.storage(r) == memory]
         own = all(layout(r.meta["val"]) == layout(value) for r in shown) if by_name else shown in ([], [node])

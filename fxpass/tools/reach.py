@@ -146,7 +146,7 @@ def run(case: Case, compiler: str = "eager", device: str = "cpu", verify: int | 
     row.graphs, row.breaks = counts.graphs, counts.breaks
     reports = fxpass.reports()
     row.rewritten, row.refused = sum(r.rewritten for r in reports), sum(r.refused for r in reports)
-    steps = reports[first[2] :] or reports
+    steps = _of_steps(reports[first[2] :]) or reports
     row.kinds = list(dict.fromkeys((symbol.of, symbol.kind) for report in steps for symbol in report.symbols))
     row.core = "; ".join(dict.fromkeys(filter(None, map(_left_out, steps)))) or "one"
     row.outputs = max(_difference(a, b) for (a, _), (b, _) in zip(expected, found, strict=True))
@@ -172,6 +172,18 @@ def _stock_launches(case: Case, device: str) -> tuple[int, int] | None:
     except Exception:  # what stock cannot run is no fault of the case: its column stays empty
         return None
     return watched.launches
+
+
+def _of_steps(reports: list[fxpass.Report]) -> list[fxpass.Report]:
+    """Those of ``reports`` that are of decode steps: of a frame that has graphs with positions, only these. Its others are
+    prefills of another batch or length."""
+    at_positions = [report for report in reports if any(symbol.kind == "position" for symbol in report.symbols)]
+    frames = {_frame(report) for report in at_positions}
+    return [report for report in reports if report in at_positions or _frame(report) not in frames]
+
+
+def _frame(report: fxpass.Report) -> str:
+    return report.compile_id.partition("/")[0]
 
 
 def _left_out(report: fxpass.Report) -> str:

@@ -152,6 +152,66 @@ def test_a_size_that_rises_grows(rows: tuple[int, ...], now: int, kind: str) -> 
     assert seen(*((0, n) for n in rows)).kind("rows", now, True) == kind
 
 
+@pytest.mark.parametrize(
+    "starts, now, is_step, kind",
+    [
+        ((7,) * 6, 9, True, "variant"),  # steps have left it as it was
+        ((7,) * 6, 9, False, None),  # calls of a graph without positions tell nothing
+        ((7,) * 3, 9, True, None),
+        ((0,) * 6, 1, True, None),  # a window that has not been full
+        ((7,) * 6 + (8,), 9, True, "position"),
+        ((7,) * 6 + (9,) * 5, 9, True, "variant"),
+    ],
+)
+@pytest.mark.parametrize("fixed", [True, False])
+def test_an_int_that_moves_for_the_first_time(
+    starts: tuple[int, ...], now: int, is_step: bool, kind: str | None, fixed: bool
+) -> None:
+    calls = CallHistory()
+    graphs = {n: Graph([] if fixed else ["start"], {"start": n} if fixed else {}, is_step=is_step) for n in starts}
+    for n in starts:
+        calls.see(graphs[n], () if fixed else (n,))
+    assert calls.kind("start", now, False) == kind
+
+
+def prefix_scales(x: Tensor, k: Tensor, at: int, prefix: int) -> Tensor:
+    return x / x[:, :prefix].amax(1, keepdim=True)
+
+
+def prefix_is_written(x: Tensor, k: Tensor, at: int, prefix: int) -> Tensor:
+    x = x.clone()
+    x[:, :prefix] = x[:, :prefix] - x[:, :prefix].mean(1, keepdim=True)
+    return x
+
+
+def prefix_masks(x: Tensor, k: Tensor, at: int, prefix: int) -> Tensor:
+    return torch.where((torch.arange(x.shape[1]) < prefix)[:, None], x, 2 * x)
+
+
+def prefix_of_the_cache(x: Tensor, k: Tensor, at: int, prefix: int) -> Tensor:
+    return x + k[:, :prefix].mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize("scaled", [prefix_scales, prefix_is_written, prefix_masks, prefix_of_the_cache])
+def test_an_int_that_only_another_prompt_moves(scaled: Callable[..., Tensor]) -> None:
+    """A prompt of another length is no step at that length: nothing of its prefill is rewritten, and strict is content."""
+
+    def step(x: Tensor, k: Tensor, at: int, prefix: int) -> Tensor:
+        new = scaled(x, k, at, prefix)
+        new = new if at == 0 else new[:, -1:]
+        k[:, at : at + new.shape[1]] = new
+        return scaled_dot_product_attention(new, k[:, : at + new.shape[1]], k[:, : at + new.shape[1]])
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "strict": True})
+    for prefix in (5, 8, 6):
+        ours, theirs = torch.zeros(2, 24, 8), torch.zeros(2, 24, 8)
+        for at in (0, *range(prefix, prefix + 6)):
+            x = torch.rand(2, at + 1 if at else prefix, 8) + 1
+            torch.testing.assert_close(compiled(x, ours, at, prefix), step(x, theirs, at, prefix))
+            torch.testing.assert_close(ours, theirs)
+    assert len(fxpass.reports()) == 3 and not fxpass.reports()[2].parts
+
+
 def test_many_calls_are_counted_as_they_come() -> None:
     calls = seen(*((n, 2) for n in range(2000)))
     assert calls.kind("rows", 2, True) == "variant" and calls.kind("start", 2000, False) == "position"

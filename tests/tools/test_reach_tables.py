@@ -49,6 +49,30 @@ class Growing:
             yield forward(torch.rand(2, 1, 4), k, at, w, torch.rand(2, 9 + 3 * at, 4)), [k.clone()]
 
 
+@dataclasses.dataclass
+class Forecasts(Growing):
+    """Beside the cache there is a series, whose first ``prefix`` rows are scaled by. Prompts have other lengths and batches."""
+
+    graphs = 4
+
+    def steps(self, compiled: Any, device: str) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        torch.manual_seed(0)
+        forward, w = compiled(forecast), torch.rand(4, 4)
+        for batch, prefix in ((2, 5), (3, 5), (3, 8)):
+            k = torch.zeros(batch, 24, 4)
+            for at in (0, *range(prefix, prefix + 6)):
+                series = torch.rand(batch, at + 1 if at else prefix, 4)
+                yield forward(series, k, at, w, prefix), [k.clone()]
+
+
+def forecast(series: Tensor, k: Tensor, at: int, w: Tensor, prefix: int) -> Tensor:
+    scaled = series / series[:, :prefix].amax((1, 2), keepdim=True)
+    new = scaled if at == 0 else scaled[:, -1:]
+    k[:, at : at + new.shape[1]] = new
+    keys = k[:, : at + new.shape[1]]
+    return (new @ keys.mT).softmax(-1) @ keys @ w
+
+
 OUTSIDE = [before, after, attention_after]
 
 
@@ -56,6 +80,11 @@ def test_one_core_is_said() -> None:
     row = reach.run(Growing(one_core))
     assert row.core == "one" and row.problems == []
     assert ("L['at']", "position") in row.kinds
+
+
+def test_a_prefill_of_another_size_is_no_step() -> None:
+    row = reach.run(Forecasts(one_core))
+    assert row.core == "one" and row.problems == []
 
 
 @pytest.mark.parametrize("step", OUTSIDE)

@@ -55,12 +55,13 @@ class NumberInputs:
                 owner = place if owner is None and source.guard_source.is_unspecialized_nn_module() else owner
                 for d, size in enumerate(value.shape):
                     constants[f"{source.name}.size()[{d}]"] = hint(size)
-            elif isinstance(value, torch.SymInt):
+            elif isinstance(value, torch.SymInt) and value.node.hint is not None:  # an unbacked one has no history
                 is_size = isinstance(source, TensorPropertySource)
                 self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
         self._settle_ints()
         names = [number.name for number in self.all]
-        self._graph = Graph(names, {name: value for name, value in constants.items() if name not in names}, owner)
+        fixed = {name: value for name, value in constants.items() if name not in names}
+        self._graph = Graph(names, fixed, owner, any(number.kind == "position" for number in self.all))
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
