@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import fnmatch
 import pathlib
 import statistics
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -192,6 +193,28 @@ def measure(name: str, ways: list[str], tiny: bool, device: str, most: int) -> l
     return rows
 
 
+def run(only: Sequence[str], json: pathlib.Path | None) -> int:
+    """What ``kvfix bench --model llama-3.2-1b`` runs: all models and ways, or those whose names, as 'litgpt kvfix', match one
+    of the patterns in ``only``."""
+    chosen = {name: [way for way in WAYS if _matches(f"{name} {way}", only)] for name in MODELS}
+    patterns = "".join(f" --only '{pattern}'" for pattern in only)
+    record({n: ways for n, ways in chosen.items() if ways}, STEPS, False, f"kvfix bench --model llama-3.2-1b{patterns}", json)
+    return 0
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def record(chosen: dict[str, list[str]], steps: int, tiny: bool, command: str, json: pathlib.Path | None) -> None:
+    """Measure the ways ``chosen`` for each model, and write the lines to the file ``json``, if there is one."""
+    torch.set_grad_enabled(False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = [row for name, ways in chosen.items() for row in measure(name, ways, tiny, device, steps)]
+    if json:
+        figures.write(json, {"command": command, "rows": rows})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
@@ -200,12 +223,8 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help="at least 20")
     options = parser.parse_args()
-    torch.set_grad_enabled(False)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = [row for name in options.models for row in measure(name, options.ways, options.tiny, device, options.steps)]
-    if options.json:
-        command = " ".join(["python", "benchmarks/llama_shapes.py", *sys.argv[1:]])
-        figures.write(options.json, {"command": command, "rows": rows})
+    command = " ".join(["python", "benchmarks/llama_shapes.py", *sys.argv[1:]])
+    record(dict.fromkeys(options.models, options.ways), options.steps, options.tiny, command, options.json)
 
 
 if __name__ == "__main__":
