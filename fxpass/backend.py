@@ -39,7 +39,7 @@ from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.readable import grown_names, readable_code, source_of
-from fxpass.rewriting import Grower, Grown, give_numbers, reason
+from fxpass.rewriting import Grower, Grown, dense_results, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
@@ -174,7 +174,7 @@ def planned(
             use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
     if around.axes:
-        around = give_numbers(normal, around)
+        around = give_numbers(normal, around if carried is None else dense_results(normal, around))
         bound &= {s for n in normal.graph.nodes if n.users for v in values_of(n) for s in symbols(v)}
     growth = Growth(around, normal.graph.find_nodes(op="placeholder")[len(inputs) :], gives_up=not is_step)
     return cut(Plan(normal, bound=bound, carried=carried, growth=growth), report), kinds

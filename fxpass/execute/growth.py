@@ -126,6 +126,9 @@ class Growth(threading.local):
         if made:
             _copy(made, parts)
         for place, cuts in self._cuts.items():
+            if place in self.around.dense:
+                results[place] = self.around.dense[place].of(results[place], cuts[0][1])
+                continue
             for dim, length in cuts:
                 results[place] = results[place].narrow(dim, 0, length)
             results[place] = results[place].clone(memory_format=torch.contiguous_format)

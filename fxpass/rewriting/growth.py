@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import operator
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -59,16 +60,34 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True)
+class Dense:
+    """The ``number``-th of the results that a flat tensor begins with: of sizes ``before`` and ``after`` that of its cut."""
+
+    number: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def of(self, flat: torch.Tensor, length: int) -> torch.Tensor:
+        """It, out of ``flat``, whose memory it shares without a version counter."""
+        shape = (*self.before, length, *self.after)
+        size = math.prod(shape)
+        start = self.number * size
+        return torch.unsafe_split_with_sizes(flat, [start, size, flat.numel() - start - size])[1].view(shape)
+
+
+@dataclasses.dataclass(frozen=True)
 class Around:
     """What stands around a graph that has buffers: plain data.
 
     axes: one for each buffer, in the order of these last inputs.
     cuts: the results that leave the graph in full; along which dims they are cut, and to which length, a `formula`.
+    dense: of the results that are cut, those that are put together (`dense`).
     numbers: formulas for what stands in the graph's very last input, if there are any.
     """
 
     axes: Sequence[Axis] = ()
     cuts: dict[int, tuple[tuple[int, Any], ...]] = dataclasses.field(default_factory=dict)
+    dense: Mapping[int, Dense] = dataclasses.field(default_factory=dict)
     numbers: Sequence[Any] = ()
 
     @property
