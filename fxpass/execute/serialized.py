@@ -100,7 +100,8 @@ class SerializedGraph:
 
         def plan() -> Plan:
             buffers = inputs[len(inputs) - self.around.inputs :]
-            growth = Growth(self.around, buffers, self.conditions, gives_up=False, least=self.settings.capacity)
+            at_once, least = carried is not None and self.settings.kernels, self.settings.capacity
+            growth = Growth(self.around, buffers, self.conditions, gives_up=False, least=least, at_once=at_once)
             return Plan(gm, split(gm, bound), bound, carried, growth)
 
         uncompiled = dataclasses.replace(self.settings, compiler="eager")

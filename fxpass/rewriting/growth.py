@@ -82,18 +82,20 @@ class Around:
     axes: one for each buffer, in the order of these last inputs.
     cuts: the results that leave the graph in full; along which dims they are cut, and to which length, a `formula`.
     dense: of the results that are cut, those that are put together (`dense`).
+    copies: the inputs that are copied as they are, each into an input behind the buffers, which stays where it is.
     numbers: formulas for what stands in the graph's very last input, if there are any.
     """
 
     axes: Sequence[Axis] = ()
     cuts: dict[int, tuple[tuple[int, Any], ...]] = dataclasses.field(default_factory=dict)
     dense: Mapping[int, Dense] = dataclasses.field(default_factory=dict)
+    copies: Sequence[int] = ()
     numbers: Sequence[Any] = ()
 
     @property
     def inputs(self) -> int:
         """How many of the graph's inputs are not given by its caller."""
-        return len(self.axes) + bool(self.numbers)
+        return len(self.axes) + len(self.copies) + bool(self.numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +184,17 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
     return Grown(Around(axes), origins, moving, symbols(capacity))
 
 
+def copy_inputs(gm: fx.GraphModule, around: Around, inputs: Sequence[fx.Node]) -> Around:
+    """Let ``gm`` read ``inputs`` from memory that stays where it is: they are copied there along with what grows."""
+    places = [gm.graph.find_nodes(op="placeholder").index(node) for node in inputs]
+    for node in inputs:
+        copy = _placeholder(gm.graph, f"{node.name}_copy", node.meta["val"])  # its views have this memory
+        node.meta["val"] = node.meta["val"].clone()
+        node.replace_all_uses_with(copy)
+    gm.recompile()
+    return dataclasses.replace(around, copies=places)
+
+
 def give_numbers(gm: fx.GraphModule, around: Around) -> Around:
     """Let the numbers that ``gm`` (rewritten, propagated) puts into tensors come in one tensor, a new last input.
 
@@ -190,7 +203,7 @@ def give_numbers(gm: fx.GraphModule, around: Around) -> Around:
     Then nothing of it waits for a number, nor does a core depend on one that the caller keeps for a while.
     """
     graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
-    given, device = inputs[: len(inputs) - len(around.axes)], inputs[-1].meta["val"].device
+    given, device = inputs[: len(inputs) - around.inputs], inputs[-1].meta["val"].device
     found: dict[Any, list[fx.Node]] = {}
     for node in graph.find_nodes(op="call_function", target=aten.full.default):
         value = node.meta["val"]
