@@ -38,7 +38,9 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.readable import grown_names, readable_code, source_of
+from fxpass.report.drawing import drawn, grown_names, place
+from fxpass.report.expressions import source_of
+from fxpass.report.readable import readable_code
 from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
@@ -205,7 +207,8 @@ def cut(plan: Plan, report: Report) -> Plan:
         if part.static:
             check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
-    report.core = "\n".join(readable_code(part.gm, report.symbols) for part in parts if part.static)
+    place(report.graph_after, ((part.name, [n.name for n in part.gm.graph.nodes if n.op == "call_function"]) for part in parts))
+    report.core = "\n".join(readable_code(drawn(part.gm), report.symbols) for part in parts if part.static)
     report.outside = outside(parts, plan.bound, report.symbols, source_of)
     return dataclasses.replace(plan, parts=parts)
 

@@ -15,4 +15,4 @@ fi
 
 # Two processes on two cores: threads of their own would only wait for each other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$VENV/bin/python" -m pytest -m "not gpu and not packages" -n "${WORKERS:-2}" --dist worksteal "$@"
+exec "$VENV/bin/python" -m pytest -m "not gpu and not packages and not browser" -n "${WORKERS:-2}" --dist worksteal "$@"

@@ -425,6 +425,12 @@ def padded(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def in_rows(out: torch.Tensor, past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    out.narrow(2, 0, past.shape[2]).copy_(past)
+    out.narrow(-2, past.shape[2], new.shape[2]).copy_(new)
+    return out
+
+
 def around(join: Callable[..., torch.Tensor], *order: int) -> Callable[..., torch.Tensor]:
     """``join`` of tensors whose dims are in another ``order``."""
     back = [order.index(d) for d in range(4)]
@@ -440,6 +446,7 @@ JOINS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "new_zeros": lambda past, new: into(past.new_zeros(longer_by(past, new)), past, new),
     "empty": lambda past, new: into(torch.empty(longer_by(past, new)), past, new),
     "pad": padded,
+    "narrow": lambda past, new: in_rows(past.new_empty(longer_by(past, new)), past, new),
     "of half": lambda past, new: torch.cat([past.half(), new], 2),
     "of what is reordered": lambda past, new: torch.cat([past.index_select(0, torch.tensor([1, 0])), new], 2),
     "of what is scaled": lambda past, new: torch.cat([past * 0.9, new], 2),
@@ -607,4 +614,45 @@ def test_the_least_capacity_is_an_option(capacity: int, made: set[str], monkeypa
     monkeypatch.setattr(fxpass.report.store, "buffered", see)
     decode(model, torch.compile(model, backend="kvfix", options={"compiler": "eager", "capacity": capacity}), 20)
     assert seen == made
+    is_whole()
+
+
+class Turned(Attention):
+    """[B, s, H, D] is kept, a view of what was joined."""
+
+    def join(self, past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        return torch.cat([past.transpose(1, 2), new], 2)
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, kept = super().forward(x, past)
+        return y, tuple(t.transpose(1, 2) for t in kept)
+
+
+class Sliced(Attention):
+    """All that was seen, its first and its last rows: slices of a result, which may be written through."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, (k, v) = super().forward(x, None if past is None else past[:2])
+        scaled = k * 2
+        seen = nn.functional.dropout(scaled, 0.5, False)
+        return y, (k, v, scaled, seen[:, :, -1:], seen[:, :, :2])
+
+
+@pytest.mark.parametrize("kind", [Turned, Sliced])
+@torch.no_grad()
+def test_results_that_are_views_of_others(kind: type[nn.Module]) -> None:
+    model = kind().eval()
+    fn = torch.compile(model, backend="kvfix", options={"compiler": "eager", "capacity": 8})
+    mine: Any = None
+    other: Any = None
+    for step in range(12):
+        x = torch.randn(2, 5 if step == 0 else 1, 16)
+        (y, mine), (wanted, other) = fn(x, mine), model(x, other)
+        torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
+        for a, b in zip(mine, other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+            assert (a.stride(), a.storage_offset()) == (b.stride(), b.storage_offset())
+            for t in (a, b):
+                t[:, :, -1:].mul_(0.5)
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
     is_whole()

@@ -23,7 +23,7 @@ from fxpass import reasons
 from fxpass.errors import NotGrowing
 from fxpass.graph.numbers import symbols
 from fxpass.kernels.filling import fill_at_once
-from fxpass.rewriting.growth import Around, Axis
+from fxpass.rewriting.around import Around, Axis
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
 LEAST = 64
@@ -153,12 +153,16 @@ class Growth(threading.local):
                 continue
             for dim, length in cuts:
                 results[place] = results[place].narrow(dim, 0, length)
-            results[place] = results[place].clone(memory_format=torch.contiguous_format)
+            order = self.around.orders.get(place, range(results[place].dim()))
+            own = results[place].permute(*order).clone(memory_format=torch.contiguous_format)
+            results[place] = own.permute([order.index(d) for d in range(own.dim())]) if place in self.around.orders else own
         for (i, one, _), tensor in zip(taken, made, strict=True):
             tensor = tensor.view_as(tensor) if one.views else tensor
             self._held[i] = _Held.of(tensor)
             for place in one.results:
                 results[place] = tensor
+        for place, part in self.around.slices.items():
+            results[place] = part.of(results)
 
     def _look_at(self, given: list[int]) -> None:
         """See whether one of the latest calls has made what is as long as that which is ``given``.

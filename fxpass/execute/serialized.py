@@ -17,7 +17,7 @@ from fxpass.graph.normal_form import faking
 from fxpass.graph.numbers import to_expr
 from fxpass.kernels.select import register
 from fxpass.options import Options
-from fxpass.rewriting.growth import Around
+from fxpass.rewriting.around import Around
 from fxpass.torch_internals.dynamo.capacity import Conditions
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensor, FakeTensorMode, TracingContext, tracing

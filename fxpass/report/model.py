@@ -37,6 +37,7 @@ class Site:
     size: dtype and shape of the buffer, ``f32[2, 64, 8]``.
     chain: what the position is made of, from an element of an index tensor, or an int, on.
     cost: of a read, see `Cost`; None of the other kinds.
+    node: what the node of the slice is called in `Report.graph_before`; empty for a predicate.
     """
 
     kind: Literal["read", "write", "scalar", "predicate"]
@@ -50,6 +51,7 @@ class Site:
     size: str = ""
     chain: tuple[str, ...] = ()
     cost: Cost | None = None
+    node: str = ""
 
     @property
     def id(self) -> str:
@@ -65,6 +67,7 @@ class Report:
     name: "graph 0", "graph 1", ... in order of compilation, after the ``name`` that `torch.compile` was given, if it was.
     sites: every place that uses a position.
     before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
+    graph_before, graph_after: the same two as networkx graphs (see `fxpass.report.drawing`).
     core: readable code of the static part; empty where there is none.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
     unbuffered: why what grows got no buffers, where it was tried.
@@ -102,6 +105,8 @@ class Report:
     compile_id: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     flow: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
+    graph_before: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
+    graph_after: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
 
     @property
     def rewritten(self) -> int:

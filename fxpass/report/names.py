@@ -19,3 +19,13 @@ def user_name(text: str) -> str:
     text = _MIRROR.sub(lambda m: f"{m['base']}[{m['index']}]", text)
     text = _LOCAL.sub(r"\1", _OWNED.sub(r".\1", text))
     return re.sub(r"\bself\.(?=\w)", "", text)
+
+
+def shortened(text: str) -> str:
+    """Paths in ``text`` with their last two components alone."""
+    return re.sub(r"[^ (]*/([^/ ]+/[^/ ]+:\d+)", r"\1", text)
+
+
+def is_owned(text: str) -> bool:
+    """Whether a source of Dynamo's is a parameter or a buffer of a module."""
+    return _OWNED.search(text) is not None

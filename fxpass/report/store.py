@@ -22,8 +22,8 @@ from fxpass.torch_internals.install import forget
 
 from . import progress
 from .channels import tell
+from .expressions import type_of
 from .model import Report
-from .readable import type_of
 
 _logger = logging.getLogger("fxpass")
 MOST_REPORTS = 1000

@@ -23,8 +23,8 @@ from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import to_expr
 
+from .around import Around, Dense
 from .formulas import Formula, Size
-from .growth import Around, Dense
 
 aten = torch.ops.aten
 
@@ -39,7 +39,7 @@ def dense_results(gm: fx.GraphModule, around: Around) -> Around:
     for place, cuts in around.cuts.items():
         value = returned[place].meta["val"]
         (dim, length), *more = cuts
-        if not more and all(isinstance(size, int) for d, size in enumerate(value.shape) if d != dim):
+        if not more and place not in around.orders and all(isinstance(size, int) for d, size in enumerate(value.shape) if d != dim):
             alike[value.dtype, tuple(map(to_expr, value.shape)), dim, length].append(place)
     found: dict[int, Dense] = {}
     with faking(mode_of([n.meta["val"] for n in inputs])), graph.inserting_before(output):

@@ -13,11 +13,9 @@ takes what was joined out of it, stands around the graph (`execute.growth`).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
 import operator
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import torch
@@ -25,7 +23,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.analysis.extents import Extents
-from fxpass.analysis.growth import Growing, growing, is_contiguous
+from fxpass.analysis.growth import Growing, dense_order, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.shown import settled
@@ -35,67 +33,12 @@ from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
 
+from .around import Around, Axis
 from .formulas import formula
 from .joins import as_cats
+from .sliced_results import sliced_results
 
 aten = torch.ops.aten
-
-
-@dataclasses.dataclass(frozen=True)
-class Axis:
-    """One input that grows.
-
-    place: which of the graph's inputs it is.
-    dim: along which it grows.
-    rows: how many rows a call adds: a number, or the input and the dim whose size that is.
-    results: which of the graph's results are what was joined.
-    views: those of them that are views of it, `joined[:, -8:]`, which Dynamo tells from a tensor of its own.
-    """
-
-    place: int
-    dim: int
-    rows: int | tuple[int, int]
-    results: tuple[int, ...]
-    views: tuple[int, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Dense:
-    """The ``number``-th of the results that a flat tensor begins with: of sizes ``before`` and ``after`` that of its cut."""
-
-    number: int
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-    def of(self, flat: torch.Tensor, length: int) -> torch.Tensor:
-        """It, out of ``flat``, whose memory it shares without a version counter."""
-        shape = (*self.before, length, *self.after)
-        size = math.prod(shape)
-        start = self.number * size
-        return torch.unsafe_split_with_sizes(flat, [start, size, flat.numel() - start - size])[1].view(shape)
-
-
-@dataclasses.dataclass(frozen=True)
-class Around:
-    """What stands around a graph that has buffers: plain data.
-
-    axes: one for each buffer, in the order of these last inputs.
-    cuts: the results that leave the graph in full; along which dims they are cut, and to which length, a `formula`.
-    dense: of the results that are cut, those that are put together (`dense`).
-    copies: the inputs that are copied as they are, each into an input behind the buffers, which stays where it is.
-    numbers: formulas for what stands in the graph's very last input, if there are any.
-    """
-
-    axes: Sequence[Axis] = ()
-    cuts: dict[int, tuple[tuple[int, Any], ...]] = dataclasses.field(default_factory=dict)
-    dense: Mapping[int, Dense] = dataclasses.field(default_factory=dict)
-    copies: Sequence[int] = ()
-    numbers: Sequence[Any] = ()
-
-    @property
-    def inputs(self) -> int:
-        """How many of the graph's inputs are not given by its caller."""
-        return len(self.axes) + len(self.copies) + bool(self.numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +60,8 @@ class Grown:
         """Whether ``result`` of these ``extents`` can be cut outside: it is plain, of lengths that inputs tell."""
         returned = result.graph.output_node().all_input_nodes
         alone = all(aliases.storage(r) != aliases.storage(result) for r in returned if r is not result)
-        if not alone or not is_contiguous(result):
+        order = dense_order(result)
+        if not alone or order is None:
             return False
         inputs = result.graph.find_nodes(op="placeholder")
         given = inputs[: len(inputs) - len(self.around.axes)]
@@ -126,7 +70,10 @@ class Grown:
         except ValueError:
             return False
         (results,) = result.graph.output_node().args
-        self.around.cuts.update({i: cuts for i, r in enumerate(results) if r is result})  # type: ignore[arg-type]
+        places = [i for i, r in enumerate(results) if r is result]  # type: ignore[arg-type]
+        self.around.cuts.update(dict.fromkeys(places, cuts))
+        if not is_contiguous(result):
+            self.around.orders.update(dict.fromkeys(places, order))
         return True
 
 
@@ -155,12 +102,24 @@ class Grower:
         return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)])) if found else None
 
 
+def placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
+    """A new last input of ``graph``, which stays where it is."""
+    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
+        made = graph.placeholder(name)
+    made.meta["val"] = value
+    made.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
+    return made
+
+
 def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -> Grown:
     """Give each input ``found`` to grow a buffer, a new last input of ``gm``; the lengths are positions from here on."""
     graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
     (results,) = graph.output_node().args
     returned = list(results)  # type: ignore[arg-type]
     moving = {s for one in found for s in symbols(one.size)}
+    slices = sliced_results(returned, moving)
+    for place in slices:
+        returned[place] = None
     numbers = [n for n in inputs if isinstance(n.meta["val"], torch.SymInt) and symbols(n.meta["val"]) <= moving]
     origins = {n: Origin(n.name) for n in numbers}
     axes = []
@@ -181,47 +140,7 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
         if isinstance(node, fx.Node) and not node.users and node.op == "call_function":
             graph.erase_node(node)
     gm.recompile()
-    return Grown(Around(axes), origins, moving, symbols(capacity))
-
-
-def copy_inputs(gm: fx.GraphModule, around: Around, inputs: Sequence[fx.Node]) -> Around:
-    """Let ``gm`` read ``inputs`` from memory that stays where it is: they are copied there along with what grows."""
-    places = [gm.graph.find_nodes(op="placeholder").index(node) for node in inputs]
-    for node in inputs:
-        copy = _placeholder(gm.graph, f"{node.name}_copy", node.meta["val"])  # its views have this memory
-        node.meta["val"] = node.meta["val"].clone()
-        node.replace_all_uses_with(copy)
-    gm.recompile()
-    return dataclasses.replace(around, copies=places)
-
-
-def give_numbers(gm: fx.GraphModule, around: Around) -> Around:
-    """Let the numbers that ``gm`` (rewritten, propagated) puts into tensors come in one tensor, a new last input.
-
-        end = full([], n)       ->      end = select(numbers, 0, 0)
-
-    Then nothing of it waits for a number, nor does a core depend on one that the caller keeps for a while.
-    """
-    graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
-    given, device = inputs[: len(inputs) - around.inputs], inputs[-1].meta["val"].device
-    found: dict[Any, list[fx.Node]] = {}
-    for node in graph.find_nodes(op="call_function", target=aten.full.default):
-        value = node.meta["val"]
-        if not value.dim() and isinstance(node.args[1], fx.Node) and (value.dtype, value.device) == (torch.int64, device):
-            with contextlib.suppress(ValueError):
-                found.setdefault(formula(node.args[1], given), []).append(node)
-    if not found:
-        return around
-    with faking(mode_of([n.meta["val"] for n in inputs])):
-        numbers = _placeholder(graph, "numbers", torch.empty([len(found)], dtype=torch.int64, device=device))
-        with graph.inserting_before(numbers.next):
-            for i, nodes in enumerate(found.values()):
-                made = call(graph, aten.select.int, numbers, 0, i)
-                for node in nodes:
-                    node.replace_all_uses_with(made)
-    aliases.remove_dead(graph)
-    gm.recompile()
-    return dataclasses.replace(around, numbers=tuple(found))
+    return Grown(Around(axes, slices=slices), origins, moving, symbols(capacity))
 
 
 def _is_of(result: Any, join: fx.Node) -> bool:
@@ -246,16 +165,7 @@ def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
 def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt) -> fx.Node:
     like = one.node.meta["val"]
     shape = [capacity if d == one.dim else size for d, size in enumerate(like.shape)]
-    return _placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
-
-
-def _placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
-    """A new last input of ``graph``, which stays where it is."""
-    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
-        made = graph.placeholder(name)
-    made.meta["val"] = value
-    made.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
-    return made
+    return placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
 
 
 def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:

@@ -226,6 +226,7 @@ _ROWS = [
     *_names(_P, "torch.fx._graph_pickler", "GraphPickler Options"),
     *_names(_P, "torch.utils._mode_utils", "no_dispatch"),
     # Counting what Dynamo and Inductor did
+    *_names(Feature.COUNTING, "torch._dynamo", "register_backend"),
     *_names(Feature.COUNTING, "torch._dynamo.convert_frame", "register_bytecode_hook"),
     *_names(Feature.COUNTING, "torch._dynamo.utils", "counters get_compilation_metrics"),
     *_names(Feature.COUNTING, "torch._inductor", "cudagraph_trees"),

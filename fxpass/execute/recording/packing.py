@@ -59,8 +59,9 @@ def _is_open(node: fx.Node) -> bool:
 
 
 def _fits(node: fx.Node) -> bool:
+    """Whether a copy of ``node`` is contiguous, as that of what is expanded is, and of a fixed size."""
     value = node.meta["val"]
-    if not all(isinstance(s, int) for s in value.shape) or not value.is_contiguous():
+    if not all(isinstance(s, int) for s in (*value.shape, *value.stride())) or not torch.empty_like(value).is_contiguous():
         return False
     return value.numel() > 0 and value.numel() * value.element_size() % ALIGNED == 0
 
