@@ -39,7 +39,8 @@ def dense_results(gm: fx.GraphModule, around: Around) -> Around:
     for place, cuts in around.cuts.items():
         value = returned[place].meta["val"]
         (dim, length), *more = cuts
-        if not more and place not in around.orders and all(isinstance(size, int) for d, size in enumerate(value.shape) if d != dim):
+        is_fixed = all(isinstance(size, int) for d, size in enumerate(value.shape) if d != dim)
+        if is_fixed and not more and place not in around.orders:
             alike[value.dtype, tuple(map(to_expr, value.shape)), dim, length].append(place)
     found: dict[int, Dense] = {}
     with faking(mode_of([n.meta["val"] for n in inputs])), graph.inserting_before(output):
