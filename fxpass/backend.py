@@ -42,7 +42,7 @@ from fxpass.report import Report, store
 from fxpass.report.drawing import drawn, input_name, place
 from fxpass.report.expressions import source_of
 from fxpass.report.readable import readable_code
-from fxpass.rewriting import Grower, Grown, give_numbers, reason
+from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
@@ -180,9 +180,12 @@ def planned(
             use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
     if around.axes:
+        if carried is not None:
+            around = copy_inputs(normal, dense_results(normal, around), carried)
         around = give_numbers(normal, around)
         bound &= {s for n in normal.graph.nodes if n.users for v in values_of(n) for s in symbols(v)}
-    growth = Growth(around, normal.graph.find_nodes(op="placeholder")[len(inputs) :], gives_up=not is_step)
+    at_once, added = carried is not None and settings.kernels, normal.graph.find_nodes(op="placeholder")[len(inputs) :]
+    growth = Growth(around, added, gives_up=not is_step, at_once=at_once)
     return cut(Plan(normal, bound=bound, carried=carried, growth=growth), report), kinds
 
 

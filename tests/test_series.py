@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import fxpass
+from fxpass import backend
 from fxpass.execute import growth
+from fxpass.execute.recording.packing import Pack
 from fxpass.execute.regions import Region
+from fxpass.kernels import writing
 
 PATCH = 4
 
@@ -161,6 +164,28 @@ def test_a_core_is_compiled_twice_for_all_capacities() -> None:
     with mock.patch.object(Region, "_compile", see), mock.patch.object(growth, "LEAST", 16):
         follow(compiled(model, "aot_eager"), model, series([16, 20, *range(24, 300, 24)]))
     assert made == ["core", "core"]
+
+
+class Scaled(Series):
+    """Gives what was read, twice the series as it is, what is valid, and one number for each patch."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Any:
+        read = self.read(x, mask)
+        return self.out(read[..., -PATCH:]), read, x * 2, x > 0, read.unfold(-1, PATCH, PATCH).mean(-1), x.sum(-1)
+
+
+def test_results_of_a_recording_leave_it_in_one_copy_of_each_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is as long as the series and what is not: as if the core was recorded, which needs a GPU."""
+    monkeypatch.setattr(backend, "is_recorded", lambda *_: True)
+    monkeypatch.setattr(writing, "DEVICES", {"cpu"})
+    monkeypatch.setattr(growth, "LEAST", 16)
+    copied: list[Any] = []
+    copies = Pack.copies
+    monkeypatch.setattr(Pack, "copies", lambda pack, packed: copied.append(pack.nodes) or copies(pack, packed))
+    model = Scaled(causal).eval()
+    follow(compiled(model), model, series([8, 12, 16, 20, 32, 36]))
+    is_whole()
+    assert [len(nodes) for nodes in copied] == [2] * 5  # the last patch, and what is as long as the series
 
 
 class Two(nn.Module):

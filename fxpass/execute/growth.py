@@ -22,7 +22,8 @@ from torch import fx
 from fxpass import reasons
 from fxpass.errors import NotGrowing
 from fxpass.graph.numbers import symbols
-from fxpass.rewriting.growth import Around, Axis
+from fxpass.kernels.filling import fill_at_once
+from fxpass.rewriting.around import Around, Axis
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
 LEAST = 64
@@ -58,10 +59,11 @@ class _Held:
 
 
 class Growth(threading.local):
-    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders, and that of the numbers.
+    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders, and others that it gives.
 
     ``conditions`` are those that a capacity must meet, which is at ``least`` so large. Buffers that are made are ``told``.
     Without ``gives_up``, what does not grow is copied in and out all the same: where there is no other way to run the graph.
+    ``at_once`` a kernel of our own fills all of it, where there is one for that.
     """
 
     def __init__(
@@ -72,13 +74,15 @@ class Growth(threading.local):
         gives_up: bool = True,
         least: int = 0,
         told: Callable[[Sequence[torch.Tensor]], None] = lambda buffers: None,
+        at_once: bool = False,
     ) -> None:
         self.around, self.conditions, self._gives_up = around or Around(), conditions, gives_up
-        self._least, self._told = least, told
+        self._least, self._told, self._at_once = least, told, at_once
         self.axes = self.around.axes
         self._nodes = list(nodes)
         self._buffers: list[torch.Tensor] = []
         self._held: list[_Held | None] = [None] * len(self.axes)
+        self._copies: list[torch.Tensor] = []
         self._numbers: torch.Tensor | None = None
         self._capacity = 0
         self._lengths: list[int] = []
@@ -89,7 +93,7 @@ class Growth(threading.local):
 
     def under(self, conditions: Conditions, least: int, told: Callable[[Sequence[torch.Tensor]], None]) -> Growth:
         """The same under ``conditions``, at ``least`` so large; buffers are ``told``."""
-        return Growth(self.around, self._nodes, conditions, self._gives_up, least, told)
+        return Growth(self.around, self._nodes, conditions, self._gives_up, least, told, self._at_once)
 
     @property
     def capacities(self) -> set[Any]:
@@ -112,11 +116,29 @@ class Growth(threading.local):
             self._allocate(given, max(room_for(length, self._least), self._capacity))
             stale = list(range(len(given)))
         self._held = [None] * len(given)
-        if stale:
-            dims = [self.axes[i].dim for i in stale]
-            rows = [self._buffers[i].narrow(d, 0, given[i].shape[d]) for i, d in zip(stale, dims, strict=True)]
-            _copy(rows, [given[i] for i in stale])
-        return [*self._buffers, *self._tell(args)]
+        copied = [args[i] for i in self.around.copies]
+        if [(t.shape, t.dtype) for t in copied] != [(t.shape, t.dtype) for t in self._copies]:
+            self._copies = [_memory(t, list(t.shape)) for t in copied]
+        if self._numbers is None:
+            self._numbers = _memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(self.around.numbers)])
+        dims = [self.axes[i].dim for i in stale]
+        self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, args)
+        return [*self._buffers, *self._copies, *([self._numbers] if self.around.numbers else [])]
+
+    def _put(
+        self, buffers: list[torch.Tensor], given: list[torch.Tensor], dims: list[int], copied: list[Any], args: Sequence[Any]
+    ) -> None:
+        """Copy what is ``given`` into ``buffers``, and put what is ``copied``, and the numbers, into theirs."""
+        assert self._numbers is not None
+        values = [one.value(args) for one in self.around.numbers]
+        every, into = [*given, *copied], [*buffers, *self._copies]
+        if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers, values):
+            return
+        rows = [buffer.narrow(d, 0, t.shape[d]) for buffer, t, d in zip(buffers, given, dims, strict=True)]
+        if every:
+            _copy([*rows, *self._copies], every)
+        if values:  # from memory that is not pinned: it is read before this returns
+            self._numbers.copy_(torch.tensor(values), non_blocking=True)
 
     def take_out(self, results: list[Any]) -> None:
         """Put what was joined in the place of the buffers among ``results``."""
@@ -126,6 +148,9 @@ class Growth(threading.local):
         if made:
             _copy(made, parts)
         for place, cuts in self._cuts.items():
+            if place in self.around.dense:
+                results[place] = self.around.dense[place].of(results[place], cuts[0][1])
+                continue
             for dim, length in cuts:
                 results[place] = results[place].narrow(dim, 0, length)
             order = self.around.orders.get(place, range(results[place].dim()))
@@ -152,17 +177,6 @@ class Growth(threading.local):
         if self._strangers > STRANGERS and self._gives_up:
             self._buffers, self._capacity = [], 0
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
-
-    def _tell(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        """The tensor that holds the numbers, if there are any."""
-        if self.around.numbers:
-            if self._numbers is None:
-                with torch.inference_mode(False):
-                    device = self._buffers[0].device
-                    self._numbers = torch.empty(len(self.around.numbers), dtype=torch.int64, device=device)
-            told = torch.tensor([one.value(args) for one in self.around.numbers])
-            self._numbers.copy_(told, non_blocking=True)  # from memory that is not pinned: it is read before this returns
-        return [] if self._numbers is None else [self._numbers]
 
     def _goes_on(self, given: list[int]) -> bool:
         """Whether what is joined was made by one of the latest calls; of a series, whether it is longer than at one of them, by
@@ -193,11 +207,15 @@ class Growth(threading.local):
         if self.conditions is not None and not self.conditions.hold(capacity):
             raise NotGrowing(reasons.CAPACITY, capacity=capacity)
         self._buffers, self._capacity = [], capacity
-        with torch.inference_mode(False):
-            for one, like in zip(self.axes, given, strict=True):
-                shape = [*like.shape[: one.dim], capacity, *like.shape[one.dim + 1 :]]
-                self._buffers.append(torch.zeros(shape, dtype=like.dtype, device=like.device))
+        for one, like in zip(self.axes, given, strict=True):
+            self._buffers.append(_memory(like, [*like.shape[: one.dim], capacity, *like.shape[one.dim + 1 :]]))
         self._told(self._buffers)
+
+
+def _memory(like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A tensor of ``shape`` that is ``like`` another one, and can be written in any grad mode."""
+    with torch.inference_mode(False):
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
 def _end(one: Axis, args: Sequence[Any]) -> int:

@@ -24,9 +24,9 @@ from fxpass.graph import aliases
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
+from .around import Around
 from .decide import decide, extents_ahead
 from .decisions import Decision, SweepFailed, decided, reason
-from .growth import Around
 from .padded import pad_inputs
 from .restore import Restorable
 from .sweep import sweep

@@ -13,7 +13,6 @@ takes what was joined out of it, stands around the graph (`execute.growth`).
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence, Set
@@ -34,52 +33,12 @@ from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
 
+from .around import Around, Axis
 from .formulas import formula
 from .joins import as_cats
-from .sliced_results import SliceOf, sliced_results
+from .sliced_results import sliced_results
 
 aten = torch.ops.aten
-
-
-@dataclasses.dataclass(frozen=True)
-class Axis:
-    """One input that grows.
-
-    place: which of the graph's inputs it is.
-    dim: along which it grows.
-    rows: how many rows a call adds: a number, or the input and the dim whose size that is.
-    results: which of the graph's results are what was joined.
-    views: those of them that are views of it, `joined[:, -8:]`, which Dynamo tells from a tensor of its own.
-    """
-
-    place: int
-    dim: int
-    rows: int | tuple[int, int]
-    results: tuple[int, ...]
-    views: tuple[int, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Around:
-    """What stands around a graph that has buffers: plain data.
-
-    axes: one for each buffer, in the order of these last inputs.
-    cuts: the results that leave the graph in full; along which dims they are cut, and to which length, a `formula`.
-    orders: the order in memory of the dims of those that are not contiguous.
-    slices: the results that do not leave it, since they are slices of others.
-    numbers: formulas for what stands in the graph's very last input, if there are any.
-    """
-
-    axes: Sequence[Axis] = ()
-    cuts: dict[int, tuple[tuple[int, Any], ...]] = dataclasses.field(default_factory=dict)
-    orders: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    slices: dict[int, SliceOf] = dataclasses.field(default_factory=dict)
-    numbers: Sequence[Any] = ()
-
-    @property
-    def inputs(self) -> int:
-        """How many of the graph's inputs are not given by its caller."""
-        return len(self.axes) + bool(self.numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +102,15 @@ class Grower:
         return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)])) if found else None
 
 
+def placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
+    """A new last input of ``graph``, which stays where it is."""
+    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
+        made = graph.placeholder(name)
+    made.meta["val"] = value
+    made.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
+    return made
+
+
 def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -> Grown:
     """Give each input ``found`` to grow a buffer, a new last input of ``gm``; the lengths are positions from here on."""
     graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
@@ -175,35 +143,6 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
     return Grown(Around(axes, slices=slices), origins, moving, symbols(capacity))
 
 
-def give_numbers(gm: fx.GraphModule, around: Around) -> Around:
-    """Let the numbers that ``gm`` (rewritten, propagated) puts into tensors come in one tensor, a new last input.
-
-        end = full([], n)       ->      end = select(numbers, 0, 0)
-
-    Then nothing of it waits for a number, nor does a core depend on one that the caller keeps for a while.
-    """
-    graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
-    given, device = inputs[: len(inputs) - len(around.axes)], inputs[-1].meta["val"].device
-    found: dict[Any, list[fx.Node]] = {}
-    for node in graph.find_nodes(op="call_function", target=aten.full.default):
-        value = node.meta["val"]
-        if not value.dim() and isinstance(node.args[1], fx.Node) and (value.dtype, value.device) == (torch.int64, device):
-            with contextlib.suppress(ValueError):
-                found.setdefault(formula(node.args[1], given), []).append(node)
-    if not found:
-        return around
-    with faking(mode_of([n.meta["val"] for n in inputs])):
-        numbers = _placeholder(graph, "numbers", torch.empty([len(found)], dtype=torch.int64, device=device))
-        with graph.inserting_before(numbers.next):
-            for i, nodes in enumerate(found.values()):
-                made = call(graph, aten.select.int, numbers, 0, i)
-                for node in nodes:
-                    node.replace_all_uses_with(made)
-    aliases.remove_dead(graph)
-    gm.recompile()
-    return dataclasses.replace(around, numbers=tuple(found))
-
-
 def _is_of(result: Any, join: fx.Node) -> bool:
     return isinstance(result, fx.Node) and aliases.storage(result) == aliases.storage(join)
 
@@ -226,16 +165,7 @@ def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
 def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt) -> fx.Node:
     like = one.node.meta["val"]
     shape = [capacity if d == one.dim else size for d, size in enumerate(like.shape)]
-    return _placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
-
-
-def _placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
-    """A new last input of ``graph``, which stays where it is."""
-    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
-        made = graph.placeholder(name)
-    made.meta["val"] = value
-    made.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
-    return made
+    return placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
 
 
 def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
