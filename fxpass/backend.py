@@ -18,6 +18,7 @@ from typing import Any
 from torch import fx
 
 from fxpass import reasons
+from fxpass.analysis.growth import longer_otherwise
 from fxpass.analysis.kinds import Kinds, Symbol
 from fxpass.api import rewrite_normal_form
 from fxpass.errors import Refusal
@@ -38,7 +39,7 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.drawing import drawn, grown_names, place
+from fxpass.report.drawing import drawn, input_name, place
 from fxpass.report.expressions import source_of
 from fxpass.report.readable import readable_code
 from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
@@ -138,9 +139,12 @@ def prepare(
             with capacity:
                 plan, kinds = prepared(grower)
             if not plan.growth.axes:
+                names = [input_name(node) for node in longer_otherwise(plan.gm.graph, moving - kinds.bound)]
+                report.unbuffered = reasons.NO_JOIN.text(what=", ".join(names)) if names else ""
                 return plan, kinds
             check_whole(plan, report)
-            told = functools.partial(store.buffered, report, grown_names(plan.gm, plan.growth.around))
+            given = plan.gm.graph.find_nodes(op="placeholder")
+            told = functools.partial(store.buffered, report, [input_name(given[one.place]) for one in plan.growth.axes])
             growth = plan.growth.under(capacity.conditions(), settings.capacity, told)
             return dataclasses.replace(plan, growth=growth), kinds
         except (Restart, Unfit):

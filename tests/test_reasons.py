@@ -280,10 +280,13 @@ def recorded() -> None:
 
 
 def grow(
-    step: Callable[[Tensor, Tensor], Any] = lambda k, x: (k.sum(1), k), lengths: Iterable[int] = (), patch: Any = None
+    step: Callable[[Tensor, Tensor], Any] = lambda k, x: (k.sum(1), k),
+    lengths: Iterable[int] = (),
+    patch: Any = None,
+    join: Callable[[Tensor, Tensor], Tensor] = lambda k, x: torch.cat([k, x], 1),
 ) -> None:
-    """Call ``step`` on a cache that is joined to one more row at each call, of the ``lengths`` if there are any."""
-    compiled = torch.compile(lambda k, x: step(torch.cat([k, x], 1), x), backend="kvfix", options={"compiler": "eager"})
+    """Call ``step`` on a cache that one more row is joined to at each call, of the ``lengths`` if there are any."""
+    compiled = torch.compile(lambda k, x: step(join(k, x), x), backend="kvfix", options={"compiler": "eager"})
     k = torch.rand(2, 3, 4)
     with patch or contextlib.nullcontext():
         for length in lengths or range(3, 8):
@@ -310,6 +313,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV203": lambda: grow(patch=mock.patch.object(capacity.Conditions, "hold", return_value=False)),
     "KV204": lambda: grow(patch=mock.patch.object(capacity, "_holds", return_value=False)),
     "KV205": grows_whole,
+    "KV206": lambda: grow(lambda k, x: (k @ k[0, :2].mT, k), join=lambda k, x: torch.cat([x, k], 1)),
     "KV210": grows,
     "KV211": restless,
     "KV301": breaks,
