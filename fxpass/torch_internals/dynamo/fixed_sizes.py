@@ -27,8 +27,8 @@ from fxpass.index_tensors.table import Table
 from . import frames
 
 MAX_SIZES = 3
-"""An index tensor has no more sizes than this, and a place no more values. A prefill and a step for each, and the same once more
-for all others, are as many graphs as Dynamo makes of a frame."""
+"""An index tensor has no more sizes than this, and a place no more values. A prefill and a step for each, and two once more for
+all others, are as many graphs as Dynamo makes of a frame."""
 _SELECTING = (torch.select, "select", operator.getitem)
 
 
