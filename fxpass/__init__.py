@@ -8,6 +8,7 @@ is all a user needs; the rest of this module is for looking at what happened.
 from fxpass.api import RewriteResult, explain, rewrite
 from fxpass.errors import KvfixError, KvfixWarning
 from fxpass.report import Report, Site
+from fxpass.report.html import html
 from fxpass.report.store import reports, reset
 from fxpass.torch_internals.install import uninstall
 from fxpass.verify.repro import repro
@@ -19,6 +20,7 @@ __all__ = [
     "RewriteResult",
     "Site",
     "explain",
+    "html",
     "repro",
     "reports",
     "reset",

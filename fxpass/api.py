@@ -17,7 +17,9 @@ from fxpass.graph.postconditions import Broken, check_graph, signature
 from fxpass.graph.propagate import op_records, propagate
 from fxpass.options import Options
 from fxpass.report import Report, store
-from fxpass.report.readable import readable_code, renamed, source_of
+from fxpass.report.drawing import drawn
+from fxpass.report.expressions import source_of
+from fxpass.report.readable import readable_code, renamed
 from fxpass.report.sites import predicate_sites, sites_of
 from fxpass.rewriting import Grown, Rewritten, copy_fixed_rows, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
@@ -74,7 +76,8 @@ def rewrite_normal_form(
     """
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
-    report.before = report.after = readable_code(normal)
+    report.graph_before = report.graph_after = drawn(normal)
+    report.before = report.after = readable_code(report.graph_before)
     grown = growing(normal)
     inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
     before, ops = signature(normal), op_records(normal, without=folded)
@@ -100,7 +103,8 @@ def rewrite_normal_form(
             propagate(normal, inputs, ops)
     cut = {place: [dim for dim, *_ in cuts] for place, cuts in rewritten.around.cuts.items()}
     check_graph(normal, before, may_read=report.refused > 0, cut=cut)
-    report.before, report.after = renamed(report.before, report.symbols), readable_code(normal, report.symbols)
+    report.graph_after = drawn(normal)
+    report.before, report.after = renamed(report.before, report.symbols), readable_code(report.graph_after, report.symbols)
     return normal, rewritten
 
 

@@ -37,7 +37,9 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.readable import readable_code, source_of
+from fxpass.report.drawing import drawn, grown_names, place
+from fxpass.report.expressions import source_of
+from fxpass.report.readable import readable_code
 from fxpass.rewriting import Grown, grown_in, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
@@ -126,14 +128,15 @@ def prepare(
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
     if numbers is None or not (sizes := numbers.sizes):
         return prepared()
-    capacity = Capacity(mode_of(inputs).shape_env, room_for)
+    capacity = Capacity(mode_of(inputs).shape_env, functools.partial(room_for, least=settings.capacity))
     try:
         with capacity:
             plan, kinds = prepared(lambda normal: grown_in(normal, sizes, capacity.beyond))
         if not plan.growth.axes:
             return plan, kinds
         check_whole(plan, report)
-        return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions())), kinds
+        told = functools.partial(store.buffered, report, grown_names(plan.gm, plan.growth.around))
+        return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions(), settings.capacity, told)), kinds
     except (Restart, Unfit):
         raise
     except Exception as error:
@@ -186,7 +189,8 @@ def cut(plan: Plan, report: Report) -> Plan:
         if part.static:
             check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
-    report.core = "\n".join(readable_code(part.gm, report.symbols) for part in parts if part.static)
+    place(report.graph_after, ((part.name, [n.name for n in part.gm.graph.nodes if n.op == "call_function"]) for part in parts))
+    report.core = "\n".join(readable_code(drawn(part.gm), report.symbols) for part in parts if part.static)
     report.outside = outside(parts, plan.bound, report.symbols, source_of)
     return dataclasses.replace(plan, parts=parts)
 

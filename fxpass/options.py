@@ -22,6 +22,7 @@ class Options:
     strict: raise `KvfixError` where kvfix would warn and hand the graph on unrewritten, or leave work outside of the core.
     inductor: Inductor config patches, such as ``{"triton.cudagraphs": False}``.
     verify: how many calls of each graph are compared with the graph as it came (see `fxpass.verify`).
+    capacity: how many rows a buffer for what grows has at least; 0 is for 64. Up to this length nothing is compiled again.
     graphs: whether the mode asks for CUDA graphs; what ``inductor`` says of them goes before.
     rewrite, kernels, recording: whether graphs are rewritten, kernels of kvfix's own are used, CUDA graphs are recorded.
         Each can be switched off, to find out which one a difference comes from.
@@ -31,6 +32,7 @@ class Options:
     strict: bool = False
     inductor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     verify: int = 0
+    capacity: int = 0
     graphs: bool = True
     rewrite: bool = True
     kernels: bool = True
@@ -50,7 +52,8 @@ class Options:
 OWN_PATCHES = {"fallback_random", "max_autotune", "coordinate_descent_tuning"}
 """The Inductor config patches that ``verify`` and ``mode`` stand for."""
 _SWITCHES = ("rewrite", "kernels", "recording")
-_TYPES = {"compiler": str, "strict": bool, "inductor": Mapping, "verify": int, **dict.fromkeys(_SWITCHES, bool)}
+_TYPES = {"compiler": str, "strict": bool, "inductor": Mapping, "verify": int, "capacity": int,
+          **dict.fromkeys(_SWITCHES, bool)}  # fmt: skip
 
 
 def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> Options:
@@ -72,14 +75,16 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
         raise RuntimeError(f"kvfix: compiler {given['compiler']!r} is none of {', '.join(COMPILERS)}")
     if mode is not None and mode not in MODES:
         raise RuntimeError(f"kvfix: mode {mode!r} is none of {', '.join(MODES)}")
-    verify = int(given.get("verify", _verify_by_default()))
+    verify, capacity = int(given.get("verify", _verify_by_default())), int(given.get("capacity", 0))
     if verify < 0:
         raise RuntimeError(f"kvfix: option 'verify' takes a number of calls, not {verify}")
+    if capacity < 0:
+        raise RuntimeError(f"kvfix: option 'capacity' takes a number of rows, not {capacity}")
     patches = {**_patches(mode), **({"fallback_random": True} if verify else {}), **given.get("inductor", {})}
     graphs = mode != "max-autotune-no-cudagraphs"
     strict = given.get("strict", _by_default("strict", False))
     switches = {name: given.get(name, _by_default(name, True)) for name in _SWITCHES}
-    return Options(given.get("compiler", "inductor"), strict, patches, verify, graphs, **switches)
+    return Options(given.get("compiler", "inductor"), strict, patches, verify, capacity, graphs, **switches)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -83,6 +83,12 @@ HAND_OFF_FAILED = _reason(
 
 OFF = _reason("KV010", "the rewrite is switched off", 'Leave out `{"rewrite": False}` and `KVFIX_REWRITE=0`.')
 
+UNTRACED = _reason(
+    "KV011",
+    "{op} does not run on tensors without data: {error}",
+    "Keep the operator outside of what is compiled.",
+)
+
 # A slice, or another place that uses a position, stays as the model wrote it
 NO_RULE = _reason(
     "KV101",

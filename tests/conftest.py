@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,9 +21,16 @@ import torch  # noqa: E402
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # our own kernels run in Triton's interpreter, from its first import on
 
+from torch._dynamo import guards  # noqa: E402
 from torch._dynamo.utils import counters  # noqa: E402
 
 import fxpass  # noqa: E402
+
+# After each compilation torch flushes the processor's caches to time the new guards for its log,
+# which is a sixth of what a small one takes.
+guards.profile_guard_manager = lambda *_: 0.0
+# pytest listens to loggers that do not propagate; torch writes its trace, every graph in full, as soon as anyone listens.
+logging.getLogger("torch.__trace").propagate = True
 
 
 def pytest_configure(config: pytest.Config) -> None:

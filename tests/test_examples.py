@@ -12,9 +12,10 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def run(name: str) -> str:
+def run(name: str, *arguments: str) -> str:
     checked = {**os.environ, "KVFIX_VERIFY": "3"}
-    done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, timeout=300, env=checked)
+    command = [sys.executable, EXAMPLES / name, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=checked)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -30,6 +31,12 @@ def test_toto_ts():
     shown = run("toto_ts.py")
     assert "graphs: 2 (prefill and decode); breaks: 0" in shown
     assert "19 rewritten, 0 refused" in shown
+
+
+def test_explain_html(tmp_path: Path):
+    shown = run("explain_html.py", str(tmp_path / "page.html"))
+    assert "page.html: graph 0, 0 rewritten, graph 1, 19 rewritten" in shown
+    assert "self._keys[cache_idx, :, :, start_idx:end_idx, :] = keys" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.packages

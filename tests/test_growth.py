@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -417,6 +419,12 @@ def padded(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def in_rows(out: torch.Tensor, past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    out.narrow(2, 0, past.shape[2]).copy_(past)
+    out.narrow(-2, past.shape[2], new.shape[2]).copy_(new)
+    return out
+
+
 def around(join: Callable[..., torch.Tensor], *order: int) -> Callable[..., torch.Tensor]:
     """``join`` of tensors whose dims are in another ``order``."""
     back = [order.index(d) for d in range(4)]
@@ -432,6 +440,7 @@ JOINS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "new_zeros": lambda past, new: into(past.new_zeros(longer_by(past, new)), past, new),
     "empty": lambda past, new: into(torch.empty(longer_by(past, new)), past, new),
     "pad": padded,
+    "narrow": lambda past, new: in_rows(past.new_empty(longer_by(past, new)), past, new),
     "of half": lambda past, new: torch.cat([past.half(), new], 2),
     "of what is reordered": lambda past, new: torch.cat([past.index_select(0, torch.tensor([1, 0])), new], 2),
     "of what is scaled": lambda past, new: torch.cat([past * 0.9, new], 2),
@@ -535,3 +544,109 @@ def test_a_window_while_it_fills_and_when_it_is_full(kind: type[nn.Module]) -> N
         assert [name for name, *_ in report.parts if name != "prologue"] == ["core"], report
         assert not report.outside and not report.unbuffered, report
     assert "_buffer" not in moving[-1].after
+
+
+class Kept:
+    """The buffers that are made, and the largest bytes of them at any time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[weakref.ref[torch.Tensor]] = []
+        self.most = 0
+        allocate = growth.Growth._allocate
+
+        def see(one: growth.Growth, *args: Any) -> None:
+            allocate(one, *args)
+            self.made += [weakref.ref(buffer) for buffer in one._buffers]
+            self.most = max(self.most, sum(b.nbytes for ref in self.made if (b := ref()) is not None))
+
+        monkeypatch.setattr(growth.Growth, "_allocate", see)
+
+    @property
+    def alive(self) -> int:
+        gc.collect()
+        return sum(ref() is not None for ref in self.made)
+
+
+@torch.no_grad()
+def test_buffers_go_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two for keys and values, at most twice as large as these, however many conversations there are."""
+    kept, model = Kept(monkeypatch), Attention().eval()
+    fn = torch.compile(model, backend="kvfix", options={"compiler": "eager", "capacity": 4})
+    pasts: list[Any] = [None] * 3
+    for step in range(40):
+        for who in range(3) if step > 5 else (0, 0, 1, 2)[: 1 + 3 * (step == 5)]:
+            _, pasts[who] = fn(torch.randn(2, 1 if pasts[who] else 5, 16), pasts[who])
+    longest = max(sum(t.nbytes for t in past) for past in pasts)
+    assert kept.alive == 2 and kept.most <= 2 * longest
+    report = fxpass.reports()[-1]
+    ((of, kind, size), _) = report.buffers
+    assert (of, kind, size) == ("past[0]", "f32[2, 2, 64, 8]", 2 * 2 * 64 * 8 * 4)
+    assert "for past[0]" in str(report)
+    del fn, model
+    torch.compiler.reset()
+    assert not kept.alive
+
+
+@torch.no_grad()
+def test_what_does_not_grow_keeps_no_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, model = Kept(monkeypatch), Attention().eval()
+    fn = compiled(model)
+    for length in (5, 9, 3, 20, 14, 30, 7, 25, 11):
+        fn(torch.randn(2, 1, 16), (torch.randn(2, 2, length, 8), torch.randn(2, 2, length, 8)))
+    assert kept.made and not kept.alive and not fxpass.reports()[-1].buffers
+
+
+@pytest.mark.parametrize("capacity, made", [(100, {"f32[2, 2, 100, 8]"}), (16, {"f32[2, 2, 16, 8]", "f32[2, 2, 32, 8]"})])
+def test_the_least_capacity_is_an_option(capacity: int, made: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = Attention().eval(), set()
+    buffered = fxpass.report.store.buffered
+
+    def see(report: fxpass.Report, *args: Any) -> None:
+        buffered(report, *args)
+        seen.update(kind for _, kind, _ in report.buffers)
+
+    monkeypatch.setattr(fxpass.report.store, "buffered", see)
+    decode(model, torch.compile(model, backend="kvfix", options={"compiler": "eager", "capacity": capacity}), 20)
+    assert seen == made
+    is_whole()
+
+
+class Turned(Attention):
+    """[B, s, H, D] is kept, a view of what was joined."""
+
+    def join(self, past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        return torch.cat([past.transpose(1, 2), new], 2)
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, kept = super().forward(x, past)
+        return y, tuple(t.transpose(1, 2) for t in kept)
+
+
+class Sliced(Attention):
+    """All that was seen, its first and its last rows: slices of a result, which may be written through."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, (k, v) = super().forward(x, None if past is None else past[:2])
+        scaled = k * 2
+        seen = nn.functional.dropout(scaled, 0.5, False)
+        return y, (k, v, scaled, seen[:, :, -1:], seen[:, :, :2])
+
+
+@pytest.mark.parametrize("kind", [Turned, Sliced])
+@torch.no_grad()
+def test_results_that_are_views_of_others(kind: type[nn.Module]) -> None:
+    model = kind().eval()
+    fn = torch.compile(model, backend="kvfix", options={"compiler": "eager", "capacity": 8})
+    mine: Any = None
+    other: Any = None
+    for step in range(12):
+        x = torch.randn(2, 5 if step == 0 else 1, 16)
+        (y, mine), (wanted, other) = fn(x, mine), model(x, other)
+        torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
+        for a, b in zip(mine, other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+            assert (a.stride(), a.storage_offset()) == (b.stride(), b.storage_offset())
+            for t in (a, b):
+                t[:, :, -1:].mul_(0.5)
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+    is_whole()

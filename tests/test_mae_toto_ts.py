@@ -19,7 +19,7 @@ CONTEXTS_AND_HORIZONS = [
 ]  # fmt: skip
 
 
-def make_toto(layers: int = 4, spacewise: int = 4) -> Toto:
+def make_toto(layers: int = 2, spacewise: int = 2) -> Toto:
     """Some layers, each ``spacewise``-th one space-wise, random weights."""
     torch.manual_seed(0)
     return Toto(

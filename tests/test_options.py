@@ -27,6 +27,7 @@ from fxpass.options import Options, parse
         ({"inductor": ["triton.cudagraphs"]}, "option 'inductor' takes mapping"),
         ({"verify": "2"}, "option 'verify' takes int, not '2'"),
         ({"recordin": False}, "unknown option 'recordin', did you mean 'recording'"),
+        ({"capacity": 1.5}, "option 'capacity' takes int, not 1.5"),
         ({"kernels": 0}, "option 'kernels' takes bool, not 0"),
     ],
 )
@@ -37,9 +38,10 @@ def test_wrong_options_raise_at_compile(options: dict[str, Any], said: str):
         assert valid in str(raised.value)
 
 
-def test_a_negative_number_of_calls_raises_at_compile():
-    with pytest.raises(RuntimeError, match="'verify' takes a number of calls, not -1"):
-        torch.compile(Attention(), backend="kvfix", options={"verify": -1})
+@pytest.mark.parametrize("name, said", [("verify", "a number of calls, not -1"), ("capacity", "a number of rows, not -1")])
+def test_a_negative_number_raises_at_compile(name: str, said: str):
+    with pytest.raises(RuntimeError, match=f"'{name}' takes {said}"):
+        torch.compile(Attention(), backend="kvfix", options={name: -1})
 
 
 @pytest.mark.parametrize("given, wanted", [("", 0), ("0", 0), ("3", 3)])
@@ -127,7 +129,7 @@ def on_gpu(**given: Any) -> Any:
 def test_modes(monkeypatch: pytest.MonkeyPatch):
     """CUDA graphs are the default; a mode's patches go to Inductor, and the user's own have the last word."""
     monkeypatch.setenv("KVFIX_VERIFY", "0")
-    assert parse() == Options("inductor", False, {}, 0, True)
+    assert parse() == Options("inductor", False, {}, 0, 0, True)
     assert parse(mode="max-autotune").inductor["max_autotune"]
     assert on_gpu() is True and on_gpu(mode="reduce-overhead") is True
     assert on_gpu(mode="max-autotune-no-cudagraphs") is False
@@ -158,8 +160,15 @@ class Complex(torch.nn.Module):
 
 
 @pytest.mark.inductor
-@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype, mode",
+    [
+        (torch.complex64, None),
+        (torch.complex128, "reduce-overhead"),
+        (torch.float16, "reduce-overhead"),
+        (torch.bfloat16, None),
+    ],
+)
 @torch.no_grad()
 def test_complex_buffers_on_a_cpu(dtype: torch.dtype, mode: str | None):
     model = Complex(dtype)

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import pickle
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -34,8 +35,22 @@ def process(cache: pathlib.Path, *args: str, code: str | None = None) -> dict[st
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
-@pytest.mark.parametrize("kind", [*TENSOR_CACHES, "attribute"])
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[str, Any]]:
+    """What one process with a position read by `.item()` has kept, and what it printed."""
+    path = tmp_path_factory.mktemp("once")
+    return path, process(path, "item", "eager", "16")
+
+
+@pytest.fixture
+def kept(once: tuple[pathlib.Path, dict[str, Any]], tmp_path: pathlib.Path) -> tuple[pathlib.Path, dict[str, Any]]:
+    """A copy of it for one test."""
+    return shutil.copytree(once[0], tmp_path / "kept"), once[1]
+
+
+@pytest.mark.parametrize(
+    "kind, compiler", [*((kind, "eager") for kind in [*TENSOR_CACHES, "attribute"]), ("item", "aot_eager")]
+)
 def test_the_second_process_traces_nothing(tmp_path: pathlib.Path, kind: str, compiler: str) -> None:
     first = process(tmp_path, kind, compiler, "16")
     assert first["graphs"] >= 2 and first["rewritten"] > 0 and not first["warnings"]
@@ -59,18 +74,18 @@ def test_index_tensors_that_come_to_lie_in_one_memory(tmp_path: pathlib.Path) ->
     assert process(tmp_path, "together", "eager", "16")["graphs"] > 0
 
 
-def test_what_is_new_is_traced(tmp_path: pathlib.Path) -> None:
+def test_what_is_new_is_traced(kept: tuple[pathlib.Path, dict[str, Any]]) -> None:
     """Another capacity, and after it one that was kept: guards hold as ever."""
-    first = process(tmp_path, "item", "eager", "16")
-    second = process(tmp_path, "item", "eager", "24", "16")
+    path, first = kept
+    second = process(path, "item", "eager", "24", "16")
     assert 0 < second["graphs"] <= first["graphs"] + 1
-    third = process(tmp_path, "item", "eager", "24", "16")
+    third = process(path, "item", "eager", "24", "16")
     assert third["graphs"] == 0
 
 
-def test_another_cache_is_traced(tmp_path: pathlib.Path) -> None:
-    process(tmp_path, "item", "eager", "16")
-    assert process(tmp_path, "attribute", "eager", "16")["graphs"] > 0
+def test_another_cache_is_traced(kept: tuple[pathlib.Path, dict[str, Any]]) -> None:
+    path, _ = kept
+    assert process(path, "attribute", "eager", "16")["graphs"] > 0
 
 
 def test_what_was_refused_is_said_again(tmp_path: pathlib.Path) -> None:
@@ -79,10 +94,10 @@ def test_what_was_refused_is_said_again(tmp_path: pathlib.Path) -> None:
     assert first["warnings"] and second["warnings"] == first["warnings"]
 
 
-def test_another_version_compiles_again(tmp_path: pathlib.Path) -> None:
-    process(tmp_path, "item", "eager", "16")
+def test_another_version_compiles_again(kept: tuple[pathlib.Path, dict[str, Any]]) -> None:
+    path, _ = kept
     code = "from fxpass.torch_internals.precompile import hooks; hooks._version = lambda: 'newer'"
-    second = process(tmp_path, "item", "eager", "16", code=code)
+    second = process(path, "item", "eager", "16", code=code)
     assert second["graphs"] == 2
     assert [w for w in second["warnings"] if "another version of kvfix" in w]
 
@@ -111,10 +126,10 @@ def test_what_a_model_holds_is_guarded_on(tmp_path: pathlib.Path, held: str, oth
     assert process(tmp_path, other, "eager", "16")["graphs"] == (2 if other == "thrice" else 0)
 
 
-def test_other_options_compile_again(tmp_path: pathlib.Path) -> None:
+def test_other_options_compile_again(kept: tuple[pathlib.Path, dict[str, Any]]) -> None:
     """torch looks for what it kept by the model's function alone."""
-    process(tmp_path, "item", "eager", "16")
-    second = process(tmp_path, "item", "aot_eager", "16")
+    path, _ = kept
+    second = process(path, "item", "aot_eager", "16")
     assert second["graphs"] == 2
     assert [w for w in second["warnings"] if "other options" in w]
 
@@ -132,9 +147,9 @@ torch._dynamo.optimize = interrupted
 """Compiles something else, with other options, while a `torch.compile` is on its way."""
 
 
-def test_each_function_is_loaded_for_its_own_options(tmp_path: pathlib.Path) -> None:
-    process(tmp_path, "item", "eager", "16")
-    second = process(tmp_path, "item", "eager", "16", code=BETWEEN)
+def test_each_function_is_loaded_for_its_own_options(kept: tuple[pathlib.Path, dict[str, Any]]) -> None:
+    path, _ = kept
+    second = process(path, "item", "eager", "16", code=BETWEEN)
     assert second["graphs"] == 0 and not second["warnings"]
 
 

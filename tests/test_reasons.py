@@ -227,6 +227,16 @@ def restless() -> None:
             step(k, torch.rand(length, dtype=dtype), p)
 
 
+def ragged() -> None:
+    """Tensors of several lengths in one, which Dynamo traces and `make_fx` does not."""
+
+    def step(k: Tensor, v: Tensor, p: int) -> Tensor:
+        rows = torch.nested.nested_tensor([k[0, :p], k[1, : p + 1]], layout=torch.jagged)
+        return rows.values().sum(0) + v.sum()
+
+    decode(step)
+
+
 def breaks() -> None:
     def step(k: Tensor, v: Tensor, p: int) -> Tensor:
         rows = k[:, :p].sum(1)
@@ -278,6 +288,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV007": failing(api, "check_graph", Broken("the number of outputs changed")),
     "KV008": failing(api, "rewrite_graph", KeyError("a bug")),
     "KV009": failing(Region, "_compile", KeyError("a bug")),
+    "KV011": ragged,
     "KV104": growing_rows,
     "KV010": lambda: decode(rewrite=False),
     "KV106": too_few,

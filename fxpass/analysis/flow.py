@@ -2,8 +2,8 @@
 
     L['cache']._idx[0]  ->  read L['cache']._keys dim 2 (cache.py:18)  ->  scaled_dot_product_attention (attention.py:40)
 
-Nodes are strings with the attributes ``kind`` ("position", "site" or "consumer") and ``source`` (file:line of the user's code,
-if it is known). A consumer is an op at which the extent of a read ends.
+Nodes are strings with the attributes ``kind`` ("position", "site" or "consumer"), ``source`` (file:line of the user's code, if
+it is known) and ``node`` (what the graph calls it, before the rewrite). A consumer is an op at which the extent of a read ends.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ def flow_graph(
     graph = nx.DiGraph()
     labels = {site.node: _label(site, name_of) for site in sites}
     for site in sites:
-        graph.add_node(labels[site.node], kind="site", source=source_of(site.node))
-        for origin in sorted(name for name, made in chain(site.node, positions) if _is_origin(made, positions)):
-            graph.add_node(origin, kind="position", source="")
+        graph.add_node(labels[site.node], kind="site", source=source_of(site.node), node=site.node.name)
+        origins = sorted((name, made.name) for name, made in chain(site.node, positions) if _is_origin(made, positions))
+        for origin, made in origins:
+            graph.add_node(origin, kind="position", source="", node=made)
             graph.add_edge(origin, labels[site.node])
     for node, extents in flow.extents.items():
         begun = {read for extent in extents.values() for read in extent.reads}
@@ -43,7 +44,7 @@ def flow_graph(
             left = {read for extent in flow.of(user).values() for read in extent.reads}
             for read in (begun - left) & labels.keys():
                 consumer = f"{user.name}: {user.target}"
-                graph.add_node(consumer, kind="consumer", source=source_of(user))
+                graph.add_node(consumer, kind="consumer", source=source_of(user), node=user.name)
                 graph.add_edge(labels[read], consumer)
     return graph
 

@@ -19,7 +19,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import descendants
-from fxpass.graph.numbers import equal, guarded, layout, symbols
+from fxpass.graph.numbers import equal, guarded, hint, layout, symbols
 
 aten = torch.ops.aten
 
@@ -105,11 +105,22 @@ def is_plain(join: fx.Node) -> bool:
 
 def is_contiguous(node: fx.Node) -> bool:
     """Whether ``node`` is known to be, without a guard."""
-    value, stride = node.meta["val"], 1
-    for size, own in reversed([*zip(value.shape, value.stride(), strict=True)]):
-        if not equal(own, stride):
+    return _is_dense(node.meta["val"], range(node.meta["val"].dim()))
+
+
+def dense_order(node: fx.Node) -> tuple[int, ...] | None:
+    """The order of dims in which ``node`` is known to be contiguous, without a guard; None if there is none."""
+    value = node.meta["val"]
+    order = sorted(range(value.dim()), key=lambda d: -hint(value.stride(d)))
+    return next((tuple(dims) for dims in (range(value.dim()), order) if _is_dense(value, dims)), None)
+
+
+def _is_dense(value: torch.Tensor, order: Sequence[int]) -> bool:
+    stride: Any = 1
+    for dim in reversed(order):
+        if not equal(value.stride(dim), stride):
             return False
-        stride = stride * size
+        stride = stride * value.shape[dim]
     return True
 
 

@@ -26,6 +26,7 @@ from .partition.repeats import Call, piece_calls
 from .recording.carry import asks_for_graphs
 from .sequence import Sequenced, may_record, recorded
 
+aten = torch.ops.aten
 FEW_OPS, FEW_ELEMENTS = 6, 4096
 """Of a part that is not worth its compilation: its ops on tensors, and the elements of each."""
 
@@ -97,19 +98,35 @@ def _inductor(
     gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None, patches: dict[str, Any]
 ) -> Callable[..., Any]:
     if static is None:
-        return gm.forward if is_tiny(gm) else _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
+        return op_by_op(gm) if is_tiny(gm) else _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
     symbolic = any(isinstance(f, torch.SymInt) for f in fakes)  # pieces have no input to read one off
-    own = record and not symbolic and may_record(gm)
+    own = record and may_record(gm)
     calls = piece_calls(gm) if not symbolic and own == record else []
     with compiled_meanwhile(gm), among_kernels(record) as added:
         patches = {**added, **patches}
-        if record and not own:  # Inductor records what takes sizes, and says why it does not record what it cannot
+        if record and not own:  # Inductor says why it does not record it
             return _whole(gm, fakes, static, patches)
         patches["triton.cudagraphs"] = False
         run = in_pieces(gm, calls, patches) if calls else _whole(gm, fakes, None, patches)
     return recorded(run, gm, static) if own else run
+
+
+def op_by_op(gm: fx.GraphModule) -> Callable[..., Any]:
+    """``gm`` as it is, but for numbers that are handed over: `copy_(buffer, full(size, n))` becomes `fill_(buffer, n)`."""
+    for copy in gm.graph.find_nodes(op="call_function", target=aten.copy_.default):
+        target, source = copy.args[:2]
+        if isinstance(source, fx.Node) and source.target is aten.full.default and _dtype(source) == _dtype(target):
+            copy.target, copy.args = aten.fill_.Scalar, (target, source.args[1])
+            if not source.users:
+                gm.graph.erase_node(source)
+    gm.recompile()
+    return gm.forward
+
+
+def _dtype(node: fx.Node) -> torch.dtype:
+    return node.meta["val"].dtype  # type: ignore[no-any-return]
 
 
 def is_tiny(gm: fx.GraphModule) -> bool:

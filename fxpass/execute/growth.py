@@ -13,7 +13,7 @@ import collections
 import dataclasses
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,9 +33,9 @@ STRANGERS = 4
 """So many calls one after the other may go on from none."""
 
 
-def room_for(length: int) -> int:
-    """The capacity of a buffer that is to hold ``length`` rows, and room beside."""
-    return max(LEAST, 1 << length.bit_length())
+def room_for(length: int, least: int = 0) -> int:
+    """The capacity of a buffer that is to hold ``length`` rows, and room beside: at ``least`` so many, `LEAST` for 0."""
+    return max(least or LEAST, 1 << length.bit_length())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +60,8 @@ class _Held:
 class Growth(threading.local):
     """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders.
 
-    ``conditions`` are those that a capacity must meet. Without ``gives_up``, what does not grow is copied in and out all the
-    same: where there is no other way to run the graph.
+    ``conditions`` are those that a capacity must meet, which is at ``least`` so large. Buffers that are made are ``told``.
+    Without ``gives_up``, what does not grow is copied in and out all the same: where there is no other way to run the graph.
     """
 
     def __init__(
@@ -70,8 +70,11 @@ class Growth(threading.local):
         nodes: Sequence[fx.Node] = (),
         conditions: Conditions | None = None,
         gives_up: bool = True,
+        least: int = 0,
+        told: Callable[[Sequence[torch.Tensor]], None] = lambda buffers: None,
     ) -> None:
         self.around, self.conditions, self._gives_up = around or Around(), conditions, gives_up
+        self._least, self._told = least, told
         self.axes = self.around.axes
         self._nodes = list(nodes)
         self._buffers: list[torch.Tensor] = []
@@ -81,9 +84,9 @@ class Growth(threading.local):
         self._recent: collections.deque[list[int]] = collections.deque(maxlen=RECENT)
         self._strangers = 0
 
-    def under(self, conditions: Conditions) -> Growth:
-        """The same under ``conditions``."""
-        return Growth(self.around, self._nodes, conditions)
+    def under(self, conditions: Conditions, least: int, told: Callable[[Sequence[torch.Tensor]], None]) -> Growth:
+        """The same under ``conditions``, at ``least`` so large; buffers are ``told``."""
+        return Growth(self.around, self._nodes, conditions, least=least, told=told)
 
     @property
     def capacities(self) -> set[Any]:
@@ -102,7 +105,7 @@ class Growth(threading.local):
         stale = [i for i, t in enumerate(given) if (held := self._held[i]) is None or not held.is_still(t)]
         length = max(self._lengths)
         if length >= self._capacity or not all(self._fits(i, given[i]) for i in stale):
-            self._allocate(given, max(room_for(length), self._capacity))
+            self._allocate(given, max(room_for(length, self._least), self._capacity))
             stale = list(range(len(given)))
         self._held = [None] * len(given)
         if stale:
@@ -121,12 +124,16 @@ class Growth(threading.local):
         for place, cuts in self.around.cuts.items():
             for dim, axis, more in cuts:
                 results[place] = results[place].narrow(dim, 0, self._lengths[axis] + more)
-            results[place] = results[place].clone(memory_format=torch.contiguous_format)
+            order = self.around.orders.get(place, range(results[place].dim()))
+            own = results[place].permute(*order).clone(memory_format=torch.contiguous_format)
+            results[place] = own.permute([order.index(d) for d in range(own.dim())]) if place in self.around.orders else own
         for (i, one, _), tensor in zip(taken, made, strict=True):
             tensor = tensor.view_as(tensor) if one.views else tensor
             self._held[i] = _Held.of(tensor)
             for place in one.results:
                 results[place] = tensor
+        for place, part in self.around.slices.items():
+            results[place] = part.of(results)
 
     def _look_at(self, given: list[int]) -> None:
         """See whether one of the latest calls has made what is as long as that which is ``given``.
@@ -138,6 +145,7 @@ class Growth(threading.local):
         goes_on = any(all(given[i] == made[i] for i in joined) for made in self._recent)
         self._strangers = 0 if goes_on else self._strangers + 1
         if self._strangers > STRANGERS and self._gives_up:
+            self._buffers, self._capacity = [], 0
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
 
     def _fits(self, i: int, given: torch.Tensor) -> bool:
@@ -158,6 +166,7 @@ class Growth(threading.local):
             for one, like in zip(self.axes, given, strict=True):
                 shape = [*like.shape[: one.dim], capacity, *like.shape[one.dim + 1 :]]
                 self._buffers.append(torch.zeros(shape, dtype=like.dtype, device=like.device))
+        self._told(self._buffers)
 
 
 def _end(one: Axis, args: Sequence[Any]) -> int:

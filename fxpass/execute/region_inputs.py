@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.arguments import values_at
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensorMode
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext, free_symbols
@@ -89,12 +90,17 @@ def varies(node: fx.Node) -> bool:
     return isinstance(value, torch.SymInt)
 
 
-def layouts(args: Sequence[Any], varying: Sequence[int], as_int: Callable[[Any], int] | None = None) -> list[Any]:
-    """What a static variant is compiled for: the numbers, sizes and strides that Dynamo has not guarded to be constants."""
-    now = [args[i] for i in varying]
-    if as_int is not None:
-        return [a if isinstance(a, int) else (tuple(map(as_int, a.shape)), tuple(map(as_int, a.stride()))) for a in now]
-    return [a if isinstance(a, int) else (a.shape, a.stride()) for a in now]
+def layouts(example: Sequence[Any], varying: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, list[Any], list[Any]]]:
+    """A function of arguments like ``example`` that tells what a static variant is compiled for: the numbers, sizes and strides
+    that Dynamo has not guarded to be constants."""
+    tensors = values_at([i for i in varying if isinstance(example[i], torch.Tensor)])
+    numbers = values_at([i for i in varying if not isinstance(example[i], torch.Tensor)])
+
+    def look(args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
+        given = tensors(args)
+        return numbers(args), [*map(torch.Tensor.size, given)], [*map(torch.Tensor.stride, given)]
+
+    return look
 
 
 def shares_memory(args: Sequence[Any]) -> bool:

@@ -20,6 +20,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import warn
+from fxpass.graph.arguments import values_at
 from fxpass.graph.numbers import to_expr
 from fxpass.report.progress import stage
 from fxpass.torch_internals import garbage_collection
@@ -121,15 +122,18 @@ class Region:
         asked = [g.expr for g in env.guards]
         varying = [i for i, node in enumerate(self.part.inputs) if varies(node)]
 
+        look = layouts(args, varying)
+
         @functools.cache
-        def wanted(capacity: int) -> list[Any] | None:
+        def wanted(capacity: int) -> tuple[Any, ...] | None:
             known = {symbol: sympy.Integer(capacity)}
             if not all(condition.xreplace(known) == sympy.true for condition in asked):
                 return None
-            return layouts(fakes, varying, lambda size: int(sympy.sympify(to_expr(size)).xreplace(known)))
+            numbers, *shapes = look(fakes)
+            return numbers, *([tuple(int(sympy.sympify(to_expr(s)).xreplace(known)) for s in t) for t in of] for of in shapes)
 
         return _Variant(
-            lambda now: layouts(now, varying) == wanted(now[place].shape[dim]),
+            lambda now: look(now) == wanted(now[place].shape[dim]),
             lambda *now: run(*[now[i] for i in taken], now[place].shape[dim]),
         )
 
@@ -137,12 +141,13 @@ class Region:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         fakes = [mode.from_tensor(unviewed(a), static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
         varying = [i for i, node in enumerate(self.part.inputs) if varies(node)]
-        wanted = layouts(args, varying)
+        look = layouts(args, varying)
+        wanted = look(args)
         numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
         run = self._compile(fakes, mode, numbers)
         if numbers:
             run = _without(run, [i for i in range(len(args)) if i not in numbers])
-        return _Variant(lambda now: layouts(now, varying) == wanted, run)
+        return _Variant(lambda now: look(now) == wanted, run)
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
         env = ShapeEnv()
@@ -167,7 +172,8 @@ class Region:
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:
-    return lambda *now: run(*[now[i] for i in taken])
+    given = values_at(taken)
+    return lambda *now: run(*given(now))
 
 
 def _predicate(guards: str | None) -> Callable[[Sequence[Any]], bool]:

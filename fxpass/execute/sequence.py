@@ -88,7 +88,9 @@ def recorded(run: Callable[..., Sequence[Any]], gm: fx.GraphModule, static: Sequ
     ``static`` lists the inputs with static addresses, among them all inputs that ``gm`` writes.
     """
     inputs = gm.graph.find_nodes(op="placeholder")
-    device = next(v.device for n in inputs if isinstance(v := n.meta["val"], torch.Tensor))
+    tensors = [i for i, n in enumerate(inputs) if isinstance(value_of(gm, n), torch.Tensor)]
+    copied = [i for i in tensors if i not in set(static)]
     written = written_inputs(gm)
     places = [i for i, n in enumerate(inputs) if n in written]
-    return Recorded(run, len(inputs), static, places, on_device(device.index))
+    sizes = [i for i in range(len(inputs)) if i not in set(tensors)]
+    return Recorded(run, on_device(value_of(gm, inputs[tensors[0]]).device.index), static, copied, places, sizes)

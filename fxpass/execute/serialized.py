@@ -99,7 +99,8 @@ class SerializedGraph:
         bound = {load.renamed[s] for s in self.bound}
 
         def plan() -> Plan:
-            growth = Growth(self.around, inputs[len(inputs) - len(self.around.axes) :], self.conditions, gives_up=False)
+            buffers = inputs[len(inputs) - len(self.around.axes) :]
+            growth = Growth(self.around, buffers, self.conditions, gives_up=False, least=self.settings.capacity)
             return Plan(gm, split(gm, bound), bound, carried, growth)
 
         uncompiled = dataclasses.replace(self.settings, compiler="eager")

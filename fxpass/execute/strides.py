@@ -47,13 +47,16 @@ class Strided:
         return cls(places, copied, [i for i, n in enumerate(inputs) if n in written])
 
     def __call__(self, values: list[Any]) -> None:
-        memories = {values[i].untyped_storage().data_ptr() for i in self.written}
         for i in self.places:
             value = values[i]
             if value.is_contiguous():
                 values[i] = value.as_strided(value.shape, _contiguous(value.shape))
-            elif i in self.copied and value.untyped_storage().data_ptr() not in memories:
+            elif i in self.copied and not self._is_written(value, values):
                 values[i] = value.contiguous()
+
+    def _is_written(self, value: torch.Tensor, values: Sequence[Any]) -> bool:
+        memory = value.untyped_storage().data_ptr()
+        return any(values[i].untyped_storage().data_ptr() == memory for i in self.written)
 
 
 def kept_strides(gm: fx.GraphModule) -> set[Any]:

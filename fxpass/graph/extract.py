@@ -25,7 +25,7 @@ def descendants(node: fx.Node) -> list[fx.Node]:
     found = {node: None}
     for other in node.graph.nodes:
         if other.op == "call_function" and any(i in found for i in other.all_input_nodes):
-            if isinstance(other.meta["val"], (torch.Tensor, tuple, list)):
+            if isinstance(other.meta.get("val"), (torch.Tensor, tuple, list)):
                 found[other] = None
     return list(found)[1:]
 

@@ -44,6 +44,7 @@ from .schemas import is_transform
 _GRAD_MODE = set_grad_enabled
 _DATA = get_data_attr
 _AUTOCAST = (enter_autocast, exit_autocast)
+_CHECKPOINT = torch.ops.higher_order.tag_activation_checkpoint
 
 
 class Unfit(Reasoned):
@@ -116,7 +117,10 @@ def faking(mode: FakeTensorMode) -> Iterator[None]:
 
 
 class _Inference(Replaying):
-    """Runs a graph without its grad-mode switches, and without autocast regions that are disabled."""
+    """Runs a graph without its grad-mode switches, and without autocast regions that are disabled.
+
+    What `torch.utils.checkpoint` would compute again for autograd is a part of the graph like any other.
+    """
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target is _GRAD_MODE:
@@ -127,7 +131,25 @@ class _Inference(Replaying):
             if target is _AUTOCAST[0] and args[2]:
                 raise Unfit(reasons.AUTOCAST, where=f"in a region, with dtype {args[1]}")
             return None
-        return super().call_function(target, args, kwargs)
+        if target is _CHECKPOINT:
+            return type(self)(args[0]).run(*args[1:])
+        with _told(target):
+            return super().call_function(target, args, kwargs)
+
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+        with _told(target):
+            return super().call_method(target, args, kwargs)
+
+
+@contextlib.contextmanager
+def _told(target: Any) -> Iterator[None]:
+    """Raise `Unfit` for what PyTorch's ``target`` raises on fake tensors, unless that says more by itself."""
+    try:
+        yield
+    except (Reasoned, DataDependentOutputException):
+        raise
+    except Exception as error:
+        raise Unfit(reasons.UNTRACED, op=target, error=f"{type(error).__name__}: {error}") from error
 
 
 def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:

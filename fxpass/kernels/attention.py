@@ -21,8 +21,8 @@ def _kernel(
     q_ptr, k_ptr, v_ptr, length_ptr, mask_ptr, out_ptr, top_ptr, norm_ptr,
     KEY_HEADS, GROUP, QUERIES, SIZE, tiles,
     q_b, q_h, q_s, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_d, m_b, m_h, m_q, m_s,
-    SCALE: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK: tl.constexpr, PARTS: tl.constexpr, NANS: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
+    SCALE: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    PARTS: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS queries, of all heads that share a key head of one batch row, and one part of the keys below the
     length: an online softmax over blocks of them. Keys are the long side of both products, queries the narrow one."""
@@ -41,7 +41,7 @@ def _kernel(
     k_ptr += b * k_b + key_head * k_h
     v_ptr += b * v_b + key_head * v_h
     mask_ptr += b * m_b
-    length = tl.minimum(tl.load(length_ptr), SIZE).to(tl.int32)
+    length = SIZE if WHOLE else tl.minimum(tl.load(length_ptr), SIZE).to(tl.int32)
     long = tl.cdiv(tl.cdiv(length, BLOCK), PARTS) * BLOCK
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     norm = tl.zeros((ROWS,), tl.float32)
@@ -53,7 +53,7 @@ def _kernel(
         seen = (s < length)[:, None] & inside[None, :]
         if CAUSAL:
             seen = seen & (s[:, None] <= query[None, :])
-        score = tl.dot(k, q, input_precision=PRECISION) * SCALE
+        score = _product(k, q, tl.zeros((BLOCK, ROWS), tl.float32), PRECISION) * SCALE
         m_ptrs = mask_ptr + s[:, None] * m_s + (head * m_h + query * m_q)[None, :]
         if MASK == 1:
             seen = seen & (tl.load(m_ptrs, seen, 0) != 0)
@@ -64,7 +64,7 @@ def _kernel(
         safe = tl.where(new_top == float("-inf"), 0.0, new_top)
         weight = tl.exp(score - safe[None, :])
         fade = tl.exp(top - safe)
-        out = tl.dot(v, weight, out * fade[None, :], input_precision=PRECISION)
+        out = _product(v, weight, out * fade[None, :], PRECISION)
         norm = norm * fade + tl.sum(weight, 0)
         top = new_top
     at = (b * KEY_HEADS * GROUP + head) * QUERIES + query
@@ -75,6 +75,14 @@ def _kernel(
         tl.store(top_ptr + at, top, inside)
         tl.store(norm_ptr + at, norm, inside)
     tl.store(out_ptr + at[None, :] * D + d[:, None], out, inside[None, :])
+
+
+@triton.jit
+def _product(a, b, total, PRECISION: tl.constexpr):
+    """``total + a @ b``, of a single column multiplied and added."""
+    if b.shape[1] == 1:
+        return total + tl.sum(a * tl.trans(b), 1, keep_dims=True)
+    return tl.dot(a, b, total, input_precision=PRECISION)
 
 
 @triton.jit
@@ -89,7 +97,8 @@ def _divided(out, norm, length, NANS: tl.constexpr):
 @triton.jit
 def _join(
     part_ptr, top_ptr, norm_ptr, length_ptr, out_ptr,
-    D: tl.constexpr, PARTS: tl.constexpr, ROUND: tl.constexpr, NANS: tl.constexpr, DEPENDENT: tl.constexpr,
+    D: tl.constexpr, PARTS: tl.constexpr, ROUND: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program: the parts of one query of one head, each weighted as the largest of its scores asks."""
     if DEPENDENT:
@@ -104,7 +113,8 @@ def _join(
     weight = tl.exp(top - tl.where(highest == float("-inf"), 0.0, highest))
     filled = (top > float("-inf"))[:, None]
     out = tl.load(part_ptr + (part * rows + row)[:, None] * D + d[None, :], filled, 0.0)
-    out = _divided(tl.sum(out * weight[:, None], 0), tl.sum(norm * weight, 0), tl.load(length_ptr), NANS)
+    length = 1 if WHOLE else tl.load(length_ptr)
+    out = _divided(tl.sum(out * weight[:, None], 0), tl.sum(norm * weight, 0), length, NANS)
     tl.store(out_ptr + row * D + d, out)
 
 
@@ -113,7 +123,7 @@ def decode_attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    length: torch.Tensor,
+    length: torch.Tensor | None,
     mask: torch.Tensor | None,
     is_causal: bool,
     scale: float,
@@ -125,7 +135,7 @@ def decode_attention(
         q: (batch, heads, queries, dim) on CUDA, few queries, dim a power of two from 16 to 256.
         k, v: (batch, key heads, size, dim), same dtype; what lies at and after ``length`` is not read. Key heads divide
             heads.
-        length: 0-d int64.
+        length: 0-d int64; None if all keys are valid.
         mask: None, or broadcastable to (batch, heads, queries, size): bool (True is seen) or additive.
         is_causal: query i sees no key after key i.
         scale: factor on the scores.
@@ -145,7 +155,7 @@ def _(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    length: torch.Tensor,
+    length: torch.Tensor | None,
     mask: torch.Tensor | None,
     is_causal: bool,
     scale: float,
@@ -158,7 +168,7 @@ def launches(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    length: Tensor,
+    length: Tensor | None,
     mask: Tensor | None,
     is_causal: bool,
     scale: float,
@@ -170,11 +180,14 @@ def launches(
     key_heads, size = k.shape[1], hint(k.shape[2])
     device = gpu(q.device)
     group = heads // key_heads
-    rows = max(8, min(triton.next_power_of_2(group * queries), 64 if dim <= 128 else 32))
-    block = max(16, min(triton.next_power_of_2(size), (8192 if rows <= 16 else 4096) // dim))
+    rows = min(triton.next_power_of_2(group * queries), 64 if dim <= 128 else 32)
+    rows = rows if rows == 1 else max(rows, 8)
+    block = max(16, min(triton.next_power_of_2(size), (8192 if 1 < rows <= 16 else 4096) // dim))
     tiles = triton.cdiv(group * queries, rows)
     programs = batch * key_heads * tiles
     parts = max(1, min(triton.cdiv(size, block), device.processors // programs))
+    whole = length is None
+    length = q if length is None else length
     seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
     out = q.new_empty(q.shape) if out is None else out
     part, top, norm = out, out, out
@@ -195,6 +208,7 @@ def launches(
                 "ROWS": rows,
                 "BLOCK": block,
                 "PARTS": parts,
+                "WHOLE": whole,
                 "NANS": nans,
                 "PRECISION": "tf32x3" if q.dtype is torch.float32 else "tf32",
                 "num_warps": 8 if block * dim > 4096 else 4,
@@ -204,7 +218,7 @@ def launches(
         )
     ]
     if parts > 1:
-        options = {"D": dim, "PARTS": parts, "ROUND": triton.next_power_of_2(parts), "NANS": nans, "num_warps": 2}
+        options = {"D": dim, "PARTS": parts, "ROUND": triton.next_power_of_2(parts), "WHOLE": whole, "NANS": nans}
         args = (part, top, norm, length, out)
-        steps.append(Launch(_join, batch * heads * queries, args, options | device.options))
+        steps.append(Launch(_join, batch * heads * queries, args, {**options, "num_warps": 2, **device.options}))
     return steps

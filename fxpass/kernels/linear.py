@@ -26,14 +26,11 @@ AT_ONCE = tl.constexpr(32)
 def _multiply(total, w, x, ROWS: tl.constexpr):
     """One row is multiplied and added; several are the narrow side of a matrix product, three in TF32 for one in float32.
 
-    Matrix units cut off what they add up, so that a long sum in them is too small: they get few columns of float32 at a time.
+    Matrix units cut off what they add up, so that a long sum in them is too small: columns that come in pieces are added here.
     """
     if ROWS == 1:
         total += w.to(tl.float32) * x.to(tl.float32)
-    elif w.dtype == tl.float32 and w.shape[1] > 2 * AT_ONCE:
-        pieces: tl.constexpr = w.shape[1] // AT_ONCE
-        w = tl.permute(tl.reshape(w, (w.shape[0], pieces, AT_ONCE)), (1, 0, 2))
-        x = tl.reshape(x, (pieces, AT_ONCE, x.shape[1]))
+    elif len(w.shape) == 3:
         total += tl.sum(tl.dot(w, x, input_precision="tf32x3"), 0)
     else:
         total = tl.dot(w, x, total, input_precision="tf32x3")
@@ -63,11 +60,16 @@ def _kernel(
             w_ptr, b_ptr, y_ptr, size, first = w2, b2, y2, n2, third
     n = ((block - first) * BLOCK_N + tl.arange(0, BLOCK_N))[:, None]
     r = tl.arange(0, ROWS)[None, :]
-    k = part * PART + tl.arange(0, BLOCK_K)
-    w_k = k[None, :]
-    x_k = w_k if ROWS == 1 else k[:, None]
-    w_ptrs = w_ptr + tl.minimum(n, size - 1) * K + w_k
-    x_ptrs = x_ptr + x_k + r * K
+    if ROWS > 1 and w_ptr.dtype.element_ty == tl.float32 and BLOCK_K > 2 * AT_ONCE:
+        pieces = part * PART + tl.arange(0, BLOCK_K // AT_ONCE)[:, None, None] * AT_ONCE
+        w_n, w_k = n[None, :, :], pieces + tl.arange(0, AT_ONCE)[None, None, :]
+        x_r, x_k = r[None, :, :], pieces + tl.arange(0, AT_ONCE)[None, :, None]
+    else:
+        k = part * PART + tl.arange(0, BLOCK_K)
+        w_n, w_k = n, k[None, :]
+        x_r, x_k = r, k[None, :] if ROWS == 1 else k[:, None]
+    w_ptrs = w_ptr + tl.minimum(w_n, size - 1) * K + w_k
+    x_ptrs = x_ptr + x_k + x_r * K
     if DEPENDENT:
         wake()
         if early == 0:
@@ -79,11 +81,11 @@ def _kernel(
         _fetch(w_ptr + tl.minimum(n, size - 1) * K + tl.minimum(ahead, K - 1)[None, :])
     if DEPENDENT:
         wait()
-    x = tl.load(x_ptrs, (r < rows) & (x_k < K), 0.0)
+    x = tl.load(x_ptrs, (x_r < rows) & (x_k < K), 0.0)
     total = _multiply(tl.zeros((BLOCK_N, BLOCK_K if ROWS == 1 else ROWS), tl.float32), w, x, ROWS)
     for done in range(BLOCK_K, PART, BLOCK_K):
         w = tl.load(w_ptrs + done, w_k + done < K, 0.0, eviction_policy="evict_first")
-        x = tl.load(x_ptrs + done, (r < rows) & (x_k + done < K), 0.0)
+        x = tl.load(x_ptrs + done, (x_r < rows) & (x_k + done < K), 0.0)
         total = _multiply(total, w, x, ROWS)
     if ROWS == 1:
         total = tl.sum(total, 1, keep_dims=True)
@@ -194,17 +196,20 @@ def _three(values: Sequence) -> tuple:
 
 
 class Tile(NamedTuple):
-    """How many outputs and columns a program takes at a time, and its warps."""
+    """How many outputs and columns a program takes at a time, and its warps; whether it takes no more columns."""
 
     outputs: int
     columns: int
     warps: int
+    is_part: bool = False
 
 
 def best_parts(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> int:
-    """In how many parts to cut the sums of layers with so many ``outputs``: two programs for each processor, if the parts
-    stay long enough to be read at full speed."""
+    """In how many parts to cut the sums of layers with so many ``outputs``: one tile each where all tiles are fetched ahead,
+    else two programs for each processor, if the parts stay long enough to be read at full speed."""
     tile = _tile(rows, outputs, k, element_size, device)
+    if tile.is_part:
+        return min(triton.cdiv(k, tile.columns), MOST_PARTS)
     wanted = 2 * device.processors / sum(triton.cdiv(n, tile.outputs) for n in outputs)
     least = tile.columns
     if rows == 1:
@@ -218,10 +223,18 @@ def best_parts(rows: int, outputs: Sequence[int], k: int, element_size: int, dev
 def _tile(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> Tile:
     """The fastest of those measured on an H100 for each kind of shape."""
     columns = max(16, triton.next_power_of_2(k))
+
+    def blocks(size: int) -> int:
+        return sum(triton.cdiv(n, size) for n in outputs)
+
     if rows == 1:
         return Tile(4, min(columns, 2048 // element_size), 4)
+    if element_size == 4 and blocks(128) < 1.6 * device.processors:
+        if blocks(32) > device.processors:
+            return Tile(32, min(columns, 256), 4, is_part=True)
+        return Tile(16, min(columns, 256), 2, is_part=True) if k < 2048 else Tile(16, 512, 4, is_part=True)
     parts = max(1, min(MOST_PARTS, k * element_size // 1024))
     for size in (128, 64, 32):
-        if sum(triton.cdiv(n, size) for n in outputs) * parts >= 1.6 * device.processors:
+        if blocks(size) * parts >= 1.6 * device.processors:
             return Tile(size, min(columns, (256 if size > 32 else 512) // element_size), min(size // 16, 4))
     return Tile(16, min(columns, 512 // element_size), 2)

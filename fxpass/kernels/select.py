@@ -8,7 +8,8 @@
 
 For products see `products`. A mask with two cleaned copies of the cache is one kernel that does not read what is not valid.
 All accumulate in float32, and are as exact as float32 is where that is what they are given. Each is an opaque operator to the
-compiler, which traces and lowers it in no time: in a recording, nothing but the kernel is left of a call.
+compiler, which traces and lowers it in no time: in a recording, nothing but the kernel is left of a call. Only the write is one
+that Inductor knows how to generate: it does so within the kernel that computes the rows (`torch_internals.inductor.writes`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.marks import Attention, Marks
 from fxpass.graph.normal_form import faking, mode_of
+from fxpass.torch_internals.inductor.writes import lower_writes
 
+from .pairs import use_pairs
 from .products import FLOATS, use_few_rows
 from .writing import Writing, addressed
 from .written_out import unrepeated, written_out
@@ -37,6 +40,8 @@ aten = torch.ops.aten
 
 MOST_QUERIES = 64
 """Attention of more queries is left to torch: the keys are then read for many at once."""
+FEW_QUERIES = 16
+"""So it is of more than this, where all keys are read anyway."""
 
 
 def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
@@ -54,7 +59,10 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
             _attend(gm.graph, node, node.args[0], marks.attentions[node], writing, False)
         elif (found := written_out(node)) is not None:
             _attend(gm.graph, node, *found, writing, True)
+        elif (whole := over_all_keys(node)) is not None:
+            _attend(gm.graph, node, node.args[0], whole, writing, False)
     use_few_rows(gm.graph, Writing(gm.graph))
+    use_pairs(gm.graph, Writing(gm.graph))
     aliases.remove_dead(gm.graph)
 
 
@@ -79,7 +87,11 @@ def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[
         return contextlib.nullcontext()
     from .launch import compiling
 
-    return compiling(gm, register())
+    launches = register()
+    writes = torch.ops.kvfix.write_rows.default
+    if lower_writes(writes):
+        del launches[writes]
+    return compiling(gm, launches)
 
 
 def _attend(graph: fx.Graph, node: fx.Node, q: Any, parts: Attention, writing: Writing, nans: bool) -> None:
@@ -95,6 +107,21 @@ def _attend(graph: fx.Graph, node: fx.Node, q: Any, parts: Attention, writing: W
             new.meta = dict(node.meta)
             node.replace_all_uses_with(new)
             graph.erase_node(node)
+
+
+def over_all_keys(node: fx.Node) -> Attention | None:
+    """What ``node`` computes, if it is attention of very few queries over keys that are all valid."""
+    if node.target is not aten.scaled_dot_product_attention.default:
+        return None
+    given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), node.args, strict=False)) | node.kwargs
+    q, keys, values = (given[name] for name in ("query", "key", "value"))
+    sizes = q.meta["val"].shape
+    if not all(isinstance(s, int) for s in sizes) or sizes[-2] > FEW_QUERIES or given.get("dropout_p"):
+        return None
+    if not given.get("enable_gqa") and str(keys.meta["val"].shape[:-2]) != str(sizes[:-2]):
+        return None
+    scale = sizes[-1] ** -0.5 if given.get("scale") is None else given["scale"]
+    return Attention(keys, values, None, given.get("attn_mask"), given.get("is_causal", False), scale)
 
 
 def _once(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:

@@ -27,9 +27,13 @@ class Writing:
         """Whether an op between the two writes to ``memory``."""
         return any(self._order[first] < place < self._order[last] for place in self._places.get(memory, ()))
 
+    def anywhere(self, memory: int | None) -> bool:
+        """Whether an op writes to ``memory``."""
+        return memory in self._places
+
     def stays(self, node: fx.Node) -> bool:
         """Whether ``node`` is an input of the graph that no op of it writes to."""
-        return node.op in ("placeholder", "get_attr") and aliases.storage(node) not in self._places
+        return node.op in ("placeholder", "get_attr") and not self.anywhere(aliases.storage(node))
 
 
 def _may_write(node: fx.Node) -> list[fx.Node]:

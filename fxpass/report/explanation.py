@@ -20,14 +20,15 @@ class Explanation:
     """The reports of some calls.
 
     again: by the id of a compilation, the guard that did not hold, so that the code was compiled once more.
-    counts: what Dynamo has counted with kvfix: "graphs", "breaks", "recompiles"; ``recordings`` where there is a GPU.
+    counts: what was counted with kvfix: "graphs", "breaks", "recompilations", "recordings", and on a GPU what a call launches;
+        None where it cannot be counted.
     stock: the same of stock torch.compile on the same calls; None where it was not asked for.
     """
 
     reports: list[Report]
     again: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    stock: Mapping[str, int | str] | None = None
+    counts: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
+    stock: Mapping[str, int | str | None] | None = None
 
     @property
     def is_left(self) -> bool:
@@ -63,7 +64,8 @@ class Explanation:
         sites = [
             {**dataclasses.asdict(site), "id": site.id, "cost": site.cost and site.cost._asdict()} for site in report.sites
         ]
-        kept = ("name", "compile_id", "unfit", "unbuffered", "faults", "outside", "notes", "ended", "corrected", "timings")
+        kept = ("name", "compile_id", "unfit", "unbuffered", "buffers", "faults", "outside", "notes", "ended", "corrected",
+                "timings")  # fmt: skip
         return {
             **{name: getattr(report, name) for name in kept},
             "again": self.again.get(report.compile_id, ""),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -12,7 +11,7 @@ from fxpass import reasons
 
 from .explanation import Explanation, in_words
 from .model import Report, Site
-from .names import user_name
+from .names import shortened, user_name
 from .readable import renamed
 
 _STYLE = {"rewritten": "green", "refused": "bold red"}
@@ -35,7 +34,7 @@ def _headline(report: Report) -> Text:
 def _reason(text: str) -> Text:
     reason = reasons.of(text)
     quiet = reason is None or reason.id[2] in "34"
-    return Text.assemble(("  " + user_name(_short(text)), "" if quiet else "bold red"))
+    return Text.assemble(("  " + user_name(shortened(text)), "" if quiet else "bold red"))
 
 
 def _sites(report: Report) -> Iterator[Text]:
@@ -56,8 +55,8 @@ def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
     others = f", and {more} like it" if more else ""
     yield Text.assemble(("  " + site.kind, "bold"), buffer, others, ": ", (site.decision, _STYLE[site.decision]))
     if site.source:
-        yield Text(f"    {_short(site.source)}  {site.code}")
-    chain = [_short(link) for link in site.chain] or [site.position]
+        yield Text(f"    {shortened(site.source)}  {site.code}")
+    chain = [shortened(link) for link in site.chain] or [site.position]
     yield Text("    " + renamed(" -> ".join(chain), report.symbols), style="dim")
     if site.reason:
         yield Text("    " + site.reason, style="bold red")
@@ -76,10 +75,5 @@ def _totals(explanation: Explanation) -> Iterator[Text]:
         yield Text("stock torch.compile: " + _counted(explanation.stock))
 
 
-def _counted(counts: object) -> str:
-    return ", ".join(f"{value} {name}" for name, value in dict(counts).items())  # type: ignore[call-overload]
-
-
-def _short(source: str) -> str:
-    """Paths in ``source`` with their last two components alone."""
-    return re.sub(r"[^ (]*/([^/ ]+/[^/ ]+:\d+)", r"\1", source)
+def _counted(counts: Mapping[str, object]) -> str:
+    return ", ".join(f"{value} {name}" for name, value in counts.items() if value is not None)

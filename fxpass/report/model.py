@@ -37,6 +37,7 @@ class Site:
     size: dtype and shape of the buffer, ``f32[2, 64, 8]``.
     chain: what the position is made of, from an element of an index tensor, or an int, on.
     cost: of a read, see `Cost`; None of the other kinds.
+    node: what the node of the slice is called in `Report.graph_before`; empty for a predicate.
     """
 
     kind: Literal["read", "write", "scalar", "predicate"]
@@ -50,6 +51,7 @@ class Site:
     size: str = ""
     chain: tuple[str, ...] = ()
     cost: Cost | None = None
+    node: str = ""
 
     @property
     def id(self) -> str:
@@ -65,9 +67,11 @@ class Report:
     name: "graph 0", "graph 1", ... in order of compilation, after the ``name`` that `torch.compile` was given, if it was.
     sites: every place that uses a position.
     before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
+    graph_before, graph_after: the same two as networkx graphs (see `fxpass.report.drawing`).
     core: readable code of the static part; empty where there is none.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
     unbuffered: why what grows got no buffers, where it was tried.
+    buffers: those that hold what grows, as they were last made: (what it is of, its dtype and sizes, bytes).
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
     outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.
@@ -89,6 +93,7 @@ class Report:
     core: str = ""
     unfit: str = ""
     unbuffered: str = ""
+    buffers: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
     faults: list[str] = dataclasses.field(default_factory=list)
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
     outside: list[str] = dataclasses.field(default_factory=list)
@@ -100,6 +105,8 @@ class Report:
     compile_id: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     flow: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
+    graph_before: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
+    graph_after: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
 
     @property
     def rewritten(self) -> int:

@@ -2,14 +2,14 @@
 
     L['self']._modules['layers']._modules['3']._buffers['k_cache']        layers.3.k_cache
     L['used'][0]                                                          used[0]
-    __load_module('fxpass.index_tensors.mirror').read(L['used'], 0)       used[0]
+    __load_module('fxpass....guard_functions').read(L['used'], 0)         used[0]
 """
 
 from __future__ import annotations
 
 import re
 
-_MIRROR = re.compile(r"__load_module\('[\w.]*mirror'\)\.read\((?P<base>.*?), (?P<index>\d+)\)")
+_MIRROR = re.compile(r"__load_module\('fxpass\.[\w.]*'\)\.read\((?P<base>.*?), (?P<index>\d+)\)")
 _OWNED = re.compile(r"\._(?:modules|buffers|parameters)\['([^']*)'\]")
 _LOCAL = re.compile(r"\b[LG]\['(\w+)'\]")
 
@@ -19,3 +19,13 @@ def user_name(text: str) -> str:
     text = _MIRROR.sub(lambda m: f"{m['base']}[{m['index']}]", text)
     text = _LOCAL.sub(r"\1", _OWNED.sub(r".\1", text))
     return re.sub(r"\bself\.(?=\w)", "", text)
+
+
+def shortened(text: str) -> str:
+    """Paths in ``text`` with their last two components alone."""
+    return re.sub(r"[^ (]*/([^/ ]+/[^/ ]+:\d+)", r"\1", text)
+
+
+def is_owned(text: str) -> bool:
+    """Whether a source of Dynamo's is a parameter or a buffer of a module."""
+    return _OWNED.search(text) is not None

@@ -13,9 +13,9 @@ from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten
 from fxpass.rewriting.decisions import Decision
 
+from .expressions import code_of, source_of, type_of
 from .model import Cost, Site
 from .names import user_name
-from .readable import code_of, source_of, type_of
 
 
 def sites_of(rewritten: Rewritten, name_of: Callable[[fx.Node], str]) -> list[Site]:
@@ -33,6 +33,7 @@ def sites_of(rewritten: Rewritten, name_of: Callable[[fx.Node], str]) -> list[Si
             size="" if d.buffer is None else type_of(d.buffer.meta.get("val")),
             chain=tuple(_link(text, node) for text, node in d.chain),
             cost=_cost(d),
+            node=d.node.name,
         )
         for d in rewritten.decisions
     ]

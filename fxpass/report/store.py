@@ -8,10 +8,13 @@ import dataclasses
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import torch
 
 from fxpass import reasons
 from fxpass.errors import KvfixError, KvfixWarning, NotGrowing
+from fxpass.graph.numbers import size_in_bytes
 from fxpass.index_tensors import mirror
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.compilation import compile_id
@@ -19,6 +22,7 @@ from fxpass.torch_internals.install import forget
 
 from . import progress
 from .channels import tell
+from .expressions import type_of
 from .model import Report
 
 _logger = logging.getLogger("fxpass")
@@ -107,6 +111,11 @@ def unfit(report: Report, error: Exception, expected: bool) -> None:
         _logger.warning("kvfix: %s: the pass failed", report.name, exc_info=error)
 
 
+def buffered(report: Report, names: Sequence[str], buffers: Sequence[torch.Tensor]) -> None:
+    """Note that ``buffers`` were made for what grows, the inputs called ``names``, in the place of those before."""
+    report.buffers = [(name, type_of(b), size_in_bytes(b)) for name, b in zip(names, buffers, strict=True)]
+
+
 def failed(report: Report, settings: Options, error: Exception) -> None:
     """A part of the graph failed when it first ran, or has buffers for what does not grow, and the graph runs as it came: said
     in ``report``, and a failure logged once.
@@ -115,7 +124,7 @@ def failed(report: Report, settings: Options, error: Exception) -> None:
         KvfixError: ``strict`` is set.
     """
     if isinstance(error, NotGrowing):
-        report.unbuffered = str(error)
+        report.unbuffered, report.buffers = str(error), []
         return
     report.unfit = reasons.HAND_OFF_FAILED.text(error=f"{type(error).__name__}: {error}")
     _logger.warning("kvfix: %s: the hand-off failed", report.name, exc_info=error)

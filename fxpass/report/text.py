@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from .explanation import in_words
 from .model import Report
 
 _STYLE = {"rewritten": "green", "refused": "bold red"}
@@ -60,6 +61,7 @@ def _notes(report: Report) -> list[str]:
     variants = dict.fromkeys(symbol.of for symbol in report.symbols if symbol.kind == "variant")
     notes += [f"; one core for each {', '.join(variants)}"] if variants and report.parts else []
     notes += [f"; no variant, it has had too many values: {name}" for name in report.corrected]
+    notes += [f"; buffer of {in_words(size)}, {kind}, for {name}" for name, kind, size in report.buffers]
     notes += [f"; outside of the core: {line}" for line in report.outside]
     if report.timings:
         notes.append(f"; {sum(report.timings.values()):.2f} s")

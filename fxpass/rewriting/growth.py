@@ -23,7 +23,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.analysis.extents import Extents
-from fxpass.analysis.growth import Growing, growing, is_contiguous
+from fxpass.analysis.growth import Growing, dense_order, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin
 from fxpass.analysis.shown import settled
@@ -34,6 +34,7 @@ from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, number, symbols, to_expr
 
 from .joins import as_cats
+from .sliced_results import SliceOf, sliced_results
 
 aten = torch.ops.aten
 
@@ -62,10 +63,14 @@ class Around:
 
     axes: one for each buffer, in the order of these last inputs.
     cuts: the results that leave the graph in full; along which dims they are cut, to how much more than the end of which axis.
+    orders: the order in memory of the dims of those that are not contiguous.
+    slices: the results that do not leave it, since they are slices of others.
     """
 
     axes: Sequence[Axis] = ()
     cuts: dict[int, tuple[tuple[int, int, int], ...]] = dataclasses.field(default_factory=dict)
+    orders: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    slices: dict[int, SliceOf] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +94,14 @@ class Grown:
         returned = result.graph.output_node().all_input_nodes
         alone = all(aliases.storage(r) != aliases.storage(result) for r in returned if r is not result)
         cuts = [cut for dim, extent in extents.items() if (cut := self._cut(dim, number(extent.length))) is not None]
-        if not alone or len(cuts) < len(extents) or not is_contiguous(result):
+        order = dense_order(result)
+        if not alone or len(cuts) < len(extents) or order is None:
             return False
         (results,) = result.graph.output_node().args
-        self.around.cuts.update({i: tuple(cuts) for i, r in enumerate(results) if r is result})  # type: ignore[arg-type]
+        places = [i for i, r in enumerate(results) if r is result]  # type: ignore[arg-type]
+        self.around.cuts.update(dict.fromkeys(places, tuple(cuts)))
+        if not is_contiguous(result):
+            self.around.orders.update(dict.fromkeys(places, order))
         return True
 
     def _cut(self, dim: int, length: Any) -> tuple[int, int, int] | None:
@@ -118,6 +127,9 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
     (results,) = graph.output_node().args
     returned = list(results)  # type: ignore[arg-type]
     moving = {s for one in found for s in symbols(one.size)}
+    slices = sliced_results(returned, moving)
+    for place in slices:
+        returned[place] = None
     numbers = [n for n in inputs if isinstance(n.meta["val"], torch.SymInt) and symbols(n.meta["val"]) <= moving]
     origins = {n: Origin(n.name) for n in numbers}
     axes = []
@@ -138,7 +150,7 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
         if isinstance(node, fx.Node) and not node.users and node.op == "call_function":
             graph.erase_node(node)
     gm.recompile()
-    return Grown(Around(axes), [one.end for one in found], origins, moving, symbols(capacity))
+    return Grown(Around(axes, slices=slices), [one.end for one in found], origins, moving, symbols(capacity))
 
 
 def _is_of(result: Any, join: fx.Node) -> bool:

@@ -58,7 +58,7 @@ def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
 
 
 def _moving_tensors(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
-    made = [n for n in graph.nodes if n.op == "call_function" and isinstance(n.meta["val"], torch.Tensor)]
+    made = [n for n in graph.nodes if n.op == "call_function" and isinstance(n.meta.get("val"), torch.Tensor)]
     return [n for n in made if symbols(n.meta["val"]) & moving]
 
 
@@ -129,7 +129,7 @@ def _written(node: fx.Node, dim: int) -> Iterator[_Piece]:
     if (padded := _padded(node, dim)) is not None:
         yield _Piece(0, padded.meta["val"].shape[dim], padded, ())
     for user in sorted(node.users):
-        if user.target is not aten.slice.Tensor or sliced_axis(user) != (node, dim) or len(user.users) != 1:
+        if sliced_axis(user) != (node, dim) or user.target is aten.select.int or len(user.users) != 1:
             return
         (copy,) = user.users
         if copy.target is not aten.copy_.default or copy.args[0] is not user or copy.users:

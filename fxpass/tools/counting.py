@@ -95,6 +95,8 @@ def skips() -> int:
 
 def recordings() -> int:
     """CUDA graphs recorded in this process that are still there, on all devices: ours, and Inductor's."""
+    if not torch.cuda.is_available():
+        return 0
     from fxpass.torch_internals.inductor.names import cudagraph_trees
 
     managers = [cudagraph_trees.get_manager(i, create_if_none_exists=False) for i in range(torch.cuda.device_count())]

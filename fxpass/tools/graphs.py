@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +14,8 @@ from .arguments import Calls, Compiler, CompilerOption, Grad, TargetName, fail
 if TYPE_CHECKING:
     from fxpass.report.explanation import Explanation
 
+    from .running import Run
+    from .stock import Stock
     from .target import Target
 
 
@@ -46,20 +48,25 @@ def explain(
     calls: Calls = 3,
     compiler: CompilerOption = Compiler.eager,
     grad: Grad = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Make the same calls with stock torch.compile.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="The same with stock; a script runs again for it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    page: Annotated[Path | None, typer.Option("--html", help="Write the graphs, before and after, to this file.")] = None,
 ) -> None:
     """Print what kvfix found and did, for every graph. Exit status 1 if something was left as it was."""
     if target.endswith(".py"):
-        if compare:
-            fail("--compare takes MODULE:FACTORY: a script says by itself what it compiles with")
         found = _of_script(target, arguments or [], grad)
+        if compare:
+            from .stock import stock_of_script
+
+            found.stock = stock_of_script(target, arguments or [], grad)
     else:
         if arguments:
             fail(f"only a script takes arguments, not {target}: {' '.join(arguments)}")
         found = _of_target(target, calls, compiler, grad)
         if compare:
             found.stock = _stock(target, calls, compiler, grad)
+    if page is not None:
+        _write(found, page)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
@@ -68,6 +75,15 @@ def explain(
 
         wide().print(rendered(found))
     raise typer.Exit(1 if found.is_left else 0)
+
+
+def _write(found: Explanation, page: Path) -> None:
+    from fxpass.report.html import html
+
+    try:
+        html(found, page)
+    except OSError as error:
+        fail(f"cannot write {page}: {error.strerror}")
 
 
 def _of_target(name: str, calls: int, compiler: Compiler, grad: bool) -> Explanation:
@@ -94,7 +110,7 @@ def _of_script(path: str, arguments: list[str], grad: bool) -> Explanation:
     return found
 
 
-def _explained(run: Callable[[], None], doing: str) -> Explanation:
+def _explained(run: Run, doing: str) -> Explanation:
     from .running import Failed, explained
     from .target import one_line
 
@@ -105,17 +121,12 @@ def _explained(run: Callable[[], None], doing: str) -> Explanation:
         fail(f"{doing}: {one_line(failed.__cause__)}", status=1)
 
 
-def _stock(name: str, calls: int, compiler: Compiler, grad: bool) -> dict[str, int | str]:
-    """What stock counts, of a callable made anew; in place of it, the error that it ends with."""
+def _stock(name: str, calls: int, compiler: Compiler, grad: bool) -> Stock:
+    """What stock counts, of a callable made anew."""
     from .running import calls as called
-    from .running import stock_counts
-    from .target import one_line
+    from .stock import stock_counts
 
-    target = _load(name)
-    try:
-        return dict(stock_counts(called(target, calls, grad, compiler.value)))
-    except Exception as error:
-        return {"error": one_line(error)}
+    return stock_counts(called(_load(name), calls, grad, compiler.value))
 
 
 def _load(name: str) -> Target:

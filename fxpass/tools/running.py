@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import sys
@@ -15,7 +16,7 @@ from fxpass.report.explanation import Explanation
 from fxpass.report.names import user_name
 from fxpass.torch_internals.dynamo.names import get_compilation_metrics
 
-from .counting import Counts, counting, recordings
+from .counting import Counts, Launches, counting, launched, recordings
 from .target import Target
 
 
@@ -23,35 +24,43 @@ class Failed(Exception):
     """What was run ended with an error, its cause."""
 
 
-def explained(run: Callable[[], None]) -> Explanation:
+Run = Callable[[], Launches | None]
+"""Calls, or a script; gives what the last call launches, where there is a GPU to launch it on."""
+
+
+def explained(run: Run) -> Explanation:
     """What came of ``run()``, from a fresh state of Dynamo and of kvfix.
 
     Raises:
         Failed: ``run`` ended with an error.
     """
     store.reset()
+    launches = None
     with counting() as counts, store.collecting() as reports:
         try:
-            run()
+            launches = run()
         except (Exception, SystemExit) as error:
             if not isinstance(error, SystemExit) or error.code:
                 raise Failed from error
-    return Explanation(reports, _recompilations(), _as_dict(counts))
+    return Explanation(reports, _recompilations(), as_dict(counts, launches))
 
 
-def calls(target: Target, times: int, grad: bool, backend: str, options: Mapping[str, Any] | None = None) -> Callable[[], None]:
+def calls(target: Target, times: int, grad: bool, backend: str, options: Mapping[str, Any] | None = None) -> Run:
     """``target``'s callable, compiled with ``backend`` and called ``times`` times."""
 
-    def run() -> None:
+    def run() -> Launches | None:
         compiled = torch.compile(target.fn, backend=backend, options=options)  # type: ignore[call-overload]
         with torch.set_grad_enabled(grad):
-            for _ in range(times):
+            for _ in range(times - 1):
                 compiled(*target.args, **target.kwargs)
+            with launched() if torch.cuda.is_available() else contextlib.nullcontext() as launches:
+                compiled(*target.args, **target.kwargs)
+        return launches
 
     return run
 
 
-def script(path: str, arguments: Sequence[str], grad: bool) -> Callable[[], None]:
+def script(path: str, arguments: Sequence[str], grad: bool) -> Run:
     """The script at ``path``, run as ``python path arguments`` runs it."""
 
     def run() -> None:
@@ -76,15 +85,15 @@ def _guard(reason: str) -> str:
     return user_name(reason.partition(": ")[2].partition("#")[0].strip() or reason)
 
 
-def _as_dict(counts: Counts) -> dict[str, int]:
-    own = {"graphs": counts.graphs, "breaks": counts.breaks, "recompilations": counts.recompiles}
-    return own | ({"recordings": recordings(), "skipped recordings": len(counts.skips)} if torch.cuda.is_available() else {})
-
-
-def stock_counts(run: Callable[[], None]) -> dict[str, int]:
-    """What Dynamo counts of ``run()``, without kvfix."""
-    with counting() as counts:
-        run()
-    return _as_dict(counts)
-
-
+def as_dict(counts: Counts, launches: Launches | None) -> dict[str, int | None]:
+    """What was counted, by name; None where there is nothing that could be: launches without a GPU, or of a script."""
+    gpu = torch.cuda.is_available()
+    return {
+        "graphs": counts.graphs,
+        "breaks": counts.breaks,
+        "recompilations": counts.recompiles,
+        "recordings": recordings(),
+        "skipped recordings": len(counts.skips) if gpu else None,
+        "launches of CUDA graphs in a call": launches.graphs if launches else None,
+        "launches of kernels in a call": launches.kernels if launches else None,
+    }

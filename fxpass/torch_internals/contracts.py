@@ -31,6 +31,7 @@ class Feature(enum.Enum):
     RETRACE = "the step that fills a cache is a graph of its own"
     OVERLAP = "pieces are lowered one after the other"
     EARLY = "a kernel of Inductor's is started when the one before is done"
+    WRITES = "rows are written to a cache by kernels of their own"
     THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
@@ -182,6 +183,9 @@ _ROWS = [
     *_names(Feature.OVERLAP, "torch._inductor.runtime.runtime_utils", "triton_cache_dir"),
     _call(Feature.PARALLEL, "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", "self job_fn"),
     _call(Feature.EARLY, "torch._inductor.codegen.triton.TritonKernel._filter_pdl", "self code"),
+    _call(Feature.WRITES, "torch._inductor.lowering.register_lowering", "aten_fn broadcast type_promotion_kind"),
+    *_names(Feature.WRITES, "torch._inductor.ir", "Scatter ComputedBuffer MutationLayoutSHOULDREMOVE"),
+    *_names(Feature.WRITES, "torch._inductor.virtualized", "V ops"),
     *_names(Feature.FALLBACK, "torch._dynamo", "lookup_backend"),
     # Dynamo, taught to guard on positions
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),
@@ -222,6 +226,7 @@ _ROWS = [
     *_names(_P, "torch.fx._graph_pickler", "GraphPickler Options"),
     *_names(_P, "torch.utils._mode_utils", "no_dispatch"),
     # Counting what Dynamo and Inductor did
+    *_names(Feature.COUNTING, "torch._dynamo", "register_backend"),
     *_names(Feature.COUNTING, "torch._dynamo.convert_frame", "register_bytecode_hook"),
     *_names(Feature.COUNTING, "torch._dynamo.utils", "counters get_compilation_metrics"),
     *_names(Feature.COUNTING, "torch._inductor", "cudagraph_trees"),

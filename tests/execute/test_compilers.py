@@ -50,3 +50,14 @@ def test_tiny(of: Callable[[Tensor], Tensor], tiny: bool) -> None:
 def test_what_grows_is_not_tiny() -> None:
     gm = make_fx(lambda x: x + 1, tracing_mode="symbolic")(torch.arange(4))
     assert not compilers.is_tiny(gm)
+
+
+@pytest.mark.parametrize("dtype, filled", [(torch.int64, True), (torch.int32, False)])
+def test_a_number_is_written_at_once(dtype: torch.dtype, filled: bool) -> None:
+    gm = traced(lambda buffer: buffer.copy_(torch.full([], 3, dtype=dtype)), [torch.tensor(0)])
+    run = compilers.compiler("inductor", {})(gm, [torch.tensor(0)], None)
+    buffer = torch.tensor(0)
+    run(buffer)
+    targets = {n.target for n in gm.graph.nodes}
+    assert buffer == 3 and (torch.ops.aten.fill_.Scalar in targets) == filled
+    assert (torch.ops.aten.full.default in targets) != filled

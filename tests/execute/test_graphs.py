@@ -45,7 +45,7 @@ def step(cache: Tensor, at: Tensor, x: Tensor) -> tuple[Any, ...]:
 
 
 def called(capture: Captured, runs: int = 3) -> tuple[Recorded, Tensor]:
-    recorded, cache = Recorded(step, 3, [0], [0], capture), torch.zeros(4, 2)
+    recorded, cache = Recorded(step, capture, [0], [1, 2], [0]), torch.zeros(4, 2)
     for i in range(runs):
         x = torch.full((1, 2), i + 1.0)
         total, same, rest, number = recorded(cache, torch.tensor([i]), x)
@@ -67,7 +67,7 @@ def test_a_launch_counts_as_a_write() -> None:
     def nothing(run: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], Callable[[], None]]:
         return run(), lambda: None
 
-    recorded, cache, x = Recorded(step, 3, [0], [0], nothing), torch.zeros(4, 2), torch.ones(1, 2)
+    recorded, cache, x = Recorded(step, nothing, [0], [1, 2], [0]), torch.zeros(4, 2), torch.ones(1, 2)
     for _ in range(2):
         recorded(cache, torch.tensor([1]), x)
     versions = cache._version, x._version
@@ -86,6 +86,14 @@ def test_a_recording_for_each_address() -> None:
     called_again.set_(other.untyped_storage(), 0, (4, 2), (2, 1))  # another tensor, in the same memory
     assert recorded(called_again, torch.tensor([2]), torch.ones(1, 2))[1] is called_again
     assert capture.captured == 2 and other.sum() == 4
+
+
+def test_a_recording_for_each_size() -> None:
+    capture = Captured()
+    recorded = Recorded(lambda x, size: (x[:size] * 2,), capture, [], [0], sizes=[1])
+    for size in (1, 1, 2, 2, 1, 2):
+        assert torch.equal(recorded(torch.arange(3.0), size)[0], 2 * torch.arange(3.0)[:size])
+    assert (capture.captured, capture.launched) == (2, 4)
 
 
 def test_memory_that_a_tensor_is_given_meanwhile_is_seen() -> None:
@@ -108,7 +116,7 @@ def test_no_more_than_some_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "MOST", 2)
     gc.collect()
     capture, before = Captured(), recordings()
-    recorded, caches = Recorded(step, 3, [0], [0], capture), [torch.zeros(4, 2) for _ in range(3)]
+    recorded, caches = Recorded(step, capture, [0], [1, 2], [0]), [torch.zeros(4, 2) for _ in range(3)]
     given = torch.tensor([1]), torch.ones(1, 2)
     for cache in (caches[0], *caches, caches[1], caches[0]):
         recorded(cache, *given)
@@ -123,7 +131,7 @@ def test_what_it_was_made_with_is_let_go() -> None:
     def stand_in(run: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], Callable[[], None]]:
         return run(), lambda: None
 
-    recorded, cache = Recorded(step, 3, [0], [0], stand_in), torch.zeros(4, 2)
+    recorded, cache = Recorded(step, stand_in, [0], [1, 2], [0]), torch.zeros(4, 2)
     for _ in range(2):
         recorded(cache, torch.tensor([1]), torch.ones(1, 2))
     gone = weakref.ref(cache.untyped_storage())
@@ -149,7 +157,7 @@ def test_each_thread_records_for_itself() -> None:
 @pytest.mark.parametrize("made", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("used", [torch.no_grad, torch.inference_mode])
 def test_recorded_in_one_grad_mode_and_launched_in_another(made: Any, used: Any) -> None:
-    recorded = Recorded(lambda x, y: (x + y,), 2, [], [], Captured())
+    recorded = Recorded(lambda x, y: (x + y,), Captured(), [], [0, 1])
     for mode in (made, made, used):
         with mode():
             assert torch.equal(recorded(torch.ones(2), torch.ones(2))[0], torch.full((2,), 2.0))
@@ -157,7 +165,7 @@ def test_recorded_in_one_grad_mode_and_launched_in_another(made: Any, used: Any)
 
 @pytest.mark.parametrize("shape", [(1, 3), (2, 1), (1, 1)])
 def test_an_expanded_input(shape: tuple[int, int]) -> None:
-    recorded = Recorded(lambda x: (x * 2,), 1, [], [], Captured())
+    recorded = Recorded(lambda x: (x * 2,), Captured(), [], [0])
     for i in range(3):
         x = torch.full(shape, float(i)).expand(2, 3)
         assert torch.equal(recorded(x)[0], x * 2)

@@ -108,3 +108,15 @@ def test_operators_of_others_stay_two() -> None:
             return (torch.ops.kvfix_tests.drawn(x) * torch.ops.kvfix_tests.drawn(x),)
 
         assert order(fn, [torch.ones(2)]).count("drawn") == 2
+
+
+def test_results_that_no_layer_needs_are_computed_at_once() -> None:
+    def fn(x, w, a, b):
+        results = []
+        for count in (a, b):
+            x = torch.nn.functional.linear(x, w)
+            results.append(count + 1)
+        return x, *results
+
+    inputs = [torch.ones(2, 2), torch.ones(2, 2), torch.ones(2), torch.ones(2) * 3]
+    assert order(fn, inputs) == ["add", "add", "linear", "linear"]

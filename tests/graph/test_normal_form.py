@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_models import kvfix
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import fxpass
 
@@ -53,3 +54,66 @@ def test_numbers_that_tensors_hold(use: Callable[[Tensor, Tensor], Tensor], comp
         torch.testing.assert_close(compiled(*mine, x), step(*eager, x))
         assert torch.equal(mine[0], eager[0]) and torch.equal(mine[1], eager[1])
     assert not any("the pass failed" in report.unfit for report in fxpass.reports())
+
+
+def in_a_checkpoint(k: Tensor, x: Tensor, end: int) -> Tensor:
+    return checkpoint(lambda q, c: (q @ c.mT).softmax(-1) @ c, x, k[:, :end], use_reentrant=False)
+
+
+def sliced_in_a_checkpoint(k: Tensor, x: Tensor, end: int) -> Tensor:
+    out, total = checkpoint(lambda q, c: (q @ c[:, :end].mT, c[:, :end].sum(1)), x, k, use_reentrant=False)
+    return out.sum(-1, keepdim=True) + total[:, None]
+
+
+def in_two_checkpoints(k: Tensor, x: Tensor, end: int) -> Tensor:
+    inner = lambda q: checkpoint(torch.sin, q, use_reentrant=False)  # noqa: E731
+    return checkpoint(inner, x, use_reentrant=False) @ k[:, :end].mT @ k[:, :end]
+
+
+def beside_a_checkpoint(k: Tensor, x: Tensor, end: int) -> Tensor:
+    return checkpoint(torch.tanh, x, use_reentrant=False) + k[:, :end].amax(1, keepdim=True)
+
+
+def of_ragged_rows(k: Tensor, x: Tensor, end: int) -> Tensor:
+    return torch.nested.nested_tensor([k[0, :end], k[1, : end - 1]], layout=torch.jagged).values().sum(0) + x
+
+
+def sliced_under_vmap(k: Tensor, x: Tensor, end: int) -> Tensor:
+    return torch.vmap(lambda row: row[:end].sum(0))(k)[:, None] + x
+
+
+def row_under_vmap(k: Tensor, x: Tensor, end: int) -> Tensor:
+    return torch.vmap(lambda row: row[end - 1])(k)[:, None] + x
+
+
+def marked(k: Tensor, x: Tensor, end: int) -> Tensor:
+    return k[:, :end].sum(1, keepdim=True) + x.sum(1, keepdim=True)
+
+
+WHOLE = [in_a_checkpoint, sliced_in_a_checkpoint, in_two_checkpoints, beside_a_checkpoint]
+"""Of these everything is rewritten; the rest is not."""
+
+
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("read", [*WHOLE, of_ragged_rows, sliced_under_vmap, row_under_vmap, marked])
+@torch.no_grad()
+def test_functions_and_sizes_of_other_kinds(read: Callable[[Tensor, Tensor, int], Tensor], compiler: str) -> None:
+    """No fault of a hook or of the pass where a function is called by an operator, or a size has no value (`mark_unbacked`)."""
+
+    def step(k: Tensor, x: Tensor, p: int) -> Tensor:
+        k[:, p : p + x.shape[1]] = x
+        return read(k, x, p + x.shape[1])
+
+    compiled = kvfix(step, compiler=compiler)
+    mine, eager, p = torch.zeros(2, 16, 4), torch.zeros(2, 16, 4), 2
+    for n in (3, 2, 3) if read is marked else (1, 1, 1, 1):
+        x = torch.rand(2, n, 4)
+        if read is marked:
+            torch._dynamo.decorators.mark_unbacked(x, 1)
+        torch.testing.assert_close(compiled(mine, x, p), step(eager, x, p))
+        assert torch.equal(mine, eager)
+        p += n
+    reports = fxpass.reports()
+    assert not any("the pass failed" in report.unfit or report.faults for report in reports)
+    assert reports[-1].rewritten >= 2 and not reports[-1].refused if read in WHOLE else reports[-1].unfit or reports[-1].refused

@@ -36,6 +36,7 @@ PRODUCTS = [
     (2, [33], 17, torch.float32, False, 1),
     (7, [40, 20, 6], 96, torch.float32, True, 3),
     (8, [130], 700, torch.float32, False, 4),
+    (3, [16], 520, torch.float32, False, 2),
     (5, [16, 1], 48, torch.float16, True, 1),
 ]
 
@@ -92,6 +93,7 @@ ATTENTION = [  # batch, heads, key heads, queries, size, length, mask, causal, d
     (1, 8, 2, 3, 600, 70, lambda: one_row_sees_nothing(1, 1, 3, 600), False, torch.float32),
     (1, 2, 1, 40, 64, 50, lambda: bools(40, 1), False, torch.float32),
     (1, 2, 1, 2, 300, 0, None, False, torch.float32),
+    (1, 3, 3, 1, 300, 300, lambda: bools(1, 1, 1, 300), False, torch.float32),
     (2, 4, 2, 2, 280, 270, None, False, torch.float16),
     (1, 2, 2, 1, 64, 10, lambda: rand(1, 2, 1, 64, dtype=torch.float16), False, torch.float16),
 ]
@@ -110,7 +112,8 @@ def test_attention(
     if transposed:
         q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (q, k, v))
     k[:, :, length:], v[:, :, length:] = NAN, NAN
-    found = torch.ops.kvfix.decode_attention(q, k, v, torch.tensor(length, device=DEVICE), given, causal, 0.2)
+    valid = None if length == size else torch.tensor(length, device=DEVICE)
+    found = torch.ops.kvfix.decode_attention(q, k, v, valid, given, causal, 0.2)
     if length == 0:
         assert torch.equal(found, torch.zeros_like(q))
         return

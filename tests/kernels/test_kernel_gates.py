@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fxpass import backend
 from fxpass.kernels.products import MAX_ROWS, few_rows
-from fxpass.kernels.select import MOST_QUERIES, _few_queries, _writes_rows
+from fxpass.kernels.select import FEW_QUERIES, MOST_QUERIES, _few_queries, _writes_rows, over_all_keys
 
 aten = torch.ops.aten
 MODE = FakeTensorMode()
@@ -22,14 +22,14 @@ def fake(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cuda") 
         return torch.empty(shape, dtype=dtype, device=device)
 
 
-def call(target: Any, *args: Any) -> fx.Node:
+def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """A call of ``target`` on inputs that hold the tensors among ``args``."""
     graph = fx.Graph()
     nodes = [graph.placeholder("x") if isinstance(a, torch.Tensor) else a for a in args]
     for node, value in zip(nodes, args, strict=True):
         if isinstance(node, fx.Node):
             node.meta["val"] = value
-    return graph.call_function(target, tuple(nodes))
+    return graph.call_function(target, tuple(nodes), kwargs)
 
 
 def linear(x: torch.Tensor | None = None, weight: torch.Tensor | None = None) -> bool:
@@ -129,3 +129,24 @@ def attend(q: torch.Tensor | None = None, k: torch.Tensor | None = None, v: torc
 def test_attention_that_is_left_to_torch(given: dict[str, Any]) -> None:
     assert attend()
     assert not attend(**given)
+
+
+@pytest.mark.parametrize(
+    "q, rest, kwargs, fits",
+    [
+        (fake(2, 4, 7, 64), [], {}, True),
+        (fake(2, 4, 1, 64), [fake(1, 1, 1, 50), 0.0, True], {"scale": 2.0}, True),
+        (fake(2, 8, 7, 64), [], {"enable_gqa": True}, True),
+        (fake(2, 8, 7, 64), [], {}, False),
+        (fake(2, 4, FEW_QUERIES + 1, 64), [], {}, False),
+        (fake(2, 4, 7, 64), [None, 0.1], {}, False),
+    ],
+)
+def test_attention_over_all_keys(q: torch.Tensor, rest: list[Any], kwargs: dict[str, Any], fits: bool) -> None:
+    keys = fake(2, 4, 50, 64)
+    node = call(aten.scaled_dot_product_attention.default, q, keys, keys, *rest, **kwargs)
+    found = over_all_keys(node)
+    assert (found is not None) is fits
+    if found is not None:
+        assert found.length is None and found.is_causal is (len(rest) == 3)
+        assert found.scale == kwargs.get("scale", 0.125) and found.mask is (node.args[3] if rest else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fxpass import Report, Site
 from fxpass.report.explanation import Explanation, in_words
 from fxpass.report.model import Cost
 from fxpass.tools.command_line import app
+from fxpass.tools.stock import stock_of_script
 
 SCRIPT = """
 import sys, torch
@@ -55,7 +57,22 @@ def test_a_callable_that_is_rewritten() -> None:
 
 def test_stock_makes_the_same_calls() -> None:
     said = explain("cli_targets:good", "--compare").stdout
-    assert "kvfix: 2 graphs, 0 breaks, 1 recompilations\nstock torch.compile: 3 graphs, 1 breaks" in said
+    assert "kvfix: 2 graphs, 0 breaks, 1 recompilations, 0 recordings\nstock torch.compile: 3 graphs, 1 breaks" in said
+
+
+def test_stock_runs_the_same_script(tmp_path: Path) -> None:
+    """In a process of its own, where "kvfix" is the name of what kvfix hands its graphs to."""
+    path = script(tmp_path, SUM)
+    text = Path(path).read_text().replace("def step(k, x, p):", "def step(k, x, t):\n    p = int(t[0].item())")
+    Path(path).write_text(text.replace("(2, 1, 4), p)", "(2, 1, 4), torch.tensor([p]))"))
+    found = json.loads(explain("--json", "--compare", path, "4").stdout)
+    assert (found["kvfix"]["breaks"], found["stock"]["breaks"]) == (0, 1)
+    assert found["kvfix"]["recordings"] == 0 and found["kvfix"]["launches of kernels in a call"] is None
+
+
+def test_stock_of_a_script_that_fails_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", "false")
+    assert stock_of_script(script(tmp_path, SUM), ["1"], False) == {"error": "ended with exit status 1: silent"}
 
 
 @pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
@@ -88,7 +105,6 @@ def test_json(tmp_path: Path) -> None:
     "arguments, code, said",
     [
         (["no_such_script.py"], 2, "no file no_such_script.py"),
-        (["SCRIPT", "--compare"], 2, "--compare takes MODULE:FACTORY"),
         (["cli_targets:good", "more"], 2, "only a script takes arguments"),
         (["SCRIPT", "3", "--then", "exit"], 1, "SystemExit: 3"),
         (["SCRIPT", "0"], 1, "compiled no graph"),
@@ -124,6 +140,22 @@ def test_all_that_concerns_a_graph_has_an_id() -> None:
     ids = ["KV302", "KV602", "KV001", "KV201", "KV301", "KV210", "KV403"]
     assert [text.partition(" ")[0] for text in explanation.why(report)] == ids
     assert "its hook _compile failed" in explanation.why(report)[1] and explanation.is_left
+
+
+def test_launches_are_said_where_there_are_some() -> None:
+    from rich.console import Console
+
+    from fxpass.report.explanation_text import rendered
+    from fxpass.tools.counting import Counts, Launches
+    from fxpass.tools.running import as_dict
+
+    console = Console(width=200)
+    with console.capture() as captured:
+        for launches in (None, Launches(graphs=1, kernels=9)):
+            console.print(rendered(Explanation([], counts=as_dict(Counts(graphs=2, breaks=3), launches))))
+    first, second = captured.get().splitlines()
+    assert first.startswith("kvfix: 2 graphs, 3 breaks, 0 recompilations, ") and "launches" not in first
+    assert second.endswith("1 launches of CUDA graphs in a call, 9 launches of kernels in a call")
 
 
 @pytest.mark.parametrize("size, said", [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 * 1024**2, "3.0 MiB")])

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._dynamo.exc import Unsupported
 
 import fxpass
+from fxpass.index_tensors import address_ranges, formula, mirror
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo import dynamism, frames, indexing, module_ints, number_variables
 from fxpass.torch_internals.patches import patch_attribute
@@ -96,7 +97,7 @@ def test_a_table_that_fails_midway_knows_nothing_more(after: int, monkeypatch: p
     assert count[0] >= after
 
 
-def test_a_guard_that_cannot_be_made_leaves_the_call_to_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_guard_cannot_be_made_the_frame_is_compiled_as_stock(monkeypatch: pytest.MonkeyPatch) -> None:
     from fxpass.torch_internals.dynamo import guard_managers as managers
     from fxpass.torch_internals.dynamo.sources import PositionSource
 
@@ -152,3 +153,46 @@ def test_what_is_raised_on_purpose_goes_on(owner: Any) -> None:
         owner().double(1)
     with pytest.raises(fxpass.KvfixError):
         owner().double(0)
+
+
+class Rows(torch.nn.Module):
+    """Has guards of each kind: an element, what many elements make, elements that agree, tensors that lie apart."""
+
+    def forward(self, x: Tensor, idx: Tensor, lens: Tensor, cache: Tensor) -> Tensor:
+        start, end = int(idx[0].item()), int(lens.max())
+        cache[:, start : start + 1] = x
+        idx += 1
+        lens += 1
+        return cache[:, :end].sum(1) + int(lens[0] + lens[1])
+
+
+GUARDS: dict[str, tuple[Any, str]] = {
+    "an element": (mirror, "read"),
+    "all elements": (mirror, "values"),
+    "what is remembered": (mirror._Remembered, "is_of"),
+    "what many elements make": (formula, "evaluate"),
+    "elements that agree": (mirror, "all_agree"),
+    "tensors that lie apart": (address_ranges, "disjoint"),
+}
+
+
+@pytest.mark.parametrize(("name", "from_call"), [*((name, 1) for name in GUARDS), ("all elements", 0), ("an element", 3)])
+@torch.no_grad()
+def test_a_guard_that_raises_does_not_hold(name: str, from_call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call is compiled anew; where that needs the guard again, as stock does it. One warning shows the fault."""
+    owner, attribute = GUARDS[name]
+    eager, ours = Rows(), torch.compile(Rows(), backend="kvfix", options={"compiler": "eager"})
+    states = [[torch.zeros(1, dtype=torch.int64), torch.tensor([0, 0, 1]), torch.zeros(2, 8)] for _ in range(2)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for call in range(5):
+            if call == from_call:
+                monkeypatch.setattr(owner, attribute, fails)
+            x = torch.full((2, 1), 1.0 + call)
+            results = [model(x, *state) for model, state in zip((eager, ours), states, strict=True)]
+            torch.testing.assert_close(*results)
+            assert all(torch.equal(a, b) for a, b in zip(*states, strict=True)), call
+    told = [str(w.message) for w in caught if issubclass(w.category, fxpass.KvfixWarning)]
+    assert len(told) == len(set(told))
+    assert any("KeyError: 'of ours'" in text and "Traceback" in text for text in told)
+

@@ -22,7 +22,9 @@ PARTS = 4
 BREAK_IN_TURN = """
 import importlib, inspect, json, sys, warnings
 import torch
+import torch._dynamo
 
+torch._dynamo.guards.profile_guard_manager = lambda *_: 0.0  # as in conftest.py
 part, parts, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 from fxpass.torch_internals.contracts import TABLE, resolve
 

@@ -40,14 +40,15 @@ def hoist(graph: fx.Graph) -> None:
             node.replace_all_uses_with(first)
             graph.erase_node(node)
             merged.add(first)
-    alone = {n for n in early if n.op != "placeholder" and any(is_heavy(user) for user in n.users)}
+    alone = {n for n in early if n.op != "placeholder" and any(is_heavy(u) or u.op == "output" for u in n.users)}
     _move(graph, merged | alone)
 
 
 def _move(graph: fx.Graph, wanted: set[fx.Node]) -> None:
     """Move ``wanted`` with what they need to the front.
 
-    The others are needed in one place, and cost nothing in the kernel that takes them.
+    The others are needed in one place, and cost nothing in the kernel that takes them. What is a result of the graph is taken
+    by none.
     """
     for node in reversed(graph.nodes):
         if node in wanted:

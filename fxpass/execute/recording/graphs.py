@@ -1,7 +1,7 @@
 """A function of tensors recorded as CUDA graphs, one for each place in memory that its static inputs have.
 
     first call      run(*args)                                     kernels are loaded, and tuned
-    second          record run(*own), own = [static inputs, buffers for all others]
+    second          record run(*own), own = [static inputs, sizes, buffers for all others]
     from then on    copy what is not static into the buffers; launch the recording
 
 A call costs a look at the addresses, one copy and the launch. The results lie in the memory of the recording, and the next call
@@ -65,10 +65,11 @@ def on_device(device: int) -> Capture:
 
 @dataclasses.dataclass(eq=False)
 class _Recording:
-    """What was recorded for static inputs at ``addresses``: the buffers of all others, and the results. Those that lie in the
-    memory of an input are ``views``, and made anew."""
+    """What was recorded for static inputs at ``addresses`` and for these ``sizes``: the buffers of all other inputs, and the
+    results. Those that lie in the memory of an input are ``views``, and made anew."""
 
     addresses: Sequence[int]
+    sizes: Sequence[int]
     buffers: list[torch.Tensor]
     results: Sequence[Any]
     views: Sequence[tuple[int, Callable[[Sequence[Any]], Any]]]
@@ -76,33 +77,39 @@ class _Recording:
 
 
 class Recorded(threading.local):
-    """``run``, recorded by ``capture``. The inputs at ``static`` are read where they are, and those at ``written`` among them
-    written; all others are copied.
+    """``run``, recorded by ``capture``. The tensors at ``static`` are read where they are, and those at ``written`` among them
+    written; those at ``copied`` are copied. There is a recording for each value of the numbers at ``sizes``.
 
     Each thread has recordings of its own. They hold none of the tensors that they were made with: a cache that the caller lets
     go of is freed.
     """
 
-    def __init__(self, run: Run, inputs: int, static: Sequence[int], written: Sequence[int], capture: Capture) -> None:
-        self._run, self._capture = run, capture
-        self._written_of = values_at(written)
-        self._static, self._static_of = list(static), values_at(static)
-        self._copied = [i for i in range(inputs) if i not in set(static)]
-        self._has_run = False
+    def __init__(
+        self,
+        run: Run,
+        capture: Capture,
+        static: Sequence[int],
+        copied: Sequence[int],
+        written: Sequence[int] = (),
+        sizes: Sequence[int] = (),
+    ) -> None:
+        self._run, self._capture, self._static, self._copied = run, capture, static, copied
+        self._static_of, self._written_of, self._sizes_of = values_at(static), values_at(written), values_at(sizes)
+        self._has_run: set[Sequence[int]] = set()
         self._recordings: list[_Recording] = []  # the one that ran last comes first
 
     def __call__(self, *args: Any) -> Sequence[Any]:
-        addresses = [*map(torch.Tensor.data_ptr, self._static_of(args))]
+        addresses, sizes = [*map(torch.Tensor.data_ptr, self._static_of(args))], self._sizes_of(args)
         for place, recording in enumerate(self._recordings):
-            if recording.addresses == addresses:
+            if recording.addresses == addresses and recording.sizes == sizes:
                 if place:
                     self._recordings.insert(0, self._recordings.pop(place))
                 return self._launched(recording, args)
-        if not self._has_run:
+        if sizes not in self._has_run:
             results = self._run(*args)
-            self._has_run = True
+            self._has_run.add(sizes)
             return results
-        return self._launched(self._recorded(addresses, args), args)
+        return self._launched(self._recorded(addresses, sizes, args), args)
 
     def _launched(self, recording: _Recording, args: Sequence[Any]) -> Sequence[Any]:
         self._fill(recording.buffers, args)
@@ -115,7 +122,7 @@ class Recorded(threading.local):
             results[place] = view(args)
         return results
 
-    def _recorded(self, addresses: Sequence[int], args: Sequence[Any]) -> _Recording:
+    def _recorded(self, addresses: Sequence[int], sizes: Sequence[int], args: Sequence[Any]) -> _Recording:
         own = list(args)
         with torch.inference_mode(False):  # so that they can be written in any grad mode
             for i in self._copied:
@@ -124,7 +131,7 @@ class Recorded(threading.local):
         self._fill(buffers, args)
         results, launch = self._capture(lambda: self._run(*own))
         results, views = _without_inputs(results, args, self._static)
-        recording = _Recording(addresses, buffers, results, views, launch)
+        recording = _Recording(addresses, sizes, buffers, results, views, launch)
         self._recordings = [recording, *self._recordings][:MOST]
         _made.add(recording)
         return recording

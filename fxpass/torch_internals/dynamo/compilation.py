@@ -18,21 +18,24 @@ class Compilation:
     """A frame that is compiled for kvfix.
 
     process_bound: why its guards hold in this process only; empty while nothing has been found that says so.
+    guard_failed: whether a guard of ours could not be made or evaluated.
     """
 
     process_bound: str = ""
+    guard_failed: bool = False
 
 
 _current: ContextVar[Compilation | None] = ContextVar("current", default=None)
 
 
 @contextlib.contextmanager
-def compiling(ours: bool) -> Iterator[None]:
-    """Dynamo compiles a frame in the block: for kvfix if it is ``ours``, otherwise for another backend."""
-    token = _current.set(Compilation() if ours else None)
+def compiling(ours: bool) -> Iterator[Compilation]:
+    """Dynamo compiles a frame in the block: for kvfix if it is ``ours``, otherwise for another backend, or without hooks."""
+    compilation = Compilation()
+    token = _current.set(compilation if ours else None)
     try:
         with tables():
-            yield
+            yield compilation
     finally:
         _current.reset(token)
 

@@ -25,6 +25,7 @@ from torch import fx
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
 from fxpass.graph.numbers import hint
+from fxpass.graph.schemas import memory_of
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import (
     FrameStateSizeEntry,
@@ -73,9 +74,9 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
     if not dims or config.assume_static_by_default is False:
         return
     inputs = _tensors(graph)
-    memory = _value(tensor).untyped_storage()._cdata
-    for node in inputs:
-        if _value(node).untyped_storage()._cdata == memory:
+    memory = memory_of(_value(tensor))
+    for node in inputs if memory is not None else ():
+        if memory_of(_value(node)) == memory:
             places = [(node, d) for dim in dims if (d := _same_dim(_value(node), _value(tensor), dim)) is not None]
             if graph not in _sliced or any(isinstance(_value(node).shape[d], int) for _, d in places):
                 _sliced.add(graph)
@@ -120,7 +121,8 @@ def _views(graph: fx.Graph, wholes: Collection[fx.Node]) -> Iterator[fx.Node]:
 
 
 def _is_part(view: fx.Node) -> bool:
-    return math.prod(_hints(view)) < math.prod(_hints(aliases.root(view)))
+    sizes, whole = _hints(view), _hints(aliases.root(view))
+    return None not in (*sizes, *whole) and math.prod(sizes) < math.prod(whole)  # an unbacked size has no hint
 
 
 def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:

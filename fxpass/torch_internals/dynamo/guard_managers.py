@@ -7,11 +7,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from fxpass.index_tensors import address_ranges, formula, mirror
 from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, skip_code
 from fxpass.torch_internals.patches import patch
 
+from . import guard_functions
 from .sources import AggregateSource, AgreementSource, NameSource, PositionSource, full_name
 
 _agreements: weakref.WeakKeyDictionary[Any, dict[str, tuple[list[tuple[int, int]], Any]]] = weakref.WeakKeyDictionary()
@@ -21,21 +21,8 @@ _agreements: weakref.WeakKeyDictionary[Any, dict[str, tuple[list[tuple[int, int]
 def install() -> None:
     """Teach Dynamo's guard builder these sources."""
     patch("torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", _manager)
-    for function in (
-        mirror.read,
-        mirror.computed,
-        mirror.agree,
-        mirror.all_agree,
-        mirror.values,
-        formula.evaluate,
-        mirror._Remembered.is_of,
-        mirror._load,
-        mirror._remember,
-        address_ranges.disjoint,
-        address_ranges.span,
-        full_name,
-        lookup_order.meet,
-    ):
+    guard_functions.install()
+    for function in (full_name, lookup_order.meet):
         skip_code(function.__code__)  # they run from guards, where Dynamo would trace them
 
 
@@ -48,6 +35,7 @@ def _manager(stock: Any, builder: Any, source: Any) -> Any:
         try:
             known[source.name] = make(builder, source)
         except Exception as error:  # torch knows no way of its own to guard on it
+            guard_functions.note(make, error)
             raise Unsupported(f"kvfix: no guard on {source.name}: {type(error).__name__}: {error}") from error
     return known[source.name]
 
@@ -60,7 +48,7 @@ def _element(builder: Any, source: PositionSource) -> Any:
 
 
 def _aggregate(builder: Any, source: AggregateSource) -> Any:
-    look = functools.partial(formula.evaluate, source.text)
+    look = functools.partial(guard_functions.evaluate, source.text)
     return _values(builder, source).lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
 
 
@@ -74,8 +62,8 @@ def _values(builder: Any, source: Any) -> Any:
     key = f"kvfix.values({source.base.name})"
     managers = builder._cached_guard_managers
     if key not in managers:
-        values = mirror.values(builder.get(source.base))
-        managers[key] = _lambda(builder, source.base, mirror.values, key, values)
+        values = guard_functions.values(builder.get(source.base))
+        managers[key] = _lambda(builder, source.base, guard_functions.values, key, values)
     return managers[key]
 
 
@@ -85,7 +73,7 @@ def _agreement(builder: Any, source: AgreementSource) -> Any:
     name = source.base.name
     if name not in asked:
         pairs: list[tuple[int, int]] = []
-        look = functools.partial(mirror.all_agree, pairs=pairs)
+        look = functools.partial(guard_functions.all_agree, pairs=pairs)
         asked[name] = pairs, _lambda(builder, source.base, look, source.name, True)
     pairs, manager = asked[name]
     pairs.append((source.index, source.other))

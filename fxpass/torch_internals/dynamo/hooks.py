@@ -48,7 +48,7 @@ from fxpass.torch_internals.patches import patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
 from . import dynamism, frames, indexing, module_ints, number_variables
-from .compilation import compiling
+from .compilation import compiling, current_compilation
 from .sources import AggregateSource, PositionSource
 
 MAX_FLOATS = 3
@@ -70,6 +70,7 @@ def parse_options_early(options_of: Callable[[Any], Options | None], begin: Call
 def install(is_ours: Callable[[Any], bool]) -> None:
     """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
     patch("torch._dynamo.convert_frame._compile", functools.partial(_compile, is_ours))
+    is_ours = functools.partial(_acts_for, is_ours)
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
@@ -209,13 +210,26 @@ def _specialize_bool(arg: Any) -> Any:
 # -- plumbing
 
 
+def _acts_for(is_ours: Callable[[Any], bool], compiler_fn: Any) -> bool:
+    """Whether hooks act on the frame that is compiled with ``compiler_fn``."""
+    return current_compilation() is not None and is_ours(compiler_fn)
+
+
 def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
     if not is_ours(compiler_fn):
         with compiling(False):
             return stock(*args, **kwargs)
-    with garbage_collection.paused(), compiling(True), frames.following(kwargs["code"] if "code" in kwargs else args[0]):
-        return stock(*args, **kwargs)
+    with garbage_collection.paused():
+        code = kwargs["code"] if "code" in kwargs else args[0]
+        with compiling(True) as compilation, frames.following(code):
+            try:
+                return stock(*args, **kwargs)
+            except Exception:
+                if not compilation.guard_failed:  # of which `guard_functions` has told
+                    raise
+        with compiling(False), frames.following(code):
+            return stock(*args, **kwargs)
 
 
 def _translators(base: type) -> list[type]:

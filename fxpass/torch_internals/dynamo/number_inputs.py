@@ -55,7 +55,7 @@ class NumberInputs:
                 owner = place if owner is None and source.guard_source.is_unspecialized_nn_module() else owner
                 for d, size in enumerate(value.shape):
                     constants[f"{source.name}.size()[{d}]"] = hint(size)
-            elif isinstance(value, torch.SymInt):
+            elif isinstance(value, torch.SymInt) and value.node.hint is not None:  # an unbacked one has no history
                 is_size = isinstance(source, TensorPropertySource)
                 self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
         self._settle_ints()

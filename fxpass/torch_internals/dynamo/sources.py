@@ -14,8 +14,9 @@ import dataclasses
 import enum
 from typing import Any
 
-from fxpass.index_tensors import mirror
 from fxpass.torch_internals.dynamo.names import ChainedSource
+
+from . import guard_functions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +27,10 @@ class PositionSource(ChainedSource):
 
     @property
     def _name_template(self) -> str:
-        return f"__load_module('{mirror.__name__}').read({{0}}, {self.index})"
+        return f"__load_module('{guard_functions.__name__}').read({{0}}, {self.index})"
 
     def reconstruct(self, codegen: Any) -> None:
-        _call_mirror(codegen, "read", self.base, self.index)
+        _call(codegen, "read", self.base, self.index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +41,15 @@ class AggregateSource(ChainedSource):
 
     @property
     def _name_template(self) -> str:
-        return f"__load_module('{mirror.__name__}').computed({{0}}, {self.text!r})"
+        return f"__load_module('{guard_functions.__name__}').computed({{0}}, {self.text!r})"
 
     def reconstruct(self, codegen: Any) -> None:
-        _call_mirror(codegen, "computed", self.base, self.text)
+        _call(codegen, "computed", self.base, self.text)
 
 
-def _call_mirror(codegen: Any, function: str, base: Any, argument: Any) -> None:
-    """Emit bytecode for ``mirror.function(base, argument)``."""
-    codegen.add_push_null(lambda: codegen.load_import_from(mirror.__name__, function))
+def _call(codegen: Any, function: str, base: Any, argument: Any) -> None:
+    """Emit bytecode for ``guard_functions.function(base, argument)``."""
+    codegen.add_push_null(lambda: codegen.load_import_from(guard_functions.__name__, function))
     codegen(base)
     codegen.append_output(codegen.create_load_const(argument))
     codegen.call_function(2, False)
@@ -63,7 +64,7 @@ class AgreementSource(ChainedSource):
 
     @property
     def _name_template(self) -> str:
-        return f"__load_module('{mirror.__name__}').agree({{0}}, {self.index}, {self.other})"
+        return f"__load_module('{guard_functions.__name__}').agree({{0}}, {self.index}, {self.other})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,120 @@
+"""The functions of ours that run from guards and from Dynamo's bytecode, where an error would be for the user.
+
+    a guard of a compiled call      does not hold, which is what torch makes of an error in a guard
+    while a frame is compiled       the frame is compiled once more without our hooks, as stock torch.compile does (`hooks`)
+    in bytecode                     the number is read from the tensor itself
+
+One warning tells of the fault, with its traceback. `install` keeps Dynamo from tracing what runs here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fxpass.index_tensors import address_ranges, formula, mirror
+from fxpass.torch_internals.dynamo.names import skip_code
+from fxpass.torch_internals.patches import tell
+
+from .compilation import current_compilation
+
+
+def _guard(look: Callable[..., Any]) -> Callable[..., Any]:
+    """``look``, which tells of an error before it raises it."""
+
+    @functools.wraps(look)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return look(*args, **kwargs)
+        except Exception as error:
+            note(look, error)
+            raise
+
+    return run
+
+
+@torch.compiler.disable
+def note(look: Callable[..., Any], error: Exception) -> None:
+    """Tell of an ``error`` of ``look``; of those that follow from it while a frame is compiled, not again."""
+    compilation = current_compilation()
+    if compilation is None or not compilation.guard_failed:
+        tell(look, error)
+    if compilation is not None:
+        compilation.guard_failed = True
+
+
+@_guard
+def values(tensor: Any) -> tuple[int, ...]:
+    """All elements of ``tensor``, as `mirror.values` gives them."""
+    return mirror.values(tensor)
+
+
+@_guard
+def evaluate(text: str, held: Sequence[int]) -> Any:
+    """What `formula.evaluate` makes of the elements ``held``."""
+    return formula.evaluate(text, held)
+
+
+@_guard
+def agree(tensor: Any, index: int, other: int) -> bool:
+    """Whether two elements of ``tensor`` are the same number."""
+    return mirror.agree(tensor, index, other)
+
+
+@_guard
+def all_agree(tensor: Any, pairs: Sequence[tuple[int, int]]) -> bool:
+    """Whether the two elements of each of ``pairs`` are the same number."""
+    return mirror.all_agree(tensor, pairs)
+
+
+@_guard
+def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
+    """Whether what a graph writes lies apart from what it knows, as `address_ranges.disjoint` says."""
+    return address_ranges.disjoint(tensors)
+
+
+def read(tensor: Any, index: int) -> int:
+    """Element ``index`` (row-major) of ``tensor``."""
+    try:
+        return mirror.read(tensor, index)
+    except Exception as error:
+        note(read, error)
+    return int(tensor.flatten()[index].item())
+
+
+def computed(tensor: Any, text: str) -> Any:
+    """What the `formula` ``text`` makes of the elements of ``tensor``."""
+    try:
+        return mirror.computed(tensor, text)
+    except Exception as error:
+        note(computed, error)
+    return formula.evaluate(text, tensor.flatten().tolist())
+
+
+def install() -> None:
+    """Keep Dynamo from tracing these functions, and those of the mirror that they call."""
+    for function in (
+        values.__wrapped__,  # type: ignore[attr-defined]
+        values,  # with the code that all of them share
+        evaluate.__wrapped__,  # type: ignore[attr-defined]
+        agree.__wrapped__,  # type: ignore[attr-defined]
+        all_agree.__wrapped__,  # type: ignore[attr-defined]
+        disjoint.__wrapped__,  # type: ignore[attr-defined]
+        read,
+        computed,
+        mirror.read,
+        mirror.computed,
+        mirror.agree,
+        mirror.all_agree,
+        mirror.values,
+        formula.evaluate,
+        mirror._Remembered.is_of,
+        mirror._load,
+        mirror._remember,
+        address_ranges.disjoint,
+        address_ranges.span,
+    ):
+        skip_code(function.__code__)
