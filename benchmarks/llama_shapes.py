@@ -7,20 +7,23 @@ steps had run, and the distance of the logits from a float64 run of the same wei
     llama-models    Meta's, with a position as a Python int        eager, stock, reduce-overhead, kvfix
     litgpt          with ``input_pos_maxp1``                       eager, stock, reduce-overhead, kvfix
     litgpt-static   without: all of the cache is read each step    eager, stock, reduce-overhead, kvfix
+    transformers    with its StaticCache, which is read in full    eager, stock, reduce-overhead, kvfix
 
-Needs what ``tests/reach/setup.sh`` installs. ``--tiny`` is for a look at it on a CPU.
+``--ways eager kvfix --steps 500`` shows whether kvfix is further from the numbers of float64 than eager is. Needs what
+``tests/reach/setup.sh`` installs. ``--tiny`` is for a look at it on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import fnmatch
 import pathlib
 import statistics
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -75,10 +78,39 @@ def litgpt(tiny: bool, device: str, sliced: bool = True) -> tuple[Any, Forward, 
     return model, model, call
 
 
+def transformers(tiny: bool, device: str) -> tuple[Any, Forward, Call]:
+    """The same of transformers, with one `StaticCache` for each dtype, emptied before a prompt."""
+    from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 64}  # fmt: skip
+    if not tiny:
+        sizes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+                 "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256}  # fmt: skip
+    config = LlamaConfig(**sizes, max_position_embeddings=CAPACITY, rope_theta=500000.0, tie_word_embeddings=True)
+    with torch.device(device):
+        model = LlamaForCausalLM(config).eval().to(torch.get_default_dtype())
+    caches: dict[torch.dtype, Any] = {}
+
+    def call(step: Any, tokens: torch.Tensor, start: int) -> torch.Tensor:
+        dtype = next(step.parameters()).dtype
+        if dtype not in caches:
+            caches[dtype] = StaticCache(config=config, max_cache_len=CAPACITY)
+            heads, dim = sizes["num_key_value_heads"], sizes["head_dim"]
+            caches[dtype].early_initialization(1, heads, dim, dtype=dtype, device=torch.device(device))
+        if start == 0:
+            caches[dtype].reset()
+        positions = torch.arange(start, start + tokens.shape[1], device=device)[None]
+        return step(tokens, past_key_values=caches[dtype], use_cache=True, position_ids=positions).logits
+
+    return model, model, call
+
+
 MODELS: dict[str, Callable[[bool, str], tuple[Any, Forward, Call]]] = {
     "llama-models": llama_models,
     "litgpt": litgpt,
     "litgpt-static": lambda tiny, device: litgpt(tiny, device, sliced=False),
+    "transformers": transformers,
 }
 WAYS: dict[str, Callable[[Forward], Forward]] = {
     "eager": lambda forward: forward,
@@ -129,29 +161,29 @@ def ahead(call: Call, step: Forward, tokens: torch.Tensor) -> float:
     return statistics.median(times)
 
 
-def measure(name: str, ways: list[str], tiny: bool, device: str) -> list[dict[str, Any]]:
-    """A line for each of ``ways`` to run the model ``name``."""
+def measure(name: str, ways: list[str], tiny: bool, device: str, most: int) -> list[dict[str, Any]]:
+    """A line for each of ``ways`` to run the model ``name``, of ``most`` steps, or of a few where these are slow."""
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     model, forward, call = MODELS[name](tiny, device)
     torch.set_default_dtype(torch.float32)
     for parameter in model.parameters():
         parameter.normal_(std=0.02)
-    tokens = torch.randint(0, 64 if tiny else 128256, (1, PROMPT + STEPS), device=device)
+    tokens = torch.randint(0, 64 if tiny else 128256, (1, PROMPT + most), device=device)
     exact = copy.deepcopy(model).double()
     step = types.MethodType(forward.__func__, exact) if isinstance(forward, types.MethodType) else exact
-    wanted, _ = decode(call, step, tokens, STEPS)
+    wanted, _ = decode(call, step, tokens, most)
     del exact, step
     rows = []
     for way in ways:
         fxpass.reset()
         step = WAYS[way](forward)
-        moving = way in ("stock", "reduce-overhead") and name != "litgpt-static"
+        moving = way in ("stock", "reduce-overhead") and name not in ("litgpt-static", "transformers")
         with counting() as counted:
             start = time.perf_counter()
             decode(call, step, tokens, 4)
             cold = time.perf_counter() - start
-            steps = FEW if moving else STEPS
+            steps = FEW if moving else most
             decode(call, step, tokens, steps)
             logits, times = decode(call, step, tokens, steps)
         error = ((logits - wanted[:steps]).norm() / wanted[:steps].norm()).item()
@@ -161,18 +193,38 @@ def measure(name: str, ways: list[str], tiny: bool, device: str) -> list[dict[st
     return rows
 
 
+def run(only: Sequence[str], json: pathlib.Path | None) -> int:
+    """What ``kvfix bench --model llama-3.2-1b`` runs: all models and ways, or those whose names, as 'litgpt kvfix', match one
+    of the patterns in ``only``."""
+    chosen = {name: [way for way in WAYS if _matches(f"{name} {way}", only)] for name in MODELS}
+    patterns = "".join(f" --only '{pattern}'" for pattern in only)
+    record({n: ways for n, ways in chosen.items() if ways}, STEPS, False, f"kvfix bench --model llama-3.2-1b{patterns}", json)
+    return 0
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def record(chosen: dict[str, list[str]], steps: int, tiny: bool, command: str, json: pathlib.Path | None) -> None:
+    """Measure the ways ``chosen`` for each model, and write the lines to the file ``json``, if there is one."""
+    torch.set_grad_enabled(False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = [row for name, ways in chosen.items() for row in measure(name, ways, tiny, device, steps)]
+    if json:
+        figures.write(json, {"command": command, "rows": rows})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help="at least 20")
     options = parser.parse_args()
-    torch.set_grad_enabled(False)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = [row for name in options.models for row in measure(name, options.ways, options.tiny, device)]
-    if options.json:
-        figures.write(options.json, {"command": "python benchmarks/llama_shapes.py", "rows": rows})
+    command = " ".join(["python", "benchmarks/llama_shapes.py", *sys.argv[1:]])
+    record(dict.fromkeys(options.models, options.ways), options.steps, options.tiny, command, options.json)
 
 
 if __name__ == "__main__":

@@ -95,3 +95,9 @@ def demo(verify: int | None, **rest: Any) -> int:
 def bench(sizes: list[str], only: list[str], config: str, *rest: Any) -> int:
     print(*sizes, config)
     return 0
+
+
+def model(only: list[str], json: Any) -> int:
+    """Stands for the benchmark of a model."""
+    print(*only, json)
+    return 0

@@ -194,7 +194,7 @@ class Form:
         return found
 
     def graph(self) -> nx.MultiDiGraph:
-        """Nodes labelled with op, literals and type; edges with the place of the operand, "" under commutative ops."""
+        """Nodes labeled with op, literals and type; edges with the place of the operand, "" under commutative ops."""
         graph = nx.MultiDiGraph()
         for i in self.live:
             graph.add_node(i, label=self.values[i].label, digest=self.digests[i])

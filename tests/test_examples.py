@@ -33,6 +33,17 @@ def test_toto_ts():
     assert "19 rewritten, 0 refused" in shown
 
 
+def test_llama_int_position():
+    shown = run("llama_int_position.py")
+    assert "32 tokens, as in eager: True; graphs: 2 (prefill and decode)" in shown
+    assert "7 rewritten, 0 refused" in shown
+
+
+def test_print_graphs():
+    shown = run("print_graphs.py")
+    assert "-slice_" in shown and "+index_copy__default" in shown and "@@" in shown
+
+
 def test_explain_html(tmp_path: Path):
     shown = run("explain_html.py", str(tmp_path / "page.html"))
     assert "page.html: graph 0, 0 rewritten, graph 1, 19 rewritten" in shown

@@ -59,7 +59,8 @@ What kvfix says has a reason, and a reason has an id. This page is printed from 
 [`fxpass/reasons.py`](../fxpass/reasons.py); a test holds a program for each. Unless a section says otherwise, only speed is
 concerned: the numbers are eager's.
 
-`fxpass.reports()` and `kvfix explain` show the reasons of every graph; with `{"strict": True}` what is not rewritten raises.
+`fxpass.reports()`, `kvfix explain` and its page ([`--html FILE`](api.md#the-page)) show the reasons of every graph; with
+`{"strict": True}` what is not rewritten raises.
 
 ## Which layer makes a difference
 

@@ -36,7 +36,7 @@ LAYER = "q, k, v = self.project_in(x.flatten(0, 1))"
 STOCK, SCALARS, KVFIX = "stock", "stock*", "kvfix"
 LEGEND = """stock: torch.compile; stock*: the same with capture_scalar_outputs; then the kind of cache.
 MAE and max diff are against eager, over all steps. skips: CUDA graphs that Inductor skipped."""
-COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+COLORS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def show(rows: Sequence[Any], report: Any, settings: Settings, seconds: float) -
         console.print(report)
         console.print("\n[bold]The first layer before and after[/bold], changed lines with one line around them\n")
         for line in section_diff(report, LAYER).splitlines():
-            console.print(Text(line, style=COLOURS.get(line[0], "")), highlight=False, soft_wrap=True)
+            console.print(Text(line, style=COLORS.get(line[0], "")), highlight=False, soft_wrap=True)
     config = demo_config()
     console.print(
         f"\n[bold]Comparison[/bold]: {config.num_layers} layers of width {config.embed_dim}, {VARIATES} variates, "

@@ -1,4 +1,4 @@
-"""Small building blocks: normalisation, gated activation and patch embedding."""
+"""Small building blocks: normalization, gated activation and patch embedding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last dimension, with a learned ``scale`` of shape (dim,)."""
+    """Root-mean-square normalization over the last dimension, with a learned ``scale`` of shape (dim,)."""
 
     def __init__(self, dim: int, eps: float = 1e-8) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from toto_model.cache import Length
 
 
 def _rotate_pairs(x: Tensor) -> Tensor:
-    """(..., 2d) -> (..., 2d): each neighbouring pair (a, b) becomes (-b, a)."""
+    """(..., 2d) -> (..., 2d): each neighboring pair (a, b) becomes (-b, a)."""
     a, b = x.unflatten(-1, (-1, 2)).unbind(dim=-1)
     return torch.stack((-b, a), dim=-1).flatten(-2)
 
@@ -18,7 +18,7 @@ class TimeAwareRotaryEmbedding(nn.Module):
     """Rotates queries and keys by their position in time, and scales them by the xPos decay.
 
     The decay is centred on half of the last position of the call, so keys that were rotated by an earlier call (and
-    kept in a cache) carry another centre than a single pass over the whole series would give them.
+    kept in a cache) carry another center than a single pass over the whole series would give them.
 
     Two details follow the published weights: the angles repeat pairwise (f0, f0, f1, f1, ...) while the decay repeats
     as a block (s0, s1, ..., s0, s1, ...).  Neither buffer is part of the state dict.

@@ -34,7 +34,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     texts = [pages["index.md"], *(f.content_string for f in files.documentation_pages())]
     bases = ["", *(posixpath.dirname("docs/" + f.src_uri) for f in files.documentation_pages())]
     linked = {place(base, target) for text, base in zip(texts, bases, strict=True) for _, target, _ in LINK.findall(text)}
-    linked |= {name for name in KEPT if name.startswith(("fxpass/", "benchmarks/results/"))} | folders("fxpass")
+    linked |= {name for name in KEPT if name.startswith("fxpass/") and name.endswith(".py")} | folders("fxpass")
+    linked |= {name for name in KEPT if name.startswith("benchmarks/results/")}
     for name in sorted(name for name in linked if not name.startswith("docs/") and name != "README.md"):
         if (ROOT / name).suffix == ".png":
             files.append(File.generated(config, "source/" + name, abs_src_path=str(ROOT / name)))
@@ -103,8 +104,9 @@ def listing(name: str) -> str:
     inside = sorted({entry.removeprefix(name + "/").split("/")[0] for entry in KEPT if entry.startswith(name + "/")})
     rows = ["| | |", "|---|---|"]
     for entry in inside:
-        path, linked = f"{name}/{entry}", name.startswith("fxpass")
-        target = f"{entry}/index.md" if (ROOT / path).is_dir() else f"{entry}.md"
+        path, folder = f"{name}/{entry}", (ROOT / f"{name}/{entry}").is_dir()
+        linked = name.startswith("fxpass") and (folder or entry.endswith(".py"))
+        target = f"{entry}/index.md" if folder else f"{entry}.md"
         rows.append(f"| {f'[`{entry}`]({target})' if linked else f'`{entry}`'} | {summary(path)} |")
     return f"{HIDDEN}# {crumbs(name)}\n\n{summary(name)}\n\n" + "\n".join(rows) + "\n"
 

@@ -32,8 +32,10 @@ _MOST_NUMBERS = 65536
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
-    """One graph of the frame: the numbers called ``names`` are arguments, those in ``fixed`` the same for each of its calls.
-    The argument at ``owner``, a module's own, tells which module is called. A graph with positions is that of a step."""
+    """One graph of the frame. The numbers called ``names`` are its arguments; those in ``fixed`` are the same in all its calls.
+
+    The argument at ``owner`` belongs to one module, and so tells which module is called. A graph with positions is a step's.
+    """
 
     names: Sequence[str]
     fixed: Mapping[str, int]
@@ -43,8 +45,10 @@ class Graph:
 
 @dataclasses.dataclass
 class CallHistory:
-    """What has been seen of a frame's numbers, by the names of their sources. ``corrected`` are those that were taken for a
-    variant, and moved."""
+    """What has been seen of a frame's numbers, which are called by the names of their sources.
+
+    ``corrected`` holds the names of those that were taken for variants and have moved since.
+    """
 
     corrected: set[str] = dataclasses.field(default_factory=set)
     _entries: collections.deque[tuple[Graph, tuple[int, ...], int]] = dataclasses.field(
@@ -61,9 +65,12 @@ class CallHistory:
     _moves: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     _rises: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
-    def watched(self, run: Callable[..., Any], graph: Graph, places: Sequence[int]) -> Callable[..., Any]:
-        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``."""
-        taken = values_at(places)
+    def watched(
+        self, run: Callable[..., Any], graph: Graph, places: Sequence[int], sizes: Sequence[tuple[int, int]] = ()
+    ) -> Callable[..., Any]:
+        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``, and then the
+        ``sizes``, each of an argument along a dim."""
+        taken = values_at(places, sizes)
 
         def call(*args: Any) -> Any:
             lookup_order.meet()
@@ -76,20 +83,22 @@ class CallHistory:
         return call
 
     def see(self, graph: Graph, values: tuple[int, ...], owner: int = 0) -> None:
-        """``graph`` is called with ``values``, one for each of its ``names``, for ``owner``, an identity."""
+        """Note a call of ``graph`` with ``values``, one for each of its ``names``. ``owner`` is the identity of the module."""
         self._entries.append((graph, values, owner))
 
     def last(self, name: str) -> int | None:
-        """What the number called ``name`` was at the last call, if it has been seen."""
+        """The value that the number called ``name`` had at the last call; None if it has not been seen."""
         self._count()
         return self._last.get(name)
 
     def kind(self, name: str, value: int, is_size: bool) -> Kind | None:
-        """The kind of the size, or of the caller's int, called ``name``, which is ``value`` now. None: it has not been seen, or
-        is an int that moves for the first time, and has not been in many steps yet, or was 0 in them.
+        """The kind of the number called ``name``, a size or an int of the caller's, whose value is ``value`` now.
 
-        A size is a growth where it has moved more often than stayed, and mostly risen: it is the other kind that is corrected.
-        An int is a variant where it is steady, or where steps have left it as it was.
+        A size is a growth where it has moved more often than it has stayed, and has mostly risen. In doubt it is a variant,
+        which is corrected later. An int is a variant where it is steady, or where steps have left it as it was.
+
+        The kind is None for a number that has not been seen. It is None, too, for an int that moves for the first time and
+        either was 0 until now or has not been seen in many steps.
         """
         last = self.last(name)
         if name in self.corrected or last is None:
@@ -103,8 +112,10 @@ class CallHistory:
         return "variant" if STEADY * moves <= stays + 1 + STEADY // 2 else "position"
 
     def repeated(self) -> bool:
-        """Whether the last calls were of one graph, and two of one owner: a graph with a constant in it that moves with every
-        step has one."""
+        """Whether the last calls ran one graph, and one owner's more than once.
+
+        A graph that holds a constant which moves with every step runs once for each owner.
+        """
         self._count()
         return self._repeated
 
@@ -138,7 +149,7 @@ class CallHistory:
             self._stays_in_steps[name] += times
 
     def _settle(self) -> None:
-        """Count the calls of one graph, one after the other, for the numbers that are fixed in it."""
+        """For the numbers that are fixed in a graph, count how often it was called again before another graph was."""
         for name in self._graph.fixed if self._graph is not None and self._again else ():
             self._see(name, stays=True, times=self._again)
         self._again = 0

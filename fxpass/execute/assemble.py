@@ -27,7 +27,7 @@ from .recording.handover import Buffers, hand_over
 from .recording.packing import pack
 from .recording.results import recorded_results, view_maker, views_of_inputs
 from .regions import Region
-from .steps import CopyOut, Run, Step, Unpack, View, WriteBack
+from .steps import CopyOut, Run, Step, Unpack, Views, WriteBack
 from .strides import Strided
 
 _CHECKED = {"size_asserts": False, "alignment_asserts": False}
@@ -88,7 +88,8 @@ def assemble(
     steps += [Unpack(p, places[p.packed]) for p in packs]
     steps += [CopyOut(copied)] if copied else []
     taken = {n: places[n] for n in inputs}
-    steps += [View(places[n], view_maker(n, taken)) for n in views_of_inputs(gm, returned)] if recorded else []
+    views = [(places[n], view_maker(n, taken)) for n in views_of_inputs(gm, returned)] if recorded else []
+    steps += [Views(views)] if views else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
     memory, growth = Buffers(buffers), plan.growth
 
@@ -102,7 +103,7 @@ def assemble(
 
     if instead is None:
         return run
-    given = len(inputs) - len(growth.axes)
+    given = len(inputs) - growth.around.inputs
     return WithFallback(run, regions, [i for i in written_places(gm, carried) if i < given], instead, failed)
 
 

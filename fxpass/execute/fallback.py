@@ -4,9 +4,9 @@
     a later one     prologue; core fails, for new sizes    ->      what it wrote is put back, and it runs uncompiled; from the
                                                                    next call on the graph as Dynamo gave it
 
-From what grows no more, as `growth` finds out, the graph goes the same way.
+The graph as Dynamo gave it also runs where `growth` finds that what has grown so far grows no more.
 
-What fails there as well is the model's own error: nothing is kept of the attempt, and the error is raised.
+Where that graph fails, too, the error is the model's own: nothing of the attempt is kept, and the error is raised.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .regions import Region
 
 
 class WithFallback:
-    """``run``, made of ``regions`` that compile themselves when they are first called; where one fails then, another function.
+    """Runs ``run``, whose ``regions`` compile themselves when they are first called, and another function once one has failed.
 
-    written: the places of the arguments that ``run`` writes to. They are copied for the first call, and those of a part for
-        the calls in which it is compiled anew.
-    instead: makes the function that runs from then on.
-    failed: told of the error, once.
+    written: the places of the arguments that ``run`` writes to. These arguments are copied before the first call. Before a
+        call in which a part is compiled anew, those that the part writes to are copied.
+    instead: makes the function that runs after a failure.
+    failed: is called with the error, once.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class WithFallback:
         return results
 
     def _attempt(self, part: Part, run: Callable[[Sequence[Any]], Any], args: Sequence[Any]) -> Any:
-        """What ``run(args)`` gives, which compiles ``part``; in a first call all is contained already."""
+        """Call ``run(args)``, which compiles ``part``, and contain its failure. In a first call `__call__` contains it."""
         if not self._has_run:
             return run(args)
         try:
@@ -80,11 +80,11 @@ class WithFallback:
         return self._switch(instead, args, error, instead)
 
     def _switch(self, now: Callable[..., Any], args: Sequence[Any], error: Exception, later: Callable[..., Any]) -> Any:
-        """What ``now`` gives in this call; ``later`` runs from the next one on."""
+        """Call ``now`` in place of what has failed. From the next call on, ``later`` runs."""
         try:
             results = now(*args)
         except Exception:
-            raise error from None  # the model's own, or one that is met without us too
+            raise error from None  # it is the model's own, or is met without kvfix, too
         self._instead = later
         self._failed(error)
         return results
@@ -92,7 +92,7 @@ class WithFallback:
 
 @contextlib.contextmanager
 def _put_back(args: Sequence[Any], written: Sequence[int]) -> Iterator[None]:
-    """Should the block fail or be interrupted, the arguments at the places ``written`` hold what they held before."""
+    """Put back what the arguments at the places ``written`` held before the block, should it fail or be interrupted."""
     before = [args[i].clone() for i in written]
     try:
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -66,8 +65,7 @@ def _view(call: Call) -> Callable[..., Any]:
 
 
 def may_record(gm: fx.GraphModule) -> bool:
-    """Whether ``gm`` can be recorded: it is on one GPU, 0-d constants aside, has no op that a CUDA graph cannot hold, and does
-    not write to memory that it takes twice."""
+    """Whether ``gm`` can be recorded: it is on one GPU, 0-d constants aside, and has no op that a CUDA graph cannot hold."""
     from fxpass.torch_internals.inductor.names import get_first_incompatible_cudagraph_node
 
     devices = set()
@@ -76,21 +74,25 @@ def may_record(gm: fx.GraphModule) -> bool:
         for v in value if isinstance(value, (tuple, list)) else [value]:
             if isinstance(v, torch.Tensor) and (v.dim() or node.all_input_nodes or node.op == "placeholder"):
                 devices.add(v.device)
-    if len(devices) != 1 or devices.pop().type != "cuda" or get_first_incompatible_cudagraph_node(gm) is not None:
-        return False
-    memories = Counter(aliases.storage(n) for n in gm.graph.find_nodes(op="placeholder"))
-    return all(memories[aliases.storage(n)] == 1 for n in written_inputs(gm))
+    return len(devices) == 1 and devices.pop().type == "cuda" and get_first_incompatible_cudagraph_node(gm) is None
 
 
 def recorded(run: Callable[..., Sequence[Any]], gm: fx.GraphModule, static: Sequence[int]) -> Callable[..., Any]:
     """``run``, which takes the inputs of ``gm``, recorded as CUDA graphs.
 
-    ``static`` lists the inputs with static addresses, among them all inputs that ``gm`` writes.
+    ``static`` lists the inputs with static addresses, among them all inputs that ``gm`` writes. What lies in the memory of
+    these is read there too: a copy would be of what was there before.
     """
     inputs = gm.graph.find_nodes(op="placeholder")
-    tensors = [i for i, n in enumerate(inputs) if isinstance(value_of(gm, n), torch.Tensor)]
-    copied = [i for i in tensors if i not in set(static)]
     written = written_inputs(gm)
-    places = [i for i, n in enumerate(inputs) if n in written]
-    sizes = [i for i in range(len(inputs)) if i not in set(tensors)]
-    return Recorded(run, on_device(value_of(gm, inputs[tensors[0]]).device.index), static, copied, places, sizes)
+    memories = {aliases.storage(n) for n in written}
+    tensors = [i for i, n in enumerate(inputs) if isinstance(value_of(gm, n), torch.Tensor)]
+    kept = [i for i in tensors if i in set(static) or aliases.storage(inputs[i]) in memories]
+    return Recorded(
+        run,
+        on_device(value_of(gm, inputs[tensors[0]]).device.index),
+        static=kept,
+        copied=[i for i in tensors if i not in set(kept)],
+        written=[i for i in tensors if inputs[i] in written],
+        sizes=[i for i in range(len(inputs)) if i not in set(tensors)],
+    )

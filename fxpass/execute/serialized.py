@@ -17,7 +17,7 @@ from fxpass.graph.normal_form import faking
 from fxpass.graph.numbers import to_expr
 from fxpass.kernels.select import register
 from fxpass.options import Options
-from fxpass.rewriting.growth import Around
+from fxpass.rewriting.around import Around
 from fxpass.torch_internals.dynamo.capacity import Conditions
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensor, FakeTensorMode, TracingContext, tracing
@@ -99,8 +99,9 @@ class SerializedGraph:
         bound = {load.renamed[s] for s in self.bound}
 
         def plan() -> Plan:
-            buffers = inputs[len(inputs) - len(self.around.axes) :]
-            growth = Growth(self.around, buffers, self.conditions, gives_up=False, least=self.settings.capacity)
+            buffers = inputs[len(inputs) - self.around.inputs :]
+            at_once, least = carried is not None and self.settings.kernels, self.settings.capacity
+            growth = Growth(self.around, buffers, self.conditions, gives_up=False, least=least, at_once=at_once)
             return Plan(gm, split(gm, bound), bound, carried, growth)
 
         uncompiled = dataclasses.replace(self.settings, compiler="eager")

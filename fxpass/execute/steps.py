@@ -5,7 +5,7 @@
     WriteBack   copies the new contents of an index tensor into it
     Unpack      copies the results out of a packed one                   appends the copies
     CopyOut     replaces results by copies
-    View        makes a result that is a view of an input from the input
+    Views       makes results that are views of inputs from the inputs
 
 All steps work on one list, ``values``. It holds the inputs of the call, then the buffers, and then what the steps append. Each
 step knows the places of what it takes.
@@ -75,11 +75,11 @@ class CopyOut:
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
-    """Puts what ``make`` makes of the values at ``place``: a view of an input."""
+class Views:
+    """Puts views of inputs in the place of results: at each place, what its function makes of the values."""
 
-    place: int
-    make: Callable[[Sequence[Any]], Any]
+    made: Sequence[tuple[int, Callable[[Sequence[Any]], Any]]]
 
     def __call__(self, values: list[Any]) -> None:
-        values[self.place] = self.make(values)
+        for place, make in self.made:
+            values[place] = make(values)

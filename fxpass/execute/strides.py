@@ -29,8 +29,10 @@ MOST_ELEMENTS = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Strided:
-    """The inputs at ``places`` of a graph have moving strides; those among ``copied`` may be copied, unless they share memory
-    with one of those that are ``written``."""
+    """The ``places`` of a graph's inputs with moving strides.
+
+    Those in ``copied`` may be copied, unless they share memory with an input at one of the places ``written``.
+    """
 
     places: Sequence[int]
     copied: Set[int]
@@ -38,7 +40,7 @@ class Strided:
 
     @classmethod
     def of(cls, gm: fx.GraphModule) -> Strided:
-        """Those of ``gm``."""
+        """The inputs of ``gm`` with moving strides."""
         inputs, written = gm.graph.find_nodes(op="placeholder"), written_inputs(gm)
         shown = {aliases.storage(n) for n in (*gm.graph.output_node().all_input_nodes, *written)}
         moving = _moving(gm)
@@ -60,21 +62,21 @@ class Strided:
 
 
 def kept_strides(gm: fx.GraphModule) -> set[Any]:
-    """The symbols in strides that a core of ``gm`` is compiled for."""
+    """The symbols in strides for each value of which a core of ``gm`` is compiled."""
     strided, inputs = Strided.of(gm), gm.graph.find_nodes(op="placeholder")
     viewed = [v for i in strided.places if i not in strided.copied and not _is_contiguous(v := inputs[i].meta["val"])]
     return {s for value in viewed for stride in value.stride() for s in symbols(stride)} & layouts(gm.graph)
 
 
 def _moving(gm: fx.GraphModule) -> set[fx.Node]:
-    """The inputs with symbols in their strides that no size tells."""
+    """The inputs whose strides have symbols that are in no size."""
     moving = layouts(gm.graph)
     inputs = [n for n in gm.graph.find_nodes(op="placeholder") if isinstance(n.meta["val"], torch.Tensor)]
     return {n for n in inputs if any(symbols(stride) & moving for stride in n.meta["val"].stride())}
 
 
 def _is_contiguous(value: torch.Tensor) -> bool:
-    """Whether ``value`` is contiguous now; to ask itself would guard."""
+    """Whether ``value`` is contiguous in this call. Asking the tensor would add a guard."""
     sizes, strides = _hints(value.shape), _hints(value.stride())
     return all(size == 1 or own == wanted for size, own, wanted in zip(sizes, strides, _contiguous(sizes), strict=True))
 

@@ -1,8 +1,8 @@
-"""Numbers that were taken for variants and move: after a few cores, those that do are no variants any more.
+"""Numbers that were taken for variants: one that turns out to move is left symbolic after a few cores.
 
     rows = 3 | 3, 3, 3 | 4, 4, 4        a core for 3, and one for 4
     step = 7 | 8 | 9 | 10 | 11          a core each; then one graph, cut again, in which ``step`` is a number
-    rows = 3 | 4 | 3 | 4 | 3 | 4        two cores: what has been compiled for costs nothing
+    rows = 3 | 4 | 3 | 4 | 3 | 4        two cores: going back to a value costs nothing
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 from fxpass.graph.arguments import values_at
 
 MAX_NEW = 4
-"""In as many calls one after the other a variant may have a value that it has not had before."""
+"""So many calls in a row may each bring a new value of a variant."""
 
 
 class WatchedVariants:
-    """``run``, which compiles a core for each combination of the arguments at ``places``, until there are too many.
+    """Calls ``run``, which compiles a core for each combination of the arguments at ``places``, and counts their values.
 
-    Where an argument has brought a new value in `MAX_NEW` calls one after the other, ``again(places)`` is called with those
-    that have; where there are ``most`` combinations, with the one that has had most values. Where that fails, what
-    ``otherwise`` gives for the error runs.
+    An argument that brings a new value in more than `MAX_NEW` calls in a row is a variant no more, and neither is the one with
+    the most values where there are more than ``most`` combinations. ``again(places)`` then makes the function that takes the
+    place of ``run``, given the places of such arguments. If it fails, ``otherwise(error)`` makes that function.
     """
 
     def __init__(

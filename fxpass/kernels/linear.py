@@ -186,7 +186,7 @@ def launches(
         "PART": part,
         "AHEAD": ahead,
         "num_warps": tile.warps,
-        "num_stages": 3,
+        "num_stages": 3 if device.dependent else 2,  # others have less shared memory
     }
     return [Launch(_kernel, sum(counts) * parts, args, options | device.options)]
 
@@ -206,16 +206,14 @@ class Tile(NamedTuple):
 
 def best_parts(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> int:
     """In how many parts to cut the sums of layers with so many ``outputs``: one tile each where all tiles are fetched ahead,
-    else two programs for each processor, if the parts stay long enough to be read at full speed."""
+    else one program for each processor, if the parts stay long enough to be read at full speed."""
     tile = _tile(rows, outputs, k, element_size, device)
     if tile.is_part:
         return min(triton.cdiv(k, tile.columns), MOST_PARTS)
-    wanted = 2 * device.processors / sum(triton.cdiv(n, tile.outputs) for n in outputs)
-    least = tile.columns
+    wanted = device.processors / sum(triton.cdiv(n, tile.outputs) for n in outputs)
+    least = 1024 // element_size
     if rows == 1:
-        wanted, least = max(wanted, k / 4096), 2 * tile.columns
-    elif tile.outputs > 16:
-        least = 1024 // element_size
+        wanted, least = max(2 * wanted, k / 4096), 2 * tile.columns
     part = max(round(k / max(wanted, 1) / tile.columns) * tile.columns, least)
     return min(triton.cdiv(k, part), MOST_PARTS)
 
@@ -229,12 +227,10 @@ def _tile(rows: int, outputs: Sequence[int], k: int, element_size: int, device: 
 
     if rows == 1:
         return Tile(4, min(columns, 2048 // element_size), 4)
-    if element_size == 4 and blocks(128) < 1.6 * device.processors:
-        if blocks(32) > device.processors:
-            return Tile(32, min(columns, 256), 4, is_part=True)
-        return Tile(16, min(columns, 256), 2, is_part=True) if k < 2048 else Tile(16, 512, 4, is_part=True)
-    parts = max(1, min(MOST_PARTS, k * element_size // 1024))
-    for size in (128, 64, 32):
-        if blocks(size) * parts >= 1.6 * device.processors:
-            return Tile(size, min(columns, (256 if size > 32 else 512) // element_size), min(size // 16, 4))
-    return Tile(16, min(columns, 512 // element_size), 2)
+    if element_size == 2:
+        return Tile(64, min(columns, 128 if blocks(64) >= 1.6 * device.processors else 256), 4)
+    if blocks(128) >= 1.6 * device.processors:
+        return Tile(128, min(columns, 64), 4)
+    if blocks(32) > device.processors:
+        return Tile(32, min(columns, 256), 4, is_part=True)
+    return Tile(16, min(columns, 256), 2, is_part=True) if k < 2048 else Tile(16, 512, 4, is_part=True)

@@ -32,8 +32,8 @@ aten = torch.ops.aten
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """What the kernels compute with."""
-MAX_ROWS = {torch.float32: 16, torch.bfloat16: 8, torch.float16: 8}
-"""Products with more rows than this are left to cuBLAS, which is then better; it has no matrix units for float32."""
+MAX_ROWS = 16
+"""Products with more rows than this are left to cuBLAS, which is then as good or better."""
 MAX_OUTPUTS = 32
 """Nor are products with more outputs turned."""
 MOST = 3
@@ -142,7 +142,7 @@ def _added(call: Callable[..., fx.Node], result: fx.Node, parts: int, dtype: tor
 def few_rows(node: fx.Node) -> bool:
     """Whether the ``aten.linear`` ``node`` is one that the kernel is written for."""
     x, weight = node.args[0].meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
-    return _fits(x, weight) and x.numel() // x.shape[-1] <= MAX_ROWS[x.dtype]
+    return _fits(x, weight) and x.numel() // x.shape[-1] <= MAX_ROWS
 
 
 def few_outputs(node: fx.Node) -> bool:
@@ -150,7 +150,7 @@ def few_outputs(node: fx.Node) -> bool:
     x, weight = node.args[0].meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
     if not _fits(x, weight) or x.dtype is not torch.float32 or not x.is_contiguous():
         return False
-    return MAX_ROWS[x.dtype] < x.numel() // x.shape[-1] <= 8192 and weight.shape[0] <= MAX_OUTPUTS
+    return MAX_ROWS < x.numel() // x.shape[-1] <= 8192 and weight.shape[0] <= MAX_OUTPUTS
 
 
 def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:

@@ -23,7 +23,6 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.rewriting import Around
 from fxpass.torch_internals.dynamo.origins import name_of
 
 from .expressions import call_of, code_of, operator_of, source_of, type_of
@@ -41,12 +40,14 @@ def drawn(gm: fx.GraphModule) -> nx.DiGraph:
     graph = nx.DiGraph()
     written = {aliases.root(w) for n in gm.graph.nodes for w in aliases.written(n)}
     labels: dict[str, str] = {}
-    modules: dict[Any, tuple[tuple[str, str], ...]] = {}
+    modules: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
     for node in gm.graph.nodes:
         label = _label(node, labels)
         labels[label] = node.name
         stack = node.meta.get("nn_module_stack") or {}
-        key = tuple(path for path, _ in stack.values())
+        called = tuple(path for path, _ in stack.values())
+        if called not in modules:
+            modules[called] = _modules(stack)
         graph.add_node(
             node.name,
             kind=_kind(node),
@@ -56,7 +57,7 @@ def drawn(gm: fx.GraphModule) -> nx.DiGraph:
             type=type_of(node.meta.get("val")),
             source=source_of(node),
             code=code_of(node),
-            module=modules.setdefault(key, _modules(stack)),
+            module=modules[called],
             equal=_is_repeated(node) and written.isdisjoint(map(aliases.root, (node, *node.all_input_nodes))),
             part="",
         )
@@ -72,10 +73,9 @@ def place(graph: nx.DiGraph, parts: Iterable[tuple[str, Iterable[str]]]) -> None
                 graph.nodes[name]["part"] = part
 
 
-def grown_names(gm: fx.GraphModule, around: Around) -> list[str]:
-    """What the user calls the inputs of ``gm`` that have the buffers ``around`` it."""
-    inputs = gm.graph.find_nodes(op="placeholder")
-    return [user_name(name_of(inputs[one.place])) for one in around.axes]
+def input_name(node: fx.Node) -> str:
+    """What the user calls the input ``node``."""
+    return user_name(name_of(node))
 
 
 def _kind(node: fx.Node) -> str:

@@ -1,10 +1,13 @@
 """The rewrite: find the sites, follow the extents, then make every edit in one sweep in program order."""
 
+from .around import Around
 from .decisions import Decision, reason
+from .dense import dense_results
 from .driver import Rewritten, rewrite_graph
 from .fixed_rows import copy_fixed_rows
-from .growth import Around, Grown, grown_in
+from .given import copy_inputs, give_numbers
+from .growth import Grower, Grown
 from .overwrites import mask_overwritten_rows
 
-__all__ = ["Around", "Decision", "Grown", "Rewritten", "copy_fixed_rows", "grown_in", "mask_overwritten_rows", "reason",
-           "rewrite_graph"]  # fmt: skip
+__all__ = ["Around", "Decision", "Grower", "Grown", "Rewritten", "copy_fixed_rows", "copy_inputs", "dense_results",
+           "give_numbers", "mask_overwritten_rows", "reason", "rewrite_graph"]  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import networkx as nx
 from torch import fx
 
-from fxpass.analysis.extents import Extents
+from fxpass.analysis.extents import Leave, no_result
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.follow import Stuck
 from fxpass.analysis.kinds import Kinds, Seen
@@ -24,9 +24,9 @@ from fxpass.graph import aliases
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
+from .around import Around
 from .decide import decide, extents_ahead
 from .decisions import Decision, SweepFailed, decided, reason
-from .growth import Around
 from .padded import pad_inputs
 from .restore import Restorable
 from .sweep import sweep
@@ -57,7 +57,7 @@ def rewrite_graph(
     decompose: Callable[[fx.Node], bool] = lambda node: False,
     seen: Seen | None = None,
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
-    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False,
+    leave: Leave = no_result,
 ) -> Rewritten:
     """Rewrite ``gm`` (in normal form) in place.
 

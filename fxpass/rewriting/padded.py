@@ -4,8 +4,8 @@
                                               ->        padded = clone(constant_pad_nd(mask, [0, S])[..., :S])
     sdpa(q, k[:, :, :s], v[:, :, :s], mask)             sdpa(q, k[:, :, :s], v[:, :, :s], padded[..., :s])
 
-So it is where a mask is cut to the valid length by one function and used by another, each compiled for itself. From here on it
-is a slice of something that has the size of the buffer; only the padding sees the size that moves.
+A mask comes in this length where one function cuts it and another one, compiled for itself, uses it. Padded, it is a slice of a
+tensor that has the size of the buffer, and only the padding sees the size that moves.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pad_inputs(
 ) -> set[fx.Node]:
     """Pad the inputs of ``graph`` that are as long as one of ``extents``; ``before_edits`` is called if there are any.
 
-    The slices that stand for them are returned: where one cannot be rewritten, the input need not have been padded.
+    Returns the slices that take the places of these inputs. Where one of them is refused, its input need not have been padded.
     """
     found = {node: (dim, extent) for extent in extents for node, dim in _as_long(graph, positions, extent)}
     if not found:

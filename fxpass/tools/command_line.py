@@ -6,7 +6,7 @@ has seen it move, so the decode step of a cache shows up in the second call at t
 
 What `demo` and `bench` run is installed under the entry points ``kvfix_demo`` and ``kvfix_bench``: a function that takes
 what the command line says. A benchmark's module has ``CONFIGS``, the first of which is the default, and may have
-``DEFAULT_SIZES``.
+``DEFAULT_SIZES``. What ``bench --model`` runs, under ``kvfix_model``, takes the patterns of approaches and the file.
 
 Exit status: 0; 1 where the callable fails, or `explain` has found something that was left as it was; 2 where the command
 line, the module or the factory is wrong.
@@ -67,8 +67,11 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Write all measurements to this file.")] = None,
     recorded: Annotated[Path | None, typer.Option("--show", help="Only print what such a file holds.")] = None,
     name: Annotated[str | None, typer.Option(help="Which benchmark, where several are installed.")] = None,
+    model: Annotated[str | None, typer.Option(help="Measure this model instead, in place of sizes.")] = None,
 ) -> None:
     """Measure every way to decode: compile and forecast times, launches, differences, memory, and the floor."""
+    if model is not None:
+        raise typer.Exit(_installed("model", model)(only or [], json))
     run = _installed("bench", name)
     own = sys.modules[run.__module__]
     sizes, config = size or list(getattr(own, "DEFAULT_SIZES", ())), config or next(iter(own.CONFIGS))

@@ -59,7 +59,11 @@ def _install(feature: Feature, put: Callable[[], None]) -> None:
 
 
 def uninstall() -> None:
-    """Put back every function of torch that was replaced; `install` installs the hooks again."""
+    """Put back every function of torch that was replaced, for the rest of the process.
+
+    What kvfix compiles from then on is captured as stock Dynamo captures it: a position that is held in a tensor breaks the
+    graph. torch keeps the backend that it has looked up once, and asks for nothing that could install the hooks again.
+    """
     patches.uninstall()
     lookup_order.forget()
     install.cache_clear()

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from graphs import traced
 from torch import Tensor
 
-from fxpass.execute.recording import graphs
 from fxpass.execute.recording.graphs import Recorded, recordings
+from fxpass.execute.sequence import recorded
 
 
 class Captured:
@@ -113,7 +114,7 @@ def test_a_view_in_larger_memory_gives_views_of_it() -> None:
 
 
 def test_no_more_than_some_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "MOST", 2)
+    monkeypatch.setattr("fxpass.execute.recording.graphs.MOST", 2)
     gc.collect()
     capture, before = Captured(), recordings()
     recorded, caches = Recorded(step, capture, [0], [1, 2], [0]), [torch.zeros(4, 2) for _ in range(3)]
@@ -152,6 +153,18 @@ def test_each_thread_records_for_itself() -> None:
     thread.start()
     thread.join()
     assert capture.captured == 2
+
+
+def test_what_shares_memory_with_what_is_written_is_not_copied() -> None:
+    def layer(k: Tensor, v: Tensor, x: Tensor) -> tuple[Tensor]:
+        k.add_(x)
+        return (k.sum() + v.sum(),)
+
+    rows = torch.zeros(2, 4)
+    for k, v, kept in ((rows[0], rows[1], [0, 1]), (torch.zeros(4), rows[1], [0])):
+        gm = traced(layer, [k, v, torch.ones(4)])
+        made = recorded(gm.forward, gm, [0])
+        assert (made._static, made._copied) == (kept, [i for i in range(3) if i not in kept])
 
 
 @pytest.mark.parametrize("made", [torch.no_grad, torch.inference_mode])

@@ -30,6 +30,14 @@ def linear_of_sixteen_rows() -> tuple[str, list[Any]]:
     return "linear_few_rows", [rand(16, 768), rand(768, 768), rand(768), 6, True]
 
 
+def linear_of_sixteen_rows_of_halves() -> tuple[str, list[Any]]:
+    return "linear_few_rows", [rand(16, 2048).bfloat16() / 30, rand(3072, 2048).bfloat16(), None, 3, True]
+
+
+def linear_of_many_outputs(dtype: torch.dtype = torch.float32) -> tuple[str, list[Any]]:
+    return "linear_few_rows", [rand(7, 768).to(dtype) / 30, rand(49152, 768).to(dtype), None, 1, True]
+
+
 def linears(rows: int = 1, dtype: torch.dtype = torch.bfloat16) -> tuple[str, list[Any]]:
     weights = [rand(n, 2048).to(dtype) for n in (2048, 40, 7)]
     return "linears_few_rows", [rand(rows, 2048).to(dtype), weights, [], 2, True]
@@ -92,7 +100,8 @@ def linear_of_long_rows() -> tuple[str, list[Any]]:
     return "linear_few_rows", [rand(7, 3072), rand(768, 3072), None, 6, True]
 
 
-MAKERS = [linear, linear_in_parts, linear_of_sixteen_rows, linear_of_long_rows, linears, attention, masked_attention,
+MAKERS = [linear, linear_in_parts, linear_of_sixteen_rows, linear_of_long_rows,
+          linear_of_sixteen_rows_of_halves, linear_of_many_outputs, linears, attention, masked_attention,
           long_attention, written_out_attention, attention_over_all_keys, rows]  # fmt: skip
 
 

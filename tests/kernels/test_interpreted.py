@@ -36,6 +36,7 @@ PRODUCTS = [
     (2, [33], 17, torch.float32, False, 1),
     (7, [40, 20, 6], 96, torch.float32, True, 3),
     (8, [130], 700, torch.float32, False, 4),
+    (16, [70], 600, torch.float16, False, 2),
     (3, [16], 520, torch.float32, False, 2),
     (5, [16, 1], 48, torch.float16, True, 1),
 ]

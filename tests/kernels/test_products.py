@@ -37,7 +37,9 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, [2048], 8192, 2, 2),
         (1, [128256], 2048, 2, 1),
         (1, [8], 8, 4, 1),
-        (4, [16384], 2048, 2, 2),
+        (4, [16384], 2048, 2, 1),
+        (16, [2048], 8192, 2, 4),
+        (8, [2048], 2048, 2, 4),
     ],
 )
 def test_the_parts_that_were_fastest(rows: int, outputs: list[int], k: int, size: int, parts: int) -> None:
@@ -122,7 +124,7 @@ def test_groups(fn: Callable[..., Any], groups: list[int], early: list[bool]) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_parts_are_added_in_the_dtype_of_the_rows(dtype: torch.dtype) -> None:
-    gm, (node,) = used(lambda x, w: linear(x, w), rand(7, 512).to(dtype), rand(16, 512).to(dtype))
+    gm, (node,) = used(lambda x, w: linear(x, w), (rand(7, 2048) / 32).to(dtype), rand(16, 2048).to(dtype))
     assert node.args[-2] > 1
     assert gm.graph.find_nodes(op="call_function", target=torch.ops.aten.sum.dim_IntList)
 

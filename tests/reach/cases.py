@@ -291,8 +291,63 @@ def transformers_static(compiled: Compile, device: str, blocks: bool = False) ->
         yield out, [t.clone() for layer in cache.layers for t in (layer.keys, layer.values)]
 
 
+def transformers_dynamic(compiled: Compile, device: str, window: int | None = None) -> Iterator[Step]:
+    from transformers import DynamicCache, MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        sliding_window=window,
+    )
+    with torch.device(device):
+        model = MistralForCausalLM(config).eval()
+    forward, cache = compiled(model), DynamicCache(config=config)
+    for tokens, _, _ in _calls(device):
+        out = forward(tokens, past_key_values=cache, use_cache=True).logits.clone()
+        yield out, [t.clone() for layer in cache.layers for t in (layer.keys, layer.values)]
+
+
+def x_transformers(compiled: Compile, device: str) -> Iterator[Step]:
+    from x_transformers import Decoder, TransformerWrapper
+
+    torch.manual_seed(0)
+    layers = Decoder(dim=16, depth=2, heads=2, attn_dim_head=8, rotary_pos_emb=True)
+    model = TransformerWrapper(num_tokens=32, max_seq_len=64, attn_layers=layers).eval().to(device)
+    forward, cache, seen = compiled(model), None, torch.empty(1, 0, dtype=torch.long, device=device)
+    for tokens, _, _ in _calls(device):
+        seen = torch.cat([seen, tokens], 1)
+        out, cache = forward(seen, return_intermediates=True, cache=cache)
+        yield out[:, -1].clone(), [t.clone() for layer in cache.attn_intermediates for t in layer.cached_kv]
+
+
+def whisper(compiled: Compile, device: str) -> Iterator[Step]:
+    from whisper.model import ModelDimensions, Whisper
+
+    torch.manual_seed(0)
+    sizes = ModelDimensions(n_mels=8, n_audio_ctx=6, n_audio_state=16, n_audio_head=2, n_audio_layer=1, n_vocab=32,
+                            n_text_ctx=64, n_text_state=16, n_text_head=2, n_text_layer=2)  # fmt: skip
+    model = Whisper(sizes).eval().to(device)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    cache, hooks = model.install_kv_cache_hooks()
+    audio, forward = torch.randn(1, 6, 16, device=device), compiled(model.decoder)
+    for tokens, _, _ in _calls(device):
+        out = forward(tokens, audio, kv_cache=cache).clone()
+        yield out, [t.clone() for t in cache.values()]
+    for hook in hooks:
+        hook.remove()
+
+
 WINDOW = "a third graph once the window is full: the package branches on it"
 OUTSIDE = "its `inference_mode` is entered outside: AOTAutograd fails on it"
+FIRST = "a third graph, as in stock: in the first step after the prompt a size is a constant, since it has not moved yet"
+FILLED = "as many as in stock: the window's fill, the step that fills it, and two layouts of the full one, are graphs"
 LAYERS = "a pair for each of two layers, as in stock: a block holds the number of its layer"
 
 def _blocks(steps: Callable[..., Iterator[Step]], *args: Any) -> Callable[[Compile, str], Iterator[Step]]:
@@ -320,6 +375,17 @@ CASES = [
         note=OUTSIDE,
     ),
     Case("transformers", "Llama with StaticCache", "already static", transformers_static, ours=False),
+    Case("transformers, dynamic", "DynamicCache", "`cat([past, new], -2)`", transformers_dynamic, graphs=3, note=FIRST),
+    Case(
+        "transformers, dynamic window",
+        "Mistral, DynamicCache",
+        "`cat([past, new], -2)[:, :, -window + 1:]`",
+        lambda compiled, device: transformers_dynamic(compiled, device, 9),
+        graphs=6,
+        note=FILLED,
+    ),
+    Case("x-transformers", "x_transformers.py", "`cat((ck, k), -2)`", x_transformers, graphs=3, note=FIRST),
+    Case("whisper", "model.py, hooks", "`cat([cache[module], output], 1)`", whisper, graphs=3, note=FIRST),
     Case("litgpt, blocks", "model.py Block", "each block compiled; a mask cut to the length", _blocks(_litgpt, True), blocks=2),
     Case("llama-models, blocks", "llama3/model.py", "each block compiled; `start_pos: int`", _blocks(llama), blocks=2),
     Case(

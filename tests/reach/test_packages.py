@@ -22,6 +22,8 @@ PACKAGES = {
     "litgpt": "litgpt",
     "llama-models": "llama_models",
     "transformers": "transformers",
+    "x-transformers": "x_transformers",
+    "whisper": "whisper",
 }
 
 

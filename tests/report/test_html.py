@@ -105,6 +105,7 @@ def test_the_data_of_a_step() -> None:
     assert {"aten.lt", "aten.arange"} <= {made["op"] for made in after} and "aten.slice" not in {made["op"] for made in after}
     assert data["slots"][first["slot"]]["role"] == "slice" and "pos + 1" in str(before)
     assert sites["read", "refused"]["reason"].startswith("KV101")
+    assert {slot.get("role") for slot in data["slots"]} == {"slice", "mask", "position", "buffer", None}
     for side in ("before", "after"):
         for slot in data["slots"]:
             shown = node(slot, side)

@@ -138,3 +138,43 @@ def test_rows_copied_within_a_buffer(copy: Callable[..., None], compiler: str) -
         torch.testing.assert_close(compiled(mine, p), step(eager, p))
         assert torch.equal(mine, eager)
     assert fxpass.reports()[-1].rewritten >= 2
+
+
+@torch.library.custom_op("kvwrites::put", mutates_args=("c",))
+def put(c: Tensor, x: Tensor, p: int) -> None:
+    c[p : p + 1] = x
+
+
+def of_a_list(c: Tensor, p: int) -> None:
+    torch._foreach_add_([c[p : p + 1]], 1.0)
+
+
+def of_two_lists(c: Tensor, p: int) -> None:
+    torch._foreach_copy_([c[p : p + 1]], [c[:1] * 2])
+
+
+def of_a_user(c: Tensor, p: int) -> None:
+    put(c, c[:1] * 3, p)
+
+
+def asserted(c: Tensor, p: int) -> None:
+    torch._assert_async((c[: p + 1] >= 0).all())
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("operator", [of_a_list, of_two_lists, of_a_user, asserted], ids=lambda f: f.__name__)
+def test_operators_that_give_nothing(operator: Callable[..., None]) -> None:
+    """What a writing operator gives is not looked at: `_foreach_add_` has no result."""
+
+    def step(c: Tensor, p: int) -> Tensor:
+        operator(c, p)
+        return c[: p + 1].sum(0)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    mine = torch.rand(16, 4)
+    eager = mine.clone()
+    for p in range(3, 6):
+        torch.testing.assert_close(compiled(mine, p), step(eager, p))
+        assert torch.equal(mine, eager)
+    assert not any("the pass failed" in report.unfit for report in fxpass.reports())

@@ -178,6 +178,13 @@ def test_a_demo_is_told_how_many_calls_to_compare(monkeypatch: pytest.MonkeyPatc
     assert kvfix("demo", "--verify", "-1").exit_code == 2
 
 
+def test_a_model_is_measured_by_its_own_benchmark(monkeypatch: pytest.MonkeyPatch):
+    install(monkeypatch, "one", "other", kind="model")
+    assert kvfix("bench", "--model", "other", "--only", "* eager", "--json", "f").stdout == "* eager f\n"
+    wrong = kvfix("bench", "--model", "third")
+    assert wrong.exit_code == 2 and wrong.stderr == "kvfix: no model 'third'; installed: one, other\n"
+
+
 def test_one_of_several_has_to_be_named(monkeypatch: pytest.MonkeyPatch):
     install(monkeypatch, "mine", "yours")
     assert kvfix("bench", "--name", "yours").exit_code == 0
@@ -187,7 +194,7 @@ def test_one_of_several_has_to_be_named(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_backend_knows_no_model_by_name():
-    names = {entry.name for kind in ("demo", "bench") for entry in cli.entry_points(group=f"kvfix_{kind}")}
+    names = {entry.name for kind in ("demo", "bench", "model") for entry in cli.entry_points(group=f"kvfix_{kind}")}
     sources = [path.read_text().lower() for path in Path(fxpass.__file__).parent.rglob("*.py")]
     assert names and not [name for name in names for source in sources if name in source]
 

@@ -155,6 +155,11 @@ torch.compile(lambda x: x, backend="kvfix")
 assert not any(a is b for a, b in zip([resolve(name) for name in {PATCHED}], stock, strict=True))
 fxpass.uninstall()
 assert [resolve(name) for name in {PATCHED}] == stock
+rows = torch.arange(16.0).view(2, 8)
+step = torch.compile(lambda c, i: c[:, : i[0].item()].sum(1), backend="kvfix", options={{"compiler": "eager"}})
+with torch.no_grad():
+    assert all(torch.equal(step(rows, torch.tensor([n])), rows[:, :n].sum(1)) for n in (1, 2, 3))
+assert torch._dynamo.utils.counters["graph_break"]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]

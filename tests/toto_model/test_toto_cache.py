@@ -111,7 +111,7 @@ def test_caches_agree(kv_cache: str):
     upstream = TotoForecaster(ours(reference, "upstream").model)
     torch.testing.assert_close(found, upstream.generate_mean(series, use_kv_cache=True, **call), rtol=1e-6, atol=2e-6)
 
-    # Cached keys keep the xPos centre of the step that made them, so only the first patch is the same to the last bits.
+    # Cached keys keep the xPos center of the step that made them, so only the first patch is the same to the last bits.
     uncached = upstream.generate_mean(series, use_kv_cache=False, **call)
     torch.testing.assert_close(found[..., :PATCH], uncached[..., :PATCH], rtol=1e-6, atol=2e-6)
     torch.testing.assert_close(found, uncached, rtol=1e-3, atol=1e-3)

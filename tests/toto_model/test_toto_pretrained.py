@@ -61,11 +61,11 @@ def test_overrides(tmp_path: Path):
 
 
 def test_variate_labels_are_loaded(tmp_path: Path):
-    labelled = Toto(CONFIG)
-    labelled.model.enable_variate_labels()
-    model = Toto.from_pretrained(save(tmp_path, labelled.state_dict(), CONFIG.to_dict()))
+    labeled = Toto(CONFIG)
+    labeled.model.enable_variate_labels()
+    model = Toto.from_pretrained(save(tmp_path, labeled.state_dict(), CONFIG.to_dict()))
     name = "model.target_variate_label"
-    assert torch.equal(model.state_dict()[name], labelled.state_dict()[name])
+    assert torch.equal(model.state_dict()[name], labeled.state_dict()[name])
 
 
 def test_hub_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,12 +1,12 @@
 """The cut: a dynamic prologue, one static core, a dynamic epilogue.
 
     prologue     what has symbolic sizes, or takes a number, and does not wait for the core     (scaling a growing series)
-    core         everything static: fixed sizes, fixed strides, no numbers                      (the transformer)
+    core         what has fixed sizes, fixed strides and takes no number                        (the transformer)
     epilogue     what has symbolic sizes and needs the core, and all that follows from it
 
-The core starts at the first *anchor*, a static op that does real work (a matmul, attention) or writes to an input's
-memory; static trifles that only feed the prologue go with it. In-place ops belong where their memory's order puts them:
-a write comes after every earlier read of the same memory and before every later one, also across a cut.
+The core starts at the first *anchor*: a static op that does real work (a matmul, attention) or writes to an input's memory.
+Small static ops that only feed the prologue belong to it. In-place ops keep their place in the order of their memory: a write
+comes after every earlier read of the same memory and before every later one, across a cut, too.
 """
 
 from __future__ import annotations

@@ -23,16 +23,17 @@ ALIGNED = 16
 
 
 class Pack:
-    """The results ``nodes`` of a part, which are of one dtype, as the one result ``packed``."""
+    """The results ``nodes`` of a part, which are of one dtype, as the one result ``packed``. The last may be of any length."""
 
     def __init__(self, nodes: Sequence[fx.Node], packed: fx.Node) -> None:
         self.nodes, self.packed = list(nodes), packed
-        self._shapes = [tuple(n.meta["val"].shape) for n in nodes]
-        self._sizes = [math.prod(shape) for shape in self._shapes]
+        self._shapes = [(-1,) if _is_open(n) else tuple(n.meta["val"].shape) for n in nodes]
+        self._sizes = [math.prod(shape) for shape in self._shapes if shape != (-1,)]
 
     def copies(self, packed: torch.Tensor) -> list[torch.Tensor]:
         """Copies of the results that ``packed`` holds."""
-        pieces = torch.unsafe_split_with_sizes(packed.clone(), self._sizes)
+        rest = [] if len(self._sizes) == len(self.nodes) else [packed.numel() - sum(self._sizes)]
+        pieces = torch.unsafe_split_with_sizes(packed.clone(), [*self._sizes, *rest])
         return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
 
 
@@ -45,13 +46,22 @@ def pack(parts: Sequence[Part], groups: Sequence[Sequence[fx.Node]]) -> list[Pac
         alike: defaultdict[torch.dtype, list[fx.Node]] = defaultdict(list)
         for node in (n for n in alone if n in part.outputs and n not in others and part.static and _fits(n)):
             alike[node.meta["val"].dtype].append(node)
+        for dtype in {n.meta["val"].dtype: 0 for n in alone if n in part.outputs and part.static and _is_open(n)}:
+            alike[dtype].append(next(n for n in alone if n in part.outputs and _is_open(n) and n.meta["val"].dtype is dtype))
         found += [_pack(part, nodes) for nodes in alike.values() if len(nodes) > 1]
     return found
 
 
+def _is_open(node: fx.Node) -> bool:
+    """Whether ``node`` has one dim, which goes with a capacity (`rewriting.dense`)."""
+    shape = node.meta["val"].shape
+    return len(shape) == 1 and not isinstance(shape[0], int)
+
+
 def _fits(node: fx.Node) -> bool:
+    """Whether a copy of ``node`` is contiguous, as that of what is expanded is, and of a fixed size."""
     value = node.meta["val"]
-    if not all(isinstance(s, int) for s in value.shape) or not value.is_contiguous():
+    if not all(isinstance(s, int) for s in (*value.shape, *value.stride())) or not torch.empty_like(value).is_contiguous():
         return False
     return value.numel() > 0 and value.numel() * value.element_size() % ALIGNED == 0
 

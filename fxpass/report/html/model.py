@@ -49,7 +49,8 @@ class _Page:
         old, new = self._nodes(self.before, False), self._nodes(self.after, True)
         paths = Paths(self.before, self.after, self.slots, self.report.flow)
         shown = {site.node: (paths.before(site.node), paths.after(site.node)) for site in self.report.sites if site.node}
-        role = roles(self.before, self.after, {name: before | after for name, (before, after) in shown.items()})
+        role = roles(self.before, self.after, set().union(*(before | after for before, after in shown.values())))
+        role |= dict.fromkeys((site.node for site in self.report.sites if site.buffer), "slice")
         role |= dict.fromkeys(self._buffers(), "buffer")
         drawn = [self._slot(slot, old, new, role) for slot in self.slots]
         groups = self._groups(drawn)
@@ -65,7 +66,7 @@ class _Page:
             "ops": [sum(node["kind"] == "op" for node in side.values()) for side in (old, new)],
             "slots": drawn,
             "groups": groups,
-            "sites": [site for sites in self._alike() for site in [self._site(sites, shown)]],
+            "sites": [self._site(sites, shown) for sites in self._alike()],
             "lines": list(self.lines),
         }
 
@@ -98,8 +99,8 @@ class _Page:
 
     def _slot(self, slot: Slot, old: dict[str, Any], new: dict[str, Any], role: dict[str, str]) -> dict[str, Any]:
         before, after = old.get(slot.before or ""), new.get(slot.after or "")
-        known = {"role": role.get(slot.before or "") or role.get(slot.after or "")} if role else {}
-        known = {key: value for key, value in known.items() if value}
+        own = role.get(slot.before or "") or role.get(slot.after or "")
+        known = {"role": own} if own else {}
         if before == after:
             return {"status": "same", "both": before, **known}
         status = "changed" if slot.before == slot.after else "replaced"

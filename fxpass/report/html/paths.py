@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 
 import networkx as nx
 
@@ -82,13 +82,13 @@ def is_whole(kind: str) -> bool:
     return bool(re.match(r"[iu]\d+\[", kind)) or "[" not in kind
 
 
-def roles(before: nx.DiGraph, after: nx.DiGraph, sites: Mapping[str, Set[str]]) -> dict[str, str]:
-    """What nodes are to the ``sites``, each of which comes with the nodes of its paths: "slice", "mask" or "position"."""
+def roles(before: nx.DiGraph, after: nx.DiGraph, names: Iterable[str]) -> dict[str, str]:
+    """What the nodes on paths are, as far as their types show it: "mask" or "position"."""
     found = {}
-    for name in set().union(*sites.values()):
+    for name in names:
         kind = (before if name in before else after).nodes[name]["type"]
         if kind.startswith("b8["):
             found[name] = "mask"
         elif is_whole(kind):
             found[name] = "position"
-    return found | dict.fromkeys(sites, "slice")
+    return found

@@ -19,7 +19,7 @@ from .model import page_data
 
 HERE = Path(__file__).parent
 STYLES = ("page.css",)
-SCRIPTS = ("data.js", "folding.js", "layout.js", "panes.js", "details.js", "search.js", "main.js")
+SCRIPTS = ("data.js", "folding.js", "squeeze.js", "layout.js", "panes.js", "details.js", "search.js", "main.js")
 LIBRARIES = ("dagre", "d3")
 
 

@@ -1,12 +1,13 @@
-"""The size of a buffer of our own, as a symbol of a graph that came with an environment of symbols.
+"""The size of a buffer of ours, as a symbol in the environment of a graph that Dynamo has captured.
 
     with Capacity(env) as capacity:
         C = capacity.beyond([s, s + 1])      s < C and s + 1 < C hold on every call: the buffer is made so large
         ...                                  a graph is rewritten; what is asked about C is noted as guards
     capacity.conditions                      [C < 1024]: what must be looked at when the capacity is another
 
-Dynamo knows no such number, so no guard of its may mention it. What was asked is taken back: it is true of any capacity, or of
-this one, or about something else as well, and then the rewrite cannot stand.
+Dynamo knows nothing of this number, so none of its guards may mention it. Those that do are taken out when the block ends. Each
+holds of any capacity, or is a condition on the capacity alone, or relates it to other numbers; in the last case the rewrite is
+given up.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from .names import ConstantSource
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """What must hold of a capacity, called ``symbol``, for what was compiled to be right."""
+    """Conditions on a capacity, called ``symbol`` in ``expressions``, under which what was compiled is right."""
 
     symbol: Any
     expressions: Sequence[Any] = ()
 
     def hold(self, value: int) -> bool:
-        """Whether they do of the capacity ``value``."""
+        """Whether all conditions hold of the capacity ``value``."""
         return all(e.xreplace({self.symbol: sympy.Integer(value)}) == sympy.true for e in self.expressions)
 
 
 class Capacity:
-    """One number in the environment ``env``, chosen by ``room``, a function of the length that it must exceed."""
+    """One number in the environment ``env``. ``room`` chooses it: a function of the length that it must exceed."""
 
     def __init__(self, env: Any, room: Callable[[int], int]) -> None:
         self._env, self._room = env, room
@@ -47,7 +48,7 @@ class Capacity:
         self._asked: list[Any] = []
 
     def beyond(self, lengths: Sequence[torch.SymInt]) -> torch.SymInt:
-        """The number, which is known to be larger than each of ``lengths`` from here on."""
+        """The capacity, as a number that is known to be larger than each of ``lengths`` from here on."""
         value = self._room(max(length.node.hint for length in lengths))
         self._symbol = self._env.create_symbol(value, ConstantSource("capacity"), dynamic_dim=DimDynamic.DYNAMIC)
         number: torch.SymInt = self._env.create_symintnode(self._symbol, hint=value)
@@ -65,16 +66,16 @@ class Capacity:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Take all guards on the capacity back."""
+        """Take all guards on the capacity out of the environment."""
         guards = self._env.guards
         self._asked = [g.expr for g in guards if self._symbol in g.expr.free_symbols]
         guards[:] = [g for g in guards if self._symbol not in g.expr.free_symbols]
 
     def conditions(self) -> Conditions:
-        """What was asked.
+        """The conditions on the capacity that the block has asked about.
 
         Raises:
-            Refusal: something was that is about other numbers, too.
+            Refusal: one of them relates the capacity to other numbers.
         """
         mixed = [e for e in self._asked if e.free_symbols != {self._symbol} and not self._is_certain(e)]
         if mixed:

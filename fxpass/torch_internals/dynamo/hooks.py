@@ -38,7 +38,6 @@ from fxpass.torch_internals.dynamo.names import (
     GuardBuilder,
     InstructionTranslatorBase,
     OutputGraph,
-    SymNodeVariable,
     TensorVariable,
     VariableBuilder,
     is_constant_source,
@@ -154,12 +153,16 @@ def _wrap_symfloat(is_ours: Callable[..., bool], stock: Any, self: Any, value: f
 
 
 def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
-    """``3 in lens.tolist()`` looks at numbers that move, too, which is a guard on each; Dynamo looks at constants alone."""
+    """``3 in lens.tolist()`` and ``idx[0] in (4, 5)`` look at numbers that move, too, which is a guard on each; Dynamo looks at
+    constants alone, or gives a tensor."""
     items = list(items)
-    if is_ours(tx.output.compiler_fn) and search.is_python_constant() and type(search.as_python_constant()) is int:
-        moving = [item.sym_num for item in items if isinstance(item, SymNodeVariable)]
-        if any(bool(number == search.as_python_constant()) for number in moving):
+    sought = number_variables.number_of(tx, search) if is_ours(tx.output.compiler_fn) else None
+    if sought is not None:
+        among = [number_variables.number_of(tx, item) for item in items]
+        if any(bool(number == sought) for number in among if number is not None):
             return ConstantVariable.create(True)
+        if None not in among:
+            return ConstantVariable.create(False)
     return stock(items, search, tx, *args, **kwargs)
 
 

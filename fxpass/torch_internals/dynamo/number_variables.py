@@ -36,6 +36,7 @@ from fxpass.torch_internals.dynamo.names import (
     ConstantVariable,
     ListVariable,
     SymNodeVariable,
+    TensorVariable,
     ValueMutationNew,
 )
 
@@ -57,6 +58,17 @@ def number_in(tx: Any, node: fx.Node) -> Any:
         return None if entry is None else _variable(tx, entry)
     except NotCovered:
         return None
+
+
+def number_of(tx: Any, variable: Any) -> Any:
+    """The int or SymInt that ``variable`` is, or holds if it is a tensor; None where it is none, or is not known."""
+    variable = variable.realize() if hasattr(variable, "realize") else variable
+    if isinstance(variable, TensorVariable) and not isinstance(variable, SymNodeVariable):
+        variable = number_in(tx, variable.as_proxy().node)
+    if variable is None or variable.is_python_constant():
+        value = None if variable is None else variable.as_python_constant()
+        return value if type(value) is int else None
+    return variable.sym_num if isinstance(variable, SymNodeVariable) else None
 
 
 def numbers_in(tx: Any, node: fx.Node) -> Any:

@@ -2,7 +2,7 @@
 // Where everything stands: each open group is laid out by dagre for itself, from the inside out, and both panes share the result.
 
 const HEAD = 30, PAD = 14, OP = 42, CLOSED = 52, CHIP = 22;
-const WIDE = 12, ABREAST = 3; // of more items than this, so few stand in one row, in the order of the program
+const WIDE = 24, ABREAST = 3, BACK = 2; // of more items than this, so few stand in one row, near to where the program has them
 const measure = document.createElement("canvas").getContext("2d");
 
 function textWidth(text, font) {
@@ -29,6 +29,7 @@ function laidOut(graph, group, open, only) {
   for (const edge of found.edges.values()) g.setEdge(edge.from, edge.to, { minlen: 1, weight: edge.from.startsWith("chip") ? 1 : 2 });
   if (found.items.length > WIDE) keepNarrow(g, found);
   dagre.layout(g);
+  const size = { width: inner.size ? g.graph().width : squeeze(g), height: g.graph().height };
   const head = group.kind === "root" ? 0 : HEAD;
   const own = { items: [], chips: [], edges: [], open: [] };
   for (const item of found.items) {
@@ -41,7 +42,6 @@ function laidOut(graph, group, open, only) {
     const points = g.edge(edge.from, edge.to).points.map((point) => ({ x: point.x, y: point.y + head }));
     own.edges.push({ key: `${group.id}:${key}`, ...edge, points });
   }
-  const size = g.graph();
   own.width = Math.max(size.width, group.kind === "root" ? 0 : textWidth(titleOf(group), "600 12px system-ui") + 120);
   own.height = size.height + head;
   shift(own, (own.width - size.width) / 2, 0);
@@ -66,7 +66,7 @@ function rowsOf(found) {
   const visit = (key) => {
     if (place.has(key)) return;
     before.get(key).forEach(visit);
-    let row = Math.max(0, rows.length - 1, ...before.get(key).map((used) => place.get(used) + 1));
+    let row = Math.max(0, rows.length - 1 - BACK, ...before.get(key).map((used) => place.get(used) + 1));
     while (rows[row] && rows[row].length >= ABREAST) row += 1;
     (rows[row] = rows[row] || []).push(key);
     place.set(key, row);

@@ -51,7 +51,8 @@ class Panes {
 
   fit() {
     const k = Math.min(1, Math.max(0.55, (this.size.width - 16) / this.layout.width));
-    const x = Math.max(8, (this.size.width - k * this.layout.width) / 2);
+    const middle = k * this.layout.width < this.size.width ? this.layout.width / 2 : d3.mean(this.layout.items, (box) => box.x + box.width / 2);
+    const x = this.size.width / 2 - k * middle;
     this.first.call(this.zoom.transform, d3.zoomIdentity.translate(x, 44).scale(k));
   }
 

@@ -1,0 +1,94 @@
+"""What grows, what is copied along with it, and numbers, put into their buffers by one launch.
+
+    buffer[:, :, :n] = x; other[:, :n] = mask; numbers[0] = n; ...
+
+Tensors are moved as integers of their elements' size. A buffer may have more rows than what is put into it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+from .launch import Launch
+
+MOST_TENSORS = 4
+MOST_NUMBERS = 8
+BLOCK = 1024
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@triton.jit
+def _copy(dst_ptr, src_ptr, total, part, whole, program, BLOCK: tl.constexpr):
+    """Block ``program`` of ``total`` elements, in pieces of ``part`` that start ``whole`` apart in the target."""
+    i = program * BLOCK + tl.arange(0, BLOCK)
+    inside = i < total
+    tl.store(dst_ptr + i // part * whole + i % part, tl.load(src_ptr + i, inside), inside)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "t0", "p0", "w0", "e0", "t1", "p1", "w1", "e1", "t2", "p2", "w2", "e2", "t3", "p3", "w3", "e3",
+        "n0", "n1", "n2", "n3", "n4", "n5", "n6", "n7",
+    ]
+)  # fmt: skip
+def _kernel(
+    d0, s0, t0, p0, w0, e0, d1, s1, t1, p1, w1, e1, d2, s2, t2, p2, w2, e2, d3, s3, t3, p3, w3, e3,
+    numbers, n0, n1, n2, n3, n4, n5, n6, n7, NUMBERS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The programs below ``e0`` copy the first tensor, the next below ``e1`` the second, and so on; one writes numbers."""
+    program = tl.program_id(0)
+    if program < e0:
+        _copy(d0, s0, t0, p0, w0, program, BLOCK)
+    elif program < e1:
+        _copy(d1, s1, t1, p1, w1, program - e0, BLOCK)
+    elif program < e2:
+        _copy(d2, s2, t2, p2, w2, program - e1, BLOCK)
+    elif program < e3:
+        _copy(d3, s3, t3, p3, w3, program - e2, BLOCK)
+    if program == 0:
+        if NUMBERS > 0:
+            tl.store(numbers, n0.to(tl.int64))
+        if NUMBERS > 1:
+            tl.store(numbers + 1, n1.to(tl.int64))
+        if NUMBERS > 2:
+            tl.store(numbers + 2, n2.to(tl.int64))
+        if NUMBERS > 3:
+            tl.store(numbers + 3, n3.to(tl.int64))
+        if NUMBERS > 4:
+            tl.store(numbers + 4, n4.to(tl.int64))
+        if NUMBERS > 5:
+            tl.store(numbers + 5, n5.to(tl.int64))
+        if NUMBERS > 6:
+            tl.store(numbers + 6, n6.to(tl.int64))
+        if NUMBERS > 7:
+            tl.store(numbers + 7, n7.to(tl.int64))
+
+
+def launch(
+    buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor,
+    values: Sequence[int],
+) -> Launch:  # fmt: skip
+    """The launch that copies each of ``given`` to where its one of ``buffers`` begins along its one of ``dims``, and writes
+    ``values`` into ``numbers``.
+
+    Args:
+        buffers, given: up to `MOST_TENSORS` each, contiguous; two have the same sizes but along their dim, and one dtype.
+        numbers: int64, of up to `MOST_NUMBERS` elements.
+    """
+    args: list[object] = []
+    ends = list(itertools.accumulate(triton.cdiv(t.numel(), BLOCK) for t in given))
+    for buffer, tensor, dim, end in zip(buffers, given, dims, ends, strict=True):
+        kind = _INTEGERS[tensor.element_size()]
+        part, whole = (max(math.prod(t.shape[dim:]), 1) for t in (tensor, buffer))
+        args += [buffer.view(kind), tensor.view(kind), tensor.numel(), part, whole, end]
+    for _ in range(MOST_TENSORS - len(given)):
+        args += [*args[:2], 0, 1, 1, ends[-1]]
+    args += [numbers, *values, *[0] * (MOST_NUMBERS - len(values))]
+    return Launch(_kernel, max(ends[-1], 1), args, {"NUMBERS": len(values), "BLOCK": BLOCK})

@@ -1,0 +1,81 @@
+"""Results that are cut outside leave a recording with what is valid in front, so that a part of one copy is each of them.
+
+    return loc, scale           [2, C], of which [:, :n] is cut and copied, twice
+                          ->    flat = stack([loc, scale]).reshape([-1])
+                                dense = index_select(flat, 0, i // n * C + i % n)         return dense, dense
+
+Of what is copied once, the first 2 * n elements are ``loc``, and the next 2 * n are ``scale``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph.insertion import call
+from fxpass.graph.normal_form import faking, mode_of
+from fxpass.graph.numbers import to_expr
+
+from .around import Around, Dense
+from .formulas import Formula, Size
+
+aten = torch.ops.aten
+
+
+def dense_results(gm: fx.GraphModule, around: Around) -> Around:
+    """``around``, with what is cut of the results of ``gm`` put together, where it is cut along one dim and all others are
+    fixed."""
+    graph, output = gm.graph, gm.graph.output_node()
+    inputs = graph.find_nodes(op="placeholder")
+    returned: list[Any] = list(output.args[0])  # type: ignore[arg-type]
+    alike: defaultdict[Any, list[int]] = defaultdict(list)
+    for place, cuts in around.cuts.items():
+        value = returned[place].meta["val"]
+        (dim, length), *more = cuts
+        is_fixed = all(isinstance(size, int) for d, size in enumerate(value.shape) if d != dim)
+        if is_fixed and not more and place not in around.orders:
+            alike[value.dtype, tuple(map(to_expr, value.shape)), dim, length].append(place)
+    found: dict[int, Dense] = {}
+    with faking(mode_of([n.meta["val"] for n in inputs])), graph.inserting_before(output):
+        for (_, shape, dim, length), places in alike.items():
+            made = _packed([returned[i] for i in places], dim, _node(graph, length, inputs))
+            for number, place in enumerate(places):
+                returned[place], found[place] = made, Dense(number, shape[:dim], shape[dim + 1 :])
+    output.args = (tuple(returned),)
+    gm.recompile()
+    return dataclasses.replace(around, dense=found)
+
+
+def _packed(nodes: Sequence[fx.Node], dim: int, length: Any) -> fx.Node:
+    """The first ``length`` rows of ``nodes`` along ``dim``, one after the other, in front of anything."""
+    first = nodes[0]
+    graph, value = first.graph, first.meta["val"]
+    inner = math.prod(value.shape[dim + 1 :])
+    whole = first if len(nodes) == 1 else call(graph, aten.stack.default, list(nodes))
+    flat = call(graph, aten.reshape.default, whole, [-1])
+    size = call(graph, aten.sym_size.int, flat, 0)
+    full = call(graph, operator.mul, call(graph, aten.sym_size.int, first, dim), inner)
+    number = call(graph, aten.full.default, [], length, dtype=torch.int64, device=value.device)
+    block = call(graph, aten.clamp_min.default, call(graph, aten.mul.Tensor, number, inner), 1)
+    steps = call(graph, aten.arange.default, size, device=value.device)
+    begun = call(graph, aten.mul.Tensor, call(graph, aten.floor_divide.default, steps, block), full)
+    places = call(graph, aten.add.Tensor, begun, call(graph, aten.remainder.Tensor, steps, block))
+    last = call(graph, operator.sub, size, 1)
+    return call(graph, aten.index_select.default, flat, 0, call(graph, aten.clamp_max.default, places, last))
+
+
+def _node(graph: fx.Graph, value: Any, inputs: Sequence[fx.Node]) -> Any:
+    """The number ``value``, a `formula` over ``inputs``, as an argument."""
+    if isinstance(value, Size):
+        given = inputs[value.place]
+        return given if value.dim is None else call(graph, aten.sym_size.int, given, value.dim)
+    if isinstance(value, Formula):
+        return call(graph, value.fn, *(_node(graph, arg, inputs) for arg in value.args))
+    return value
