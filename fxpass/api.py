@@ -82,8 +82,8 @@ def rewrite_normal_form(
     inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
     before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):
-        found, seen = (numbers.steady_ints, numbers.seen()) if numbers else ((), None)
-        positions = origins(normal, found)
+        found, moving, seen = (numbers.steady_ints, numbers.growing[0], numbers.seen()) if numbers else ((), frozenset(), None)
+        positions = origins(normal, found, moving)
         if grown is None:
             rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits)
         else:

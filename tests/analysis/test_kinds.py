@@ -245,3 +245,55 @@ def test_the_number_with_most_values_is_corrected_where_there_are_many() -> None
     run, again = correcting(most=6)
     assert {run(n // 8, None, n // 2) for n in range(12)} == {"cores"} and not again
     assert run(1, None, 6) == "cut again" and again == [[2]]
+
+
+def at_the_end_of_a_mask(x: Tensor, k: Tensor, w: Tensor, long: Tensor) -> Tensor:
+    end = long.shape[1]
+    k[:, end - x.shape[1] : end] = x
+    return scaled_dot_product_attention(x @ w, k[:, :end], k[:, :end], attn_mask=(long > 0)[:, None])
+
+
+def at_the_last_place(x: Tensor, k: Tensor, w: Tensor, long: Tensor) -> Tensor:
+    k[:, long.size(1) - 1] = x[:, -1] + long.cumsum(1)[:, -1:]
+    keys = k[:, : long.size(1)]
+    return (x @ w @ keys.mT).softmax(-1) @ keys
+
+
+def round_a_ring(x: Tensor, k: Tensor, w: Tensor, long: Tensor) -> Tensor:
+    k[:, (long.shape[1] - 1) % 8] = x[:, -1]
+    return (x @ w @ k[:, :8].mT).softmax(-1) @ k[:, :8]
+
+
+def along_the_second_dim(x: Tensor, k: Tensor, w: Tensor, long: Tensor) -> Tensor:
+    start, heads = long.shape[1] - x.shape[1], k.view(2, 32, 2, 4).transpose(1, 2)
+    heads[:, :, start : start + x.shape[1]] = x.unflatten(2, (2, 4)).transpose(1, 2)
+    return x @ w + heads[:, :, : start + x.shape[1]].sum((1, 2)).repeat(1, 2)[:, None]
+
+
+@pytest.mark.parametrize(
+    "step, compiler",
+    [(at_the_end_of_a_mask, "eager"), (at_the_end_of_a_mask, "aot_eager"), (at_the_last_place, "eager"),
+     (round_a_ring, "eager"), (along_the_second_dim, "eager"), (along_the_second_dim, "aot_eager")],
+)  # fmt: skip
+def test_a_length_that_says_where_rows_go_is_a_position(step: Callable[..., Tensor], compiler: str) -> None:
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler})
+    ours, theirs, w = torch.zeros(2, 32, 8), torch.zeros(2, 32, 8), torch.rand(8, 8)
+    for n, end in ((4, 4), (1, 5), (1, 6), (1, 7), (1, 8)):
+        x, long = torch.rand(2, n, 8), torch.ones(2, end, dtype=torch.int64)
+        torch.testing.assert_close(compiled(x, ours, w, long), step(x, theirs, w, long))
+        assert torch.equal(ours, theirs)
+    assert one_core() and len(fxpass.reports()) == 2 and not fxpass.reports()[-1].refused
+    assert kinds()["L['long'].size()[1]"] == "position"
+
+
+def test_a_length_that_says_how_many_rows_go_is_none() -> None:
+    def prefill(x: Tensor, k: Tensor) -> Tensor:
+        k[:, : x.shape[1]] = x
+        return scaled_dot_product_attention(x, k[:, : x.shape[1]], k[:, : x.shape[1]])
+
+    compiled = torch.compile(prefill, backend="kvfix", options={"compiler": "eager"})
+    ours, theirs = torch.zeros(2, 32, 8), torch.zeros(2, 32, 8)
+    for n in (3, 5, 8, 9):
+        x = torch.rand(2, n, 8)
+        torch.testing.assert_close(compiled(x, ours), prefill(x, theirs))
+    assert torch.equal(ours, theirs) and "position" not in kinds().values()

@@ -57,3 +57,17 @@ def test_another_number_of_rows_breaks_nothing(step: Callable[..., Tensor], dyna
         assert report.rewritten == 2 and [static for _, static, _ in report.parts] == [True]
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] <= 6
+
+
+@pytest.mark.parametrize("step", [first, longest])
+def test_many_numbers_of_rows_stay_within_the_limit(step: Callable[..., Tensor]) -> None:
+    """All that come later share graphs that break, as in stock."""
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for rows in (2, 3, 5, 7, 6, 4, 3):
+            k, lens = torch.zeros(rows, 16, 4), torch.zeros(rows, dtype=torch.int64)
+            other, others = k.clone(), lens.clone()
+            for n in (4, 1, 1):
+                x = torch.rand(rows, n, 4)
+                torch.testing.assert_close(compiled(x, k, lens), step(x, other, others))
+                assert torch.equal(k, other) and torch.equal(lens, others)

@@ -27,7 +27,8 @@ from fxpass.index_tensors.table import Table
 from . import frames
 
 MAX_SIZES = 3
-"""An index tensor is fixed at no more sizes than this, and a place at no more values."""
+"""An index tensor has no more sizes than this, and a place no more values. A prefill and a step for each, and two once more for
+all others, are as many graphs as Dynamo makes of a frame."""
 _SELECTING = (torch.select, "select", operator.getitem)
 
 
@@ -54,16 +55,14 @@ def _fix_place(tx: Any, selected: fx.Node) -> bool:
 
 def _fix_sizes(tx: Any, placeholder: fx.Node) -> bool:
     argument, value = placeholder.meta.get("grapharg"), placeholder.meta["example_value"]
-    moving = [s for s in value.shape if isinstance(s, torch.SymInt) and s.node.maybe_as_int() is None]
-    if not moving or argument is None:
-        return False
     sizes = tuple(map(hint, value.shape))
-    if len(sizes) > 2 or sum(s != 1 for s in sizes) > 1:  # a mask over data
+    if argument is None or len(sizes) > 2 or sum(s != 1 for s in sizes) > 1:  # a mask over data
         return False
     if None in sizes or not 0 < math.prod(sizes) <= MAX_ELEMENTS:
         return False
     seen = frames.see_sizes(tx.output.root_tx.f_code, argument.source.name, sizes)
-    if len(seen) > MAX_SIZES:
+    moving = [s for s in value.shape if isinstance(s, torch.SymInt) and s.node.maybe_as_int() is None]
+    if not moving or len(seen) > MAX_SIZES:
         return False
     for size in moving:
         int(size)  # guards

@@ -96,7 +96,7 @@ def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> ElementH
 
 
 def see_sizes(code: CodeType, name: str, sizes: tuple[int, ...]) -> set[tuple[int, ...]]:
-    """Note that the index tensor called ``name`` is fixed at ``sizes``; gives all sizes that it has been fixed at."""
+    """Note that the index tensor called ``name`` has ``sizes`` now; gives all sizes that it has had."""
     seen = history_of(code).fixed_sizes.setdefault(name, set())
     seen.add(sizes)
     return seen

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass.analysis.positions import Origin
+from fxpass.graph import aliases
+from fxpass.graph.bounds import sliced_axis
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.symbols import free_symbols
 
 from .sources import PositionSource
 
 
-def origins(gm: fx.GraphModule, variants: Collection[str] = ()) -> dict[fx.Node, Origin]:
+def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any] = frozenset()) -> dict[fx.Node, Origin]:
     """The position inputs of ``gm`` (in normal form, see `normal_form`).
 
     A SymInt input is a position unless it is the size or stride of a tensor input, or the name of its source is among the
     ``variants``. In a graph from Dynamo the source tells; in other graphs, a symbol that is in the shape of a tensor input is a
-    size.
+    size. A size that may be ``moving`` is a position where it says at which place rows are written, and not how many:
+
+        end = mask.shape[1]; k[:, end - 1 : end] = x
     """
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     sources = {n: _source(n) for n in placeholders}
@@ -37,6 +41,19 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = ()) -> dict[fx.Node,
             found[node] = Origin(source.name)
         elif source is None and not free_symbols(node.meta["val"]) <= sizes:
             found[node] = Origin(node.name)
+    places = _places(gm.graph) & moving
+    lengths = [n for n in placeholders if isinstance(sources[n], TensorPropertySource) and n not in found]
+    return found | {n: Origin(sources[n].name) for n in lengths if free_symbols(n.meta["val"]) & places}
+
+
+def _places(graph: fx.Graph) -> set[Any]:
+    """The symbols that say at which place of a graph input rows are written, and not how many."""
+    found: set[Any] = set()
+    for node in graph.nodes:
+        for view in aliases.written(node):
+            if sliced_axis(view) is not None and aliases.root(view).op == "placeholder":
+                bounds = {s for i in view.all_input_nodes if not _is_tensor(i) for s in free_symbols(i.meta["val"])}
+                found |= bounds - free_symbols(view.meta["val"].shape)
     return found
 
 
