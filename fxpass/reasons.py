@@ -252,6 +252,11 @@ ROOM = _reason(
     "it depends on how much room there is beside what grows: {what}",
     "Compare lengths with one another, and with numbers.",
 )
+GROWS_WHOLE = _reason(
+    "KV205",
+    "what the caller makes longer gets no buffers, as all of it is worked on in each call: {what}",
+    "Nothing. Where only the last rows are new to the model, take these before the first product.",
+)
 OUTSIDE_THE_CORE = _reason(
     "KV210",
     "{source}: {op} runs outside of the static core, which cannot have {why}",

@@ -12,7 +12,7 @@ from . import growth
 @pytest.mark.parametrize("seed", range(5))
 def test_a_grown_program_is_eagers(seed: int) -> None:
     assert growth.run(seed) == ""
-    assert [name for name, *_ in fxpass.reports()[-1].parts] == ["prologue", "core"]
+    assert {name for report in fxpass.reports() for name, *_ in report.parts} <= {"core"}
 
 
 def test_with_aot_autograd() -> None:
