@@ -60,12 +60,17 @@ def growing(graph: fx.Graph, moving: Set[Any]) -> list[Growing]:
 def longer_otherwise(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
     """The inputs of ``graph`` of which it returns something that is longer along a dim that is ``moving``."""
     returned = [n for n in graph.output_node().all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
-    return [n for n in dict.fromkeys(n for n, *_ in input_sizes(graph)) if any(_is_longer(r, n, moving) for r in returned)]
+    found = []
+    for node in dict.fromkeys(n for n, *_ in input_sizes(graph)):
+        longer = {r for r in returned if _is_longer(r, node, moving)}
+        if longer and not longer.isdisjoint(descendants(node)):
+            found.append(node)
+    return found
 
 
 def _is_longer(result: fx.Node, node: fx.Node, moving: Set[Any]) -> bool:
     made, given = _sizes(result), _sizes(node)
-    if len(made) != len(given) or result not in descendants(node):
+    if len(made) != len(given):
         return False
     more = {d: hint(a) - hint(b) for d, (a, b) in enumerate(zip(made, given, strict=True)) if hint(a) != hint(b)}
     return len(more) == 1 and all(more[d] > 0 and d in _axes(node, moving) and symbols(made[d]) for d in more)
