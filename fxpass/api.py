@@ -87,7 +87,7 @@ def rewrite_normal_form(
         if grown is None:
             rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits)
         else:
-            positions, seen = positions | grown.origins, grown.seen(seen)
+            positions, seen = grown.origins | positions, grown.seen(seen)
             rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits, grown.leave)
             rewritten.around = grown.around
     report.symbols = numbers.table(rewritten.kinds, grown.lengths if grown is not None else set()) if numbers else []

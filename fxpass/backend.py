@@ -18,30 +18,30 @@ from typing import Any
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.growth import longer_otherwise
 from fxpass.analysis.kinds import Kinds, Symbol
 from fxpass.api import rewrite_normal_form
 from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.growth import Growth, room_for
-from fxpass.execute.partition.outside import outside
-from fxpass.execute.partition.split import counts_along, split
+from fxpass.execute.partition.outside import outside, works_on
+from fxpass.execute.partition.split import counts_along, is_heavy, split, values_of
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.strides import kept_strides
 from fxpass.execute.untouched import untouched
 from fxpass.execute.watched_variants import WatchedVariants
 from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
+from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken, check_core
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.drawing import drawn, input_name, place
+from fxpass.report.drawing import drawn, grown_names, place
 from fxpass.report.expressions import source_of
 from fxpass.report.readable import readable_code
-from fxpass.rewriting import Grown, grown_in, reason
+from fxpass.rewriting import Grower, Grown, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
@@ -123,30 +123,34 @@ def prepare(
     """The graph rewritten and cut, and the kinds of its symbols.
 
     The plan has no parts where there is nothing to rewrite and no number to keep out of the core. Tensors that grow get
-    buffers, unless that would leave work outside of the static core; the report then says why.
+    buffers, unless that would leave work outside of the static core; the report then says why. What is joined may still get
+    them where that which the caller alone makes longer may not.
     """
     inputs = fake_inputs(gm, example_inputs)
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
-    if numbers is None or not (sizes := numbers.sizes):
-        return prepared()
-    capacity = Capacity(mode_of(inputs).shape_env, functools.partial(room_for, least=settings.capacity))
-    try:
-        with capacity:
-            plan, kinds = prepared(lambda normal: grown_in(normal, sizes, capacity.beyond))
-        if not plan.growth.axes:
-            names = [input_name(node) for node in longer_otherwise(plan.gm.graph, sizes - kinds.bound)]
-            report.unbuffered = reasons.NO_JOIN.text(what=", ".join(names)) if names else ""
-            return plan, kinds
-        check_whole(plan, report)
-        given = plan.gm.graph.find_nodes(op="placeholder")
-        told = functools.partial(store.buffered, report, [input_name(given[one.place]) for one in plan.growth.axes])
-        return dataclasses.replace(plan, growth=plan.growth.under(capacity.conditions(), settings.capacity, told)), kinds
-    except (Restart, Unfit):
-        raise
-    except Exception as error:
-        if not capacity.is_used:
+    moving, rising = numbers.growing if numbers is not None else (set(), [])
+    for sizes in (rising, []):
+        if not moving and not sizes:
+            break
+        capacity = Capacity(mode_of(inputs).shape_env, functools.partial(room_for, least=settings.capacity))
+        grower = Grower(moving, sizes, is_heavy, capacity.beyond)
+        try:
+            with capacity:
+                plan, kinds = prepared(grower)
+            if not plan.growth.axes:
+                return plan, kinds
+            check_whole(plan, report)
+            told = functools.partial(store.buffered, report, grown_names(plan.gm, plan.growth.around))
+            growth = plan.growth.under(capacity.conditions(), settings.capacity, told)
+            return dataclasses.replace(plan, growth=growth), kinds
+        except (Restart, Unfit):
             raise
-        report.unbuffered = reason(error)
+        except Exception as error:
+            if not capacity.is_used:
+                raise
+            report.unbuffered = reason(error)
+        if not grower.has_series:
+            break
     return prepared()
 
 
@@ -161,17 +165,21 @@ def planned(
     """What `prepare` gives, with buffers for what ``growing`` finds."""
     normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing, before_edits=generalize)
     kinds = rewritten.kinds
-    growth = Growth(rewritten.around, normal.graph.find_nodes(op="placeholder")[len(inputs) :])
+    carried, around, bound = None, rewritten.around, kinds.bound
+    is_step = not any(one.rows for one in around.axes) and any(s.kind == "position" for s in report.symbols)
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
         if not counts_along(normal, kinds.bound):
-            return Plan(normal, growth=growth), kinds
-    carried = None
+            return Plan(normal, growth=Growth(around)), kinds
     if is_recorded(settings, inputs):
         if settings.kernels:
             use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
-    return cut(Plan(normal, bound=kinds.bound, carried=carried, growth=growth), report), kinds
+    if around.axes:
+        around = give_numbers(normal, around)
+        bound &= {s for n in normal.graph.nodes if n.users for v in values_of(n) for s in symbols(v)}
+    growth = Growth(around, normal.graph.find_nodes(op="placeholder")[len(inputs) :], gives_up=not is_step)
+    return cut(Plan(normal, bound=bound, carried=carried, growth=growth), report), kinds
 
 
 def check_whole(plan: Plan, report: Report) -> None:
@@ -180,6 +188,9 @@ def check_whole(plan: Plan, report: Report) -> None:
     Raises:
         Refusal: it is not.
     """
+    by_caller = not any(one.rows for one in plan.growth.axes)
+    if by_caller and (work := works_on(plan.parts, plan.growth.capacities, source_of)):
+        raise Refusal(reasons.GROWS_WHOLE, what=work)
     refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
     if outside := [*refused, *report.outside, *([] if plan.parts else ["nothing depends on its length"])]:
         raise Refusal(reasons.GROWTH_OUTSIDE, what=outside[0])
@@ -209,7 +220,8 @@ def in_cores(
 ) -> Callable[..., Any]:
     """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few; where that cannot
     be made anew, ``otherwise``."""
-    left = {number.place: number for number in numbers.bound(kinds, kept_strides(plan.gm))}
+    strides = kept_strides(plan.gm)
+    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound | strides)}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         nonlocal plan

@@ -252,10 +252,10 @@ ROOM = _reason(
     "it depends on how much room there is beside what grows: {what}",
     "Compare lengths with one another, and with numbers.",
 )
-NO_JOIN = _reason(
+GROWS_WHOLE = _reason(
     "KV205",
-    "no buffer for {what}: it is made longer, and not by new rows that are put behind it",
-    "Write `torch.cat([past, new], dim)`, and of a window `[..., -w:, :]` without `min` or `max`.",
+    "what the caller makes longer gets no buffers, as all of it is worked on in each call: {what}",
+    "Nothing. Where only the last rows are new to the model, take these before the first product.",
 )
 OUTSIDE_THE_CORE = _reason(
     "KV210",

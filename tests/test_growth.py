@@ -395,7 +395,13 @@ class Written(Attention):
         return super().forward(x, past)
 
 
-@pytest.mark.parametrize("kind", [Before, Written])
+def test_rows_before_the_past_are_a_series_and_its_copy() -> None:
+    model = Before().eval()
+    decode(model, compiled(model), 24)
+    is_whole()
+
+
+@pytest.mark.parametrize("kind", [Written])
 def test_what_gets_no_buffer_is_eagers(kind: type[nn.Module]) -> None:
     model = kind().eval()
     decode(model, compiled(model), 14, laid_out=False)

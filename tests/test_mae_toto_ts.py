@@ -155,4 +155,4 @@ def test_other_models_and_variates(dynamic: bool):
         assert graphs() - made <= 2 and not breaks()
         report = fxpass.reports()[-1]
         assert report.rewritten == 1 + 6 * (layers - 1) and not report.refused and not report.unfit
-        assert [(name, static) for name, static, _ in report.parts] == [("prologue", False), ("core", True)]
+        assert [(name, static) for name, static, _ in report.parts] == [("core", True)]

@@ -218,6 +218,18 @@ def grows() -> None:
         step(k, torch.rand(p, 2), p)
 
 
+def grows_whole() -> None:
+    """A series as long as a position says, all of which goes through a product."""
+
+    def step(x: Tensor, p: int) -> Tensor:
+        assert x.shape[1] == p
+        return (x @ x[0, :2].mT).sum(1) + p
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for p in STEPS:
+        compiled(torch.rand(2, p, 2), p)
+
+
 def restless() -> None:
     """The length of a series keeps still while a graph is made, and grows from then on."""
     step = torch.compile(lambda k, x, p: k[:, :p].mT @ k[:, :p] + x.sum(), backend="kvfix", options={"compiler": "eager"})
@@ -268,13 +280,10 @@ def recorded() -> None:
 
 
 def grow(
-    step: Callable[[Tensor, Tensor], Any] = lambda k, x: (k.sum(1), k),
-    lengths: Iterable[int] = (),
-    patch: Any = None,
-    join: Callable[[Tensor, Tensor], Tensor] = lambda k, x: torch.cat([k, x], 1),
+    step: Callable[[Tensor, Tensor], Any] = lambda k, x: (k.sum(1), k), lengths: Iterable[int] = (), patch: Any = None
 ) -> None:
-    """Call ``step`` on a cache that one more row is joined to at each call, of the ``lengths`` if there are any."""
-    compiled = torch.compile(lambda k, x: step(join(k, x), x), backend="kvfix", options={"compiler": "eager"})
+    """Call ``step`` on a cache that is joined to one more row at each call, of the ``lengths`` if there are any."""
+    compiled = torch.compile(lambda k, x: step(torch.cat([k, x], 1), x), backend="kvfix", options={"compiler": "eager"})
     k = torch.rand(2, 3, 4)
     with patch or contextlib.nullcontext():
         for length in lengths or range(3, 8):
@@ -300,7 +309,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV202": lambda: grow(lengths=(3, 5, 9, 2, 7, 4, 8, 6)),
     "KV203": lambda: grow(patch=mock.patch.object(capacity.Conditions, "hold", return_value=False)),
     "KV204": lambda: grow(patch=mock.patch.object(capacity, "_holds", return_value=False)),
-    "KV205": lambda: grow(lambda k, x: (k.sum(1), k), join=lambda k, x: torch.cat([x, k], 1)),
+    "KV205": grows_whole,
     "KV210": grows,
     "KV211": restless,
     "KV301": breaks,

@@ -61,9 +61,12 @@ class CallHistory:
     _moves: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     _rises: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
-    def watched(self, run: Callable[..., Any], graph: Graph, places: Sequence[int]) -> Callable[..., Any]:
-        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``."""
-        taken = values_at(places)
+    def watched(
+        self, run: Callable[..., Any], graph: Graph, places: Sequence[int], sizes: Sequence[tuple[int, int]] = ()
+    ) -> Callable[..., Any]:
+        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``, and then the
+        ``sizes``, each of an argument along a dim."""
+        taken = values_at(places, sizes)
 
         def call(*args: Any) -> Any:
             lookup_order.meet()

@@ -23,6 +23,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import Refusal
+from fxpass.graph import aliases
 from fxpass.graph.numbers import Derived, derived, equal, guarded, number
 
 from .arithmetic import check
@@ -54,6 +55,14 @@ Extents = dict[int, Extent]
 Rule = Callable[[fx.Node, "Flow"], Extents]
 
 RULES: dict[Any, Rule] = {}
+
+Leave = Callable[[fx.Node, Extents, Positions], bool]
+"""Whether a result of these extents may leave the graph in full: it is cut outside, to lengths that positions tell."""
+
+
+def no_result(result: fx.Node, extents: Extents, positions: Positions) -> bool:
+    """None may leave."""
+    return False
 
 
 def rule(*targets: Any) -> Callable[[Rule], Rule]:
@@ -88,6 +97,19 @@ class Cut:
     extents: Extents
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The ``count`` rows from ``start`` on of ``base``, which has ``extent`` along ``dim``; one without that dim if it is
+    ``squeezed``."""
+
+    base: fx.Node
+    dim: int
+    extent: Extent
+    start: Any
+    count: Any
+    squeezed: bool = False
+
+
 @dataclasses.dataclass
 class Flow:
     """The result of one pass over a graph: the extents of every node, and the edits that they ask for."""
@@ -99,14 +121,23 @@ class Flow:
     sizes: list[tuple[fx.Node, Callable[[Any], None]]] = dataclasses.field(default_factory=list)
     replacements: list[tuple[fx.Node, Callable[[Any], fx.Node]]] = dataclasses.field(default_factory=list)
     lengths: list[Extent] = dataclasses.field(default_factory=list)
+    parts: dict[fx.Node, Part] = dataclasses.field(default_factory=dict)
+    """The slices that are only written to, by themselves or by views of them."""
     refuse_copy: Callable[[fx.Node], None] = lambda node: None
     """Raises `Refusal` for a view of a cache that cannot become a copy, because its memory is written later on."""
-    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False
-    """Whether a result of these extents may leave the graph in full: it is cut outside."""
+    leave: Leave = no_result
 
     def of(self, value: Any) -> Extents:
         """The extents of ``value``; none for a constant."""
         return self.extents.get(value, {}) if isinstance(value, fx.Node) else {}
+
+    def part_of(self, node: fx.Node | None) -> tuple[fx.Node, list[fx.Node]] | None:
+        """The slice among ``parts`` that ``node`` is, or is a view of, and the views that lead from it to ``node``."""
+        views: list[fx.Node] = []
+        while node is not None and node not in self.parts:
+            views.append(node)
+            node = aliases.base(node)
+        return None if node is None else (node, views[::-1])
 
     def fill(self, user: fx.Node, operand: Any, dims: Iterable[int], value: Any) -> None:
         """Ask that ``user`` takes ``operand`` with ``value`` in its invalid part along ``dims``."""

@@ -17,7 +17,7 @@ from fxpass.graph.bounds import slice_arguments
 from fxpass.graph.schemas import is_tagged
 
 from . import rules  # noqa: F401  (registers)
-from .extents import RULES, Extent, Extents, Flow
+from .extents import RULES, Extent, Extents, Flow, Leave, no_result
 from .positions import Positions
 
 aten = torch.ops.aten
@@ -40,7 +40,7 @@ def follow(
     begin: Callable[[fx.Node, Flow], Extents | None],
     ahead: Iterable[Extent] = (),
     refuse_copy: Callable[[fx.Node], None] = lambda node: None,
-    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False,
+    leave: Leave = no_result,
 ) -> Flow | Stuck:
     """Follow the extents of ``graph``, up to the first node that they cannot be followed past.
 
@@ -53,6 +53,7 @@ def follow(
     flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy, leave=leave)
     for node in graph.nodes:
         carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
+        carried += [flow.parts[found[0]].extent for w in aliases.written(node) if (found := flow.part_of(w))]
         try:
             begun = begin(node, flow)
             if begun is not None:
@@ -80,7 +81,7 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
     if sliced is not None and any(d in flow.of(node.args[0]) for d in sliced):
         raise Refusal(reasons.AXIS_SPLIT, how="is sliced again")
     if node.op == "output":
-        if not all(flow.leave(r, flow.of(r)) for r in node.all_input_nodes if flow.of(r)):
+        if not all(flow.leave(r, flow.of(r), flow.positions) for r in node.all_input_nodes if flow.of(r)):
             raise Refusal(reasons.LEAVES)
         return {}
     if node.target is aten.sym_size.int:
@@ -89,6 +90,8 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
         if extent is not None:
             flow.positions.alias(node, extent.length)
         return {}
+    if any(map(flow.part_of, aliases.written(node))):
+        return RULES["parts"](node, flow)
     if any(flow.of(target) and _is_part(target, flow) for target in aliases.written(node)):
         return RULES["stores"](node, flow)
     known = RULES.get(node.target)

@@ -2,7 +2,8 @@
 
     past: [B, H, s, D]        cat([past, new], 2) is a result        grown by the graph: the next call's ``past``
     mask: [B, t]              t == s + 1                             grown by the caller, along with it
-    x: [B, u]                 u is neither                           left as it is
+    series: [B, u]            u has risen from call to call          grown by the caller
+    x: [B, v]                 v has not                              left as it is
 
 The symbols of growing sizes are told by `analysis.kinds`; what the graph does with them is told here. An input that is written,
 or of which the caller gets a view, is left as it is, and so is a join that is no plain contiguous tensor of memory of its own.
@@ -11,7 +12,7 @@ or of which the caller gets a view, is left as it is, and so is a join that is n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import descendants
-from fxpass.graph.numbers import equal, guarded, hint, input_sizes, layout, symbols
+from fxpass.graph.numbers import equal, guarded, hint, layout, symbols
 
 aten = torch.ops.aten
 
@@ -27,12 +28,13 @@ aten = torch.ops.aten
 @dataclasses.dataclass(frozen=True)
 class Growing:
     """The input ``node`` grows along ``dim``, up to ``end`` within the graph: by ``join``; None where that is one of what is
-    made of it, or where the caller makes it longer."""
+    made of it, or where the caller makes it longer. Nothing that is joined tells of a series."""
 
     node: fx.Node
     dim: int
     end: Any
     join: fx.Node | None = None
+    is_series: bool = False
 
     @property
     def size(self) -> Any:
@@ -40,40 +42,47 @@ class Growing:
         return self.node.meta["val"].shape[self.dim]
 
 
-def growing(graph: fx.Graph, moving: Set[Any]) -> list[Growing]:
-    """What grows in ``graph``, in normal form, by symbols of sizes that are ``moving``; nothing where nothing is joined.
+def growing(
+    graph: fx.Graph,
+    moving: Set[Any],
+    rising: Sequence[Any] = (),
+    is_work: Callable[[fx.Node], bool] = lambda node: False,
+) -> list[Growing]:
+    """What grows in ``graph``, in normal form: what is joined, by symbols of sizes that are ``moving``; what is as long as
+    that; and a *series*, which has one of the sizes ``rising``: the caller has made it longer on each call.
 
-    That lengths which agree now will always agree becomes a guard.
+    Where ops that are work give results as long as a series, it is worked on anew in each call, and left as it is. That
+    lengths which agree now will always agree becomes a guard.
     """
     kept = _Kept(graph)
     inputs = [n for n in graph.find_nodes(op="placeholder") if kept.is_read_only(n)]
-    joined = [found for n in inputs if (found := _joined(n, moving, kept)) is not None]
+    joined = [one for n in inputs if (one := _joined(n, moving, kept)) is not None]
     lengths: list[Any] = []
-    for size in [size for one in joined for size in (one.size, one.end)]:
-        if not _is_one_of(size, lengths):
-            lengths.append(size)
+    _unite([size for one in joined for size in (one.size, one.end)], lengths)
     known = {one.node for one in joined}
     others = [(n, [d for d in _axes(n, moving) if _is_one_of(_sizes(n)[d], lengths)]) for n in inputs if n not in known]
-    return joined + [Growing(n, dims[0], _sizes(n)[dims[0]]) for n, dims in others if dims]
+    found = joined + [Growing(n, dims[0], _sizes(n)[dims[0]]) for n, dims in others if dims]
+    known = {one.node for one in found}
+    series = [one for n in inputs if n not in known and (one := _series(n, rising)) is not None]
+    own = {s for one in series for s in symbols(one.size)} & moving
+    if any(is_work(node) and symbols(node.meta["val"]) & own for node in graph.nodes):
+        return found
+    _unite([one.size for one in series], lengths)
+    return found + series
 
 
-def longer_otherwise(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
-    """The inputs of ``graph`` of which it returns something that is longer along a dim that is ``moving``."""
-    returned = [n for n in graph.output_node().all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
-    found = []
-    for node in dict.fromkeys(n for n, *_ in input_sizes(graph)):
-        longer = {r for r in returned if _is_longer(r, node, moving)}
-        if longer and not longer.isdisjoint(descendants(node)):
-            found.append(node)
-    return found
+def _series(node: fx.Node, rising: Sequence[Any]) -> Growing | None:
+    """``node`` along the first dim that has one of the sizes ``rising``."""
+    sizes = [(d, size) for d, size in enumerate(_sizes(node)) if symbols(size)]
+    dims = [d for d, size in sizes if any(equal(size, own) for own in rising)]
+    return Growing(node, dims[0], _sizes(node)[dims[0]], is_series=True) if dims else None
 
 
-def _is_longer(result: fx.Node, node: fx.Node, moving: Set[Any]) -> bool:
-    made, given = _sizes(result), _sizes(node)
-    if len(made) != len(given):
-        return False
-    more = {d: hint(a) - hint(b) for d, (a, b) in enumerate(zip(made, given, strict=True)) if hint(a) != hint(b)}
-    return len(more) == 1 and all(more[d] > 0 and d in _axes(node, moving) and symbols(made[d]) for d in more)
+def _unite(sizes: Iterable[Any], lengths: list[Any]) -> None:
+    """Add those of ``sizes`` to ``lengths`` that are not equal to one of these."""
+    for size in sizes:
+        if not _is_one_of(size, lengths):
+            lengths.append(size)
 
 
 def _axes(node: fx.Node, moving: Set[Any]) -> list[int]:

@@ -102,7 +102,7 @@ def assemble(
 
     if instead is None:
         return run
-    given = len(inputs) - len(growth.axes)
+    given = len(inputs) - growth.around.inputs
     return WithFallback(run, regions, [i for i in written_places(gm, carried) if i < given], instead, failed)
 
 

@@ -58,7 +58,7 @@ class _Held:
 
 
 class Growth(threading.local):
-    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders.
+    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders, and that of the numbers.
 
     ``conditions`` are those that a capacity must meet, which is at ``least`` so large. Buffers that are made are ``told``.
     Without ``gives_up``, what does not grow is copied in and out all the same: where there is no other way to run the graph.
@@ -79,28 +79,32 @@ class Growth(threading.local):
         self._nodes = list(nodes)
         self._buffers: list[torch.Tensor] = []
         self._held: list[_Held | None] = [None] * len(self.axes)
+        self._numbers: torch.Tensor | None = None
         self._capacity = 0
         self._lengths: list[int] = []
+        self._cuts: dict[int, list[tuple[int, int]]] = {}
         self._recent: collections.deque[list[int]] = collections.deque(maxlen=RECENT)
         self._strangers = 0
+        self._step: list[int] = [0] * len(self.axes)
 
     def under(self, conditions: Conditions, least: int, told: Callable[[Sequence[torch.Tensor]], None]) -> Growth:
         """The same under ``conditions``, at ``least`` so large; buffers are ``told``."""
-        return Growth(self.around, self._nodes, conditions, least=least, told=told)
+        return Growth(self.around, self._nodes, conditions, self._gives_up, least, told)
 
     @property
     def capacities(self) -> set[Any]:
         """The symbols of the buffers' sizes along what grows."""
-        sizes = [node.meta["val"].shape[one.dim] for one, node in zip(self.axes, self._nodes, strict=True)]
+        sizes = [node.meta["val"].shape[one.dim] for one, node in zip(self.axes, self._nodes, strict=False)]
         return {symbol for size in sizes for symbol in symbols(size)}
 
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        """The buffers, which hold what grows in ``args``."""
+        """The buffers, which hold what grows in ``args``, and what holds the numbers."""
         if not self.axes:
             return []
         given = [args[one.place] for one in self.axes]
         self._look_at([t.shape[one.dim] for one, t in zip(self.axes, given, strict=True)])
         self._lengths = [_end(one, args) for one in self.axes]
+        self._cuts = {i: [(dim, length.value(args)) for dim, length in cuts] for i, cuts in self.around.cuts.items()}
         self._recent.appendleft(self._lengths)
         stale = [i for i, t in enumerate(given) if (held := self._held[i]) is None or not held.is_still(t)]
         length = max(self._lengths)
@@ -112,7 +116,7 @@ class Growth(threading.local):
             dims = [self.axes[i].dim for i in stale]
             rows = [self._buffers[i].narrow(d, 0, given[i].shape[d]) for i, d in zip(stale, dims, strict=True)]
             _copy(rows, [given[i] for i in stale])
-        return self._buffers
+        return [*self._buffers, *self._tell(args)]
 
     def take_out(self, results: list[Any]) -> None:
         """Put what was joined in the place of the buffers among ``results``."""
@@ -121,9 +125,9 @@ class Growth(threading.local):
         made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
         if made:
             _copy(made, parts)
-        for place, cuts in self.around.cuts.items():
-            for dim, axis, more in cuts:
-                results[place] = results[place].narrow(dim, 0, self._lengths[axis] + more)
+        for place, cuts in self._cuts.items():
+            for dim, length in cuts:
+                results[place] = results[place].narrow(dim, 0, length)
             order = self.around.orders.get(place, range(results[place].dim()))
             own = results[place].permute(*order).clone(memory_format=torch.contiguous_format)
             results[place] = own.permute([order.index(d) for d in range(own.dim())]) if place in self.around.orders else own
@@ -141,12 +145,39 @@ class Growth(threading.local):
         Raises:
             NotGrowing: that has not been so for a while.
         """
-        joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
-        goes_on = any(all(given[i] == made[i] for i in joined) for made in self._recent)
-        self._strangers = 0 if goes_on else self._strangers + 1
+        if self._goes_on(given):
+            self._strangers = 0
+        elif not self._is_longer(given):
+            self._strangers += 1
         if self._strangers > STRANGERS and self._gives_up:
             self._buffers, self._capacity = [], 0
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
+
+    def _tell(self, args: Sequence[Any]) -> list[torch.Tensor]:
+        """The tensor that holds the numbers, if there are any."""
+        if self.around.numbers:
+            if self._numbers is None:
+                with torch.inference_mode(False):
+                    device = self._buffers[0].device
+                    self._numbers = torch.empty(len(self.around.numbers), dtype=torch.int64, device=device)
+            told = torch.tensor([one.value(args) for one in self.around.numbers])
+            self._numbers.copy_(told, non_blocking=True)  # from memory that is not pinned: it is read before this returns
+        return [] if self._numbers is None else [self._numbers]
+
+    def _goes_on(self, given: list[int]) -> bool:
+        """Whether what is joined was made by one of the latest calls; of a series, whether it is longer than at one of them, by
+        as much as it was the last time."""
+        joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
+        if joined:
+            return any(all(given[i] == made[i] for i in joined) for made in self._recent)
+        return any(all(s > 0 and g - m == s for g, m, s in zip(given, made, self._step, strict=True)) for made in self._recent)
+
+    def _is_longer(self, given: list[int]) -> bool:
+        """Whether this is a series that is longer than at the last call, by whatever."""
+        if any(one.rows != 0 for one in self.axes) or not self._recent:
+            return False
+        self._step = [g - made for g, made in zip(given, self._recent[0], strict=True)]
+        return all(s > 0 for s in self._step)
 
     def _fits(self, i: int, given: torch.Tensor) -> bool:
         """Whether ``given`` has the sizes of the buffer ``i``, but for what grows."""

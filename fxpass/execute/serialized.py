@@ -99,7 +99,7 @@ class SerializedGraph:
         bound = {load.renamed[s] for s in self.bound}
 
         def plan() -> Plan:
-            buffers = inputs[len(inputs) - len(self.around.axes) :]
+            buffers = inputs[len(inputs) - self.around.inputs :]
             growth = Growth(self.around, buffers, self.conditions, gives_up=False, least=self.settings.capacity)
             return Plan(gm, split(gm, bound), bound, carried, growth)
 

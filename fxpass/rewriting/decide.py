@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import fx
 
-from fxpass.analysis.extents import Extent, Extents, Flow
+from fxpass.analysis.extents import Extent, Extents, Flow, Leave, no_result
 from fxpass.analysis.follow import Stuck, follow
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
@@ -23,7 +23,7 @@ def decide(
     origins: Mapping[fx.Node, Origin],
     refused: dict[fx.Node, str],
     seen: Seen | None = None,
-    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False,
+    leave: Leave = no_result,
 ) -> tuple[dict[fx.Node, SliceSite], Flow, SiteFinder] | Stuck:
     """The sites of ``graph`` that are not ``refused``, the flow from them, and their finder; or where the flow got stuck.
 

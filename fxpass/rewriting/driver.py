@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import networkx as nx
 from torch import fx
 
-from fxpass.analysis.extents import Extents
+from fxpass.analysis.extents import Leave, no_result
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.follow import Stuck
 from fxpass.analysis.kinds import Kinds, Seen
@@ -57,7 +57,7 @@ def rewrite_graph(
     decompose: Callable[[fx.Node], bool] = lambda node: False,
     seen: Seen | None = None,
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
-    leave: Callable[[fx.Node, Extents], bool] = lambda result, extents: False,
+    leave: Leave = no_result,
 ) -> Rewritten:
     """Rewrite ``gm`` (in normal form) in place.
 

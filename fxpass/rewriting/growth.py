@@ -13,6 +13,7 @@ takes what was joined out of it, stands around the graph (`execute.growth`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable, Sequence, Set
@@ -25,14 +26,15 @@ from fxpass import reasons
 from fxpass.analysis.extents import Extents
 from fxpass.analysis.growth import Growing, dense_order, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
-from fxpass.analysis.positions import Origin
+from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.shown import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import input_sizes, number, symbols, to_expr
+from fxpass.graph.numbers import input_sizes, symbols, to_expr
 
+from .formulas import formula
 from .joins import as_cats
 from .sliced_results import SliceOf, sliced_results
 
@@ -62,24 +64,30 @@ class Around:
     """What stands around a graph that has buffers: plain data.
 
     axes: one for each buffer, in the order of these last inputs.
-    cuts: the results that leave the graph in full; along which dims they are cut, to how much more than the end of which axis.
+    cuts: the results that leave the graph in full; along which dims they are cut, and to which length, a `formula`.
     orders: the order in memory of the dims of those that are not contiguous.
     slices: the results that do not leave it, since they are slices of others.
+    numbers: formulas for what stands in the graph's very last input, if there are any.
     """
 
     axes: Sequence[Axis] = ()
-    cuts: dict[int, tuple[tuple[int, int, int], ...]] = dataclasses.field(default_factory=dict)
+    cuts: dict[int, tuple[tuple[int, Any], ...]] = dataclasses.field(default_factory=dict)
     orders: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     slices: dict[int, SliceOf] = dataclasses.field(default_factory=dict)
+    numbers: Sequence[Any] = ()
+
+    @property
+    def inputs(self) -> int:
+        """How many of the graph's inputs are not given by its caller."""
+        return len(self.axes) + bool(self.numbers)
 
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """What `grow` made of a graph: the buffers ``around`` it, and how long each is in the end; where lengths come from, and the
-    symbols of ``lengths`` and of ``capacities``."""
+    """What `grow` made of a graph: the buffers ``around`` it; where lengths come from, and the symbols of ``lengths`` and of
+    ``capacities``."""
 
     around: Around
-    ends: Sequence[Any]
     origins: dict[fx.Node, Origin]
     lengths: Set[Any]
     capacities: Set[Any]
@@ -89,36 +97,50 @@ class Grown:
         known = seen or Seen()
         return dataclasses.replace(known, kinds={**known.kinds, **dict.fromkeys(self.capacities, "variant")})
 
-    def leave(self, result: fx.Node, extents: Extents) -> bool:
-        """Whether ``result`` of these ``extents`` can be cut outside: it is plain, of lengths that are those of axes."""
+    def leave(self, result: fx.Node, extents: Extents, positions: Positions) -> bool:
+        """Whether ``result`` of these ``extents`` can be cut outside: it is plain, of lengths that inputs tell."""
         returned = result.graph.output_node().all_input_nodes
         alone = all(aliases.storage(r) != aliases.storage(result) for r in returned if r is not result)
-        cuts = [cut for dim, extent in extents.items() if (cut := self._cut(dim, number(extent.length))) is not None]
         order = dense_order(result)
-        if not alone or len(cuts) < len(extents) or order is None:
+        if not alone or order is None:
+            return False
+        inputs = result.graph.find_nodes(op="placeholder")
+        given = inputs[: len(inputs) - len(self.around.axes)]
+        try:
+            cuts = tuple((dim, formula(extent.length, given, positions.resolve)) for dim, extent in extents.items())
+        except ValueError:
             return False
         (results,) = result.graph.output_node().args
         places = [i for i, r in enumerate(results) if r is result]  # type: ignore[arg-type]
-        self.around.cuts.update(dict.fromkeys(places, tuple(cuts)))
+        self.around.cuts.update(dict.fromkeys(places, cuts))
         if not is_contiguous(result):
             self.around.orders.update(dict.fromkeys(places, order))
         return True
 
-    def _cut(self, dim: int, length: Any) -> tuple[int, int, int] | None:
-        for axis, end in enumerate(self.ends):
-            more = to_expr(length - end)
-            if isinstance(more, int) or more.is_Integer:
-                return dim, axis, int(more)
-        return None
 
+class Grower:
+    """Gives buffers to what grows in a graph, by sizes that are ``moving`` and ``rising``, see `growing`; ``beyond`` makes a
+    capacity for lengths. ``has_series``: whether what the caller alone makes longer is among what it has found."""
 
-def grown_in(gm: fx.GraphModule, moving: Set[Any], beyond: Callable[[Sequence[Any]], torch.SymInt]) -> Grown | None:
-    """Buffers for what grows in ``gm``, by symbols of sizes that are ``moving``; ``beyond`` makes a capacity for lengths."""
-    if not (moving := moving - settled(gm.graph, moving)):
-        return None
-    as_cats(gm, moving)
-    found = growing(gm.graph, moving)
-    return grow(gm, found, beyond([end for one in found for end in (one.size, one.end)])) if found else None
+    def __init__(
+        self,
+        moving: Set[Any],
+        rising: Sequence[Any],
+        is_work: Callable[[fx.Node], bool],
+        beyond: Callable[[Sequence[Any]], torch.SymInt],
+    ) -> None:
+        self._moving, self._rising = moving, rising
+        self._is_work, self._beyond = is_work, beyond
+        self.has_series = False
+
+    def __call__(self, gm: fx.GraphModule) -> Grown | None:
+        done = settled(gm.graph, self._moving)
+        moving, rising = self._moving - done, [size for size in self._rising if not symbols(size) & done]
+        if moving:
+            as_cats(gm, moving)
+        found = growing(gm.graph, moving, rising, self._is_work)
+        self.has_series = any(one.is_series for one in found)
+        return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)])) if found else None
 
 
 def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -> Grown:
@@ -150,7 +172,36 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
         if isinstance(node, fx.Node) and not node.users and node.op == "call_function":
             graph.erase_node(node)
     gm.recompile()
-    return Grown(Around(axes, slices=slices), [one.end for one in found], origins, moving, symbols(capacity))
+    return Grown(Around(axes, slices=slices), origins, moving, symbols(capacity))
+
+
+def give_numbers(gm: fx.GraphModule, around: Around) -> Around:
+    """Let the numbers that ``gm`` (rewritten, propagated) puts into tensors come in one tensor, a new last input.
+
+        end = full([], n)       ->      end = select(numbers, 0, 0)
+
+    Then nothing of it waits for a number, nor does a core depend on one that the caller keeps for a while.
+    """
+    graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
+    given, device = inputs[: len(inputs) - len(around.axes)], inputs[-1].meta["val"].device
+    found: dict[Any, list[fx.Node]] = {}
+    for node in graph.find_nodes(op="call_function", target=aten.full.default):
+        value = node.meta["val"]
+        if not value.dim() and isinstance(node.args[1], fx.Node) and (value.dtype, value.device) == (torch.int64, device):
+            with contextlib.suppress(ValueError):
+                found.setdefault(formula(node.args[1], given), []).append(node)
+    if not found:
+        return around
+    with faking(mode_of([n.meta["val"] for n in inputs])):
+        numbers = _placeholder(graph, "numbers", torch.empty([len(found)], dtype=torch.int64, device=device))
+        with graph.inserting_before(numbers.next):
+            for i, nodes in enumerate(found.values()):
+                made = call(graph, aten.select.int, numbers, 0, i)
+                for node in nodes:
+                    node.replace_all_uses_with(made)
+    aliases.remove_dead(graph)
+    gm.recompile()
+    return dataclasses.replace(around, numbers=tuple(found))
 
 
 def _is_of(result: Any, join: fx.Node) -> bool:
@@ -174,12 +225,17 @@ def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
 
 def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt) -> fx.Node:
     like = one.node.meta["val"]
-    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
-        buffer = graph.placeholder(f"{one.node.name}_buffer")
     shape = [capacity if d == one.dim else size for d, size in enumerate(like.shape)]
-    buffer.meta["val"] = torch.empty(shape, dtype=like.dtype, device=like.device)
-    buffer.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}  # it stays where it is
-    return buffer
+    return _placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
+
+
+def _placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
+    """A new last input of ``graph``, which stays where it is."""
+    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
+        made = graph.placeholder(name)
+    made.meta["val"] = value
+    made.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
+    return made
 
 
 def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:

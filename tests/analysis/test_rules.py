@@ -42,6 +42,22 @@ def _then(rows: Tensor, keys: Tensor) -> Tensor:
     return rows.sum(2)
 
 
+def _shifted(x: Tensor, y: Tensor) -> Tensor:
+    """``x`` moved by a row, between halves of a row of it and the last row of ``y``."""
+    moved = torch.zeros_like(x)
+    moved[:, :, 1:] = x[:, :, :-1]
+    moved[:, :, :1] += 0.5 * x[:, :, 1:2]
+    moved[..., 1:, 0].sub_(1)
+    moved[:, :, -1] = y[:, :, -1]
+    return moved
+
+
+def _row_set(x: Tensor, at: int) -> Tensor:
+    x[:, :, at:, 1] = 2.0
+    x[:, :, 1] = x[:, :, at] * 2
+    return x
+
+
 def _before(rows: Tensor, keys: Tensor) -> Tensor:
     """Rows that are written after their buffer has been."""
     keys.mul_(2)
@@ -188,11 +204,14 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "mixed_buffers": lambda k, v: ((torch.cat([k, v], 2)[:, :, : k.shape[2]]) * v).sum(2),
     "frexp": lambda k, v: k.frexp().mantissa.sum(2) + v.frexp().exponent.sum(2),
     "rsub": lambda k, v, start, keys: start - torch.arange(4) + (k * start).sum(2),
+    "last_row_written": lambda k, v: (k[:, :, -1:].mul_(2), k[:, :, -1].fill_(3), k.sum(2) + v.sum(2))[2],
+    "rows_shifted": lambda k, v: _shifted(k, v).sum(2),
+    "rows_from_a_place_on": lambda k, v, start, keys: _row_set(k * 2, start).sum(2) + v.sum(2),
 }
 
 REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "flat_argmax": (lambda k, v: k.argmax() + v.sum(2), "a flattened tensor"),
-    "written_slice_of_slice": (lambda k, v: (k[:, :, -1:].mul_(2), v.sum(2))[1], "slice of a slice is written"),
+    "written_slice_of_slice": (lambda k, v: k[:, :, -1:].mul_(2).sum(2) + v.sum(2), "slice of a slice is written"),
     "rows_written_and_stale": (
         lambda k, v, start, keys: _then(keys[:, :, start : start + 1], keys),
         "read after the buffer has been written again",

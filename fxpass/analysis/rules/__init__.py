@@ -11,6 +11,7 @@ from . import (  # noqa: F401
     norms,
     orders,
     pads,
+    parts,
     pointwise,
     reductions,
     reshapes,

@@ -3,11 +3,12 @@
 reshape(k, [b * h, n, d])     {2: e} of S   ->      {1: e} of S: the size n becomes the full size
 reshape(k, [b, h, n * d])     {2: e} of S   ->      {2: e * d} of S * d: the valid part is still at the front
 reshape(k, [b, h * n, d])     {2: e} of S   ->      {1: h * e} of h * S: the valid rows of each h are moved together, a copy
-reshape(k, [b, h, n // 2, 2]) {2: e} of S   ->      {2: e // 2} of S // 2
+reshape(k, [b, h, n // 2, 2]) {2: e} of S   ->      {2: e // 2} of S // 2, of the rows below S - S % 2
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 from collections.abc import Mapping
@@ -49,37 +50,50 @@ def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) 
     (first, last), (start, stop) = _group(old, new, dim)
     moving = [d for d in range(start, stop + 1) if not isinstance(new[d], int)]
     before, after = old[first:dim], old[dim + 1 : last + 1]
-    if len(moving) != 1 or not all(isinstance(s, int) for s in (*before, *after, *old[:first], *old[last + 1 :])):
+    if len(moving) != 1 or not all(isinstance(s, int) for s in (*before, *after)):
         raise Refusal(reasons.RESHAPED, how="merges or splits the position-dependent axis")
     (place,) = moving
     outer, inner = math.prod(before), math.prod(after)
     ahead, behind = math.prod(new[start:place]), math.prod(new[place + 1 : stop + 1])
     if ahead != 1:
         raise Refusal(reasons.RESHAPED, how="splits the position-dependent axis into a fixed number of parts")
-    if not isinstance(extent.full_size, int) or (outer * extent.full_size * inner) % max(behind, 1) or not behind:
-        raise Refusal(reasons.RESHAPED, how="splits the position-dependent axis, and the buffer does not split like it")
-    flat = resized(node, flow, extent, (operator.mul, outer * inner))
+    if not behind:
+        raise Refusal(reasons.RESHAPED, how="splits the position-dependent axis into empty parts")
+    whole = _splitting(node, flow, extent, behind // math.gcd(behind, outer * inner))
+    flat = resized(node, flow, whole, (operator.mul, outer * inner))
     own = resized(node, flow, flat, (operator.floordiv, behind))
+    block = flow.derive(node, operator.mul, whole.full, inner)
+    others = _other_axes(old, new, {place: own})
     if outer != 1:
         flow.refuse_copy(node)
 
     def build(b: Any) -> fx.Node:
-        made = b.call(aten.reshape.default, x, [*old[:first], b.full(flat), *old[last + 1 :]])
+        made = x if whole is extent else b.call(aten.slice.Tensor, x, dim, 0, b.full(whole))
+        beside = [b.size(x, d) for d in (*range(first), *range(last + 1, len(old)))]
+        made = b.call(aten.reshape.default, made, [*beside[:first], b.full(flat), *beside[first:]])
         if outer != 1:
-            block, full = times(b, length_of(b, extent, x), inner), extent.full_size * inner
+            rows_of_one = times(b, length_of(b, extent, x), inner)
 
             def at(i: fx.Node) -> fx.Node:
-                return plus(b, times(b, quotient(b, i, block), full), modulo(b, i, block))
+                return plus(b, times(b, quotient(b, i, rows_of_one), b.number(block)), modulo(b, i, rows_of_one))
 
             made = rows(b, made, first, flat, b.full(flat), at)
-        return b.call(aten.reshape.default, made, _sizes(b, new, {place: own}))
+        return b.call(aten.reshape.default, made, _sizes(b, new, {place: own}, x, others))
 
     flow.replace(node, build)
     return {place: own}
 
 
+def _splitting(node: fx.Node, flow: Flow, extent: Extent, parts: int) -> Extent:
+    """``extent`` on an axis whose size is a multiple of ``parts``, as its length is: what is left over at the end is cut."""
+    if known(extent.full_size % parts == 0):
+        return extent
+    rest = flow.derive(node, operator.mod, extent.full, parts)
+    return dataclasses.replace(extent, full=flow.derive(node, operator.sub, extent.full, rest))
+
+
 def _group(old: list[Any], new: list[Any], dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The fewest dims of ``old`` around ``dim``, and of ``new``, that hold the same elements.
+    """The fewest dims of ``old`` around ``dim``, and of ``new``, that hold the same elements: as many stand before and after.
 
     Raises:
         Refusal: it is not known which these are.
@@ -88,7 +102,7 @@ def _group(old: list[Any], new: list[Any], dim: int) -> tuple[tuple[int, int], t
         for start in (s for s in range(len(new), -1, -1) if known(math.prod(new[:s]) == math.prod(old[:first]))):
             for last in range(dim, len(old)):
                 for stop in range(start, len(new)):
-                    if known(math.prod(new[start : stop + 1]) == math.prod(old[first : last + 1])):
+                    if known(math.prod(new[stop + 1 :]) == math.prod(old[last + 1 :])):
                         return (first, last), (start, stop)
     raise Refusal(reasons.RESHAPED, how="merges or splits the position-dependent axis")
 

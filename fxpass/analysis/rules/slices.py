@@ -6,7 +6,8 @@
     k[:, :, ::2]                {2: e}      ->      index_select(k, 2, min(arange(S) * 2, S - 1))       valid below ceil(e / 2)
     k[:, :, -1]                 {2: e}      ->      index_select(k, 2, arange(1) + e - 1), squeezed
 
-A negative bound counts from the end of the valid part. All but the first of these are copies, where eager has views.
+A negative bound counts from the end of the valid part. All but the first of these are copies, where eager has views: what is
+only written to is dealt with where it is (`parts`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import torch
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.extents import Extent, Extents, Flow, rule
+from fxpass.analysis.extents import Extent, Extents, Flow, Part, rule
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import TO_THE_END, slice_arguments
 from fxpass.graph.numbers import equal, fixed, guarded, number
 
+from .parts import take_part
 from .places import plus, rows, times
 
 aten = torch.ops.aten
@@ -57,7 +59,7 @@ def select(node: fx.Node, flow: Flow) -> Extents:
     extent = flow.of(x).get(dim)
     if extent is not None:
         place = from_the_front(node, flow, extent, index, below=True)
-        flow.refuse_copy(node)
+        take_part(node, flow, Part(x, dim, extent, place, 1, squeezed=True))
         flow.replace(node, lambda b: b.call(aten.squeeze.dim, _rows(b, x, dim, extent, place, 1, 1), dim))
     return {d - (d > dim): e for d, e in flow.of(x).items() if d != dim}
 
@@ -68,7 +70,7 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
     rest = {d: e for d, e in flow.of(x).items() if d != dim}
     count = fixed(node.meta["val"].shape[dim])
     if count is not None:
-        flow.refuse_copy(node)
+        take_part(node, flow, Part(x, dim, extent, start, count), step)
         flow.replace(node, lambda b: _rows(b, x, dim, extent, start, count, step))
         return rest
     length = end if equal(start, 0) else flow.derive(node, operator.sub, end, start)
@@ -80,7 +82,7 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
     if equal(start, 0) and step == 1:
         flow.replace(node, lambda b: b.call(aten.alias.default, x))
     else:
-        flow.refuse_copy(node)
+        take_part(node, flow, Part(x, dim, extent, start, length), step)
         flow.replace(node, lambda b: _rows(b, x, dim, extent, start, b.full(extent), step))
     flow.lengths.append(own)
     return {**rest, dim: own}

@@ -32,11 +32,7 @@ _ALSO = {
 def stores(node: fx.Node, flow: Flow) -> Extents:
     """The rule of every in-place op whose target has an extent."""
     target: Any = node.args[0]
-    pointwise = torch.Tag.pointwise in node.target.tags  # type: ignore[union-attr]
-    if aliases.written(node) != [target] or not (pointwise or node.target in _ALSO):
-        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="in place")
-    if any(i in flow.positions for i in node.all_input_nodes):
-        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="a position")
+    refuse_writer(node, flow)
     operands = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, fx.Node)]
     out = broadcast(node, flow, operands)
     if out.keys() != flow.of(target).keys():
@@ -46,6 +42,19 @@ def stores(node: fx.Node, flow: Flow) -> Extents:
     given = node.args[1:], node.kwargs
     flow.replace(node, lambda b: _stored(b, node, target, given, out))
     return out
+
+
+def refuse_writer(node: fx.Node, flow: Flow) -> None:
+    """Refuse an in-place op that cannot be done on a copy of its target.
+
+    Raises:
+        Refusal: it is not pointwise, or takes a position.
+    """
+    pointwise = torch.Tag.pointwise in node.target.tags  # type: ignore[union-attr]
+    if aliases.written(node) != [node.args[0]] or not (pointwise or node.target in _ALSO):
+        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="in place")
+    if any(i in flow.positions for i in node.all_input_nodes):
+        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="a position")
 
 
 def _stored(b: Any, node: fx.Node, target: fx.Node, given: Any, extents: Extents) -> fx.Node:

@@ -35,6 +35,15 @@ def outside(
     return list(found)
 
 
+def works_on(parts: Sequence[Part], lengths: Set[Any], source_of: Callable[[fx.Node], str]) -> str | None:
+    """The first heavy op of ``parts`` whose result is as long as something with a symbol of ``lengths``, and its line."""
+    for part in parts:
+        for node in part.gm.graph.nodes:
+            if is_heavy(node) and any(symbols(size) & lengths for v in values_of(node) for size in v.shape):
+                return f"{source_of(node)}: {node.target}"
+    return None
+
+
 def _causes(part: Part, bound: Set[Any]) -> Iterator[tuple[fx.Node, set[Any]]]:
     """Each op of ``part`` with the symbols that it has, or that what it waits for has."""
     every = {s for n in part.gm.graph.nodes for v in values_of(n) for s in symbols(v)} - bound

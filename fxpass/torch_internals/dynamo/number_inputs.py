@@ -40,6 +40,9 @@ class NumberInputs:
 
     def __init__(self, gm: fx.GraphModule) -> None:
         self.all: list[NumberInput] = []
+        self._rising: list[torch.SymInt] = []
+        """The sizes of tensors that have been seen to grow from call to call."""
+        self._derived: list[tuple[str, int, int]] = []
         self._calls = CallHistory()
         self._graph = Graph([], {})
         code = frames.current_code()
@@ -53,15 +56,27 @@ class NumberInputs:
                 continue
             if isinstance(value, torch.Tensor):
                 owner = place if owner is None and source.guard_source.is_unspecialized_nn_module() else owner
-                for d, size in enumerate(value.shape):
-                    constants[f"{source.name}.size()[{d}]"] = hint(size)
+                self._see_sizes(place, source.name, value, constants)
             elif isinstance(value, torch.SymInt) and value.node.hint is not None:  # an unbacked one has no history
                 is_size = isinstance(source, TensorPropertySource)
                 self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
         self._settle_ints()
         names = [number.name for number in self.all]
+        self._derived = [size for size in self._derived if size[0] not in names]
+        names += [name for name, *_ in self._derived]
         fixed = {name: value for name, value in constants.items() if name not in names}
         self._graph = Graph(names, fixed, owner, any(number.kind == "position" for number in self.all))
+
+    def _see_sizes(self, place: int, name: str, value: torch.Tensor, constants: dict[str, int]) -> None:
+        """Take note of the sizes of the tensor called ``name``. One that a guard has made of other numbers is no input."""
+        for d, size in enumerate(value.shape):
+            own, now = f"{name}.size()[{d}]", hint(size)
+            if now is None:
+                continue  # an unbacked one
+            constants[own] = now
+            if isinstance(size, torch.SymInt):
+                self._derived.append((own, place, d))
+                self._rising += [size] if self._calls.kind(own, now, True) == "growth" else []
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
@@ -97,15 +112,16 @@ class NumberInputs:
         return {n.name for n in self.all if n.kind == "variant"}
 
     @property
-    def sizes(self) -> set[Any]:
-        """The symbols of sizes that may grow: all but those that keep still."""
-        return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}
+    def growing(self) -> tuple[set[Any], list[torch.SymInt]]:
+        """The symbols of sizes that may grow, all but those that keep still, and the sizes that have been seen to rise."""
+        return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}, self._rising
 
     def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
-        """The rows of the report: each symbol, its kind, and the number that it is of. Those in ``lengths`` grow in buffers."""
+        """The rows of the report: each symbol, its kind, and the number that it is of. Sizes in ``lengths`` grow in buffers."""
         shown = [(n, n.symbols - kinds.layouts) for n in self.all]
-        names = ((n, own, "growth" if own <= lengths else kinds.of(n.value) or "variant") for n, own in shown if own)
-        return [Symbol(", ".join(sorted(map(str, own))), kind, n.name) for n, own, kind in names]
+        grows = {n.name for n, own in shown if n.is_size and own <= lengths}
+        kind = {n.name: "growth" if n.name in grows else kinds.of(n.value) or "variant" for n, _ in shown}
+        return [Symbol(", ".join(sorted(map(str, own))), kind[n.name], n.name) for n, own in shown if own]
 
     def bound(self, kinds: Kinds, strides: Set[Any] = frozenset()) -> list[NumberInput]:
         """Those for each value of which a core is compiled: variants, and what is made of ``strides``."""
@@ -118,9 +134,10 @@ class NumberInputs:
 
     def watching(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
         """A function that calls ``compiled``, and takes note of the numbers of each call."""
-        if not self.all and not self._graph.fixed:
+        if not self._graph.names and not self._graph.fixed:
             return compiled
-        return self._calls.watched(compiled, self._graph, [number.place for number in self.all])
+        sizes = [(place, dim) for _, place, dim in self._derived]
+        return self._calls.watched(compiled, self._graph, [number.place for number in self.all], sizes)
 
 
 def _source(node: fx.Node) -> Any:

@@ -1,0 +1,108 @@
+"""In-place ops on rows of an axis with an extent, which need not start where the valid rows do: these rows alone are written.
+
+x[:, 1:] = y           {1: e}       ->      copy_(x, where(arange(S) in [1, e), y at arange(S) - 1, x))
+x[:, -4:].mul_(2)      {1: e}       ->      copy_(x, where(arange(S) in [e - 4, e), rows * 2 at arange(S) - (e - 4), x))
+x[:, 0] = 0            {1: e}       ->      copy_(x, where(arange(S) in [0, 1), 0, x))
+
+The op is done on a copy of the rows, made where it stands, which is put back. Nobody else may see the slice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass import reasons
+from fxpass.analysis.extents import RULES, Extents, Flow, Part
+from fxpass.errors import Refusal
+from fxpass.graph import aliases
+
+from .places import plus, rows, take
+from .pointwise import broadcast
+from .stores import refuse_writer
+
+aten = torch.ops.aten
+
+
+def take_part(node: fx.Node, flow: Flow, part: Part, step: int = 1) -> None:
+    """Note that the slice ``node``, which becomes a copy, is ``part``, if it is only written to.
+
+    Raises:
+        Refusal: the copy could be told from the slice.
+    """
+    if step == 1 and flow.part_of(part.base) is None and _is_target(node):
+        flow.parts[node] = part
+    else:
+        flow.refuse_copy(node)
+
+
+def _is_target(node: fx.Node) -> bool:
+    """Whether all that is done with the view ``node``, and with views of it, is to write to it."""
+    return bool(node.users) and all(
+        (aliases.written(user) == [node] and user.all_input_nodes.count(node) == 1 and all(map(_is_idle, user.users)))
+        or (aliases.base(user) is node and not aliases.written(user) and _is_target(user))
+        for user in node.users
+    )
+
+
+def _is_idle(node: fx.Node) -> bool:
+    """Whether ``node`` copies what has been written to a slice onto itself, as ``x[1:] += y`` does."""
+    if node.target is not aten.copy_.default or node.users:
+        return False
+    into, source = node.args[:2]
+    return aliases.written(source) != [] and _place(into) == _place(source.args[0])  # type: ignore[arg-type, union-attr]
+
+
+def _place(view: Any) -> list[Any]:
+    """What ``view`` is a view of, and the ops in between."""
+    found: list[Any] = []
+    while isinstance(view, fx.Node) and (base := aliases.base(view)) is not None:
+        found.append((view.target, view.args[1:], view.kwargs))
+        view = base
+    return [*found, view]
+
+
+def parts(node: fx.Node, flow: Flow) -> Extents:
+    """The rule of every in-place op whose target is one of `Flow.parts`, or a view of one."""
+    target: Any = node.args[0]
+    refuse_writer(node, flow)
+    found = flow.part_of(target)
+    assert found is not None
+    part, views = flow.parts[found[0]], found[1]
+    if _is_idle(node):
+        flow.replace(node, lambda b: b.call(aten.alias.default, b.current(part.base)))
+        return dict(flow.of(target))
+    operands = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, fx.Node)]
+    if any(aliases.storage(o) == aliases.storage(target) for o in operands if o is not target):
+        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="what it reads,")
+    out = broadcast(node, flow, operands)
+    if out.keys() != flow.of(target).keys():
+        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="a number of values that moves, along another axis,")
+    if len(flow.of(part.base)) > 1 or any(i is not v.args[0] for v in views for i in v.all_input_nodes):
+        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="another axis that moves,")
+    given = node.args[1:], node.kwargs
+    flow.replace(node, lambda b: _put_back(b, node, part, views, given))
+    return out
+
+
+def _put_back(b: Any, node: fx.Node, part: Part, views: list[fx.Node], given: Any) -> fx.Node:
+    base, dim, extent, like = b.current(part.base), part.dim, part.extent, part.base.meta["val"]
+    start = b.twin(part.start, like.device)
+    count = part.count if isinstance(part.count, int) else b.full(extent)
+    old = rows(b, base, dim, extent, count, lambda steps: plus(b, steps, start))
+    new = view = b.call(aten.clone.default, b.call(aten.squeeze.dim, old, dim) if part.squeezed else old)
+    for one in views:
+        view = b.call(one.target, view, *one.args[1:], **one.kwargs)
+    args, kwargs = fx.node.map_arg(given, lambda operand: b.operand(node, operand))
+    b.call(node.target, view, *args, **kwargs)
+    new = b.call(aten.unsqueeze.default, new, dim) if part.squeezed else new
+    steps, first = b.call(aten.arange.default, b.full(extent), device=like.device), b.tensor(part.start, like.device)
+    end = b.call(aten.add.Tensor, first, b.twin(part.count, like.device))
+    inside = b.call(aten.logical_and.default, b.call(aten.ge.Tensor, steps, first), b.call(aten.lt.Tensor, steps, end))
+    moved = take(b, new, dim, count, b.call(aten.sub.Tensor, steps, start))
+    return b.call(aten.copy_.default, base, b.call(aten.where.self, b.along(inside, like.dim(), dim), moved, base))
+
+
+RULES["parts"] = parts

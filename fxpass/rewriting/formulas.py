@@ -1,0 +1,69 @@
+"""Numbers that are worked out of a call's arguments, outside of the graph, as plain data.
+
+    8 * (x.size(2) // 8)        Formula(mul, (8, Formula(floordiv, (Size(0, 2), 8))))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.analysis.arithmetic import SUM, call_of
+from fxpass.graph.numbers import Derived
+
+aten = torch.ops.aten
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """The size of the graph's input ``place`` along ``dim``; the input itself, a number, where that is None."""
+
+    place: int
+    dim: int | None = None
+
+    def value(self, given: Sequence[Any]) -> int:
+        """What it is where the inputs are those ``given``."""
+        return given[self.place] if self.dim is None else given[self.place].shape[self.dim]  # type: ignore[no-any-return]
+
+
+@dataclasses.dataclass(frozen=True)
+class Formula:
+    """The number ``fn(*args)`` of numbers, formulas and sizes."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+
+    def value(self, given: Sequence[Any]) -> int:
+        """What it is where the inputs are those ``given``."""
+        values = (a.value(given) if isinstance(a, (Formula, Size)) else a for a in self.args)
+        return self.fn(*values)  # type: ignore[no-any-return]
+
+
+def formula(value: Any, given: Sequence[fx.Node], resolve: Callable[[Any], Any] = lambda value: value) -> Any:
+    """The number ``value``, a node or what `Derived` says, in terms of the inputs ``given``; an int stays one. ``resolve``
+    gives what a number is known to equal.
+
+    Raises:
+        ValueError: it depends on something else, such as a capacity.
+    """
+    value = resolve(value)
+    if value in given:
+        return Size(given.index(value))
+    if not isinstance(value, (fx.Node, Derived)):
+        return value
+    fn, args = call_of(value)
+    if fn is aten.sym_size.int:
+        return Size(given.index(args[0]), args[1])
+    if fn is SUM:
+        fn, args = _total, tuple(args[0])
+    if not callable(fn):
+        raise ValueError(f"{value} is computed by no function")
+    return Formula(fn, tuple(formula(arg, given, resolve) for arg in args))
+
+
+def _total(*terms: int) -> int:
+    return sum(terms)
