@@ -18,6 +18,7 @@ from typing import Any
 from torch import fx
 
 from fxpass import reasons
+from fxpass.analysis.growth import longer_otherwise
 from fxpass.analysis.kinds import Kinds, Symbol
 from fxpass.api import rewrite_normal_form
 from fxpass.errors import Refusal
@@ -38,7 +39,7 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.drawing import drawn, grown_names, place
+from fxpass.report.drawing import drawn, input_name, place
 from fxpass.report.expressions import source_of
 from fxpass.report.readable import readable_code
 from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason

@@ -280,10 +280,13 @@ def recorded() -> None:
 
 
 def grow(
-    step: Callable[[Tensor, Tensor], Any] = lambda k, x: (k.sum(1), k), lengths: Iterable[int] = (), patch: Any = None
+    step: Callable[[Tensor, Tensor], Any] = lambda k, x: (k.sum(1), k),
+    lengths: Iterable[int] = (),
+    patch: Any = None,
+    join: Callable[[Tensor, Tensor], Tensor] = lambda k, x: torch.cat([k, x], 1),
 ) -> None:
-    """Call ``step`` on a cache that is joined to one more row at each call, of the ``lengths`` if there are any."""
-    compiled = torch.compile(lambda k, x: step(torch.cat([k, x], 1), x), backend="kvfix", options={"compiler": "eager"})
+    """Call ``step`` on a cache that one more row is joined to at each call, of the ``lengths`` if there are any."""
+    compiled = torch.compile(lambda k, x: step(join(k, x), x), backend="kvfix", options={"compiler": "eager"})
     k = torch.rand(2, 3, 4)
     with patch or contextlib.nullcontext():
         for length in lengths or range(3, 8):

@@ -20,7 +20,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import descendants
-from fxpass.graph.numbers import equal, guarded, hint, layout, symbols
+from fxpass.graph.numbers import equal, guarded, hint, input_sizes, layout, symbols
 
 aten = torch.ops.aten
 
@@ -83,6 +83,20 @@ def _unite(sizes: Iterable[Any], lengths: list[Any]) -> None:
     for size in sizes:
         if not _is_one_of(size, lengths):
             lengths.append(size)
+
+
+def longer_otherwise(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
+    """The inputs of ``graph`` of which it returns something that is longer along a dim that is ``moving``."""
+    returned = [n for n in graph.output_node().all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
+    return [n for n in dict.fromkeys(n for n, *_ in input_sizes(graph)) if any(_is_longer(r, n, moving) for r in returned)]
+
+
+def _is_longer(result: fx.Node, node: fx.Node, moving: Set[Any]) -> bool:
+    made, given = _sizes(result), _sizes(node)
+    if len(made) != len(given) or result not in descendants(node):
+        return False
+    more = {d: hint(a) - hint(b) for d, (a, b) in enumerate(zip(made, given, strict=True)) if hint(a) != hint(b)}
+    return len(more) == 1 and all(more[d] > 0 and d in _axes(node, moving) and symbols(made[d]) for d in more)
 
 
 def _axes(node: fx.Node, moving: Set[Any]) -> list[int]:

@@ -23,7 +23,6 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.rewriting import Around
 from fxpass.torch_internals.dynamo.origins import name_of
 
 from .expressions import call_of, code_of, operator_of, source_of, type_of
@@ -74,10 +73,9 @@ def place(graph: nx.DiGraph, parts: Iterable[tuple[str, Iterable[str]]]) -> None
                 graph.nodes[name]["part"] = part
 
 
-def grown_names(gm: fx.GraphModule, around: Around) -> list[str]:
-    """What the user calls the inputs of ``gm`` that have the buffers ``around`` it."""
-    inputs = gm.graph.find_nodes(op="placeholder")
-    return [user_name(name_of(inputs[one.place])) for one in around.axes]
+def input_name(node: fx.Node) -> str:
+    """What the user calls the input ``node``."""
+    return user_name(name_of(node))
 
 
 def _kind(node: fx.Node) -> str:
