@@ -152,6 +152,7 @@ def test_3_tails_of_growing_tensors_have_fixed_sizes(handled: bool, monkeypatch:
     """A growing series' new row is one row of the core, whatever the length; else the first layer is not in it."""
     if not handled:
         monkeypatch.setattr(sweep, "rewrite_narrow", lambda site, b: None)
+        monkeypatch.setattr(api, "copy_fixed_rows", lambda graph, bound: False)
     seen = cuts(monkeypatch)
     decode(Spectral(), ItemCache(), growing_steps())
     assert len(linears(seen[-1], static=True)) == (2 if handled else 1)
@@ -376,6 +377,7 @@ def test_14_narrowed_rows_are_contiguous(handled: bool, monkeypatch: pytest.Monk
     if not handled:
         stock = sweep.rewrite_narrow
         monkeypatch.setattr(sweep, "rewrite_narrow", lambda site, b: (setattr(site, "shared", True), stock(site, b)))
+        monkeypatch.setattr(api, "copy_fixed_rows", lambda graph, bound: False)
     seen = cuts(monkeypatch)
     decode(Spectral(), ItemCache(), growing_steps())
     assert len(linears(seen[-1], static=True)) == (2 if handled else 1)

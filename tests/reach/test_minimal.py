@@ -24,7 +24,7 @@ def test_minimal(name: str) -> None:
 def test_minimal_as_for_a_recording(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With all that stands around a recording, on the CPU: indices carried, buffers between the parts, results packed."""
     monkeypatch.setattr(backend, "is_recorded", lambda *_: True)
-    check(name, run(MODELS[name], "nan"))
+    check(name, run(MODELS[name], "nan", recorded=True))
 
 
 @pytest.mark.inductor
