@@ -104,7 +104,7 @@ def llama_shapes(drawing: Figure, result: dict[str, Any]) -> str:
 
 def dynamic_cache(drawing: Figure, result: dict[str, Any]) -> str:
     rows = {(row["name"], row["length"]): row["step_ms"] for row in result["rows"]}
-    names = {"eager": "DynamicCache, eager", "static": "StaticCache, reduce-overhead", "kvfix": "DynamicCache, kvfix"}
+    names = {"static": "StaticCache, reduce-overhead", "kvfix": "DynamicCache, kvfix"}
     lengths = list(dict.fromkeys(row["length"] for row in result["rows"]))
     series = {f"{length} tokens": [rows[name, length] for name in names] for length in lengths}
     bars(drawing.subplots(), list(names.values()), series, "ms, one decode step", [COLORS["kvfix-kept"], COLORS["kvfix"]])
@@ -141,7 +141,7 @@ def pass_times(drawing: Figure, result: dict[str, Any]) -> str:
 
 FIGURES: dict[str, tuple[str, Callable[[Figure, dict[str, Any]], str]]] = {
     "decode_call": ("bench_7x4096-1536.json", decode_call),
-    "compile_times": ("bench_7x4096-1536.json", compile_times),
+    "compile_times": ("bench_warm.json", compile_times),
     "sizes": ("bench_sizes.json", sizes),
     "llama_shapes": ("llama_shapes.json", llama_shapes),
     "dynamic_cache": ("dynamic_cache.json", dynamic_cache),

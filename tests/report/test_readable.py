@@ -50,6 +50,7 @@ def counted(keys: Tensor, used: list[Tensor], x: Tensor) -> Tensor:
 
 
 def grown(keys: Tensor, x: Tensor, start: int) -> Tensor:
+    x *= 2
     return keys[:, :start].mT @ keys[:, :start] * x.sum(0)
 
 
@@ -164,13 +165,13 @@ def test_an_index_in_a_list() -> None:
  return (amax)""")
 
 
-def test_a_growing_series_stays_outside() -> None:
+def test_a_growing_series_that_is_written_stays_outside() -> None:
     report = of_grown()
     assert_expected_inline(report.core, """\
 keys: f32[2, size, 4] = input
 full_default: i64[] = input
 sum_1: f32[4] = input
-# test_readable.py:53  return keys[:, :start].mT @ keys[:, :start] * x.sum(0)
+# test_readable.py:54  return keys[:, :start].mT @ keys[:, :start] * x.sum(0)
 m_t: f32[2, 4, size] = aten.mT(keys)
 scalar_tensor_default: f32[] = aten.scalar_tensor(0, dtype=torch.float32, device=cpu)
 sym_size_int: size = aten.sym_size(keys, 1)

@@ -41,7 +41,7 @@ def test_shown(capfd: pytest.CaptureFixture[str]):
     out, err = capfd.readouterr()
     assert "3 ways to decode, compiled with eager" in err
     for piece in (
-        "7 rewritten, 0 refused",
+        "9 rewritten, 0 refused",
         "--- before\n+++ after",
         "index_copy_",
         "2 layers of width 32",

@@ -58,7 +58,10 @@ def _places(graph: fx.Graph) -> set[Any]:
 
 
 def name_of(placeholder: fx.Node) -> str:
-    """What the user calls a graph input: ``L['kv_cache']._keys``, or the placeholder's name."""
+    """What the user calls a graph input: ``L['kv_cache']._keys``, or the placeholder's name; of the buffer of one that grows,
+    ``L['x']_buffer``."""
+    if (grows := placeholder.meta.get("buffer_of")) is not None:
+        return f"{name_of(grows)}_buffer"
     source = _source(placeholder)
     return placeholder.name if source is None else source.name
 
