@@ -266,19 +266,22 @@ def _stand_in_for_fairscale() -> None:
                 setattr(sys.modules[parent], child, module)
 
 
+SMALL: dict[str, Any] = {
+    "vocab_size": 32,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+"""A model of transformers."""
+
+
 def transformers_static(compiled: Compile, device: str, blocks: bool = False) -> Iterator[Step]:
     from transformers import LlamaConfig, LlamaForCausalLM, StaticCache
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=16,
-    )
+    config = LlamaConfig(**SMALL, max_position_embeddings=16)
     with torch.device(device):
         model = LlamaForCausalLM(config).eval()
     cache = StaticCache(config=config, max_cache_len=16)
@@ -295,16 +298,7 @@ def transformers_dynamic(compiled: Compile, device: str, window: int | None = No
     from transformers import DynamicCache, MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        sliding_window=window,
-    )
+    config = MistralConfig(**SMALL, max_position_embeddings=64, sliding_window=window)
     with torch.device(device):
         model = MistralForCausalLM(config).eval()
     forward, cache = compiled(model), DynamicCache(config=config)

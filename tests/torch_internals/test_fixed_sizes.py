@@ -41,18 +41,23 @@ def asked(x: Tensor, k: Tensor, lens: Tensor) -> Tensor:
     return appended(x, k, lens, int(lens[0])) + lens.numel()
 
 
+def decode(compiled: Callable[..., Tensor], step: Callable[..., Tensor], rows: int) -> None:
+    """A prompt and two steps, each compared with eager, the buffers too."""
+    k, lens = torch.zeros(rows, 16, 4), torch.zeros(rows, dtype=torch.int64)
+    other, others = k.clone(), lens.clone()
+    for n in (4, 1, 1):
+        x = torch.rand(rows, n, 4)
+        torch.testing.assert_close(compiled(x, k, lens), step(x, other, others))
+        assert torch.equal(k, other) and torch.equal(lens, others)
+
+
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("step", [first, last_as_a_tensor, longest, listed, asked])
 def test_another_number_of_rows_breaks_nothing(step: Callable[..., Tensor], dynamic: bool | None) -> None:
     counters.clear()
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"}, dynamic=dynamic)
     for rows in (2, 3, 5):
-        k, lens = torch.zeros(rows, 16, 4), torch.zeros(rows, dtype=torch.int64)
-        other, others = k.clone(), lens.clone()
-        for n in (4, 1, 1):
-            x = torch.rand(rows, n, 4)
-            torch.testing.assert_close(compiled(x, k, lens), step(x, other, others))
-            assert torch.equal(k, other) and torch.equal(lens, others)
+        decode(compiled, step, rows)
         report = fxpass.reports()[-1]
         assert report.rewritten == 2 and [static for _, static, _ in report.parts] == [True]
     assert not counters["graph_break"]
@@ -65,9 +70,4 @@ def test_many_numbers_of_rows_stay_within_the_limit(step: Callable[..., Tensor])
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         for rows in (2, 3, 5, 7, 6, 4, 3):
-            k, lens = torch.zeros(rows, 16, 4), torch.zeros(rows, dtype=torch.int64)
-            other, others = k.clone(), lens.clone()
-            for n in (4, 1, 1):
-                x = torch.rand(rows, n, 4)
-                torch.testing.assert_close(compiled(x, k, lens), step(x, other, others))
-                assert torch.equal(k, other) and torch.equal(lens, others)
+            decode(compiled, step, rows)
