@@ -11,12 +11,12 @@ from unittest import mock
 
 import pytest
 import torch
+from compilations import parts_compiled
 from torch import nn
 from torch._dynamo.utils import counters
 
 import fxpass
 from fxpass.execute import growth
-from fxpass.execute.regions import Region
 
 STEPS = 62
 """From 5 rows on: capacities of 64 and 128."""
@@ -246,14 +246,7 @@ def test_with_inductor() -> None:
 @pytest.mark.parametrize("kind", [Products, Masked])
 def test_a_core_is_compiled_twice_for_all_capacities(kind: type[nn.Module]) -> None:
     model = kind().eval()
-    made = []
-    compile = Region._compile
-
-    def see(region: Region, *args: Any) -> Any:
-        made.append(region.part.name)
-        return compile(region, *args)
-
-    with mock.patch.object(Region, "_compile", see), mock.patch.object(growth, "LEAST", 4):
+    with parts_compiled(least=4) as made:
         decode(model, compiled(model, "aot_eager"), 36)
     assert made.count("core") == 2, made
 

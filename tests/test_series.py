@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
+from compilations import parts_compiled
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
@@ -15,7 +15,6 @@ import fxpass
 from fxpass import backend
 from fxpass.execute import growth
 from fxpass.execute.recording.packing import Pack
-from fxpass.execute.regions import Region
 from fxpass.kernels import writing
 
 PATCH = 4
@@ -154,14 +153,7 @@ def test_series_of_any_lengths(calls: list[tuple[list[int], int]]) -> None:
 def test_a_core_is_compiled_twice_for_all_capacities() -> None:
     """With AOTAutograd, and a result as long as the series."""
     model = Series(patched, shown=True).eval()
-    made = []
-    compile = Region._compile
-
-    def see(region: Region, *args: Any) -> Any:
-        made.append(region.part.name)
-        return compile(region, *args)
-
-    with mock.patch.object(Region, "_compile", see), mock.patch.object(growth, "LEAST", 16):
+    with parts_compiled(least=16) as made:
         follow(compiled(model, "aot_eager"), model, series([16, 20, *range(24, 300, 24)]))
     assert made == ["core", "core"]
 
