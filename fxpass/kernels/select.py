@@ -113,7 +113,8 @@ def over_all_keys(node: fx.Node) -> Attention | None:
     """What ``node`` computes, if it is attention of very few queries over keys that are all valid."""
     if node.target is not aten.scaled_dot_product_attention.default:
         return None
-    given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), node.args, strict=False)) | node.kwargs
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")[: len(node.args)]
+    given = dict(zip(names, node.args, strict=True)) | node.kwargs
     q, keys, values = (given[name] for name in ("query", "key", "value"))
     sizes = q.meta["val"].shape
     if not all(isinstance(s, int) for s in sizes) or sizes[-2] > FEW_QUERIES or given.get("dropout_p"):
