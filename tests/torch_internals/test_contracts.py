@@ -15,6 +15,7 @@ from tools_for_docs import internals_page
 import fxpass
 from fxpass.torch_internals import contracts, features
 from fxpass.torch_internals.contracts import TABLE, Feature
+from fxpass.torch_internals.lookup import Missing
 
 ROOT = pathlib.Path(__file__).parents[2]
 PARTS = 4
@@ -27,7 +28,7 @@ import torch._dynamo
 torch._dynamo.guards.profile_guard_manager = lambda *_: 0.0  # as in conftest.py
 part, parts, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 from fxpass.torch_internals.contracts import TABLE
-from fxpass.torch_internals.lookup import Missing, resolve
+from fxpass.torch_internals.lookup import resolve
 
 rows = [row for row in TABLE.values() if row.applies() and (how == "gone" or row.parameters)]
 for row in rows:
