@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fxpass.index_tensors import address_ranges, formula, mirror
+from fxpass.index_tensors import address_ranges, any_length, formula, mirror
 from fxpass.torch_internals.dynamo.names import skip_code
 from fxpass.torch_internals.patches import tell
 
@@ -59,6 +59,12 @@ def evaluate(text: str, held: Sequence[int]) -> Any:
 
 
 @_guard
+def evaluate_whole(text: str, tensor: Any) -> Any:
+    """What `any_length.number` makes of ``tensor``."""
+    return any_length.number(text, tensor.shape, mirror.values(tensor))
+
+
+@_guard
 def agree(tensor: Any, index: int, other: int) -> bool:
     """Whether two elements of ``tensor`` are the same number."""
     return mirror.agree(tensor, index, other)
@@ -92,6 +98,16 @@ def computed(tensor: Any, text: str) -> Any:
     except Exception as error:
         note(computed, error)
     return formula.evaluate(text, tensor.flatten().tolist())
+
+
+@torch.compiler.disable
+def computed_whole(tensor: Any, text: str) -> Any:
+    """What `any_length.number` makes of ``tensor``. Dynamo traces none of the rules that it calls."""
+    try:
+        return any_length.number(text, tensor.shape, mirror.values(tensor))
+    except Exception as error:
+        note(computed_whole, error)
+    return any_length.number(text, tensor.shape, tensor.flatten().tolist())
 
 
 def install() -> None:
