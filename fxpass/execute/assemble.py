@@ -78,7 +78,7 @@ def assemble(
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
-    regions = [Region(part, compile, plan.growth.capacities) for part in parts]
+    regions = [Region(part, compile, plan.growth.capacities, plan.growth.is_joined) for part in parts]
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
     strided = Strided.of(gm)

@@ -1,6 +1,8 @@
 """One part of a graph as a function that is compiled when it is called, for the shapes that it is called with.
 
 The static core is compiled without symbols, once for each set of input shapes: a cache of another capacity takes another core.
+The capacity of what is joined is a symbol in its code all the same, and a number in its recordings: it is compiled once. Of a
+series, all of which is worked on in each call, the first capacity is a constant, and the next a symbol for all others.
 A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
 is checked on each call; where that does not hold, the part is compiled once more.
 """
@@ -58,9 +60,11 @@ class Region:
     ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` has one of its own.
     """
 
-    def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset()) -> None:
+    def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset(), first: bool = False) -> None:
+        """``capacities`` are symbols in the code of a static part from its second compilation on; ``first``, from its first."""
         self.part = part
         self.compile = compile
+        self._open_from = 0 if first else 1
         self.variants: list[_Variant] = []  # the one that ran last comes first
         self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
@@ -100,7 +104,7 @@ class Region:
     def _make_variant(self, args: Sequence[Any]) -> _Variant:
         if not self.part.static:
             return self._dynamic_variant(args)
-        if self._made and any(self._capacious):
+        if self._made >= self._open_from and any(self._capacious):
             try:
                 return self._capacity_variant(args)
             except Exception:

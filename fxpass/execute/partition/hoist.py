@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.numbers import hint
 from fxpass.torch_internals.operators import OpOverload
 
 from .split import is_heavy
@@ -84,4 +85,4 @@ def _may_move(node: fx.Node) -> bool:
         return False
     if not isinstance(value, torch.Tensor) or not (value.dim() or node.all_input_nodes):
         return False
-    return value.numel() <= MOST
+    return bool(hint(value.numel()) <= MOST)
