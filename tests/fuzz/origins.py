@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 
+import torch
+
 from .sketch import Sketch
+
+_REMAINDER = "divmod(s, 64)[1]" if torch.__version__ >= "2.13" else "s - s // 64 * 64"
+"""Before, a divmod of what moves broke the graph; stock, which takes positions for constants longer, met it later."""
 
 KINDS = {
     "arg": 3, "element": 5, "zerod": 2, "attr": 2, "list": 1, "tolist": 1, "bounds": 1.5, "max": 1, "min": 0.5,
@@ -12,7 +17,7 @@ KINDS = {
 }  # fmt: skip
 ARITHMETIC = {
     "s": 12, "s * 2 // 2": 1, "s + 3 - 3": 1, "min(s, S)": 1, "max(s, 0)": 1, "s % 64": 1, "abs(s)": 0.5,
-    "divmod(s, 64)[1]": 0.5, "(s << 1) >> 1": 0.5, "int(s)": 0.5, "s // 1": 0.5, "(s + s) // 2": 0.5,
+    _REMAINDER: 0.5, "(s << 1) >> 1": 0.5, "int(s)": 0.5, "s // 1": 0.5, "(s + s) // 2": 0.5,
 }  # fmt: skip
 _READ = {
     "int(c.idx[{i}])": 2, "c.idx[{i}].item()": 3, "int(c.idx[{i}].item())": 3, "c.idx.select(0, {i}).item()": 0.5,

@@ -36,6 +36,7 @@ def test_a_code_that_has_died_is_forgotten() -> None:
 
 def test_functions_of_one_text_each_learn_for_themselves() -> None:
     """The lengths part in the first function alone."""
+    fxpass.reset()
     steps = [torch.compile(made(), backend="kvfix", options={"compiler": "eager"}) for _ in range(4)]
     for i, step in enumerate(steps):
         for a, b in [(1, 1), (2, 2), (3, 4 if i == 0 else 3)]:

@@ -1,6 +1,6 @@
 """Hazards 17 to 21 and 23, as `test_hazards` has those before: right as it is, and wrong with the handling taken out.
 
-22, an input that is a view of another dtype: `execute/test_regions.py`, ``test_a_view_of_another_dtype_is_faked_by_itself``.
+22, an input that is a view of another dtype: ``test_a_view_of_another_dtype_is_faked_by_itself`` of `execute/test_regions.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from execute.graphs import traced
-from hazards import HANDLED, check
+from handled import HANDLED, check
 from small_models import kvfix
 from torch import Tensor
 

@@ -167,7 +167,7 @@ def test_fixed_size_is_the_reference(compiler: str):
 
 @pytest.mark.inductor
 def test_through_inductor():
-    """One of the caches: what Inductor is given is the same for all (tests/test_graph_equivalence.py)."""
+    """One of the caches: what Inductor is given is the same for all (test_graph_equivalence.py)."""
     model = make("compile_friendly")
     expected = decode(model, series(8), 8, 8, [])
     close(decode(kvfix(model, "inductor"), series(8), 8, 8, []), expected)

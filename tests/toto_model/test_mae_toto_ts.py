@@ -90,7 +90,7 @@ def same_state(what: str, mine: dict[str, torch.Tensor], theirs: dict[str, torch
     """Index tensors and unwritten rows bitwise; written rows within 1e-6.
 
     The rows are projections of what earlier layers computed, and a masked softmax over all rows sums in another order
-    than one over the valid rows. Where that plays no part the write is bitwise: see tests/test_steady_decode.py.
+    than one over the valid rows. Where that plays no part the write is bitwise: see tests/index_tensors/test_steady_decode.py.
     """
     for name in ("_current_idx", "_layer_cache_map"):
         assert torch.equal(mine[name], theirs[name]), f"{what}: {name}"

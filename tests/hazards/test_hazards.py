@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hazards import HANDLED, check
+from handled import HANDLED, check
 from small_models import (
     CAPACITY,
     HEADS,

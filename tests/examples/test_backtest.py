@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "backtest.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "backtest.py"
 TINY = ("--device", "cpu", "--origins", "4", "--context", "64", "--horizon", "12", "--compiler", "eager")
 
 

@@ -9,7 +9,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-PAGE = Path(__file__).parents[1] / "docs/tutorial.md"
+PAGE = Path(__file__).parents[2] / "docs/tutorial.md"
 
 
 @pytest.mark.filterwarnings("default::fxpass.KvfixWarning")  # the page catches the one that it expects
