@@ -18,6 +18,7 @@ from typing import Any
 from torch import fx
 
 from fxpass import reasons
+from fxpass.analysis.capacities import capacities
 from fxpass.analysis.growth import longer_otherwise
 from fxpass.analysis.kinds import Kinds, Symbol
 from fxpass.api import rewrite_normal_form
@@ -185,10 +186,11 @@ def planned(
         if carried is not None:
             around = copy_inputs(normal, dense_results(normal, around), carried)
         around = give_numbers(normal, around)
-        bound &= {s for n in normal.graph.nodes if n.users for v in values_of(n) for s in symbols(v)}
+    bound &= {s for n in normal.graph.nodes if n.users for v in values_of(n) for s in symbols(v)}
     at_once, added = carried is not None and settings.kernels, normal.graph.find_nodes(op="placeholder")[len(inputs) :]
     growth = Growth(around, added, gives_up=not is_step, at_once=at_once)
-    return cut(Plan(normal, bound=bound, carried=carried, growth=growth), report), kinds
+    sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities)
+    return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes), report), kinds
 
 
 def check_whole(plan: Plan, report: Report) -> None:
@@ -229,7 +231,7 @@ def in_cores(
     """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few; where that cannot
     be made anew, ``otherwise``."""
     strides = kept_strides(plan.gm)
-    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound | strides)}
+    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound - plan.capacities | strides)}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         nonlocal plan

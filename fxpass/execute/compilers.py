@@ -104,9 +104,8 @@ def _inductor(
         return op_by_op(gm) if is_tiny(gm) else _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
-    symbolic = any(isinstance(f, torch.SymInt) for f in fakes)  # pieces have no input to read one off
     own = record and may_record(gm)
-    calls = piece_calls(gm) if not symbolic and own == record else []
+    calls = piece_calls(gm) if own == record else []
     with compiled_meanwhile(gm), among_kernels(record) as added:
         patches = {**added, **patches}
         if record and not own:  # Inductor says why it does not record it

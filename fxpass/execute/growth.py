@@ -101,6 +101,11 @@ class Growth(threading.local):
         sizes = [node.meta["val"].shape[one.dim] for one, node in zip(self.axes, self._nodes, strict=False)]
         return {symbol for size in sizes for symbol in symbols(size)}
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether rows are added to what grows in the graph itself."""
+        return any(one.rows != 0 for one in self.axes)
+
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
         """The buffers, which hold what grows in ``args``, and what holds the numbers."""
         if not self.axes:
@@ -188,7 +193,7 @@ class Growth(threading.local):
 
     def _is_longer(self, given: list[int]) -> bool:
         """Whether this is a series that is longer than at the last call, by whatever."""
-        if any(one.rows != 0 for one in self.axes) or not self._recent:
+        if self.is_joined or not self._recent:
             return False
         self._step = [g - made for g, made in zip(given, self._recent[0], strict=True)]
         return all(s > 0 for s in self._step)
