@@ -134,7 +134,12 @@ class Growth(threading.local):
         return [*self._buffers, *self._copies, *([self._numbers] if numbers else [])]
 
     def _put(
-        self, buffers: list[torch.Tensor], given: list[torch.Tensor], dims: list[int], copied: Sequence[Any], numbers: Sequence[int]
+        self,
+        buffers: Sequence[torch.Tensor],
+        given: Sequence[torch.Tensor],
+        dims: Sequence[int],
+        copied: Sequence[torch.Tensor],
+        numbers: Sequence[int],
     ) -> None:
         """Copy what is ``given`` into ``buffers``, and put what is ``copied``, and the ``numbers``, into theirs."""
         assert self._numbers is not None

@@ -114,7 +114,8 @@ class Region:
         """Compiled for any capacity of what grows, which is a symbol of it; static in all else."""
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._capacious, strict=True))]
+        pairs = enumerate(zip(args, self._capacious, strict=True))
+        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
         ((place, dim),) = symbol_places(fakes)
         symbol = fakes[place].shape[dim].node.expr
         numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}

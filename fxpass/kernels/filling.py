@@ -30,7 +30,7 @@ def fill_at_once(
     for buffer, tensor in zip(buffers, given, strict=True):
         if tensor.dtype != buffer.dtype or tensor.dtype.is_complex or not tensor.device == buffer.device == numbers.device:
             return False
-        if not tensor.is_contiguous() or not buffer.is_contiguous() or max(tensor.numel(), buffer.numel()) > fills.MOST_ELEMENTS:
+        if not tensor.is_contiguous() or not buffer.is_contiguous() or buffer.numel() > fills.MOST_ELEMENTS:
             return False
     try:
         fills.fill(buffers, given, dims, numbers, values)

@@ -2,9 +2,9 @@
 
     8 * (x.size(2) // 8)        Formula(mul, (8, Formula(floordiv, (Size(0, 2), 8))))
 
-Each call needs them, so `function_of` makes one function of all:
+Each call needs them, so `function_of` makes one function of all, in which what several have in common stands once:
 
-    lambda given: (f0(8, f1(given[0].size(2), 8)), given[3])
+    lambda given: ((v0 := given[0].size(2)), (v1 := fv1(v2, (v3 := fv3(v0, v2)))), v1)
 """
 
 from __future__ import annotations
@@ -40,16 +40,22 @@ class Formula:
 
 def function_of(*numbers: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     """A function of a call's inputs that gives what each of ``numbers`` is for these: sizes, formulas, and tuples of them."""
+    names: dict[str, str] = {}
     known: dict[str, Any] = {}
 
     def text(number: Any) -> str:
         if isinstance(number, tuple):
             return f"({''.join(f'{text(one)}, ' for one in number)})"
+        if (key := repr(number)) in names:
+            return names[key]
+        name = names[key] = f"v{len(names)}"
         if isinstance(number, Size):
-            return f"given[{number.place}]" if number.dim is None else f"given[{number.place}].size({number.dim})"
-        name = f"f{len(known)}"
-        known[name] = number.fn if isinstance(number, Formula) else number
-        return f"{name}({', '.join(map(text, number.args))})" if isinstance(number, Formula) else name
+            return f"({name} := given[{number.place}]{'' if number.dim is None else f'.size({number.dim})'})"
+        if not isinstance(number, Formula):
+            known[name] = number
+            return name
+        known[f"f{name}"] = number.fn
+        return f"({name} := f{name}({', '.join(map(text, number.args))}))"
 
     return eval(f"lambda given: {text(numbers)}", known)  # type: ignore[no-any-return]
 

@@ -68,7 +68,7 @@ def _values(builder: Any, source: Any) -> Any:
 
 
 def _agreement(builder: Any, source: AgreementSource) -> Any:
-    """The manager that checks all pairs of a tensor at once, among its elements: each further pair joins those of the first one."""
+    """The manager that checks all pairs of a tensor's elements at once: each further pair joins those of the first one."""
     asked = _agreements.setdefault(builder, {})
     name = source.base.name
     if name not in asked:
