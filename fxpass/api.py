@@ -17,10 +17,12 @@ from fxpass.graph.postconditions import Broken, check_graph, signature
 from fxpass.graph.propagate import op_records, propagate
 from fxpass.options import Options
 from fxpass.report import Report, store
-from fxpass.report.drawing import drawn
+from fxpass.report.drawing import Drawings, drawn, later
 from fxpass.report.expressions import source_of
-from fxpass.report.readable import readable_code, renamed
+from fxpass.report.kept import kept, settled
+from fxpass.report.late import Late
 from fxpass.report.sites import predicate_sites, sites_of
+from fxpass.report.symbols import kinds_of
 from fxpass.rewriting import Grown, Rewritten, copy_fixed_rows, mask_overwritten_rows, rewrite_graph
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of, origins
@@ -76,8 +78,8 @@ def rewrite_normal_form(
     """
     with store.timed(report, "normal form"):
         normal, folded = normal_form(gm, inputs)
-    report.graph_before = report.graph_after = drawn(normal)
-    report.before = report.after = readable_code(report.graph_before)
+    came = kept(normal.graph)
+    report.drawings.before = report.drawings.after = Late(lambda: drawn(settled(came)))
     grown = growing(normal)
     inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
     before, ops = signature(normal), op_records(normal, without=folded)
@@ -90,9 +92,11 @@ def rewrite_normal_form(
             positions, seen = grown.origins | positions, grown.seen(seen)
             rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits, grown.leave)
             rewritten.around = grown.around
-    report.symbols = numbers.table(rewritten.kinds, grown.lengths if grown is not None else set()) if numbers else []
+    lengths, capacities = (grown.lengths, grown.capacities) if grown is not None else (set(), set())
+    report.symbols = numbers.table(rewritten.kinds, lengths) if numbers else []
+    report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities)
     report.flow = rewritten.flow
-    report.sites = predicate_sites(gm) + sites_of(rewritten, name_of)
+    report.sites = predicate_sites(gm) + sites_of(rewritten)
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
         ops = op_records(normal)
@@ -103,8 +107,7 @@ def rewrite_normal_form(
             propagate(normal, inputs, ops)
     cut = {place: [dim for dim, *_ in cuts] for place, cuts in rewritten.around.cuts.items()}
     check_graph(normal, before, may_read=report.refused > 0, cut=cut)
-    report.graph_after = drawn(normal)
-    report.before, report.after = renamed(report.before, report.symbols), readable_code(report.graph_after, report.symbols)
+    report.drawings = Drawings(later(settled(came)), later(settled(kept(normal.graph))))
     return normal, rewritten
 
 

@@ -39,9 +39,10 @@ from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.drawing import drawn, input_name, place
+from fxpass.report.drawing import later
 from fxpass.report.expressions import source_of
-from fxpass.report.readable import readable_code
+from fxpass.report.kept import kept, settled
+from fxpass.report.names import input_name
 from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
@@ -50,6 +51,7 @@ from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+from fxpass.torch_internals.dynamo.origins import name_of
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
@@ -134,7 +136,7 @@ def prepare(
         if not moving and not sizes:
             break
         capacity = Capacity(mode_of(inputs).shape_env, functools.partial(room_for, least=settings.capacity))
-        grower = Grower(moving, sizes, is_heavy, capacity.beyond)
+        grower = Grower(moving, sizes, is_heavy, capacity.beyond, name_of)
         try:
             with capacity:
                 plan, kinds = prepared(grower)
@@ -211,8 +213,7 @@ def cut(plan: Plan, report: Report) -> Plan:
         if part.static:
             check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
-    place(report.graph_after, ((part.name, [n.name for n in part.gm.graph.nodes if n.op == "call_function"]) for part in parts))
-    report.core = "\n".join(readable_code(drawn(part.gm), report.symbols) for part in parts if part.static)
+    report.drawings.parts = [(part.name, part.static, later(settled(kept(part.gm.graph)))) for part in parts]
     report.outside = outside(parts, plan.bound, report.symbols, source_of)
     return dataclasses.replace(plan, parts=parts)
 
@@ -239,6 +240,7 @@ def in_cores(
             store.note(report, reasons.CORRECTED.text(of=number.name))
         others = [symbol for symbol in report.symbols if symbol.of not in report.corrected]
         report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]
+        report.kinds |= {str(symbol): "growth" for n in moved for symbol in n.symbols}
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
         return made(plan)
 

@@ -243,7 +243,7 @@ def test_not_rewritable(finish: Callable[[Tensor, Tensor], Tensor]):
     said = [str(w.message) for w in caught if issubclass(w.category, KvfixWarning)]
     assert len(said) == 1, said
     assert NOT_REWRITABLE[finish] in said[0]
-    assert re.search(r"small_models\.py:\d+: read at s\d+ \+ 1: ", said[0]), said[0]
+    assert re.search(r"small_models\.py:\d+: read at cache\.index\[0\] \+ 1: ", said[0]), said[0]
     assert breaks() == 0
     refused = [s for s in fxpass.reports()[-1].sites if s.decision == "refused"]
     assert refused and all(NOT_REWRITABLE[finish] in s.reason and "small_models.py:" in s.source for s in refused)

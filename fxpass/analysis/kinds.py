@@ -73,6 +73,15 @@ class Kinds:
         kinds = {self._kinds.get(symbol, "growth") for symbol in symbols(value)}
         return next((kind for kind in ("position", "growth", "variant") if kind in kinds), None)
 
+    def of_symbol(self, symbol: Any) -> Kind:
+        """The kind of one symbol; of what only the device knows, a growth."""
+        return self._kinds.get(symbol, "growth")
+
+    @property
+    def symbols(self) -> Set[Any]:
+        """The symbols that have a kind."""
+        return self._kinds.keys()
+
     @property
     def bound(self) -> set[Any]:
         """The symbols that are replaced by numbers when a core is compiled: variants and layouts."""

@@ -20,12 +20,15 @@ _logger = logging.getLogger("fxpass")
 
 def tell(report: Report) -> None:
     """Log ``report``, and put it into the trace, where either is asked for."""
-    if _logger.isEnabledFor(logging.INFO):
-        _logger.info("%s", report)
-    if _logger.isEnabledFor(logging.DEBUG):
-        _logger.debug("%s, before:\n%s\nafter:\n%s", report.name, report.before, report.after)
-    for name in ("before", "after", "report"):
-        _trace(report, name)
+    try:
+        if _logger.isEnabledFor(logging.INFO):
+            _logger.info("%s", report)
+        if _logger.isEnabledFor(logging.DEBUG):
+            _logger.debug("%s, before:\n%s\nafter:\n%s", report.name, report.before, report.after)
+        for name in ("before", "after", "report"):
+            _trace(report, name)
+    except Exception as error:  # a fault of ours must not cost the user the call
+        _logger.warning("kvfix: %s cannot be shown", report.name, exc_info=error)
 
 
 def _trace(report: Report, name: str) -> None:

@@ -15,84 +15,111 @@ part        the part of the graph that it runs in, once that is cut; empty befor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import functools
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import networkx as nx
-import torch
-from torch import fx
 
-from fxpass.graph import aliases
-from fxpass.torch_internals.dynamo.origins import name_of
+from fxpass.graph.bounds import TO_THE_END
+from fxpass.graph.schemas import is_operator
 
-from .expressions import call_of, code_of, operator_of, source_of, type_of
+from .expressions import type_text
+from .kept import Kept, Use
+from .late import Late
 from .names import is_owned, user_name
 
-aten = torch.ops.aten
 
-_REPEATED = {aten.arange, aten.scalar_tensor, aten.full, aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.unsqueeze,
-             aten.logical_and, aten.logical_not, aten.sub, aten.add}  # fmt: skip
-"""What masks are made with."""
+@dataclasses.dataclass
+class Drawings:
+    """The graphs of a report, each drawn when it is asked for: before the rewrite, after it, and the parts that the latter is
+    cut in, with their names and whether they are static."""
+
+    before: Late[nx.DiGraph] = dataclasses.field(default_factory=lambda: Late(nx.DiGraph))
+    after: Late[nx.DiGraph] = dataclasses.field(default_factory=lambda: Late(nx.DiGraph))
+    parts: Sequence[tuple[str, bool, Late[nx.DiGraph]]] = ()
+
+    def placed(self) -> nx.DiGraph:
+        """The graph after the rewrite, with the part that each op runs in."""
+        graph = self.after()
+        for part, _, drawing in self.parts:
+            for name, kind in drawing().nodes(data="kind"):
+                if kind == "op" and name in graph:
+                    graph.nodes[name]["part"] = part
+        return graph
+
+    def static(self) -> list[nx.DiGraph]:
+        """The static parts."""
+        return [part() for _, static, part in self.parts if static]
 
 
-def drawn(gm: fx.GraphModule) -> nx.DiGraph:
-    """``gm`` as such a graph."""
+def later(nodes: Sequence[Kept]) -> Late[nx.DiGraph]:
+    """The graph of ``nodes``, drawn when it is asked for."""
+    return Late(functools.partial(drawn, nodes))
+
+
+def drawn(nodes: Iterable[Kept]) -> nx.DiGraph:
+    """The graph of ``nodes``, as above."""
     graph = nx.DiGraph()
-    written = {aliases.root(w) for n in gm.graph.nodes for w in aliases.written(n)}
-    labels: dict[str, str] = {}
-    modules: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
-    for node in gm.graph.nodes:
+    labels: set[str] = set()
+    for node in nodes:
         label = _label(node, labels)
-        labels[label] = node.name
-        stack = node.meta.get("nn_module_stack") or {}
-        called = tuple(path for path, _ in stack.values())
-        if called not in modules:
-            modules[called] = _modules(stack)
+        labels.add(label)
         graph.add_node(
             node.name,
             kind=_kind(node),
             label=label,
-            call=call_of(node),
-            op=operator_of(node),
-            type=type_of(node.meta.get("val")),
-            source=source_of(node),
-            code=code_of(node),
-            module=modules[called],
-            equal=_is_repeated(node) and written.isdisjoint(map(aliases.root, (node, *node.all_input_nodes))),
+            call=_call(node),
+            op=_operator(node),
+            type=type_text(node.value),
+            source=node.source,
+            code=node.code,
+            module=node.module,
+            equal=node.equal,
             part="",
         )
-        graph.add_edges_from((used.name, node.name) for used in node.all_input_nodes)
+        graph.add_edges_from((used, node.name) for used in node.uses)
     return graph
 
 
-def place(graph: nx.DiGraph, parts: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Note the part that each node of ``graph`` runs in: ``parts`` gives the names of the nodes of each."""
-    for part, names in parts:
-        for name in names:
-            if name in graph:
-                graph.nodes[name]["part"] = part
-
-
-def input_name(node: fx.Node) -> str:
-    """What the user calls the input ``node``."""
-    return user_name(name_of(node))
-
-
-def _kind(node: fx.Node) -> str:
+def _kind(node: Kept) -> str:
     if node.op == "placeholder":
-        return "owned" if is_owned(name_of(node)) else "input"
+        return "owned" if is_owned(node.given) else "input"
     return "output" if node.op == "output" else "op"
 
 
-def _label(node: fx.Node, taken: Mapping[str, str]) -> str:
-    label = user_name(name_of(node)) if node.op == "placeholder" else node.name
+def _label(node: Kept, taken: Collection[str]) -> str:
+    label = user_name(node.given) if node.given else node.name
     return node.name if label in taken else label
 
 
-def _modules(stack: Mapping[str, tuple[str, Any]]) -> tuple[tuple[str, str], ...]:
-    named = ((user_name(path), kind if isinstance(kind, str) else kind.__name__) for path, kind in stack.values())
-    return tuple((path, kind.rpartition(".")[2]) for path, kind in named if path and path != "self")
+def _call(node: Kept) -> str:
+    """The expression of ``node``, a format with the names of the nodes that it uses: ``aten.add({mul}, 1)``."""
+    if node.op == "placeholder":
+        return "input"
+    if node.op == "output":
+        return f"return {_argument(node.args[0])}"
+    if node.op == "get_attr":
+        return f"self.{node.target}"
+    arguments = [_argument(a) for a in node.args] + [f"{k}={_argument(v)}" for k, v in node.kwargs.items()]
+    return f"{_operator(node)}({', '.join(arguments)})"
 
 
-def _is_repeated(node: fx.Node) -> bool:
-    return getattr(node.target, "overloadpacket", None) in _REPEATED
+def _operator(node: Kept) -> str:
+    """What ``node`` calls: ``aten.add``, ``aten.sum.dim_IntList``; of what calls nothing, its kind."""
+    if node.op != "call_function":
+        return node.op
+    name = str(node.target) if is_operator(node.target) else getattr(node.target, "__name__", str(node.target))
+    return re.sub(r"\.(default|Tensor|int)$", "", name)
+
+
+def _argument(value: Any) -> str:
+    if isinstance(value, Use):
+        return f"{{{value}}}"
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(map(_argument, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    text = "END" if isinstance(value, int) and value == TO_THE_END else str(value)
+    return text.replace("{", "{{").replace("}", "}}")

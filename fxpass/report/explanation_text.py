@@ -9,10 +9,11 @@ from rich.text import Text
 
 from fxpass import reasons
 
-from .explanation import Explanation, in_words
+from .explanation import Explanation
+from .memory_sizes import in_words
 from .model import Report, Site
 from .names import shortened, user_name
-from .readable import renamed
+from .symbols import renamed
 
 _STYLE = {"rewritten": "green", "refused": "bold red"}
 
@@ -51,13 +52,13 @@ def _sites(report: Report) -> Iterator[Text]:
 
 
 def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
-    buffer = f" of {site.buffer}: {renamed(site.size, report.symbols)}, dim {site.dim}" if site.buffer else ""
+    buffer = f" of {site.buffer}: {renamed(site.size, report.names)}, dim {site.dim}" if site.buffer else ""
     others = f", and {more} like it" if more else ""
     yield Text.assemble(("  " + site.kind, "bold"), buffer, others, ": ", (site.decision, _STYLE[site.decision]))
     if site.source:
         yield Text(f"    {shortened(site.source)}  {site.code}")
     chain = [shortened(link) for link in site.chain] or [site.position]
-    yield Text("    " + renamed(" -> ".join(chain), report.symbols), style="dim")
+    yield Text("    " + renamed(" -> ".join(chain), report.names), style="dim")
     if site.reason:
         yield Text("    " + site.reason, style="bold red")
     if site.cost and site.cost.now != site.cost.before:

@@ -1,24 +1,33 @@
-"""A text that is made when it is asked for, since few readers ask for it and making it takes time."""
+"""What is made when it is asked for, since few readers ask for it and making it takes time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Made = TypeVar("Made")
 
 
-class Late:
-    """The text that ``make()`` gives: made once, by the first ``str``; pickled and copied as the text alone.
+class Late(Generic[Made]):
+    """What ``make()`` gives: made once, by the first call; pickled and copied as what was made.
 
-    What ``make`` holds is let go when the text is there.
+    What ``make`` holds is let go when it is there.
     """
 
-    def __init__(self, make: Callable[[], str] = str) -> None:
-        self._make: Callable[[], str] | None = make
-        self._text = ""
+    def __init__(self, make: Callable[[], Made]) -> None:
+        self._make: Callable[[], Made] | None = make
+        self._made: Made
 
-    def __str__(self) -> str:
-        if self._make is not None:
-            self._text, self._make = self._make(), None
-        return self._text
+    @classmethod
+    def of(cls, made: Made) -> Late[Made]:
+        """What is there already."""
+        return cls(lambda: made)
 
-    def __reduce__(self) -> tuple[type[Late], tuple[Callable[[], str]]]:
-        return Late, (str(self).__str__,)
+    def __call__(self) -> Made:
+        make = self._make
+        if make is not None:
+            self._made, self._make = make(), None
+        return self._made
+
+    def __reduce__(self) -> tuple[Callable[[Made], Late[Made]], tuple[Made]]:
+        return Late.of, (self(),)

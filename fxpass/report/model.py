@@ -10,7 +10,10 @@ import networkx as nx
 from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
 
+from .drawing import Drawings
 from .late import Late
+from .readable import readable_code
+from .symbols import called
 
 
 class Cost(NamedTuple):
@@ -66,9 +69,6 @@ class Report:
 
     name: "graph 0", "graph 1", ... in order of compilation, after the ``name`` that `torch.compile` was given, if it was.
     sites: every place that uses a position.
-    before, after: readable code of the graph in normal form, and rewritten. Equal where nothing was rewritten.
-    graph_before, graph_after: the same two as networkx graphs (see `fxpass.report.drawing`).
-    core: readable code of the static part; empty where there is none.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
     unbuffered: why what grows got no buffers, where it was tried.
     buffers: those that hold what grows, as they were last made: (what it is of, its dtype and sizes, bytes).
@@ -77,10 +77,12 @@ class Report:
     outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.
     symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of), but for those
         that only say where in memory an input lies.
+    kinds: of every symbol in the graph, its kind; beside those above "capacity" and "layout".
     corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
     notes: reasons for how the graph is run: recordings, copies.
     ended: why the graph ends where it does, if that is a graph break: a reason.
     script: what `fxpass.repro` writes; made when it is asked for.
+    drawings: the graphs; drawn when they are asked for.
     compile_id: what torch's logs call the compilation, such as "0/1".
     timings: seconds spent in each stage.
     flow: positions, sites and consumers as a networkx graph (see `fxpass.analysis.flow`).
@@ -88,9 +90,6 @@ class Report:
 
     name: str
     sites: list[Site] = dataclasses.field(default_factory=list)
-    before: str = ""
-    after: str = ""
-    core: str = ""
     unfit: str = ""
     unbuffered: str = ""
     buffers: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
@@ -98,15 +97,15 @@ class Report:
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
     outside: list[str] = dataclasses.field(default_factory=list)
     symbols: list[Symbol] = dataclasses.field(default_factory=list)
+    kinds: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
     corrected: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     ended: str = ""
-    script: Late = dataclasses.field(default_factory=Late, repr=False, compare=False)
+    script: Late[str] = dataclasses.field(default_factory=lambda: Late(str), repr=False, compare=False)
+    drawings: Drawings = dataclasses.field(default_factory=Drawings, repr=False, compare=False)
     compile_id: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)
     flow: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
-    graph_before: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
-    graph_after: nx.DiGraph = dataclasses.field(default_factory=nx.DiGraph, repr=False)
 
     @property
     def rewritten(self) -> int:
@@ -124,6 +123,36 @@ class Report:
         from fxpass.index_tensors import mirror
 
         return mirror.counters.refreshes
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What symbols are called in code: ``{"s0": "pos", "s61": "capacity"}``."""
+        return called(self.kinds)
+
+    @property
+    def before(self) -> str:
+        """Readable code of the graph in normal form."""
+        return readable_code(self.graph_before, self.names)
+
+    @property
+    def after(self) -> str:
+        """Readable code of the rewritten graph; equal to `before` where nothing was rewritten."""
+        return readable_code(self.graph_after, self.names)
+
+    @property
+    def core(self) -> str:
+        """Readable code of the static part; empty where there is none."""
+        return "\n".join(readable_code(part, self.names) for part in self.drawings.static())
+
+    @property
+    def graph_before(self) -> nx.DiGraph:
+        """The graph in normal form as a networkx graph, see `fxpass.report.drawing`."""
+        return self.drawings.before()
+
+    @property
+    def graph_after(self) -> nx.DiGraph:
+        """The rewritten graph as such a graph."""
+        return self.drawings.placed()
 
     def diff(self) -> str:
         """`before` and `after` as a unified diff."""

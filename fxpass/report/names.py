@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import re
 
+from torch import fx
+
+from fxpass.torch_internals.dynamo.origins import name_of
+
 _MIRROR = re.compile(r"__load_module\('fxpass\.[\w.]*'\)\.read\((?P<base>.*?), (?P<index>\d+)\)")
-_OWNED = re.compile(r"\._(?:modules|buffers|parameters)\['([^']*)'\]")
+_OWNED = re.compile(r"(?:\._|\.__dict__\['_)(?:modules|buffers|parameters)(?:'\])?\['([^']*)'\]")
 _LOCAL = re.compile(r"\b[LG]\['(\w+)'\]")
 
 
@@ -19,6 +23,11 @@ def user_name(text: str) -> str:
     text = _MIRROR.sub(lambda m: f"{m['base']}[{m['index']}]", text)
     text = _LOCAL.sub(r"\1", _OWNED.sub(r".\1", text))
     return re.sub(r"\bself\.(?=\w)", "", text)
+
+
+def input_name(node: fx.Node) -> str:
+    """What the user calls the input ``node`` of a graph."""
+    return user_name(name_of(node))
 
 
 def shortened(text: str) -> str:

@@ -6,36 +6,22 @@ slice_14: f32[3, 4, s0 + 1, 8] = aten.slice(select_6, 2, 0, add_9)
 
 from __future__ import annotations
 
-import collections
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import networkx as nx
 
-from fxpass.analysis.kinds import Symbol
+from .symbols import renamed
 
 
-def readable_code(graph: nx.DiGraph, symbols: Sequence[Symbol] = ()) -> str:
-    """The code of ``graph`` (see `drawing`): inputs are called what the user calls them, ``symbols`` what they are, and equal
+def readable_code(graph: nx.DiGraph, symbols: Mapping[str, str]) -> str:
+    """The code of ``graph`` (see `drawing`): inputs are called what the user calls them, symbols as ``symbols`` says, and equal
     masks stand once."""
-    return renamed("\n".join(_lines(graph)), symbols)
+    return "\n".join(_lines(graph, symbols))
 
 
-def renamed(text: str, symbols: Sequence[Symbol]) -> str:
-    """``text`` with ``pos``, ``len`` and ``size`` for symbols of positions, growths and variants; the second is ``pos2``."""
-    kinds = {"position": "pos", "growth": "len", "variant": "size"}
-    seen: collections.Counter[str] = collections.Counter()
-    for called, kind in {called: symbol.kind for symbol in symbols for called in symbol.symbol.split(", ")}.items():
-        name = kinds[kind]
-        seen[name] += 1
-        own = name if seen[name] == 1 else f"{name}{seen[name]}"
-        text = re.sub(rf"\b{re.escape(called)}\b", own, text)
-    return text
-
-
-def _lines(graph: nx.DiGraph) -> Iterator[str]:
+def _lines(graph: nx.DiGraph, symbols: Mapping[str, str]) -> Iterator[str]:
     names: dict[str, str] = {}
     shown: dict[str, str] = {}
     last = ""
@@ -45,7 +31,7 @@ def _lines(graph: nx.DiGraph) -> Iterator[str]:
         if node["kind"] == "output":
             yield expression
             continue
-        code = f"{node['type']} = {expression}"
+        code = f"{renamed(node['type'], symbols)} = {expression}"
         if node["equal"]:
             names[name] = shown.setdefault(code, name)
             if names[name] != name:

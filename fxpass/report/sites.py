@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable
 
 import torch
 from torch import fx
@@ -15,15 +14,15 @@ from fxpass.rewriting.decisions import Decision
 
 from .expressions import code_of, source_of, type_of
 from .model import Cost, Site
-from .names import user_name
+from .names import input_name, user_name
 
 
-def sites_of(rewritten: Rewritten, name_of: Callable[[fx.Node], str]) -> list[Site]:
+def sites_of(rewritten: Rewritten) -> list[Site]:
     """The sites of a rewritten graph."""
     return [
         Site(
             kind=d.kind,
-            buffer="" if d.buffer is None else user_name(name_of(d.buffer)),
+            buffer="" if d.buffer is None else input_name(d.buffer),
             dim=d.dim,
             position=d.position,
             source=source_of(d.node),
@@ -54,10 +53,9 @@ def _line(source: str) -> str:
 
 
 def _link(text: str, node: fx.Node) -> str:
-    if node.op == "placeholder":
-        return f"{user_name(text)} = {expression_text(node)}"
-    source = source_of(node)
-    return f"{text} ({source})" if source else text
+    value, source = expression_text(node), source_of(node)
+    said = value if text == value else f"{user_name(text)} = {value}"
+    return f"{said} ({source})" if source else said
 
 
 def _cost(decision: Decision) -> Cost | None:

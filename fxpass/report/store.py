@@ -24,6 +24,7 @@ from . import progress
 from .channels import tell
 from .expressions import type_of
 from .model import Report
+from .symbols import renamed, sources
 
 _logger = logging.getLogger("fxpass")
 MOST_REPORTS = 1000
@@ -89,10 +90,10 @@ def reset() -> None:
 def complain(report: Report, settings: Options, cause: Exception | None = None) -> None:
     """One warning for what was not rewritten, with reasons and source lines; with ``strict``, an error from ``cause``, also
     where work is left outside of the static core."""
-    refused = [site for site in report.sites if site.decision == "refused"]
+    refused, names = [site for site in report.sites if site.decision == "refused"], sources(report.symbols)
     lines = [report.unfit] if report.unfit else []
     lines += dict.fromkeys(
-        f"{site.source or site.buffer}: {site.kind} at {site.position}: {site.reason}" for site in refused
+        f"{site.source or site.buffer}: {site.kind} at {renamed(site.position, names)}: {site.reason}" for site in refused
     )
     lines += report.outside if settings.strict else []
     if not lines:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from .explanation import in_words
-from .model import Report
+from .memory_sizes import in_words
+
+if TYPE_CHECKING:
+    from .model import Report
+from .names import user_name
+from .symbols import renamed, sources
 
 _STYLE = {"rewritten": "green", "refused": "bold red"}
 
@@ -25,10 +30,12 @@ def table(report: Report) -> Group:
     rows = Table(box=None, pad_edge=False)
     for name in ("kind", "buffer", "dim", "position", "source", "decision"):
         rows.add_column(name, overflow="fold")
+    names = report.names | sources(report.symbols)
     for site in report.sites:
         decision = Text(site.decision + (f": {site.reason}" if site.reason else ""), style=_STYLE[site.decision])
         dim = "" if site.dim is None else str(site.dim)
-        rows.add_row(site.kind, Text(site.buffer), dim, Text(site.position), Text(_short(site.source)), decision)
+        position = Text(renamed(site.position, names))
+        rows.add_row(site.kind, Text(site.buffer), dim, position, Text(_short(site.source)), decision)
     return Group(head, rows)
 
 
@@ -58,11 +65,11 @@ def _notes(report: Report) -> list[str]:
     if report.parts:
         parts = [f"{name} ({count} ops{', static' if static else ''})" for name, static, count in report.parts]
         notes.append("; " + " -> ".join(parts))
-    variants = dict.fromkeys(symbol.of for symbol in report.symbols if symbol.kind == "variant")
+    variants = dict.fromkeys(user_name(symbol.of) for symbol in report.symbols if symbol.kind == "variant")
     notes += [f"; one core for each {', '.join(variants)}"] if variants and report.parts else []
-    notes += [f"; no variant, it has had too many values: {name}" for name in report.corrected]
+    notes += [f"; no variant, it has had too many values: {user_name(name)}" for name in report.corrected]
     notes += [f"; buffer of {in_words(size)}, {kind}, for {name}" for name, kind, size in report.buffers]
-    notes += [f"; outside of the core: {line}" for line in report.outside]
+    notes += [f"; outside of the core: {user_name(line)}" for line in report.outside]
     if report.timings:
         notes.append(f"; {sum(report.timings.values()):.2f} s")
     return notes

@@ -79,7 +79,8 @@ class Grown:
 
 class Grower:
     """Gives buffers to what grows in a graph, by sizes that are ``moving`` and ``rising``, see `growing`; ``beyond`` makes a
-    capacity for lengths. ``has_series``: whether what the caller alone makes longer is among what it has found."""
+    capacity for lengths, ``name_of`` tells what an input is called. ``has_series``: whether what the caller alone makes longer
+    is among what it has found."""
 
     def __init__(
         self,
@@ -87,9 +88,10 @@ class Grower:
         rising: Sequence[Any],
         is_work: Callable[[fx.Node], bool],
         beyond: Callable[[Sequence[Any]], torch.SymInt],
+        name_of: Callable[[fx.Node], str],
     ) -> None:
         self._moving, self._rising = moving, rising
-        self._is_work, self._beyond = is_work, beyond
+        self._is_work, self._beyond, self._name_of = is_work, beyond, name_of
         self.has_series = False
 
     def __call__(self, gm: fx.GraphModule) -> Grown | None:
@@ -99,7 +101,9 @@ class Grower:
             as_cats(gm, moving)
         found = growing(gm.graph, moving, rising, self._is_work)
         self.has_series = any(one.is_series for one in found)
-        return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)])) if found else None
+        if not found:
+            return None
+        return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)]), self._name_of)
 
 
 def placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
@@ -111,7 +115,9 @@ def placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
     return made
 
 
-def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -> Grown:
+def grow(
+    gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt, name_of: Callable[[fx.Node], str]
+) -> Grown:
     """Give each input ``found`` to grow a buffer, a new last input of ``gm``; the lengths are positions from here on."""
     graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
     (results,) = graph.output_node().args
@@ -121,7 +127,7 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
     for place in slices:
         returned[place] = None
     numbers = [n for n in inputs if isinstance(n.meta["val"], torch.SymInt) and symbols(n.meta["val"]) <= moving]
-    origins = {n: Origin(n.name) for n in numbers}
+    origins = {n: Origin(name_of(n)) for n in numbers}
     axes = []
     for one in found:
         rows = _rows(one, inputs)
@@ -129,10 +135,10 @@ def grow(gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt) -
         views = tuple(i for i in places if returned[i] is not one.join and returned[i].target is not aten.detach.default)
         axes.append(Axis(inputs.index(one.node), one.dim, rows, places, views))
     with faking(mode_of([n.meta["val"] for n in inputs])):
-        buffers = [_buffer(graph, one, capacity) for one in found]
+        buffers = [_buffer(graph, one, capacity, name_of(one.node)) for one in found]
         for one, buffer, made in zip(found, buffers, axes, strict=True):
             length = _use(graph, one, buffer)
-            origins[length] = Origin(f"{one.node.name}.size({one.dim})")
+            origins[length] = Origin(f"{name_of(one.node)}.size({one.dim})")
             for place in made.results:
                 returned[place] = buffer
     graph.output_node().args = (tuple(returned),)
@@ -162,10 +168,12 @@ def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
     raise Refusal(reasons.UNKNOWN_ROWS)
 
 
-def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt) -> fx.Node:
+def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt, name: str) -> fx.Node:
     like = one.node.meta["val"]
     shape = [capacity if d == one.dim else size for d, size in enumerate(like.shape)]
-    return placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
+    made = placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
+    made.meta["buffer_of"] = name
+    return made
 
 
 def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
@@ -185,9 +193,10 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
             if not isinstance(rows, int):
                 rows = call(graph, aten.sym_size.int, new, dim)
             end = call(graph, operator.add, length, rows)
-            call(graph, aten.copy_.default, call(graph, aten.slice.Tensor, buffer, dim, length, end), new)
+            place = call(graph, aten.slice.Tensor, buffer, dim, length, end)
+            write = call(graph, aten.copy_.default, place, new)
             joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
-        for node in (joined, new, end):
+        for node in (joined, new, end, place, write):
             take_line(node, join)
         join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
     past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in (length, join))

@@ -42,7 +42,7 @@ def repro(report: Report, path: str | None = None) -> str:
     Raises:
         RuntimeError: the graph cannot be written as a script; the message says why.
     """
-    script = str(report.script)
+    script = report.script()
     if not script or script.startswith("#"):
         raise RuntimeError(f"kvfix: {report.name} has no script: {script.lstrip('# ') or 'no backend compiled it'}")
     if path is None:
@@ -51,7 +51,7 @@ def repro(report: Report, path: str | None = None) -> str:
     return path
 
 
-def script_of(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> Late:
+def script_of(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> Late[str]:
     """What `repro` writes for the Dynamo graph ``gm``, or a comment that says why there is none.
 
     The graph becomes code when it is asked for. Until then a `Skeleton` of it is kept: none of the tensors that a caller has.

@@ -35,7 +35,7 @@ PASS: dict[str, tuple[Any, str]] = {
     "the normal form": (api, "normal_form"),
     "the rewrite": (api, "rewrite_graph"),
     "the check": (api, "check_graph"),
-    "the report": (api, "readable_code"),
+    "the report": (api, "kept"),
     "the marks": (backend, "generalize"),
     "the cut": (backend, "split"),
     "the check of the core": (backend, "check_core"),

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import fxpass
 from fxpass import Report
-from fxpass.report.drawing import place
+from fxpass.report.drawing import Drawings
+from fxpass.report.late import Late
 
 MARKUP = "<img src=x onerror=hit=1></script><!--"
 F = nn.functional
@@ -83,8 +84,9 @@ def deep(layers: int, ops: int) -> Report:
         _node(graph, "output", [last], "none", kind="output")
     for i in range(layers):
         sites.append(fxpass.Site("read", f"layers.{i}.k", 1, "p", "m.py:3", "rewritten", node=f"slice{i}"))
-    place(after, [("core", [name for name in after if name.startswith(("op", "lt"))])])
-    return Report("deep", sites, parts=[("core", True, len(after))], flow=flow, graph_before=before, graph_after=after)
+    core = after.subgraph(name for name in after if name.startswith(("op", "lt")))
+    drawings = Drawings(Late.of(before), Late.of(after), [("core", True, Late.of(core))])
+    return Report("deep", sites, parts=[("core", True, len(after))], flow=flow, drawings=drawings)
 
 
 def _mask(graph: nx.DiGraph, i: int, path: Any) -> str:

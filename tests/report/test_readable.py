@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from expecttest import assert_expected_inline
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import fxpass
+from fxpass import api
+from fxpass.report import drawing
+from fxpass.report.kept import kept, settled
+from fxpass.report.late import Late
 from fxpass.report.names import user_name
 
 F = nn.functional
@@ -54,6 +62,11 @@ def grown(keys: Tensor, x: Tensor, start: int) -> Tensor:
     return keys[:, :start].mT @ keys[:, :start] * x.sum(0)
 
 
+def joined(past: dict[str, Tensor], x: Tensor) -> Tensor:
+    past["k"] = torch.cat([past["k"], x], 1)
+    return F.scaled_dot_product_attention(x, past["k"], past["k"])
+
+
 def two() -> fxpass.Report:
     model = Two()
     return last(model, [(torch.ones(2, 1, 4), start) for start in (1, 2, 3)])
@@ -83,20 +96,20 @@ layers.0.k_cache: f32[2, 8, 4] = input
 start: pos = input
 x: f32[2, 1, 4] = input
 layers.1.k_cache: f32[2, 8, 4] = input
-# test_readable.py:27  self.k_cache[:, start : start + 1] = x
+# test_readable.py:35  self.k_cache[:, start : start + 1] = x
 add: pos + 1 = add(start, 1)
 slice_1: f32[2, 1, 4] = aten.slice(layers.0.k_cache, 1, start, add)
 copy_: f32[2, 1, 4] = aten.copy_(slice_1, x)
-# test_readable.py:28  rows = self.k_cache[:, : start + 1]
+# test_readable.py:36  rows = self.k_cache[:, : start + 1]
 slice_2: f32[2, pos + 1, 4] = aten.slice(layers.0.k_cache, 1, 0, add)
-# test_readable.py:29  return F.scaled_dot_product_attention(x, rows, rows)
+# test_readable.py:37  return F.scaled_dot_product_attention(x, rows, rows)
 scaled_dot_product_attention: f32[2, 1, 4] = aten.scaled_dot_product_attention(x, slice_2, slice_2)
-# test_readable.py:27  self.k_cache[:, start : start + 1] = x
+# test_readable.py:35  self.k_cache[:, start : start + 1] = x
 slice_3: f32[2, 1, 4] = aten.slice(layers.1.k_cache, 1, start, add)
 copy__1: f32[2, 1, 4] = aten.copy_(slice_3, scaled_dot_product_attention)
-# test_readable.py:28  rows = self.k_cache[:, : start + 1]
+# test_readable.py:36  rows = self.k_cache[:, : start + 1]
 slice_4: f32[2, pos + 1, 4] = aten.slice(layers.1.k_cache, 1, 0, add)
-# test_readable.py:29  return F.scaled_dot_product_attention(x, rows, rows)
+# test_readable.py:37  return F.scaled_dot_product_attention(x, rows, rows)
 scaled_dot_product_attention_1: f32[2, 1, 4] = aten.scaled_dot_product_attention(scaled_dot_product_attention, slice_4, slice_4)
 return (scaled_dot_product_attention_1)""")
     assert_expected_inline(report.after, """\
@@ -106,11 +119,11 @@ x: f32[2, 1, 4] = input
 layers.1.k_cache: f32[2, 8, 4] = input
 full_default: i64[] = aten.full([], start, dtype=torch.int64, device=cpu)
 add_tensor_1: i64[] = aten.add(full_default, 1)
-# test_readable.py:27  self.k_cache[:, start : start + 1] = x
+# test_readable.py:35  self.k_cache[:, start : start + 1] = x
 arange_default: i64[1] = aten.arange(1, device=cpu)
 add_tensor: i64[1] = aten.add(arange_default, full_default)
 index_copy__default: f32[2, 8, 4] = aten.index_copy_(layers.0.k_cache, 1, add_tensor, x)
-# test_readable.py:29  return F.scaled_dot_product_attention(x, rows, rows)
+# test_readable.py:37  return F.scaled_dot_product_attention(x, rows, rows)
 scalar_tensor_default: f32[] = aten.scalar_tensor(0, dtype=torch.float32, device=cpu)
 arange_default_1: i64[8] = aten.arange(8, device=cpu)
 lt_tensor: b8[8] = aten.lt(arange_default_1, add_tensor_1)
@@ -119,9 +132,9 @@ where_self: f32[2, 8, 4] = aten.where.self(unsqueeze_default, layers.0.k_cache, 
 where_self_1: f32[2, 8, 4] = aten.where.self(unsqueeze_default, where_self, scalar_tensor_default)
 unsqueeze_default_2: b8[1, 8] = aten.unsqueeze(lt_tensor, 0)
 scaled_dot_product_attention_default: f32[2, 1, 4] = aten.scaled_dot_product_attention(x, where_self_1, where_self_1, attn_mask=unsqueeze_default_2)
-# test_readable.py:27  self.k_cache[:, start : start + 1] = x
+# test_readable.py:35  self.k_cache[:, start : start + 1] = x
 index_copy__default_1: f32[2, 8, 4] = aten.index_copy_(layers.1.k_cache, 1, add_tensor, scaled_dot_product_attention_default)
-# test_readable.py:29  return F.scaled_dot_product_attention(x, rows, rows)
+# test_readable.py:37  return F.scaled_dot_product_attention(x, rows, rows)
 where_self_2: f32[2, 8, 4] = aten.where.self(unsqueeze_default, layers.1.k_cache, scalar_tensor_default)
 where_self_3: f32[2, 8, 4] = aten.where.self(unsqueeze_default, where_self_2, scalar_tensor_default)
 scaled_dot_product_attention_default_1: f32[2, 1, 4] = aten.scaled_dot_product_attention(scaled_dot_product_attention_default, where_self_3, where_self_3, attn_mask=unsqueeze_default_2)
@@ -136,14 +149,14 @@ def test_an_index_in_a_list() -> None:
 @@ -4,13 +4,23 @@
  keys: f32[2, size] = input
  x: f32[2] = input
--# test_readable.py:46  end = int(used[0][0]) + 1
+-# test_readable.py:54  end = int(used[0][0]) + 1
 -add: pos + 1 = add(used[0][0], 1)
 +clone_default: i64[1] = aten.clone(used[0])
 +reshape_default: i64[1] = aten.reshape(clone_default, [-1])
 +to_dtype: i64[1] = aten.to.dtype(reshape_default, torch.int64)
 +select_int: i64[] = aten.select(to_dtype, 0, 0)
 +add_tensor_1: i64[] = aten.add(select_int, 1)
- # test_readable.py:47  keys[:, end - 1] = x
+ # test_readable.py:55  keys[:, end - 1] = x
 -select: f32[2] = aten.select(keys, 1, used[0][0])
 -copy_: f32[2] = aten.copy_(select, x)
 +arange_default: i64[1] = aten.arange(1, device=cpu)
@@ -151,9 +164,9 @@ def test_an_index_in_a_list() -> None:
 +unsqueeze_default: f32[2, 1] = aten.unsqueeze(x, 1)
 +expand_default: f32[2, 1] = aten.expand(unsqueeze_default, [2, 1])
 +index_copy__default: f32[2, size] = aten.index_copy_(keys, 1, add_tensor, expand_default)
- # test_readable.py:48  used[0].add_(1)
+ # test_readable.py:56  used[0].add_(1)
  add_: i64[1] = aten.add_(used[0], 1)
- # test_readable.py:49  return keys[:, :end].amax(1)
+ # test_readable.py:57  return keys[:, :end].amax(1)
 -slice_1: f32[2, pos + 1] = aten.slice(keys, 1, 0, add)
 -amax: f32[2] = aten.amax(slice_1, [1])
 +scalar_tensor_default: f32[] = aten.scalar_tensor(-inf, dtype=torch.float32, device=cpu)
@@ -171,7 +184,7 @@ def test_a_growing_series_that_is_written_stays_outside() -> None:
 keys: f32[2, size, 4] = input
 full_default: i64[] = input
 sum_1: f32[4] = input
-# test_readable.py:54  return keys[:, :start].mT @ keys[:, :start] * x.sum(0)
+# test_readable.py:62  return keys[:, :start].mT @ keys[:, :start] * x.sum(0)
 m_t: f32[2, 4, size] = aten.mT(keys)
 scalar_tensor_default: f32[] = aten.scalar_tensor(0, dtype=torch.float32, device=cpu)
 sym_size_int: size = aten.sym_size(keys, 1)
@@ -198,6 +211,8 @@ def test_another_process_prints_the_same() -> None:
         ("L['used'][0]", "used[0]"),
         ("L['cache'].size()[1]", "cache.size()[1]"),
         ("__load_module('fxpass.index_tensors.mirror').read(L['self']._buffers['length'], 2) == 1", "length[2] == 1"),
+        ("L['m'].__dict__['_modules']['layer']._buffers['k']", "m.layer.k"),
+        ("buffer(L['past']['k'])", "buffer(past['k'])"),
         ("L['itself'].rows", "itself.rows"),
         ("G['TABLE']", "TABLE"),
         ("x", "x"),
@@ -205,3 +220,82 @@ def test_another_process_prints_the_same() -> None:
 )
 def test_names_are_the_users(source: str, name: str) -> None:
     assert user_name(source) == name
+
+
+def test_what_grows_and_its_buffer_are_called_by_their_source() -> None:
+    """A buffer is that of an input, its size a capacity, and the size of what grows a length."""
+    past = {"k": torch.zeros(2, 3, 4)}
+    report = last(joined, [(past, torch.ones(2, 1, 4))] * 4)
+    assert_expected_inline(report.core, """\
+numbers: i64[1] = input
+buffer(past['k']): f32[2, capacity, 4] = input
+x: f32[2, 1, 4] = input
+select_int: i64[] = aten.select(numbers, 0, 0)
+add_tensor_1: i64[] = aten.add(select_int, 1)
+# test_readable.py:66  past["k"] = torch.cat([past["k"], x], 1)
+arange_default: i64[1] = aten.arange(1, device=cpu)
+add_tensor: i64[1] = aten.add(arange_default, select_int)
+index_copy__default: f32[2, capacity, 4] = aten.index_copy_(buffer(past['k']), 1, add_tensor, x)
+# test_readable.py:67  return F.scaled_dot_product_attention(x, past["k"], past["k"])
+scalar_tensor_default: f32[] = aten.scalar_tensor(0, dtype=torch.float32, device=cpu)
+sym_size_int_1: capacity = aten.sym_size(buffer(past['k']), 1)
+arange_default_1: i64[capacity] = aten.arange(sym_size_int_1, device=cpu)
+lt_tensor: b8[capacity] = aten.lt(arange_default_1, add_tensor_1)
+unsqueeze_default: b8[capacity, 1] = aten.unsqueeze(lt_tensor, -1)
+where_self: f32[2, capacity, 4] = aten.where.self(unsqueeze_default, buffer(past['k']), scalar_tensor_default)
+where_self_1: f32[2, capacity, 4] = aten.where.self(unsqueeze_default, where_self, scalar_tensor_default)
+unsqueeze_default_2: b8[1, capacity] = aten.unsqueeze(lt_tensor, 0)
+scaled_dot_product_attention_default: f32[2, 1, 4] = aten.scaled_dot_product_attention(x, where_self_1, where_self_1, attn_mask=unsqueeze_default_2)
+return (scaled_dot_product_attention_default)""")
+    made = [(site.buffer, site.chain[0].partition(" = ")[0]) for site in report.sites]
+    assert made == [("buffer(past['k'])", "past['k'].size(1)")] * 2
+    assert "pos" not in report.before and not re.search(r"\bs\d", report.before + report.after)
+
+
+def test_a_guard_that_is_found_later_does_not_change_a_name() -> None:
+    """Two sizes that are found equal while the graph is rewritten are one, before it, too."""
+    k, v = torch.zeros(2, 8, 4), torch.zeros(2, 9, 4)
+
+    def step(k: Tensor, v: Tensor, p: int) -> Tensor:
+        return F.scaled_dot_product_attention(v[:, :1], k[:, :p], v[:, :p])
+
+    report = last(step, [(k, v, 3), (k, v, 4), (torch.zeros(2, 10, 4), torch.zeros(2, 10, 4), 5)])
+    assert not re.search(r"\bs\d", report.before + report.after), report.before
+
+
+def test_a_name_of_the_users_is_no_symbol() -> None:
+    """Whatever a variable is called, its line and an input are shown as they are written."""
+
+    def step(k: Tensor, s0: int) -> Tensor:
+        s1 = s0 + 1
+        return k[:, :s1].sum(1)
+
+    report = last(step, [(torch.zeros(2, 8, 4), p) for p in (3, 4)])
+    assert "s0: pos = input" in report.before and "return k[:, :s1].sum(1)" in report.before
+
+
+def test_a_graph_is_drawn_when_somebody_looks() -> None:
+    """What is kept until then holds neither the graph nor a tensor."""
+    with mock.patch.object(drawing, "drawn", side_effect=drawing.drawn) as asked:
+        report = two()
+        assert asked.call_count == 0
+        assert report.core and report.before == report.before and asked.call_count == 2
+
+
+def test_what_is_kept_for_it_holds_neither_the_graph_nor_a_value() -> None:
+    graphs: list[weakref.ref[fx.Graph]] = []
+
+    def keep(graph: fx.Graph) -> Any:
+        graphs.append(weakref.ref(graph))
+        assert not any(isinstance(node.value, (Tensor, torch.SymInt)) for node in settled(kept(graph)))
+        return kept(graph)
+
+    with mock.patch.object(api, "kept", side_effect=keep):
+        of_counted()
+    reports = fxpass.reports()
+    for report in reports:
+        report.script = Late(str)  # it keeps the graph as Dynamo gave it
+    torch.compiler.reset()
+    gc.collect()
+    assert len(graphs) == 4 and not any(graph() is not None for graph in graphs)
+    assert all("aten.amax(" in report.after for report in reports)

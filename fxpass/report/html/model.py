@@ -16,16 +16,15 @@ from typing import Any
 
 import networkx as nx
 
-from ..explanation import in_words
+from ..memory_sizes import in_words
 from ..model import Report, Site
 from ..names import shortened, user_name
-from ..readable import renamed
+from ..symbols import renamed
 from .folds import Group, Label, Place, folded
 from .paths import Paths, roles
 from .slots import Slot, slots
 
 SIDES = ("both", "before", "after")
-_APART = "\0"
 
 
 def page_data(report: Report, reasons: list[str]) -> dict[str, Any]:
@@ -41,6 +40,7 @@ class _Page:
         self.before, self.after = self.report.graph_before, self.report.graph_after
         self.slots = slots(self.before, self.after)
         self.at = {False: {s.before: i for i, s in enumerate(self.slots)}, True: {s.after: i for i, s in enumerate(self.slots)}}
+        self.names = self.report.names
         self.last = ""
         self.lines: dict[tuple[str, str, str], int] = {}
 
@@ -62,7 +62,7 @@ class _Page:
             "refused": report.refused,
             "reasons": [user_name(shortened(text)) for text in reasons],
             "parts": [{"name": name, "static": static, "ops": ops} for name, static, ops in report.parts],
-            "symbols": [[renamed(s.symbol, report.symbols), s.kind, user_name(s.of)] for s in report.symbols],
+            "symbols": [[renamed(s.symbol, self.names), s.kind, user_name(s.of)] for s in report.symbols],
             "ops": [sum(node["kind"] == "op" for node in side.values()) for side in (old, new)],
             "slots": drawn,
             "groups": groups,
@@ -77,15 +77,13 @@ class _Page:
 
     def _nodes(self, graph: nx.DiGraph, is_after: bool) -> dict[str, dict[str, Any]]:
         labels = {name: node["label"] for name, node in graph.nodes(data=True)}
-        texts = [text for node in graph.nodes.values() for text in (node["type"], node["call"].format_map(labels))]
-        said = iter(renamed(_APART.join(texts), self.report.symbols).split(_APART))
-        at = self.at[is_after]
+        at, names = self.at[is_after], self.names
         return {
             name: {
                 "name": node["label"],
                 "op": node["op"],
-                "type": next(said),
-                "call": next(said),
+                "type": renamed(node["type"], names),
+                "call": node["call"].format_map(labels),
                 "line": self._line(node["source"], node["code"]),
                 "kind": node["kind"],
                 "uses": [at[used] for used in graph.predecessors(name)],
@@ -149,19 +147,19 @@ class _Page:
         return list(groups.values())
 
     def _site(self, sites: list[Site], shown: dict[str, tuple[set[str], set[str]]]) -> dict[str, Any]:
-        first, symbols = sites[0], self.report.symbols
+        first, names = sites[0], self.names
         links = [" ".join(link.split(" (")[:1]) for link in first.chain] or [first.position]
         cost = first.cost
         reads = cost and f"{in_words(cost.now)} a step, {in_words(cost.before)} as written; mask {in_words(cost.mask)}"
         return {
             "kind": first.kind,
             "buffer": first.buffer,
-            "size": renamed(first.size, symbols),
+            "size": renamed(first.size, names),
             "dim": first.dim,
             "decision": first.decision,
             "reason": first.reason,
             "line": self._line(first.source, first.code),
-            "chain": [renamed(link, symbols) for link in links],
+            "chain": [renamed(link, names) for link in links],
             "reads": reads or "",
             "places": [self._shown(site, shown) for site in sites if site.node in shown and site.node in self.at[False]],
         }

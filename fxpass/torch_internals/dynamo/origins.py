@@ -59,9 +59,9 @@ def _places(graph: fx.Graph) -> set[Any]:
 
 def name_of(placeholder: fx.Node) -> str:
     """What the user calls a graph input: ``L['kv_cache']._keys``, or the placeholder's name; of the buffer of one that grows,
-    ``L['x']_buffer``."""
+    ``buffer(L['x'])``."""
     if (grows := placeholder.meta.get("buffer_of")) is not None:
-        return f"{name_of(grows)}_buffer"
+        return f"buffer({grows})"
     source = _source(placeholder)
     return placeholder.name if source is None else source.name
 
