@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +21,7 @@ def fill_at_once(
 
     Returns whether that was done: where the kernel is not written for these, nothing is.
     """
-    if _failed or not given or not _has_triton() or numbers.device.type not in limits.DEVICES:
+    if _failed or not given or not limits.HAS_TRITON or numbers.device.type not in limits.DEVICES:
         return False
     from . import fills
 
@@ -40,8 +38,3 @@ def fill_at_once(
         _failed.append(error)
         tell(fill_at_once, error)
     return not _failed
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None

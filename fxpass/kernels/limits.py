@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+"""Whether there are kernels at all."""
 DEVICES = {"cuda"}
 """The devices that the kernels run on."""
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)

@@ -15,7 +15,6 @@ computes the rows (`torch_internals.inductor.writes`).
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from fxpass.graph.marks import Attention, Marks
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.torch_internals.inductor.writes import lower_writes
 
-from .limits import FEW_QUERIES, FLOATS, MAX_QUERIES, addressed
+from .limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
 from .pairs import use_pairs
 from .products import use_few_rows
 from .writing import Writing
@@ -42,7 +41,7 @@ aten = torch.ops.aten
 
 def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
     """Replace ops of ``gm`` (rewritten and propagated, on CUDA) by kernels; ``marks`` are those of the rewrite."""
-    if importlib.util.find_spec("triton") is None:
+    if not HAS_TRITON:
         return
     writing = Writing(gm.graph)
     for node in list(gm.graph.nodes):
@@ -64,7 +63,7 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
 
 def register() -> dict[Any, Callable[..., list[Launch]]]:
     """Register the operators. Returns what each of them will launch, see `launch.compiling`; without triton there are none."""
-    if importlib.util.find_spec("triton") is None:
+    if not HAS_TRITON:
         return {}
     from . import attention, linear, writes
 
