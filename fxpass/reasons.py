@@ -232,7 +232,7 @@ BY_POSITION = _reason(
 NO_SLICE = _reason(
     "KV130",
     "{op} takes a part of a buffer at a position, and is no slice",
-    "Write it as a slice without a step, `buffer[:, :end]`, and take every other row, or the rest, of that.",
+    "Write it as a slice, `buffer[:, :end]`.",
 )
 FROM_FLOAT = _reason(
     "KV131",

@@ -67,7 +67,7 @@ SITES: dict[str, Step] = {
     "KV127": lambda k, v, p: torch.linspace(0, p, 4) + k[:, :p].sum(1),
     "KV128": lambda k, v, p: k[:, : int(p**0.5) + 1].sum(1),
     "KV129": lambda k, v, p: F.pad(k[:, :p], (0, 0, p, 0)).sum(1),
-    "KV130": lambda k, v, p: k[:, :p:2].sum(1),
+    "KV130": lambda k, v, p: k[:, torch.arange(p)].sum(1),
 }
 
 

@@ -1,6 +1,6 @@
 """Parts of buffers that are taken at a position otherwise than by a slice: they stay as they are, and it is said why.
 
-    buf[:, :end:2]    buf.split([end, S - end], 1)    buf.as_strided((2, end), (S, 1))    buf[:, torch.arange(end)]
+    buf.split([end, S - end], 1)    buf.as_strided((2, end), (S, 1))    buf[:, torch.arange(end)]
     buf[:, : int(t)]                                                                     where ``t`` is a float
 """
 

@@ -14,7 +14,6 @@ import fxpass
 CAPACITY = 16
 
 TAKEN: dict[str, Callable[[Tensor, Any], Tensor]] = {
-    "every other row": lambda k, p: k[:, :p:2],
     "two pieces": lambda k, p: k.split([p, CAPACITY - p], 1)[0],
     "pieces at places": lambda k, p: torch.tensor_split(k, [p], 1)[0],
     "strides": lambda k, p: k.as_strided((2, p, 4), k.stride()),
