@@ -69,6 +69,8 @@ class Region:
         self._capacious = [dims_of(n, capacities) for n in part.inputs] if part.static else []
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
+        if (variants := self.variants) and variants[0].holds(args):
+            return variants[0].run(*args)
         variant = self._variant_for(args)
         return self._first_call(args) if variant is None else variant.run(*args)
 
@@ -112,12 +114,13 @@ class Region:
         """Compiled for any capacity of what grows, which is a symbol of it; static in all else."""
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        given = enumerate(zip(args, self._capacious, strict=True))
-        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in given]
+        pairs = enumerate(zip(args, self._capacious, strict=True))
+        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
         ((place, dim),) = symbol_places(fakes)
         symbol = fakes[place].shape[dim].node.expr
         numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
         taken = [i for i in range(len(args)) if i not in numbers]
+        given = values_at(taken, [(place, dim)])
         run = self._compile([*fakes, fakes[place].shape[dim]], mode, numbers)
         asked = [g.expr for g in env.guards]
         varying = [i for i, node in enumerate(self.part.inputs) if varies(node)]
@@ -133,8 +136,8 @@ class Region:
             return numbers, *([tuple(int(sympy.sympify(to_expr(s)).xreplace(known)) for s in t) for t in of] for of in shapes)
 
         return _Variant(
-            lambda now: look(now) == wanted(now[place].shape[dim]),
-            lambda *now: run(*[now[i] for i in taken], now[place].shape[dim]),
+            lambda now: look(now) == wanted(now[place].size(dim)),
+            lambda *now: run(*given(now)),
         )
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
@@ -160,7 +163,8 @@ class Region:
         run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
         guards = env.produce_guards_expression(fakes, ignore_static=False)
         holds = _predicate(guards if shares_memory(args) else _wherever(guards))
-        return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
+        given = values_at(range(len(args)), sizes)
+        return _Variant(holds, lambda *now: run(*given(now)))
 
     @garbage_collection.paused()
     def _compile(self, fakes: list[Any], mode: FakeTensorMode, bound: Mapping[int, int]) -> Callable[..., Any]:

@@ -88,6 +88,8 @@ def span(tensor: torch.Tensor) -> tuple[int, int]:
     if isinstance(tensor, FakeTensor) or tensor.numel() == 0:
         return 0, 0
     start = tensor.data_ptr()
+    if tensor.is_contiguous():
+        return start, start + tensor.nbytes
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return start, start + (last + 1) * tensor.element_size()
 
@@ -99,7 +101,7 @@ def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
         tensors: each tensor with whether the graph writes to it, and whether the table knows what it holds.
     """
     written_end = known_end = 0
-    for (start, end), written, known in sorted((span(t), written, known) for t, written, known in tensors):
+    for start, end, written, known in sorted([(*span(t), written, known) for t, written, known in tensors]):
         if known and start < written_end or written and start < known_end:
             return False
         written_end = max(written_end, end) if written else written_end

@@ -53,7 +53,7 @@ def _evaluated(text: str, shape: Sequence[int], values: Sequence[int]) -> Any:
     return _function(text)(array.reshape(shape))
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def _function(text: str) -> Callable[[np.ndarray], Any]:
     return eval(f"lambda v: {text}", dict(_FUNCTIONS))
 

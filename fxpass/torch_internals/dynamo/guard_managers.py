@@ -75,20 +75,24 @@ def _values(builder: Any, source: Any) -> Any:
 
 
 def _agreement(builder: Any, source: AgreementSource) -> Any:
-    """The manager that checks all pairs of a tensor at once: each further pair joins those of the first one."""
+    """The manager that checks all pairs of a tensor's elements at once: each further pair joins those of the first one."""
     asked = _agreements.setdefault(builder, {})
     name = source.base.name
     if name not in asked:
         pairs: list[tuple[int, int]] = []
         look = functools.partial(guard_functions.all_agree, pairs=pairs)
-        asked[name] = pairs, _lambda(builder, source.base, look, source.name, True)
+        asked[name] = pairs, _lambda_of(_values(builder, source), look, source.name, True)
     pairs, manager = asked[name]
     pairs.append((source.index, source.other))
     return manager
 
 
 def _lambda(builder: Any, base: Any, look: Callable[[Any], Any], name: str, value: Any) -> Any:
-    return builder.get_guard_manager_from_source(base).lambda_manager(
+    return _lambda_of(builder.get_guard_manager_from_source(base), look, name, value)
+
+
+def _lambda_of(manager: Any, look: Callable[[Any], Any], name: str, value: Any) -> Any:
+    return manager.lambda_manager(
         python_lambda=look,
         source=name,
         example_value=value,
