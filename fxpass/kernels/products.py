@@ -15,6 +15,7 @@ goes into the kernel that reads it.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
+from .gates import use_gates
 from .writing import Writing, addressed
 
 aten = torch.ops.aten
@@ -48,13 +50,14 @@ Parts = Callable[[int, Sequence[int], int, int, torch.device], int]
 def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
     """Replace the linear layers on few rows in ``graph`` (propagated, on CUDA)."""
     layers = graph.find_nodes(op="call_function", target=aten.linear.default)
-    groups = _groups([node for node in layers if few_rows(node)], writing)
     narrow = [node for node in layers if few_outputs(node)]
-    if not groups and not narrow:
+    if not narrow and not any(map(few_rows, layers)):
         return
     from . import linear, tiles  # noqa: F401  (registers the ops; needs triton)
 
-    for group in groups:
+    use_gates(graph, writing, functools.partial(_fills, tiles.fills))
+    layers = graph.find_nodes(op="call_function", target=aten.linear.default)
+    for group in _groups([node for node in layers if few_rows(node)], writing):
         _replace(graph, group, writing, tiles.best_parts)
     for node in narrow:
         _turn(graph, node, tiles.best_parts)
@@ -102,6 +105,13 @@ def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, parts_
     for node, total in zip(group, totals, strict=True):
         node.replace_all_uses_with(total)
         graph.erase_node(node)
+
+
+def _fills(fills: Callable[..., bool], layers: Sequence[fx.Node], outputs: int) -> bool:
+    """Whether a function of ``layers``, ``outputs`` of each, is one launch without parts that `fills` the device."""
+    rows = layers[0].args[0].meta["val"]  # type: ignore[union-attr]
+    k = rows.shape[-1]
+    return all(map(few_rows, layers)) and fills(rows.numel() // k, [outputs] * len(layers), k, rows.element_size(), rows.device)
 
 
 def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:

@@ -77,6 +77,7 @@ def register() -> dict[Any, Callable[..., list[Launch]]]:
         ops.decode_attention.default: attention.launches,
         ops.linear_few_rows.default: linear.launches_of_one,
         ops.linears_few_rows.default: linear.launches,
+        ops.gated_few_rows.default: linear.launches_of_gated,
         ops.write_rows.default: writes.launches,
     }
 

@@ -52,3 +52,19 @@ def tile_of(rows: int, outputs: Sequence[int], k: int, element_size: int, device
     if rows > 16:  # so many are as much work to split as the weights
         return Tile(16, min(columns, 64), 2, is_part=True)
     return Tile(16, min(columns, 256), 2, is_part=True) if k < 2048 else Tile(16, 512, 4, is_part=True)
+
+
+def gated_tile(rows: int, outputs: Sequence[int], k: int, element_size: int) -> Tile:
+    """The same for a function of one or two layers of a size, of which no parts can be given."""
+    columns, both = max(16, triton.next_power_of_2(k)), len(outputs)
+    if rows == 1:
+        return Tile(4 // both, min(columns, 2048 // element_size), 4)
+    if element_size == 2:
+        return Tile(64 // both, min(columns, 128), 4)
+    return Tile(32 // both, min(columns, 256), 4)
+
+
+def fills(rows: int, outputs: Sequence[int], k: int, element_size: int, where: torch.device | Gpu) -> bool:
+    """Whether a function of layers has a program for each processor."""
+    device = where if isinstance(where, Gpu) else gpu(where)
+    return triton.cdiv(outputs[0], gated_tile(rows, outputs, k, element_size).outputs) >= device.processors
