@@ -59,7 +59,7 @@ def form(node: fx.Node) -> str | None:
 
 
 def body(result: fx.Node, operands: Mapping[fx.Node, str]) -> str:
-    """The lines of a function of the ``operands``, of which some may have the same name, that gives ``result``; there is a `form`
+    """The statements of a function of the ``operands``, of which some may have the same name, that gives ``result``; there is a `form`
     of all in between."""
     names = dict(operands)
     lines: list[str] = []
@@ -74,7 +74,7 @@ def body(result: fx.Node, operands: Mapping[fx.Node, str]) -> str:
         return names[argument]
 
     last = name(result)
-    return "\n".join([*lines, f"return {last}"])
+    return "; ".join([*lines, f"return {last}"])  # one line: Inductor puts it into comments
 
 
 @functools.cache
@@ -87,8 +87,8 @@ def function(body: str, count: int) -> Any:
 
     key = hashlib.sha256(body.encode()).hexdigest()[:12]
     body = body.replace("exp(", "tl.exp(" if knobs.runtime.interpret else "libdevice.exp(")  # of which the interpreter has none
-    lines = [f"def pointwise_{key}({', '.join(NAMES[:count])}):", *body.splitlines()]
-    text, file = "\n    ".join(lines) + "\n", f"<pointwise {key}>"
+    text = f"def pointwise_{key}({', '.join(NAMES[:count])}):\n    {body}\n"
+    file = f"<pointwise {key}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # Triton reads the source of functions
     space: dict[str, Any] = {"tl": tl, "libdevice": libdevice, "__name__": __name__}
     exec(compile(text, file, "exec"), space)
