@@ -6,8 +6,9 @@
     y = silu(linear(x, w)) * linear(x, v)          ->     y = kvfix.gated_few_rows(x, [w, v], [], text, True)
     y = relu(linear(x, w, b))                      ->     y = kvfix.gated_few_rows(x, [w], [b], text, True)
 
-The ``text`` is the function that the ops are (`pointwise`). A kernel gives no function of sums that are cut into parts, so this is
-for layers with so many outputs that each processor has a program without.
+The ``text`` is the function that the ops are (`pointwise`). A kernel gives no function of sums that are cut into parts: where
+that is faster (`tiles`), it stays so. On an H100 that is seven rows of float32, 768 columns and 6,144 outputs: not cut, and
+with the function in the kernel, twelve such layers take 15 microseconds longer.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Operand(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """What the nodes ``inside`` compute, the first of them as the result, of ``operands``, two of which may be the same outputs."""
+    """What the nodes ``inside`` compute, the first of them as the result, of ``operands``, of which some may be the same."""
 
     inside: list[fx.Node]
     operands: list[Operand]
@@ -50,8 +51,8 @@ class Gate(NamedTuple):
 
 
 def use_gates(graph: fx.Graph, writing: Writing, fits: Callable[[Sequence[fx.Node], int], bool]) -> None:
-    """Replace the ops on linear layers of ``graph`` (propagated, on CUDA) for which ``fits`` holds, of the layers and the number of
-    outputs that each gives."""
+    """Replace the ops on linear layers of ``graph`` (propagated, on CUDA) for which ``fits`` holds: of the layers, and how many
+    outputs of each are used."""
     gone: set[fx.Node] = set()
     for node in reversed(list(graph.nodes)):
         gate = None if node in gone else _gate(node)
@@ -98,8 +99,8 @@ def _operand(node: fx.Node) -> Operand | None:
         return None
     dims, width = layer.meta["val"].dim(), layer.meta["val"].shape[-1]
     if cut.target is aten.slice.Tensor:
-        _, dim, start, _, step = [*cut.args, *(0, 0, None, 1)[len(cut.args) - 1 :]]
-        if not isinstance(start, int) or step != 1 or cut.kwargs:
+        dim, start = ((*cut.args[1:], 0, 0) if len(cut.args) < 3 else cut.args[1:])[:2]
+        if not isinstance(start, int) or cut.args[4:] not in ((), (1,)) or cut.kwargs:
             return None
         start = min(max(start + width if start < 0 else start, 0), width)
     else:
@@ -138,8 +139,8 @@ def _bias(layer: fx.Node) -> Any:
 
 
 def _may_join(gate: Gate, writing: Writing) -> bool:
-    """Whether the result could as well be computed where the first of its layers is, and no layer of the same rows is left, which
-    would rather be one launch with a single one (`products`)."""
+    """Whether the result could as well be computed where the first of its layers is. A single layer must have its
+    rows to itself: it would rather be one launch with others (`products`)."""
     first, last = min(o.layer for o in gate.operands), max(o.layer for o in gate.operands)
     if len(gate.distinct) == 1:
         return sum(u.target is aten.linear.default for u in first.all_input_nodes[0].users) == 1

@@ -15,50 +15,9 @@ import triton.language as tl
 from torch.library import custom_op
 
 from .launch import Launch, fetch, gpu, is_recording, wait, wake
+from .multiply import AT_ONCE, multiply
 from .pointwise import function
 from .tiles import gated_tile, tile_of
-
-AT_ONCE = tl.constexpr(32)
-"""So many columns of float32 the matrix units add up at once."""
-
-
-@triton.jit
-def _multiply(total, w, x, ROWS: tl.constexpr, HOPPER: tl.constexpr):
-    """One row is multiplied and added; several are the narrow side of a matrix product.
-
-    Matrix units cut off what they add up, so that a long sum in them is too small: columns that come in pieces are added here.
-    """
-    if ROWS == 1:
-        total += w.to(tl.float32) * x.to(tl.float32)
-    elif w.dtype != tl.float32:
-        total = tl.dot(w, x, total)
-    elif len(w.shape) == 3:
-        total += tl.sum(_product(w, x, HOPPER), 0)
-    else:
-        total += _product(w, x, HOPPER)
-    return total
-
-
-@triton.jit
-def _product(w, x, HOPPER: tl.constexpr):
-    """``w @ x`` in float32 as three products in TF32: of both, rounded, and of each with what the other leaves.
-
-    Triton does the same with instructions that older GPUs have, too: nine for each number, where one rounds from Hopper on, one
-    subtracts, and the matrix units cut off the last bits of what is left, which has either sign. An infinite number leaves NaN,
-    which is not added.
-    """
-    if not HOPPER:
-        return tl.dot(w, x, input_precision="tf32x3")
-    w_high, x_high = _rounded(w), _rounded(x)
-    rest = tl.dot(w - w_high, x_high, input_precision="tf32")
-    rest = tl.dot(w_high, x - x_high, rest, input_precision="tf32")
-    return tl.dot(w_high, x_high, tl.where(rest == rest, rest, 0.0), input_precision="tf32")
-
-
-@triton.jit
-def _rounded(x):
-    """``x`` rounded to TF32."""
-    return tl.inline_asm_elementwise("cvt.rn.tf32.f32 $0, $1;", "=r,r", [x], tl.float32, True, 1)
 
 
 @triton.jit(do_not_specialize=["early"])
@@ -67,8 +26,8 @@ def _kernel(
     COUNT: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PART: tl.constexpr, AHEAD: tl.constexpr, GATE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK_N outputs of one layer for all rows, over PART of the K columns. With a GATE, what that gives of them: of
-    the first layer alone, or of that and the second."""
+    """One program: BLOCK_N outputs of one layer for all rows, over PART of the K columns. With a GATE, what that gives of the
+    outputs of the first layer, or of those of the first and the second."""
     block, part = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     PAIR: tl.constexpr = GATE is not None and COUNT == 2
     w_ptr, b_ptr, y_ptr, size, first = w0, b0, y0, n0, 0
@@ -112,16 +71,16 @@ def _kernel(
         wait()
     x = tl.load(x_ptrs, (x_r < rows) & (x_k < K), 0.0)
     zero = tl.zeros((BLOCK_N, BLOCK_K if ROWS == 1 else ROWS), tl.float32)
-    total = _multiply(zero, w, x, ROWS, DEPENDENT)
+    total = multiply(zero, w, x, ROWS, DEPENDENT)
     if PAIR:
-        other = _multiply(zero, v, x, ROWS, DEPENDENT)
+        other = multiply(zero, v, x, ROWS, DEPENDENT)
     for done in range(BLOCK_K, PART, BLOCK_K):
         w = tl.load(w_ptrs + done, w_k + done < K, 0.0, eviction_policy="evict_first")
         x = tl.load(x_ptrs + done, (x_r < rows) & (x_k + done < K), 0.0)
-        total = _multiply(total, w, x, ROWS, DEPENDENT)
+        total = multiply(total, w, x, ROWS, DEPENDENT)
         if PAIR:
             v = tl.load(v_ptrs + done, w_k + done < K, 0.0, eviction_policy="evict_first")
-            other = _multiply(other, v, x, ROWS, DEPENDENT)
+            other = multiply(other, v, x, ROWS, DEPENDENT)
     if ROWS == 1:
         total = tl.sum(total, 1, keep_dims=True)
     if BIAS:
@@ -249,7 +208,7 @@ def launches(
     rows = x.numel() // k
     device = gpu(x.device)
     outputs = [w.shape[0] for w in weights]
-    tile = tile_of(rows, outputs, k, size, device) if gate is None else gated_tile(rows, outputs, k, size)
+    tile = (tile_of if gate is None else gated_tile)(rows, outputs, k, size, device)
     counts = [triton.cdiv(n, tile.outputs) for n in outputs[: len(outputs) if gate is None else 1]]
     part = triton.cdiv(triton.cdiv(k, parts), tile.columns) * tile.columns
     results = _empty(x, weights, parts) if results is None else results

@@ -40,7 +40,11 @@ _GELU = {
     "none": "0.5 * {0} * (1 + tl.erf(0.7071067811865476 * {0}))",
     "tanh": "{0} / (1 + exp(-1.5957691216057308 * ({0} + 0.044715 * {0} * {0} * {0})))",  # 0.5 (1 + tanh u) = 1 / (1 + exp -2u)
 }
-_DTYPES = {torch.float32: "{}", torch.bfloat16: "{}.to(tl.bfloat16).to(tl.float32)", torch.float16: "{}.to(tl.float16).to(tl.float32)"}
+_DTYPES = {
+    torch.float32: "{}",
+    torch.bfloat16: "{}.to(tl.bfloat16).to(tl.float32)",
+    torch.float16: "{}.to(tl.float16).to(tl.float32)",
+}
 
 
 def form(node: fx.Node) -> str | None:
@@ -59,8 +63,8 @@ def form(node: fx.Node) -> str | None:
 
 
 def body(result: fx.Node, operands: Mapping[fx.Node, str]) -> str:
-    """The statements of a function of the ``operands``, of which some may have the same name, that gives ``result``; there is a `form`
-    of all in between."""
+    """The statements of a function of the ``operands``, of which some may have the same name, that gives ``result``. There is a
+    `form` of all in between."""
     names = dict(operands)
     lines: list[str] = []
 

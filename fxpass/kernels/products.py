@@ -55,7 +55,7 @@ def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
         return
     from . import linear, tiles  # noqa: F401  (registers the ops; needs triton)
 
-    use_gates(graph, writing, functools.partial(_fills, tiles.fills))
+    use_gates(graph, writing, functools.partial(_whole, tiles.best_parts))
     layers = graph.find_nodes(op="call_function", target=aten.linear.default)
     for group in _groups([node for node in layers if few_rows(node)], writing):
         _replace(graph, group, writing, tiles.best_parts)
@@ -107,11 +107,12 @@ def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, parts_
         graph.erase_node(node)
 
 
-def _fills(fills: Callable[..., bool], layers: Sequence[fx.Node], outputs: int) -> bool:
-    """Whether a function of ``layers``, ``outputs`` of each, is one launch without parts that `fills` the device."""
+def _whole(parts_of: Parts, layers: Sequence[fx.Node], outputs: int) -> bool:
+    """Whether ``outputs`` of each of the ``layers``, on few rows, are sums that are not cut into parts."""
     rows = layers[0].args[0].meta["val"]  # type: ignore[union-attr]
     k = rows.shape[-1]
-    return all(map(few_rows, layers)) and fills(rows.numel() // k, [outputs] * len(layers), k, rows.element_size(), rows.device)
+    few = all(map(few_rows, layers))
+    return few and parts_of(rows.numel() // k, [outputs] * len(layers), k, rows.element_size(), rows.device) == 1
 
 
 def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:

@@ -6,10 +6,11 @@
     index_copy_(buf[c], 2, slots, k)               ->    kvfix.write_rows(buf[c], 2, slots, k)
                              of the rewrite's own
 
-For products see `products`. A mask with two cleaned copies of the cache is one kernel that does not read what is not valid.
-All accumulate in float32, and are as exact as float32 is where that is what they are given. Each is an opaque operator to the
-compiler, which traces and lowers it in no time: in a recording, nothing but the kernel is left of a call. Only the write is one
-that Inductor knows how to generate: it does so within the kernel that computes the rows (`torch_internals.inductor.writes`).
+For products see `products`, and `gates` for what is computed of their results. A mask with two cleaned copies of the cache is
+one kernel that does not read what is not valid. All accumulate in float32, and are as exact as float32 is where that is what
+they are given. Each is an opaque operator to the compiler, which traces and lowers it in no time: in a recording, nothing but
+the kernel is left of a call. Only the write is one that Inductor knows how to generate: it does so within the kernel that
+computes the rows (`torch_internals.inductor.writes`).
 """
 
 from __future__ import annotations

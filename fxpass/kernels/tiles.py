@@ -53,21 +53,11 @@ def tile_of(rows: int, outputs: Sequence[int], k: int, element_size: int, device
         return Tile(16, min(columns, 64), 2, is_part=True)
     if k >= 2048:
         return Tile(16, 512, 4, is_part=True)
-    programs = blocks(16) * triton.cdiv(k, 256)
-    return Tile(16, min(columns, 256), 4 if programs <= 4 * device.processors else 2, is_part=True)
+    several = 2 <= blocks(16) * triton.cdiv(k, 256) / device.processors <= 4
+    return Tile(16, min(columns, 256), 4 if several else 2, is_part=True)
 
 
-def gated_tile(rows: int, outputs: Sequence[int], k: int, element_size: int) -> Tile:
-    """The same for a function of one or two layers of a size, of which no parts can be given."""
-    columns, both = max(16, triton.next_power_of_2(k)), len(outputs)
-    if rows == 1:
-        return Tile(4 // both, min(columns, 2048 // element_size), 4)
-    if element_size == 2:
-        return Tile(64 // both, min(columns, 128), 4)
-    return Tile(32 // both, min(columns, 256), 4)
-
-
-def fills(rows: int, outputs: Sequence[int], k: int, element_size: int, where: torch.device | Gpu) -> bool:
-    """Whether a function of layers has a program for each processor."""
-    device = where if isinstance(where, Gpu) else gpu(where)
-    return triton.cdiv(outputs[0], gated_tile(rows, outputs, k, element_size).outputs) >= device.processors
+def gated_tile(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> Tile:
+    """The same for a function of layers: a program takes its outputs of each."""
+    tile = tile_of(rows, outputs, k, element_size, device)
+    return tile._replace(outputs=max(tile.outputs // len(outputs), 1 if rows == 1 else 16))
