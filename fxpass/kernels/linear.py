@@ -1,8 +1,9 @@
 """``kvfix::linear_few_rows``: linear layers on few rows, at the speed at which their weights can be read.
 
-What takes time is the weights, so what matters is that some are on the way at any moment. Layers that read the same rows are
-one launch. Where that leaves processors idle, the sums are cut into parts, which the consumer adds: always in the same order,
-so the numbers are the same from run to run. And weights that nothing writes are fetched before the rows are there (`launch`).
+Nearly all of the time is spent on reading the weights, so some of them must be on their way at any moment. Layers of the same
+rows are one launch. Where that leaves processors idle, the sums are cut into parts. The consumer adds the parts, always in the
+same order, so that two runs give the same numbers. Weights that no op of the graph writes are fetched before the rows have been
+computed (see `launch`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def _kernel(
     COUNT: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PART: tl.constexpr, AHEAD: tl.constexpr, GATE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK_N outputs of one layer for all rows, over PART of the K columns. With a GATE, what that gives of the
-    outputs of the first layer, or of those of the first and the second."""
+    """One program computes BLOCK_N outputs of one layer for all rows, over PART of the K columns. With a GATE, it stores what
+    that gives of the outputs of the first layer, or of those of the first and the second."""
     block, part = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     PAIR: tl.constexpr = GATE is not None and COUNT == 2
     w_ptr, b_ptr, y_ptr, size, first = w0, b0, y0, n0, 0
@@ -104,12 +105,12 @@ def linears_few_rows(
         x: (..., in), float32, bfloat16 or float16, on CUDA, of few rows.
         weights: one to three, each (out, in), contiguous, same dtype.
         biases: (out,) for each of the weights, or none.
-        parts: how many summands each result is given in; `tiles.best_parts` says what is fast.
-        early: nothing in the graph writes the weights and biases: they may be read before what precedes this op is done.
+        parts: the number of summands that each result is given as; `tiles.best_parts` says which number is fast.
+        early: whether no op of the graph writes the weights and biases: they are then read before the preceding ops are done.
 
     Returns:
-        (parts, ..., out) for each of the weights, contiguous, accumulated in float32: of the same dtype where there is one
-        part, in float32 where they are yet to be added.
+        (parts, ..., out) for each of the weights, contiguous, accumulated in float32. The dtype is that of ``x`` where there is
+        one part, and float32 where there are several to add.
     """
     results = _empty(x, weights, parts)
     for step in launches(x.contiguous(), weights, biases, parts, early, results):
@@ -128,7 +129,7 @@ def _(
 def linear_few_rows(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, parts: int, early: bool
 ) -> torch.Tensor:
-    """The same for one layer, its result as a tensor."""
+    """`linears_few_rows` of one layer. The result is a tensor, not a list."""
     (result,) = _empty(x, [weight], parts)
     for step in launches_of_one(x.contiguous(), weight, bias, parts, early, result):
         step.run()
@@ -203,7 +204,7 @@ def launches(
     results: Sequence[torch.Tensor] | None = None,
     gate: str | None = None,
 ) -> list[Launch]:
-    """The launch of the kernel, ``x`` contiguous; without ``results``, one that is only compiled."""
+    """The launch of the kernel, for a contiguous ``x``. Without ``results`` it is made to be compiled, not to be run."""
     k, size = x.shape[-1], x.element_size()
     rows = x.numel() // k
     device = gpu(x.device)

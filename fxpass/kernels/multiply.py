@@ -1,4 +1,4 @@
-"""A tile of weights times few rows, added to what is there: what each product of ours repeats, in float32."""
+"""A tile of weights times few rows is added to a total, in float32: what each product of ours repeats."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import triton
 import triton.language as tl
 
 AT_ONCE = tl.constexpr(32)
-"""So many columns of float32 the matrix units add up at once."""
+"""The matrix units add up this many columns of float32 at once."""
 
 
 @triton.jit
 def multiply(total, w, x, ROWS: tl.constexpr, HOPPER: tl.constexpr):
-    """One row is multiplied and added; several are the narrow side of a matrix product.
+    """``total`` plus the products of the weights ``w`` and the rows ``x``.
 
-    Matrix units cut off what they add up, so that a long sum in them is too small: columns that come in pieces are added here.
+    A single row is multiplied and added without the matrix units. Matrix units round toward zero when they add, so that long
+    sums in them come out too small: the sums of float32 pieces are therefore added here.
     """
     if ROWS == 1:
         total += w.to(tl.float32) * x.to(tl.float32)

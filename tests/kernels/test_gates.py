@@ -11,7 +11,7 @@ from execute.graphs import traced
 from torch import fx
 from torch.nn.functional import gelu, linear, relu, silu
 
-from fxpass.kernels import products, writing
+from fxpass.kernels import limits, products, writing
 
 N = 20
 
@@ -19,7 +19,7 @@ N = 20
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Triton's interpreter runs the kernels."""
-    monkeypatch.setattr(writing, "DEVICES", {"cpu", "cuda"})
+    monkeypatch.setattr(limits, "DEVICES", {"cpu", "cuda"})
 
 
 def rand(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
