@@ -132,8 +132,7 @@ class Region:
             known = {symbol: sympy.Integer(capacity)}
             if not all(condition.xreplace(known) == sympy.true for condition in asked):
                 return None
-            numbers, *shapes = look(fakes)
-            return numbers, *([tuple(int(sympy.sympify(to_expr(s)).xreplace(known)) for s in t) for t in of] for of in shapes)
+            return tuple(n if isinstance(n, int) else tuple(_at(s, known) for s in n) for n in look(fakes))
 
         return _Variant(
             lambda now: look(now) == wanted(now[place].size(dim)),
@@ -173,6 +172,11 @@ class Region:
         with tracing(TracingContext(mode)):
             with stage(f"compiling the {self.part.name}, {len(graph.nodes)} ops"):
                 return self.compile(gm, [fakes[i] for i in taken], static)
+
+
+def _at(size: Any, known: Mapping[Any, Any]) -> int:
+    """The ``size``, where the symbols in it are those that are ``known``."""
+    return int(sympy.sympify(to_expr(size)).xreplace(known))
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:

@@ -49,6 +49,8 @@ class WrittenInputs:
     def __init__(self, graph: fx.Graph) -> None:
         self.graph = graph
         self.written: set[fx.Node] = set()
+        self.known: set[fx.Node] = set()
+        """Those of which numbers are known although the table does not follow them (`any_length`)."""
         self.ranges: dict[fx.Node, AddressRange] = {}
         """Those of the inputs that were asked about, which are kept since Dynamo drops inputs that it does not need."""
 
@@ -59,7 +61,9 @@ class WrittenInputs:
             n for n in self.graph.find_nodes(op="placeholder") if memory is not None and self._is_at(n, memory)
         ]
         self.written.update(targets)
-        return {other for target in targets for other in self._neighbors(target)}
+        others = {other for target in targets for other in self._neighbors(target)}
+        self.known -= others
+        return others
 
     def is_written_elsewhere(self, node: fx.Node) -> bool:
         """Whether an input that lies where the graph input ``node`` does has been written to."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fxpass.index_tensors import address_ranges, formula, mirror
+from fxpass.index_tensors import address_ranges, any_length, formula, mirror
 from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.dynamo.names import skip_code
 from fxpass.torch_internals.patches import tell
@@ -49,6 +49,16 @@ def evaluate(text: str, held: Sequence[int]) -> Any:
         return formula.evaluate(text, held)
     except Exception as error:
         note(evaluate, error)
+        raise
+
+
+def evaluate_whole(text: str, tensor: Any) -> Any:
+    """What `any_length.number` makes of ``tensor``."""
+    held = values(tensor)
+    try:
+        return any_length.number(text, tensor.shape, held)
+    except Exception as error:
+        note(evaluate_whole, error)
         raise
 
 
@@ -93,11 +103,22 @@ def computed(tensor: Any, text: str) -> Any:
     return formula.evaluate(text, tensor.flatten().tolist())
 
 
+@torch.compiler.disable
+def computed_whole(tensor: Any, text: str) -> Any:
+    """What `any_length.number` makes of ``tensor``. Dynamo traces none of the rules that it calls."""
+    try:
+        return any_length.number(text, tensor.shape, mirror.values(tensor))
+    except Exception as error:
+        note(computed_whole, error)
+    return any_length.number(text, tensor.shape, tensor.flatten().tolist())
+
+
 def install() -> None:
     """Keep Dynamo from tracing these functions, and those of the mirror that they call."""
     for function in (
         values,
         evaluate,
+        evaluate_whole,
         agree,
         all_agree,
         disjoint,
