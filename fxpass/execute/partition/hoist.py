@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.numbers import hint
 from fxpass.torch_internals.operators import OpOverload
 
 from .split import is_heavy, values_of
@@ -85,8 +86,9 @@ def _may_move(node: fx.Node) -> bool:
         return True
     if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
         return False  # an operator of another library may draw random numbers or count its calls
-    if aliases.is_impure(node) or not all(isinstance(v, torch.Tensor) and v.numel() <= MOST for v in values):
+    if aliases.is_impure(node) or not all(isinstance(v, torch.Tensor) and hint(v.numel()) <= MOST for v in values):
         return False
-    if is_heavy(node) and values[0].numel() != math.prod(n.meta["val"].numel() for n in node.all_input_nodes):
+    sizes = [hint(n.meta["val"].numel()) for n in node.all_input_nodes] if is_heavy(node) else []
+    if sizes and hint(values[0].numel()) != math.prod(sizes):
         return False
     return all(v.dim() or node.all_input_nodes for v in values)
