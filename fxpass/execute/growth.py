@@ -40,13 +40,13 @@ STRANGERS = 4
 
 
 def room_for(length: int, least: int = 0) -> int:
-    """The capacity of a buffer that is to hold ``length`` rows, and room beside: at ``least`` so many, `LEAST` for 0."""
+    """The capacity of a buffer for more than ``length`` rows: a power of two, at least ``least`` (`LEAST` if 0)."""
     return max(least or LEAST, 1 << length.bit_length())
 
 
 @dataclasses.dataclass(frozen=True)
 class _Held:
-    """What a buffer holds: the tensor that was copied out of it, as it was then."""
+    """What a buffer holds: the same as a tensor that was copied out of it, as long as nobody writes to that tensor."""
 
     tensor: weakref.ref[torch.Tensor]
     version: int
@@ -54,21 +54,25 @@ class _Held:
 
     @staticmethod
     def of(tensor: torch.Tensor) -> _Held | None:
-        """None where nobody counts what is written to ``tensor``."""
+        """None for an inference tensor: it has no version counter, so that writes to it are not seen."""
         return None if tensor.is_inference() else _Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
 
     def is_still(self, tensor: torch.Tensor) -> bool:
-        """Whether it is what has come in again, as it was."""
+        """Whether ``tensor`` is that tensor, and nobody has written to it since."""
         held = self.tensor()
         return held is not None and held is tensor and (held._version, held.data_ptr()) == (self.version, self.address)
 
 
 class Growth(threading.local):
-    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders, and others that it gives.
+    """The buffers ``around`` a graph. Each thread has its own.
 
-    ``conditions`` are those that a capacity must meet, which is at ``least`` so large. Buffers that are made are ``told``.
-    Without ``gives_up``, what does not grow is copied in and out all the same: where there is no other way to run the graph.
-    ``at_once`` a kernel of our own fills all of it, where there is one for that.
+    nodes: the placeholders of the graph that this gives values to, those of the buffers first.
+    conditions: what a capacity must meet for the compiled graph to hold.
+    gives_up: whether `fill` may raise where nothing has grown for a while. If not, all is copied in and out on each call: there
+        is no other way to run the graph.
+    least: the smallest capacity.
+    told: is called with the buffers when they have been made.
+    at_once: whether one kernel of our own fills all buffers, if it is written for them.
     """
 
     def __init__(
@@ -103,7 +107,7 @@ class Growth(threading.local):
         self._step = (0,) * len(self.axes)
 
     def under(self, conditions: Conditions, least: int, told: Callable[[Sequence[torch.Tensor]], None]) -> Growth:
-        """The same under ``conditions``, at ``least`` so large; buffers are ``told``."""
+        """The same with other ``conditions``, ``least`` and ``told``."""
         return Growth(self.around, self._nodes, conditions, self._gives_up, least, told, self._at_once)
 
     @property
@@ -118,7 +122,11 @@ class Growth(threading.local):
         return bool(self._joined)
 
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        """The buffers, which hold what grows in ``args``, and what holds the numbers."""
+        """The values of the graph's last inputs, filled from ``args``: buffers, copies of inputs, and the tensor of numbers.
+
+        Raises:
+            NotGrowing: nothing has grown for a while, or the compiled graph does not hold for the capacity that is needed.
+        """
         if not self.axes:
             return []
         given, copied = self._given(args), self._copied(args)
@@ -146,7 +154,7 @@ class Growth(threading.local):
         copied: Sequence[torch.Tensor],
         numbers: Sequence[int],
     ) -> None:
-        """Copy what is ``given`` into ``buffers``, and put what is ``copied``, and the ``numbers``, into theirs."""
+        """Copy ``given`` into ``buffers``, and ``copied`` and ``numbers`` into the memory that there is for them."""
         assert self._numbers is not None
         every, into = [*given, *copied], [*buffers, *self._copies]
         if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers, numbers):
@@ -160,7 +168,7 @@ class Growth(threading.local):
             self._numbers.copy_(torch.tensor(numbers), non_blocking=True)
 
     def take_out(self, results: list[Any]) -> None:
-        """Put what was joined in the place of the buffers among ``results``."""
+        """Replace each buffer among ``results`` by the rows that it holds, and cut each result that is too long."""
         parts = [self._buffers[i].narrow(self.axes[i].dim, 0, self._lengths[i]) for i in self._taken]
         made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
         if made:
@@ -182,10 +190,10 @@ class Growth(threading.local):
             results[place] = part.of(results)
 
     def _look_at(self, sizes: tuple[int, ...]) -> None:
-        """See whether one of the latest calls has made what has these ``sizes`` along what grows.
+        """Count the calls in a row whose ``sizes``, along what grows, come from none of the latest calls.
 
         Raises:
-            NotGrowing: that has not been so for a while.
+            NotGrowing: there are more than `STRANGERS`.
         """
         if self._goes_on(sizes):
             self._strangers = 0
@@ -196,21 +204,21 @@ class Growth(threading.local):
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
 
     def _goes_on(self, sizes: tuple[int, ...]) -> bool:
-        """Whether what is joined was made by one of the latest calls; of a series, whether it is longer than at one of them, by
-        as much as it was the last time."""
+        """Whether this call goes on from one of the latest: what is joined has the sizes that the call has made, or a series
+        is longer than in that call by as much as it was the last time."""
         if self._joined:
             return self._of_joined(sizes) in self._recent
         return min(self._step) > 0 and tuple(map(operator.sub, sizes, self._step)) in self._recent
 
     def _is_longer(self, sizes: tuple[int, ...]) -> bool:
-        """Whether this is a series that is longer than at the last call, by whatever."""
+        """Whether this is a series that is longer than in the last call, by any number of rows."""
         if self._joined or not self._recent:
             return False
         self._step = tuple(map(operator.sub, sizes, self._recent[0]))
         return min(self._step) > 0
 
     def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
-        """Whether what is ``given`` at these ``places`` has the sizes of its buffer, but for what grows."""
+        """Whether each tensor ``given`` at ``places`` has the sizes of its buffer, in all dims but the one that grows."""
         for i in places:
             dim, whole, part = self.axes[i].dim, self._buffers[i].shape, given[i].shape
             if whole[:dim] != part[:dim] or whole[dim + 1 :] != part[dim + 1 :]:
@@ -221,7 +229,7 @@ class Growth(threading.local):
         """Make buffers of ``capacity`` for tensors like those ``given``.
 
         Raises:
-            NotGrowing: what was compiled does not hold for it.
+            NotGrowing: the compiled graph does not hold for ``capacity``.
         """
         if self.conditions is not None and not self.conditions.hold(capacity):
             raise NotGrowing(reasons.CAPACITY, capacity=capacity)
@@ -238,7 +246,7 @@ def _memory(like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def _measures(around: Around) -> tuple[tuple[Any, ...], ...]:
-    """The formulas of what a call asks: sizes along what grows, and what they are after it; lengths of cuts; numbers."""
+    """The formulas that each call works out: sizes along what grows, before and after the call; lengths of cuts; numbers."""
     sizes = tuple(Size(one.place, one.dim) for one in around.axes)
     rows = [one.rows if isinstance(one.rows, int) else Size(*one.rows) for one in around.axes]
     ends = tuple(Formula(operator.add, pair) if pair[1] != 0 else pair[0] for pair in zip(sizes, rows, strict=True))
