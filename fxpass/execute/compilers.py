@@ -30,6 +30,9 @@ aten = torch.ops.aten
 FEW_OPS, FEW_ELEMENTS = 6, 4096
 """Of a part that is not worth its compilation: its ops on tensors, and the elements of each."""
 
+LEAST_SHARED = 1
+"""Ops are one kernel if they share so many bytes."""
+
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
 part with symbolic sizes, which is not recorded."""
@@ -148,13 +151,14 @@ def _is_small(value: Any) -> bool:
 def among_kernels(record: bool) -> Iterator[dict[str, Any]]:
     """A block in which what Inductor compiles, with these config patches, goes well with kernels of our own in a recording.
 
-    The parts of a sum (`kernels.products`) are added where they are used, however many there are.
+    The parts of a sum (`kernels.products`) are added where they are used, however many there are. A kernel takes so little time
+    that its launch counts: ops of one size are one kernel if they share anything.
     """
     if not record:
         yield {}
         return
     with starting_early() as early:
-        yield {**early, "unroll_reductions_threshold": MOST_PARTS + 1}
+        yield {**early, "score_fusion_memory_threshold": LEAST_SHARED, "unroll_reductions_threshold": MOST_PARTS + 1}
 
 
 def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]) -> Callable[..., Any]:

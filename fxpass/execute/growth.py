@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,10 +22,14 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import NotGrowing
+from fxpass.graph.arguments import values_at
 from fxpass.graph.numbers import symbols
 from fxpass.kernels.filling import fill_at_once
-from fxpass.rewriting.around import Around, Axis
+from fxpass.rewriting.around import Around
+from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.capacity import Conditions
+
+from .recording.copying import copy_into
 
 LEAST = 64
 """The smallest capacity."""
@@ -80,16 +85,22 @@ class Growth(threading.local):
         self._least, self._told, self._at_once = least, told, at_once
         self.axes = self.around.axes
         self._nodes = list(nodes)
+        self._given, self._copied = values_at([one.place for one in self.axes]), values_at(self.around.copies)
+        self._measured = function_of(*_measures(self.around))
+        self._joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
+        self._of_joined = values_at(self._joined)
+        self._taken = [i for i, one in enumerate(self.axes) if one.results]
         self._buffers: list[torch.Tensor] = []
         self._held: list[_Held | None] = [None] * len(self.axes)
         self._copies: list[torch.Tensor] = []
+        self._shapes: list[torch.Size] = []
         self._numbers: torch.Tensor | None = None
         self._capacity = 0
-        self._lengths: list[int] = []
-        self._cuts: dict[int, list[tuple[int, int]]] = {}
-        self._recent: collections.deque[list[int]] = collections.deque(maxlen=RECENT)
+        self._lengths: tuple[int, ...] = ()
+        self._cuts: tuple[tuple[int, ...], ...] = ()
+        self._recent: collections.deque[tuple[int, ...]] = collections.deque(maxlen=RECENT)
         self._strangers = 0
-        self._step: list[int] = [0] * len(self.axes)
+        self._step = (0,) * len(self.axes)
 
     def under(self, conditions: Conditions, least: int, told: Callable[[Sequence[torch.Tensor]], None]) -> Growth:
         """The same under ``conditions``, at ``least`` so large; buffers are ``told``."""
@@ -104,64 +115,65 @@ class Growth(threading.local):
     @property
     def is_joined(self) -> bool:
         """Whether rows are added to what grows in the graph itself."""
-        return any(one.rows != 0 for one in self.axes)
+        return bool(self._joined)
 
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
         """The buffers, which hold what grows in ``args``, and what holds the numbers."""
         if not self.axes:
             return []
-        given = [args[one.place] for one in self.axes]
-        self._look_at([t.shape[one.dim] for one, t in zip(self.axes, given, strict=True)])
-        self._lengths = [_end(one, args) for one in self.axes]
-        self._cuts = {i: [(dim, length.value(args)) for dim, length in cuts] for i, cuts in self.around.cuts.items()}
-        self._recent.appendleft(self._lengths)
-        stale = [i for i, t in enumerate(given) if (held := self._held[i]) is None or not held.is_still(t)]
+        given, copied = self._given(args), self._copied(args)
+        sizes, self._lengths, self._cuts, numbers = self._measured(args)
+        self._look_at(sizes)
+        self._recent.appendleft(self._of_joined(self._lengths) if self._joined else sizes)
+        stale = [i for i, held in enumerate(self._held) if held is None or not held.is_still(given[i])]
         length = max(self._lengths)
-        if length >= self._capacity or not all(self._fits(i, given[i]) for i in stale):
+        if length >= self._capacity or not self._fit(stale, given):
             self._allocate(given, max(room_for(length, self._least), self._capacity))
             stale = list(range(len(given)))
         self._held = [None] * len(given)
-        copied = [args[i] for i in self.around.copies]
-        if [(t.shape, t.dtype) for t in copied] != [(t.shape, t.dtype) for t in self._copies]:
-            self._copies = [_memory(t, list(t.shape)) for t in copied]
-        if self._numbers is None:
-            self._numbers = _memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(self.around.numbers)])
+        if self._numbers is None or [t.shape for t in copied] != self._shapes:
+            self._copies, self._shapes = [_memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
+            self._numbers = _memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(numbers)])
         dims = [self.axes[i].dim for i in stale]
-        self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, args)
-        return [*self._buffers, *self._copies, *([self._numbers] if self.around.numbers else [])]
+        self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
+        return [*self._buffers, *self._copies, *([self._numbers] if numbers else [])]
 
     def _put(
-        self, buffers: list[torch.Tensor], given: list[torch.Tensor], dims: list[int], copied: list[Any], args: Sequence[Any]
+        self,
+        buffers: Sequence[torch.Tensor],
+        given: Sequence[torch.Tensor],
+        dims: Sequence[int],
+        copied: Sequence[torch.Tensor],
+        numbers: Sequence[int],
     ) -> None:
-        """Copy what is ``given`` into ``buffers``, and put what is ``copied``, and the numbers, into theirs."""
+        """Copy what is ``given`` into ``buffers``, and put what is ``copied``, and the ``numbers``, into theirs."""
         assert self._numbers is not None
-        values = [one.value(args) for one in self.around.numbers]
         every, into = [*given, *copied], [*buffers, *self._copies]
-        if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers, values):
+        if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers, numbers):
             return
-        rows = [buffer.narrow(d, 0, t.shape[d]) for buffer, t, d in zip(buffers, given, dims, strict=True)]
+        rows = [buffer.narrow(d, 0, t.size(d)) for buffer, t, d in zip(buffers, given, dims, strict=True)]
         if every:
-            _copy([*rows, *self._copies], every)
-        if values:  # from memory that is not pinned: it is read before this returns
-            self._numbers.copy_(torch.tensor(values), non_blocking=True)
+            copy_into([*rows, *self._copies], every)
+        if len(numbers) == 1:
+            self._numbers.fill_(numbers[0])
+        elif numbers:  # from memory that is not pinned: it is read before this returns
+            self._numbers.copy_(torch.tensor(numbers), non_blocking=True)
 
     def take_out(self, results: list[Any]) -> None:
         """Put what was joined in the place of the buffers among ``results``."""
-        taken = [(i, one, b) for i, (one, b) in enumerate(zip(self.axes, self._buffers, strict=True)) if one.results]
-        parts = [buffer.narrow(one.dim, 0, self._lengths[i]) for i, one, buffer in taken]
+        parts = [self._buffers[i].narrow(self.axes[i].dim, 0, self._lengths[i]) for i in self._taken]
         made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
         if made:
-            _copy(made, parts)
-        for place, cuts in self._cuts.items():
+            copy_into(made, parts)
+        for (place, cuts), lengths in zip(self.around.cuts.items(), self._cuts, strict=True):
             if place in self.around.dense:
-                results[place] = self.around.dense[place].of(results[place], cuts[0][1])
+                results[place] = self.around.dense[place].of(results[place], lengths[0])
                 continue
-            for dim, length in cuts:
+            for (dim, _), length in zip(cuts, lengths, strict=True):
                 results[place] = results[place].narrow(dim, 0, length)
-            order = self.around.orders.get(place, range(results[place].dim()))
-            own = results[place].permute(*order).clone(memory_format=torch.contiguous_format)
-            results[place] = own.permute([order.index(d) for d in range(own.dim())]) if place in self.around.orders else own
-        for (i, one, _), tensor in zip(taken, made, strict=True):
+            results[place] = _ordered(results[place], self.around.orders.get(place))
+        for i, tensor in zip(self._taken, made, strict=True):
+            one = self.axes[i]
             tensor = tensor.view_as(tensor) if one.views else tensor
             self._held[i] = _Held.of(tensor)
             for place in one.results:
@@ -169,39 +181,41 @@ class Growth(threading.local):
         for place, part in self.around.slices.items():
             results[place] = part.of(results)
 
-    def _look_at(self, given: list[int]) -> None:
-        """See whether one of the latest calls has made what is as long as that which is ``given``.
+    def _look_at(self, sizes: tuple[int, ...]) -> None:
+        """See whether one of the latest calls has made what has these ``sizes`` along what grows.
 
         Raises:
             NotGrowing: that has not been so for a while.
         """
-        if self._goes_on(given):
+        if self._goes_on(sizes):
             self._strangers = 0
-        elif not self._is_longer(given):
+        elif not self._is_longer(sizes):
             self._strangers += 1
         if self._strangers > STRANGERS and self._gives_up:
             self._buffers, self._capacity = [], 0
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
 
-    def _goes_on(self, given: list[int]) -> bool:
+    def _goes_on(self, sizes: tuple[int, ...]) -> bool:
         """Whether what is joined was made by one of the latest calls; of a series, whether it is longer than at one of them, by
         as much as it was the last time."""
-        joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
-        if joined:
-            return any(all(given[i] == made[i] for i in joined) for made in self._recent)
-        return any(all(s > 0 and g - m == s for g, m, s in zip(given, made, self._step, strict=True)) for made in self._recent)
+        if self._joined:
+            return self._of_joined(sizes) in self._recent
+        return min(self._step) > 0 and tuple(map(operator.sub, sizes, self._step)) in self._recent
 
-    def _is_longer(self, given: list[int]) -> bool:
+    def _is_longer(self, sizes: tuple[int, ...]) -> bool:
         """Whether this is a series that is longer than at the last call, by whatever."""
-        if self.is_joined or not self._recent:
+        if self._joined or not self._recent:
             return False
-        self._step = [g - made for g, made in zip(given, self._recent[0], strict=True)]
-        return all(s > 0 for s in self._step)
+        self._step = tuple(map(operator.sub, sizes, self._recent[0]))
+        return min(self._step) > 0
 
-    def _fits(self, i: int, given: torch.Tensor) -> bool:
-        """Whether ``given`` has the sizes of the buffer ``i``, but for what grows."""
-        dim, whole, part = self.axes[i].dim, self._buffers[i].shape, given.shape
-        return whole[:dim] == part[:dim] and whole[dim + 1 :] == part[dim + 1 :]
+    def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
+        """Whether what is ``given`` at these ``places`` has the sizes of its buffer, but for what grows."""
+        for i in places:
+            dim, whole, part = self.axes[i].dim, self._buffers[i].shape, given[i].shape
+            if whole[:dim] != part[:dim] or whole[dim + 1 :] != part[dim + 1 :]:
+                return False
+        return True
 
     def _allocate(self, given: Sequence[torch.Tensor], capacity: int) -> None:
         """Make buffers of ``capacity`` for tensors like those ``given``.
@@ -223,11 +237,18 @@ def _memory(like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
-def _end(one: Axis, args: Sequence[Any]) -> int:
-    rows = one.rows if isinstance(one.rows, int) else args[one.rows[0]].shape[one.rows[1]]
-    return args[one.place].shape[one.dim] + rows
+def _measures(around: Around) -> tuple[tuple[Any, ...], ...]:
+    """The formulas of what a call asks: sizes along what grows, and what they are after it; lengths of cuts; numbers."""
+    sizes = tuple(Size(one.place, one.dim) for one in around.axes)
+    rows = [one.rows if isinstance(one.rows, int) else Size(*one.rows) for one in around.axes]
+    ends = tuple(Formula(operator.add, pair) if pair[1] != 0 else pair[0] for pair in zip(sizes, rows, strict=True))
+    cuts = tuple(tuple(length for _, length in cuts) for cuts in around.cuts.values())
+    return sizes, ends, cuts, tuple(around.numbers)
 
 
-def _copy(into: list[torch.Tensor], given: list[torch.Tensor]) -> None:
-    with torch.no_grad():
-        torch.ops.aten._foreach_copy_.default(into, given)
+def _ordered(part: torch.Tensor, order: tuple[int, ...] | None) -> torch.Tensor:
+    """A copy of ``part`` whose dims lie in this ``order`` in memory; contiguous without one."""
+    if order is None:
+        return part.clone(memory_format=torch.contiguous_format)
+    own = part.permute(*order).clone(memory_format=torch.contiguous_format)
+    return own.permute([order.index(d) for d in range(own.dim())])

@@ -76,6 +76,8 @@ class Region:
         self._size_of = numbers_of(part.inputs, self._capacious)
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
+        if (variants := self.variants) and variants[0].holds(args):
+            return variants[0].run(*args)
         variant = self._variant_for(args)
         return self._first_call(args) if variant is None else variant.run(*args)
 
@@ -124,8 +126,8 @@ class Region:
         """Compiled for any capacities, which are symbols of it; static in all else."""
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        given = enumerate(zip(args, self._capacious, strict=True))
-        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in given]
+        pairs = enumerate(zip(args, self._capacious, strict=True))
+        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
         places = symbol_places(fakes)
         sizes = [fakes[i].shape[d] for i, d in places]
         symbols = [to_expr(size) for size in sizes]
@@ -133,7 +135,8 @@ class Region:
         for i, (p, d) in self._size_of.items():
             fakes[i] = fakes[p].shape[d]
             del numbers[i]
-        taken, before = values_at([i for i in range(len(args)) if i not in numbers]), len(env.guards)
+        capacities = values_at((), places)
+        taken, before = values_at([i for i in range(len(args)) if i not in numbers], places), len(env.guards)
         run = self._compile([*fakes, *sizes], mode, numbers)
         asked = [g.expr for g in env.guards[before:]]
         look = layouts(args, [i for i, node in enumerate(self.part.inputs) if varies(node)])
@@ -146,10 +149,7 @@ class Region:
             numbers, *shapes = look(fakes)
             return _at(known, numbers), *([_at(known, shape) for shape in of] for of in shapes)
 
-        def capacities(now: Sequence[Any]) -> list[int]:
-            return [now[i].shape[d] for i, d in places]
-
-        return _Variant(lambda now: look(now) == wanted(*capacities(now)), lambda *now: run(*taken(now), *capacities(now)))
+        return _Variant(lambda now: look(now) == wanted(*capacities(now)), lambda *now: run(*taken(now)))
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
@@ -171,7 +171,8 @@ class Region:
         run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
         guards = env.produce_guards_expression(fakes, ignore_static=False)
         holds = _predicate(guards if shares_memory(args) else _wherever(guards))
-        return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
+        given = values_at(range(len(args)), sizes)
+        return _Variant(holds, lambda *now: run(*given(now)))
 
     @garbage_collection.paused()
     def _compile(self, fakes: list[Any], mode: FakeTensorMode, bound: Mapping[int, int]) -> Callable[..., Any]:

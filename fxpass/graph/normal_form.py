@@ -40,6 +40,7 @@ from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 from .aliases import remove_dead
 from .replay import Replaying
 from .schemas import is_transform
+from .stepped_slices import take_steps_apart
 
 _GRAD_MODE = set_grad_enabled
 _DATA = get_data_attr
@@ -91,6 +92,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModu
     interpreter = _Inference(gm)
     with tracing(None), fx_traceback.preserve_node_meta(), enable_python_dispatcher(), mode, torch.no_grad():
         traced = _traced(interpreter, inputs)
+        take_steps_apart(traced.graph)
     _name_placeholders(traced, gm)
     _drop_grad_mode(traced)
     folded = _fold_known_numbers(traced)

@@ -1,9 +1,12 @@
 """``kvfix::decode_attention``: few queries against the valid part of a cache; what it costs follows what is filled.
 
-The keys are cut into parts, one a program, so that few heads do not leave the chip idle. A second kernel joins the parts.
+The keys are cut into parts, one a program, so that few heads do not leave the chip idle. A second kernel joins the parts. In a
+small buffer all keys are one block, which is on its way before the length is known.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -13,10 +16,12 @@ from torch.library import custom_op
 
 from fxpass.graph.numbers import hint
 
-from .launch import Launch, gpu, wait, wake
+from .launch import Launch, fetch, gpu, wait, wake
 
 GRAIN = tl.constexpr(32)
 """Each part has a multiple of so many keys, however large the buffer: few keys are many parts too."""
+AT_ONCE = 8192
+"""A buffer of so many elements a head is small."""
 
 
 @triton.jit
@@ -25,13 +30,11 @@ def _kernel(
     KEY_HEADS, GROUP, QUERIES, SIZE, tiles,
     q_b, q_h, q_s, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_d, m_b, m_h, m_q, m_s,
     SCALE: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    PARTS: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
+    PARTS: tl.constexpr, ONCE: tl.constexpr, LINES: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr,
+    PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program: ROWS queries, of all heads that share a key head of one batch row, and one part of the keys below the
     length: an online softmax over blocks of them. Keys are the long side of both products, queries the narrow one."""
-    if DEPENDENT:
-        wake()
-        wait()
     pid = tl.program_id(0)
     part, tile, key_head = pid % PARTS, pid // PARTS % tiles, pid // PARTS // tiles % KEY_HEADS
     b = pid // PARTS // tiles // KEY_HEADS
@@ -40,20 +43,33 @@ def _kernel(
     head, query = key_head * GROUP + row // QUERIES, row % QUERIES
     d = tl.arange(0, D)
     q_ptrs = q_ptr + b * q_b + (head * q_h + query * q_s)[None, :] + d[:, None] * q_d
-    q = tl.load(q_ptrs, inside[None, :], 0.0).to(tl.float32)
     k_ptr += b * k_b + key_head * k_h
     v_ptr += b * v_b + key_head * v_h
     mask_ptr += b * m_b
+    if DEPENDENT:
+        wake()
+        if ONCE:
+            key = tl.minimum(tl.arange(0, BLOCK), SIZE - 1)[:, None]
+            line = tl.arange(0, LINES)[None, :] * (1024 // k_ptr.dtype.element_ty.primitive_bitwidth)
+            fetch(k_ptr + key * k_s + line * k_d)
+            fetch(v_ptr + key * v_s + line * v_d)
+        wait()
+    q = tl.load(q_ptrs, inside[None, :], 0.0).to(tl.float32)
     length = SIZE if WHOLE else tl.minimum(tl.load(length_ptr), SIZE).to(tl.int32)
     long = tl.cdiv(tl.cdiv(length, GRAIN), PARTS) * GRAIN
     end = tl.minimum(length, (part + 1) * long)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     norm = tl.zeros((ROWS,), tl.float32)
     out = tl.zeros((D, ROWS), tl.float32)
-    for start in range(part * long, end, BLOCK):
+    first, last, there = part * long, end, end
+    if ONCE:
+        first, last, there = 0, 1, SIZE
+    for start in range(first, last, BLOCK):
         s = start + tl.arange(0, BLOCK)
-        k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, (s < end)[:, None], 0.0).to(tl.float32)
-        v = tl.load(v_ptr + s[None, :] * v_s + d[:, None] * v_d, (s < end)[None, :], 0.0).to(tl.float32)
+        k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, (s < there)[:, None], 0.0).to(tl.float32)
+        v = tl.load(v_ptr + s[None, :] * v_s + d[:, None] * v_d, (s < there)[None, :], 0.0).to(tl.float32)
+        if ONCE:
+            v = tl.where((s < end)[None, :], v, 0.0)
         seen = (s < end)[:, None] & inside[None, :]
         if CAUSAL:
             seen = seen & (s[:, None] <= query[None, :])
@@ -156,16 +172,7 @@ def decode_attention(
 
 
 @decode_attention.register_fake
-def _(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    length: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    is_causal: bool,
-    scale: float,
-    nans: bool = False,
-) -> torch.Tensor:
+def _(q: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
     return q.new_empty(q.shape)
 
 
@@ -191,6 +198,10 @@ def launches(
     tiles = triton.cdiv(group * queries, rows)
     programs = batch * key_heads * tiles
     parts = max(1, min(triton.cdiv(size, GRAIN.value), device.processors // programs)) if size > 2 * block else 1
+    once = parts == 1 and rows <= 16 and size * dim <= AT_ONCE
+    if once:
+        block = max(16, triton.next_power_of_2(size))
+        warps = 8 if 2 * block * dim > AT_ONCE else 4
     whole = length is None
     length = q if length is None else length
     seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
@@ -213,6 +224,8 @@ def launches(
                 "ROWS": rows,
                 "BLOCK": block,
                 "PARTS": parts,
+                "ONCE": once,
+                "LINES": max(1, dim * q.element_size() // 128),
                 "WHOLE": whole,
                 "NANS": nans,
                 "PRECISION": "tf32x3" if q.dtype is torch.float32 else "tf32",

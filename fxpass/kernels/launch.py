@@ -6,7 +6,7 @@ kernels are compiled by threads (Triton's compiler mostly runs without Python's 
 From Hopper on, a kernel may be started before the one that it follows is done (programmatic dependent launch):
 
     wake()    the next kernel may start, as soon as all programs of this one have said so
-    ...       what no kernel of the graph writes may be read
+    ...       what no kernel of the graph writes may be read, and anything be brought into the cache (`fetch`)
     wait()    all that precedes is done, and what it wrote can be read
 
 The kernels of a core all wake first and wait before they read or write anything else. Since each of them waits, what the
@@ -24,13 +24,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import fx
 from triton.language.extra.cuda import gdc_launch_dependents as wake
 from triton.language.extra.cuda import gdc_wait as wait
 
 from fxpass.graph.numbers import hint
 
-__all__ = ["Gpu", "Launch", "compiling", "gpu", "is_recording", "wait", "wake"]
+__all__ = ["Gpu", "Launch", "compiling", "fetch", "gpu", "is_recording", "wait", "wake"]
+
+
+@triton.jit
+def fetch(pointers):
+    """Bring what lies behind ``pointers``, one in each line of memory, into the L2 cache: also what is yet to be written."""
+    tl.inline_asm_elementwise("prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [pointers], tl.int32, False, 1)
 
 
 @dataclasses.dataclass(frozen=True)

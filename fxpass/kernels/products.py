@@ -41,6 +41,9 @@ MOST = 3
 MOST_PARTS = 12
 """In so many parts a sum is cut."""
 
+Parts = Callable[[int, Sequence[int], int, int, torch.device], int]
+"""`tiles.best_parts`, which needs triton."""
+
 
 def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
     """Replace the linear layers on few rows in ``graph`` (propagated, on CUDA)."""
@@ -49,12 +52,12 @@ def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
     narrow = [node for node in layers if few_outputs(node)]
     if not groups and not narrow:
         return
-    from . import linear  # registers the ops; needs triton
+    from . import linear, tiles  # noqa: F401  (registers the ops; needs triton)
 
     for group in groups:
-        _replace(graph, group, writing, linear)
+        _replace(graph, group, writing, tiles.best_parts)
     for node in narrow:
-        _turn(graph, node, linear)
+        _turn(graph, node, tiles.best_parts)
 
 
 def _groups(layers: Sequence[fx.Node], writing: Writing) -> list[list[fx.Node]]:
@@ -78,14 +81,14 @@ def _may_join(node: fx.Node, first: fx.Node, writing: Writing) -> bool:
     return given and not any(writing.between(first, node, aliases.storage(n)) for n in (x, *parameters))
 
 
-def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, linear: Any) -> None:
+def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, parts_of: Parts) -> None:
     x, first = group[0].args[0], group[0]
     weights = [n.args[1] for n in group]
     biases = [n.args[2] for n in group if len(n.args) > 2 and n.args[2] is not None]
     rows, outputs = x.meta["val"], [w.meta["val"].shape[0] for w in weights]  # type: ignore[union-attr]
     k = rows.shape[-1]
-    parts = linear.best_parts(rows.numel() // k, outputs, k, rows.element_size(), linear.gpu(rows.device))
-    early = all(writing.stays(w) for w in weights)  # type: ignore[arg-type]
+    parts = parts_of(rows.numel() // k, outputs, k, rows.element_size(), rows.device)
+    early = all(writing.stays(n) for n in (*weights, *biases))  # type: ignore[arg-type]
 
     call = _caller(graph, first)
     with graph.inserting_before(first), faking(mode_of([rows])):
@@ -112,13 +115,13 @@ def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:
     return caller
 
 
-def _turn(graph: fx.Graph, node: fx.Node, linear: Any) -> None:
+def _turn(graph: fx.Graph, node: fx.Node, parts_of: Parts) -> None:
     """A product of many rows and few outputs is one of few rows and many outputs, turned."""
     x, weight, *bias = node.args
     rows, outputs = x.meta["val"], weight.meta["val"].shape[0]  # type: ignore[union-attr]
     k, call = rows.shape[-1], _caller(graph, node)
     many = rows.numel() // k
-    parts = linear.best_parts(outputs, [many], k, rows.element_size(), linear.gpu(rows.device))
+    parts = parts_of(outputs, [many], k, rows.element_size(), rows.device)
     with graph.inserting_before(node), faking(mode_of([rows])):
         flat = call(aten.view.default, x, [many, k])
         result = call(torch.ops.kvfix.linear_few_rows.default, weight, flat, None, parts, False)

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from fxpass import reasons
 
-from .explanation import Explanation, in_words
+from .explanation import Explanation
+from .memory_sizes import in_words
 from .model import Report, Site
 from .names import shortened, user_name
 from .symbols import renamed

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from fxpass.kernels import products, writing
 from fxpass.kernels.launch import Gpu, gpu
-from fxpass.kernels.linear import best_parts
+from fxpass.kernels.tiles import best_parts
 
 H100 = Gpu(processors=132, cache=50 * 2**20, dependent=True)
 
@@ -30,6 +30,7 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (7, [2304], 768, 4, 3),
         (7, [768], 768, 4, 3),
         (7, [6144], 768, 4, 3),
+        (24, [448], 768, 4, 12),
         (7, [768], 3072, 4, 6),
         (7, [49152], 768, 4, 1),
         (1, [2048, 512, 512], 2048, 2, 1),
@@ -109,7 +110,7 @@ def of_other_rows(x, w, v, u):
     [
         (of_three, [3], [True]),
         (of_four, [3, 1], [True, False]),
-        (with_biases, [1, 1, 1], [True] * 3),
+        (with_biases, [1, 1, 1], [False, False, True]),
         (rows_written_between, [1, 2], [True, True]),
         (weight_written_between, [1, 2], [True, False]),
         (of_other_rows, [1, 1, 1], [True] * 3),

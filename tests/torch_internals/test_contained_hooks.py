@@ -196,3 +196,34 @@ def test_a_guard_that_raises_does_not_hold(name: str, from_call: int, monkeypatc
     assert len(told) == len(set(told))
     assert any("KeyError: 'of ours'" in text and "Traceback" in text for text in told)
 
+
+
+def assign(k: Tensor, x: Tensor, p: Any) -> Tensor:
+    k[:, p] = x[:, 0]
+    return k
+
+
+PLACES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "read": lambda k, x, p: k[:, p] + x[:, 0],
+    "written": assign,
+    "from the end": lambda k, x, p: k[:, -p - 1] + x[:, 0],
+    "in two dims": lambda k, x, p: k[p - 3, p] + 1,
+    "of a tensor": lambda k, x, p: k[:, torch.tensor(p)] + 1,
+    "of a slice": lambda k, x, p: k[:, :6][:, p - 1] + 1,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", PLACES)
+def test_what_a_model_raises_is_no_fault(name: str) -> None:
+    """A row that is not there: an IndexError as in eager, and no warning of a hook that has failed."""
+    model = PLACES[name]
+    compiled = torch.compile(lambda k, x, p: model(k, x, p), backend="kvfix", options={"compiler": "eager"})
+    k, x = torch.rand(4, 8, 2), torch.rand(4, 1, 2)
+    for p in (3, 4, 5):
+        torch.testing.assert_close(compiled(k.clone(), x, p), model(k.clone(), x, p))
+    for p in (8, 9):
+        with pytest.raises(IndexError):
+            compiled(k.clone(), x, p)
+    torch.testing.assert_close(compiled(k.clone(), x, 4), model(k.clone(), x, 4))
+    assert not [fault for report in fxpass.reports() for fault in report.faults]

@@ -22,22 +22,26 @@ class FrameHistory:
     """What has been seen of one frame. Numbers go by the names of their sources.
 
     ints, sizes: the first value of each int, and the first sizes of each tensor.
+    written: the tensors that a graph of the frame has written to.
     now: the ints of the compilation under way.
     elements: the history of each index tensor.
     calls: the history of the frame's calls.
     fixed_sizes: the sizes that each index tensor has been fixed at.
     fixed_numbers: the values that each other number has been fixed at.
+    moving_floats: the floats that have moved with a call.
     slices: whether the frame slices caches.
     tied: the first values of numbers that go with a position, or with a size that has changed.
     """
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    written: set[str] = dataclasses.field(default_factory=set)
     now: dict[str, int] = dataclasses.field(default_factory=dict)
     elements: dict[str, ElementHistory] = dataclasses.field(default_factory=dict)
     calls: CallHistory = dataclasses.field(default_factory=CallHistory)
     fixed_sizes: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     fixed_numbers: dict[str, set[float]] = dataclasses.field(default_factory=dict)
+    moving_floats: set[str] = dataclasses.field(default_factory=set)
     slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
 
@@ -112,4 +116,14 @@ def may_fix(code: CodeType, name: str, value: float, most: int) -> bool:
     if value not in values and values and (len(values) >= most or not seen.calls.repeated()):
         return False
     values.add(value)
+    return True
+
+
+def may_fix_float(code: CodeType, name: str, value: float, most: int) -> bool:
+    """As `may_fix`, of a float. One that has moved with a call keeps moving, also where many calls have not asked for it."""
+    seen = history_of(code)
+    moves = name in seen.moving_floats and value not in seen.fixed_numbers[name]
+    if moves or not may_fix(code, name, value, most):
+        seen.moving_floats.add(name)
+        return False
     return True

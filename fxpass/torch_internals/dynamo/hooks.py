@@ -145,7 +145,7 @@ def _wrap_symfloat(is_ours: Callable[..., bool], stock: Any, self: Any, value: f
     known = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
     if not is_ours(self.tx.output.compiler_fn) or known:
         return stock(self, value)
-    if not frames.may_fix(self.tx.output.root_tx.f_code, self.source.name, value, MAX_FLOATS):
+    if not frames.may_fix_float(self.tx.output.root_tx.f_code, self.source.name, value, MAX_FLOATS):
         return stock(self, value)
     process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
     self.install_guards(GuardBuilder.CONSTANT_MATCH)

@@ -57,7 +57,7 @@ def number_or_same(value: Any, number_in: NumberReader) -> Any:
 def selected(tx: Any, tensor: Any, index: Any) -> tuple[Any, Any]:
     """``tensor`` with the elements selected that SymInts of the tuple ``index`` stand for, and the rest of the index.
 
-    The rest is an ellipsis where the index holds nothing else.
+    The rest is an ellipsis where the index holds nothing else. An index out of range is left to Dynamo.
     """
     if not isinstance(index, tuple) or not any(_is_symint(i) for i in index) or not isinstance(tensor, fx.Proxy):
         return tensor, index
@@ -65,10 +65,14 @@ def selected(tx: Any, tensor: Any, index: Any) -> tuple[Any, Any]:
     places = _dims(index, value.dim()) if isinstance(value, torch.Tensor) else None
     if places is None:
         return tensor, index
+    rows = tensor
     for dim, i in reversed([(d, i) for d, i in zip(places, index, strict=True) if _is_symint(i)]):
-        tensor = wrap_fx_proxy(tx, tx.output.create_proxy("call_method", "select", (tensor, dim, i), {})).as_proxy()
+        try:
+            rows = wrap_fx_proxy(tx, tx.output.create_proxy("call_method", "select", (rows, dim, i), {})).as_proxy()
+        except IndexError:  # the model's own: Dynamo meets it again, where it handles what a model raises
+            return tensor, index
     rest = tuple(i for i in index if not _is_symint(i))
-    return tensor, rest or (Ellipsis,)
+    return rows, rest or (Ellipsis,)
 
 
 def slices(tensor: Any, index: Any) -> dict[int, slice]:
