@@ -37,6 +37,7 @@ from .around import Around, Axis
 from .formulas import formula
 from .joins import as_cats
 from .sliced_results import sliced_results
+from .smaller import as_one_of_two
 
 aten = torch.ops.aten
 
@@ -100,6 +101,7 @@ class Grower:
         self.has_series = False
 
     def __call__(self, gm: fx.GraphModule) -> Grown | None:
+        as_one_of_two(gm, self._moving)
         done = settled(gm.graph, self._moving)
         moving, rising = self._moving - done, [size for size in self._rising if not symbols(size) & done]
         if moving:
