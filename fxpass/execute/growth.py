@@ -93,6 +93,7 @@ class Growth(threading.local):
         self._measured = function_of(*_measures(self.around))
         self._joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
         self._of_joined = values_at(self._joined)
+        self._dims = [one.dim for one in self.axes]
         self._taken = [i for i, one in enumerate(self.axes) if one.results]
         self._buffers: list[torch.Tensor] = []
         self._held: list[_Held | None] = [None] * len(self.axes)
@@ -131,7 +132,8 @@ class Growth(threading.local):
             return []
         given, copied = self._given(args), self._copied(args)
         sizes, self._lengths, self._cuts, numbers = self._measured(args)
-        self._look_at(sizes)
+        if self._strangers or not self._goes_on(sizes):
+            self._look_at(sizes)
         self._recent.appendleft(self._of_joined(self._lengths) if self._joined else sizes)
         stale = [i for i, held in enumerate(self._held) if held is None or not held.is_still(given[i])]
         length = max(self._lengths)
@@ -142,8 +144,11 @@ class Growth(threading.local):
         if self._numbers is None or [t.shape for t in copied] != self._shapes:
             self._copies, self._shapes = [_memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
             self._numbers = _memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(numbers)])
-        dims = [self.axes[i].dim for i in stale]
-        self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
+        if len(stale) == len(given):
+            self._put(self._buffers, given, self._dims, copied, numbers)
+        else:
+            dims = [self._dims[i] for i in stale]
+            self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
         return [*self._buffers, *self._copies, *([self._numbers] if numbers else [])]
 
     def _put(
@@ -220,7 +225,7 @@ class Growth(threading.local):
     def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
         """Whether each tensor ``given`` at ``places`` has the sizes of its buffer, in all dims but the one that grows."""
         for i in places:
-            dim, whole, part = self.axes[i].dim, self._buffers[i].shape, given[i].shape
+            dim, whole, part = self._dims[i], self._buffers[i].shape, given[i].shape
             if whole[:dim] != part[:dim] or whole[dim + 1 :] != part[dim + 1 :]:
                 return False
         return True

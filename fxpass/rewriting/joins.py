@@ -8,8 +8,8 @@
     cat([past, new], 2)[:, :, -8:], which is all of it      cat([past, new], 2)
 
 The last line is a window that is not full, which a guard of Dynamo's says. A tensor that is written in pieces is joined where
-the last piece is written, so nothing may read it, or write anything else to it, before that. A padding that is not filled in this
-way is joined with zeros.
+the last piece is written, so nothing may read it, or write anything else to it, before that. A padding that is not filled in
+this way is joined with zeros.
 """
 
 from __future__ import annotations
