@@ -9,7 +9,6 @@ All copies of a call are one. A capacity is a power of two, so a series of lengt
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import operator
 import threading
@@ -29,14 +28,11 @@ from fxpass.rewriting.around import Around
 from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
+from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
 
 LEAST = 64
 """The smallest capacity."""
-RECENT = 16
-"""From one of so many calls before, a call may go on."""
-STRANGERS = 4
-"""So many calls one after the other may go on from none."""
 
 
 def room_for(length: int, least: int = 0) -> int:
@@ -91,8 +87,7 @@ class Growth(threading.local):
         self._nodes = list(nodes)
         self._given, self._copied = values_at([one.place for one in self.axes]), values_at(self.around.copies)
         self._measured = function_of(*_measures(self.around))
-        self._joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
-        self._of_joined = values_at(self._joined)
+        self._calls = RecentCalls(len(self.axes), [i for i, one in enumerate(self.axes) if one.rows != 0])
         self._dims = [one.dim for one in self.axes]
         self._taken = [i for i, one in enumerate(self.axes) if one.results]
         self._buffers: list[torch.Tensor] = []
@@ -103,9 +98,6 @@ class Growth(threading.local):
         self._capacity = 0
         self._lengths: tuple[int, ...] = ()
         self._cuts: tuple[tuple[int, ...], ...] = ()
-        self._recent: collections.deque[tuple[int, ...]] = collections.deque(maxlen=RECENT)
-        self._strangers = 0
-        self._step = (0,) * len(self.axes)
 
     def under(self, conditions: Conditions, least: int, told: Callable[[Sequence[torch.Tensor]], None]) -> Growth:
         """The same with other ``conditions``, ``least`` and ``told``."""
@@ -120,7 +112,7 @@ class Growth(threading.local):
     @property
     def is_joined(self) -> bool:
         """Whether rows are added to what grows in the graph itself."""
-        return bool(self._joined)
+        return bool(self._calls.joined)
 
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
         """The values of the graph's last inputs, filled from ``args``: buffers, copies of inputs, and the tensor of numbers.
@@ -132,9 +124,9 @@ class Growth(threading.local):
             return []
         given, copied = self._given(args), self._copied(args)
         sizes, self._lengths, self._cuts, numbers = self._measured(args)
-        if self._strangers or not self._goes_on(sizes):
-            self._look_at(sizes)
-        self._recent.appendleft(self._of_joined(self._lengths) if self._joined else sizes)
+        if self._calls.go_on_to(sizes, self._lengths) > STRANGERS and self._gives_up:
+            self._buffers, self._capacity = [], 0
+            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
         stale = [i for i, held in enumerate(self._held) if held is None or not held.is_still(given[i])]
         length = max(self._lengths)
         if length >= self._capacity or not self._fit(stale, given):
@@ -193,34 +185,6 @@ class Growth(threading.local):
                 results[place] = tensor
         for place, part in self.around.slices.items():
             results[place] = part.of(results)
-
-    def _look_at(self, sizes: tuple[int, ...]) -> None:
-        """Count the calls in a row whose ``sizes``, along what grows, come from none of the latest calls.
-
-        Raises:
-            NotGrowing: there are more than `STRANGERS`.
-        """
-        if self._goes_on(sizes):
-            self._strangers = 0
-        elif not self._is_longer(sizes):
-            self._strangers += 1
-        if self._strangers > STRANGERS and self._gives_up:
-            self._buffers, self._capacity = [], 0
-            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
-
-    def _goes_on(self, sizes: tuple[int, ...]) -> bool:
-        """Whether this call goes on from one of the latest: what is joined has the sizes that the call has made, or a series
-        is longer than in that call by as much as it was the last time."""
-        if self._joined:
-            return self._of_joined(sizes) in self._recent
-        return min(self._step) > 0 and tuple(map(operator.sub, sizes, self._step)) in self._recent
-
-    def _is_longer(self, sizes: tuple[int, ...]) -> bool:
-        """Whether this is a series that is longer than in the last call, by any number of rows."""
-        if self._joined or not self._recent:
-            return False
-        self._step = tuple(map(operator.sub, sizes, self._recent[0]))
-        return min(self._step) > 0
 
     def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
         """Whether each tensor ``given`` at ``places`` has the sizes of its buffer, in all dims but the one that grows."""
