@@ -188,11 +188,11 @@ class Region:
                 return self.compile(gm, [fakes[i] for i in taken], static)
 
 
-def _at(known: Mapping[Any, Any], value: Any) -> Any:
-    """``value``, a number or a tuple of such, for values ``known`` of the symbols in it."""
-    if isinstance(value, tuple):
-        return tuple(_at(known, one) for one in value)
-    return int(to_expr(value).xreplace(known)) if isinstance(value, torch.SymInt) else value
+def _at(known: Mapping[Any, Any], numbers: Any) -> Any:
+    """``numbers``, one or a tuple of them, for values ``known`` of their symbols."""
+    if isinstance(numbers, tuple):
+        return tuple(_at(known, number) for number in numbers)
+    return int(to_expr(numbers).xreplace(known)) if isinstance(numbers, torch.SymInt) else numbers
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:
