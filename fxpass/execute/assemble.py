@@ -43,6 +43,7 @@ class Plan:
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`): they are written back, and not returned. None where it is not.
     growth: the buffers of what grows, the last inputs of ``gm``, which no caller gives.
+    capacities: those of ``bound`` that are capacities of caches or of these, see `regions`.
     """
 
     gm: fx.GraphModule
@@ -50,6 +51,7 @@ class Plan:
     bound: Set[Any] = frozenset()
     carried: Sequence[fx.Node] | None = None
     growth: Growth = dataclasses.field(default_factory=Growth)
+    capacities: Set[Any] = frozenset()
 
 
 def assemble(
@@ -78,7 +80,7 @@ def assemble(
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
-    regions = [Region(part, compile, plan.growth.capacities) for part in parts]
+    regions = [Region(part, compile, plan.capacities, plan.growth.is_joined) for part in parts]
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
     strided = Strided.of(gm)

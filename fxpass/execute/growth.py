@@ -112,6 +112,11 @@ class Growth(threading.local):
         sizes = [node.meta["val"].shape[one.dim] for one, node in zip(self.axes, self._nodes, strict=False)]
         return {symbol for size in sizes for symbol in symbols(size)}
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether rows are added to what grows in the graph itself."""
+        return bool(self._joined)
+
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
         """The buffers, which hold what grows in ``args``, and what holds the numbers."""
         if not self.axes:

@@ -1,9 +1,13 @@
-"""``kvfix::decode_attention``: few queries against the valid part of a cache; what it costs follows what is filled.
+"""``kvfix::decode_attention``: attention of few queries over the valid part of a cache.
 
-The keys are cut into parts, one a program, so that few heads do not leave the chip idle. A second kernel joins the parts.
+Its cost grows with the number of valid keys, not with the capacity. The keys are cut into parts, one for each program, so that
+all processors have work even where there are few heads; a second kernel joins the parts. All keys of a small buffer are one
+block, which is fetched before the length is known.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -13,10 +17,12 @@ from torch.library import custom_op
 
 from fxpass.graph.numbers import hint
 
-from .launch import Launch, gpu, wait, wake
+from .launch import Launch, fetch, gpu, wait, wake
 
 GRAIN = tl.constexpr(32)
-"""Each part has a multiple of so many keys, however large the buffer: few keys are many parts too."""
+"""The number of keys in a part is a multiple of this, whatever the size of the buffer: few keys are several parts, too."""
+AT_ONCE = 8192
+"""A buffer is small if it has at most this many elements for each head."""
 
 
 @triton.jit
@@ -25,13 +31,14 @@ def _kernel(
     KEY_HEADS, GROUP, QUERIES, SIZE, tiles,
     q_b, q_h, q_s, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_d, m_b, m_h, m_q, m_s,
     SCALE: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    PARTS: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
+    PARTS: tl.constexpr, ONCE: tl.constexpr, LINES: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr,
+    PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: ROWS queries, of all heads that share a key head of one batch row, and one part of the keys below the
-    length: an online softmax over blocks of them. Keys are the long side of both products, queries the narrow one."""
-    if DEPENDENT:
-        wake()
-        wait()
+    """One program computes ROWS queries over one part of the valid keys, as an online softmax over blocks of keys.
+
+    Its queries are of all the heads that share one key head of one batch row. In both matrix products the keys are the long
+    side and the queries the narrow one.
+    """
     pid = tl.program_id(0)
     part, tile, key_head = pid % PARTS, pid // PARTS % tiles, pid // PARTS // tiles % KEY_HEADS
     b = pid // PARTS // tiles // KEY_HEADS
@@ -40,20 +47,33 @@ def _kernel(
     head, query = key_head * GROUP + row // QUERIES, row % QUERIES
     d = tl.arange(0, D)
     q_ptrs = q_ptr + b * q_b + (head * q_h + query * q_s)[None, :] + d[:, None] * q_d
-    q = tl.load(q_ptrs, inside[None, :], 0.0).to(tl.float32)
     k_ptr += b * k_b + key_head * k_h
     v_ptr += b * v_b + key_head * v_h
     mask_ptr += b * m_b
+    if DEPENDENT:
+        wake()
+        if ONCE:
+            key = tl.minimum(tl.arange(0, BLOCK), SIZE - 1)[:, None]
+            line = tl.arange(0, LINES)[None, :] * (1024 // k_ptr.dtype.element_ty.primitive_bitwidth)
+            fetch(k_ptr + key * k_s + line * k_d)
+            fetch(v_ptr + key * v_s + line * v_d)
+        wait()
+    q = tl.load(q_ptrs, inside[None, :], 0.0).to(tl.float32)
     length = SIZE if WHOLE else tl.minimum(tl.load(length_ptr), SIZE).to(tl.int32)
     long = tl.cdiv(tl.cdiv(length, GRAIN), PARTS) * GRAIN
     end = tl.minimum(length, (part + 1) * long)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     norm = tl.zeros((ROWS,), tl.float32)
     out = tl.zeros((D, ROWS), tl.float32)
-    for start in range(part * long, end, BLOCK):
+    first, last, there = part * long, end, end
+    if ONCE:
+        first, last, there = 0, 1, SIZE
+    for start in range(first, last, BLOCK):
         s = start + tl.arange(0, BLOCK)
-        k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, (s < end)[:, None], 0.0).to(tl.float32)
-        v = tl.load(v_ptr + s[None, :] * v_s + d[:, None] * v_d, (s < end)[None, :], 0.0).to(tl.float32)
+        k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, (s < there)[:, None], 0.0).to(tl.float32)
+        v = tl.load(v_ptr + s[None, :] * v_s + d[:, None] * v_d, (s < there)[None, :], 0.0).to(tl.float32)
+        if ONCE:
+            v = tl.where((s < end)[None, :], v, 0.0)
         seen = (s < end)[:, None] & inside[None, :]
         if CAUSAL:
             seen = seen & (s[:, None] <= query[None, :])
@@ -84,7 +104,7 @@ def _kernel(
 
 @triton.jit
 def _product(a, b, total, PRECISION: tl.constexpr):
-    """``total + a @ b``, of a single column multiplied and added."""
+    """``total + a @ b``. Where ``b`` is a single column, it is computed without the matrix units."""
     if b.shape[1] == 1:
         return total + tl.sum(a * tl.trans(b), 1, keep_dims=True)
     return tl.dot(a, b, total, input_precision=PRECISION)
@@ -92,7 +112,7 @@ def _product(a, b, total, PRECISION: tl.constexpr):
 
 @triton.jit
 def _divided(out, norm, length, NANS: tl.constexpr):
-    """Where no key is seen: zeros, or, if there are keys, what a softmax over nothing but -inf gives."""
+    """``out / norm``. A query that sees no key gets zeros; with NANS, if there are keys, NaN, as a softmax over -inf gives."""
     out = out / tl.where(norm == 0.0, 1.0, norm)
     if NANS:
         out = tl.where((norm == 0.0) & (length > 0), float("nan"), out)
@@ -105,7 +125,7 @@ def _join(
     D: tl.constexpr, PARTS: tl.constexpr, ROUND: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: the parts of one query of one head, each weighted as the largest of its scores asks."""
+    """One program joins the parts of one query of one head. The largest score of a part gives its weight."""
     if DEPENDENT:
         wake()
         wait()
@@ -144,7 +164,7 @@ def decode_attention(
         mask: None, or broadcastable to (batch, heads, queries, size): bool (True is seen) or additive.
         is_causal: query i sees no key after key i.
         scale: factor on the scores.
-        nans: what a query gets that sees none of the keys there are: NaN, as where the softmax is written out, or zeros.
+        nans: whether a query that sees none of the valid keys gets NaN, as from a softmax that is written out, not zeros.
 
     Returns:
         (batch, heads, queries, dim), contiguous, same dtype, accumulated in float32.
@@ -156,16 +176,7 @@ def decode_attention(
 
 
 @decode_attention.register_fake
-def _(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    length: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    is_causal: bool,
-    scale: float,
-    nans: bool = False,
-) -> torch.Tensor:
+def _(q: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
     return q.new_empty(q.shape)
 
 
@@ -180,7 +191,7 @@ def launches(
     nans: bool = False,
     out: Tensor | None = None,
 ) -> list[Launch]:
-    """The launches of the kernels; without ``out``, to be compiled only."""
+    """The launches of the kernels. Without ``out`` they are made to be compiled, not to be run."""
     batch, heads, queries, dim = q.shape
     key_heads, size = k.shape[1], hint(k.shape[2])
     device = gpu(q.device)
@@ -191,6 +202,10 @@ def launches(
     tiles = triton.cdiv(group * queries, rows)
     programs = batch * key_heads * tiles
     parts = max(1, min(triton.cdiv(size, GRAIN.value), device.processors // programs)) if size > 2 * block else 1
+    once = parts == 1 and rows <= 16 and size * dim <= AT_ONCE
+    if once:
+        block = max(16, triton.next_power_of_2(size))
+        warps = 8 if 2 * block * dim > AT_ONCE else 4
     whole = length is None
     length = q if length is None else length
     seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
@@ -213,6 +228,8 @@ def launches(
                 "ROWS": rows,
                 "BLOCK": block,
                 "PARTS": parts,
+                "ONCE": once,
+                "LINES": max(1, dim * q.element_size() // 128),
                 "WHOLE": whole,
                 "NANS": nans,
                 "PRECISION": "tf32x3" if q.dtype is torch.float32 else "tf32",
@@ -230,7 +247,7 @@ def launches(
 
 
 def _block(rows: int, dim: int, size: int, element_size: int) -> tuple[int, int]:
-    """How many keys a program takes at a time, and its warps: the fastest of those measured on an H100."""
+    """How many keys a program takes at a time, and its number of warps: the fastest that were measured on an H100."""
     elements, warps = 4096, 4
     if rows > 16:
         elements, warps = (2048, 4) if element_size == 4 else (8192, 8)

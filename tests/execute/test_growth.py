@@ -16,7 +16,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass.execute import growth
+from fxpass.execute import compilers, growth
+from fxpass.torch_internals.inductor import names
 
 STEPS = 62
 """From 5 rows on: capacities of 64 and 128."""
@@ -236,19 +237,56 @@ def test_with_aot_autograd(kind: type[nn.Module]) -> None:
     is_whole()
 
 
+class Deep(nn.Module):
+    """Layers that repeat."""
+
+    def __init__(self, kind: type[nn.Module] = Products) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(kind() for _ in range(4))
+        self.out = nn.ModuleList(nn.Linear(16, 16) for _ in self.layers)
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        kept: list[torch.Tensor] = []
+        for i, (layer, out) in enumerate(zip(self.layers, self.out, strict=True)):
+            y, new = layer(x, None if past is None else past[2 * i : 2 * i + 2])
+            x = x + out(y)
+            kept += new
+        return x, kept
+
+
 @pytest.mark.inductor
 def test_with_inductor() -> None:
-    model = Attention().eval()
-    decode(model, compiled(model, "inductor"), laid_out=False)
+    model = Deep(Attention).eval()
+    with parts_compiled(least=8) as made:
+        decode(model, compiled(model, "inductor"), 20, laid_out=False)
+    assert made.count("core") == 1, made
     is_whole()
 
 
 @pytest.mark.parametrize("kind", [Products, Masked])
-def test_a_core_is_compiled_twice_for_all_capacities(kind: type[nn.Module]) -> None:
+def test_a_core_is_compiled_once_for_all_capacities(kind: type[nn.Module]) -> None:
     model = kind().eval()
     with parts_compiled(least=4) as made:
         decode(model, compiled(model, "aot_eager"), 36)
-    assert made.count("core") == 2, made
+    assert made.count("core") == 1, made
+
+
+@pytest.mark.parametrize("kind", [Products, Rows])
+def test_layers_that_repeat_are_one_piece_for_all_capacities(kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Inductor would compile them: a head, a layer and a tail, each of which takes the capacity where it needs it."""
+    pieces: list[list[Any]] = []
+
+    def whole(gm: torch.fx.GraphModule, fakes: list[Any], *_: Any) -> Any:
+        pieces.append([f for f in fakes if isinstance(f, torch.SymInt)])
+        return gm.forward
+
+    monkeypatch.setattr(compilers, "_whole", whole)
+    monkeypatch.setattr(names, "compile_fx", lambda gm, *_, **__: gm.forward)
+    model = Deep(kind).eval()
+    with parts_compiled(least=4) as made:
+        decode(model, compiled(model, "inductor"), 20)
+    assert made.count("core") == 1 and len(pieces) == 3 and any(len(sizes) == 1 for sizes in pieces), pieces
+    is_whole()
 
 
 def test_several_rows_at_once() -> None:

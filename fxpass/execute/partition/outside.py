@@ -39,7 +39,7 @@ def works_on(parts: Sequence[Part], lengths: Set[Any], source_of: Callable[[fx.N
     """The first heavy op of ``parts`` whose result is as long as something with a symbol of ``lengths``, and its line."""
     for part in parts:
         for node in part.gm.graph.nodes:
-            if is_heavy(node) and any(symbols(size) & lengths for v in values_of(node) for size in v.shape):
+            if is_heavy(node) and any(symbols(size) & lengths for v in values_of(node) for size in getattr(v, "shape", ())):
                 return f"{source_of(node)}: {node.target}"
     return None
 
