@@ -183,8 +183,9 @@ class Region:
         gm = fx.GraphModule(self.part.gm, graph, class_name=self.part.name)
         taken = [i for i in range(len(fakes)) if i not in bound]
         static = None if self._static is None else [taken.index(i) for i in self._static]
+        ops = sum(n.op == "call_function" for n in graph.nodes)
         with tracing(TracingContext(mode)):
-            with stage(f"compiling the {self.part.name}, {len(graph.nodes)} ops"):
+            with stage(f"compiling the {self.part.name}, {ops} ops"):
                 return self.compile(gm, [fakes[i] for i in taken], static)
 
 
