@@ -195,7 +195,10 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
     if join is not None:
         with graph.inserting_before(join):
             parts = list(join.args[0])[1:]  # type: ignore[arg-type]
-            new = parts[0] if len(parts) == 1 else call(graph, aten.cat.default, parts, dim)
+            new = parts[0]
+            if len(parts) > 1:
+                new = call(graph, aten.cat.default, parts, dim)
+                take_line(new, join)
             rows = new.meta["val"].shape[dim]  # type: ignore[union-attr]
             if not isinstance(rows, int):
                 rows = call(graph, aten.sym_size.int, new, dim)
@@ -203,7 +206,7 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
             place = call(graph, aten.slice.Tensor, buffer, dim, length, end)
             write = call(graph, aten.copy_.default, place, new)
             joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
-        for node in (joined, new, end, place, write):
+        for node in (joined, end, place, write):
             take_line(node, join)
         join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
     past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in (length, join))
