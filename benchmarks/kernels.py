@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 
-from fxpass.kernels import linear
-from fxpass.kernels.launch import gpu
-from fxpass.kernels.products import MAX_ROWS
+from fxpass.kernels.limits import MAX_ROWS
 from fxpass.kernels.select import register
+from fxpass.kernels.tiles import best_parts
 from fxpass.report import figures
 
 BANDWIDTH = 3.35e6
@@ -67,7 +66,7 @@ def product(dtype: torch.dtype, n: int, k: int, rows: int) -> dict[str, Any]:
     size = n * k * dtype.itemsize
     weights = [torch.randn(n, k, device="cuda").to(dtype) for _ in range(max(2, 200_000_000 // size))]
     x = torch.randn(rows, k, device="cuda").to(dtype)
-    parts = linear.best_parts(rows, [n], k, dtype.itemsize, gpu(x.device))
+    parts = best_parts(rows, [n], k, dtype.itemsize, x.device)
     op = torch.ops.kvfix.linear_few_rows
     ours = replayed(lambda: [op(x, w, None, parts, True).sum(0) for w in weights], len(weights))
     theirs = replayed(lambda: [torch.mm(x, w.T) + 0 for w in weights], len(weights))

@@ -24,6 +24,11 @@ if not torch.cuda.is_available():
 from torch._dynamo import guards  # noqa: E402
 from torch._dynamo.utils import counters  # noqa: E402
 
+if folder := os.environ.get("KVFIX_COVERAGE"):
+    from measured import measure
+
+    measure(folder)
+
 import fxpass  # noqa: E402
 
 # After each compilation torch flushes the processor's caches to time the new guards for its log,

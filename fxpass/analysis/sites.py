@@ -59,6 +59,11 @@ class SliceSite:
         return self.base.meta["val"].device
 
     @property
+    def size(self) -> Any:
+        """How many rows there are to take slices of."""
+        return self.base.meta["val"].shape[self.dim]
+
+    @property
     def buffer(self) -> fx.Node:
         """The node whose memory is sliced: a graph input, or an op that makes a new tensor."""
         return aliases.root(self.base)

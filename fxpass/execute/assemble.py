@@ -38,11 +38,12 @@ _CHECKED = {"size_asserts": False, "alignment_asserts": False}
 class Plan:
     """A graph in normal form, and how it is handed off.
 
-    parts: what it was cut into; none where nothing was rewritten, and the graph goes on as it came.
+    parts: what the graph was cut into. None where nothing was rewritten: the graph is then compiled as it came.
     bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
-        (`recording.carry_indices`): they are written back, and not returned. None where it is not.
-    growth: the buffers of what grows, the last inputs of ``gm``, which no caller gives.
+        (`recording.carry_indices`), to be written back and not returned. None where it is not recorded.
+    growth: the buffers of what grows. They are the last inputs of ``gm``, which no caller gives.
+    capacities: those of ``bound`` that are capacities of caches or of these, see `regions`.
     """
 
     gm: fx.GraphModule
@@ -50,6 +51,7 @@ class Plan:
     bound: Set[Any] = frozenset()
     carried: Sequence[fx.Node] | None = None
     growth: Growth = dataclasses.field(default_factory=Growth)
+    capacities: Set[Any] = frozenset()
 
 
 def assemble(
@@ -59,11 +61,17 @@ def assemble(
     failed: Callable[[Exception], None] = lambda error: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Callable[..., tuple[Any, ...]]:
-    """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`. What a
-    recording costs is said to ``note``.
+    """A function of the graph's inputs that runs the parts of ``plan`` one after the other.
 
-    ``plan`` stays as it is: it may be assembled again, or serialized, at any time.
+    Args:
+        plan: stays as it is. It can be assembled again, or serialized, at any time.
+        settings: the options.
+        instead: makes the function that runs where a part fails when it first runs, see `WithFallback`.
+        failed: is called with the error of such a part.
+        note: is called with each reason that a recording costs something in every step.
+
+    Returns:
+        A function that returns the graph's outputs as a tuple.
     """
     gm, parts = plan.gm, [_copied(part) for part in plan.parts]
     recorded, carried = plan.carried is not None, plan.carried or []
@@ -78,7 +86,7 @@ def assemble(
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
-    regions = [Region(part, compile, plan.growth.capacities) for part in parts]
+    regions = [Region(part, compile, plan.capacities, plan.growth.is_joined) for part in parts]
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
     strided = Strided.of(gm)
@@ -108,7 +116,7 @@ def assemble(
 
 
 def _copied(part: Part) -> Part:
-    """``part`` with a graph and lists of its own: what a recording needs is put into these."""
+    """A copy of ``part``, with a graph and lists of its own, into which what a recording needs is put."""
     gm = duplicate(part.gm, part.name)
     return dataclasses.replace(
         part, gm=gm, inputs=list(part.inputs), outputs=list(part.outputs), addresses=set(part.addresses)

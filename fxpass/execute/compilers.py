@@ -14,7 +14,7 @@ from fxpass import reasons
 from fxpass.errors import warn
 from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
-from fxpass.kernels.products import MOST_PARTS
+from fxpass.kernels.limits import MAX_PARTS
 from fxpass.kernels.select import compiled_meanwhile
 from fxpass.options import OWN_PATCHES, Options, did_you_mean
 from fxpass.torch_internals.fakes import TracingContext, tracing
@@ -29,6 +29,9 @@ from .sequence import Sequenced, may_record, recorded
 aten = torch.ops.aten
 FEW_OPS, FEW_ELEMENTS = 6, 4096
 """Of a part that is not worth its compilation: its ops on tensors, and the elements of each."""
+
+LEAST_SHARED = 1
+"""Ops are one kernel if they share so many bytes."""
 
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
@@ -63,7 +66,9 @@ def _check_names(names: Iterable[str]) -> None:
     known = list_options()
     for name in sorted(names):
         if name not in known:
-            raise RuntimeError(f"kvfix: Inductor has no setting {name!r}{did_you_mean(name, known)}")
+            are_several = any(other.startswith(f"{name}.") for other in known)
+            hint = f", but several, such as '{name}.NAME'" if are_several else did_you_mean(name, known)
+            raise RuntimeError(f"kvfix: Inductor has no setting {name!r}{hint}")
 
 
 def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.GraphModule, Sequence[Any]], Any]:
@@ -81,7 +86,8 @@ def as_stock(gm: fx.GraphModule, settings: Options) -> Callable[..., Any]:
     if settings.compiler == "eager":
         return gm.forward
     own = settings.compiler == "inductor" and settings.inductor
-    return torch.compile(gm, backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
+    plain = fx.GraphModule(gm, gm.graph)  # one from Dynamo makes its code when it is called, which Dynamo does not trace
+    return torch.compile(plain, backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
 
 
 def _eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:
@@ -101,9 +107,8 @@ def _inductor(
         return op_by_op(gm) if is_tiny(gm) else _whole(gm, fakes, None, {**patches, "triton.cudagraphs": False})
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
-    symbolic = any(isinstance(f, torch.SymInt) for f in fakes)  # pieces have no input to read one off
     own = record and may_record(gm)
-    calls = piece_calls(gm) if not symbolic and own == record else []
+    calls = piece_calls(gm) if own == record else []
     with compiled_meanwhile(gm), among_kernels(record) as added:
         patches = {**added, **patches}
         if record and not own:  # Inductor says why it does not record it
@@ -149,13 +154,14 @@ def _is_small(value: Any) -> bool:
 def among_kernels(record: bool) -> Iterator[dict[str, Any]]:
     """A block in which what Inductor compiles, with these config patches, goes well with kernels of our own in a recording.
 
-    The parts of a sum (`kernels.products`) are added where they are used, however many there are.
+    The parts of a sum (`kernels.products`) are added where they are used, however many there are. A kernel takes so little time
+    that its launch counts: ops of one size are one kernel if they share anything.
     """
     if not record:
         yield {}
         return
     with starting_early() as early:
-        yield {**early, "unroll_reductions_threshold": MOST_PARTS + 1}
+        yield {**early, "score_fusion_memory_threshold": LEAST_SHARED, "unroll_reductions_threshold": MAX_PARTS + 1}
 
 
 def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]) -> Callable[..., Any]:

@@ -9,8 +9,8 @@ All copies of a call are one. A capacity is a power of two, so a series of lengt
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,27 +21,28 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import NotGrowing
+from fxpass.graph.arguments import values_at
 from fxpass.graph.numbers import symbols
 from fxpass.kernels.filling import fill_at_once
-from fxpass.rewriting.around import Around, Axis
+from fxpass.rewriting.around import Around
+from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.capacity import Conditions
+
+from .recent_calls import STRANGERS, RecentCalls
+from .recording.copying import copy_into
 
 LEAST = 64
 """The smallest capacity."""
-RECENT = 16
-"""From one of so many calls before, a call may go on."""
-STRANGERS = 4
-"""So many calls one after the other may go on from none."""
 
 
 def room_for(length: int, least: int = 0) -> int:
-    """The capacity of a buffer that is to hold ``length`` rows, and room beside: at ``least`` so many, `LEAST` for 0."""
+    """The capacity of a buffer for more than ``length`` rows: a power of two, at least ``least`` (`LEAST` if 0)."""
     return max(least or LEAST, 1 << length.bit_length())
 
 
 @dataclasses.dataclass(frozen=True)
 class _Held:
-    """What a buffer holds: the tensor that was copied out of it, as it was then."""
+    """What a buffer holds: the same as a tensor that was copied out of it, as long as nobody writes to that tensor."""
 
     tensor: weakref.ref[torch.Tensor]
     version: int
@@ -49,21 +50,25 @@ class _Held:
 
     @staticmethod
     def of(tensor: torch.Tensor) -> _Held | None:
-        """None where nobody counts what is written to ``tensor``."""
+        """None for an inference tensor: it has no version counter, so that writes to it are not seen."""
         return None if tensor.is_inference() else _Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
 
     def is_still(self, tensor: torch.Tensor) -> bool:
-        """Whether it is what has come in again, as it was."""
+        """Whether ``tensor`` is that tensor, and nobody has written to it since."""
         held = self.tensor()
         return held is not None and held is tensor and (held._version, held.data_ptr()) == (self.version, self.address)
 
 
 class Growth(threading.local):
-    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders, and others that it gives.
+    """The buffers ``around`` a graph. Each thread has its own.
 
-    ``conditions`` are those that a capacity must meet, which is at ``least`` so large. Buffers that are made are ``told``.
-    Without ``gives_up``, what does not grow is copied in and out all the same: where there is no other way to run the graph.
-    ``at_once`` a kernel of our own fills all of it, where there is one for that.
+    nodes: the placeholders of the graph that this gives values to, those of the buffers first.
+    conditions: what a capacity must meet for the compiled graph to hold.
+    gives_up: whether `fill` may raise where nothing has grown for a while. If not, all is copied in and out on each call: there
+        is no other way to run the graph.
+    least: the smallest capacity.
+    told: is called with the buffers when they have been made.
+    at_once: whether one kernel of our own fills all buffers, if it is written for them.
     """
 
     def __init__(
@@ -80,19 +85,22 @@ class Growth(threading.local):
         self._least, self._told, self._at_once = least, told, at_once
         self.axes = self.around.axes
         self._nodes = list(nodes)
+        self._given, self._copied = values_at([one.place for one in self.axes]), values_at(self.around.copies)
+        self._measured = function_of(*_measures(self.around))
+        self._calls = RecentCalls(len(self.axes), [i for i, one in enumerate(self.axes) if one.rows != 0])
+        self._dims = [one.dim for one in self.axes]
+        self._taken = [i for i, one in enumerate(self.axes) if one.results]
         self._buffers: list[torch.Tensor] = []
         self._held: list[_Held | None] = [None] * len(self.axes)
         self._copies: list[torch.Tensor] = []
+        self._shapes: list[torch.Size] = []
         self._numbers: torch.Tensor | None = None
         self._capacity = 0
-        self._lengths: list[int] = []
-        self._cuts: dict[int, list[tuple[int, int]]] = {}
-        self._recent: collections.deque[list[int]] = collections.deque(maxlen=RECENT)
-        self._strangers = 0
-        self._step: list[int] = [0] * len(self.axes)
+        self._lengths: tuple[int, ...] = ()
+        self._cuts: tuple[tuple[int, ...], ...] = ()
 
     def under(self, conditions: Conditions, least: int, told: Callable[[Sequence[torch.Tensor]], None]) -> Growth:
-        """The same under ``conditions``, at ``least`` so large; buffers are ``told``."""
+        """The same with other ``conditions``, ``least`` and ``told``."""
         return Growth(self.around, self._nodes, conditions, self._gives_up, least, told, self._at_once)
 
     @property
@@ -101,62 +109,76 @@ class Growth(threading.local):
         sizes = [node.meta["val"].shape[one.dim] for one, node in zip(self.axes, self._nodes, strict=False)]
         return {symbol for size in sizes for symbol in symbols(size)}
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether rows are added to what grows in the graph itself."""
+        return bool(self._calls.joined)
+
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        """The buffers, which hold what grows in ``args``, and what holds the numbers."""
+        """The values of the graph's last inputs, filled from ``args``: buffers, copies of inputs, and the tensor of numbers.
+
+        Raises:
+            NotGrowing: nothing has grown for a while, or the compiled graph does not hold for the capacity that is needed.
+        """
         if not self.axes:
             return []
-        given = [args[one.place] for one in self.axes]
-        self._look_at([t.shape[one.dim] for one, t in zip(self.axes, given, strict=True)])
-        self._lengths = [_end(one, args) for one in self.axes]
-        self._cuts = {i: [(dim, length.value(args)) for dim, length in cuts] for i, cuts in self.around.cuts.items()}
-        self._recent.appendleft(self._lengths)
-        stale = [i for i, t in enumerate(given) if (held := self._held[i]) is None or not held.is_still(t)]
+        given, copied = self._given(args), self._copied(args)
+        sizes, self._lengths, self._cuts, numbers = self._measured(args)
+        if self._calls.go_on_to(sizes, self._lengths) > STRANGERS and self._gives_up:
+            self._buffers, self._capacity = [], 0
+            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
+        stale = [i for i, held in enumerate(self._held) if held is None or not held.is_still(given[i])]
         length = max(self._lengths)
-        if length >= self._capacity or not all(self._fits(i, given[i]) for i in stale):
+        if length >= self._capacity or not self._fit(stale, given):
             self._allocate(given, max(room_for(length, self._least), self._capacity))
             stale = list(range(len(given)))
         self._held = [None] * len(given)
-        copied = [args[i] for i in self.around.copies]
-        if [(t.shape, t.dtype) for t in copied] != [(t.shape, t.dtype) for t in self._copies]:
-            self._copies = [_memory(t, list(t.shape)) for t in copied]
-        if self._numbers is None:
-            self._numbers = _memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(self.around.numbers)])
-        dims = [self.axes[i].dim for i in stale]
-        self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, args)
-        return [*self._buffers, *self._copies, *([self._numbers] if self.around.numbers else [])]
+        if self._numbers is None or [t.shape for t in copied] != self._shapes:
+            self._copies, self._shapes = [_memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
+            self._numbers = _memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(numbers)])
+        if len(stale) == len(given):
+            self._put(self._buffers, given, self._dims, copied, numbers)
+        else:
+            dims = [self._dims[i] for i in stale]
+            self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
+        return [*self._buffers, *self._copies, *([self._numbers] if numbers else [])]
 
     def _put(
-        self, buffers: list[torch.Tensor], given: list[torch.Tensor], dims: list[int], copied: list[Any], args: Sequence[Any]
+        self,
+        buffers: Sequence[torch.Tensor],
+        given: Sequence[torch.Tensor],
+        dims: Sequence[int],
+        copied: Sequence[torch.Tensor],
+        numbers: Sequence[int],
     ) -> None:
-        """Copy what is ``given`` into ``buffers``, and put what is ``copied``, and the numbers, into theirs."""
+        """Copy ``given`` into ``buffers``, and ``copied`` and ``numbers`` into the memory that there is for them."""
         assert self._numbers is not None
-        values = [one.value(args) for one in self.around.numbers]
         every, into = [*given, *copied], [*buffers, *self._copies]
-        if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers, values):
+        if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers, numbers):
             return
-        rows = [buffer.narrow(d, 0, t.shape[d]) for buffer, t, d in zip(buffers, given, dims, strict=True)]
+        rows = [buffer.narrow(d, 0, t.size(d)) for buffer, t, d in zip(buffers, given, dims, strict=True)]
         if every:
-            _copy([*rows, *self._copies], every)
-        if values:  # from memory that is not pinned: it is read before this returns
-            self._numbers.copy_(torch.tensor(values), non_blocking=True)
+            copy_into([*rows, *self._copies], every)
+        if len(numbers) == 1:
+            self._numbers.fill_(numbers[0])
+        elif numbers:  # from memory that is not pinned: it is read before this returns
+            self._numbers.copy_(torch.tensor(numbers), non_blocking=True)
 
     def take_out(self, results: list[Any]) -> None:
-        """Put what was joined in the place of the buffers among ``results``."""
-        taken = [(i, one, b) for i, (one, b) in enumerate(zip(self.axes, self._buffers, strict=True)) if one.results]
-        parts = [buffer.narrow(one.dim, 0, self._lengths[i]) for i, one, buffer in taken]
+        """Replace each buffer among ``results`` by the rows that it holds, and cut each result that is too long."""
+        parts = [self._buffers[i].narrow(self.axes[i].dim, 0, self._lengths[i]) for i in self._taken]
         made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
         if made:
-            _copy(made, parts)
-        for place, cuts in self._cuts.items():
+            copy_into(made, parts)
+        for (place, cuts), lengths in zip(self.around.cuts.items(), self._cuts, strict=True):
             if place in self.around.dense:
-                results[place] = self.around.dense[place].of(results[place], cuts[0][1])
+                results[place] = self.around.dense[place].of(results[place], lengths[0])
                 continue
-            for dim, length in cuts:
+            for (dim, _), length in zip(cuts, lengths, strict=True):
                 results[place] = results[place].narrow(dim, 0, length)
-            order = self.around.orders.get(place, range(results[place].dim()))
-            own = results[place].permute(*order).clone(memory_format=torch.contiguous_format)
-            results[place] = own.permute([order.index(d) for d in range(own.dim())]) if place in self.around.orders else own
-        for (i, one, _), tensor in zip(taken, made, strict=True):
+            results[place] = _ordered(results[place], self.around.orders.get(place))
+        for i, tensor in zip(self._taken, made, strict=True):
+            one = self.axes[i]
             tensor = tensor.view_as(tensor) if one.views else tensor
             self._held[i] = _Held.of(tensor)
             for place in one.results:
@@ -164,45 +186,19 @@ class Growth(threading.local):
         for place, part in self.around.slices.items():
             results[place] = part.of(results)
 
-    def _look_at(self, given: list[int]) -> None:
-        """See whether one of the latest calls has made what is as long as that which is ``given``.
-
-        Raises:
-            NotGrowing: that has not been so for a while.
-        """
-        if self._goes_on(given):
-            self._strangers = 0
-        elif not self._is_longer(given):
-            self._strangers += 1
-        if self._strangers > STRANGERS and self._gives_up:
-            self._buffers, self._capacity = [], 0
-            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
-
-    def _goes_on(self, given: list[int]) -> bool:
-        """Whether what is joined was made by one of the latest calls; of a series, whether it is longer than at one of them, by
-        as much as it was the last time."""
-        joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
-        if joined:
-            return any(all(given[i] == made[i] for i in joined) for made in self._recent)
-        return any(all(s > 0 and g - m == s for g, m, s in zip(given, made, self._step, strict=True)) for made in self._recent)
-
-    def _is_longer(self, given: list[int]) -> bool:
-        """Whether this is a series that is longer than at the last call, by whatever."""
-        if any(one.rows != 0 for one in self.axes) or not self._recent:
-            return False
-        self._step = [g - made for g, made in zip(given, self._recent[0], strict=True)]
-        return all(s > 0 for s in self._step)
-
-    def _fits(self, i: int, given: torch.Tensor) -> bool:
-        """Whether ``given`` has the sizes of the buffer ``i``, but for what grows."""
-        dim, whole, part = self.axes[i].dim, self._buffers[i].shape, given.shape
-        return whole[:dim] == part[:dim] and whole[dim + 1 :] == part[dim + 1 :]
+    def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
+        """Whether each tensor ``given`` at ``places`` has the sizes of its buffer, in all dims but the one that grows."""
+        for i in places:
+            dim, whole, part = self._dims[i], self._buffers[i].shape, given[i].shape
+            if whole[:dim] != part[:dim] or whole[dim + 1 :] != part[dim + 1 :]:
+                return False
+        return True
 
     def _allocate(self, given: Sequence[torch.Tensor], capacity: int) -> None:
         """Make buffers of ``capacity`` for tensors like those ``given``.
 
         Raises:
-            NotGrowing: what was compiled does not hold for it.
+            NotGrowing: the compiled graph does not hold for ``capacity``.
         """
         if self.conditions is not None and not self.conditions.hold(capacity):
             raise NotGrowing(reasons.CAPACITY, capacity=capacity)
@@ -218,11 +214,18 @@ def _memory(like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
-def _end(one: Axis, args: Sequence[Any]) -> int:
-    rows = one.rows if isinstance(one.rows, int) else args[one.rows[0]].shape[one.rows[1]]
-    return args[one.place].shape[one.dim] + rows
+def _measures(around: Around) -> tuple[tuple[Any, ...], ...]:
+    """The formulas that each call works out: sizes along what grows, before and after the call; lengths of cuts; numbers."""
+    sizes = tuple(Size(one.place, one.dim) for one in around.axes)
+    rows = [one.rows if isinstance(one.rows, int) else Size(*one.rows) for one in around.axes]
+    ends = tuple(Formula(operator.add, pair) if pair[1] != 0 else pair[0] for pair in zip(sizes, rows, strict=True))
+    cuts = tuple(tuple(length for _, length in cuts) for cuts in around.cuts.values())
+    return sizes, ends, cuts, tuple(around.numbers)
 
 
-def _copy(into: list[torch.Tensor], given: list[torch.Tensor]) -> None:
-    with torch.no_grad():
-        torch.ops.aten._foreach_copy_.default(into, given)
+def _ordered(part: torch.Tensor, order: tuple[int, ...] | None) -> torch.Tensor:
+    """A copy of ``part`` whose dims lie in this ``order`` in memory; contiguous without one."""
+    if order is None:
+        return part.clone(memory_format=torch.contiguous_format)
+    own = part.permute(*order).clone(memory_format=torch.contiguous_format)
+    return own.permute([order.index(d) for d in range(own.dim())])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.graph.arguments import values_at
+from fxpass.graph.numbers import to_expr
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensorMode
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext, free_symbols
@@ -42,13 +42,25 @@ def dims_of(node: fx.Node, capacities: Set[Any]) -> tuple[int, ...]:
     return tuple(d for d, size in enumerate(sizes) if free_symbols(size) & capacities)
 
 
+def numbers_of(inputs: Sequence[fx.Node], dims: Sequence[tuple[int, ...]]) -> dict[int, tuple[int, int]]:
+    """Which of ``inputs`` are numbers that are sizes of others along ``dims``: each with such an input, and the dim."""
+    sizes = {to_expr(inputs[i].meta["val"].shape[d]): (i, d) for i, of in enumerate(dims) for d in of}
+    numbers = [(i, n.meta.get("val")) for i, n in enumerate(inputs)]
+    return {i: sizes[to_expr(v)] for i, v in numbers if isinstance(v, torch.SymInt) and to_expr(v) in sizes}
+
+
 def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...]) -> Any:
-    """The fake of ``value`` with one symbol for all its sizes along ``dims``, and fixed sizes along all others."""
+    """The fake of ``value`` with symbols for its sizes along ``dims``, one for all sizes that are equal, and fixed sizes along
+    all others. Strides are fixed, or made of these."""
     if not isinstance(value, torch.Tensor):
         return value
     sizes = [DimDynamic.DUCK if d in dims else DimDynamic.STATIC for d in range(value.dim())]
     context = StatelessSymbolicContext(dynamic_sizes=sizes)
-    return mode.from_tensor(unviewed(value), symbolic_context=context, source=ConstantSource(name))
+    fake = mode.from_tensor(unviewed(value), symbolic_context=context, source=ConstantSource(name))
+    for stride in fake.stride():
+        if free_symbols(stride) - free_symbols(fake.shape):
+            int(stride)  # a symbol that no size has becomes a number
+    return fake
 
 
 def fake_of(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | None) -> Any:
@@ -90,17 +102,13 @@ def varies(node: fx.Node) -> bool:
     return isinstance(value, torch.SymInt)
 
 
-def layouts(example: Sequence[Any], varying: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, list[Any], list[Any]]]:
+def layouts(example: Sequence[Any], varying: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     """A function of arguments like ``example`` that tells what a static variant is compiled for: the numbers, sizes and strides
     that Dynamo has not guarded to be constants."""
-    tensors = values_at([i for i in varying if isinstance(example[i], torch.Tensor)])
-    numbers = values_at([i for i in varying if not isinstance(example[i], torch.Tensor)])
-
-    def look(args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
-        given = tensors(args)
-        return numbers(args), [*map(torch.Tensor.size, given)], [*map(torch.Tensor.stride, given)]
-
-    return look
+    tensors = [i for i in varying if isinstance(example[i], torch.Tensor)]
+    numbers = [f"args[{i}], " for i in varying if i not in tensors]
+    sizes, strides = ([f"args[{i}].{of}(), " for i in tensors] for of in ("size", "stride"))
+    return eval(f"lambda args: ({''.join([*numbers, *sizes, *strides])})")  # type: ignore[no-any-return]
 
 
 def shares_memory(args: Sequence[Any]) -> bool:

@@ -1,6 +1,9 @@
 """One part of a graph as a function that is compiled when it is called, for the shapes that it is called with.
 
-The static core is compiled without symbols, once for each set of input shapes: a cache of another capacity takes another core.
+The static core is compiled without symbols, once for each set of input shapes. But capacities of caches and of what grows are
+symbols in its code, and numbers in its recordings: those of what is joined from the first on. Of others the first one is a
+constant, and the next a symbol for all that follow: it is compiled twice.
+
 A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
 is checked on each call; where that does not hold, the part is compiled once more.
 """
@@ -37,6 +40,7 @@ from .region_inputs import (
     fake_of,
     fake_of_capacity,
     layouts,
+    numbers_of,
     shares_memory,
     symbol_places,
     unviewed,
@@ -58,17 +62,22 @@ class Region:
     ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` has one of its own.
     """
 
-    def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset()) -> None:
+    def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset(), first: bool = False) -> None:
+        """``capacities`` are symbols in the code of a static part from its second compilation on, or from its ``first``."""
         self.part = part
         self.compile = compile
+        self._open_from = 0 if first else 1
         self.variants: list[_Variant] = []  # the one that ran last comes first
         self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
         self._dynamic = [dynamic_dims(n) for n in part.inputs]
         self._capacious = [dims_of(n, capacities) for n in part.inputs] if part.static else []
+        self._size_of = numbers_of(part.inputs, self._capacious)
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
+        if (variants := self.variants) and variants[0].holds(args):
+            return variants[0].run(*args)
         variant = self._variant_for(args)
         return self._first_call(args) if variant is None else variant.run(*args)
 
@@ -100,7 +109,7 @@ class Region:
     def _make_variant(self, args: Sequence[Any]) -> _Variant:
         if not self.part.static:
             return self._dynamic_variant(args)
-        if self._made and any(self._capacious):
+        if self._made >= self._open_from and self._is_open(args):
             try:
                 return self._capacity_variant(args)
             except Exception:
@@ -108,34 +117,38 @@ class Region:
                 self._capacious = []
         return self._static_variant(args)
 
+    def _is_open(self, args: Sequence[Any]) -> bool:
+        """Whether all capacities are such that they may be symbols."""
+        sizes = [args[i].shape[d] for i, dims in enumerate(self._capacious) for d in dims]
+        return bool(sizes) and min(sizes) > 1
+
     def _capacity_variant(self, args: Sequence[Any]) -> _Variant:
-        """Compiled for any capacity of what grows, which is a symbol of it; static in all else."""
+        """Compiled for any capacities, which are symbols of it; static in all else."""
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        given = enumerate(zip(args, self._capacious, strict=True))
-        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in given]
-        ((place, dim),) = symbol_places(fakes)
-        symbol = fakes[place].shape[dim].node.expr
+        pairs = enumerate(zip(args, self._capacious, strict=True))
+        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
+        places = symbol_places(fakes)
+        sizes = [fakes[i].shape[d] for i, d in places]
+        symbols = [to_expr(size) for size in sizes]
         numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
-        taken = [i for i in range(len(args)) if i not in numbers]
-        run = self._compile([*fakes, fakes[place].shape[dim]], mode, numbers)
-        asked = [g.expr for g in env.guards]
-        varying = [i for i, node in enumerate(self.part.inputs) if varies(node)]
-
-        look = layouts(args, varying)
+        for i, (p, d) in self._size_of.items():
+            fakes[i] = fakes[p].shape[d]
+            del numbers[i]
+        capacities = values_at((), places)
+        taken, before = values_at([i for i in range(len(args)) if i not in numbers], places), len(env.guards)
+        run = self._compile([*fakes, *sizes], mode, numbers)
+        asked = [g.expr for g in env.guards[before:]]
+        look = layouts(args, [i for i, node in enumerate(self.part.inputs) if varies(node)])
 
         @functools.cache
-        def wanted(capacity: int) -> tuple[Any, ...] | None:
-            known = {symbol: sympy.Integer(capacity)}
-            if not all(condition.xreplace(known) == sympy.true for condition in asked):
-                return None
-            numbers, *shapes = look(fakes)
-            return numbers, *([tuple(int(sympy.sympify(to_expr(s)).xreplace(known)) for s in t) for t in of] for of in shapes)
+        def wanted(*capacities: int) -> Any:
+            known = dict(zip(symbols, map(sympy.Integer, capacities), strict=True))
+            if min(capacities) < 2 or not all(condition.xreplace(known) == sympy.true for condition in asked):
+                return None  # of a size that is a symbol, compilers suppose that it is 2 at least
+            return _at(known, look(fakes))
 
-        return _Variant(
-            lambda now: look(now) == wanted(now[place].shape[dim]),
-            lambda *now: run(*[now[i] for i in taken], now[place].shape[dim]),
-        )
+        return _Variant(lambda now: look(now) == wanted(*capacities(now)), lambda *now: run(*taken(now)))
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
@@ -150,6 +163,9 @@ class Region:
         return _Variant(lambda now: look(now) == wanted, run)
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
+        """Compiled for all sizes at once. Where it takes a float, which would become a constant, it runs as it is."""
+        if any(isinstance(a, float) for a in args):
+            return _Variant(lambda now: True, self.part.gm.forward)
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes = [fake_of(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic, strict=True))]
@@ -157,7 +173,8 @@ class Region:
         run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
         guards = env.produce_guards_expression(fakes, ignore_static=False)
         holds = _predicate(guards if shares_memory(args) else _wherever(guards))
-        return _Variant(holds, lambda *now: run(*now, *(now[i].shape[d] for i, d in sizes)))
+        given = values_at(range(len(args)), sizes)
+        return _Variant(holds, lambda *now: run(*given(now)))
 
     @garbage_collection.paused()
     def _compile(self, fakes: list[Any], mode: FakeTensorMode, bound: Mapping[int, int]) -> Callable[..., Any]:
@@ -166,9 +183,17 @@ class Region:
         gm = fx.GraphModule(self.part.gm, graph, class_name=self.part.name)
         taken = [i for i in range(len(fakes)) if i not in bound]
         static = None if self._static is None else [taken.index(i) for i in self._static]
+        ops = sum(n.op == "call_function" for n in graph.nodes)
         with tracing(TracingContext(mode)):
-            with stage(f"compiling the {self.part.name}, {len(graph.nodes)} ops"):
+            with stage(f"compiling the {self.part.name}, {ops} ops"):
                 return self.compile(gm, [fakes[i] for i in taken], static)
+
+
+def _at(known: Mapping[Any, Any], numbers: Any) -> Any:
+    """``numbers``, one or a tuple of them, for values ``known`` of their symbols."""
+    if isinstance(numbers, tuple):
+        return tuple(_at(known, number) for number in numbers)
+    return int(to_expr(numbers).xreplace(known)) if isinstance(numbers, torch.SymInt) else numbers
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:

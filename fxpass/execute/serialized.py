@@ -71,6 +71,7 @@ class SerializedGraph:
     hints: dict[Any, int]
     rewritten: bool
     bound: Set[Any]
+    capacities: Set[Any]
     carried: list[str] | None
     settings: Options
     around: Around
@@ -96,13 +97,13 @@ class SerializedGraph:
             return WithFallback(run, [], written_places(gm), lambda: gm.forward, failed)
         by_name = {n.name: n for n in inputs}
         carried = None if self.carried is None else [by_name[name] for name in self.carried]
-        bound = {load.renamed[s] for s in self.bound}
+        bound, capacities = ({load.renamed[s] for s in known} for known in (self.bound, self.capacities))
 
         def plan() -> Plan:
             buffers = inputs[len(inputs) - self.around.inputs :]
             at_once, least = carried is not None and self.settings.kernels, self.settings.capacity
             growth = Growth(self.around, buffers, self.conditions, gives_up=False, least=least, at_once=at_once)
-            return Plan(gm, split(gm, bound), bound, carried, growth)
+            return Plan(gm, split(gm, bound), bound, carried, growth, capacities)
 
         uncompiled = dataclasses.replace(self.settings, compiler="eager")
         return assemble(plan(), self.settings, lambda: assemble(plan(), uncompiled), failed)
@@ -139,7 +140,10 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     if conditions is not None and not all(map(conditions.hold, CAPACITIES)):
         raise NotSerializable("not every capacity of what grows would do")
     rewritten, around = bool(plan.parts), plan.growth.around
-    return SerializedGraph(graph, values, of_modules, hints, rewritten, bound, carried, settings, around, conditions)
+    capacities = plan.capacities & bound
+    return SerializedGraph(
+        graph, values, of_modules, hints, rewritten, bound, capacities, carried, settings, around, conditions
+    )
 
 
 def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:

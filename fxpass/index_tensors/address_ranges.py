@@ -49,6 +49,8 @@ class WrittenInputs:
     def __init__(self, graph: fx.Graph) -> None:
         self.graph = graph
         self.written: set[fx.Node] = set()
+        self.known: set[fx.Node] = set()
+        """Those of which numbers are known although the table does not follow them (`any_length`)."""
         self.ranges: dict[fx.Node, AddressRange] = {}
         """Those of the inputs that were asked about, which are kept since Dynamo drops inputs that it does not need."""
 
@@ -59,7 +61,9 @@ class WrittenInputs:
             n for n in self.graph.find_nodes(op="placeholder") if memory is not None and self._is_at(n, memory)
         ]
         self.written.update(targets)
-        return {other for target in targets for other in self._neighbors(target)}
+        others = {other for target in targets for other in self._neighbors(target)}
+        self.known -= others
+        return others
 
     def is_written_elsewhere(self, node: fx.Node) -> bool:
         """Whether an input that lies where the graph input ``node`` does has been written to."""
@@ -84,6 +88,8 @@ def span(tensor: torch.Tensor) -> tuple[int, int]:
     if isinstance(tensor, FakeTensor) or tensor.numel() == 0:
         return 0, 0
     start = tensor.data_ptr()
+    if tensor.is_contiguous():
+        return start, start + tensor.nbytes
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return start, start + (last + 1) * tensor.element_size()
 
@@ -95,7 +101,7 @@ def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
         tensors: each tensor with whether the graph writes to it, and whether the table knows what it holds.
     """
     written_end = known_end = 0
-    for (start, end), written, known in sorted((span(t), written, known) for t, written, known in tensors):
+    for start, end, written, known in sorted([(*span(t), written, known) for t, written, known in tensors]):
         if known and start < written_end or written and start < known_end:
             return False
         written_end = max(written_end, end) if written else written_end

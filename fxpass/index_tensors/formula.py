@@ -47,6 +47,6 @@ def evaluate(text: str, values: Sequence[int]) -> Any:
     return _function(text)(values)
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def _function(text: str) -> Callable[[Sequence[int]], Any]:
     return eval(f"lambda v: {text}", dict(_FUNCTIONS))

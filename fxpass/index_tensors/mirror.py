@@ -7,8 +7,8 @@ remembers the last known values of each index tensor, together with its identity
                  otherwise                                          ->  one device read, which is remembered
     advance(t)   after a compiled call, with the values that the graph's arithmetic gives
 
-A tensor in host memory is read on every call: that costs no more than the look-up, and sees writes that PyTorch does not count
-(through ``numpy()`` or ``.data``). The counters count alike on both devices, so that tests on a CPU speak for the GPU.
+A tensor in host memory is read on every call: that costs less than the look-up, and sees writes that PyTorch does not count
+(through ``numpy()`` or ``.data``). What differs there is counted as a read, so that tests on a CPU speak for the GPU.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
-
-from fxpass.torch_internals import lookup_order
 
 from .formula import evaluate
 
@@ -44,10 +43,13 @@ class _Remembered:
     on_host: bool
 
     def is_of(self, tensor: Any) -> bool:
-        """Whether this is what is remembered of ``tensor``, and it has not been written since, as far as PyTorch counts.
+        """Whether this is what is remembered of ``tensor``, and it has not been written since as far as PyTorch counts; in host
+        memory, as far as its elements show.
 
         The memory is compared too, since ``t.data = other`` exchanges it and leaves the version as it was.
         """
+        if self.on_host:
+            return self.ref() is tensor and self.values == _load(tensor)
         return (
             self.ref() is tensor
             and self.version == tensor._version
@@ -61,13 +63,14 @@ _entries: dict[int, _Remembered] = {}
 
 
 def values(tensor: Any) -> tuple[int, ...]:
-    """All elements of ``tensor`` (any shape, integer dtype) in row-major order, as Python ints."""
-    lookup_order.meet()
+    """All elements of ``tensor`` (any shape, integer dtype) in row-major order, as Python ints.
+
+    Each call of a compiled graph asks some times for each index tensor.
+    """
     entry = _entries.get(id(tensor))
     if entry is not None and entry.is_of(tensor):
-        if not entry.on_host or entry.values == _load(tensor):
-            counters.hits += 1
-            return entry.values
+        counters.hits += 1
+        return entry.values
     counters.refreshes += 1
     loaded = _load(tensor)
     if not tensor.is_inference():
@@ -85,14 +88,8 @@ def computed(tensor: Any, text: str) -> Any:
     return evaluate(text, values(tensor))
 
 
-def agree(tensor: Any, index: int, other: int) -> bool:
-    """Whether two elements of ``tensor`` are the same number."""
-    return all_agree(tensor, [(index, other)])
-
-
-def all_agree(tensor: Any, pairs: Sequence[tuple[int, int]]) -> bool:
-    """Whether the two elements of each of ``pairs`` are the same number. Called from guards."""
-    held = values(tensor)
+def all_agree(held: Sequence[int], pairs: Sequence[tuple[int, int]]) -> bool:
+    """Whether the two elements of each of ``pairs``, of the elements ``held``, are the same number. Called from guards."""
     for index, other in pairs:
         if held[index] != held[other]:
             return False
@@ -127,22 +124,23 @@ def reset() -> None:
 def _load(tensor: torch.Tensor) -> tuple[int, ...]:
     """All elements, by `tolist` alone: guards ask for them, and an operator costs more than they do."""
     held: Any = tensor.tolist()
-    if not tensor.dim():
+    if not (dims := tensor.dim()):
         return (held,)
-    for _ in range(tensor.dim() - 1):
+    for _ in range(dims - 1):
         held = chain.from_iterable(held)
     return tuple(held)
 
 
 def _remember(tensor: torch.Tensor, loaded: tuple[int, ...]) -> None:
     key = id(tensor)
-
-    def forget(ref: weakref.ref[torch.Tensor]) -> None:
-        entry = _entries.get(key)
-        if entry is not None and entry.ref is ref:
-            del _entries[key]
-
+    before = _entries.get(key)
+    ref = before.ref if before is not None and before.ref() is tensor else weakref.ref(tensor, partial(_forget, key))
     layout = tensor.storage_offset(), tensor.stride()
     storage = tensor.untyped_storage()  # keeping it alive keeps its address from being used again
-    on_host = tensor.device.type == "cpu"
-    _entries[key] = _Remembered(weakref.ref(tensor, forget), tensor._version, storage, layout, loaded, on_host)
+    _entries[key] = _Remembered(ref, tensor._version, storage, layout, loaded, tensor.is_cpu)
+
+
+def _forget(key: int, ref: weakref.ref[torch.Tensor]) -> None:
+    entry = _entries.get(key)
+    if entry is not None and entry.ref is ref:
+        del _entries[key]

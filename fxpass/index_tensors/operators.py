@@ -7,8 +7,8 @@ up by name: a graph names them, and the names are those of `torch.Tensor`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
@@ -16,11 +16,12 @@ from torch import fx
 from fxpass.graph.schemas import is_transform
 from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload, OpOverloadPacket, autograd_functions
 
+T = TypeVar("T")
 _TORCH = ("torch", "_operator", "math", "builtins", "einops")
 """Modules whose functions write to an operand only where their name says so."""
 
 
-def by_operator(rules: Mapping[str, Callable[..., Any]]) -> dict[Any, Callable[..., Any]]:
+def by_operator(rules: Mapping[str, T]) -> dict[Any, T]:
     """``rules``, which are given by name, by everything that a node may call for such an op."""
     return {target: rule for name, rule in rules.items() for target in (name, *_called(name))}
 

@@ -98,10 +98,16 @@ class Table:
         held = {node: self.contents(node) for node in self.index_tensors()}
         return {n: own for n, own in held.items() if own and any(e != Element(n, i) for i, e in enumerate(own))}
 
+    def inputs(self) -> WrittenInputs:
+        """What the graph has written to so far."""
+        self._catch_up()
+        return self._inputs
+
     def address_ranges(self) -> list[tuple[AddressRange, bool, bool]]:
         """Where the graph inputs lie that were asked about; for each, whether it is written to, and whether it is known."""
         self._catch_up()
-        return [(own, n in self._inputs.written, n in self._arrays) for n, own in self._inputs.ranges.items()]
+        written, known = self._inputs.written, self._arrays.keys() | self._inputs.known
+        return [(own, n in written, n in known) for n, own in self._inputs.ranges.items()]
 
     # -- following the graph
 
@@ -177,8 +183,7 @@ class Table:
 
     def _operand(self, node: fx.Node) -> Any:
         """What a rule is given for the operand ``node``: its array, or the number that it stands for."""
-        held = self._held(node)
-        if held is not None:
+        if (held := self._held(node)) is not None:
             return held
         value = node.meta.get("example_value")
         if isinstance(value, (int, bool)):

@@ -1,126 +1,26 @@
-"""``kvfix::decode_attention``: few queries against the valid part of a cache; what it costs follows what is filled.
+"""``kvfix::decode_attention``: attention of few queries over the valid part of a cache.
 
-The keys are cut into parts, one a program, so that few heads do not leave the chip idle. A second kernel joins the parts.
+Its cost grows with the number of valid keys, not with the capacity. The keys are cut into parts, one for each program, so that
+all processors have work even where there are few heads; a second kernel joins the parts. All keys of a small buffer are one
+block, which is fetched before the length is known.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
 from fxpass.graph.numbers import hint
 
-from .launch import Launch, gpu, wait, wake
+from .launch import Launch, gpu
+from .online_softmax import GRAIN, attend, join
 
-GRAIN = tl.constexpr(32)
-"""Each part has a multiple of so many keys, however large the buffer: few keys are many parts too."""
-
-
-@triton.jit
-def _kernel(
-    q_ptr, k_ptr, v_ptr, length_ptr, mask_ptr, out_ptr, top_ptr, norm_ptr,
-    KEY_HEADS, GROUP, QUERIES, SIZE, tiles,
-    q_b, q_h, q_s, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_d, m_b, m_h, m_q, m_s,
-    SCALE: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    PARTS: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr, PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
-):  # fmt: skip
-    """One program: ROWS queries, of all heads that share a key head of one batch row, and one part of the keys below the
-    length: an online softmax over blocks of them. Keys are the long side of both products, queries the narrow one."""
-    if DEPENDENT:
-        wake()
-        wait()
-    pid = tl.program_id(0)
-    part, tile, key_head = pid % PARTS, pid // PARTS % tiles, pid // PARTS // tiles % KEY_HEADS
-    b = pid // PARTS // tiles // KEY_HEADS
-    row = tile * ROWS + tl.arange(0, ROWS)
-    inside = row < GROUP * QUERIES
-    head, query = key_head * GROUP + row // QUERIES, row % QUERIES
-    d = tl.arange(0, D)
-    q_ptrs = q_ptr + b * q_b + (head * q_h + query * q_s)[None, :] + d[:, None] * q_d
-    q = tl.load(q_ptrs, inside[None, :], 0.0).to(tl.float32)
-    k_ptr += b * k_b + key_head * k_h
-    v_ptr += b * v_b + key_head * v_h
-    mask_ptr += b * m_b
-    length = SIZE if WHOLE else tl.minimum(tl.load(length_ptr), SIZE).to(tl.int32)
-    long = tl.cdiv(tl.cdiv(length, GRAIN), PARTS) * GRAIN
-    end = tl.minimum(length, (part + 1) * long)
-    top = tl.full((ROWS,), float("-inf"), tl.float32)
-    norm = tl.zeros((ROWS,), tl.float32)
-    out = tl.zeros((D, ROWS), tl.float32)
-    for start in range(part * long, end, BLOCK):
-        s = start + tl.arange(0, BLOCK)
-        k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, (s < end)[:, None], 0.0).to(tl.float32)
-        v = tl.load(v_ptr + s[None, :] * v_s + d[:, None] * v_d, (s < end)[None, :], 0.0).to(tl.float32)
-        seen = (s < end)[:, None] & inside[None, :]
-        if CAUSAL:
-            seen = seen & (s[:, None] <= query[None, :])
-        score = _product(k, q, tl.zeros((BLOCK, ROWS), tl.float32), PRECISION) * SCALE
-        m_ptrs = mask_ptr + s[:, None] * m_s + (head * m_h + query * m_q)[None, :]
-        if MASK == 1:
-            seen = seen & (tl.load(m_ptrs, seen, 0) != 0)
-        if MASK == 2:
-            score += tl.load(m_ptrs, seen, 0.0).to(tl.float32)
-        score = tl.where(seen, score, float("-inf"))
-        new_top = tl.maximum(top, tl.max(score, 0))
-        safe = tl.where(new_top == float("-inf"), 0.0, new_top)
-        weight = tl.exp(score - safe[None, :])
-        fade = tl.exp(top - safe)
-        out = _product(v, weight, out * fade[None, :], PRECISION)
-        norm = norm * fade + tl.sum(weight, 0)
-        top = new_top
-    at = (b * KEY_HEADS * GROUP + head) * QUERIES + query
-    if PARTS == 1:
-        out = _divided(out, norm[None, :], length, NANS)
-    else:
-        at += part * (tl.num_programs(0) // PARTS // tiles * GROUP * QUERIES)
-        tl.store(top_ptr + at, top, inside)
-        tl.store(norm_ptr + at, norm, inside)
-        inside = inside & (top > float("-inf"))
-    tl.store(out_ptr + at[None, :] * D + d[:, None], out, inside[None, :])
-
-
-@triton.jit
-def _product(a, b, total, PRECISION: tl.constexpr):
-    """``total + a @ b``, of a single column multiplied and added."""
-    if b.shape[1] == 1:
-        return total + tl.sum(a * tl.trans(b), 1, keep_dims=True)
-    return tl.dot(a, b, total, input_precision=PRECISION)
-
-
-@triton.jit
-def _divided(out, norm, length, NANS: tl.constexpr):
-    """Where no key is seen: zeros, or, if there are keys, what a softmax over nothing but -inf gives."""
-    out = out / tl.where(norm == 0.0, 1.0, norm)
-    if NANS:
-        out = tl.where((norm == 0.0) & (length > 0), float("nan"), out)
-    return out
-
-
-@triton.jit
-def _join(
-    part_ptr, top_ptr, norm_ptr, length_ptr, out_ptr,
-    D: tl.constexpr, PARTS: tl.constexpr, ROUND: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr,
-    DEPENDENT: tl.constexpr,
-):  # fmt: skip
-    """One program: the parts of one query of one head, each weighted as the largest of its scores asks."""
-    if DEPENDENT:
-        wake()
-        wait()
-    row, rows = tl.program_id(0), tl.num_programs(0)
-    part = tl.arange(0, ROUND)
-    d = tl.arange(0, D)
-    top = tl.load(top_ptr + part * rows + row, part < PARTS, float("-inf"))
-    norm = tl.load(norm_ptr + part * rows + row, part < PARTS, 0.0)
-    highest = tl.max(top, 0)
-    weight = tl.exp(top - tl.where(highest == float("-inf"), 0.0, highest))
-    filled = (top > float("-inf"))[:, None]
-    out = tl.load(part_ptr + (part * rows + row)[:, None] * D + d[None, :], filled, 0.0)
-    length = 1 if WHOLE else tl.load(length_ptr)
-    out = _divided(tl.sum(out * weight[:, None], 0), tl.sum(norm * weight, 0), length, NANS)
-    tl.store(out_ptr + row * D + d, out)
+AT_ONCE = 8192
+"""A buffer is small if it has at most this many elements for each head."""
 
 
 @custom_op("kvfix::decode_attention", mutates_args=())
@@ -144,7 +44,7 @@ def decode_attention(
         mask: None, or broadcastable to (batch, heads, queries, size): bool (True is seen) or additive.
         is_causal: query i sees no key after key i.
         scale: factor on the scores.
-        nans: what a query gets that sees none of the keys there are: NaN, as where the softmax is written out, or zeros.
+        nans: whether a query that sees none of the valid keys gets NaN, as from a softmax that is written out, not zeros.
 
     Returns:
         (batch, heads, queries, dim), contiguous, same dtype, accumulated in float32.
@@ -156,16 +56,7 @@ def decode_attention(
 
 
 @decode_attention.register_fake
-def _(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    length: torch.Tensor | None,
-    mask: torch.Tensor | None,
-    is_causal: bool,
-    scale: float,
-    nans: bool = False,
-) -> torch.Tensor:
+def _(q: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
     return q.new_empty(q.shape)
 
 
@@ -180,7 +71,7 @@ def launches(
     nans: bool = False,
     out: Tensor | None = None,
 ) -> list[Launch]:
-    """The launches of the kernels; without ``out``, to be compiled only."""
+    """The launches of the kernels. Without ``out`` they are made to be compiled, not to be run."""
     batch, heads, queries, dim = q.shape
     key_heads, size = k.shape[1], hint(k.shape[2])
     device = gpu(q.device)
@@ -191,6 +82,10 @@ def launches(
     tiles = triton.cdiv(group * queries, rows)
     programs = batch * key_heads * tiles
     parts = max(1, min(triton.cdiv(size, GRAIN.value), device.processors // programs)) if size > 2 * block else 1
+    once = parts == 1 and rows <= 16 and size * dim <= AT_ONCE
+    if once:
+        block = max(16, triton.next_power_of_2(size))
+        warps = 8 if 2 * block * dim > AT_ONCE else 4
     whole = length is None
     length = q if length is None else length
     seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
@@ -201,7 +96,7 @@ def launches(
         top, norm = (q.new_empty((parts, *q.shape[:-1]), dtype=torch.float32) for _ in range(2))
     steps = [
         Launch(
-            _kernel,
+            attend,
             programs * parts,
             (q, k, v, length, seen, part, top, norm, key_heads, group, queries, size, tiles)
             + (*q.stride(), *k.stride(), *v.stride(), *seen.stride()),
@@ -213,6 +108,8 @@ def launches(
                 "ROWS": rows,
                 "BLOCK": block,
                 "PARTS": parts,
+                "ONCE": once,
+                "LINES": max(1, dim * q.element_size() // 128),
                 "WHOLE": whole,
                 "NANS": nans,
                 "PRECISION": "tf32x3" if q.dtype is torch.float32 else "tf32",
@@ -225,12 +122,12 @@ def launches(
     if parts > 1:
         options = {"D": dim, "PARTS": parts, "ROUND": triton.next_power_of_2(parts), "WHOLE": whole, "NANS": nans}
         args = (part, top, norm, length, out)
-        steps.append(Launch(_join, batch * heads * queries, args, {**options, "num_warps": 2, **device.options}))
+        steps.append(Launch(join, batch * heads * queries, args, {**options, "num_warps": 2, **device.options}))
     return steps
 
 
 def _block(rows: int, dim: int, size: int, element_size: int) -> tuple[int, int]:
-    """How many keys a program takes at a time, and its warps: the fastest of those measured on an H100."""
+    """How many keys a program takes at a time, and its number of warps: the fastest that were measured on an H100."""
     elements, warps = 4096, 4
     if rows > 16:
         elements, warps = (2048, 4) if element_size == 4 else (8192, 8)

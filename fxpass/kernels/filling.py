@@ -1,15 +1,14 @@
-"""Whether one kernel can fill all buffers of a call (`fills`), where Triton is installed."""
+"""Fills all buffers of a call with one kernel (`fills`), where Triton is installed and the kernel is written for them."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 
 import torch
 
 from fxpass.torch_internals.patches import tell
 
-from .writing import addressed
+from . import limits
 
 _failed: list[Exception] = []
 
@@ -18,18 +17,23 @@ def fill_at_once(
     buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor,
     values: Sequence[int],
 ) -> bool:  # fmt: skip
-    """Copy each of ``given`` into its one of ``buffers``, and ``values`` into ``numbers`` (see `fills.launch`); False where the
-    kernel is not written for these, and nothing has been done."""
-    if _failed or not given or importlib.util.find_spec("triton") is None or not addressed(*buffers, *given, numbers):
+    """Copy each of ``given`` into its one of ``buffers``, and ``values`` into ``numbers``, see `fills.launch`.
+
+    Returns whether that was done: where the kernel is not written for these, nothing is.
+    """
+    if _failed or not given or not limits.HAS_TRITON or numbers.device.type not in limits.DEVICES:
         return False
     from . import fills
 
-    alike = all(b.dtype == t.dtype and not t.dtype.is_complex for b, t in zip(buffers, given, strict=True))
-    few = len(given) <= fills.MOST_TENSORS and len(values) <= fills.MOST_NUMBERS
-    if not alike or not few or not all(t.is_contiguous() for t in (*buffers, *given, numbers)):
+    if len(given) > fills.MOST_TENSORS or len(values) > fills.MOST_NUMBERS or not numbers.is_contiguous():
         return False
+    for buffer, tensor in zip(buffers, given, strict=True):
+        if tensor.dtype != buffer.dtype or tensor.dtype.is_complex or not tensor.device == buffer.device == numbers.device:
+            return False
+        if not tensor.is_contiguous() or not buffer.is_contiguous() or buffer.numel() > fills.MOST_ELEMENTS:
+            return False
     try:
-        fills.launch(buffers, given, dims, numbers, values).run()
+        fills.fill(buffers, given, dims, numbers, values)
     except Exception as error:  # a kernel that does not compile must not cost the call
         _failed.append(error)
         tell(fill_at_once, error)

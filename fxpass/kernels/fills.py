@@ -1,4 +1,4 @@
-"""What grows, what is copied along with it, and numbers, put into their buffers by one launch.
+"""One launch puts what grows, what is copied along with it, and numbers into their buffers.
 
     buffer[:, :, :n] = x; other[:, :n] = mask; numbers[0] = n; ...
 
@@ -7,19 +7,22 @@ Tensors are moved as integers of their elements' size. A buffer may have more ro
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 
-from .launch import Launch
-
 MOST_TENSORS = 4
 MOST_NUMBERS = 8
+MOST_ELEMENTS = 2**31 - 1
 BLOCK = 1024
+ALIGNED = 16
+"""Bytes that addresses are multiples of, as Triton asks."""
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -71,24 +74,47 @@ def _kernel(
             tl.store(numbers + 7, n7.to(tl.int64))
 
 
-def launch(
+def fill(
     buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor,
     values: Sequence[int],
-) -> Launch:  # fmt: skip
-    """The launch that copies each of ``given`` to where its one of ``buffers`` begins along its one of ``dims``, and writes
-    ``values`` into ``numbers``.
+) -> None:  # fmt: skip
+    """Copy each of ``given`` to where its one of ``buffers`` begins along its one of ``dims``, and ``values`` into ``numbers``.
 
     Args:
         buffers, given: up to `MOST_TENSORS` each, contiguous; two have the same sizes but along their dim, and one dtype.
         numbers: int64, of up to `MOST_NUMBERS` elements.
     """
-    args: list[object] = []
-    ends = list(itertools.accumulate(triton.cdiv(t.numel(), BLOCK) for t in given))
-    for buffer, tensor, dim, end in zip(buffers, given, dims, ends, strict=True):
-        kind = _INTEGERS[tensor.element_size()]
-        part, whole = (max(math.prod(t.shape[dim:]), 1) for t in (tensor, buffer))
-        args += [buffer.view(kind), tensor.view(kind), tensor.numel(), part, whole, end]
-    for _ in range(MOST_TENSORS - len(given)):
-        args += [*args[:2], 0, 1, 1, ends[-1]]
-    args += [numbers, *values, *[0] * (MOST_NUMBERS - len(values))]
-    return Launch(_kernel, max(ends[-1], 1), args, {"NUMBERS": len(values), "BLOCK": BLOCK})
+    counts, end = [], 0
+    for buffer, tensor, dim in zip(buffers, given, dims, strict=True):
+        total, before = tensor.numel(), math.prod(tensor.shape[:dim]) or 1
+        end -= -total // BLOCK
+        counts.append((total, max(total // before, 1), max(buffer.numel() // before, 1), end))
+    into, out_of, last = [b.data_ptr() for b in buffers], [t.data_ptr() for t in given], numbers.data_ptr()
+    kinds = tuple([_INTEGERS[t.element_size()] for t in given])
+    compiled = None
+    if functools.reduce(operator.or_, (*into, *out_of, last)) % ALIGNED == 0 and all(-(2**31) <= v < 2**31 for v in values):
+        compiled = _compiled(numbers.device, kinds, len(values))
+    if compiled is None:
+        into, out_of = [[t.view(k) for t, k in zip(of, kinds, strict=True)] for of in (buffers, given)]  # type: ignore
+    args = [a for b, t, count in zip(into, out_of, counts, strict=True) for a in (b, t, *count)]
+    args += [*args[:2], 0, 1, 1, end] * (MOST_TENSORS - len(given))
+    args += [numbers if compiled is None else last, *values, *[0] * (MOST_NUMBERS - len(values))]
+    if compiled is None:
+        _kernel[(max(end, 1),)](*args, NUMBERS=len(values), BLOCK=BLOCK)
+    else:
+        compiled[max(end, 1), 1, 1](*args, len(values), BLOCK)
+
+
+@functools.cache
+def _compiled(device: torch.device, kinds: tuple[torch.dtype, ...], numbers: int) -> Any:
+    """The kernel for addresses that are `ALIGNED`, and numbers of 32 bits; None where Triton interprets it.
+
+    It is launched with addresses alone. To find it for the arguments of a call would take Triton longer than the launch.
+    """
+    if not isinstance(_kernel, triton.JITFunction):
+        return None
+    args = [a for kind in (*kinds, *kinds[:1] * (MOST_TENSORS - len(kinds))) for a in (kind, kind, 2, 2, 2, 2)]
+    with torch.cuda.device(device):
+        compiled = _kernel.warmup(*args, torch.int64, *[2] * MOST_NUMBERS, grid=(1,), NUMBERS=numbers, BLOCK=BLOCK)
+        compiled.run  # noqa: B018  (a property that loads it)
+    return compiled

@@ -1,4 +1,4 @@
-"""Linear layers on few rows become products that read their weights at full speed; those of the same rows become one.
+"""Linear layers on few rows become products that read their weights at full speed. Layers of the same rows become one launch.
 
     q = linear(x, wq); k = linear(x, wk)      1 row      ->      ps = kvfix.linears_few_rows(x, [wq, wk], [], 1, True)
                                                                  q = ps[0].select(0, 0); k = ps[1].select(0, 0)
@@ -8,13 +8,14 @@
     y = linear(x, w)        448 rows, 24 outputs      ->      p = kvfix.linear_few_rows(w, x, None, 6, False)
                                                                  y = p.sum(0).t().contiguous()
 
-cuBLAS reaches a fifth of the memory bandwidth on a product with seven rows, where reading the weights is all there is to do.
-Each is an opaque operator to the compiler, which traces and lowers it in no time. The sum of the parts is the compiler's: it
-goes into the kernel that reads it.
+On a product with seven rows, whose only cost is to read the weights, cuBLAS reaches a fifth of the memory bandwidth. The new
+products are opaque operators, which the compiler traces and lowers in no time. The parts are summed by the compiler, within the
+kernel that reads the sum.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,45 +27,40 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
-from .writing import Writing, addressed
+from .gates import use_gates
+from .limits import FLOATS, MAX_LAYERS, MAX_OUTPUTS, MAX_ROWS, addressed
+from .writing import Writing
 
 aten = torch.ops.aten
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-"""What the kernels compute with."""
-MAX_ROWS = 16
-"""Products with more rows than this are left to cuBLAS, which is then as good or better."""
-MAX_OUTPUTS = 32
-"""Nor are products with more outputs turned."""
-MOST = 3
-"""So many layers are one launch."""
-MOST_PARTS = 12
-"""In so many parts a sum is cut."""
+Parts = Callable[[int, Sequence[int], int, int, torch.device], int]
+"""`tiles.best_parts`, which needs triton."""
 
 
 def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
     """Replace the linear layers on few rows in ``graph`` (propagated, on CUDA)."""
     layers = graph.find_nodes(op="call_function", target=aten.linear.default)
-    groups = _groups([node for node in layers if few_rows(node)], writing)
     narrow = [node for node in layers if few_outputs(node)]
-    if not groups and not narrow:
+    if not narrow and not any(map(few_rows, layers)):
         return
-    from . import linear  # registers the ops; needs triton
+    from . import linear, tiles  # noqa: F401  (registers the ops; needs triton)
 
-    for group in groups:
-        _replace(graph, group, writing, linear)
+    use_gates(graph, writing, functools.partial(_whole, tiles.best_parts))
+    layers = graph.find_nodes(op="call_function", target=aten.linear.default)
+    for group in _groups([node for node in layers if few_rows(node)], writing):
+        _replace(graph, group, writing, tiles.best_parts)
     for node in narrow:
-        _turn(graph, node, linear)
+        _turn(graph, node, tiles.best_parts)
 
 
 def _groups(layers: Sequence[fx.Node], writing: Writing) -> list[list[fx.Node]]:
-    """Those of ``layers`` that may be one launch: of the same rows, on inputs of the graph, with nothing written in between."""
+    """``layers`` in groups that may be one launch: of the same rows and of inputs of the graph, with no write in between."""
     open_: dict[Any, list[fx.Node]] = {}
     found = []
     for node in layers:
         x, *parameters = (n for n in node.args if n is not None)
         group = open_.get((x, len(parameters)))
-        if group is None or len(group) == MOST or not _may_join(node, group[0], writing):
+        if group is None or len(group) == MAX_LAYERS or not _may_join(node, group[0], writing):
             group = open_[x, len(parameters)] = []
             found.append(group)
         group.append(node)
@@ -78,14 +74,14 @@ def _may_join(node: fx.Node, first: fx.Node, writing: Writing) -> bool:
     return given and not any(writing.between(first, node, aliases.storage(n)) for n in (x, *parameters))
 
 
-def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, linear: Any) -> None:
+def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, parts_of: Parts) -> None:
     x, first = group[0].args[0], group[0]
     weights = [n.args[1] for n in group]
     biases = [n.args[2] for n in group if len(n.args) > 2 and n.args[2] is not None]
     rows, outputs = x.meta["val"], [w.meta["val"].shape[0] for w in weights]  # type: ignore[union-attr]
     k = rows.shape[-1]
-    parts = linear.best_parts(rows.numel() // k, outputs, k, rows.element_size(), linear.gpu(rows.device))
-    early = all(writing.stays(w) for w in weights)  # type: ignore[arg-type]
+    parts = parts_of(rows.numel() // k, outputs, k, rows.element_size(), rows.device)
+    early = all(writing.stays(n) for n in (*weights, *biases))  # type: ignore[arg-type]
 
     call = _caller(graph, first)
     with graph.inserting_before(first), faking(mode_of([rows])):
@@ -101,8 +97,16 @@ def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, linear
         graph.erase_node(node)
 
 
+def _whole(parts_of: Parts, layers: Sequence[fx.Node], outputs: int) -> bool:
+    """Whether ``outputs`` of each of the ``layers``, on few rows, are sums that are not cut into parts."""
+    rows = layers[0].args[0].meta["val"]  # type: ignore[union-attr]
+    k = rows.shape[-1]
+    few = all(map(few_rows, layers))
+    return few and parts_of(rows.numel() // k, [outputs] * len(layers), k, rows.element_size(), rows.device) == 1
+
+
 def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:
-    """What adds a call to ``graph``, with its value, and all else that is known of ``like``."""
+    """A function that adds a call to ``graph``, with its value and with the metadata of ``like``."""
 
     def caller(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         node = call(graph, target, *args, **kwargs)
@@ -112,13 +116,13 @@ def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:
     return caller
 
 
-def _turn(graph: fx.Graph, node: fx.Node, linear: Any) -> None:
-    """A product of many rows and few outputs is one of few rows and many outputs, turned."""
+def _turn(graph: fx.Graph, node: fx.Node, parts_of: Parts) -> None:
+    """Replace a product of many rows and few outputs by the transpose of one of few rows and many outputs."""
     x, weight, *bias = node.args
     rows, outputs = x.meta["val"], weight.meta["val"].shape[0]  # type: ignore[union-attr]
     k, call = rows.shape[-1], _caller(graph, node)
     many = rows.numel() // k
-    parts = linear.best_parts(outputs, [many], k, rows.element_size(), linear.gpu(rows.device))
+    parts = parts_of(outputs, [many], k, rows.element_size(), rows.device)
     with graph.inserting_before(node), faking(mode_of([rows])):
         flat = call(aten.view.default, x, [many, k])
         result = call(torch.ops.kvfix.linear_few_rows.default, weight, flat, None, parts, False)
@@ -132,7 +136,7 @@ def _turn(graph: fx.Graph, node: fx.Node, linear: Any) -> None:
 
 
 def _added(call: Callable[..., fx.Node], result: fx.Node, parts: int, dtype: torch.dtype) -> fx.Node:
-    """The ``parts`` of ``result`` as one, in ``dtype``."""
+    """The sum of the ``parts`` of ``result``, in ``dtype``."""
     if parts == 1:
         return call(aten.select.int, result, 0, 0)
     total = call(aten.sum.dim_IntList, result, [0])
@@ -146,7 +150,7 @@ def few_rows(node: fx.Node) -> bool:
 
 
 def few_outputs(node: fx.Node) -> bool:
-    """Whether the ``aten.linear`` ``node`` is one that is better turned: in float32."""
+    """Whether the ``aten.linear`` ``node``, of float32, is faster as the transpose of a product on few rows."""
     x, weight = node.args[0].meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
     if not _fits(x, weight) or x.dtype is not torch.float32 or not x.is_contiguous():
         return False

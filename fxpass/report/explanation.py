@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,9 +72,3 @@ class Explanation:
             "symbols": [symbol._asdict() for symbol in report.symbols],
             "sites": sites,
         }
-
-
-def in_words(size: int) -> str:
-    """``size`` bytes, as one says it: ``1.5 MiB``."""
-    power = min(int(math.log(max(size, 1), 1024)), 3)
-    return f"{size} bytes" if not power else f"{size / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"

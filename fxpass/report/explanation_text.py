@@ -9,7 +9,8 @@ from rich.text import Text
 
 from fxpass import reasons
 
-from .explanation import Explanation, in_words
+from .explanation import Explanation
+from .memory_sizes import in_words
 from .model import Report, Site
 from .names import shortened, user_name
 from .symbols import renamed
@@ -51,7 +52,8 @@ def _sites(report: Report) -> Iterator[Text]:
 
 
 def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
-    buffer = f" of {site.buffer}: {renamed(site.size, report.names)}, dim {site.dim}" if site.buffer else ""
+    dim = "" if site.dim is None else f", dim {site.dim}"
+    buffer = f" of {site.buffer}: {renamed(site.size, report.names)}{dim}" if site.buffer else ""
     others = f", and {more} like it" if more else ""
     yield Text.assemble(("  " + site.kind, "bold"), buffer, others, ": ", (site.decision, _STYLE[site.decision]))
     if site.source:

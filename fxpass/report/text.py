@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from .explanation import in_words
-from .model import Report
+from .memory_sizes import in_words
+
+if TYPE_CHECKING:
+    from .model import Report
 from .names import user_name
 from .symbols import renamed, sources
 

@@ -1,6 +1,10 @@
 """Numbers that are worked out of a call's arguments, outside of the graph, as plain data.
 
     8 * (x.size(2) // 8)        Formula(mul, (8, Formula(floordiv, (Size(0, 2), 8))))
+
+Each call needs them, so `function_of` makes one function of all, in which what several have in common stands once:
+
+    lambda given: ((v0 := given[0].size(2)), (v1 := fv1(v2, (v3 := fv3(v0, v2)))), v1)
 """
 
 from __future__ import annotations
@@ -25,10 +29,6 @@ class Size:
     place: int
     dim: int | None = None
 
-    def value(self, given: Sequence[Any]) -> int:
-        """What it is where the inputs are those ``given``."""
-        return given[self.place] if self.dim is None else given[self.place].shape[self.dim]  # type: ignore[no-any-return]
-
 
 @dataclasses.dataclass(frozen=True)
 class Formula:
@@ -37,10 +37,27 @@ class Formula:
     fn: Callable[..., Any]
     args: tuple[Any, ...]
 
-    def value(self, given: Sequence[Any]) -> int:
-        """What it is where the inputs are those ``given``."""
-        values = (a.value(given) if isinstance(a, (Formula, Size)) else a for a in self.args)
-        return self.fn(*values)  # type: ignore[no-any-return]
+
+def function_of(*numbers: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """A function of a call's inputs that gives what each of ``numbers`` is for these: sizes, formulas, and tuples of them."""
+    names: dict[str, str] = {}
+    known: dict[str, Any] = {}
+
+    def text(number: Any) -> str:
+        if isinstance(number, tuple):
+            return f"({''.join(f'{text(one)}, ' for one in number)})"
+        if (key := repr(number)) in names:
+            return names[key]
+        name = names[key] = f"v{len(names)}"
+        if isinstance(number, Size):
+            return f"({name} := given[{number.place}]{'' if number.dim is None else f'.size({number.dim})'})"
+        if not isinstance(number, Formula):
+            known[name] = number
+            return name
+        known[f"f{name}"] = number.fn
+        return f"({name} := f{name}({', '.join(map(text, number.args))}))"
+
+    return eval(f"lambda given: {text(numbers)}", known)  # type: ignore[no-any-return]
 
 
 def formula(value: Any, given: Sequence[fx.Node], resolve: Callable[[Any], Any] = lambda value: value) -> Any:

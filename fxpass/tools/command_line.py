@@ -94,7 +94,7 @@ def run_reach(
     recorded: Annotated[Path | None, typer.Option("--show", help="Only print what such a file holds.")] = None,
 ) -> None:
     """Run cases eager, stock and with kvfix; print what became of each. Exit status 1 if one is not as it should be."""
-    from . import reach as runner
+    from . import reach_rows
 
     others = _rows_in(json) if json is not None and case and json.exists() else []
     if recorded is not None:
@@ -102,20 +102,20 @@ def run_reach(
     else:
         rows = _run_cases(module, case or [], compiler, device, verify)
         if json is not None:
-            runner.write(json, rows, others)
+            reach_rows.write(json, rows, others)
     if as_markdown:
-        typer.echo(runner.markdown(rows))
+        typer.echo(reach_rows.markdown(rows))
     else:
-        runner.show(rows)
+        reach_rows.show(rows)
     raise typer.Exit(1 if any(row.problems for row in rows) else 0)
 
 
 def _rows_in(path: Path) -> list[Any]:
     """The rows that `reach` has written to ``path``."""
-    from . import reach as runner
+    from . import reach_rows
 
     try:
-        return runner.read(path)
+        return reach_rows.read(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         fail(f"{path} is no file of kvfix reach: {type(error).__name__}")
 

@@ -1,31 +1,27 @@
-"""``kvfix reach``: cases, eager, with stock `torch.compile` and with kvfix, one line each; docs/reach.md holds the tables.
+"""``kvfix reach``: cases, eager, with stock `torch.compile` and with kvfix; docs/reach.md holds the tables.
 
 A module of cases has a list ``CASES``. A case has ``name``, ``where``, ``pattern``, ``ours``, ``graphs``, ``breaks``,
 ``note`` and ``steps(compiled, device)``, which decodes on ``device`` with what it has handed to ``compiled`` (as to
 `torch.compile`, with options such as ``dynamic``) and yields, after each step, copies of what came out and of the buffers
 that the step may have changed. The first step is the prefill; ``blocks``, 1 if the case has none, says how many calls of what
 was compiled a step makes. On a GPU, behind Inductor, all further ones should run in one CUDA-graph recording for each graph
-that they compile to and each block.
+that they compile to and each block. What comes of a case is a row (`reach_rows`).
 """
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import functools
 import importlib
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 import fxpass
-from fxpass.report import figures
 from fxpass.tools.counting import counting, skips
+from fxpass.tools.reach_rows import CaseResult
 from fxpass.tools.watched import Watched
 
 TOLERANCE = 1e-6
@@ -42,66 +38,6 @@ class Case(Protocol):
     breaks: int
     note: str
     steps: Callable[[Any, str], Iterator[tuple[torch.Tensor, list[torch.Tensor]]]]
-
-
-@dataclasses.dataclass
-class CaseResult:
-    """One line of the table: what was measured, under the case's own words.
-
-    stock_graphs, stock_breaks: those of stock `torch.compile`; None in figures that were recorded without.
-    recorded: whether decode steps are to be CUDA graphs: on a GPU, behind Inductor.
-    decode_graphs, recordings: what the steps after the first have compiled and recorded.
-    skips: CUDA graphs that were skipped, in all calls.
-    kinds: the symbols of the graphs of these steps: what they are of, and which kind.
-    core: "one" where each of these graphs does all its products and attention in one static part, else what is outside and why.
-    launches, stock_launches: CUDA graphs and single kernels that the last call launches, with kvfix and with stock
-        ``mode="reduce-overhead"``; None where that was not measured, or stock fails.
-    problems: what is not as it should be; empty where all is well.
-    """
-
-    case: str
-    where: str = ""
-    pattern: str = ""
-    note: str = ""
-    stock_graphs: int | None = None
-    stock_breaks: int | None = None
-    recorded: bool = False
-    graphs: int = 0
-    breaks: int = 0
-    rewritten: int = 0
-    refused: int = 0
-    decode_graphs: int = 0
-    recordings: int = 0
-    skips: int = 0
-    kinds: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    core: str = ""
-    launches: tuple[int, int] | None = None
-    stock_launches: tuple[int, int] | None = None
-    outputs: float = 0.0
-    buffers: float = 0.0
-    problems: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def cells(self) -> dict[str, str]:
-        """The row as printed, by column; what was not measured is empty."""
-        return {
-            "case": self.case,
-            "where": self.where,
-            "pattern": self.pattern,
-            "stock: graphs/breaks": "" if self.stock_graphs is None else f"{self.stock_graphs}/{self.stock_breaks}",
-            "graphs/breaks": f"{self.graphs}/{self.breaks}",
-            "rewritten/refused": f"{self.rewritten}/{self.refused}",
-            "recordings/decode graphs": f"{self.recordings}/{self.decode_graphs}" if self.recorded else "",
-            "skips": f"{self.skips}" if self.recorded else "",
-            "stock: launches": _launches(self.stock_launches),
-            "launches": _launches(self.launches),
-            "kinds": _kinds(self.kinds),
-            "core": self.core,
-            "outputs": f"{self.outputs:.0e}",
-            "buffers": f"{self.buffers:.0e}",
-            "result": "; ".join(self.problems) or "ok",
-            "note": self.note,
-        }
 
 
 def load(module: str) -> list[Case]:
@@ -196,16 +132,6 @@ def _left_out(report: fxpass.Report) -> str:
     return f"none: {report.unfit or 'runs as it came, with ' + ', '.join(symbol.of for symbol in report.symbols)}"
 
 
-def _launches(counts: tuple[int, int] | None) -> str:
-    return "" if counts is None else f"{counts[0]} + {counts[1]}"
-
-
-def _kinds(kinds: list[tuple[str, str]]) -> str:
-    """How many there are of each kind, with the names of those that move."""
-    counts = collections.Counter(kind for _, kind in kinds)
-    return ", ".join(f"{counts[kind]} {kind}{'s' if counts[kind] > 1 else ''}" for kind in sorted(counts))
-
-
 def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
     if a.shape != b.shape:
         return float("inf")
@@ -244,45 +170,3 @@ def _problems(case: Case, row: CaseResult, reports: list[fxpass.Report]) -> Iter
     if case.ours and not row.rewritten:
         yield "nothing was rewritten"
     yield from dict.fromkeys(s.reason for r in reports for s in r.sites if s.decision == "refused")
-
-
-def table(rows: list[CaseResult]) -> list[list[str]]:
-    """The header and the cells of ``rows``, without the columns that are empty in all of them."""
-    cells = [row.cells for row in rows]
-    filled = [name for name in cells[0] if any(c[name] for c in cells)]
-    return [filled, *([c[name] for name in filled] for c in cells)]
-
-
-def markdown(rows: list[CaseResult]) -> str:
-    """The rows as a Markdown table."""
-    header, *lines = table(rows)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
-
-
-def show(rows: list[CaseResult]) -> None:
-    """Print the rows; what is not as it should be in red."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    header, *lines = table([dataclasses.replace(row, where="", pattern="") for row in rows])
-    shown = Table(*header, box=None, header_style="bold")
-    for row, line in zip(rows, lines, strict=True):
-        shown.add_row(*(Text(cell, style="red" if row.problems else "") for cell in line))
-    Console(soft_wrap=True).print(shown)
-
-
-def write(path: Path, rows: list[CaseResult], others: list[CaseResult] | None = None) -> None:
-    """The rows, under what they were measured on, as a JSON file; and ``others``, recorded before, those of other cases."""
-    new = {row.case for row in rows}
-    kept = [row for row in others or [] if row.case not in new]
-    figures.write(path, {"command": figures.command(sys.argv[1:]), "rows": [vars(row) for row in [*kept, *rows]]})
-
-
-def read(path: Path) -> list[CaseResult]:
-    """The rows that `write` has left at ``path``.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError: there is no such file.
-    """
-    return [CaseResult(**row) for row in json.loads(path.read_text())["rows"]]

@@ -30,6 +30,18 @@ def test_equal_small_ops_on_inputs_are_one_and_come_first() -> None:
     assert order(fn, [torch.ones(2, 2), torch.ones(2, 2), torch.ones(())]).count("cos") == 1
 
 
+def test_products_that_add_up_nothing_move_and_what_has_two_results() -> None:
+    def fn(x, w, p, f):
+        for _ in range(3):
+            largest = p.max(-1).values
+            x = torch.nn.functional.linear(x, w) * torch.cos(torch.einsum("i,j->ij", p, f)).sum() + largest
+        return (x,)
+
+    names = order(fn, [torch.ones(2, 2), torch.ones(2, 2), torch.ones(1), torch.ones(4)])
+    assert names.count("einsum") == names.count("cos") == names.count("max") == 1
+    assert max(names.index(n) for n in ("einsum", "cos", "max")) < names.index("linear")
+
+
 def test_what_is_needed_in_one_place_stays_there() -> None:
     """It goes into the kernel that takes it, unless that is a product."""
 

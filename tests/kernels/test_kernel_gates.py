@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sympy
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import fxpass.kernels.writes  # noqa: F401  (registers the operator)
 from fxpass import backend
-from fxpass.kernels.products import MAX_ROWS, few_rows
-from fxpass.kernels.select import FEW_QUERIES, MOST_QUERIES, _few_queries, _writes_rows, over_all_keys
+from fxpass.execute.partition.outside import works_on
+from fxpass.execute.partition.split import Part, is_heavy
+from fxpass.kernels.limits import FEW_QUERIES, MAX_QUERIES, MAX_ROWS
+from fxpass.kernels.products import few_rows
+from fxpass.kernels.select import _few_queries, _writes_rows, over_all_keys
 
 aten = torch.ops.aten
 MODE = FakeTensorMode()
@@ -36,6 +41,16 @@ def linear(x: torch.Tensor | None = None, weight: torch.Tensor | None = None) ->
     return few_rows(
         call(aten.linear.default, fake(7, 64) if x is None else x, fake(32, 64) if weight is None else weight)
     )
+
+
+def test_an_op_that_only_writes_works_on_nothing_that_grows() -> None:
+    """It gives no value, and so has no size, whatever it writes to."""
+    graph = fx.Graph()
+    buffer, slots, source = (graph.placeholder(name) for name in ("buffer", "slots", "source"))
+    write = graph.call_function(torch.ops.kvfix.write_rows.default, (buffer, 1, slots, source))
+    graph.output(())
+    part = Part("core", fx.GraphModule({}, graph), [], [], True, set())
+    assert is_heavy(write) and works_on([part], {sympy.Symbol("s0")}, str) is None
 
 
 def transposed() -> torch.Tensor:
@@ -114,7 +129,7 @@ def attend(q: torch.Tensor | None = None, k: torch.Tensor | None = None, v: torc
 @pytest.mark.parametrize(
     "given",
     [
-        {"q": fake(2, 4, MOST_QUERIES + 1, 64)},
+        {"q": fake(2, 4, MAX_QUERIES + 1, 64)},
         {"q": fake(4, 4, 1, 64), "k": fake(1, 2, 50, 64)},
         {"q": fake(1, 4, 1, 64)},
         {"k": fake(2, 3, 50, 64)},

@@ -11,9 +11,9 @@ from execute.graphs import traced
 from torch import fx, nn
 from torch.nn.functional import linear
 
-from fxpass.kernels import products, writing
+from fxpass.kernels import limits, products, writing
 from fxpass.kernels.launch import Gpu, gpu
-from fxpass.kernels.linear import best_parts
+from fxpass.kernels.tiles import best_parts
 
 H100 = Gpu(processors=132, cache=50 * 2**20, dependent=True)
 
@@ -21,7 +21,7 @@ H100 = Gpu(processors=132, cache=50 * 2**20, dependent=True)
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Triton's interpreter runs the kernels."""
-    monkeypatch.setattr(writing, "DEVICES", {"cpu", "cuda"})
+    monkeypatch.setattr(limits, "DEVICES", {"cpu", "cuda"})
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,7 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (7, [2304], 768, 4, 3),
         (7, [768], 768, 4, 3),
         (7, [6144], 768, 4, 3),
+        (24, [448], 768, 4, 12),
         (7, [768], 3072, 4, 6),
         (7, [49152], 768, 4, 1),
         (1, [2048, 512, 512], 2048, 2, 1),
@@ -109,7 +110,7 @@ def of_other_rows(x, w, v, u):
     [
         (of_three, [3], [True]),
         (of_four, [3, 1], [True, False]),
-        (with_biases, [1, 1, 1], [True] * 3),
+        (with_biases, [1, 1, 1], [False, False, True]),
         (rows_written_between, [1, 2], [True, True]),
         (weight_written_between, [1, 2], [True, False]),
         (of_other_rows, [1, 1, 1], [True] * 3),
@@ -141,7 +142,7 @@ def test_few_outputs_of_many_rows_are_turned(bias: bool) -> None:
 def test_few_outputs_that_are_left_to_cublas() -> None:
     assert used(lambda x, w: linear(x, w), rand(2, 20, 32).transpose(0, 1), rand(5, 32))[1] == []
     assert used(lambda x, w: linear(x, w), rand(20, 32).half(), rand(5, 32).half())[1] == []
-    assert used(lambda x, w: linear(x, w), rand(20, 32), rand(products.MAX_OUTPUTS + 1, 32))[1] == []
+    assert used(lambda x, w: linear(x, w), rand(20, 32), rand(limits.MAX_OUTPUTS + 1, 32))[1] == []
 
 
 class Layer(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fxpass.tools import reach
+from fxpass.tools import reach, reach_rows
 
 from . import cases, minimal
 
@@ -43,5 +43,5 @@ def test_counts_are_those_measured(name: str) -> None:
 
 
 def test_the_recorded_table_is_what_the_file_holds() -> None:
-    recorded = reach.read(ROOT / "benchmarks/results/reach.json")
-    assert TABLES[2] == reach.markdown(recorded) + "\n"
+    recorded = reach_rows.read(ROOT / "benchmarks/results/reach.json")
+    assert TABLES[2] == reach_rows.markdown(recorded) + "\n"

@@ -59,7 +59,7 @@ def test_another_number_of_rows_breaks_nothing(step: Callable[..., Tensor], dyna
     for rows in (2, 3, 5):
         decode(compiled, step, rows)
         report = fxpass.reports()[-1]
-        assert report.rewritten == 2 and [static for _, static, _ in report.parts] == [True]
+        assert report.rewritten == 2 and [name for name, _, _ in report.parts if name != "prologue"] == ["core"]
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] <= 6
 

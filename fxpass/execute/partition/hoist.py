@@ -10,15 +10,18 @@ memory that it reads. Two ops whose results the caller gets are not merged, sinc
 
 from __future__ import annotations
 
+import math
+import operator
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.numbers import hint
 from fxpass.torch_internals.operators import OpOverload
 
-from .split import is_heavy
+from .split import is_heavy, values_of
 
 MOST = 1 << 16
 """An op whose result has more elements stays where it is."""
@@ -71,17 +74,21 @@ def _given(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _may_move(node: fx.Node) -> bool:
-    """Whether ``node`` may move if its operands do: it is small, and has no effect.
+    """Whether ``node`` may move if its operands do: it is small, and has no effect. Of the products only those move that add up
+    nothing, such as positions times frequencies.
 
     A 0-d constant stays, since it is compiled into the kernel that takes it.
     """
     if node.op == "get_attr":
         return True
-    value, target = node.meta.get("val"), node.target
+    values, target = values_of(node), node.target
+    if target is operator.getitem:
+        return True
     if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
         return False  # an operator of another library may draw random numbers or count its calls
-    if aliases.is_impure(node) or is_heavy(node):
+    if aliases.is_impure(node) or not all(isinstance(v, torch.Tensor) and hint(v.numel()) <= MOST for v in values):
         return False
-    if not isinstance(value, torch.Tensor) or not (value.dim() or node.all_input_nodes):
+    sizes = [hint(n.meta["val"].numel()) for n in node.all_input_nodes] if is_heavy(node) else []
+    if sizes and hint(values[0].numel()) != math.prod(sizes):
         return False
-    return value.numel() <= MOST
+    return all(v.dim() or node.all_input_nodes for v in values)

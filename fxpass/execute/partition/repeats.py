@@ -9,7 +9,7 @@ called twelve times, with a head before it and a tail after it:
     y = unembed(x)                                      tail
 
 Views with other constant bounds in each layer (``keys[1]``) are taken outside of the pieces. Nothing is fused across a seam, so
-the seam is put behind a product, where little would be.
+the seam is put behind a product, where little would be. The capacity of what grows may be a symbol, see `sizes`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.graph.extract import extract, operands, results
+from fxpass.graph.extract import extract, results
+from fxpass.graph.numbers import hint
 from fxpass.graph.propagate import value_of
 
 from .hoist import hoist
+from .sizes import operands_and_sizes, read_from_inputs
 from .split import is_heavy
 
 aten = torch.ops.aten
@@ -55,12 +57,14 @@ class Call:
 
 
 def piece_calls(gm: fx.GraphModule) -> list[Call]:
-    """``gm`` (static, propagated) as calls of pieces, in order. Before that, ops that do not depend on the layers are hoisted.
+    """``gm`` (propagated, and static but for numbers among its inputs) as calls of pieces, in order. Before that, ops that do
+    not depend on the layers are hoisted.
 
     No calls where nothing repeats, or where there are subgraphs.
     """
     if any(not isinstance(value_of(gm, n), torch.Tensor) for n in gm.graph.find_nodes(op="get_attr")):
         return []
+    read_from_inputs(gm.graph)
     hoist(gm.graph)
     views = _merged_views(gm.graph)
     nodes = [n for n in gm.graph.nodes if n.op == "call_function" and n not in views]
@@ -81,7 +85,7 @@ class _Layer:
     """One of the stretches of ops that repeat.
 
     ops: those that are the same in all of them. views: those with other constant bounds in each.
-    takes: the operands of ``ops``.
+    takes: the operands of ``ops``, and numbers in their sizes.
     """
 
     ops: list[fx.Node]
@@ -94,7 +98,7 @@ def _layers(stretches: Sequence[Sequence[fx.Node]]) -> list[_Layer]:
     found = []
     for stretch in stretches:
         ops = [n for i, n in enumerate(stretch) if i not in odd]
-        found.append(_Layer(ops, [n for i, n in enumerate(stretch) if i in odd], operands(ops)))
+        found.append(_Layer(ops, [n for i, n in enumerate(stretch) if i in odd], operands_and_sizes(ops)))
     return found
 
 
@@ -121,7 +125,7 @@ def _calls_of_layers(gm: fx.GraphModule, layers: Sequence[_Layer]) -> list[Call]
 def _call(gm: fx.GraphModule, nodes: Sequence[fx.Node]) -> list[Call]:
     if not nodes:
         return []
-    takes, gives = operands(nodes), results(nodes)
+    takes, gives = operands_and_sizes(nodes), results(nodes)
     return [Call(Piece(extract(gm, nodes, takes, gives, "piece"), takes), takes, gives)]
 
 
@@ -147,7 +151,7 @@ def _merged_views(graph: fx.Graph) -> list[fx.Node]:
 
 
 def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
-    """(start, period, times) of the run of equal stretches that saves most ops, if its seam can be behind a heavy op."""
+    """(start, period, times) of the run of equal stretches that saves most ops, if each of them can end with a heavy op."""
     kinds = [_kind(n) for n in nodes]
     last: dict[Any, int] = {}
     distances: Counter[int] = Counter()
@@ -157,16 +161,16 @@ def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
         last[kind] = i
     best, gain = None, 0
     for period, _ in distances.most_common(8):
-        equal = [a == b for a, b in zip(kinds, kinds[period:], strict=False)]
+        equal = [a == b for a, b in zip(kinds[:-period], kinds[period:], strict=True)]
         edges = [-1, *(i for i, e in enumerate(equal) if not e), len(equal)]
         start, length = max(((a + 1, b - a - 1) for a, b in pairwise(edges)), key=lambda run: run[1])
         times = length // period + 1
         if times >= LEAST and (times - 1) * period > gain:
             spare = length % period
-            seams = [s for s in range(start, start + spare + 1) if s > 0 and _is_seam(nodes[s - 1])]
+            seams = [s for s in range(start, start + spare + 1) if _is_seam(nodes[s + period - 1])]
             if not seams and times > LEAST:  # one layer fewer, and all places for the seam
                 times -= 1
-                seams = [s for s in range(start, start + period) if s > 0 and _is_seam(nodes[s - 1])]
+                seams = [s for s in range(start, start + period) if _is_seam(nodes[s + period - 1])]
             if seams:
                 best, gain = (seams[0], period, times), (times - 1) * period
     return best
@@ -215,7 +219,7 @@ def _every(node: fx.Node) -> list[fx.Node]:
 
 def _misaligned(node: fx.Node) -> int:
     value = node.meta.get("val")
-    return value.storage_offset() * value.itemsize % 16 if isinstance(value, torch.Tensor) else 0
+    return hint(value.storage_offset()) * value.itemsize % 16 if isinstance(value, torch.Tensor) else 0
 
 
 def _aliased(nodes: Sequence[fx.Node], takes: Sequence[fx.Node]) -> bool:

@@ -22,6 +22,8 @@ import torch
 
 from fxpass.graph.arguments import values_at
 
+from .copying import copy_into
+
 MOST = 64
 """As many recordings of one function are kept in each thread: those that ran last."""
 Run = Callable[..., Sequence[Any]]
@@ -138,8 +140,7 @@ class Recorded(threading.local):
 
     def _fill(self, buffers: list[torch.Tensor], args: Sequence[Any]) -> None:
         if buffers:
-            with torch.no_grad():
-                torch.ops.aten._foreach_copy_.default(buffers, [_dense(args[i]) for i in self._copied])
+            copy_into(buffers, [_dense(args[i]) for i in self._copied])
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:

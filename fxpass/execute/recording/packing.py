@@ -29,11 +29,12 @@ class Pack:
         self.nodes, self.packed = list(nodes), packed
         self._shapes = [(-1,) if _is_open(n) else tuple(n.meta["val"].shape) for n in nodes]
         self._sizes = [math.prod(shape) for shape in self._shapes if shape != (-1,)]
+        self._whole = sum(self._sizes) if len(self._sizes) < len(self.nodes) else None
 
     def copies(self, packed: torch.Tensor) -> list[torch.Tensor]:
         """Copies of the results that ``packed`` holds."""
-        rest = [] if len(self._sizes) == len(self.nodes) else [packed.numel() - sum(self._sizes)]
-        pieces = torch.unsafe_split_with_sizes(packed.clone(), [*self._sizes, *rest])
+        sizes = self._sizes if self._whole is None else [*self._sizes, packed.numel() - self._whole]
+        pieces = torch.unsafe_split_with_sizes(packed.clone(), sizes)
         return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
 
 

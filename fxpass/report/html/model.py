@@ -16,7 +16,7 @@ from typing import Any
 
 import networkx as nx
 
-from ..explanation import in_words
+from ..memory_sizes import in_words
 from ..model import Report, Site
 from ..names import shortened, user_name
 from ..symbols import renamed

@@ -92,11 +92,12 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     tx = current_frame()
     if tx is None:
         return
-    inputs = _tensors(gm.graph)
+    inputs, seen = _tensors(gm.graph), history_of(tx.f_code)
     for node, name in inputs.items():
-        history_of(tx.f_code).sizes.setdefault(name, _hints(node))
+        seen.sizes.setdefault(name, _hints(node))
+    seen.written |= {inputs[root] for n in gm.graph.nodes for w in aliases.written(n) if (root := aliases.root(w)) in inputs}
     sites = list(sites)
-    history_of(tx.f_code).slices |= bool(sites)
+    seen.slices |= bool(sites)
     if sites and config.assume_static_by_default is not False:
         _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
 

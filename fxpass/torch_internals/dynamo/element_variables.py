@@ -3,6 +3,7 @@
     int(idx[0])          a guarded constant until it moves; then a SymInt input
     int(lens.max())      the same for the maximum, once the rows have parted: one number, whatever row it comes from
     (pad > 0).any()      a guarded constant
+    int(at[-1])          of a tensor whose length is a symbol: a SymInt input (`any_length`)
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Any
 
 from torch import fx
 
-from fxpass.index_tensors import mirror
+from fxpass.index_tensors import any_length, mirror
 from fxpass.index_tensors.arithmetic import FOLDS, PAIRWISE, NotCovered
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
 from fxpass.index_tensors.formula import evaluate, formula
 from fxpass.index_tensors.history import ElementHistory
+from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import (
     ConstantVariable,
     FrameStateSizeEntry,
@@ -28,7 +30,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.symbols import DimDynamic
 
 from . import frames
-from .sources import AggregateSource, AgreementSource, PositionSource
+from .sources import AggregateSource, AgreementSource, PositionSource, WholeSource
 
 
 def element_variable(tx: Any, element: Element) -> Any:
@@ -82,6 +84,21 @@ def aggregate_variable(tx: Any, entry: Arith) -> Any:
     if isinstance(value, bool) or value == 0 or not _seen(tx, tensor)[1].intersection(_indices(entry)):
         return _constant(source, value)
     return _number(tx, source, value)
+
+
+def whole_variable(tx: Any, tensor: fx.Node, text: str) -> Any:
+    """The variable of the number that ``text`` makes of ``tensor``, of any length: a SymInt graph input, since what comes in
+    other lengths holds other numbers; for a truth value and for zero, a guarded constant."""
+    argument = _argument(tensor)
+    source = WholeSource(argument.source, text)
+    inputs = tx.output.unspec_variable_map
+    if source.name in inputs:
+        return inputs[source.name]
+    value = any_length.number(text, argument.example.shape, mirror.values(argument.example))
+    if value is None:
+        raise NotCovered
+    Table.of(tx.output.graph).inputs().known.add(tensor)
+    return _constant(source, value) if isinstance(value, bool) or value == 0 else _number(tx, source, value)
 
 
 def _indices(entry: Arith) -> set[int]:

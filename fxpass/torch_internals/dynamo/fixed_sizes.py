@@ -3,8 +3,9 @@
     lens: i64[s0]         int(lens[0])        stock: a graph break
                                               kvfix: guard s0 == 3, lens: i64[3]
 
-Another number of rows then takes another graph. This is done for vectors, and for few sizes of each: a tensor that comes in
-more sizes is data. The places at which an index tensor is read are fixed too, as long as they do not change from call to call:
+Another number of rows then takes another graph. This is done for vectors, and for few sizes of each. A tensor that comes in
+more sizes, or that the caller hands in anew for each call, is followed without where that can be (`any_length`). The places at
+which an index tensor is read are fixed too, as long as they do not change from call to call:
 
     row = int(rows[layer])         s3, as another model keeps its layers elsewhere
     length = int(lens[row])        stock: a graph break
@@ -23,19 +24,24 @@ from torch import fx
 from fxpass.graph.numbers import hint
 from fxpass.index_tensors.small_tensors import MAX_ELEMENTS
 from fxpass.index_tensors.table import Table
+from fxpass.torch_internals.dynamo.names import ChainedSource
 
 from . import frames
 
 MAX_SIZES = 3
 """An index tensor has no more sizes than this, and a place no more values. A prefill and a step for each, and two once more for
 all others, are as many graphs as Dynamo makes of a frame."""
+MOST_WITHOUT = 2
+"""The same for one that can be followed without."""
 _SELECTING = (torch.select, "select", operator.getitem)
 
 
-def fix_numbers(tx: Any, node: fx.Node) -> None:
-    """Fix the sizes of the small graph inputs that ``node`` is computed from, and the places at which they are read."""
+def fix_numbers(tx: Any, node: fx.Node, whole: fx.Node | None = None) -> None:
+    """Fix the sizes of the small graph inputs that ``node`` is computed from, and the places at which they are read.
+
+    The graph input ``whole`` can be followed without."""
     integers = _followed(node)
-    fixed = [_fix_sizes(tx, n) for n in integers if n.op == "placeholder"]
+    fixed = [_fix_sizes(tx, n, n is whole) for n in integers if n.op == "placeholder"]
     fixed += [_fix_place(tx, n) for n in integers if n.target in _SELECTING]
     if any(fixed):
         Table.of(tx.output.graph).start_again()
@@ -53,20 +59,29 @@ def _fix_place(tx: Any, selected: fx.Node) -> bool:
     return True
 
 
-def _fix_sizes(tx: Any, placeholder: fx.Node) -> bool:
+def _fix_sizes(tx: Any, placeholder: fx.Node, is_followed: bool) -> bool:
     argument, value = placeholder.meta.get("grapharg"), placeholder.meta["example_value"]
     sizes = tuple(map(hint, value.shape))
     if argument is None or len(sizes) > 2 or sum(s != 1 for s in sizes) > 1:  # a mask over data
         return False
     if None in sizes or not 0 < math.prod(sizes) <= MAX_ELEMENTS:
         return False
+    if is_followed and _is_handed_in(tx, argument.source):
+        return False
     seen = frames.see_sizes(tx.output.root_tx.f_code, argument.source.name, sizes)
     moving = [s for s in value.shape if isinstance(s, torch.SymInt) and s.node.maybe_as_int() is None]
-    if not moving or len(seen) > MAX_SIZES:
+    if not moving or len(seen) > (MOST_WITHOUT if is_followed else MAX_SIZES):
         return False
     for size in moving:
         int(size)  # guards
     return True
+
+
+def _is_handed_in(tx: Any, source: Any) -> bool:
+    """Whether the caller hands in the index tensor at ``source`` anew, such as the places of a prompt's rows: it is an argument
+    of the frame, and no graph of the frame has written to it."""
+    seen = frames.history_of(tx.output.root_tx.f_code)
+    return source.name in seen.sizes and source.name not in seen.written and not isinstance(source, ChainedSource)
 
 
 def _followed(node: fx.Node) -> list[fx.Node]:

@@ -22,6 +22,7 @@ class FrameHistory:
     """What has been seen of one frame. Numbers go by the names of their sources.
 
     ints, sizes: the first value of each int, and the first sizes of each tensor.
+    written: the tensors that a graph of the frame has written to.
     now: the ints of the compilation under way.
     elements: the history of each index tensor.
     calls: the history of the frame's calls.
@@ -33,6 +34,7 @@ class FrameHistory:
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    written: set[str] = dataclasses.field(default_factory=set)
     now: dict[str, int] = dataclasses.field(default_factory=dict)
     elements: dict[str, ElementHistory] = dataclasses.field(default_factory=dict)
     calls: CallHistory = dataclasses.field(default_factory=CallHistory)

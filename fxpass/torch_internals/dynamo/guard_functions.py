@@ -4,36 +4,23 @@
     while a frame is compiled       the frame is compiled once more without our hooks, as stock torch.compile does (`hooks`)
     in bytecode                     the number is read from the tensor itself
 
-One warning tells of the fault, with its traceback. `install` keeps Dynamo from tracing what runs here.
+One warning tells of the fault, with its traceback. Each tells of its own: what stood around all of them would be one more call
+of each in every step. `install` keeps Dynamo from tracing what runs here.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from fxpass.index_tensors import address_ranges, formula, mirror
+from fxpass.index_tensors import address_ranges, any_length, formula, mirror
+from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.dynamo.names import skip_code
 from fxpass.torch_internals.patches import tell
 
 from .compilation import current_compilation
-
-
-def _guard(look: Callable[..., Any]) -> Callable[..., Any]:
-    """``look``, which tells of an error before it raises it."""
-
-    @functools.wraps(look)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return look(*args, **kwargs)
-        except Exception as error:
-            note(look, error)
-            raise
-
-    return run
 
 
 @torch.compiler.disable
@@ -46,34 +33,56 @@ def note(look: Callable[..., Any], error: Exception) -> None:
         compilation.guard_failed = True
 
 
-@_guard
 def values(tensor: Any) -> tuple[int, ...]:
-    """All elements of ``tensor``, as `mirror.values` gives them."""
-    return mirror.values(tensor)
+    """All elements of ``tensor``, as `mirror.values` gives them. It is the first to be asked of a call."""
+    try:
+        lookup_order.meet()
+        return mirror.values(tensor)
+    except Exception as error:
+        note(values, error)
+        raise
 
 
-@_guard
 def evaluate(text: str, held: Sequence[int]) -> Any:
     """What `formula.evaluate` makes of the elements ``held``."""
-    return formula.evaluate(text, held)
+    try:
+        return formula.evaluate(text, held)
+    except Exception as error:
+        note(evaluate, error)
+        raise
 
 
-@_guard
+def evaluate_whole(text: str, tensor: Any) -> Any:
+    """What `any_length.number` makes of ``tensor``."""
+    held = values(tensor)
+    try:
+        return any_length.number(text, tensor.shape, held)
+    except Exception as error:
+        note(evaluate_whole, error)
+        raise
+
+
 def agree(tensor: Any, index: int, other: int) -> bool:
     """Whether two elements of ``tensor`` are the same number."""
-    return mirror.agree(tensor, index, other)
+    return all_agree(values(tensor), [(index, other)])
 
 
-@_guard
-def all_agree(tensor: Any, pairs: Sequence[tuple[int, int]]) -> bool:
-    """Whether the two elements of each of ``pairs`` are the same number."""
-    return mirror.all_agree(tensor, pairs)
+def all_agree(held: Sequence[int], pairs: Sequence[tuple[int, int]]) -> bool:
+    """Whether the two elements of each of ``pairs``, of the elements ``held``, are the same number."""
+    try:
+        return mirror.all_agree(held, pairs)
+    except Exception as error:
+        note(all_agree, error)
+        raise
 
 
-@_guard
 def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
     """Whether what a graph writes lies apart from what it knows, as `address_ranges.disjoint` says."""
-    return address_ranges.disjoint(tensors)
+    try:
+        return address_ranges.disjoint(tensors)
+    except Exception as error:
+        note(disjoint, error)
+        raise
 
 
 def read(tensor: Any, index: int) -> int:
@@ -94,20 +103,29 @@ def computed(tensor: Any, text: str) -> Any:
     return formula.evaluate(text, tensor.flatten().tolist())
 
 
+@torch.compiler.disable
+def computed_whole(tensor: Any, text: str) -> Any:
+    """What `any_length.number` makes of ``tensor``. Dynamo traces none of the rules that it calls."""
+    try:
+        return any_length.number(text, tensor.shape, mirror.values(tensor))
+    except Exception as error:
+        note(computed_whole, error)
+    return any_length.number(text, tensor.shape, tensor.flatten().tolist())
+
+
 def install() -> None:
     """Keep Dynamo from tracing these functions, and those of the mirror that they call."""
     for function in (
-        values.__wrapped__,  # type: ignore[attr-defined]
-        values,  # with the code that all of them share
-        evaluate.__wrapped__,  # type: ignore[attr-defined]
-        agree.__wrapped__,  # type: ignore[attr-defined]
-        all_agree.__wrapped__,  # type: ignore[attr-defined]
-        disjoint.__wrapped__,  # type: ignore[attr-defined]
+        values,
+        evaluate,
+        evaluate_whole,
+        agree,
+        all_agree,
+        disjoint,
         read,
         computed,
         mirror.read,
         mirror.computed,
-        mirror.agree,
         mirror.all_agree,
         mirror.values,
         formula.evaluate,

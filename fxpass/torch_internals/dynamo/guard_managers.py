@@ -12,7 +12,7 @@ from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, s
 from fxpass.torch_internals.patches import patch
 
 from . import guard_functions
-from .sources import AggregateSource, AgreementSource, NameSource, PositionSource, full_name
+from .sources import AggregateSource, AgreementSource, NameSource, PositionSource, WholeSource, full_name
 
 _agreements: weakref.WeakKeyDictionary[Any, dict[str, tuple[list[tuple[int, int]], Any]]] = weakref.WeakKeyDictionary()
 """For each guard builder and each tensor, by name: the pairs of elements that must be equal, and the manager of these."""
@@ -52,6 +52,13 @@ def _aggregate(builder: Any, source: AggregateSource) -> Any:
     return _values(builder, source).lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
 
 
+def _whole(builder: Any, source: WholeSource) -> Any:
+    look = functools.partial(guard_functions.evaluate_whole, source.text)
+    return builder.get_guard_manager_from_source(source.base).lambda_manager(
+        python_lambda=look, source=source.name, **_example(builder, source)
+    )
+
+
 def _example(builder: Any, source: Any) -> dict[str, Any]:
     value = builder.get(source)
     return {"example_value": value, "guard_manager_enum": builder.get_guard_manager_type(source, value)}
@@ -68,20 +75,24 @@ def _values(builder: Any, source: Any) -> Any:
 
 
 def _agreement(builder: Any, source: AgreementSource) -> Any:
-    """The manager that checks all pairs of a tensor at once: each further pair joins those of the first one."""
+    """The manager that checks all pairs of a tensor's elements at once: each further pair joins those of the first one."""
     asked = _agreements.setdefault(builder, {})
     name = source.base.name
     if name not in asked:
         pairs: list[tuple[int, int]] = []
         look = functools.partial(guard_functions.all_agree, pairs=pairs)
-        asked[name] = pairs, _lambda(builder, source.base, look, source.name, True)
+        asked[name] = pairs, _lambda_of(_values(builder, source), look, source.name, True)
     pairs, manager = asked[name]
     pairs.append((source.index, source.other))
     return manager
 
 
 def _lambda(builder: Any, base: Any, look: Callable[[Any], Any], name: str, value: Any) -> Any:
-    return builder.get_guard_manager_from_source(base).lambda_manager(
+    return _lambda_of(builder.get_guard_manager_from_source(base), look, name, value)
+
+
+def _lambda_of(manager: Any, look: Callable[[Any], Any], name: str, value: Any) -> Any:
+    return manager.lambda_manager(
         python_lambda=look,
         source=name,
         example_value=value,
@@ -96,6 +107,7 @@ def _named(builder: Any, source: NameSource) -> Any:
 _MANAGERS: dict[type, Callable[[Any, Any], Any]] = {
     PositionSource: _element,
     AggregateSource: _aggregate,
+    WholeSource: _whole,
     AgreementSource: _agreement,
     NameSource: _named,
 }

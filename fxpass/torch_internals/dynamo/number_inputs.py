@@ -15,7 +15,7 @@ from fxpass.graph.numbers import hint, symbols
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
 from . import frames
-from .sources import AggregateSource, PositionSource
+from .sources import AggregateSource, PositionSource, written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class NumberInputs:
                 self._see_sizes(place, source.name, value, constants)
             elif isinstance(value, torch.SymInt) and value.node.hint is not None:  # an unbacked one has no history
                 is_size = isinstance(source, TensorPropertySource)
-                self.all.append(NumberInput(place, _written(source), value, is_size, self._kind(source, value)))
+                self.all.append(NumberInput(place, written(source), value, is_size, self._kind(source, value)))
         self._settle_ints()
         names = [number.name for number in self.all]
         self._derived = [size for size in self._derived if size[0] not in names]
@@ -81,7 +81,7 @@ class NumberInputs:
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
             return "position"
-        return self._calls.kind(_written(source), value.node.hint, isinstance(source, TensorPropertySource))
+        return self._calls.kind(written(source), value.node.hint, isinstance(source, TensorPropertySource))
 
     def _settle_ints(self) -> None:
         """An int that the calls tell nothing about is a variant where it moves as a size does that is one, and a position
@@ -143,12 +143,3 @@ class NumberInputs:
 def _source(node: fx.Node) -> Any:
     argument = node.meta.get("grapharg")
     return None if argument is None else argument.source
-
-
-def _written(source: Any) -> str:
-    """``source`` as the user would write it: an element of an index tensor as ``L['lens'][0]``."""
-    if isinstance(source, PositionSource):
-        return f"{source.base.name}[{source.index}]"
-    if isinstance(source, AggregateSource):
-        return f"{source.text} of v = {source.base.name}"
-    return source.name

@@ -18,6 +18,7 @@ import sympy
 from torch import fx
 
 from fxpass.graph.numbers import fits_int64, known
+from fxpass.index_tensors import any_length
 from fxpass.index_tensors.arithmetic import (
     FOLDS,
     PAIRWISE,
@@ -53,10 +54,14 @@ def number_in(tx: Any, node: fx.Node) -> Any:
     output = tx.output
     if node.graph is not output.graph:
         return None  # it is in the subgraph of a higher-order operator
-    fixed_sizes.fix_numbers(tx, node)
-    entry = Table.of(output.graph).entry(node)
+    table = Table.of(output.graph)
+    whole = any_length.text_of(table, node)
+    fixed_sizes.fix_numbers(tx, node, whole and whole[0])
+    entry = table.entry(node)
     try:
-        return None if entry is None else _variable(tx, entry)
+        if entry is None:
+            return None if whole is None else element_variables.whole_variable(tx, *whole)
+        return _variable(tx, entry)
     except NotCovered:
         return None
 

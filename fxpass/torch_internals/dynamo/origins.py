@@ -14,7 +14,7 @@ from fxpass.graph.bounds import sliced_axis
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.symbols import free_symbols
 
-from .sources import PositionSource
+from .sources import PositionSource, written
 
 
 def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any] = frozenset()) -> dict[fx.Node, Origin]:
@@ -36,9 +36,9 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
             continue
         source = sources[node]
         if isinstance(source, PositionSource):
-            found[node] = Origin(f"{source.base.name}[{source.index}]", tensors.get(source.base), source.index)
+            found[node] = Origin(written(source), tensors.get(source.base), source.index)
         elif source is not None and not isinstance(source, TensorPropertySource) and source.name not in variants:
-            found[node] = Origin(source.name)
+            found[node] = Origin(written(source))
         elif source is None and not free_symbols(node.meta["val"]) <= sizes:
             found[node] = Origin(node.name)
     places = _places(gm.graph) & moving
@@ -63,7 +63,7 @@ def name_of(placeholder: fx.Node) -> str:
     if (grows := placeholder.meta.get("buffer_of")) is not None:
         return f"buffer({grows})"
     source = _source(placeholder)
-    return placeholder.name if source is None else source.name
+    return placeholder.name if source is None else written(source)
 
 
 def _source(node: fx.Node) -> Any:

@@ -2,6 +2,7 @@
 
     PositionSource(base, i)          element ``i`` of the index tensor ``base``               evaluated, guarded, passed
     AggregateSource(base, text)      what many elements make, such as ``lens.max()``          evaluated, guarded, passed
+    WholeSource(base, text)          the same where the length of ``base`` is a symbol        evaluated, guarded, passed
     AgreementSource(base, i, j)      whether two elements are equal                           guarded
     NameSource(base)                 the full name of a function or a class                   guarded
 
@@ -47,6 +48,18 @@ class AggregateSource(ChainedSource):
         _call(codegen, "computed", self.base, self.text)
 
 
+@dataclasses.dataclass(frozen=True)
+class WholeSource(AggregateSource):
+    """The number that ``text`` makes of the integer tensor at ``base``, whatever its length (`any_length`)."""
+
+    @property
+    def _name_template(self) -> str:
+        return f"__load_module('{guard_functions.__name__}').computed_whole({{0}}, {self.text!r})"
+
+    def reconstruct(self, codegen: Any) -> None:
+        _call(codegen, "computed_whole", self.base, self.text)
+
+
 def _call(codegen: Any, function: str, base: Any, argument: Any) -> None:
     """Emit bytecode for ``guard_functions.function(base, argument)``."""
     codegen.add_push_null(lambda: codegen.load_import_from(guard_functions.__name__, function))
@@ -81,3 +94,12 @@ def full_name(value: Any) -> str:
     owner = type(value) if isinstance(value, enum.Enum) else value
     name = f"{getattr(owner, '__module__', None)}.{getattr(owner, '__qualname__', '<>')}"
     return f"{name}.{value.name}" if isinstance(value, enum.Enum) else name
+
+
+def written(source: Any) -> str:
+    """``source`` as the user would write it: an element of an index tensor as ``L['lens'][0]``."""
+    if isinstance(source, PositionSource):
+        return f"{source.base.name}[{source.index}]"
+    if isinstance(source, AggregateSource):
+        return f"{source.text} of v = {source.base.name}"
+    return str(source.name)

@@ -1,0 +1,33 @@
+"""Capacities: sizes of caches along the dim in which rows are written and read.
+
+    cache: [B, s, D]        cache[:, start:end] = rows; attention over cache[:, :end]          s is a capacity, and B is none
+
+Two caches of one kind differ in them from request to request, and little is computed that depends on them: masks, and what
+these are laid over. So code in which they are symbols is as good as code for each of them (`execute.regions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.graph.bounds import sliced_axis
+from fxpass.graph.numbers import symbols
+
+from .sites import SliceSite
+
+
+def capacities(graph: fx.Graph, sites: Iterable[SliceSite]) -> set[Any]:
+    """The symbols of the sizes along which the ``sites`` of ``graph`` were sliced, and inputs are that it writes."""
+    return {s for site in sites for s in symbols(site.size)} | {s for size in _sliced(graph) for s in symbols(size)}
+
+
+def _sliced(graph: fx.Graph) -> Iterator[Any]:
+    written = {aliases.storage(w) for n in graph.nodes for w in aliases.written(n)}
+    for node in graph.nodes:
+        axis = sliced_axis(node)
+        if axis is not None and aliases.root(axis[0]).op == "placeholder" and aliases.storage(axis[0]) in written:
+            yield axis[0].meta["val"].shape[axis[1]]
