@@ -30,7 +30,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.graph.numbers import CEILINGS, ceiling
 from fxpass.options import Options
 from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import (
@@ -138,10 +137,7 @@ def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int
         return ConstantVariable.create(value)
     variable = stock(self, value, *args, **kwargs)
     if not variable.is_python_constant():
-        if value >= 0:
-            bool(variable.sym_num >= 0)
-        if (end := ceiling(value)) < CEILINGS[-1]:
-            bool(variable.sym_num < end if value >= 0 else variable.sym_num > -end)
+        number_variables.guard_range(variable.sym_num, value)
     return variable
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import sympy
 from torch import fx
 
-from fxpass.graph.numbers import fits_int64, known
+from fxpass.graph.numbers import CEILINGS, ceiling, fits_int64, known
 from fxpass.index_tensors import any_length
 from fxpass.index_tensors.arithmetic import (
     FOLDS,
@@ -163,6 +163,14 @@ def _written(expr: sympy.Basic) -> int:
     if expr.is_Pow and expr.args[1].is_Integer:
         return abs(int(expr.args[1])) * _written(expr.args[0])
     return 1 + sum(map(_written, expr.args))
+
+
+def guard_range(number: Any, value: int) -> None:
+    """Guard ``number``, which is ``value`` now, to keep its sign, and to stay below its `ceiling`."""
+    if value >= 0:
+        bool(number >= 0)
+    if (end := ceiling(value)) < CEILINGS[-1]:
+        bool(number < end if value >= 0 else number > -end)
 
 
 def _within(number: Any) -> Any:
