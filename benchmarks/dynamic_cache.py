@@ -3,7 +3,7 @@
 transformers' Llama, unedited, in the shapes of Llama-3.2-1B with random weights, bf16, batch 1. One line for each way to run it
 and each length of the cache: ms of a decode step (the median, by CUDA events), its largest difference from eager relative to
 eager's mean logit, and seconds until the first steps had run. The prompt is read in eager. ``crossing`` is how long kvfix takes
-for a step from one capacity to the next.
+for a step from the largest capacity so far to the next.
 
     kvfix       DynamicCache, which the model makes longer at each step
     static      StaticCache of the next power of two, stock torch.compile(mode="reduce-overhead"): what it is compared with
@@ -115,7 +115,7 @@ def main() -> None:
     config = LlamaConfig(**(TINY if options.tiny else BASE), max_position_embeddings=8192)
     with torch.device(device):
         model = LlamaForCausalLM(config).eval().to(torch.float32 if options.tiny else torch.bfloat16)
-        ids = torch.randint(0, config.vocab_size, (1, max(options.lengths)))
+        ids = torch.randint(0, config.vocab_size, (1, 2 * max(options.lengths)))
     makes: dict[str, Callable[[], Step]] = {
         "eager": lambda: model,
         "kvfix": lambda: torch.compile(model, backend="kvfix"),
@@ -145,7 +145,7 @@ def main() -> None:
         if name == "kvfix":
             last = fxpass.reports()[-1]
             print([(r.parts, r.unfit, r.unbuffered) for r in fxpass.reports()], flush=True)
-            crossed = crossing(step, model, 1 << min(options.lengths).bit_length(), ids)
+            crossed = crossing(step, model, 1 << max(options.lengths).bit_length(), ids)
             print("crossing", crossed, last.rewritten, flush=True)
     ratios = {
         f"kvfix/static at {length}": _of(rows, "kvfix", length) / _of(rows, "static", length)

@@ -86,7 +86,8 @@ def as_stock(gm: fx.GraphModule, settings: Options) -> Callable[..., Any]:
     if settings.compiler == "eager":
         return gm.forward
     own = settings.compiler == "inductor" and settings.inductor
-    return torch.compile(gm, backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
+    plain = fx.GraphModule(gm, gm.graph)  # one from Dynamo makes its code when it is called, which Dynamo does not trace
+    return torch.compile(plain, backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
 
 
 def _eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:

@@ -9,7 +9,6 @@ All copies of a call are one. A capacity is a power of two, so a series of lengt
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import operator
 import threading
@@ -29,24 +28,21 @@ from fxpass.rewriting.around import Around
 from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
+from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
 
 LEAST = 64
 """The smallest capacity."""
-RECENT = 16
-"""From one of so many calls before, a call may go on."""
-STRANGERS = 4
-"""So many calls one after the other may go on from none."""
 
 
 def room_for(length: int, least: int = 0) -> int:
-    """The capacity of a buffer that is to hold ``length`` rows, and room beside: at ``least`` so many, `LEAST` for 0."""
+    """The capacity of a buffer for more than ``length`` rows: a power of two, at least ``least`` (`LEAST` if 0)."""
     return max(least or LEAST, 1 << length.bit_length())
 
 
 @dataclasses.dataclass(frozen=True)
 class _Held:
-    """What a buffer holds: the tensor that was copied out of it, as it was then."""
+    """What a buffer holds: the same as a tensor that was copied out of it, as long as nobody writes to that tensor."""
 
     tensor: weakref.ref[torch.Tensor]
     version: int
@@ -54,21 +50,25 @@ class _Held:
 
     @staticmethod
     def of(tensor: torch.Tensor) -> _Held | None:
-        """None where nobody counts what is written to ``tensor``."""
+        """None for an inference tensor: it has no version counter, so that writes to it are not seen."""
         return None if tensor.is_inference() else _Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
 
     def is_still(self, tensor: torch.Tensor) -> bool:
-        """Whether it is what has come in again, as it was."""
+        """Whether ``tensor`` is that tensor, and nobody has written to it since."""
         held = self.tensor()
         return held is not None and held is tensor and (held._version, held.data_ptr()) == (self.version, self.address)
 
 
 class Growth(threading.local):
-    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders, and others that it gives.
+    """The buffers ``around`` a graph. Each thread has its own.
 
-    ``conditions`` are those that a capacity must meet, which is at ``least`` so large. Buffers that are made are ``told``.
-    Without ``gives_up``, what does not grow is copied in and out all the same: where there is no other way to run the graph.
-    ``at_once`` a kernel of our own fills all of it, where there is one for that.
+    nodes: the placeholders of the graph that this gives values to, those of the buffers first.
+    conditions: what a capacity must meet for the compiled graph to hold.
+    gives_up: whether `fill` may raise where nothing has grown for a while. If not, all is copied in and out on each call: there
+        is no other way to run the graph.
+    least: the smallest capacity.
+    told: is called with the buffers when they have been made.
+    at_once: whether one kernel of our own fills all buffers, if it is written for them.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Growth(threading.local):
         self._nodes = list(nodes)
         self._given, self._copied = values_at([one.place for one in self.axes]), values_at(self.around.copies)
         self._measured = function_of(*_measures(self.around))
-        self._joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
-        self._of_joined = values_at(self._joined)
+        self._calls = RecentCalls(len(self.axes), [i for i, one in enumerate(self.axes) if one.rows != 0])
+        self._dims = [one.dim for one in self.axes]
         self._taken = [i for i, one in enumerate(self.axes) if one.results]
         self._buffers: list[torch.Tensor] = []
         self._held: list[_Held | None] = [None] * len(self.axes)
@@ -98,12 +98,9 @@ class Growth(threading.local):
         self._capacity = 0
         self._lengths: tuple[int, ...] = ()
         self._cuts: tuple[tuple[int, ...], ...] = ()
-        self._recent: collections.deque[tuple[int, ...]] = collections.deque(maxlen=RECENT)
-        self._strangers = 0
-        self._step = (0,) * len(self.axes)
 
     def under(self, conditions: Conditions, least: int, told: Callable[[Sequence[torch.Tensor]], None]) -> Growth:
-        """The same under ``conditions``, at ``least`` so large; buffers are ``told``."""
+        """The same with other ``conditions``, ``least`` and ``told``."""
         return Growth(self.around, self._nodes, conditions, self._gives_up, least, told, self._at_once)
 
     @property
@@ -115,16 +112,21 @@ class Growth(threading.local):
     @property
     def is_joined(self) -> bool:
         """Whether rows are added to what grows in the graph itself."""
-        return bool(self._joined)
+        return bool(self._calls.joined)
 
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        """The buffers, which hold what grows in ``args``, and what holds the numbers."""
+        """The values of the graph's last inputs, filled from ``args``: buffers, copies of inputs, and the tensor of numbers.
+
+        Raises:
+            NotGrowing: nothing has grown for a while, or the compiled graph does not hold for the capacity that is needed.
+        """
         if not self.axes:
             return []
         given, copied = self._given(args), self._copied(args)
         sizes, self._lengths, self._cuts, numbers = self._measured(args)
-        self._look_at(sizes)
-        self._recent.appendleft(self._of_joined(self._lengths) if self._joined else sizes)
+        if self._calls.go_on_to(sizes, self._lengths) > STRANGERS and self._gives_up:
+            self._buffers, self._capacity = [], 0
+            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
         stale = [i for i, held in enumerate(self._held) if held is None or not held.is_still(given[i])]
         length = max(self._lengths)
         if length >= self._capacity or not self._fit(stale, given):
@@ -134,8 +136,11 @@ class Growth(threading.local):
         if self._numbers is None or [t.shape for t in copied] != self._shapes:
             self._copies, self._shapes = [_memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
             self._numbers = _memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(numbers)])
-        dims = [self.axes[i].dim for i in stale]
-        self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
+        if len(stale) == len(given):
+            self._put(self._buffers, given, self._dims, copied, numbers)
+        else:
+            dims = [self._dims[i] for i in stale]
+            self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
         return [*self._buffers, *self._copies, *([self._numbers] if numbers else [])]
 
     def _put(
@@ -146,7 +151,7 @@ class Growth(threading.local):
         copied: Sequence[torch.Tensor],
         numbers: Sequence[int],
     ) -> None:
-        """Copy what is ``given`` into ``buffers``, and put what is ``copied``, and the ``numbers``, into theirs."""
+        """Copy ``given`` into ``buffers``, and ``copied`` and ``numbers`` into the memory that there is for them."""
         assert self._numbers is not None
         every, into = [*given, *copied], [*buffers, *self._copies]
         if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers, numbers):
@@ -160,7 +165,7 @@ class Growth(threading.local):
             self._numbers.copy_(torch.tensor(numbers), non_blocking=True)
 
     def take_out(self, results: list[Any]) -> None:
-        """Put what was joined in the place of the buffers among ``results``."""
+        """Replace each buffer among ``results`` by the rows that it holds, and cut each result that is too long."""
         parts = [self._buffers[i].narrow(self.axes[i].dim, 0, self._lengths[i]) for i in self._taken]
         made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
         if made:
@@ -181,38 +186,10 @@ class Growth(threading.local):
         for place, part in self.around.slices.items():
             results[place] = part.of(results)
 
-    def _look_at(self, sizes: tuple[int, ...]) -> None:
-        """See whether one of the latest calls has made what has these ``sizes`` along what grows.
-
-        Raises:
-            NotGrowing: that has not been so for a while.
-        """
-        if self._goes_on(sizes):
-            self._strangers = 0
-        elif not self._is_longer(sizes):
-            self._strangers += 1
-        if self._strangers > STRANGERS and self._gives_up:
-            self._buffers, self._capacity = [], 0
-            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
-
-    def _goes_on(self, sizes: tuple[int, ...]) -> bool:
-        """Whether what is joined was made by one of the latest calls; of a series, whether it is longer than at one of them, by
-        as much as it was the last time."""
-        if self._joined:
-            return self._of_joined(sizes) in self._recent
-        return min(self._step) > 0 and tuple(map(operator.sub, sizes, self._step)) in self._recent
-
-    def _is_longer(self, sizes: tuple[int, ...]) -> bool:
-        """Whether this is a series that is longer than at the last call, by whatever."""
-        if self._joined or not self._recent:
-            return False
-        self._step = tuple(map(operator.sub, sizes, self._recent[0]))
-        return min(self._step) > 0
-
     def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
-        """Whether what is ``given`` at these ``places`` has the sizes of its buffer, but for what grows."""
+        """Whether each tensor ``given`` at ``places`` has the sizes of its buffer, in all dims but the one that grows."""
         for i in places:
-            dim, whole, part = self.axes[i].dim, self._buffers[i].shape, given[i].shape
+            dim, whole, part = self._dims[i], self._buffers[i].shape, given[i].shape
             if whole[:dim] != part[:dim] or whole[dim + 1 :] != part[dim + 1 :]:
                 return False
         return True
@@ -221,7 +198,7 @@ class Growth(threading.local):
         """Make buffers of ``capacity`` for tensors like those ``given``.
 
         Raises:
-            NotGrowing: what was compiled does not hold for it.
+            NotGrowing: the compiled graph does not hold for ``capacity``.
         """
         if self.conditions is not None and not self.conditions.hold(capacity):
             raise NotGrowing(reasons.CAPACITY, capacity=capacity)
@@ -238,7 +215,7 @@ def _memory(like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def _measures(around: Around) -> tuple[tuple[Any, ...], ...]:
-    """The formulas of what a call asks: sizes along what grows, and what they are after it; lengths of cuts; numbers."""
+    """The formulas that each call works out: sizes along what grows, before and after the call; lengths of cuts; numbers."""
     sizes = tuple(Size(one.place, one.dim) for one in around.axes)
     rows = [one.rows if isinstance(one.rows, int) else Size(*one.rows) for one in around.axes]
     ends = tuple(Formula(operator.add, pair) if pair[1] != 0 else pair[0] for pair in zip(sizes, rows, strict=True))

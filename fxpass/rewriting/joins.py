@@ -1,13 +1,15 @@
-"""What makes a tensor longer is brought to one form before it is looked for (`analysis.growth`).
+"""The different ways to make a tensor longer are brought to one form, a `cat`, which `analysis.growth` looks for.
 
     hstack([past, new])                                     cat([past, new], 1)
     cat([past, new], 2, out=out)                            cat([past, new], 2)
     out = empty(s + n); out[:s] = past; out[s:] = new   ->  cat([past, new], 0)
     out = pad(past, (0, n)); out[s:] = new                  cat([past, new], 0)
+    pad(past, (0, n))                                       cat([past, zeros(n)], 0)
     cat([past, new], 2)[:, :, -8:], which is all of it      cat([past, new], 2)
 
-The last is a window that is not full: a guard of Dynamo's says so. What is written in pieces is joined where the last of them
-is written, so nothing may be read of it, and nothing else be written, in between.
+The last line is a window that is not full, which a guard of Dynamo's says. A tensor that is written in pieces is joined where
+the last piece is written, so nothing may read it, or write anything else to it, before that. A padding that is not filled in
+this way is joined with zeros.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
 from fxpass.graph.insertion import call, take_line
+from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal, number, symbols
 
 aten = torch.ops.aten
@@ -30,6 +33,10 @@ aten = torch.ops.aten
 _JOINS = {aten.concat.default: None, aten.concatenate.default: None, aten.hstack.default: 1, aten.vstack.default: 0,
           aten.row_stack.default: 0, aten.column_stack.default: 1, aten.dstack.default: 2}  # fmt: skip
 """Operators that are a `cat` of tensors with three dims or more, and along which dim; None where an argument says."""
+
+
+_PADS = {aten.pad.default: ("self", "pad", "mode", "value"), aten.constant_pad_nd.default: ("self", "pad", "value")}
+"""Operators that pad, and their arguments."""
 
 
 class _Piece(NamedTuple):
@@ -42,7 +49,7 @@ class _Piece(NamedTuple):
 
 
 def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
-    """Let a `cat` stand in ``gm`` for all that joins tensors whose sizes have symbols that are ``moving``."""
+    """Replace by a `cat` everything in ``gm`` that joins tensors whose sizes have ``moving`` symbols."""
     for node in _moving_tensors(gm.graph, moving):
         if _is_whole(node):
             node.replace_all_uses_with(node.args[0], delete_user_cb=lambda user: user.op != "output")
@@ -54,6 +61,10 @@ def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
     for node in _moving_tensors(gm.graph, moving):
         if aliases.base(node) is None and is_contiguous(node):
             _join_pieces(node, moving)
+    written = {aliases.storage(w) for n in gm.graph.nodes for w in aliases.written(n)}
+    for node in _moving_tensors(gm.graph, moving):
+        if node.target in _PADS and aliases.storage(node) not in written:
+            _pad_as_cat(node, moving)
     gm.recompile()
 
 
@@ -63,7 +74,7 @@ def _moving_tensors(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
 
 
 def _is_whole(node: fx.Node) -> bool:
-    """Whether ``node`` is a slice of all that there is."""
+    """Whether ``node`` is a slice that takes all rows."""
     axis = sliced_axis(node)
     value = node.meta["val"]
     return axis is not None and value.dim() == axis[0].meta["val"].dim() and equal(value.shape[axis[1]], size_of(*axis, node))
@@ -141,9 +152,28 @@ def _written(node: fx.Node, dim: int) -> Iterator[_Piece]:
         yield _Piece(start, user.meta["val"].shape[dim], copy.args[1], (user, copy))
 
 
+def _pad_as_cat(node: fx.Node, moving: Set[Any]) -> None:
+    """Put a `cat` in the place of the padding ``node``, if it is a number behind the last row along a dim that moves."""
+    given = dict(zip(_PADS[node.target], node.args, strict=False)) | node.kwargs
+    value, graph = node.meta["val"], node.graph
+    dims = [d for d, size in enumerate(value.shape) if symbols(size) & moving]
+    if len(dims) != 1 or given.get("mode", "constant") != "constant" or (source := _padded(node, dims[0])) is None:
+        return
+    (dim,) = dims
+    with faking(mode_of([value])), graph.inserting_before(node):
+        sizes: list[Any] = list(value.shape)
+        sizes[dim] = given["pad"][2 * (value.dim() - 1 - dim) + 1]
+        for d in [d for d, size in enumerate(sizes) if isinstance(size, torch.SymInt)]:
+            sizes[d] = call(graph, aten.sym_size.int, source, d)
+        rows = call(graph, aten.full.default, sizes, given.get("value") or 0, dtype=value.dtype, device=value.device)
+        made = call(graph, aten.cat.default, [source, rows], dim, like=value)
+    take_line(made, node)
+    _replace(node, made)
+
+
 def _padded(node: fx.Node, dim: int) -> fx.Node | None:
     """What ``node`` makes longer behind its last row along ``dim``; None if it is no such padding."""
-    if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
+    if node.target not in _PADS:
         return None
     source, widths = node.args[:2]
     last = 2 * (node.meta["val"].dim() - 1 - dim) + 1
@@ -152,7 +182,7 @@ def _padded(node: fx.Node, dim: int) -> fx.Node | None:
 
 
 def _in_order(pieces: list[_Piece], size: Any) -> list[_Piece] | None:
-    """``pieces`` one behind the other, where they are all of ``size`` rows."""
+    """``pieces`` in the order of their rows, if together they are all of ``size`` rows; None otherwise."""
     order: list[_Piece] = []
     end: Any = 0
     while (following := next((p for p in pieces if p not in order and equal(p.start, end)), None)) is not None:
@@ -169,7 +199,7 @@ def _are_alike(parts: list[torch.Tensor], whole: torch.Tensor, dim: int) -> bool
 
 
 def _is_disturbed(node: fx.Node, writes: list[fx.Node]) -> bool:
-    """Whether something is written, or read of ``node``, between it and the last of ``writes``, but for these."""
+    """Whether another op than ``writes`` reads or writes ``node`` before the last of ``writes``."""
     between = node.next
     while between is not writes[-1]:
         if between not in writes and (aliases.written(between) or node in between.all_input_nodes):
