@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fxpass.kernels.products import MAX_ROWS
+from fxpass.kernels.limits import MAX_ROWS
 from fxpass.kernels.select import register
 from fxpass.kernels.tiles import best_parts
 from fxpass.report import figures

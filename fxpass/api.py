@@ -23,7 +23,14 @@ from fxpass.report.kept import kept, settled
 from fxpass.report.late import Late
 from fxpass.report.sites import predicate_sites, sites_of
 from fxpass.report.symbols import kinds_of
-from fxpass.rewriting import Grown, Rewritten, copy_fixed_rows, mask_overwritten_rows, rewrite_graph
+from fxpass.rewriting import (
+    Grown,
+    Rewritten,
+    copy_fixed_rows,
+    floats_as_tensors,
+    mask_overwritten_rows,
+    rewrite_graph,
+)
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of, origins
 
@@ -86,6 +93,8 @@ def rewrite_normal_form(
     with store.timed(report, "rewrite"):
         found, moving, seen = (numbers.steady_ints, numbers.growing[0], numbers.seen()) if numbers else ((), frozenset(), None)
         positions = origins(normal, found, moving)
+        if positions:
+            floats_as_tensors(normal.graph)
         if grown is None:
             rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits)
         else:

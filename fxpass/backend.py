@@ -20,29 +20,23 @@ from torch import fx
 from fxpass import reasons
 from fxpass.analysis.capacities import capacities
 from fxpass.analysis.growth import longer_otherwise
-from fxpass.analysis.kinds import Kinds, Symbol
+from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form
-from fxpass.errors import Refusal
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
+from fxpass.execute.cores import check_whole, cut, in_cores
 from fxpass.execute.growth import Growth, room_for
-from fxpass.execute.partition.outside import outside, works_on
-from fxpass.execute.partition.split import counts_along, is_heavy, split, values_of
+from fxpass.execute.partition.split import counts_along, is_heavy, values_of
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
-from fxpass.execute.strides import kept_strides
 from fxpass.execute.untouched import untouched
-from fxpass.execute.watched_variants import WatchedVariants
 from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
 from fxpass.graph.numbers import symbols
-from fxpass.graph.postconditions import Broken, check_core
+from fxpass.graph.postconditions import Broken
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.drawing import later
-from fxpass.report.expressions import source_of
-from fxpass.report.kept import kept, settled
 from fxpass.report.names import input_name
 from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
@@ -50,7 +44,6 @@ from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
-from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of
 from fxpass.torch_internals.features import holds
@@ -191,64 +184,6 @@ def planned(
     growth = Growth(around, added, gives_up=not is_step, at_once=at_once)
     sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities)
     return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes), report), kinds
-
-
-def check_whole(plan: Plan, report: Report) -> None:
-    """See that all the work of a graph with buffers is in its static core.
-
-    Raises:
-        Refusal: it is not.
-    """
-    by_caller = not any(one.rows for one in plan.growth.axes)
-    if by_caller and (work := works_on(plan.parts, plan.growth.capacities, source_of)):
-        raise Refusal(reasons.GROWS_WHOLE, what=work)
-    refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
-    if outside := [*refused, *report.outside, *([] if plan.parts else ["nothing depends on its length"])]:
-        raise Refusal(reasons.GROWTH_OUTSIDE, what=outside[0])
-
-
-def cut(plan: Plan, report: Report) -> Plan:
-    """``plan``, with its graph cut: what has other symbols than those that are bound stands outside of the core."""
-    with store.timed(report, "split"):
-        parts = split(plan.gm, plan.bound)
-    for part in parts:
-        if part.static:
-            check_core(part.gm, plan.bound)
-    report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
-    report.drawings.parts = [(part.name, part.static, later(settled(kept(part.gm.graph)))) for part in parts]
-    report.outside = outside(parts, plan.bound, report.symbols, source_of)
-    return dataclasses.replace(plan, parts=parts)
-
-
-def in_cores(
-    plan: Plan,
-    kinds: Kinds,
-    numbers: NumberInputs,
-    report: Report,
-    made: Callable[[Plan], Callable[..., Any]],
-    otherwise: Callable[[Exception], Callable[..., Any]],
-) -> Callable[..., Any]:
-    """What is ``made`` of ``plan``: one core for each value of what is bound in it, as long as these are few; where that cannot
-    be made anew, ``otherwise``."""
-    strides = kept_strides(plan.gm)
-    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound - plan.capacities | strides)}
-
-    def again(places: Sequence[int]) -> Callable[..., Any]:
-        nonlocal plan
-        moved = [left.pop(place) for place in places]
-        for number in moved:
-            numbers.correct(number)
-            report.corrected.append(number.name)
-            store.note(report, reasons.CORRECTED.text(of=number.name))
-        others = [symbol for symbol in report.symbols if symbol.of not in report.corrected]
-        report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]
-        report.kinds |= {str(symbol): "growth" for n in moved for symbol in n.symbols}
-        plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
-        return made(plan)
-
-    if not left:
-        return made(plan)
-    return WatchedVariants(made(plan), list(left), again, config.recompile_limit - 1, otherwise)
 
 
 install(kvfix, get_ready, store.reset)

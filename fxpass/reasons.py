@@ -229,6 +229,16 @@ BY_POSITION = _reason(
     "{op} by a position, {how}",
     "Use a fixed number there, or name the dimension.",
 )
+NO_SLICE = _reason(
+    "KV130",
+    "{op} takes a part of a buffer at a position, and is no slice",
+    "Write it as a slice, `buffer[:, :end]`.",
+)
+FROM_FLOAT = _reason(
+    "KV131",
+    "the slice ends where a float says",
+    "Keep positions as whole numbers: an int, or an element of an index tensor.",
+)
 SITE_FAILED = _reason("KV190", "the pass failed here: {error}", _REPORT)
 
 # What grows stays outside of the static core

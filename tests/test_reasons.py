@@ -67,6 +67,7 @@ SITES: dict[str, Step] = {
     "KV127": lambda k, v, p: torch.linspace(0, p, 4) + k[:, :p].sum(1),
     "KV128": lambda k, v, p: k[:, : int(p**0.5) + 1].sum(1),
     "KV129": lambda k, v, p: F.pad(k[:, :p], (0, 0, p, 0)).sum(1),
+    "KV130": lambda k, v, p: k[:, torch.arange(p)].sum(1),
 }
 
 
@@ -239,6 +240,12 @@ def restless() -> None:
             step(k, torch.rand(length, dtype=dtype), p)
 
 
+def at_a_float() -> None:
+    step = torch.compile(lambda k, t: k[:, : int(t)].sum(1), backend="kvfix", options={"compiler": "eager"})
+    for t in (8.0, 9.0, 10.0):
+        step(torch.rand(2, CAPACITY, 4), t)
+
+
 def ragged() -> None:
     """Tensors of several lengths in one, which Dynamo traces and `make_fx` does not."""
 
@@ -307,6 +314,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV104": growing_rows,
     "KV010": lambda: decode(rewrite=False),
     "KV106": too_few,
+    "KV131": at_a_float,
     "KV190": failing(sweep, "rewrite_read", KeyError("a bug")),
     "KV201": lambda: grow(lambda k, x: (k.mode(1).values, k)),
     "KV202": lambda: grow(lengths=(3, 5, 9, 2, 7, 4, 8, 6)),

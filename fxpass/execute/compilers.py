@@ -14,7 +14,7 @@ from fxpass import reasons
 from fxpass.errors import warn
 from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
-from fxpass.kernels.products import MOST_PARTS
+from fxpass.kernels.limits import MAX_PARTS
 from fxpass.kernels.select import compiled_meanwhile
 from fxpass.options import OWN_PATCHES, Options, did_you_mean
 from fxpass.torch_internals.fakes import TracingContext, tracing
@@ -158,7 +158,7 @@ def among_kernels(record: bool) -> Iterator[dict[str, Any]]:
         yield {}
         return
     with starting_early() as early:
-        yield {**early, "score_fusion_memory_threshold": LEAST_SHARED, "unroll_reductions_threshold": MOST_PARTS + 1}
+        yield {**early, "score_fusion_memory_threshold": LEAST_SHARED, "unroll_reductions_threshold": MAX_PARTS + 1}
 
 
 def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]) -> Callable[..., Any]:

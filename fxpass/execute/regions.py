@@ -164,6 +164,9 @@ class Region:
         return _Variant(lambda now: look(now) == wanted, run)
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
+        """Compiled for all sizes at once. Where it takes a float, which would become a constant, it runs as it is."""
+        if any(isinstance(a, float) for a in args):
+            return _Variant(lambda now: True, self.part.gm.forward)
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes = [fake_of(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic, strict=True))]

@@ -1,7 +1,8 @@
-"""``kvfix::decode_attention``: few queries against the valid part of a cache; what it costs follows what is filled.
+"""``kvfix::decode_attention``: attention of few queries over the valid part of a cache.
 
-The keys are cut into parts, one a program, so that few heads do not leave the chip idle. A second kernel joins the parts. In a
-small buffer all keys are one block, which is on its way before the length is known.
+Its cost grows with the number of valid keys, not with the capacity. The keys are cut into parts, one for each program, so that
+all processors have work even where there are few heads; a second kernel joins the parts. All keys of a small buffer are one
+block, which is fetched before the length is known.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from fxpass.graph.numbers import hint
 from .launch import Launch, fetch, gpu, wait, wake
 
 GRAIN = tl.constexpr(32)
-"""Each part has a multiple of so many keys, however large the buffer: few keys are many parts too."""
+"""The number of keys in a part is a multiple of this, whatever the size of the buffer: few keys are several parts, too."""
 AT_ONCE = 8192
-"""A buffer of so many elements a head is small."""
+"""A buffer is small if it has at most this many elements for each head."""
 
 
 @triton.jit
@@ -33,8 +34,11 @@ def _kernel(
     PARTS: tl.constexpr, ONCE: tl.constexpr, LINES: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr,
     PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: ROWS queries, of all heads that share a key head of one batch row, and one part of the keys below the
-    length: an online softmax over blocks of them. Keys are the long side of both products, queries the narrow one."""
+    """One program computes ROWS queries over one part of the valid keys, as an online softmax over blocks of keys.
+
+    Its queries are of all the heads that share one key head of one batch row. In both matrix products the keys are the long
+    side and the queries the narrow one.
+    """
     pid = tl.program_id(0)
     part, tile, key_head = pid % PARTS, pid // PARTS % tiles, pid // PARTS // tiles % KEY_HEADS
     b = pid // PARTS // tiles // KEY_HEADS
@@ -100,7 +104,7 @@ def _kernel(
 
 @triton.jit
 def _product(a, b, total, PRECISION: tl.constexpr):
-    """``total + a @ b``, of a single column multiplied and added."""
+    """``total + a @ b``. Where ``b`` is a single column, it is computed without the matrix units."""
     if b.shape[1] == 1:
         return total + tl.sum(a * tl.trans(b), 1, keep_dims=True)
     return tl.dot(a, b, total, input_precision=PRECISION)
@@ -108,7 +112,7 @@ def _product(a, b, total, PRECISION: tl.constexpr):
 
 @triton.jit
 def _divided(out, norm, length, NANS: tl.constexpr):
-    """Where no key is seen: zeros, or, if there are keys, what a softmax over nothing but -inf gives."""
+    """``out / norm``. A query that sees no key gets zeros; with NANS, if there are keys, NaN, as a softmax over -inf gives."""
     out = out / tl.where(norm == 0.0, 1.0, norm)
     if NANS:
         out = tl.where((norm == 0.0) & (length > 0), float("nan"), out)
@@ -121,7 +125,7 @@ def _join(
     D: tl.constexpr, PARTS: tl.constexpr, ROUND: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: the parts of one query of one head, each weighted as the largest of its scores asks."""
+    """One program joins the parts of one query of one head. The largest score of a part gives its weight."""
     if DEPENDENT:
         wake()
         wait()
@@ -160,7 +164,7 @@ def decode_attention(
         mask: None, or broadcastable to (batch, heads, queries, size): bool (True is seen) or additive.
         is_causal: query i sees no key after key i.
         scale: factor on the scores.
-        nans: what a query gets that sees none of the keys there are: NaN, as where the softmax is written out, or zeros.
+        nans: whether a query that sees none of the valid keys gets NaN, as from a softmax that is written out, not zeros.
 
     Returns:
         (batch, heads, queries, dim), contiguous, same dtype, accumulated in float32.
@@ -187,7 +191,7 @@ def launches(
     nans: bool = False,
     out: Tensor | None = None,
 ) -> list[Launch]:
-    """The launches of the kernels; without ``out``, to be compiled only."""
+    """The launches of the kernels. Without ``out`` they are made to be compiled, not to be run."""
     batch, heads, queries, dim = q.shape
     key_heads, size = k.shape[1], hint(k.shape[2])
     device = gpu(q.device)
@@ -243,7 +247,7 @@ def launches(
 
 
 def _block(rows: int, dim: int, size: int, element_size: int) -> tuple[int, int]:
-    """How many keys a program takes at a time, and its warps: the fastest of those measured on an H100."""
+    """How many keys a program takes at a time, and its number of warps: the fastest that were measured on an H100."""
     elements, warps = 4096, 4
     if rows > 16:
         elements, warps = (2048, 4) if element_size == 4 else (8192, 8)

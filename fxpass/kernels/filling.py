@@ -1,16 +1,14 @@
-"""Whether one kernel can fill all buffers of a call (`fills`), where Triton is installed."""
+"""Fills all buffers of a call with one kernel (`fills`), where Triton is installed and the kernel is written for them."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Sequence
 
 import torch
 
 from fxpass.torch_internals.patches import tell
 
-from . import writing
+from . import limits
 
 _failed: list[Exception] = []
 
@@ -19,9 +17,11 @@ def fill_at_once(
     buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor,
     values: Sequence[int],
 ) -> bool:  # fmt: skip
-    """Copy each of ``given`` into its one of ``buffers``, and ``values`` into ``numbers`` (see `fills.launch`); False where the
-    kernel is not written for these, and nothing has been done."""
-    if _failed or not given or not _has_triton() or numbers.device.type not in writing.DEVICES:
+    """Copy each of ``given`` into its one of ``buffers``, and ``values`` into ``numbers``, see `fills.launch`.
+
+    Returns whether that was done: where the kernel is not written for these, nothing is.
+    """
+    if _failed or not given or not limits.HAS_TRITON or numbers.device.type not in limits.DEVICES:
         return False
     from . import fills
 
@@ -38,8 +38,3 @@ def fill_at_once(
         _failed.append(error)
         tell(fill_at_once, error)
     return not _failed
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None

@@ -1,4 +1,4 @@
-"""What grows, what is copied along with it, and numbers, put into their buffers by one launch.
+"""One launch puts what grows, what is copied along with it, and numbers into their buffers.
 
     buffer[:, :, :n] = x; other[:, :n] = mask; numbers[0] = n; ...
 

@@ -1,16 +1,16 @@
 """One launch of a Triton kernel, and the compilation of kernels while something else is being compiled.
 
-Triton compiles a kernel when it is first launched, one after the other. What a graph will launch is known before: its
-kernels are compiled by threads (Triton's compiler mostly runs without Python's lock) while Inductor lowers the rest.
+Triton compiles a kernel when it is first launched, one after the other. The kernels of a graph are known before that: threads
+compile them while Inductor lowers the rest of the graph. Triton's compiler mostly runs without Python's lock.
 
 From Hopper on, a kernel may be started before the one that it follows is done (programmatic dependent launch):
 
-    wake()    the next kernel may start, as soon as all programs of this one have said so
+    wake()    lets the next kernel start once all programs of this one have called it
     ...       what no kernel of the graph writes may be read, and anything be brought into the cache (`fetch`)
-    wait()    all that precedes is done, and what it wrote can be read
+    wait()    returns when all preceding kernels are done; what they wrote can then be read
 
-The kernels of a core all wake first and wait before they read or write anything else. Since each of them waits, what the
-last one waits for includes all before it.
+All kernels of a core call `wake` first, and `wait` before they read or write anything else. Since each kernel waits for the one
+before it, the last one waits for all of them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def fetch(pointers):
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """What the kernels' shapes depend on: the number of ``processors``, the bytes of its L2 ``cache``, and whether it can start
-    a kernel before the last one is done."""
+    """What the kernels' shapes depend on: the number of ``processors``, the size of the L2 ``cache`` in bytes, and whether the
+    GPU can start a kernel before the last one is done (``dependent``)."""
 
     processors: int
     cache: int
@@ -52,13 +52,13 @@ class Gpu:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Constants and options of a launch on it."""
+        """The constants and options of a launch on this GPU."""
         return {"DEPENDENT": True, "launch_pdl": True} if self.dependent else {"DEPENDENT": False}
 
 
 @functools.cache
 def gpu(device: torch.device) -> Gpu:
-    """The ``device``; one that is no GPU (Triton's interpreter runs there) is taken for a small one."""
+    """The properties of ``device``. A device that is no GPU, on which Triton's interpreter runs, counts as a small GPU."""
     if device.type != "cuda":
         return Gpu(processors=8, cache=2**20, dependent=False)
     found = torch.cuda.get_device_properties(device)
@@ -66,7 +66,7 @@ def gpu(device: torch.device) -> Gpu:
 
 
 def is_recording(device: torch.device) -> bool:
-    """Whether launches on ``device`` go into a CUDA graph, in which no more than its own kernels precede them."""
+    """Whether launches on ``device`` go into a CUDA graph. Only kernels of that graph then precede them."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
@@ -84,14 +84,14 @@ class Launch:
         self.kernel[(self.grid,)](*self.args, **self.options)
 
     def compile(self) -> None:
-        """Compile it, and the host code that launches it, for arguments like these: pointers aligned as an allocator
-        aligns them."""
+        """Compile the kernel, and the host code that launches it, for arguments of these kinds. Pointers are taken to be
+        aligned as an allocator aligns them."""
         with torch.cuda.device(self.device.index):
             compiled = self.kernel.warmup(*self.kinds(), grid=(self.grid,), **self.options)
             compiled.run  # noqa: B018  (a property that makes it)
 
     def kinds(self) -> list[Any]:
-        """The arguments, with dtypes for tensors, and what symbols stand for now."""
+        """The arguments, with a dtype for each tensor and the current value of each symbol."""
         return [a.dtype if isinstance(a, torch.Tensor) else hint(a) for a in self.args]
 
     @property
@@ -102,7 +102,7 @@ class Launch:
 
 @contextlib.contextmanager
 def compiling(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., list[Launch]]]) -> Iterator[None]:
-    """Compile what the ops of ``gm`` (static, propagated) will launch, during the block and no longer.
+    """Compile the kernels that the ops of ``gm`` (static, propagated) will launch. They are compiled when the block ends.
 
     ``launches`` gives each `Launch` for an op's arguments, fake ones. A kernel that does not compile is left to its
     first launch, which says why.
@@ -121,7 +121,7 @@ def compiling(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., list[Laun
 
 
 def _use_inductors_cache(device: torch.device) -> None:
-    """Kernels are kept where Inductor keeps its own, whether or not it has compiled any in this process."""
+    """Let Triton keep kernels where Inductor keeps its own, even if Inductor has not compiled any in this process."""
     from fxpass.torch_internals.inductor.names import triton_cache_dir
 
     if "TRITON_CACHE_DIR" not in os.environ:

@@ -1,8 +1,9 @@
 """``kvfix::linear_few_rows``: linear layers on few rows, at the speed at which their weights can be read.
 
-What takes time is the weights, so what matters is that some are on the way at any moment. Layers that read the same rows are
-one launch. Where that leaves processors idle, the sums are cut into parts, which the consumer adds: always in the same order,
-so the numbers are the same from run to run. And weights that nothing writes are fetched before the rows are there (`launch`).
+Nearly all of the time is spent on reading the weights, so some of them must be on their way at any moment. Layers of the same
+rows are one launch. Where that leaves processors idle, the sums are cut into parts. The consumer adds the parts, always in the
+same order, so that two runs give the same numbers. Weights that no op of the graph writes are fetched before the rows have been
+computed (see `launch`).
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from .launch import Launch, fetch, gpu, is_recording, wait, wake
 from .tiles import tile_of
 
 AT_ONCE = tl.constexpr(32)
-"""So many columns of float32 the matrix units add up at once."""
+"""The matrix units add up this many columns of float32 at once."""
 
 
 @triton.jit
 def _multiply(total, w, x, ROWS: tl.constexpr, HOPPER: tl.constexpr):
-    """One row is multiplied and added; several are the narrow side of a matrix product.
+    """``total`` plus the products of the weights ``w`` and the rows ``x``.
 
-    Matrix units cut off what they add up, so that a long sum in them is too small: columns that come in pieces are added here.
+    A single row is multiplied and added without the matrix units. Matrix units round toward zero when they add, so that long
+    sums in them come out too small: the sums of float32 pieces are therefore added here.
     """
     if ROWS == 1:
         total += w.to(tl.float32) * x.to(tl.float32)
@@ -66,7 +68,7 @@ def _kernel(
     COUNT: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PART: tl.constexpr, AHEAD: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK_N outputs of one layer for all rows, over PART of the K columns."""
+    """One program computes BLOCK_N outputs of one layer for all rows, over PART of the K columns."""
     block, part = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     w_ptr, b_ptr, y_ptr, size, first = w0, b0, y0, n0, 0
     if COUNT > 1:
@@ -123,12 +125,12 @@ def linears_few_rows(
         x: (..., in), float32, bfloat16 or float16, on CUDA, of few rows.
         weights: one to three, each (out, in), contiguous, same dtype.
         biases: (out,) for each of the weights, or none.
-        parts: how many summands each result is given in; `tiles.best_parts` says what is fast.
-        early: nothing in the graph writes the weights and biases: they may be read before what precedes this op is done.
+        parts: the number of summands that each result is given as; `tiles.best_parts` says which number is fast.
+        early: whether no op of the graph writes the weights and biases: they are then read before the preceding ops are done.
 
     Returns:
-        (parts, ..., out) for each of the weights, contiguous, accumulated in float32: of the same dtype where there is one
-        part, in float32 where they are yet to be added.
+        (parts, ..., out) for each of the weights, contiguous, accumulated in float32. The dtype is that of ``x`` where there is
+        one part, and float32 where there are several to add.
     """
     results = _empty(x, weights, parts)
     for step in launches(x.contiguous(), weights, biases, parts, early, results):
@@ -147,7 +149,7 @@ def _(
 def linear_few_rows(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, parts: int, early: bool
 ) -> torch.Tensor:
-    """The same for one layer, its result as a tensor."""
+    """`linears_few_rows` of one layer. The result is a tensor, not a list."""
     (result,) = _empty(x, [weight], parts)
     for step in launches_of_one(x.contiguous(), weight, bias, parts, early, result):
         step.run()
@@ -184,7 +186,7 @@ def launches(
     early: bool,
     results: Sequence[torch.Tensor] | None = None,
 ) -> list[Launch]:
-    """The launch of the kernel, ``x`` contiguous; without ``results``, one that is only compiled."""
+    """The launch of the kernel, for a contiguous ``x``. Without ``results`` it is made to be compiled, not to be run."""
     k, size = x.shape[-1], x.element_size()
     rows = x.numel() // k
     device = gpu(x.device)

@@ -1,11 +1,11 @@
-"""Products of complex numbers, made of pairs and taken apart again, become arithmetic on the pairs.
+"""Products of complex numbers that are read as pairs of real numbers become arithmetic on the pairs.
 
     a = view_as_complex(x)                         a0, a1 = x.select(-1, 0), x.select(-1, 1)
     c = a * b                              ->      b0, b1 = view_as_real(b).select(-1, 0), view_as_real(b).select(-1, 1)
     y = view_as_real(c)                            y = stack([a0 * b0 - a1 * b1, a0 * b1 + a1 * b0], -1)
 
-Inductor generates no code for complex numbers: each product of them is a kernel of its own, with the tensor before and the one
-behind it stored. Rotary embeddings are often written so.
+Inductor generates no code for complex numbers: each of their products is a kernel of its own, which reads its operands from
+memory and stores its result. Rotary embeddings are often written with them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHAPING = {
     aten.view.default, aten.reshape.default, aten.unsqueeze.default, aten.expand.default, aten.alias.default,
     aten.transpose.int, aten.permute.default, aten.select.int, aten.slice.Tensor,
 }  # fmt: skip
-"""What does to a complex tensor what it does to both of its parts."""
+"""Operators that do the same to a complex tensor as to each of its two parts."""
 
 
 class Pair(NamedTuple):
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
 
 
 def use_pairs(graph: fx.Graph, writing: Writing) -> None:
-    """Replace the products in ``graph`` (propagated) that are seen as pairs only."""
+    """Replace the products in ``graph`` (propagated) that are read only as pairs."""
     for node in graph.find_nodes(op="call_function", target=aten.view_as_real.default):
         product = node.args[0]
         if not _is_seen_once(product) or not _stays(product, node, writing) or writing.anywhere(aliases.storage(node)):
@@ -58,21 +58,21 @@ def _is_product(node: fx.Node) -> bool:
 
 
 def _is_seen_once(node: fx.Node) -> bool:
-    """Whether ``node`` is a product, or one in another shape, with a single user."""
+    """Whether ``node`` is a product, or a product in another shape, and has a single user."""
     while node.target in SHAPING and len(node.users) == 1:
         node = node.args[0]  # type: ignore[assignment]
     return _is_product(node) and len(node.users) == 1
 
 
 def _stays(node: fx.Node, user: fx.Node, writing: Writing) -> bool:
-    """Whether what ``node`` is computed of can as well be read where ``user`` is."""
+    """Whether the operands of ``node`` have the same values where ``user`` stands."""
     if node.target in SHAPING or node.target is aten.view_as_complex.default or _is_product(node):
         return all(_stays(n, user, writing) for n in node.all_input_nodes)
     return not writing.between(node, user, aliases.storage(node)) and not node.meta["val"].is_conj()
 
 
 def _pair(node: fx.Node) -> Pair:
-    """The parts of ``node``, which is complex."""
+    """The real and the imaginary part of the complex ``node``."""
     graph = node.graph
     if node.target in SHAPING:
         real, imaginary = _pair(node.args[0])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Linear layers on few rows become products that read their weights at full speed; those of the same rows become one.
+"""Linear layers on few rows become products that read their weights at full speed. Layers of the same rows become one launch.
 
     q = linear(x, wq); k = linear(x, wk)      1 row      ->      ps = kvfix.linears_few_rows(x, [wq, wk], [], 1, True)
                                                                  q = ps[0].select(0, 0); k = ps[1].select(0, 0)
@@ -8,9 +8,9 @@
     y = linear(x, w)        448 rows, 24 outputs      ->      p = kvfix.linear_few_rows(w, x, None, 6, False)
                                                                  y = p.sum(0).t().contiguous()
 
-cuBLAS reaches a fifth of the memory bandwidth on a product with seven rows, where reading the weights is all there is to do.
-Each is an opaque operator to the compiler, which traces and lowers it in no time. The sum of the parts is the compiler's: it
-goes into the kernel that reads it.
+On a product with seven rows, whose only cost is to read the weights, cuBLAS reaches a fifth of the memory bandwidth. The new
+products are opaque operators, which the compiler traces and lowers in no time. The parts are summed by the compiler, within the
+kernel that reads the sum.
 """
 
 from __future__ import annotations
@@ -26,20 +26,10 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
-from .writing import Writing, addressed
+from .limits import FLOATS, MAX_LAYERS, MAX_OUTPUTS, MAX_ROWS, addressed
+from .writing import Writing
 
 aten = torch.ops.aten
-
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-"""What the kernels compute with."""
-MAX_ROWS = 16
-"""Products with more rows than this are left to cuBLAS, which is then as good or better."""
-MAX_OUTPUTS = 32
-"""Nor are products with more outputs turned."""
-MOST = 3
-"""So many layers are one launch."""
-MOST_PARTS = 12
-"""In so many parts a sum is cut."""
 
 Parts = Callable[[int, Sequence[int], int, int, torch.device], int]
 """`tiles.best_parts`, which needs triton."""
@@ -61,13 +51,13 @@ def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
 
 
 def _groups(layers: Sequence[fx.Node], writing: Writing) -> list[list[fx.Node]]:
-    """Those of ``layers`` that may be one launch: of the same rows, on inputs of the graph, with nothing written in between."""
+    """``layers`` in groups that may be one launch: of the same rows and of inputs of the graph, with no write in between."""
     open_: dict[Any, list[fx.Node]] = {}
     found = []
     for node in layers:
         x, *parameters = (n for n in node.args if n is not None)
         group = open_.get((x, len(parameters)))
-        if group is None or len(group) == MOST or not _may_join(node, group[0], writing):
+        if group is None or len(group) == MAX_LAYERS or not _may_join(node, group[0], writing):
             group = open_[x, len(parameters)] = []
             found.append(group)
         group.append(node)
@@ -105,7 +95,7 @@ def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, parts_
 
 
 def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:
-    """What adds a call to ``graph``, with its value, and all else that is known of ``like``."""
+    """A function that adds a call to ``graph``, with its value and with the metadata of ``like``."""
 
     def caller(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         node = call(graph, target, *args, **kwargs)
@@ -116,7 +106,7 @@ def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:
 
 
 def _turn(graph: fx.Graph, node: fx.Node, parts_of: Parts) -> None:
-    """A product of many rows and few outputs is one of few rows and many outputs, turned."""
+    """Replace a product of many rows and few outputs by the transpose of one of few rows and many outputs."""
     x, weight, *bias = node.args
     rows, outputs = x.meta["val"], weight.meta["val"].shape[0]  # type: ignore[union-attr]
     k, call = rows.shape[-1], _caller(graph, node)
@@ -135,7 +125,7 @@ def _turn(graph: fx.Graph, node: fx.Node, parts_of: Parts) -> None:
 
 
 def _added(call: Callable[..., fx.Node], result: fx.Node, parts: int, dtype: torch.dtype) -> fx.Node:
-    """The ``parts`` of ``result`` as one, in ``dtype``."""
+    """The sum of the ``parts`` of ``result``, in ``dtype``."""
     if parts == 1:
         return call(aten.select.int, result, 0, 0)
     total = call(aten.sum.dim_IntList, result, [0])
@@ -149,7 +139,7 @@ def few_rows(node: fx.Node) -> bool:
 
 
 def few_outputs(node: fx.Node) -> bool:
-    """Whether the ``aten.linear`` ``node`` is one that is better turned: in float32."""
+    """Whether the ``aten.linear`` ``node``, of float32, is faster as the transpose of a product on few rows."""
     x, weight = node.args[0].meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
     if not _fits(x, weight) or x.dtype is not torch.float32 or not x.is_contiguous():
         return False

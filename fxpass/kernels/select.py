@@ -6,16 +6,15 @@
     index_copy_(buf[c], 2, slots, k)               ->    kvfix.write_rows(buf[c], 2, slots, k)
                              of the rewrite's own
 
-For products see `products`. A mask with two cleaned copies of the cache is one kernel that does not read what is not valid.
-All accumulate in float32, and are as exact as float32 is where that is what they are given. Each is an opaque operator to the
-compiler, which traces and lowers it in no time: in a recording, nothing but the kernel is left of a call. Only the write is one
-that Inductor knows how to generate: it does so within the kernel that computes the rows (`torch_internals.inductor.writes`).
+Products are replaced by `products`. Attention with a mask and two filled copies of the cache becomes one kernel, which does not
+read invalid keys. All kernels accumulate in float32, and are as exact as float32 where they are given float32. They are opaque
+operators, which the compiler traces and lowers in no time. Inductor can generate the write, and does so within the kernel that
+computes the rows (`torch_internals.inductor.writes`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +27,10 @@ from fxpass.graph.marks import Attention, Marks
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.torch_internals.inductor.writes import lower_writes
 
+from .limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
 from .pairs import use_pairs
-from .products import FLOATS, use_few_rows
-from .writing import Writing, addressed
+from .products import use_few_rows
+from .writing import Writing
 from .written_out import unrepeated, written_out
 
 if TYPE_CHECKING:
@@ -38,15 +38,10 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-MOST_QUERIES = 64
-"""Attention of more queries is left to torch: the keys are then read for many at once."""
-FEW_QUERIES = 16
-"""So it is of more than this, where all keys are read anyway."""
-
 
 def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
-    """Replace what the kernels cover in ``gm`` (rewritten and propagated, on CUDA); ``marks`` are the rewrite's."""
-    if importlib.util.find_spec("triton") is None:
+    """Replace ops of ``gm`` (rewritten and propagated, on CUDA) by kernels; ``marks`` are those of the rewrite."""
+    if not HAS_TRITON:
         return
     writing = Writing(gm.graph)
     for node in list(gm.graph.nodes):
@@ -67,8 +62,8 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
 
 
 def register() -> dict[Any, Callable[..., list[Launch]]]:
-    """Register the operators, and say what each will launch (see `launch.compiling`); without triton there are none."""
-    if importlib.util.find_spec("triton") is None:
+    """Register the operators. Returns what each of them will launch, see `launch.compiling`; without triton there are none."""
+    if not HAS_TRITON:
         return {}
     from . import attention, linear, writes
 
@@ -95,8 +90,8 @@ def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[
 
 
 def _attend(graph: fx.Graph, node: fx.Node, q: Any, parts: Attention, writing: Writing, nans: bool) -> None:
-    """Let the kernel compute ``node``, the attention of ``q`` over ``parts``, if it is written for these; with ``nans`` where
-    a query sees no key."""
+    """Let the kernel compute ``node``, the attention of ``q`` over ``parts``, if it is written for these. A query that sees no
+    key gets NaN with ``nans``, and zeros otherwise."""
     from .attention import decode_attention  # noqa: F401
 
     with graph.inserting_before(node):
@@ -113,7 +108,8 @@ def over_all_keys(node: fx.Node) -> Attention | None:
     """What ``node`` computes, if it is attention of very few queries over keys that are all valid."""
     if node.target is not aten.scaled_dot_product_attention.default:
         return None
-    given = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), node.args, strict=False)) | node.kwargs
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")[: len(node.args)]
+    given = dict(zip(names, node.args, strict=True)) | node.kwargs
     q, keys, values = (given[name] for name in ("query", "key", "value"))
     sizes = q.meta["val"].shape
     if not all(isinstance(s, int) for s in sizes) or sizes[-2] > FEW_QUERIES or given.get("dropout_p"):
@@ -125,7 +121,7 @@ def over_all_keys(node: fx.Node) -> Attention | None:
 
 
 def _once(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:
-    """The keys or values ``node`` as they lie in memory: no copy, and each head once."""
+    """The keys or values ``node`` as they lie in memory: not copied, and with no head repeated."""
     source, axes = unrepeated(_uncopied(node, user, writing))
     source = _uncopied(source, user, writing)
     if axes == [0, 1, 2, 3]:
@@ -135,7 +131,7 @@ def _once(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:
 
 
 def _uncopied(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:
-    """What ``node`` is a copy of, if ``user`` could as well read that: nothing writes to one of both in between."""
+    """The node that ``node`` is a copy of, if ``user`` can read that instead: no op in between writes to either of them."""
     while node.target in _COPIES and isinstance(source := node.args[0], fx.Node):
         if source.meta["val"].dtype != node.meta["val"].dtype or source.meta["val"].device != node.meta["val"].device:
             break
@@ -149,7 +145,8 @@ _COPIES = {aten.clone.default, aten.contiguous.default, aten.to.dtype, aten.alia
 
 
 def _writes_rows(node: fx.Node) -> bool:
-    """Asked only where the rows are known to be in the buffer: a model's own ``index_copy_`` asserts that they are."""
+    """Whether the kernel can write the rows of ``node``, which are known to lie within the buffer. A model's own
+    ``index_copy_`` asserts that they do, and the kernel does not."""
     buffer, _, slots, source = (a.meta["val"] if isinstance(a, fx.Node) else a for a in node.args)  # type: ignore[union-attr]
     static = all(isinstance(s, int) for s in source.shape)
     if not static or node.users:
@@ -164,7 +161,7 @@ def _few_queries(query: fx.Node, *cached: fx.Node) -> bool:
         return False
     if q.shape[0] != keys.shape[0] or q.shape[1] % keys.shape[1] or q.shape[-1] != keys.shape[-1]:
         return False
-    if not isinstance(q.shape[-2], int) or not 0 < q.shape[-2] <= MOST_QUERIES:
+    if not isinstance(q.shape[-2], int) or not 0 < q.shape[-2] <= MAX_QUERIES:
         return False
     same = q.dtype == keys.dtype == values.dtype and q.dtype in FLOATS
     return same and q.shape[-1] in (16, 32, 64, 128, 256) and addressed(keys, values)

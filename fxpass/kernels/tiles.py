@@ -1,4 +1,4 @@
-"""How products on few rows are cut into programs: what was fastest on an H100, as rules over shapes."""
+"""How products on few rows are cut into programs: rules over shapes, from what was fastest on an H100."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 import triton
 
 from .launch import Gpu, gpu
-from .products import MOST_PARTS
+from .limits import MAX_PARTS
 
 
 class Tile(NamedTuple):
-    """How many outputs and columns a program takes at a time, and its warps; whether it takes no more columns."""
+    """How many outputs and columns a program takes at a time, and its warps. With ``is_part`` it takes no further columns."""
 
     outputs: int
     columns: int
@@ -22,22 +22,25 @@ class Tile(NamedTuple):
 
 
 def best_parts(rows: int, outputs: Sequence[int], k: int, element_size: int, where: torch.device | Gpu) -> int:
-    """In how many parts to cut the sums of layers with so many ``outputs``: one tile each where all tiles are fetched ahead,
-    else one program for each processor, if the parts stay long enough to be read at full speed."""
+    """The number of parts to cut the sums of layers of these ``outputs`` into.
+
+    Where a tile is a part, each tile gets a program. Otherwise each processor gets one, as long as the parts stay long enough
+    to be read at full speed.
+    """
     device = where if isinstance(where, Gpu) else gpu(where)
     tile = tile_of(rows, outputs, k, element_size, device)
     if tile.is_part:
-        return min(triton.cdiv(k, tile.columns), MOST_PARTS)
+        return min(triton.cdiv(k, tile.columns), MAX_PARTS)
     wanted = device.processors / sum(triton.cdiv(n, tile.outputs) for n in outputs)
     least = 1024 // element_size
     if rows == 1:
         wanted, least = max(2 * wanted, k / 4096), 2 * tile.columns
     part = max(round(k / max(wanted, 1) / tile.columns) * tile.columns, least)
-    return min(triton.cdiv(k, part), MOST_PARTS)
+    return min(triton.cdiv(k, part), MAX_PARTS)
 
 
 def tile_of(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> Tile:
-    """The fastest of those measured on an H100 for each kind of shape."""
+    """The tile that was the fastest on an H100 for shapes of this kind."""
     columns = max(16, triton.next_power_of_2(k))
 
     def blocks(size: int) -> int:

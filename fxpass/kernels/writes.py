@@ -20,8 +20,8 @@ def _kernel(
     d0, d1, d2, d3, s0, s1, s2, s3,
     DIM: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK elements of the source, four dims, dim DIM of the target looked up in the slots.
-    What has a slot outside of the target's rows is not stored, whatever the device holds."""
+    """One program copies BLOCK elements of the source, of four dims. The slots give their places along dim DIM of the target.
+    An element whose slot is not a row of the target is not stored."""
     if DEPENDENT:
         wake()
         wait()
@@ -49,7 +49,7 @@ def _kernel(
 
 @custom_op("kvfix::write_rows", mutates_args={"buffer"})
 def write_rows(buffer: torch.Tensor, dim: int, slots: torch.Tensor, source: torch.Tensor) -> None:
-    """``buffer.index_copy_(dim, slots, source)`` for slots within the buffer; rows with another slot are left out.
+    """``buffer.index_copy_(dim, slots, source)`` for slots within the buffer. Rows with another slot are not written.
 
     Args:
         buffer: up to four dims, any strides, on CUDA.

@@ -1,4 +1,4 @@
-"""Where a graph writes to memory: what a kernel asks that reads at another time than the ops it stands for."""
+"""Where a graph writes to memory. It decides whether a kernel may read at another time than the ops that it replaces."""
 
 from __future__ import annotations
 
@@ -46,13 +46,3 @@ def _may_write(node: fx.Node) -> list[fx.Node]:
 
 _SILENT = {aten.batch_norm.default, aten.instance_norm.default}
 """Update their running statistics, which their schemas do not tell."""
-
-
-DEVICES = {"cuda"}
-"""Where the kernels run."""
-
-
-def addressed(*tensors: torch.Tensor) -> bool:
-    """Whether the kernels can reach these: they are on a GPU, and offsets into them fit into 32 bits."""
-    spans = (sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) for t in tensors)
-    return all(t.device.type in DEVICES for t in tensors) and all(span < 2**31 for span in spans)

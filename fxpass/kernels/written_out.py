@@ -1,10 +1,10 @@
-"""Attention that a model has written out, after the rewrite has filled and masked it.
+"""Finds attention that a model computes step by step, in the form that the rewrite has given it.
 
     s = matmul(q, transpose(repeat(k), 2, 3)) / scale + mask
     p = softmax(where(arange(S) < length, s, -inf), -1)              ->      Attention(k, v, length, mask, scale)
     o = matmul(where(arange(S) < length, p, 0), where(..., repeat(v), 0))
 
-Casts may stand anywhere in between (a kernel that computes in float32 rounds less often), and slices that take all.
+Casts and slices that take everything may stand in between. The kernel computes in float32, and so rounds less often.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MERGES = {aten.reshape.default, aten.view.default, aten._unsafe_view.default}
 
 
 def written_out(node: fx.Node) -> tuple[fx.Node, Attention] | None:
-    """The queries, and what ``node``, a product, computes of them, if it is attention over the valid part of a buffer."""
+    """The queries and the attention that the product ``node`` computes of them; None if it is no such attention."""
     if node.target is not aten.matmul.default:
         return None
     weights, values = (_filled(_node(a)) for a in node.args)
@@ -58,20 +58,20 @@ def _uncast(node: fx.Node) -> fx.Node:
 
 
 def _filled(node: fx.Node) -> fx.Node:
-    """What ``node`` is where it is valid, if elsewhere it is zero."""
+    """The node that ``node`` equals in its valid part, if ``node`` is zero everywhere else; ``node`` itself otherwise."""
     node = _uncast(node)
     zero = node.target is aten.where.self and _constant(node.args[2]) == 0
     return _node(node.args[1]) if zero and _length(node) is not None else node
 
 
 def _constant(argument: Any) -> Any:
-    """The number in a tensor that is made of one."""
+    """The number that the tensor ``argument`` was made from; None if it was made otherwise."""
     made = isinstance(argument, fx.Node) and argument.target is aten.scalar_tensor.default
     return argument.args[0] if made else None
 
 
 def _length(where: fx.Node) -> fx.Node | None:
-    """n, where ``where`` is one of ``arange(S) < n`` along the last axis, or the last but one."""
+    """The length n, if ``where`` is a `where` of ``arange(S) < n`` along the last axis or the last but one."""
     if where.target is not aten.where.self:
         return None
     valid = _node(where.args[0])
@@ -85,7 +85,7 @@ def _length(where: fx.Node) -> fx.Node | None:
 
 
 def _scaled(node: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
-    """``node`` as a product, times a number, plus a mask."""
+    """``node`` as a product, the mask that is added to it, and the number that it is multiplied by."""
     mask, scale = None, 1.0
     while True:
         node = _uncast(node)
@@ -103,8 +103,7 @@ def _scaled(node: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
 
 
 def unrepeated(node: fx.Node) -> tuple[fx.Node, Sequence[int]]:
-    """Of keys or values (batch, heads, size, dim) that repeat each head, the ones that are repeated, and the axes of these in
-    the order of ``node``'s."""
+    """The keys or values whose heads ``node`` (batch, heads, size, dim) repeats, and the order of their axes in ``node``."""
     axes = [0, 1, 2, 3]
     if node.target is aten.transpose.int and {d % 4 for d in node.args[1:]} == {1, 2}:  # type: ignore[operator]
         node, axes = _node(node.args[0]), [0, 2, 1, 3]
@@ -113,7 +112,7 @@ def unrepeated(node: fx.Node) -> tuple[fx.Node, Sequence[int]]:
 
 
 def _repeated(node: fx.Node, axis: int) -> fx.Node | None:
-    """What ``node`` repeats along ``axis``, each entry several times in a row."""
+    """The node whose entries along ``axis`` stand several times in a row in ``node``; None if there is none."""
     if node.target is aten.repeat_interleave.self_int:
         return _node(node.args[0]) if [*node.args, node.kwargs.get("dim")][2] == axis else None
     expanded = node.args[0] if node.target in _MERGES else None
@@ -131,5 +130,5 @@ def _repeated(node: fx.Node, axis: int) -> fx.Node | None:
 
 
 def _sizes(node: fx.Node) -> list[str]:
-    """The sizes of ``node`` to compare without guards: symbols are equal where they are the same."""
+    """The sizes of ``node`` as text. Comparing them adds no guards: two symbols are equal if they are the same symbol."""
     return [str(size) for size in node.meta["val"].shape]

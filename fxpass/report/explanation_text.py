@@ -52,7 +52,8 @@ def _sites(report: Report) -> Iterator[Text]:
 
 
 def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
-    buffer = f" of {site.buffer}: {renamed(site.size, report.names)}, dim {site.dim}" if site.buffer else ""
+    dim = "" if site.dim is None else f", dim {site.dim}"
+    buffer = f" of {site.buffer}: {renamed(site.size, report.names)}{dim}" if site.buffer else ""
     others = f", and {more} like it" if more else ""
     yield Text.assemble(("  " + site.kind, "bold"), buffer, others, ": ", (site.decision, _STYLE[site.decision]))
     if site.source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import os
 import shlex
@@ -38,11 +39,8 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 def command(arguments: Sequence[str]) -> str:
     """The command line to repeat a run, without where its figures were written."""
-    kept = [
-        a
-        for before, a in zip(["", *arguments], arguments, strict=False)
-        if before != "--json" and not a.startswith("--json")
-    ]
+    pairs = itertools.pairwise(["", *arguments])
+    kept = [a for before, a in pairs if before != "--json" and not a.startswith("--json")]
     return shlex.join(["kvfix", *kept])
 
 

@@ -5,9 +5,10 @@ from .decisions import Decision, reason
 from .dense import dense_results
 from .driver import Rewritten, rewrite_graph
 from .fixed_rows import copy_fixed_rows
+from .floats import floats_as_tensors
 from .given import copy_inputs, give_numbers
 from .growth import Grower, Grown
 from .overwrites import mask_overwritten_rows
 
 __all__ = ["Around", "Decision", "Grower", "Grown", "Rewritten", "copy_fixed_rows", "copy_inputs", "dense_results",
-           "give_numbers", "mask_overwritten_rows", "reason", "rewrite_graph"]  # fmt: skip
+           "floats_as_tensors", "give_numbers", "mask_overwritten_rows", "reason", "rewrite_graph"]  # fmt: skip

@@ -12,6 +12,7 @@ from fxpass import reasons
 from fxpass.analysis.flow import chain
 from fxpass.analysis.positions import Positions
 from fxpass.analysis.sites import SliceSite, is_slice
+from fxpass.analysis.unsliced import Unsliced
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.numbers import expression_text
@@ -55,6 +56,14 @@ def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason:
     what: Literal["read", "write"] = "write" if writes else "read"
     values = base.meta["val"], node.meta["val"]
     return Decision(what, node, buffer, dim, position, not reason, reason, made, *values)
+
+
+def left(one: Unsliced, positions: Positions) -> Decision:
+    """That a part of a buffer stays as it is."""
+    dim = one.node.args[1] if is_slice(one.node) else None
+    position = ", ".join(map(expression_text, one.sizes))
+    made = chain(one.node, positions)
+    return Decision("read", one.node, aliases.root(one.base), dim, position, False, one.reason, made)  # type: ignore[arg-type]
 
 
 def reason(error: Exception) -> str:

@@ -20,13 +20,14 @@ from fxpass.analysis.follow import Stuck
 from fxpass.analysis.kinds import Kinds, Seen
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import SiteFinder, SliceSite
+from fxpass.analysis.unsliced import unsliced
 from fxpass.graph import aliases
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
 from .around import Around
 from .decide import decide, extents_ahead
-from .decisions import Decision, SweepFailed, decided, reason
+from .decisions import Decision, SweepFailed, decided, left, reason
 from .padded import pad_inputs
 from .restore import Restorable
 from .sweep import sweep
@@ -100,7 +101,8 @@ def rewrite_graph(
         for condition in supposed if sites else []:
             guarded(condition)
         picture = flow_graph(sites.values(), flow, finder.positions, name_of, source_of)
-        left = [decided(node, None, finder.positions, why) for node, why in refused.items()]
+        stay = [decided(node, None, finder.positions, why) for node, why in refused.items()]
+        stay += [left(one, finder.positions) for one in unsliced(gm.graph, finder, flow, sites.keys() | refused.keys())]
         restorable.copy_once()
         try:
             swept, marks = sweep(gm.graph, sites, flow, finder, refused)
@@ -110,7 +112,7 @@ def rewrite_graph(
             refuse(failed.blamed, reason(failed.error))
             continue
         break
-    decisions = left + swept
+    decisions = stay + swept
     if not any(d.rewritten for d in decisions):
         restorable.undo()
     aliases.remove_dead(gm.graph)

@@ -41,8 +41,8 @@ def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
     made = _BUILDERS.get(node.target)
     if made is not None:
         return made(node, b)
-    target = _TENSOR_FORM.get(node.target, node.target)
-    if target not in _ACCEPT_TENSORS or any(v in positions for v in node.kwargs.values()):
+    target = TENSOR_FORM.get(node.target, node.target)
+    if target not in ACCEPT_TENSORS or any(v in positions for v in node.kwargs.values()):
         raise Refusal(reasons.NUMBERS_ONLY, op=node.target)
     tensor = next(a for a in node.args if isinstance(a, fx.Node) and a not in positions)
     args = [_twin(a, tensor, b) if a in positions else a for a in node.args]
@@ -125,12 +125,12 @@ _BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
     aten.scalar_tensor.default: _full,
 }
 
-_TENSOR_FORM: dict[Any, Any] = {aten.pow.Tensor_Scalar: aten.pow.Tensor_Tensor, aten.clamp_min.default: aten.clamp_min.Tensor,
+TENSOR_FORM: dict[Any, Any] = {aten.pow.Tensor_Scalar: aten.pow.Tensor_Tensor, aten.clamp_min.default: aten.clamp_min.Tensor,
                                 aten.clamp_max.default: aten.clamp_max.Tensor}  # fmt: skip
 for _op in (aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.ne, aten.remainder, aten.masked_fill, aten.fill_,
             aten.bitwise_and, aten.add, aten.sub, aten.mul, aten.div):  # fmt: skip
     if "Scalar" in _op.overloads():
-        _TENSOR_FORM[_op.Scalar] = _op.Tensor
-_ACCEPT_TENSORS = {*_TENSOR_FORM.values(), aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
+        TENSOR_FORM[_op.Scalar] = _op.Tensor
+ACCEPT_TENSORS = {*TENSOR_FORM.values(), aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
                    aten.div.Tensor_mode, aten.floor_divide.default, aten.add_.Tensor, aten.sub_.Tensor,
                    aten.mul_.Tensor, aten.div_.Tensor}  # fmt: skip

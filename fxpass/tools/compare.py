@@ -98,7 +98,7 @@ def table(rows: Sequence[ComparisonRow]) -> str:
 
 
 def _line(cells: Sequence[str], width: int) -> str:
-    return f"{cells[0]:<{width}}" + "".join(f"{c:>{w}}" for c, w in zip(cells[1:], (8, 9, 7, 7, 11, 6, 8), strict=False))
+    return f"{cells[0]:<{width}}" + "".join(f"{c:>{w}}" for c, w in zip(cells[1:], (8, 9, 7, 7, 11, 6, 8), strict=True))
 
 
 def notes(rows: Sequence[ComparisonRow]) -> list[str]:

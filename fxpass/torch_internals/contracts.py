@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
-import importlib
 import inspect
 from typing import Any
 
 import torch
+
+from fxpass.torch_internals.lookup import Missing, resolve, stand_in
 
 
 class Feature(enum.Enum):
@@ -85,29 +85,6 @@ class Contract:
         return None
 
 
-class Missing(ImportError):
-    """A private name that this torch does not have was used."""
-
-
-def resolve(name: str) -> Any:
-    """The module, class or function with the full ``name``.
-
-    Raises:
-        Missing: there is none.
-    """
-    parts = name.split(".")
-    for i in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:i]))
-        except ImportError:
-            continue
-        try:
-            return functools.reduce(getattr, parts[i:], found)
-        except AttributeError:
-            break
-    raise Missing(f"this torch has no {name}")
-
-
 RELEASES = ("2.11", "2.12", "2.13", "2.14", "2.15")
 """The torch releases that the hooks are written for; 2.11, 2.13, 2.14 and 2.15 are tested."""
 
@@ -119,19 +96,7 @@ def internal(name: str) -> Any:
     try:
         return contract.resolve()
     except Missing as missing:
-        return type(name.rpartition(".")[2], (_StandIn,), {"_missing": str(missing)})
-
-
-class _StandIn(Exception):
-    """The base of what `internal` gives for a missing name. It may be subclassed or caught; nothing is an instance of it."""
-
-    _missing = ""
-
-    def __class_getitem__(cls, item: Any) -> Any:
-        return cls
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        raise Missing(cls._missing)
+        return stand_in(name, missing)
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from fxpass import reasons
 from fxpass.errors import KvfixError, KvfixWarning, warn
-from fxpass.torch_internals.contracts import TABLE, internal, resolve
+from fxpass.torch_internals.contracts import TABLE, internal
+from fxpass.torch_internals.lookup import resolve
 
 _OURS_TO_RAISE = (internal("torch._dynamo.exc.TorchDynamoException"), KvfixError, KvfixWarning)
 """Exceptions that a hook raises on purpose: they tell Dynamo what to do next, or the user what went wrong."""

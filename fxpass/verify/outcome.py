@@ -53,10 +53,8 @@ def difference(found: Outcome, expected: Outcome, exact: tuple[bool, Sequence[bo
     if len(found.values) != len(expected.values):
         return _two("the number of results", len(found.values), len(expected.values))
     results, each = exact
-    pairs = [
-        (f"result {i}", results, f, e) for i, (f, e) in enumerate(zip(found.values, expected.values, strict=False))
-    ]
-    pairs += [(f"input {n}", x, f, e) for n, x, f, e in zip(inputs, each, found.held, expected.held, strict=False)]
+    pairs = [(f"result {i}", results, f, e) for i, (f, e) in enumerate(zip(found.values, expected.values, strict=True))]
+    pairs += [(f"input {n}", x, f, e) for n, x, f, e in zip(inputs, each, found.held, expected.held, strict=True)]
     said = next((said for name, x, f, e in pairs if (said := _differs(name, f, e, x))), "")
     return said or _sharing(found, expected)
 
@@ -129,7 +127,7 @@ def _values(name: str, found: Tensor, expected: Tensor, exact: bool) -> str:
 def _sharing(found: Outcome, expected: Outcome) -> str:
     """Whoever writes to a result writes to what it is a view of: that is the same input in both runs. Two results begin at one
     address only where they do without kvfix, too."""
-    for i, (mine, theirs) in enumerate(zip(found.values, expected.values, strict=False)):
+    for i, (mine, theirs) in enumerate(zip(found.values, expected.values, strict=True)):
         of = _input_of(mine, found.held), _input_of(theirs, expected.held)
         if of[0] != of[1]:
             return _two(f"result {i} shares memory", *("with no input" if n is None else f"with input {n}" for n in of))

@@ -16,7 +16,7 @@ from torch import Tensor
 import fxpass
 from fxpass import KvfixError, KvfixWarning, api, backend
 from fxpass.analysis.calls import CallHistory
-from fxpass.execute import assemble, compilers, regions, untouched
+from fxpass.execute import assemble, compilers, cores, regions, untouched
 from fxpass.execute.assemble import Plan
 from fxpass.execute.partition.split import split
 from fxpass.execute.serialized import serialize
@@ -37,8 +37,8 @@ PASS: dict[str, tuple[Any, str]] = {
     "the check": (api, "check_graph"),
     "the report": (api, "kept"),
     "the marks": (backend, "generalize"),
-    "the cut": (backend, "split"),
-    "the check of the core": (backend, "check_core"),
+    "the cut": (cores, "split"),
+    "the check of the core": (cores, "check_core"),
     "the cores": (backend, "in_cores"),
     "assembling": (assemble, "pack"),
     "the regions": (assemble, "Region"),

@@ -15,7 +15,7 @@ import fxpass
 from fxpass import backend
 from fxpass.execute import growth
 from fxpass.execute.recording.packing import Pack
-from fxpass.kernels import writing
+from fxpass.kernels import limits
 
 PATCH = 4
 
@@ -169,7 +169,7 @@ class Scaled(Series):
 def test_results_of_a_recording_leave_it_in_one_copy_of_each_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is as long as the series and what is not: as if the core was recorded, which needs a GPU."""
     monkeypatch.setattr(backend, "is_recorded", lambda *_: True)
-    monkeypatch.setattr(writing, "DEVICES", {"cpu"})
+    monkeypatch.setattr(limits, "DEVICES", {"cpu"})
     monkeypatch.setattr(growth, "LEAST", 16)
     copied: list[Any] = []
     copies = Pack.copies

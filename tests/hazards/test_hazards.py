@@ -40,7 +40,7 @@ import fxpass
 from fxpass import api, backend
 from fxpass.analysis import extents
 from fxpass.errors import KvfixWarning
-from fxpass.execute import regions
+from fxpass.execute import cores, regions
 from fxpass.execute.partition.split import Part
 from fxpass.graph import aliases
 from fxpass.index_tensors import mirror
@@ -131,13 +131,13 @@ class Spectral(Growing):
 def cuts(monkeypatch: pytest.MonkeyPatch) -> list[list[Part]]:
     """Filled with the parts of every graph that is cut."""
     seen: list[list[Part]] = []
-    stock = backend.split
+    stock = cores.split
 
     def spy(*args: Any, **kwargs: Any) -> list[Part]:
         seen.append(stock(*args, **kwargs))
         return seen[-1]
 
-    monkeypatch.setattr(backend, "split", spy)
+    monkeypatch.setattr(cores, "split", spy)
     return seen
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fxpass.kernels import filling, writing
+from fxpass.kernels import filling, limits
 from fxpass.kernels.filling import fill_at_once
 
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "DEVICES", {"cpu"})
+    monkeypatch.setattr(limits, "DEVICES", {"cpu"})
 
 
 LIKE: dict[str, list[tuple[list[int], int, torch.dtype]]] = {

@@ -14,8 +14,9 @@ import fxpass.kernels.writes  # noqa: F401  (registers the operator)
 from fxpass import backend
 from fxpass.execute.partition.outside import works_on
 from fxpass.execute.partition.split import Part, is_heavy
-from fxpass.kernels.products import MAX_ROWS, few_rows
-from fxpass.kernels.select import FEW_QUERIES, MOST_QUERIES, _few_queries, _writes_rows, over_all_keys
+from fxpass.kernels.limits import FEW_QUERIES, MAX_QUERIES, MAX_ROWS
+from fxpass.kernels.products import few_rows
+from fxpass.kernels.select import _few_queries, _writes_rows, over_all_keys
 
 aten = torch.ops.aten
 MODE = FakeTensorMode()
@@ -128,7 +129,7 @@ def attend(q: torch.Tensor | None = None, k: torch.Tensor | None = None, v: torc
 @pytest.mark.parametrize(
     "given",
     [
-        {"q": fake(2, 4, MOST_QUERIES + 1, 64)},
+        {"q": fake(2, 4, MAX_QUERIES + 1, 64)},
         {"q": fake(4, 4, 1, 64), "k": fake(1, 2, 50, 64)},
         {"q": fake(1, 4, 1, 64)},
         {"k": fake(2, 3, 50, 64)},

@@ -11,7 +11,7 @@ from execute.graphs import traced
 from torch import fx, nn
 from torch.nn.functional import linear
 
-from fxpass.kernels import products, writing
+from fxpass.kernels import limits, products, writing
 from fxpass.kernels.launch import Gpu, gpu
 from fxpass.kernels.tiles import best_parts
 
@@ -21,7 +21,7 @@ H100 = Gpu(processors=132, cache=50 * 2**20, dependent=True)
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Triton's interpreter runs the kernels."""
-    monkeypatch.setattr(writing, "DEVICES", {"cpu", "cuda"})
+    monkeypatch.setattr(limits, "DEVICES", {"cpu", "cuda"})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_few_outputs_of_many_rows_are_turned(bias: bool) -> None:
 def test_few_outputs_that_are_left_to_cublas() -> None:
     assert used(lambda x, w: linear(x, w), rand(2, 20, 32).transpose(0, 1), rand(5, 32))[1] == []
     assert used(lambda x, w: linear(x, w), rand(20, 32).half(), rand(5, 32).half())[1] == []
-    assert used(lambda x, w: linear(x, w), rand(20, 32), rand(products.MAX_OUTPUTS + 1, 32))[1] == []
+    assert used(lambda x, w: linear(x, w), rand(20, 32), rand(limits.MAX_OUTPUTS + 1, 32))[1] == []
 
 
 class Layer(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fxpass.kernels import writing
+from fxpass.kernels import limits
 
 HEADS, KEY_HEADS, DIM, SIZE = 4, 2, 16, 12
 Attend = Callable[..., torch.Tensor]
@@ -74,7 +74,7 @@ def kernels_of(
     dtype: torch.dtype,
 ) -> set[str]:
     """The kernels in the core of a step, whose results are checked against eager's."""
-    monkeypatch.setattr(writing, "DEVICES", {"cpu"})
+    monkeypatch.setattr(limits, "DEVICES", {"cpu"})
 
     def step(q, keys, values, k, v, mask, pos):
         end = pos + queries

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass import backend
+from fxpass.execute import cores
 from fxpass.execute.partition.split import _HEAVY
 
 from .models import Model
@@ -92,17 +92,17 @@ def _same(arguments: tuple[Any, ...], own: tuple[Any, ...]) -> tuple[Any, ...]:
 def parts_seen() -> Iterator[list[list[Any]]]:
     """Collects what the hand-off cuts graphs into."""
     seen: list[list[Any]] = []
-    split = backend.split
+    split = cores.split
 
     def spy(*args: Any) -> Any:
         seen.append(split(*args))
         return seen[-1]
 
-    backend.split = spy
+    cores.split = spy
     try:
         yield seen
     finally:
-        backend.split = split
+        cores.split = split
 
 
 def same_bits(a: Any, b: Any) -> bool:

@@ -13,6 +13,7 @@ import torch
 from small_models import Attention, AttributeCache, BoundsCache, ItemCache, kvfix, same_step, steps
 
 from fxpass import api, backend
+from fxpass.execute import cores
 from fxpass.execute.regions import Region
 from fxpass.report import progress
 from fxpass.rewriting import driver
@@ -65,7 +66,7 @@ PLACES = {
     "normal form": (api, "normal_form"),
     "analysis": (driver, "decide"),
     "sweep": (driver, "sweep"),
-    "cut": (backend, "split"),
+    "cut": (cores, "split"),
     "hand-off": (backend, "assemble"),
     "compilation of a part": (Region, "_compile"),
 }

@@ -15,6 +15,7 @@ from tools_for_docs import internals_page
 import fxpass
 from fxpass.torch_internals import contracts, features
 from fxpass.torch_internals.contracts import TABLE, Feature
+from fxpass.torch_internals.lookup import Missing
 
 ROOT = pathlib.Path(__file__).parents[2]
 PARTS = 4
@@ -26,7 +27,8 @@ import torch._dynamo
 
 torch._dynamo.guards.profile_guard_manager = lambda *_: 0.0  # as in conftest.py
 part, parts, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-from fxpass.torch_internals.contracts import TABLE, resolve
+from fxpass.torch_internals.contracts import TABLE
+from fxpass.torch_internals.lookup import resolve
 
 rows = [row for row in TABLE.values() if row.applies() and (how == "gone" or row.parameters)]
 for row in rows:
@@ -147,7 +149,7 @@ PATCHED = ["torch._dynamo.optimize", "torch._dynamo.convert_frame._compile", "to
 def test_importing_patches_nothing_and_uninstall_puts_all_back() -> None:
     code = f"""
 import torch, fxpass
-from fxpass.torch_internals.contracts import resolve
+from fxpass.torch_internals.lookup import resolve
 stock = [resolve(name) for name in {PATCHED}]
 import torch._dynamo
 assert [resolve(name) for name in {PATCHED}] == stock
@@ -171,7 +173,7 @@ def test_a_name_that_is_not_there_says_so_when_it_is_called(monkeypatch: pytest.
     stand_in = contracts.internal(gone.name)
     assert not isinstance(3, stand_in)
     assert issubclass(type("Made", (stand_in[int],), {}), stand_in)
-    with pytest.raises(contracts.Missing, match="gone_for_good"):
+    with pytest.raises(Missing, match="gone_for_good"):
         stand_in(1, two=2)
 
 

@@ -164,3 +164,13 @@ def test_floats_that_move_cost_no_graph_a_step(step: Callable[..., Tensor], dyna
         x, factor = torch.rand(2, 1, 4), 1 / (at + 1)
         torch.testing.assert_close(compiled(mine, x, at, factor), step(theirs, x, at, factor))
     seen(4)
+
+
+def test_a_float_that_has_moved_is_no_constant_in_the_next_request() -> None:
+    compiled = kvfix(tempered)
+    for request in range(3):
+        mine, theirs = Position(), Position()
+        for at in range(5):
+            x, factor = torch.rand(2, 1, 4), 1 + request + at / 8
+            torch.testing.assert_close(compiled(mine, x, at, factor), tempered(theirs, x, at, factor))
+    seen(3)

@@ -161,7 +161,7 @@ def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
         last[kind] = i
     best, gain = None, 0
     for period, _ in distances.most_common(8):
-        equal = [a == b for a, b in zip(kinds, kinds[period:], strict=False)]
+        equal = [a == b for a, b in zip(kinds[:-period], kinds[period:], strict=True)]
         edges = [-1, *(i for i, e in enumerate(equal) if not e), len(equal)]
         start, length = max(((a + 1, b - a - 1) for a, b in pairwise(edges)), key=lambda run: run[1])
         times = length // period + 1

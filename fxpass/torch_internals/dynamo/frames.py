@@ -28,7 +28,6 @@ class FrameHistory:
     calls: the history of the frame's calls.
     fixed_sizes: the sizes that each index tensor has been fixed at.
     fixed_numbers: the values that each other number has been fixed at.
-    moving_floats: the floats that have moved with a call.
     slices: whether the frame slices caches.
     tied: the first values of numbers that go with a position, or with a size that has changed.
     """
@@ -41,7 +40,6 @@ class FrameHistory:
     calls: CallHistory = dataclasses.field(default_factory=CallHistory)
     fixed_sizes: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     fixed_numbers: dict[str, set[float]] = dataclasses.field(default_factory=dict)
-    moving_floats: set[str] = dataclasses.field(default_factory=set)
     slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
 
@@ -116,14 +114,4 @@ def may_fix(code: CodeType, name: str, value: float, most: int) -> bool:
     if value not in values and values and (len(values) >= most or not seen.calls.repeated()):
         return False
     values.add(value)
-    return True
-
-
-def may_fix_float(code: CodeType, name: str, value: float, most: int) -> bool:
-    """As `may_fix`, of a float. One that has moved with a call keeps moving, also where many calls have not asked for it."""
-    seen = history_of(code)
-    moves = name in seen.moving_floats and value not in seen.fixed_numbers[name]
-    if moves or not may_fix(code, name, value, most):
-        seen.moving_floats.add(name)
-        return False
     return True

@@ -51,7 +51,7 @@ from .compilation import compiling, current_compilation
 from .sources import AggregateSource, PositionSource
 
 MAX_FLOATS = 3
-"""For as many values of one float, graphs are made that have it as a constant."""
+"""For as many values of one float of a module, graphs are made that have it as a constant; for one value of any other."""
 
 
 def parse_options_early(options_of: Callable[[Any], Options | None], begin: Callable[[Options], None]) -> None:
@@ -141,11 +141,12 @@ def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int
 
 
 def _wrap_symfloat(is_ours: Callable[..., bool], stock: Any, self: Any, value: float) -> Any:
-    """Make a float that does not change a guarded constant, also if it differs between models, or under ``dynamic=True``."""
+    """Make a float that does not change a guarded constant, also under ``dynamic=True``, and if it differs between models."""
     known = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
     if not is_ours(self.tx.output.compiler_fn) or known:
         return stock(self, value)
-    if not frames.may_fix_float(self.tx.output.root_tx.f_code, self.source.name, value, MAX_FLOATS):
+    most = MAX_FLOATS if self.source.guard_source.is_unspecialized_nn_module() else 1
+    if not frames.may_fix(self.tx.output.root_tx.f_code, self.source.name, value, most):
         return stock(self, value)
     process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
     self.install_guards(GuardBuilder.CONSTANT_MATCH)

@@ -1,0 +1,73 @@
+"""Parts of buffers that are taken at a position otherwise than by a slice: they stay as they are, and it is said why.
+
+    buf.split([end, S - end], 1)    buf.as_strided((2, end), (S, 1))    buf[:, torch.arange(end)]
+    buf[:, : int(t)]                                                                     where ``t`` is a float
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx
+
+from fxpass import reasons
+from fxpass.graph import aliases
+from fxpass.graph.numbers import hint, symbols
+
+from .extents import Flow
+from .sites import SiteFinder
+
+aten = torch.ops.aten
+
+_PICKS = {aten.index.Tensor, aten.index_select.default, aten.gather.default, aten.masked_select.default, aten.take.default}
+"""What takes elements of its first operand and shares no memory with it."""
+
+
+class Unsliced(NamedTuple):
+    """The ``node`` that takes a part of ``base``, its sizes that move, and why it is left as it is."""
+
+    node: fx.Node
+    base: fx.Node
+    sizes: list[Any]
+    reason: str
+
+
+def unsliced(graph: fx.Graph, finder: SiteFinder, flow: Flow, known: Collection[fx.Node]) -> Iterator[Unsliced]:
+    """The nodes of ``graph`` that take a moving number of rows of a buffer; without the ``known``, and ``flow``."""
+    floats = {s for n in graph.nodes if isinstance(n.meta.get("val"), torch.SymFloat) for s in symbols(n.meta["val"])}
+    for node in graph.nodes:
+        base = _taken_of(node)
+        if base is None or node in known or not finder.is_buffer(base) or any(map(flow.of, (node, *node.all_input_nodes))):
+            continue
+        said = {s for n in node.all_input_nodes if n is not base for s in symbols(n.meta["val"])}
+        sizes = [size for t in _given(node) for size in t.shape if symbols(size) & said]
+        at_positions, at_floats = ([s for s in sizes if symbols(s) & own] for own in (finder.positions.symbols, floats))
+        if at_positions:
+            yield Unsliced(node, base, at_positions, reasons.NO_SLICE.text(op=node.target))
+        elif at_floats:
+            yield Unsliced(node, base, at_floats, reasons.FROM_FLOAT.text())
+
+
+def _taken_of(node: fx.Node) -> fx.Node | None:
+    """The tensor of which ``node`` takes a part; None if it does something else."""
+    if node.op != "call_function" or aliases.written(node):
+        return None
+    if node.target in _PICKS:
+        return node.all_input_nodes[0]
+    base = aliases.base(node)
+    if base is None or not isinstance(base.meta["val"], torch.Tensor) or node.target is aten.expand.default:
+        return None
+    return base if all(_elements(part) <= _elements(base.meta["val"]) for part in _given(node)) else None
+
+
+def _given(node: fx.Node) -> list[torch.Tensor]:
+    value = node.meta.get("val")
+    tensors = value if isinstance(value, (tuple, list)) else [value]
+    return [t for t in tensors if isinstance(t, torch.Tensor)]
+
+
+def _elements(tensor: torch.Tensor) -> int:
+    return math.prod(int(hint(size) or 0) for size in tensor.shape)

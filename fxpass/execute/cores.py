@@ -1,0 +1,92 @@
+"""The cores of a plan: its graph is cut, and a core is compiled for each value of what is bound in it.
+
+    plan    x[s0, 8], rows s1; s1 is bound      ->      cut: prologue(x) -> core      a core for s1 = 3, one for s1 = 4
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fxpass import reasons
+from fxpass.analysis.kinds import Kinds, Symbol
+from fxpass.errors import Refusal
+from fxpass.graph.postconditions import check_core
+from fxpass.report import Report, store
+from fxpass.report.drawing import later
+from fxpass.report.expressions import source_of
+from fxpass.report.kept import kept, settled
+from fxpass.torch_internals.dynamo.names import config
+from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+
+from .assemble import Plan
+from .partition.outside import outside, works_on
+from .partition.split import split
+from .strides import kept_strides
+from .watched_variants import WatchedVariants
+
+
+def cut(plan: Plan, report: Report) -> Plan:
+    """``plan``, with its graph cut into parts: what has symbols that are not bound stands outside of the core.
+
+    Raises:
+        Broken: the core has a symbol that is not bound.
+    """
+    with store.timed(report, "split"):
+        parts = split(plan.gm, plan.bound)
+    for part in parts:
+        if part.static:
+            check_core(part.gm, plan.bound)
+    report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
+    report.drawings.parts = [(part.name, part.static, later(settled(kept(part.gm.graph)))) for part in parts]
+    report.outside = outside(parts, plan.bound, report.symbols, source_of)
+    return dataclasses.replace(plan, parts=parts)
+
+
+def check_whole(plan: Plan, report: Report) -> None:
+    """Check that all the work of a graph with buffers is in its static core.
+
+    Raises:
+        Refusal: it is not.
+    """
+    by_caller = not any(one.rows for one in plan.growth.axes)
+    if by_caller and (work := works_on(plan.parts, plan.growth.capacities, source_of)):
+        raise Refusal(reasons.GROWS_WHOLE, what=work)
+    refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
+    if outside := [*refused, *report.outside, *([] if plan.parts else ["nothing depends on its length"])]:
+        raise Refusal(reasons.GROWTH_OUTSIDE, what=outside[0])
+
+
+def in_cores(
+    plan: Plan,
+    kinds: Kinds,
+    numbers: NumberInputs,
+    report: Report,
+    made: Callable[[Plan], Callable[..., Any]],
+    otherwise: Callable[[Exception], Callable[..., Any]],
+) -> Callable[..., Any]:
+    """What is ``made`` of ``plan``, with a core for each value of what is bound in it.
+
+    A number that has too many values is bound no more: ``plan`` is cut, and the function ``made``, again. Where that fails,
+    ``otherwise`` makes the function.
+    """
+    strides = kept_strides(plan.gm)
+    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound - plan.capacities | strides)}
+
+    def again(places: Sequence[int]) -> Callable[..., Any]:
+        nonlocal plan
+        moved = [left.pop(place) for place in places]
+        for number in moved:
+            numbers.correct(number)
+            report.corrected.append(number.name)
+            store.note(report, reasons.CORRECTED.text(of=number.name))
+        others = [symbol for symbol in report.symbols if symbol.of not in report.corrected]
+        report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]
+        report.kinds |= {str(symbol): "growth" for n in moved for symbol in n.symbols}
+        plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
+        return made(plan)
+
+    if not left:
+        return made(plan)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit - 1, otherwise)

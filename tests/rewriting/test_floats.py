@@ -1,0 +1,85 @@
+"""Floats that move are 0-d tensors in the core, and no step is compiled for their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+import fxpass
+from fxpass.execute.regions import Region
+
+Step = Callable[[Tensor, Tensor, int, float], Tensor]
+
+
+def attended(k: Tensor, x: Tensor, p: int) -> Tensor:
+    k[:, p : p + 1] = x
+    return sdpa(x, k[:, : p + 1], k[:, : p + 1])
+
+
+STEPS: dict[str, Step] = {
+    "divided by": lambda k, x, p, f: (attended(k, x, p) / f).softmax(-1),
+    "before the cache": lambda k, x, p, f: attended(k, x * f, p),
+    "computed with": lambda k, x, p, f: attended(k, x + (1 + f) ** 2, p) - f / 2,
+    "taken from": lambda k, x, p, f: f - attended(k, x, p),
+    "a power": lambda k, x, p, f: attended(k, x, p).abs() ** f,
+    "compared with": lambda k, x, p, f: attended(k, x, p) * (x > f / 10),
+    "filled with": lambda k, x, p, f: attended(k, x, p).masked_fill(x > 0.5, f),
+    "beside integers": lambda k, x, p, f: attended(k, x, p) + torch.arange(4) * f,
+    "beside one number": lambda k, x, p, f: attended(k, x, p) * (x.sum() * f),
+    "in place": lambda k, x, p, f: attended(k, x, p).mul_(f).add_(f),
+    "with a factor": lambda k, x, p, f: torch.add(attended(k, x, p), f, alpha=2),
+    "with the position": lambda k, x, p, f: attended(k, x, p) * (p * f),
+}
+OUTSIDE = ("with a factor", "with the position")
+
+
+@pytest.fixture
+def compiled_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    made: list[str] = []
+    first_call = Region._first_call
+
+    def noted(self: Region, args: list) -> object:
+        made.append(self.part.name)
+        return first_call(self, args)
+
+    monkeypatch.setattr(Region, "_first_call", noted)
+    return made
+
+
+def decode(step: Step, compiler: str, dtype: torch.dtype = torch.float32) -> None:
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler})
+    mine, eager = (torch.zeros(2, 16, 4, dtype=dtype) for _ in range(2))
+    for p in range(1, 12):
+        x, f = torch.rand(2, 1, 4, dtype=dtype), 1 + p / 8
+        torch.testing.assert_close(compiled(mine, x, p, f), step(eager, x, p, f))
+        assert torch.equal(mine, eager)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("name", list(STEPS))
+def test_a_float_that_moves_stays_in_the_core(name: str, compiler: str, compiled_parts: list[str]) -> None:
+    decode(STEPS[name], compiler)
+    report = fxpass.reports()[-1]
+    assert len(compiled_parts) <= 4 and counters["stats"]["unique_graphs"] == 2
+    assert [n for n, *_ in report.parts] == ["prologue", "core"] or name in OUTSIDE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["divided by", "before the cache", "compared with", "in place"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes(name: str, dtype: torch.dtype, compiled_parts: list[str]) -> None:
+    decode(STEPS[name], "eager", dtype)
+    assert len(compiled_parts) <= 4
+
+
+@torch.no_grad()
+@pytest.mark.inductor
+def test_behind_inductor(compiled_parts: list[str]) -> None:
+    decode(STEPS["divided by"], "inductor")
+    assert len(compiled_parts) <= 3
