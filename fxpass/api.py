@@ -108,10 +108,8 @@ def rewrite_normal_form(
     report.sites = predicate_sites(gm) + sites_of(rewritten)
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
+        mask_overwritten_rows(normal.graph, rewritten.marks)
         ops = op_records(normal)
-        if mask_overwritten_rows(normal.graph, rewritten.marks):
-            propagate(normal, inputs, ops)  # the new nodes alone
-            ops = op_records(normal)
         if any(d.rewritten for d in rewritten.decisions) and copy_fixed_rows(normal.graph, rewritten.kinds.bound):
             propagate(normal, inputs, ops)
     cut = {place: [dim for dim, *_ in cuts] for place, cuts in rewritten.around.cuts.items()}

@@ -67,7 +67,7 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
     for name, value in given.items():
         if name not in _TYPES:
             raise RuntimeError(f"kvfix: unknown option {name!r}{did_you_mean(name, _TYPES)}; valid options are {valid}")
-        if not isinstance(value, _TYPES[name]):
+        if not isinstance(value, _TYPES[name]) or isinstance(value, bool) and _TYPES[name] is int:
             raise RuntimeError(
                 f"kvfix: option {name!r} takes {_TYPES[name].__name__.lower()}, not {value!r}; valid options are {valid}"
             )

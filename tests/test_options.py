@@ -29,6 +29,7 @@ from fxpass.options import Options, parse
         ({"recordin": False}, "unknown option 'recordin', did you mean 'recording'"),
         ({"capacity": 1.5}, "option 'capacity' takes int, not 1.5"),
         ({"kernels": 0}, "option 'kernels' takes bool, not 0"),
+        ({"capacity": True}, "option 'capacity' takes int, not True"),
     ],
 )
 def test_wrong_options_raise_at_compile(options: dict[str, Any], said: str):
@@ -66,6 +67,11 @@ def test_settings_that_inductor_does_not_have_raise_at_compile(name: str, near: 
     with pytest.raises(RuntimeError, match=f"Inductor has no setting '{name}'") as raised:
         torch.compile(Attention(), backend="kvfix", options={"compiler": compiler, "inductor": {name: True}})
     assert (f"did you mean '{near}'?" in str(raised.value)) == (near is not None)
+
+
+def test_settings_that_are_several_are_given_one_by_one():
+    with pytest.raises(RuntimeError, match="no setting 'triton', but several, such as 'triton.NAME'"):
+        torch.compile(Attention(), backend="kvfix", options={"inductor": {"triton": {"cudagraphs": False}}})
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])

@@ -180,7 +180,7 @@ def run_row(approach: Approach, settings: Settings) -> dict[str, Any]:
     is_compiled = approach.how != "eager"
     row = measure(approach.name, run, [step[0] for step in reference], is_compiled, settings.device == "cuda")
     reports = fxpass.reports()
-    return {**asdict(row), "report": plain(reports[-1]) if reports else None}
+    return {**asdict(row), "report": reports[-1] if reports else None}
 
 
 def run_apart(approach: Approach, settings: Settings) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def run(
     with ThreadPoolExecutor(1 if device != "cpu" else min(4, os.cpu_count() or 1)) as pool:
         started = {approach: pool.submit(run_one, approach) for approach in longest_first()}
         results = {approach: future.result() for approach, future in started.items()}
-    report = rebuild(results[APPROACHES[-1]]["report"])
+    report = results[APPROACHES[-1]]["report"]
     rows = [ComparisonRow(**{k: v for k, v in results[a].items() if k != "report"}) for a in APPROACHES]
     seconds = time.perf_counter() - start
     if as_json:
@@ -296,11 +296,3 @@ def plain(report: Any) -> dict[str, Any]:
     kept = ("name", "before", "after", "unfit", "parts", "timings")
     return {**{name: getattr(report, name) for name in kept}, "sites": [asdict(site) for site in report.sites]}
 
-
-def rebuild(fields: dict[str, Any] | None) -> Any:
-    """A Report from what `plain` made of it."""
-    from fxpass import Report, Site
-
-    if fields is None:
-        return None
-    return Report(**{**fields, "sites": [Site(**site) for site in fields["sites"]]})

@@ -22,7 +22,8 @@ from .sites import SiteFinder
 
 aten = torch.ops.aten
 
-_PICKS = {aten.index.Tensor, aten.index_select.default, aten.gather.default, aten.masked_select.default, aten.take.default}
+_PICKS = {aten.index.Tensor, aten.index_select.default, aten.gather.default, aten.take.default,
+          aten.narrow_copy.default, aten.pad.default, aten.constant_pad_nd.default}  # fmt: skip
 """What takes elements of its first operand and shares no memory with it."""
 
 
@@ -55,9 +56,7 @@ def _taken_of(node: fx.Node) -> fx.Node | None:
     """The tensor of which ``node`` takes a part; None if it does something else."""
     if node.op != "call_function" or aliases.written(node):
         return None
-    if node.target in _PICKS:
-        return node.all_input_nodes[0]
-    base = aliases.base(node)
+    base = node.all_input_nodes[0] if node.target in _PICKS else aliases.base(node)
     if base is None or not isinstance(base.meta["val"], torch.Tensor) or node.target is aten.expand.default:
         return None
     return base if all(_elements(part) <= _elements(base.meta["val"]) for part in _given(node)) else None

@@ -38,11 +38,11 @@ _CHECKED = {"size_asserts": False, "alignment_asserts": False}
 class Plan:
     """A graph in normal form, and how it is handed off.
 
-    parts: what it was cut into; none where nothing was rewritten, and the graph goes on as it came.
+    parts: what the graph was cut into. None where nothing was rewritten: the graph is then compiled as it came.
     bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
-        (`recording.carry_indices`): they are written back, and not returned. None where it is not.
-    growth: the buffers of what grows, the last inputs of ``gm``, which no caller gives.
+        (`recording.carry_indices`), to be written back and not returned. None where it is not recorded.
+    growth: the buffers of what grows. They are the last inputs of ``gm``, which no caller gives.
     capacities: those of ``bound`` that are capacities of caches or of these, see `regions`.
     """
 
@@ -61,11 +61,17 @@ def assemble(
     failed: Callable[[Exception], None] = lambda error: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Callable[..., tuple[Any, ...]]:
-    """A function of the graph's inputs that runs the parts of ``plan`` one after the other and returns the graph's outputs
-    as a tuple; with ``instead``, where a part fails when it first runs, that is called and runs, see `WithFallback`. What a
-    recording costs is said to ``note``.
+    """A function of the graph's inputs that runs the parts of ``plan`` one after the other.
 
-    ``plan`` stays as it is: it may be assembled again, or serialized, at any time.
+    Args:
+        plan: stays as it is. It can be assembled again, or serialized, at any time.
+        settings: the options.
+        instead: makes the function that runs where a part fails when it first runs, see `WithFallback`.
+        failed: is called with the error of such a part.
+        note: is called with each reason that a recording costs something in every step.
+
+    Returns:
+        A function that returns the graph's outputs as a tuple.
     """
     gm, parts = plan.gm, [_copied(part) for part in plan.parts]
     recorded, carried = plan.carried is not None, plan.carried or []
@@ -110,7 +116,7 @@ def assemble(
 
 
 def _copied(part: Part) -> Part:
-    """``part`` with a graph and lists of its own: what a recording needs is put into these."""
+    """A copy of ``part``, with a graph and lists of its own, into which what a recording needs is put."""
     gm = duplicate(part.gm, part.name)
     return dataclasses.replace(
         part, gm=gm, inputs=list(part.inputs), outputs=list(part.outputs), addresses=set(part.addresses)

@@ -66,7 +66,9 @@ def _check_names(names: Iterable[str]) -> None:
     known = list_options()
     for name in sorted(names):
         if name not in known:
-            raise RuntimeError(f"kvfix: Inductor has no setting {name!r}{did_you_mean(name, known)}")
+            are_several = any(other.startswith(f"{name}.") for other in known)
+            hint = f", but several, such as '{name}.NAME'" if are_several else did_you_mean(name, known)
+            raise RuntimeError(f"kvfix: Inductor has no setting {name!r}{hint}")
 
 
 def as_dynamo_gave_it(name: str, inductor: Mapping[str, Any]) -> Callable[[fx.GraphModule, Sequence[Any]], Any]:
@@ -84,7 +86,8 @@ def as_stock(gm: fx.GraphModule, settings: Options) -> Callable[..., Any]:
     if settings.compiler == "eager":
         return gm.forward
     own = settings.compiler == "inductor" and settings.inductor
-    return torch.compile(gm, backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
+    plain = fx.GraphModule(gm, gm.graph)  # one from Dynamo makes its code when it is called, which Dynamo does not trace
+    return torch.compile(plain, backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
 
 
 def _eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:

@@ -38,7 +38,7 @@ def cut(plan: Plan, report: Report) -> Plan:
     for part in parts:
         if part.static:
             check_core(part.gm, plan.bound)
-    report.parts = [(part.name, part.static, len(part.gm.graph.nodes)) for part in parts]
+    report.parts = [(part.name, part.static, sum(n.op == "call_function" for n in part.gm.graph.nodes)) for part in parts]
     report.drawings.parts = [(part.name, part.static, later(settled(kept(part.gm.graph)))) for part in parts]
     report.outside = outside(parts, plan.bound, report.symbols, source_of)
     return dataclasses.replace(plan, parts=parts)

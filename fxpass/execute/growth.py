@@ -4,12 +4,11 @@
     anything else                                                            copied into the buffer
     result                                                                   a tensor of its own, copied out of the buffer
 
-All copies of a call are one. A capacity is a power of two, so a series of length n meets log2(n) of them. See also `buffers`.
+All copies of a call are one. A capacity is a power of two, so a series of length n meets log2(n) of them.
 """
 
 from __future__ import annotations
 
-import collections
 import operator
 import threading
 from collections.abc import Callable, Sequence
@@ -28,27 +27,28 @@ from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
 from .buffers import Buffer, memory, owner_of, shared
+from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
 
 LEAST = 64
 """The smallest capacity."""
-RECENT = 16
-"""From one of so many calls before, a call may go on."""
-STRANGERS = 4
-"""So many calls one after the other may go on from none."""
 
 
 def room_for(length: int, least: int = 0) -> int:
-    """The capacity of a buffer that is to hold ``length`` rows, and room beside: at ``least`` so many, `LEAST` for 0."""
+    """The capacity of a buffer for more than ``length`` rows: a power of two, at least ``least`` (`LEAST` if 0)."""
     return max(least or LEAST, 1 << length.bit_length())
 
 
 class Growth(threading.local):
-    """The buffers ``around`` a graph, each thread's own; ``nodes`` are their placeholders, and others that it gives.
+    """The buffers ``around`` a graph. Each thread has its own.
 
-    ``conditions`` are those that a capacity must meet, which is at ``least`` so large. Buffers that are made are ``told``.
-    Without ``gives_up``, what does not grow is copied in and out all the same: where there is no other way to run the graph.
-    ``at_once`` a kernel of our own fills all of it, where there is one for that.
+    nodes: the placeholders of the graph that this gives values to, those of the buffers first.
+    conditions: what a capacity must meet for the compiled graph to hold.
+    gives_up: whether `fill` may raise where nothing has grown for a while. If not, all is copied in and out on each call: there
+        is no other way to run the graph.
+    least: the smallest capacity.
+    told: is called with the buffers when they have been made.
+    at_once: whether one kernel of our own fills all buffers, if it is written for them.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Growth(threading.local):
         self._nodes = list(nodes)
         self._given, self._copied = values_at([one.place for one in self.axes]), values_at(self.around.copies)
         self._measured = function_of(*_measures(self.around))
-        self._joined = [i for i, one in enumerate(self.axes) if one.rows != 0]
-        self._of_joined = values_at(self._joined)
+        self._calls = RecentCalls(len(self.axes), [i for i, one in enumerate(self.axes) if one.rows != 0])
+        self._dims = [one.dim for one in self.axes]
         self._taken = [i for i, one in enumerate(self.axes) if one.results]
         self._owner = owner_of(nodes)
         self._buffers: list[Buffer] = []
@@ -78,12 +78,9 @@ class Growth(threading.local):
         self._capacity = 0
         self._lengths: tuple[int, ...] = ()
         self._cuts: tuple[tuple[int, ...], ...] = ()
-        self._recent: collections.deque[tuple[int, ...]] = collections.deque(maxlen=RECENT)
-        self._strangers = 0
-        self._step = (0,) * len(self.axes)
 
     def under(self, conditions: Conditions, least: int, told: Callable[[Sequence[torch.Tensor]], None]) -> Growth:
-        """The same under ``conditions``, at ``least`` so large; buffers are ``told``."""
+        """The same with other ``conditions``, ``least`` and ``told``."""
         return Growth(self.around, self._nodes, conditions, self._gives_up, least, told, self._at_once)
 
     @property
@@ -94,17 +91,22 @@ class Growth(threading.local):
 
     @property
     def is_joined(self) -> bool:
-        """Whether rows are added in the graph itself."""
-        return bool(self._joined)
+        """Whether rows are added to what grows in the graph itself."""
+        return bool(self._calls.joined)
 
     def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        """The buffers, which hold what grows in ``args``, and what holds the numbers."""
+        """The values of the graph's last inputs, filled from ``args``: buffers, copies of inputs, and the tensor of numbers.
+
+        Raises:
+            NotGrowing: nothing has grown for a while, or the compiled graph does not hold for the capacity that is needed.
+        """
         if not self.axes:
             return []
         given, copied = self._given(args), self._copied(args)
         sizes, self._lengths, self._cuts, numbers = self._measured(args)
-        self._look_at(sizes, given)
-        self._recent.appendleft(self._of_joined(self._lengths) if self._joined else sizes)
+        if self._calls.go_on_to(sizes, self._lengths, lambda: self._is_part(given)) > STRANGERS and self._gives_up:
+            self._buffers = []
+            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
         stale = self._stale(given)
         if not self._buffers or max(self._lengths) >= self._capacity or not self._fit(stale, given):
             self._allocate(given, None if self._owner is None else args[self._owner])
@@ -115,8 +117,11 @@ class Growth(threading.local):
         if self._numbers is None or [t.shape for t in copied] != self._shapes:
             self._copies, self._shapes = [memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
             self._numbers = memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(numbers)])
-        dims = [self.axes[i].dim for i in stale]
-        self._put([memories[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
+        if len(stale) == len(given):
+            self._put(memories, given, self._dims, copied, numbers)
+        else:
+            dims = [self._dims[i] for i in stale]
+            self._put([memories[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
         return [*memories, *self._copies, *([self._numbers] if numbers else [])]
 
     def _memories(self) -> list[torch.Tensor]:
@@ -126,6 +131,11 @@ class Growth(threading.local):
         """The places of what is ``given`` and no buffer holds."""
         return [i for i, buffer in enumerate(self._buffers) if not buffer.holds(given[i])]
 
+    def _is_part(self, given: Sequence[torch.Tensor]) -> bool:
+        """Whether what is joined lies where the last call, of any graph of the model, has left it: it may be cropped."""
+        joined = self._calls.joined if self._buffers else ()
+        return any(self._buffers[i].left == given[i].untyped_storage().data_ptr() for i in joined)
+
     def _put(
         self,
         buffers: Sequence[torch.Tensor],
@@ -134,7 +144,7 @@ class Growth(threading.local):
         copied: Sequence[torch.Tensor],
         numbers: Sequence[int],
     ) -> None:
-        """Copy what is ``given`` into ``buffers``, and put what is ``copied``, and the ``numbers``, into theirs."""
+        """Copy ``given`` into ``buffers``, and ``copied`` and ``numbers`` into the memory that there is for them."""
         assert self._numbers is not None
         every, into = [*given, *copied], [*buffers, *self._copies]
         if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers, numbers):
@@ -148,9 +158,9 @@ class Growth(threading.local):
             self._numbers.copy_(torch.tensor(numbers), non_blocking=True)
 
     def take_out(self, results: list[Any]) -> None:
-        """Put what was joined in the place of the buffers among ``results``."""
+        """Replace each buffer among ``results`` by the rows that it holds, and cut each result that is too long."""
         memories = self._memories()
-        parts = [memories[i].narrow(self.axes[i].dim, 0, self._lengths[i]) for i in self._taken]
+        parts = [memories[i].narrow(self._dims[i], 0, self._lengths[i]) for i in self._taken]
         made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
         if made:
             copy_into(made, parts)
@@ -170,46 +180,13 @@ class Growth(threading.local):
         for place, part in self.around.slices.items():
             results[place] = part.of(results)
 
-    def _look_at(self, sizes: tuple[int, ...], given: Sequence[torch.Tensor]) -> None:
-        """See whether one of the latest calls has made what has these ``sizes`` along what grows, or is ``given`` a part of it.
-
-        Raises:
-            NotGrowing: that has not been so for a while.
-        """
-        if self._goes_on(sizes) or self._is_part(given):
-            self._strangers = 0
-        elif not self._is_longer(sizes):
-            self._strangers += 1
-        if self._strangers > STRANGERS and self._gives_up:
-            self._buffers = []
-            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
-
-    def _goes_on(self, sizes: tuple[int, ...]) -> bool:
-        """Whether what is joined was made by one of the latest calls; of a series, whether it is longer than at one of them, by
-        as much as it was the last time."""
-        if self._joined:
-            return self._of_joined(sizes) in self._recent
-        return min(self._step) > 0 and tuple(map(operator.sub, sizes, self._step)) in self._recent
-
-    def _is_part(self, given: Sequence[torch.Tensor]) -> bool:
-        """Whether what is joined lies where the last call, of any graph of the model, has left it: it may be cropped."""
-        joined = self._joined if self._buffers else ()
-        return any(self._buffers[i].left == given[i].untyped_storage().data_ptr() for i in joined)
-
-    def _is_longer(self, sizes: tuple[int, ...]) -> bool:
-        """Whether this is a series that is longer than at the last call, by whatever."""
-        if self._joined or not self._recent:
-            return False
-        self._step = tuple(map(operator.sub, sizes, self._recent[0]))
-        return min(self._step) > 0
-
     def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
-        """Whether no other graph has made a buffer larger, and what is ``given`` at these ``places`` has the sizes of its
-        buffer, but for what grows."""
+        """Whether no other graph has made a buffer larger, and each tensor ``given`` at ``places`` has the sizes of its buffer,
+        in all dims but the one that grows."""
         if any(buffer.capacity != self._capacity for buffer in self._buffers):
             return False
         for i in places:
-            dim, whole, part = self.axes[i].dim, self._buffers[i].memory.shape, given[i].shape  # type: ignore[union-attr]
+            dim, whole, part = self._dims[i], self._buffers[i].memory.shape, given[i].shape  # type: ignore[union-attr]
             if whole[:dim] != part[:dim] or whole[dim + 1 :] != part[dim + 1 :]:
                 return False
         return True
@@ -218,9 +195,9 @@ class Growth(threading.local):
         """Have buffers for tensors like those ``given``, of a model whose first parameter is ``owner``.
 
         Raises:
-            NotGrowing: what was compiled does not hold for their capacity.
+            NotGrowing: the compiled graph does not hold for their capacity.
         """
-        made = [shared(owner, i, one.dim, like) for i, (one, like) in enumerate(zip(self.axes, given, strict=True))]
+        made = [shared(owner, i, dim, like) for i, (dim, like) in enumerate(zip(self._dims, given, strict=True))]
         capacity = max(room_for(max(self._lengths), self._least), self._capacity, *(buffer.capacity for buffer in made))
         if self.conditions is not None and not self.conditions.hold(capacity):
             raise NotGrowing(reasons.CAPACITY, capacity=capacity)
@@ -229,13 +206,13 @@ class Growth(threading.local):
         for i in small:
             made[i].let_go()
         for i in small:
-            dim, shape = self.axes[i].dim, given[i].shape
+            dim, shape = self._dims[i], given[i].shape
             made[i].memory, made[i].capacity = memory(given[i], [*shape[:dim], capacity, *shape[dim + 1 :]]), capacity
         self._told(self._memories())
 
 
 def _measures(around: Around) -> tuple[tuple[Any, ...], ...]:
-    """The formulas of what a call asks: sizes along what grows, and what they are after it; lengths of cuts; numbers."""
+    """The formulas that each call works out: sizes along what grows, before and after the call; lengths of cuts; numbers."""
     sizes = tuple(Size(one.place, one.dim) for one in around.axes)
     rows = [one.rows if isinstance(one.rows, int) else Size(*one.rows) for one in around.axes]
     ends = tuple(Formula(operator.add, pair) if pair[1] != 0 else pair[0] for pair in zip(sizes, rows, strict=True))

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.graph.arguments import values_at
 from fxpass.graph.numbers import to_expr
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensorMode
@@ -103,17 +102,13 @@ def varies(node: fx.Node) -> bool:
     return isinstance(value, torch.SymInt)
 
 
-def layouts(example: Sequence[Any], varying: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, list[Any], list[Any]]]:
+def layouts(example: Sequence[Any], varying: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     """A function of arguments like ``example`` that tells what a static variant is compiled for: the numbers, sizes and strides
     that Dynamo has not guarded to be constants."""
-    tensors = values_at([i for i in varying if isinstance(example[i], torch.Tensor)])
-    numbers = values_at([i for i in varying if not isinstance(example[i], torch.Tensor)])
-
-    def look(args: Sequence[Any]) -> tuple[Any, list[Any], list[Any]]:
-        given = tensors(args)
-        return numbers(args), [*map(torch.Tensor.size, given)], [*map(torch.Tensor.stride, given)]
-
-    return look
+    tensors = [i for i in varying if isinstance(example[i], torch.Tensor)]
+    numbers = [f"args[{i}], " for i in varying if i not in tensors]
+    sizes, strides = ([f"args[{i}].{of}(), " for i in tensors] for of in ("size", "stride"))
+    return eval(f"lambda args: ({''.join([*numbers, *sizes, *strides])})")  # type: ignore[no-any-return]
 
 
 def shares_memory(args: Sequence[Any]) -> bool:

@@ -146,8 +146,7 @@ class Region:
             known = dict(zip(symbols, map(sympy.Integer, capacities), strict=True))
             if min(capacities) < 2 or not all(condition.xreplace(known) == sympy.true for condition in asked):
                 return None  # of a size that is a symbol, compilers suppose that it is 2 at least
-            numbers, *shapes = look(fakes)
-            return _at(known, numbers), *([_at(known, shape) for shape in of] for of in shapes)
+            return _at(known, look(fakes))
 
         return _Variant(lambda now: look(now) == wanted(*capacities(now)), lambda *now: run(*taken(now)))
 
@@ -184,14 +183,17 @@ class Region:
         gm = fx.GraphModule(self.part.gm, graph, class_name=self.part.name)
         taken = [i for i in range(len(fakes)) if i not in bound]
         static = None if self._static is None else [taken.index(i) for i in self._static]
+        ops = sum(n.op == "call_function" for n in graph.nodes)
         with tracing(TracingContext(mode)):
-            with stage(f"compiling the {self.part.name}, {len(graph.nodes)} ops"):
+            with stage(f"compiling the {self.part.name}, {ops} ops"):
                 return self.compile(gm, [fakes[i] for i in taken], static)
 
 
-def _at(known: Mapping[Any, Any], numbers: Sequence[Any]) -> tuple[Any, ...]:
-    """``numbers`` for values ``known`` of their symbols."""
-    return tuple(int(to_expr(n).xreplace(known)) if isinstance(n, torch.SymInt) else n for n in numbers)
+def _at(known: Mapping[Any, Any], numbers: Any) -> Any:
+    """``numbers``, one or a tuple of them, for values ``known`` of their symbols."""
+    if isinstance(numbers, tuple):
+        return tuple(_at(known, number) for number in numbers)
+    return int(to_expr(numbers).xreplace(known)) if isinstance(numbers, torch.SymInt) else numbers
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:

@@ -7,8 +7,8 @@ remembers the last known values of each index tensor, together with its identity
                  otherwise                                          ->  one device read, which is remembered
     advance(t)   after a compiled call, with the values that the graph's arithmetic gives
 
-A tensor in host memory is read on every call: that costs no more than the look-up, and sees writes that PyTorch does not count
-(through ``numpy()`` or ``.data``). The counters count alike on both devices, so that tests on a CPU speak for the GPU.
+A tensor in host memory is read on every call: that costs less than the look-up, and sees writes that PyTorch does not count
+(through ``numpy()`` or ``.data``). What differs there is counted as a read, so that tests on a CPU speak for the GPU.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ class _Remembered:
     on_host: bool
 
     def is_of(self, tensor: Any) -> bool:
-        """Whether this is what is remembered of ``tensor``, and it has not been written since, as far as PyTorch counts.
+        """Whether this is what is remembered of ``tensor``, and it has not been written since as far as PyTorch counts; in host
+        memory, as far as its elements show.
 
         The memory is compared too, since ``t.data = other`` exchanges it and leaves the version as it was.
         """
+        if self.on_host:
+            return self.ref() is tensor and self.values == _load(tensor)
         return (
             self.ref() is tensor
             and self.version == tensor._version
@@ -65,7 +68,7 @@ def values(tensor: Any) -> tuple[int, ...]:
     Each call of a compiled graph asks some times for each index tensor.
     """
     entry = _entries.get(id(tensor))
-    if entry is not None and entry.is_of(tensor) and (not entry.on_host or entry.values == _load(tensor)):
+    if entry is not None and entry.is_of(tensor):
         counters.hits += 1
         return entry.values
     counters.refreshes += 1

@@ -16,62 +16,23 @@ import triton.language as tl
 from torch.library import custom_op
 
 from .launch import Launch, fetch, gpu, is_recording, wait, wake
-from .tiles import tile_of
-
-AT_ONCE = tl.constexpr(32)
-"""The matrix units add up this many columns of float32 at once."""
-
-
-@triton.jit
-def _multiply(total, w, x, ROWS: tl.constexpr, HOPPER: tl.constexpr):
-    """``total`` plus the products of the weights ``w`` and the rows ``x``.
-
-    A single row is multiplied and added without the matrix units. Matrix units round toward zero when they add, so that long
-    sums in them come out too small: the sums of float32 pieces are therefore added here.
-    """
-    if ROWS == 1:
-        total += w.to(tl.float32) * x.to(tl.float32)
-    elif w.dtype != tl.float32:
-        total = tl.dot(w, x, total)
-    elif len(w.shape) == 3:
-        total += tl.sum(_product(w, x, HOPPER), 0)
-    else:
-        total += _product(w, x, HOPPER)
-    return total
-
-
-@triton.jit
-def _product(w, x, HOPPER: tl.constexpr):
-    """``w @ x`` in float32 as three products in TF32: of both, rounded, and of each with what the other leaves.
-
-    Triton does the same with instructions that older GPUs have, too: nine for each number, where one rounds from Hopper on, one
-    subtracts, and the matrix units cut off the last bits of what is left, which has either sign. An infinite number leaves NaN,
-    which is not added.
-    """
-    if not HOPPER:
-        return tl.dot(w, x, input_precision="tf32x3")
-    w_high, x_high = _rounded(w), _rounded(x)
-    rest = tl.dot(w - w_high, x_high, input_precision="tf32")
-    rest = tl.dot(w_high, x - x_high, rest, input_precision="tf32")
-    return tl.dot(w_high, x_high, tl.where(rest == rest, rest, 0.0), input_precision="tf32")
-
-
-@triton.jit
-def _rounded(x):
-    """``x`` rounded to TF32."""
-    return tl.inline_asm_elementwise("cvt.rn.tf32.f32 $0, $1;", "=r,r", [x], tl.float32, True, 1)
+from .multiply import AT_ONCE, multiply
+from .pointwise import function
+from .tiles import gated_tile, tile_of
 
 
 @triton.jit(do_not_specialize=["early"])
 def _kernel(
     x_ptr, w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, second, third, blocks, rows, K, early,
     COUNT: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    PART: tl.constexpr, AHEAD: tl.constexpr, DEPENDENT: tl.constexpr,
+    PART: tl.constexpr, AHEAD: tl.constexpr, GATE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program computes BLOCK_N outputs of one layer for all rows, over PART of the K columns."""
+    """One program computes BLOCK_N outputs of one layer for all rows, over PART of the K columns. With a GATE, it stores what
+    that gives of the outputs of the first layer, or of those of the first and the second."""
     block, part = tl.program_id(0) % blocks, tl.program_id(0) // blocks
+    PAIR: tl.constexpr = GATE is not None and COUNT == 2
     w_ptr, b_ptr, y_ptr, size, first = w0, b0, y0, n0, 0
-    if COUNT > 1:
+    if COUNT > 1 and not PAIR:
         if block >= second:
             w_ptr, b_ptr, y_ptr, size, first = w1, b1, y1, n1, second
     if COUNT > 2:
@@ -88,30 +49,49 @@ def _kernel(
         w_n, w_k = n, k[None, :]
         x_r, x_k = r, k[None, :] if ROWS == 1 else k[:, None]
     w_ptrs = w_ptr + tl.minimum(w_n, size - 1) * K + w_k
+    v_ptrs = w1 + tl.minimum(w_n, size - 1) * K + w_k
     x_ptrs = x_ptr + x_k + x_r * K
     if DEPENDENT:
         wake()
         if early == 0:
             wait()
     w = tl.load(w_ptrs, w_k < K, 0.0, eviction_policy="evict_first")
+    if PAIR:
+        v = tl.load(v_ptrs, w_k < K, 0.0, eviction_policy="evict_first")
     if BIAS:
         bias = tl.load(b_ptr + n, n < tl.where(part == 0, size, 0), 0.0).to(tl.float32)
+        if PAIR:
+            other_bias = tl.load(b1 + n, n < size, 0.0).to(tl.float32)
     if AHEAD > 0:
         lines = tl.minimum(tl.arange(0, triton.next_power_of_2(AHEAD)), AHEAD - 1)
         ahead = part * PART + BLOCK_K + lines * (1024 // w_ptr.dtype.element_ty.primitive_bitwidth)
         fetch(w_ptr + tl.minimum(n, size - 1) * K + tl.minimum(ahead, K - 1)[None, :])
+        if PAIR:
+            fetch(w1 + tl.minimum(n, size - 1) * K + tl.minimum(ahead, K - 1)[None, :])
     if DEPENDENT:
         wait()
     x = tl.load(x_ptrs, (x_r < rows) & (x_k < K), 0.0)
-    total = _multiply(tl.zeros((BLOCK_N, BLOCK_K if ROWS == 1 else ROWS), tl.float32), w, x, ROWS, DEPENDENT)
+    zero = tl.zeros((BLOCK_N, BLOCK_K if ROWS == 1 else ROWS), tl.float32)
+    total = multiply(zero, w, x, ROWS, DEPENDENT)
+    if PAIR:
+        other = multiply(zero, v, x, ROWS, DEPENDENT)
     for done in range(BLOCK_K, PART, BLOCK_K):
         w = tl.load(w_ptrs + done, w_k + done < K, 0.0, eviction_policy="evict_first")
         x = tl.load(x_ptrs + done, (x_r < rows) & (x_k + done < K), 0.0)
-        total = _multiply(total, w, x, ROWS, DEPENDENT)
+        total = multiply(total, w, x, ROWS, DEPENDENT)
+        if PAIR:
+            v = tl.load(v_ptrs + done, w_k + done < K, 0.0, eviction_policy="evict_first")
+            other = multiply(other, v, x, ROWS, DEPENDENT)
     if ROWS == 1:
         total = tl.sum(total, 1, keep_dims=True)
     if BIAS:
         total += bias
+    if PAIR:
+        if ROWS == 1:
+            other = tl.sum(other, 1, keep_dims=True)
+        total = GATE(total, other + other_bias if BIAS else other)
+    elif GATE is not None:
+        total = GATE(total)
     tl.store(y_ptr + (part * rows + r) * size + n, total, (r < rows) & (n < size))
 
 
@@ -161,6 +141,31 @@ def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, parts: i
     return _empty(x, [weight], parts)[0]
 
 
+@custom_op("kvfix::gated_few_rows", mutates_args=())
+def gated_few_rows(
+    x: torch.Tensor, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor], gate: str, early: bool
+) -> torch.Tensor:
+    """A function of one or two linear layers of ``x``, with its text as ``gate`` (see `pointwise`); else as above.
+
+    Args:
+        weights: one or two of the same shape.
+
+    Returns:
+        (..., out), contiguous, of the dtype of ``x``.
+    """
+    (result,) = _empty(x, weights[:1], 1)
+    for step in launches_of_gated(x.contiguous(), weights, biases, gate, early, result):
+        step.run()
+    return result[0]
+
+
+@gated_few_rows.register_fake
+def _(
+    x: torch.Tensor, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor], gate: str, early: bool
+) -> torch.Tensor:
+    return _empty(x, weights[:1], 1)[0][0]
+
+
 def _empty(x: torch.Tensor, weights: Sequence[torch.Tensor], parts: int) -> list[torch.Tensor]:
     dtype = x.dtype if parts == 1 else torch.float32
     return [x.new_empty((parts, *x.shape[:-1], w.shape[0]), dtype=dtype) for w in weights]
@@ -178,6 +183,18 @@ def launches_of_one(
     return launches(x, [weight], [] if bias is None else [bias], parts, early, None if result is None else [result])
 
 
+def launches_of_gated(
+    x: torch.Tensor,
+    weights: Sequence[torch.Tensor],
+    biases: Sequence[torch.Tensor],
+    gate: str,
+    early: bool,
+    result: torch.Tensor | None = None,
+) -> list[Launch]:
+    """`launches` for a function of layers."""
+    return launches(x, weights, biases, 1, early, None if result is None else [result] * len(weights), gate)
+
+
 def launches(
     x: torch.Tensor,
     weights: Sequence[torch.Tensor],
@@ -185,18 +202,20 @@ def launches(
     parts: int,
     early: bool,
     results: Sequence[torch.Tensor] | None = None,
+    gate: str | None = None,
 ) -> list[Launch]:
     """The launch of the kernel, for a contiguous ``x``. Without ``results`` it is made to be compiled, not to be run."""
     k, size = x.shape[-1], x.element_size()
     rows = x.numel() // k
     device = gpu(x.device)
-    tile = tile_of(rows, [w.shape[0] for w in weights], k, size, device)
-    counts = [triton.cdiv(w.shape[0], tile.outputs) for w in weights]
+    outputs = [w.shape[0] for w in weights]
+    tile = (tile_of if gate is None else gated_tile)(rows, outputs, k, size, device)
+    counts = [triton.cdiv(n, tile.outputs) for n in outputs[: len(outputs) if gate is None else 1]]
     part = triton.cdiv(triton.cdiv(k, parts), tile.columns) * tile.columns
     results = _empty(x, weights, parts) if results is None else results
     read = sum(w.numel() for w in weights) * size
     ahead = (part - tile.columns) * size // 128 if device.dependent and read <= device.cache // 2 else 0
-    args = (x, *_three(weights), *_three(biases or weights), *_three(results), *_three([w.shape[0] for w in weights]))
+    args = (x, *_three(weights), *_three(biases or weights), *_three(results), *_three(outputs))
     args += (counts[0], sum(counts[:2]), sum(counts), rows, k, int(early and is_recording(x.device)))
     options = {
         "COUNT": len(weights),
@@ -206,6 +225,7 @@ def launches(
         "BLOCK_K": tile.columns,
         "PART": part,
         "AHEAD": ahead,
+        "GATE": None if gate is None else function(gate, len(weights)),
         "num_warps": tile.warps,
         "num_stages": 3 if device.dependent else 2,  # others have less shared memory
     }

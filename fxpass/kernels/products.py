@@ -15,6 +15,7 @@ kernel that reads the sum.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
+from .gates import use_gates
 from .limits import FLOATS, MAX_LAYERS, MAX_OUTPUTS, MAX_ROWS, addressed
 from .writing import Writing
 
@@ -38,13 +40,14 @@ Parts = Callable[[int, Sequence[int], int, int, torch.device], int]
 def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
     """Replace the linear layers on few rows in ``graph`` (propagated, on CUDA)."""
     layers = graph.find_nodes(op="call_function", target=aten.linear.default)
-    groups = _groups([node for node in layers if few_rows(node)], writing)
     narrow = [node for node in layers if few_outputs(node)]
-    if not groups and not narrow:
+    if not narrow and not any(map(few_rows, layers)):
         return
     from . import linear, tiles  # noqa: F401  (registers the ops; needs triton)
 
-    for group in groups:
+    use_gates(graph, writing, functools.partial(_whole, tiles.best_parts))
+    layers = graph.find_nodes(op="call_function", target=aten.linear.default)
+    for group in _groups([node for node in layers if few_rows(node)], writing):
         _replace(graph, group, writing, tiles.best_parts)
     for node in narrow:
         _turn(graph, node, tiles.best_parts)
@@ -92,6 +95,14 @@ def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, parts_
     for node, total in zip(group, totals, strict=True):
         node.replace_all_uses_with(total)
         graph.erase_node(node)
+
+
+def _whole(parts_of: Parts, layers: Sequence[fx.Node], outputs: int) -> bool:
+    """Whether ``outputs`` of each of the ``layers``, on few rows, are sums that are not cut into parts."""
+    rows = layers[0].args[0].meta["val"]  # type: ignore[union-attr]
+    k = rows.shape[-1]
+    few = all(map(few_rows, layers))
+    return few and parts_of(rows.numel() // k, [outputs] * len(layers), k, rows.element_size(), rows.device) == 1
 
 
 def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:

@@ -6,10 +6,10 @@
     index_copy_(buf[c], 2, slots, k)               ->    kvfix.write_rows(buf[c], 2, slots, k)
                              of the rewrite's own
 
-Products are replaced by `products`. Attention with a mask and two filled copies of the cache becomes one kernel, which does not
-read invalid keys. All kernels accumulate in float32, and are as exact as float32 where they are given float32. They are opaque
-operators, which the compiler traces and lowers in no time. Inductor can generate the write, and does so within the kernel that
-computes the rows (`torch_internals.inductor.writes`).
+Products are replaced by `products`, with what is computed of their results by `gates`. Attention with a mask and two filled
+copies of the cache becomes one kernel, which does not read invalid keys. All kernels accumulate in float32, and are as exact
+as float32 where they are given float32. They are opaque operators, which the compiler traces and lowers in no time. Inductor
+can generate the write, and does so within the kernel that computes the rows (`torch_internals.inductor.writes`).
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def register() -> dict[Any, Callable[..., list[Launch]]]:
         ops.decode_attention.default: attention.launches,
         ops.linear_few_rows.default: linear.launches_of_one,
         ops.linears_few_rows.default: linear.launches,
+        ops.gated_few_rows.default: linear.launches_of_gated,
         ops.write_rows.default: writes.launches,
     }
 

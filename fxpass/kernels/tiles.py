@@ -54,4 +54,13 @@ def tile_of(rows: int, outputs: Sequence[int], k: int, element_size: int, device
         return Tile(128, min(columns, 64), 4)
     if rows > 16:  # so many are as much work to split as the weights
         return Tile(16, min(columns, 64), 2, is_part=True)
-    return Tile(16, min(columns, 256), 2, is_part=True) if k < 2048 else Tile(16, 512, 4, is_part=True)
+    if k >= 2048:
+        return Tile(16, 512, 4, is_part=True)
+    several = 2 <= blocks(16) * triton.cdiv(k, 256) / device.processors <= 4
+    return Tile(16, min(columns, 256), 4 if several else 2, is_part=True)
+
+
+def gated_tile(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> Tile:
+    """The same for a function of layers: a program takes its outputs of each."""
+    tile = tile_of(rows, outputs, k, element_size, device)
+    return tile._replace(outputs=max(tile.outputs // len(outputs), 1 if rows == 1 else 16))

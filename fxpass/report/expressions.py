@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from typing import Any
 
@@ -16,6 +17,7 @@ from fxpass.graph.numbers import to_expr
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "i64",
            torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "b8"}  # fmt: skip
+_TORCH = os.path.dirname(torch.__file__) + os.sep
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)\n\s*(?P<code>.*)')
 
 
@@ -40,8 +42,15 @@ def code_of(node: fx.Node) -> str:
 
 
 def _frame(node: fx.Node) -> re.Match[str] | None:
-    trace = node.meta.get("stack_trace") or ""
-    return _FRAME.match(trace, max(trace.rfind('File "'), 0))
+    """The innermost line that is not torch's own (``F.pad`` is written in Python); where all are, the innermost of these."""
+    trace = end = node.meta.get("stack_trace") or ""
+    innermost = None
+    while (start := end.rfind('File "')) >= 0:
+        frame, end = _FRAME.match(trace, start), trace[:start]
+        if frame and not frame["file"].startswith(_TORCH):
+            return frame
+        innermost = innermost or frame
+    return innermost
 
 
 def type_of(value: Any) -> str:

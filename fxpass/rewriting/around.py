@@ -1,4 +1,4 @@
-"""What stands around a graph whose inputs grow, as plain data: it may be kept for another process."""
+"""What has to be done around a graph whose inputs grow, as plain data, which can be kept for another process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class Axis:
 
     place: which of the graph's inputs it is.
     dim: along which it grows.
-    rows: how many rows a call adds: a number, or the input and the dim whose size that is.
-    results: which of the graph's results are what was joined.
-    views: those of them that are views of it, `joined[:, -8:]`, which Dynamo tells from a tensor of its own.
+    rows: the number of rows that a call adds: an int, or the input and the dim whose size it is.
+    results: the graph's results that are the joined tensor.
+    views: those of them that are views of the joined tensor, such as `joined[:, -8:]`. Dynamo tells a view from a tensor that
+        has memory of its own.
     """
 
     place: int
@@ -32,14 +33,17 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """The ``number``-th of the results that a flat tensor begins with: of sizes ``before`` and ``after`` that of its cut."""
+    """One of the results that stand one after the other at the beginning of a flat tensor: the ``number``-th.
+
+    ``before`` and ``after`` are its sizes before and after the dim along which it is cut.
+    """
 
     number: int
     before: tuple[int, ...]
     after: tuple[int, ...]
 
     def of(self, flat: torch.Tensor, length: int) -> torch.Tensor:
-        """It, out of ``flat``, whose memory it shares without a version counter."""
+        """The result, cut to ``length``. It shares the memory of ``flat``, but not its version counter."""
         shape = (*self.before, length, *self.after)
         size = math.prod(shape)
         start = self.number * size
@@ -48,15 +52,15 @@ class Dense:
 
 @dataclasses.dataclass(frozen=True)
 class Around:
-    """What stands around a graph that has buffers: plain data.
+    """What has to be done around a graph that has buffers.
 
-    axes: one for each buffer, in the order of these last inputs.
-    cuts: the results that leave the graph in full; along which dims they are cut, and to which length, a `formula`.
-    orders: the order in memory of the dims of those that are not contiguous.
-    slices: the results that do not leave it, since they are slices of others.
-    dense: of the results that are cut, those that are put together (`dense`).
-    copies: the inputs that are copied as they are, each into an input behind the buffers, which stays where it is.
-    numbers: formulas for what stands in the graph's very last input, if there are any.
+    axes: what grows, one for each buffer, in the order of the buffers among the graph's last inputs.
+    cuts: for each result that the graph gives in full, the dims along which it is cut, with the lengths (`formulas`).
+    orders: the order in memory of the dims of those of them that are not contiguous.
+    slices: the results that the graph does not give, since they are slices of other results.
+    dense: the results that are cut and leave the graph together, in one flat tensor (`dense`).
+    copies: the inputs that are copied, each into one of the inputs that follow the buffers. These stay at one address.
+    numbers: the formulas of the numbers in the last input of the graph, if there are any.
     """
 
     axes: Sequence[Axis] = ()
@@ -69,5 +73,5 @@ class Around:
 
     @property
     def inputs(self) -> int:
-        """How many of the graph's inputs are not given by its caller."""
+        """The number of the graph's inputs that its caller does not give."""
         return len(self.axes) + len(self.copies) + bool(self.numbers)

@@ -1,10 +1,10 @@
-"""What a graph with buffers is given beside these: memory of our own for other inputs, and one tensor with all numbers.
+"""A graph with buffers also gets memory of our own for other inputs, and one tensor with all of its numbers.
 
     end = full([], n)                                   numbers = placeholder i64[2]
     at = full([], start)                    ->          end, at = select(numbers, 0, 0), select(numbers, 0, 1)
 
-Then nothing of the graph waits for a number, and no core depends on one that the caller keeps for a while. All of it is put
-there along with what grows (`execute.growth`).
+No op of the graph then waits for a number, and no core depends on a number that the caller keeps for a while. `execute.growth`
+fills this memory together with the buffers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ aten = torch.ops.aten
 
 
 def copy_inputs(gm: fx.GraphModule, around: Around, inputs: Sequence[fx.Node]) -> Around:
-    """Let ``gm`` read ``inputs`` from memory that stays where it is: they are copied there along with what grows."""
+    """Let ``gm`` read ``inputs`` from memory at a fixed address, into which they are copied together with what grows."""
     places = [gm.graph.find_nodes(op="placeholder").index(node) for node in inputs]
     for node in inputs:
         copy = placeholder(gm.graph, f"{node.name}_copy", node.meta["val"])  # its views have this memory

@@ -44,8 +44,8 @@ aten = torch.ops.aten
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """What `grow` made of a graph: the buffers ``around`` it; where lengths come from, and the symbols of ``lengths`` and of
-    ``capacities``."""
+    """What `grow` made of a graph: the buffers ``around`` it, the ``origins`` of their lengths, and the symbols of ``lengths``
+    and of ``capacities``."""
 
     around: Around
     origins: dict[fx.Node, Origin]
@@ -53,12 +53,12 @@ class Grown:
     capacities: Set[Any]
 
     def seen(self, seen: Seen | None) -> Seen:
-        """``seen``, and that a core is compiled for each capacity."""
+        """``seen``, with the capacities as variants: a core is compiled for each."""
         known = seen or Seen()
         return dataclasses.replace(known, kinds={**known.kinds, **dict.fromkeys(self.capacities, "variant")})
 
     def leave(self, result: fx.Node, extents: Extents, positions: Positions) -> bool:
-        """Whether ``result`` of these ``extents`` can be cut outside: it is plain, of lengths that inputs tell."""
+        """Whether ``result`` can be cut outside: it has memory of its own, and inputs tell the lengths of its ``extents``."""
         returned = result.graph.output_node().all_input_nodes
         alone = all(aliases.storage(r) != aliases.storage(result) for r in returned if r is not result)
         order = dense_order(result)
@@ -79,9 +79,14 @@ class Grown:
 
 
 class Grower:
-    """Gives buffers to what grows in a graph, by sizes that are ``moving`` and ``rising``, see `growing`; ``beyond`` makes a
-    capacity for lengths, ``name_of`` tells what an input is called. ``has_series``: whether what the caller alone makes longer
-    is among what it has found."""
+    """Gives buffers to what grows in a graph.
+
+    moving, rising: the sizes that grow, see `growing`.
+    is_work: whether an op is worth a buffer.
+    beyond: makes the capacity for some lengths.
+    name_of: the name of an input.
+    has_series: whether an input that the caller alone makes longer has been found.
+    """
 
     def __init__(
         self,
@@ -156,7 +161,7 @@ def _is_of(result: Any, join: fx.Node) -> bool:
 
 
 def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
-    """How many rows are added, as `Axis` has it.
+    """The number of rows that are added, in the form of `Axis.rows`.
 
     Raises:
         Refusal: a number of rows that is the size of no input.
@@ -190,7 +195,10 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
     if join is not None:
         with graph.inserting_before(join):
             parts = list(join.args[0])[1:]  # type: ignore[arg-type]
-            new = parts[0] if len(parts) == 1 else call(graph, aten.cat.default, parts, dim)
+            new = parts[0]
+            if len(parts) > 1:
+                new = call(graph, aten.cat.default, parts, dim)
+                take_line(new, join)
             rows = new.meta["val"].shape[dim]  # type: ignore[union-attr]
             if not isinstance(rows, int):
                 rows = call(graph, aten.sym_size.int, new, dim)
@@ -198,7 +206,7 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
             place = call(graph, aten.slice.Tensor, buffer, dim, length, end)
             write = call(graph, aten.copy_.default, place, new)
             joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
-        for node in (joined, new, end, place, write):
+        for node in (joined, end, place, write):
             take_line(node, join)
         join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
     past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in (length, join))

@@ -1,4 +1,4 @@
-"""What makes a tensor longer is brought to one form before it is looked for (`analysis.growth`).
+"""The different ways to make a tensor longer are brought to one form, a `cat`, which `analysis.growth` looks for.
 
     hstack([past, new])                                     cat([past, new], 1)
     cat([past, new], 2, out=out)                            cat([past, new], 2)
@@ -7,8 +7,9 @@
     pad(past, (0, n))                                       cat([past, zeros(n)], 0)
     cat([past, new], 2)[:, :, -8:], which is all of it      cat([past, new], 2)
 
-The last is a window that is not full: a guard of Dynamo's says so. What is written in pieces is joined where the last of them
-is written, so nothing may be read of it, and nothing else be written, in between. A padding is that where it is not filled so.
+The last line is a window that is not full, which a guard of Dynamo's says. A tensor that is written in pieces is joined where
+the last piece is written, so nothing may read it, or write anything else to it, before that. A padding that is not filled in
+this way is joined with zeros.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class _Piece(NamedTuple):
 
 
 def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
-    """Let a `cat` stand in ``gm`` for all that joins tensors whose sizes have symbols that are ``moving``."""
+    """Replace by a `cat` everything in ``gm`` that joins tensors whose sizes have ``moving`` symbols."""
     for node in _moving_tensors(gm.graph, moving):
         if _is_whole(node):
             node.replace_all_uses_with(node.args[0], delete_user_cb=lambda user: user.op != "output")
@@ -73,7 +74,7 @@ def _moving_tensors(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
 
 
 def _is_whole(node: fx.Node) -> bool:
-    """Whether ``node`` is a slice of all that there is."""
+    """Whether ``node`` is a slice that takes all rows."""
     axis = sliced_axis(node)
     value = node.meta["val"]
     return axis is not None and value.dim() == axis[0].meta["val"].dim() and equal(value.shape[axis[1]], size_of(*axis, node))
@@ -181,7 +182,7 @@ def _padded(node: fx.Node, dim: int) -> fx.Node | None:
 
 
 def _in_order(pieces: list[_Piece], size: Any) -> list[_Piece] | None:
-    """``pieces`` one behind the other, where they are all of ``size`` rows."""
+    """``pieces`` in the order of their rows, if together they are all of ``size`` rows; None otherwise."""
     order: list[_Piece] = []
     end: Any = 0
     while (following := next((p for p in pieces if p not in order and equal(p.start, end)), None)) is not None:
@@ -198,7 +199,7 @@ def _are_alike(parts: list[torch.Tensor], whole: torch.Tensor, dim: int) -> bool
 
 
 def _is_disturbed(node: fx.Node, writes: list[fx.Node]) -> bool:
-    """Whether something is written, or read of ``node``, between it and the last of ``writes``, but for these."""
+    """Whether another op than ``writes`` reads or writes ``node`` before the last of ``writes``."""
     between = node.next
     while between is not writes[-1]:
         if between not in writes and (aliases.written(between) or node in between.all_input_nodes):

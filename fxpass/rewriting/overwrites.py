@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.graph import aliases
-from fxpass.graph.insertion import take_line
+from fxpass.graph import aliases, insertion
 from fxpass.graph.marks import Marks
+from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal
 
 aten = torch.ops.aten
@@ -31,7 +31,7 @@ aten = torch.ops.aten
 def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
     """Put rows in by a mask where their buffer is written otherwise later in ``graph`` (propagated); whether there are any.
 
-    What is new has no ``meta["val"]`` yet.
+    What is new gets its ``meta["val"]``; nothing else changes its own, since a buffer stays as it lies.
     """
     overwritten: set[int | None] = set()
     found = []
@@ -41,9 +41,11 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
                 found.append(node)
         else:
             overwritten |= {aliases.storage(w) for w in aliases.written(node)}
-    for node in found:
-        _mask(graph, node)
-        marks.in_bounds.remove(node)
+    inputs = [n.meta["val"] for n in graph.find_nodes(op="placeholder")]
+    with faking(mode_of(inputs)):
+        for node in found:
+            _mask(graph, node)
+            marks.in_bounds.remove(node)
     return bool(found)
 
 
@@ -61,8 +63,8 @@ def _mask(graph: fx.Graph, write: fx.Node) -> None:
     value = buffer.meta["val"]
 
     def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        made = graph.call_function(target, args, kwargs)
-        take_line(made, write)
+        made = insertion.call(graph, target, *args, **kwargs)
+        insertion.take_line(made, write)
         return made
 
     with graph.inserting_before(write):

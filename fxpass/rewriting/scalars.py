@@ -19,6 +19,7 @@ from fxpass import reasons
 from fxpass.analysis.arithmetic import is_float
 from fxpass.analysis.positions import Positions
 from fxpass.errors import Refusal
+from fxpass.graph.schemas import arguments_by_name
 
 from .builder import Builder
 
@@ -115,7 +116,20 @@ def _rsub(node: fx.Node, b: Builder) -> fx.Node:
     return b.call(aten.sub.Tensor, _twin(value, x, b), x)
 
 
+def _clamp(node: fx.Node, b: Builder) -> fx.Node:
+    """``clamp(x, s, t)`` is ``clamp_max(clamp_min(x, s), t)``."""
+    given = arguments_by_name(node)
+    x = given["self"]
+    for bound, op in ((given.get("min"), aten.clamp_min), (given.get("max"), aten.clamp_max)):
+        if isinstance(bound, fx.Node):
+            x = b.call(op.Tensor, x, _twin(bound, given["self"], b))
+        elif bound is not None:
+            x = b.call(op.default, x, bound)
+    return x
+
+
 _BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
+    aten.clamp.default: _clamp,
     aten.roll.default: _roll,
     aten.tril.default: _triangle,
     aten.triu.default: _triangle,

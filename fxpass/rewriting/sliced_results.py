@@ -2,7 +2,8 @@
 
     return x, x[:, -1:]          ->          return x, None          and outside x[:, -1:], of the x that is returned
 
-Where `x` is as long as what grows it leaves in full and is cut, so a slice that the graph took would be of other memory.
+An `x` that is as long as what grows leaves the graph in full and is cut then. A slice that the graph took would be of
+other memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ aten = torch.ops.aten
 
 
 class SliceOf(NamedTuple):
-    """``rows`` rows along ``dim`` of the result at ``place``, from ``start`` on; one below 0 counts from the end."""
+    """``rows`` rows along ``dim`` of the result at ``place``, from ``start`` on. A negative ``start`` counts from the end."""
 
     place: int
     dim: int
@@ -30,13 +31,13 @@ class SliceOf(NamedTuple):
     rows: int
 
     def of(self, results: Sequence[torch.Tensor]) -> torch.Tensor:
-        """What it is of ``results``."""
+        """The slice, taken from ``results``."""
         whole = results[self.place]
         return whole.narrow(self.dim, self.start % whole.shape[self.dim], self.rows)
 
 
 def sliced_results(results: Sequence[Any], moving: Set[Any]) -> dict[int, SliceOf]:
-    """Those of ``results`` that are slices of others, whose sizes have symbols that are ``moving``."""
+    """The places of those of ``results`` that are slices of other results, whose sizes have ``moving`` symbols."""
     found = {}
     for i, node in enumerate(results):
         if isinstance(node, fx.Node) and (axis := sliced_axis(node)) is not None:

@@ -87,6 +87,7 @@ def _write(found: Explanation, page: Path) -> None:
 
 
 def _of_target(name: str, calls: int, compiler: Compiler, grad: bool) -> Explanation:
+    from .running import LAUNCHES, has_gpu
     from .running import calls as called
 
     target = _load(name)
@@ -94,6 +95,8 @@ def _of_target(name: str, calls: int, compiler: Compiler, grad: bool) -> Explana
     found = _explained(called(target, calls, grad, "kvfix", options), f"calling what {name} returned")
     if not found.reports:
         fail(f"what {name} returned compiled to no graph in {calls} calls", status=1)
+    if has_gpu() and found.counts[LAUNCHES] is None:
+        typer.echo(f"kvfix: call {calls} still compiled or recorded: more --calls tell what a step launches", err=True)
     return found
 
 

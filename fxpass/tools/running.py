@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.cuda import is_available as has_gpu
 
 from fxpass.report import store
 from fxpass.report.explanation import Explanation
 from fxpass.report.names import user_name
 from fxpass.torch_internals.dynamo.names import get_compilation_metrics
 
-from .counting import Counts, Launches, counting, launched, recordings
+from .counting import Counts, Launches, counting, graphs, launched, recordings
 from .target import Target
 
 
@@ -24,6 +25,7 @@ class Failed(Exception):
     """What was run ended with an error, its cause."""
 
 
+LAUNCHES = "launches of CUDA graphs in a call"
 Run = Callable[[], Launches | None]
 """Calls, or a script; gives what the last call launches, where there is a GPU to launch it on."""
 
@@ -46,16 +48,20 @@ def explained(run: Run) -> Explanation:
 
 
 def calls(target: Target, times: int, grad: bool, backend: str, options: Mapping[str, Any] | None = None) -> Run:
-    """``target``'s callable, compiled with ``backend`` and called ``times`` times."""
+    """``target``'s callable, compiled with ``backend`` and called ``times`` times.
+
+    What the last call launches is that of a step only where it compiles and records nothing any more.
+    """
 
     def run() -> Launches | None:
         compiled = torch.compile(target.fn, backend=backend, options=options)  # type: ignore[call-overload]
         with torch.set_grad_enabled(grad):
             for _ in range(times - 1):
                 compiled(*target.args, **target.kwargs)
-            with launched() if torch.cuda.is_available() else contextlib.nullcontext() as launches:
+            before = graphs(), recordings()
+            with launched() if has_gpu() else contextlib.nullcontext() as launches:
                 compiled(*target.args, **target.kwargs)
-        return launches
+        return launches if (graphs(), recordings()) == before else None
 
     return run
 
@@ -86,14 +92,14 @@ def _guard(reason: str) -> str:
 
 
 def as_dict(counts: Counts, launches: Launches | None) -> dict[str, int | None]:
-    """What was counted, by name; None where there is nothing that could be: launches without a GPU, or of a script."""
-    gpu = torch.cuda.is_available()
+    """What was counted, by name; None where nothing could be: launches without a GPU, of a script, or of a call unlike those to
+    come."""
     return {
         "graphs": counts.graphs,
         "breaks": counts.breaks,
         "recompilations": counts.recompiles,
         "recordings": recordings(),
-        "skipped recordings": len(counts.skips) if gpu else None,
-        "launches of CUDA graphs in a call": launches.graphs if launches else None,
+        "skipped recordings": len(counts.skips) if has_gpu() else None,
+        LAUNCHES: launches.graphs if launches else None,
         "launches of kernels in a call": launches.kernels if launches else None,
     }

@@ -61,11 +61,13 @@ def patch_attribute(owner: Any, name: Any, hook: Callable[..., Any], contain: bo
 
 
 def _contained(hook: Callable[..., Any], stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What ``hook`` returns; where it fails, what ``stock`` returns, which is called once, even if the hook fails after it."""
+    """What ``hook`` returns; where it fails, what ``stock`` returns, which is called once, even if the hook fails after it.
+
+    Dynamo comes by here at every jump that it traces.
+    """
     results: list[Any] = []
     errors: list[BaseException] = []
 
-    @functools.wraps(stock)
     def counted(*args: Any, **kwargs: Any) -> Any:
         try:
             results.append(stock(*args, **kwargs))

@@ -19,6 +19,9 @@ TAKEN: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "strides": lambda k, p: k.as_strided((2, p, 4), k.stride()),
     "places": lambda k, p: k[:, torch.arange(p)],
     "chosen places": lambda k, p: k.index_select(1, torch.arange(p) // 2),
+    "gathered places": lambda k, p: k.gather(1, torch.arange(p)[None, :, None].expand(2, p, 4)),
+    "a copy": lambda k, p: k.narrow_copy(1, 0, p),
+    "cropped": lambda k, p: torch.nn.functional.pad(k, (0, 0, 0, p - CAPACITY)),
     "where a float says": lambda k, p: k[:, : int(p * 1.0)],
 }
 

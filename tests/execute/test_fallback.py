@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from small_models import kvfix
+from small_models import breaks, kvfix
 from three_parts import decode, step
 from torch import Tensor
 
@@ -52,6 +52,7 @@ def test_a_part_that_fails(part: str, when: str, compiler: str, monkeypatch: pyt
     assert len([w for w in said if issubclass(w.category, KvfixWarning)]) == len(failing)
     logged = [r for r in caplog.records if r.name == "fxpass"]
     assert len(logged) == len(failing) and all(r.exc_info for r in logged)
+    assert breaks() == 0
 
 
 @torch.no_grad()

@@ -254,8 +254,8 @@ MUTANTS = [
     Mutant(
         "the mirror trusts the version alone",
         "mirror",
-        "if not entry.on_host or entry.values == _load(tensor):",
-        "if True:",
+        "and (not entry.on_host or entry.values == _load(tensor)):",
+        ":",
     ),
     Mutant(
         "a write does not wait for earlier reads", "depends", "deps += reads.pop(memory, [])", "reads.pop(memory, [])"

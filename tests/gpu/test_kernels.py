@@ -43,6 +43,22 @@ def linears(rows: int = 1, dtype: torch.dtype = torch.bfloat16) -> tuple[str, li
     return "linears_few_rows", [rand(rows, 2048).to(dtype), weights, [], 2, True]
 
 
+GATE = "t0 = a / (1 + exp(-a)); t1 = t0 * b; return t1"
+
+
+def gated(rows: int = 1, dtype: torch.dtype = torch.bfloat16, k: int = 2048) -> tuple[str, list[Any]]:
+    return "gated_few_rows", [rand(rows, k).to(dtype) / 30, [rand(2050, k).to(dtype) for _ in range(2)], [], GATE, True]
+
+
+def gated_halves_of_seven_rows() -> tuple[str, list[Any]]:
+    weight, bias = rand(6144, 768), rand(6144)
+    return "gated_few_rows", [rand(7, 768) / 30, list(weight.split(3072)), list(bias.split(3072)), GATE, True]
+
+
+def gated_sixteen_rows() -> tuple[str, list[Any]]:
+    return gated(16)
+
+
 def attention() -> tuple[str, list[Any]]:
     q, k, v = rand(2, 4, 1, 64), rand(2, 2, 50, 64), rand(2, 2, 50, 64)
     return "decode_attention", [q, k, v, torch.tensor(33, device="cuda"), None, False, 0.125]
@@ -67,12 +83,19 @@ def rows() -> tuple[str, list[Any]]:
     return "write_rows", [rand(2, 16, 8), 1, torch.tensor([3, 5], device="cuda"), rand(2, 2, 8)]
 
 
+def linear_of(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.nn.functional.linear(x.double(), weight.double(), None if bias is None else bias.double())
+
+
 def expected(name: str, args: list[Any]) -> torch.Tensor:
     if name.endswith("_few_rows"):
         x, weights, biases = args[:3]
+        if name == "gated_few_rows":
+            a, b = (linear_of(x, w, bias) for w, bias in zip(weights, biases or [None, None], strict=True))
+            return torch.nn.functional.silu(a) * b
         if name == "linear_few_rows":
-            return torch.nn.functional.linear(x.double(), weights.double(), None if biases is None else biases.double())
-        return torch.cat([torch.nn.functional.linear(x.double(), w.double()) for w in weights], -1)
+            return linear_of(x, weights, biases)
+        return torch.cat([linear_of(x, w, None) for w in weights], -1)
     if name == "write_rows":
         return args[0].index_copy(args[1], args[2], args[3])
     q, k, v, length, mask, causal, scale = args[:7]
@@ -86,7 +109,7 @@ def result(name: str, found: Any, args: list[Any]) -> torch.Tensor:
     """What the op has computed, in one tensor, its parts added."""
     if name == "write_rows":
         return args[0]
-    if name == "decode_attention":
+    if name in ("decode_attention", "gated_few_rows"):
         return found
     return torch.cat([f.double().sum(0) for f in (found if isinstance(found, list) else [found])], -1)
 
@@ -101,7 +124,8 @@ def linear_of_long_rows() -> tuple[str, list[Any]]:
 
 
 MAKERS = [linear, linear_in_parts, linear_of_sixteen_rows, linear_of_long_rows,
-          linear_of_sixteen_rows_of_halves, linear_of_many_outputs, linears, attention, masked_attention,
+          linear_of_sixteen_rows_of_halves, linear_of_many_outputs, linears, gated, gated_sixteen_rows,
+          gated_halves_of_seven_rows, attention, masked_attention,
           long_attention, written_out_attention, attention_over_all_keys, rows]  # fmt: skip
 
 

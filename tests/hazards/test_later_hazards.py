@@ -125,7 +125,7 @@ def test_19_an_operator_is_not_its_name(handled: bool, monkeypatch: pytest.Monke
 @HANDLED
 @torch.no_grad()
 def test_20_no_cuda_graphs_are_asked_for_on_a_cpu(handled: bool, monkeypatch: pytest.MonkeyPatch):
-    """There that setting changes what Inductor does with complex tensors alone."""
+    """There that setting changes what Inductor does with complex tensors alone; from torch 2.14 on, it changes nothing."""
     if not handled:
         monkeypatch.setattr(Options, "on", lambda self, _: Options(inductor={"triton.cudagraphs": True}, verify=2))
 
@@ -140,7 +140,7 @@ def test_20_no_cuda_graphs_are_asked_for_on_a_cpu(handled: bool, monkeypatch: py
 
     given = torch.randn(2, 2, 5, 4), torch.randn(2, 2, 5, 4, dtype=torch.complex64)
     found = lambda: kvfix(Prefill(), "inductor")(*given)  # noqa: E731
-    check(handled, lambda: torch.testing.assert_close(found(), Prefill()(*given)))
+    check(handled or torch.__version__ >= "2.14", lambda: torch.testing.assert_close(found(), Prefill()(*given)))
 
 
 @HANDLED

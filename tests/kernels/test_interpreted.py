@@ -56,6 +56,22 @@ def test_products(rows: int, outputs: list[int], k: int, dtype: torch.dtype, bia
         close(f.double().sum(0), torch.nn.functional.linear(x.double(), w.double(), b), dtype)
 
 
+@pytest.mark.parametrize("rows, n, k, dtype, bias, count", [
+    (1, 21, 300, torch.bfloat16, False, 2), (2, 33, 520, torch.float32, True, 2), (7, 130, 96, torch.float16, True, 1),
+    (8, 1000, 70, torch.float32, False, 2), (16, 40, 700, torch.float32, True, 1), (5, 18, 300, torch.float16, True, 2),
+])  # fmt: skip
+def test_functions_of_layers(rows: int, n: int, k: int, dtype: torch.dtype, bias: bool, count: int) -> None:
+    """Of one, and of the two halves of one."""
+    x, weight, vector = rand(1, rows, k, dtype=dtype), rand(count * n, k, dtype=dtype), rand(count * n, dtype=dtype)
+    text = "t0 = a / (1 + exp(-a)); t1 = t0 * b; return t1" if count == 2 else "return -a"
+    biases = vector.split(n) if bias else []
+    found = torch.ops.kvfix.gated_few_rows(x, weight.split(n), biases, text, True)
+    whole = torch.nn.functional.linear(x.double(), weight.double(), vector.double() if bias else None)
+    wanted = torch.nn.functional.silu(whole[..., :n]) * whole[..., n:] if count == 2 else -whole
+    assert found.dtype is dtype and found.is_contiguous()
+    close(found, wanted, dtype)
+
+
 def test_rows_that_are_not_contiguous() -> None:
     x, weight = rand(3, 2, 64)[:, 0], rand(8, 64)
     close(torch.ops.kvfix.linear_few_rows(x, weight, None, 1, True)[0], x.double() @ weight.double().T, torch.float32)

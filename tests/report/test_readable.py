@@ -299,3 +299,18 @@ def test_what_is_kept_for_it_holds_neither_the_graph_nor_a_value() -> None:
     gc.collect()
     assert len(graphs) == 4 and not any(graph() is not None for graph in graphs)
     assert all("aten.amax(" in report.after for report in reports)
+
+
+def test_lines_are_the_users() -> None:
+    """Not those of torch's own Python code; and what is written to a buffer keeps its own."""
+
+    def step(past: dict[str, Tensor], x: Tensor) -> Tensor:
+        x = F.normalize(x, dim=-1)
+        past["k"] = torch.cat([past["k"], x], 1)
+        return past["k"].sum(1)
+
+    report = last(step, [({"k": torch.zeros(2, length, 4)}, torch.ones(2, 1, 4)) for length in (3, 4, 5)])
+    said = {name: node for name, node in report.graph_after.nodes(data=True) if node["source"]}
+    assert len(said) >= 5 and all("test_readable.py" in node["source"] for node in said.values())
+    assert {node["code"] for node in said.values() if node["op"] == "aten.div"} == {"x = F.normalize(x, dim=-1)"}
+    assert "past[" in said["index_copy__default"]["code"]

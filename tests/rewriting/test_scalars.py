@@ -56,11 +56,23 @@ def zero_dim_promotion(self, x, pos):
     return x * (torch.tensor(3, dtype=torch.int32) * pos).to(x.dtype)
 
 
-@pytest.mark.parametrize(
-    "use",
-    [in_place_on_a_buffer, in_place_on_a_copy, chained, compared, positions_as_values, filled, zero_dim_promotion],
-    ids=lambda f: f.__name__,
-)
+def clamped(self, x, pos):
+    return x.clamp(max=pos * 0.1) + x.clamp(-pos, 1)
+
+
+def integers_clamped(self, x, pos):
+    return x + torch.arange(4).clamp(min=1, max=pos) + torch.arange(6)[1:5].clamp(pos / 4)
+
+
+def truths_as_numbers(self, x, pos):
+    return x * float(pos == 4) + float(pos > 3) / 2
+
+
+USES = [in_place_on_a_buffer, in_place_on_a_copy, chained, compared, positions_as_values, filled, zero_dim_promotion,
+        clamped, integers_clamped, truths_as_numbers]  # fmt: skip
+
+
+@pytest.mark.parametrize("use", USES, ids=lambda f: f.__name__)
 def test_as_in_eager(use) -> None:
     eager, ours = Counts(use), Counts(use)
     compiled = torch.compile(ours, backend="kvfix", options={"compiler": "eager"})
@@ -71,5 +83,5 @@ def test_as_in_eager(use) -> None:
             for name, buffer in eager.named_buffers():
                 assert torch.equal(buffer, getattr(ours, name)), name
     report = fxpass.reports()[-1]
-    assert report.refused == 0
+    assert report.refused == 0 and len(fxpass.reports()) == 2
     assert "scalar" in {site.kind for site in report.sites}

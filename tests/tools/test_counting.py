@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import pytest
 import torch
 from torch._dynamo import graph_break
 
-from fxpass.tools.counting import counting, launched
+from fxpass.tools import running
+from fxpass.tools.counting import Launches, counting, launched
+from fxpass.tools.target import Target
 
 
 def test_one_graph():
@@ -62,3 +67,15 @@ def test_nothing_is_launched_on_a_cpu():
     with launched() as counts:
         torch.ones(2).add(1)
     assert (counts.graphs, counts.kernels) == (0, 0)
+
+
+@pytest.mark.parametrize("recorded, launches", [([1, 1], (1, 3)), ([0, 1], (None, None))], ids=["a step", "a recording"])
+def test_launches_are_those_of_a_call_that_records_nothing(
+    recorded: list[int], launches: tuple[int | None, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: the last call is looked at, unless something was compiled or recorded in it."""
+    monkeypatch.setattr(running, "has_gpu", lambda: True)
+    monkeypatch.setattr(running, "recordings", iter([*recorded, 1]).__next__)
+    monkeypatch.setattr(running, "launched", lambda: contextlib.nullcontext(Launches(1, 3)))
+    found = running.explained(running.calls(Target(torch.neg, (torch.ones(2),), {}), 3, False, "kvfix", {"compiler": "eager"}))
+    assert (found.counts[running.LAUNCHES], found.counts["launches of kernels in a call"]) == launches

@@ -18,7 +18,7 @@ from fxpass.torch_internals.contracts import TABLE, Feature
 from fxpass.torch_internals.lookup import Missing
 
 ROOT = pathlib.Path(__file__).parents[2]
-PARTS = 4
+PARTS = 2
 
 BREAK_IN_TURN = """
 import importlib, inspect, json, sys, warnings

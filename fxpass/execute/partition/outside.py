@@ -1,9 +1,9 @@
-"""What is left outside of the core though it does real work, and what keeps it there.
+"""Finds the heavy ops that are left outside of the core, and what keeps them there.
 
     core        linear, attention
     epilogue    sum(x * weights[:n])   linear                 outside: linear, since n moves
 
-A product or attention over a size that is symbolic runs in a part of its own, kernel by kernel; so does what needs its result.
+A product or attention over a symbolic size runs in a part of its own, kernel by kernel, and so does what needs its result.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .split import Part, is_heavy, values_of
 def outside(
     parts: Sequence[Part], bound: Set[Any], table: Sequence[Symbol], source_of: Callable[[fx.Node], str]
 ) -> list[str]:
-    """The heavy ops in those of ``parts`` that have symbols beside those that are ``bound``, a line each: the user's line of
-    code, the op, and of what these symbols are, as the ``table`` of a report calls it."""
+    """The heavy ops in those of ``parts`` that have symbols that are not ``bound``, a line of text each: the user's line of
+    code, the op, and what these symbols are of, as the ``table`` of a report calls it."""
     names = {name: f"{symbol.of} ({symbol.kind})" for symbol in table for name in symbol.symbol.split(", ")}
     found: dict[str, None] = {}
     for part in parts:
@@ -45,7 +45,7 @@ def works_on(parts: Sequence[Part], lengths: Set[Any], source_of: Callable[[fx.N
 
 
 def _causes(part: Part, bound: Set[Any]) -> Iterator[tuple[fx.Node, set[Any]]]:
-    """Each op of ``part`` with the symbols that it has, or that what it waits for has."""
+    """For each op of ``part``, the symbols that it has, or that an op has that it waits for."""
     every = {s for n in part.gm.graph.nodes for v in values_of(n) for s in symbols(v)} - bound
     found: dict[fx.Node, set[Any]] = {}
     for node in part.gm.graph.nodes:

@@ -151,7 +151,7 @@ def _merged_views(graph: fx.Graph) -> list[fx.Node]:
 
 
 def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
-    """(start, period, times) of the run of equal stretches that saves most ops, if its seam can be behind a heavy op."""
+    """(start, period, times) of the run of equal stretches that saves most ops, if each of them can end with a heavy op."""
     kinds = [_kind(n) for n in nodes]
     last: dict[Any, int] = {}
     distances: Counter[int] = Counter()
@@ -167,10 +167,10 @@ def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
         times = length // period + 1
         if times >= LEAST and (times - 1) * period > gain:
             spare = length % period
-            seams = [s for s in range(start, start + spare + 1) if s > 0 and _is_seam(nodes[s - 1])]
+            seams = [s for s in range(start, start + spare + 1) if _is_seam(nodes[s + period - 1])]
             if not seams and times > LEAST:  # one layer fewer, and all places for the seam
                 times -= 1
-                seams = [s for s in range(start, start + period) if s > 0 and _is_seam(nodes[s - 1])]
+                seams = [s for s in range(start, start + period) if _is_seam(nodes[s + period - 1])]
             if seams:
                 best, gain = (seams[0], period, times), (times - 1) * period
     return best

@@ -131,7 +131,7 @@ def is_dynamic(node: fx.Node, bound: Set[Any]) -> bool:
 
 
 def values_of(node: fx.Node) -> list[Any]:
-    """What ``node`` gives: its value, or its values; none for an op that only writes."""
+    """The values that ``node`` gives; none for an op that only writes."""
     value = node.meta.get("val")
     if value is None:
         return []

@@ -193,10 +193,14 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
             dynamism.see_slice(self.root_tx, operands[0].node, sliced)
         tensor, index = indexing.selected(self.root_tx, operands[0], index)
         operands = (tensor, index, *operands[2:])
-    if getattr(target, "__module__", None) != "_operator":
+    if getattr(target, "__module__", None) != "_operator" and target not in _OF_NUMBERS:
         operands = fx.node.map_aggregate(operands, _specialize_bool)
         rest = [fx.node.map_aggregate(r, _specialize_bool) if isinstance(r, dict) else r for r in rest]
     return stock(self, kind, target, operands, *rest, **kwargs)
+
+
+_OF_NUMBERS = {getattr(torch, name, None) for name in ("sym_float", "sym_int", "sym_not", "sym_ite", "sym_sum")}
+"""Functions that make a number of a SymBool."""
 
 
 def _number_in(output: OutputGraph, tensor: fx.Proxy) -> Any:

@@ -26,7 +26,7 @@ function showOverview(side, graph, act) {
   add(counts, "b", graph.refused ? "bad" : "quiet", `${graph.refused} refused`);
   if (graph.parts.length) {
     const parts = add(card, "p", "parts");
-    graph.parts.forEach((part) => add(parts, "span", `part-${part.name}`, `${part.name}: ${part.ops} ops, ${part.static ? "static" : "dynamic"}`));
+    graph.parts.forEach((part) => add(parts, "span", `part-${part.name}`, `${part.name}: ${opsOf(part.ops)}, ${part.static ? "static" : "dynamic"}`));
   }
   showReasons(card, graph.reasons);
   if (graph.symbols.length) {

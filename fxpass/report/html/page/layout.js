@@ -114,8 +114,12 @@ function titleOf(group) {
 function noteOf(group) {
   const sites = [["read", "reads"], ["write", "writes"]].filter(([kind]) => group.marks[kind])
     .map(([kind, many]) => `${group.marks[kind]} ${group.marks[kind] > 1 ? many : kind}`);
-  const ops = group.kind === "part" ? [`${group.counts.after} ops`] : [];
+  const ops = group.kind === "part" ? [opsOf(group.counts.after)] : [];
   return [clipped(group.note, 30), ...ops, ...sites].filter(Boolean).join(" \u00b7 ");
+}
+
+function opsOf(count) {
+  return count === 1 ? "1 op" : `${count} ops`;
 }
 
 // A node's name in two: its operator, if the name begins with that, and the rest.

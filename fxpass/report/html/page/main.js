@@ -18,7 +18,7 @@
   function show(graph) {
     Object.assign(state, { graph, open: firstOpen(graph), selected: null, flow: null, only: null });
     document.querySelectorAll("#graphs button").forEach((tab, i) => tab.setAttribute("aria-pressed", graphs[i] === graph));
-    SIDES.forEach((name, i) => { document.querySelector(`#${name} h2 span`).textContent = `${graph.ops[i]} ops`; });
+    SIDES.forEach((name, i) => { document.querySelector(`#${name} h2 span`).textContent = opsOf(graph.ops[i]); });
     showOverview(side, graph, act);
     refresh();
     panes.fit();
@@ -35,6 +35,7 @@
     refresh();
     const to = boxOfItem(group);
     if (from && to) panes.hold({ x: from.x + from.width / 2, y: from.y }, { x: to.x + to.width / 2, y: to.y });
+    if (to) panes.bring(to);
   }
 
   function select(slot) {

@@ -62,6 +62,14 @@ class Panes {
     this.first.call(this.zoom.transform, d3.zoomIdentity.translate(now.x + now.k * (from.x - to.x), now.y + now.k * (from.y - to.y)).scale(now.k));
   }
 
+  // Moves what is at `box` sideways until it is seen; where it is too wide for that, its left edge.
+  bring(box) {
+    const { x, k } = d3.zoomTransform(this.first.node());
+    const room = this.size.width - 24 - k * box.width, left = x + k * box.x - 12;
+    const by = room < 0 || left < 0 ? -left : Math.min(room - left, 0);
+    this.first.call(this.zoom.translateBy, by / k, 0);
+  }
+
   // Puts `boxes` into the middle, small enough to be seen at once, if that can still be read.
   center(boxes) {
     const left = Math.min(...boxes.map((box) => box.x)), right = Math.max(...boxes.map((box) => box.x + box.width));
@@ -93,7 +101,7 @@ class Panes {
     groups.select(".hit").attr("width", (box) => box.width);
     groups.select(".sign").attr("transform", "translate(13,15)");
     groups.select(".title").text((box) => titleOf(box.group));
-    groups.select(".note").text((box) => `${box.group.kind === "part" ? `${box.group.note}, ` : ""}${box.group.counts[side]} ops`)
+    groups.select(".note").text((box) => `${box.group.kind === "part" ? `${box.group.note}, ` : ""}${opsOf(box.group.counts[side])}`)
       .attr("x", (box) => box.width - 14).attr("text-anchor", "end");
     pressed(groups.select(".head"), (box) => act.toggle(box.group), (box) => `close ${box.group.name}`);
 
