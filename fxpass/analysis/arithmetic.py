@@ -19,7 +19,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import Refusal
-from fxpass.graph.numbers import Derived, number
+from fxpass.graph.numbers import Derived, fits_int64, number
 
 from .positions import ITEM, Positions
 
@@ -95,7 +95,7 @@ def check(value: Any, positions: Positions) -> None:
     """Check that the number ``value`` can be computed on tensors.
 
     Raises:
-        Refusal: an operator that it is computed by has no exact counterpart.
+        Refusal: an operator that it is computed by has no exact counterpart, or may give more than 64 bits.
     """
     seen: set[Any] = set()
     todo = [value]
@@ -110,6 +110,8 @@ def check(value: Any, positions: Positions) -> None:
             name = getattr(target, "__name__", target)
             raise Refusal(reasons.NO_TWIN, op=name)
         todo += terms
+    if not all(fits_int64(number(value)) for value in seen):
+        raise Refusal(reasons.NO_TWIN, op="numbers that may need more than 64 bits")
 
 
 def _is_exact(target: Any, args: list[Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.torch_internals.symbols import free_symbols, statically_known_true
+from fxpass.torch_internals.symbols import bounds_of, free_symbols, statically_known_true
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,6 +79,25 @@ def supposing() -> Iterator[list[Any]]:
         yield _supposed[-1]
     finally:
         _supposed.pop()
+
+
+def ceiling(value: int) -> int:
+    """What a number that is ``value`` now is guarded to stay below: the first of `CEILINGS` that its size is below."""
+    return next(end for end in CEILINGS if abs(value) < end or end == CEILINGS[-1])
+
+
+def fits_int64(number: Any) -> bool:
+    """Whether ``number`` is known to stay within 64 bits: Dynamo's numbers have no end, and those of tensors wrap around.
+
+    Each symbol is taken to stay below its `ceiling`: sizes do, and all others are guarded to.
+    """
+    if isinstance(number, torch.SymInt):
+        return all(-CEILINGS[-1] <= bound < CEILINGS[-1] for bound in bounds_of(number, ceiling))
+    return not isinstance(number, int) or -CEILINGS[-1] <= number < CEILINGS[-1]
+
+
+CEILINGS = (2**21, 2**31, 2**63)
+"""A position times a row's heads and their size is within 64 bits below the first, the square of one below the second."""
 
 
 def symbols(value: Any) -> set[Any]:

@@ -20,6 +20,7 @@ from fxpass.torch_internals.patches import tell
 from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
+from .arithmetic import on_host
 from .contents import Arith, Element, Entry, GraphInt, graph_ints, in_order, tensors
 from .table import Table
 
@@ -107,7 +108,7 @@ def as_function(contents: Sequence[Entry], sources: Sequence[fx.Node], of_args: 
             return f"before[{places[entry.tensor]}][{entry.index}]"
         if isinstance(entry, GraphInt):
             return f"{known.setdefault(of_args[entry], f'c{len(known)}')}(args)"
-        fn = known.setdefault(entry.fn, f"c{len(known)}")
+        fn = known.setdefault(on_host(entry.fn), f"c{len(known)}")
         return f"{fn}({', '.join(operand(arg) for arg in entry.args)})"
 
     steps = []

@@ -10,6 +10,7 @@ A rule takes and returns numpy arrays of entries (`contents.Entry`). Numpy broad
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable
@@ -30,6 +31,11 @@ class NotCovered(Exception):
 def int32(number: Any) -> Any:
     """``number`` as a tensor of 32 bits holds it: it wraps around."""
     return (number + 2**31) % 2**32 - 2**31
+
+
+def int64(number: Any) -> Any:
+    """``number`` as a tensor of 64 bits holds it: it wraps around."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def total(*numbers: Any) -> Any:
@@ -75,6 +81,18 @@ _QUANTIFIERS = (any_of, all_of)
 _TRUTHS = (*COMPARISONS, *_QUANTIFIERS)
 
 
+def on_host(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn`` on Python's ints, which have no end, as tensors of 64 bits compute it."""
+    return _WRAPPING.get(fn, fn)
+
+
+def _wrapped(fn: Callable[..., int], *numbers: int) -> int:
+    return int64(fn(*numbers))
+
+
+_WRAPPING = {f: functools.partial(_wrapped, f) for f in (operator.add, operator.sub, operator.mul, total, product)}
+
+
 def as_array(value: Any) -> np.ndarray:
     """``value`` if it is an array; otherwise a 0-d array that holds it."""
     if isinstance(value, np.ndarray):
@@ -101,7 +119,7 @@ def apply(fn: Callable[..., Any], *args: Entry | None) -> Entry | None:
     if any(arg is None for arg in args):
         return None
     if all(isinstance(arg, (int, bool)) for arg in args):
-        return fn(*args)
+        return on_host(fn)(*args)
     return Arith(fn, args)  # type: ignore[arg-type]
 
 

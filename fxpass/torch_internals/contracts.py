@@ -134,6 +134,7 @@ _ROWS = [
     *_names(_N, "torch.fx.experimental.sym_node", "SymNode"),
     *_names(_N, "torch.utils._pytree", "tree_flatten tree_unflatten tree_leaves"),
     *_names(_N, "torch.utils._sympy.printers", "PythonPrinter"),
+    *_names(_N, "torch.utils._sympy.value_ranges", "ValueRanges bound_sympy"),
     # What compiles a part
     _call(Feature.INDUCTOR, "torch._inductor.compile_fx.compile_fx", "model_ example_inputs_ inner_compile config_patches"),
     _call(Feature.INDUCTOR, "torch._inductor.compile_fx.compile_fx_inner", "gm example_inputs"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from fxpass.torch_internals.contracts import internal
@@ -15,3 +17,15 @@ free_unbacked_symbols: Any = internal("torch.fx.experimental.symbolic_shapes.fre
 statically_known_true: Any = internal("torch.fx.experimental.symbolic_shapes.statically_known_true")
 SymNode: Any = internal("torch.fx.experimental.sym_node.SymNode")
 PythonPrinter: Any = internal("torch.utils._sympy.printers.PythonPrinter")
+ValueRanges: Any = internal("torch.utils._sympy.value_ranges.ValueRanges")
+bound_sympy: Any = internal("torch.utils._sympy.value_ranges.bound_sympy")
+
+
+def bounds_of(number: Any, ceiling: Callable[[int], int]) -> tuple[Any, Any]:
+    """The least and the largest value of the SymInt ``number``. Each symbol stays below the ``ceiling`` of what it is now."""
+    env, ranges = number.node.shape_env, {}
+    for symbol in number.node.expr.free_symbols:
+        end = ceiling(int(env.backed_var_to_val.get(symbol, sys.maxsize)))
+        ranges[symbol] = ValueRanges(max(-end, env.var_to_range[symbol].lower), end - 1)
+    found = bound_sympy(number.node.expr, ranges)
+    return found.lower, found.upper

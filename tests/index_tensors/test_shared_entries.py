@@ -47,7 +47,17 @@ def mixed(p: Tensor) -> Tensor:
     return torch.maximum(p * 3 // 2, p + 1) - torch.minimum(p, p + p) // 2
 
 
-STEPS: list[Callable[[Tensor], Tensor]] = [maxima, minima, doubled, multiples, joined, clamped, in_32_bits, mixed]
+def squares(p: Tensor) -> Tensor:
+    return (p * p + 1) % 7
+
+
+def cubes(p: Tensor) -> Tensor:
+    return p * (p + 1) * p % 5
+
+
+STEPS: list[Callable[[Tensor], Tensor]] = [
+    maxima, minima, doubled, multiples, joined, clamped, in_32_bits, mixed, squares, cubes,
+]  # fmt: skip
 LENGTH = 24
 
 

@@ -29,11 +29,15 @@ EXACT: dict[str, Callable[[int], Any]] = {
     "float": lambda p: int(float(p) - 0.5) + 1,
     "max": lambda p: max(p, 6),
     "min of rounded": lambda p: min(8, math.ceil((p + 1) / 4) * 4),
+    "hash": lambda p: (p * 2654435761 + 12345) % 2**32 * 40503 % 2**32 % 16 + 1,
     "max of fractions": lambda p: math.ceil(max(p / 3, 2.5)),
 }
 REFUSED: dict[str, tuple[Callable[[int], Any], str]] = {
     "log2": (lambda p: int(math.log2(p + 1)) + 1, "log2"),
     "power with a fraction": (lambda p: int(p**0.5) + 1, "pow"),
+    "large power": (lambda p: p**7 % 13 + 1, "64 bits"),
+    "large factors": (lambda p: (p * 2**40) * 2**40 // 2**79, "64 bits"),
+    "large factor": (lambda p: (p * 2**61) // 2**60 % 16 + 1, "64 bits"),
 }
 
 

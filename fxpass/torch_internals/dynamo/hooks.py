@@ -11,7 +11,7 @@ There are seven, and each acts only in a frame that is being compiled for kvfix:
     TensorVariable.call_method             reads of a number
     conditional jumps                      branches on a number
     OutputGraph.create_proxy               indices, slice bounds and SymBool arguments
-    VariableBuilder.wrap_symint            positions are not negative
+    VariableBuilder.wrap_symint            positions are not negative, and not large
     VariableBuilder.wrap_symfloat          a float is a constant while it does not change
     VariableBuilder.wrap_literal           ints of modules
     iter_contains                          numbers in lists
@@ -120,7 +120,8 @@ def _wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: An
 
 
 def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int, *args: Any, **kwargs: Any) -> Any:
-    """Guard a number that is not negative to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``.
+    """Guard a number that is not negative to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``. It is
+    also guarded to stay below its `ceiling`, so that what is computed from it does not overflow.
 
     Zero is a guarded constant, as in `element_variables`, so that an empty cache has a graph of its own, also under
     ``dynamic=True``.
@@ -135,8 +136,8 @@ def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int
         self.install_guards(GuardBuilder.CONSTANT_MATCH)
         return ConstantVariable.create(value)
     variable = stock(self, value, *args, **kwargs)
-    if value >= 0 and not variable.is_python_constant():
-        bool(variable.sym_num >= 0)
+    if not variable.is_python_constant():
+        number_variables.guard_range(variable.sym_num, value)
     return variable
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import sympy
 from torch import fx
 
-from fxpass.graph.numbers import known
+from fxpass.graph.numbers import CEILINGS, ceiling, fits_int64, known
 from fxpass.index_tensors import any_length
 from fxpass.index_tensors.arithmetic import (
     FOLDS,
@@ -27,6 +27,7 @@ from fxpass.index_tensors.arithmetic import (
     any_of,
     how_many,
     int32,
+    int64,
     product,
     total,
 )
@@ -138,7 +139,13 @@ def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
             return args[known(a >= b) == (fn is min)]
     if sum(_size(arg) for arg in args) > MAX_SIZE:
         raise NotCovered
-    return BuiltinVariable(fn).call_function(tx, list(args), {})
+    number = BuiltinVariable(fn).call_function(tx, list(args), {})
+    if not number.is_python_constant():
+        if not fits_int64(number.sym_num):
+            raise NotCovered
+    elif not isinstance(number.as_python_constant(), bool):
+        return ConstantVariable.create(int64(number.as_python_constant()))
+    return number
 
 
 def _number_of(variable: Any) -> Any:
@@ -148,7 +155,22 @@ def _number_of(variable: Any) -> Any:
 def _size(variable: Any) -> int:
     """How many operators and symbols ``variable`` is written with. SymPy takes exponential time for nested ones."""
     value = _number_of(variable)
-    return 1 if isinstance(value, int) else sum(1 for _ in sympy.preorder_traversal(value.node.expr))
+    return 1 if isinstance(value, int) else _written(value.node.expr)
+
+
+def _written(expr: sympy.Basic) -> int:
+    """The size of the text of ``expr``: guards write ``(s0 + 1)**3`` as a product of three."""
+    if expr.is_Pow and expr.args[1].is_Integer:
+        return abs(int(expr.args[1])) * _written(expr.args[0])
+    return 1 + sum(map(_written, expr.args))
+
+
+def guard_range(number: Any, value: int) -> None:
+    """Guard ``number``, which is ``value`` now, to keep its sign, and to stay below its `ceiling`."""
+    if value >= 0:
+        bool(number >= 0)
+    if (end := ceiling(value)) < CEILINGS[-1]:
+        bool(number < end if value >= 0 else number > -end)
 
 
 def _within(number: Any) -> Any:
