@@ -14,6 +14,7 @@ from typing import Any
 import networkx as nx
 from torch import fx
 
+from fxpass.graph.insertion import name_before
 from fxpass.graph.numbers import expression_text
 
 from .arithmetic import inputs_of
@@ -33,7 +34,7 @@ def flow_graph(
     graph = nx.DiGraph()
     labels = {site.node: _label(site, name_of) for site in sites}
     for site in sites:
-        graph.add_node(labels[site.node], kind="site", source=source_of(site.node), node=site.node.name)
+        graph.add_node(labels[site.node], kind="site", source=source_of(site.node), node=name_before(site.node))
         origins = sorted((name, made.name) for name, made in chain(site.node, positions) if _is_origin(made, positions))
         for origin, made in origins:
             graph.add_node(origin, kind="position", source="", node=made)

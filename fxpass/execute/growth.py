@@ -9,10 +9,8 @@ All copies of a call are one. A capacity is a power of two, so a series of lengt
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +26,7 @@ from fxpass.rewriting.around import Around
 from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
+from .buffers import Buffer, memory, owner_of, shared
 from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
 
@@ -38,25 +37,6 @@ LEAST = 64
 def room_for(length: int, least: int = 0) -> int:
     """The capacity of a buffer for more than ``length`` rows: a power of two, at least ``least`` (`LEAST` if 0)."""
     return max(least or LEAST, 1 << length.bit_length())
-
-
-@dataclasses.dataclass(frozen=True)
-class _Held:
-    """What a buffer holds: the same as a tensor that was copied out of it, as long as nobody writes to that tensor."""
-
-    tensor: weakref.ref[torch.Tensor]
-    version: int
-    address: int
-
-    @staticmethod
-    def of(tensor: torch.Tensor) -> _Held | None:
-        """None for an inference tensor: it has no version counter, so that writes to it are not seen."""
-        return None if tensor.is_inference() else _Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
-
-    def is_still(self, tensor: torch.Tensor) -> bool:
-        """Whether ``tensor`` is that tensor, and nobody has written to it since."""
-        held = self.tensor()
-        return held is not None and held is tensor and (held._version, held.data_ptr()) == (self.version, self.address)
 
 
 class Growth(threading.local):
@@ -90,8 +70,8 @@ class Growth(threading.local):
         self._calls = RecentCalls(len(self.axes), [i for i, one in enumerate(self.axes) if one.rows != 0])
         self._dims = [one.dim for one in self.axes]
         self._taken = [i for i, one in enumerate(self.axes) if one.results]
-        self._buffers: list[torch.Tensor] = []
-        self._held: list[_Held | None] = [None] * len(self.axes)
+        self._owner = owner_of(nodes)
+        self._buffers: list[Buffer] = []
         self._copies: list[torch.Tensor] = []
         self._shapes: list[torch.Size] = []
         self._numbers: torch.Tensor | None = None
@@ -124,24 +104,37 @@ class Growth(threading.local):
             return []
         given, copied = self._given(args), self._copied(args)
         sizes, self._lengths, self._cuts, numbers = self._measured(args)
-        if self._calls.go_on_to(sizes, self._lengths) > STRANGERS and self._gives_up:
-            self._buffers, self._capacity = [], 0
+        if self._calls.go_on_to(sizes, self._lengths, lambda: self._is_part(given)) > STRANGERS and self._gives_up:
+            self._buffers = []
             raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
-        stale = [i for i, held in enumerate(self._held) if held is None or not held.is_still(given[i])]
-        length = max(self._lengths)
-        if length >= self._capacity or not self._fit(stale, given):
-            self._allocate(given, max(room_for(length, self._least), self._capacity))
-            stale = list(range(len(given)))
-        self._held = [None] * len(given)
+        stale = self._stale(given)
+        if not self._buffers or max(self._lengths) >= self._capacity or not self._fit(stale, given):
+            self._allocate(given, None if self._owner is None else args[self._owner])
+            stale = self._stale(given)
+        for buffer in self._buffers:
+            buffer.held = None
+        memories = self._memories()
         if self._numbers is None or [t.shape for t in copied] != self._shapes:
-            self._copies, self._shapes = [_memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
-            self._numbers = _memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(numbers)])
+            self._copies, self._shapes = [memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
+            self._numbers = memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(numbers)])
         if len(stale) == len(given):
-            self._put(self._buffers, given, self._dims, copied, numbers)
+            self._put(memories, given, self._dims, copied, numbers)
         else:
             dims = [self._dims[i] for i in stale]
-            self._put([self._buffers[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
-        return [*self._buffers, *self._copies, *([self._numbers] if numbers else [])]
+            self._put([memories[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
+        return [*memories, *self._copies, *([self._numbers] if numbers else [])]
+
+    def _memories(self) -> list[torch.Tensor]:
+        return [buffer.memory for buffer in self._buffers]  # type: ignore[misc]
+
+    def _stale(self, given: Sequence[torch.Tensor]) -> list[int]:
+        """The places of what is ``given`` and no buffer holds."""
+        return [i for i, buffer in enumerate(self._buffers) if not buffer.holds(given[i])]
+
+    def _is_part(self, given: Sequence[torch.Tensor]) -> bool:
+        """Whether what is joined lies where the last call, of any graph of the model, has left it: it may be cropped."""
+        joined = self._calls.joined if self._buffers else ()
+        return any(self._buffers[i].left == given[i].untyped_storage().data_ptr() for i in joined)
 
     def _put(
         self,
@@ -166,7 +159,8 @@ class Growth(threading.local):
 
     def take_out(self, results: list[Any]) -> None:
         """Replace each buffer among ``results`` by the rows that it holds, and cut each result that is too long."""
-        parts = [self._buffers[i].narrow(self.axes[i].dim, 0, self._lengths[i]) for i in self._taken]
+        memories = self._memories()
+        parts = [memories[i].narrow(self._dims[i], 0, self._lengths[i]) for i in self._taken]
         made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
         if made:
             copy_into(made, parts)
@@ -180,38 +174,41 @@ class Growth(threading.local):
         for i, tensor in zip(self._taken, made, strict=True):
             one = self.axes[i]
             tensor = tensor.view_as(tensor) if one.views else tensor
-            self._held[i] = _Held.of(tensor)
+            self._buffers[i].gives(tensor)
             for place in one.results:
                 results[place] = tensor
         for place, part in self.around.slices.items():
             results[place] = part.of(results)
 
     def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
-        """Whether each tensor ``given`` at ``places`` has the sizes of its buffer, in all dims but the one that grows."""
+        """Whether no other graph has made a buffer larger, and each tensor ``given`` at ``places`` has the sizes of its buffer,
+        in all dims but the one that grows."""
+        if any(buffer.capacity != self._capacity for buffer in self._buffers):
+            return False
         for i in places:
-            dim, whole, part = self._dims[i], self._buffers[i].shape, given[i].shape
+            dim, whole, part = self._dims[i], self._buffers[i].memory.shape, given[i].shape  # type: ignore[union-attr]
             if whole[:dim] != part[:dim] or whole[dim + 1 :] != part[dim + 1 :]:
                 return False
         return True
 
-    def _allocate(self, given: Sequence[torch.Tensor], capacity: int) -> None:
-        """Make buffers of ``capacity`` for tensors like those ``given``.
+    def _allocate(self, given: Sequence[torch.Tensor], owner: torch.Tensor | None) -> None:
+        """Have buffers for tensors like those ``given``, of a model whose first parameter is ``owner``.
 
         Raises:
-            NotGrowing: the compiled graph does not hold for ``capacity``.
+            NotGrowing: the compiled graph does not hold for their capacity.
         """
+        made = [shared(owner, i, dim, like) for i, (dim, like) in enumerate(zip(self._dims, given, strict=True))]
+        capacity = max(room_for(max(self._lengths), self._least), self._capacity, *(buffer.capacity for buffer in made))
         if self.conditions is not None and not self.conditions.hold(capacity):
             raise NotGrowing(reasons.CAPACITY, capacity=capacity)
-        self._buffers, self._capacity = [], capacity
-        for one, like in zip(self.axes, given, strict=True):
-            self._buffers.append(_memory(like, [*like.shape[: one.dim], capacity, *like.shape[one.dim + 1 :]]))
-        self._told(self._buffers)
-
-
-def _memory(like: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """A tensor of ``shape`` that is ``like`` another one, and can be written in any grad mode."""
-    with torch.inference_mode(False):
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self._buffers, self._capacity = made, capacity
+        small = [i for i, buffer in enumerate(made) if buffer.capacity != capacity]
+        for i in small:
+            made[i].let_go()
+        for i in small:
+            dim, shape = self._dims[i], given[i].shape
+            made[i].memory, made[i].capacity = memory(given[i], [*shape[:dim], capacity, *shape[dim + 1 :]]), capacity
+        self._told(self._memories())
 
 
 def _measures(around: Around) -> tuple[tuple[Any, ...], ...]:

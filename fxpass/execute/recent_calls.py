@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fxpass.graph.arguments import values_at
 
@@ -28,9 +28,12 @@ class RecentCalls:
         self._strangers = 0
         self._step = (0,) * number
 
-    def go_on_to(self, sizes: tuple[int, ...], lengths: tuple[int, ...]) -> int:
-        """Add a call, which makes ``lengths`` of ``sizes``. Returns how many calls in a row have gone on from none before."""
-        if self._contain(sizes):
+    def go_on_to(
+        self, sizes: tuple[int, ...], lengths: tuple[int, ...], is_part: Callable[[], bool] = lambda: False
+    ) -> int:
+        """Add a call, which makes ``lengths`` of ``sizes``. Returns how many calls in a row have gone on from none before, and
+        were not given a part of what there was (``is_part``)."""
+        if self._contain(sizes) or is_part():
             self._strangers = 0
         elif not self._are_exceeded(sizes):
             self._strangers += 1

@@ -18,6 +18,12 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: torch.Tensor | None = N
     return made
 
 
+def name_before(node: fx.Node) -> str:
+    """What ``node``, or that which it was put in the place of, is called in the graph as it came."""
+    name: str = node.meta.get("stands_for", node.name)
+    return name
+
+
 def take_line(made: fx.Node, node: fx.Node) -> None:
     """Give ``made`` the user's line, and the module, that ``node`` comes from."""
     made.meta.update({k: node.meta[k] for k in ("stack_trace", "nn_module_stack") if k in node.meta})

@@ -7,6 +7,7 @@ import linecache
 import torch
 from torch import fx
 
+from fxpass.graph.insertion import name_before
 from fxpass.graph.numbers import expression_text, hint, size_in_bytes
 from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten
@@ -32,7 +33,7 @@ def sites_of(rewritten: Rewritten) -> list[Site]:
             size="" if d.buffer is None else type_of(d.buffer.meta.get("val")),
             chain=tuple(_link(text, node) for text, node in d.chain),
             cost=_cost(d),
-            node=d.node.name,
+            node=name_before(d.node),
         )
         for d in rewritten.decisions
     ]

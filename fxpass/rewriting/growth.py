@@ -208,6 +208,7 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
             joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
         for node in (joined, end, place, write):
             take_line(node, join)
+        joined.meta["stands_for"] = join.name
         join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
     past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in (length, join))
     for node in [n for n in whole.users if n.target is aten.sym_size.int and n.args[1] == dim]:

@@ -640,7 +640,8 @@ class Kept:
 
         def see(one: growth.Growth, *args: Any) -> None:
             allocate(one, *args)
-            self.made += [weakref.ref(buffer) for buffer in one._buffers]
+            known = {id(ref()) for ref in self.made}
+            self.made += [weakref.ref(t) for t in one._memories() if id(t) not in known]
             self.most = max(self.most, sum(b.nbytes for ref in self.made if (b := ref()) is not None))
 
         monkeypatch.setattr(growth.Growth, "_allocate", see)
@@ -669,6 +670,28 @@ def test_buffers_go_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     del fn, model
     torch.compiler.reset()
     assert not kept.alive
+
+
+@torch.no_grad()
+def test_graphs_of_a_model_share_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of one row and of several in turn, and what is cropped in between: many graphs, which go on from one another."""
+    kept, model, filled = Kept(monkeypatch), Attention().eval(), []
+    put = growth.Growth._put
+    monkeypatch.setattr(growth.Growth, "_put", lambda one, into, *args: filled.append(len(into)) or put(one, into, *args))
+    fn = torch.compile(model, backend="kvfix", options={"compiler": "eager", "capacity": 8})
+    mine: Any = None
+    other: Any = None
+    cropped = 0
+    for step in range(60):
+        x = torch.randn(2, 5 if step == 0 else (1, 4, 1, 2)[step % 4], 16)
+        mine, other = both(fn, model, x, (mine, other), atol=1e-5, rtol=1e-5)
+        if step % 5 == 4:
+            mine, other = ([t[:, :, :-3] for t in past] for past in (mine, other))
+            mine, other = tuple(mine), tuple(other)
+            cropped += 1
+    assert len({report.after for report in fxpass.reports() if "buffer(" in report.after}) > 1
+    assert kept.alive == 2 and kept.most <= 2 * sum(t.nbytes for t in mine)
+    assert sum(map(bool, filled)) <= cropped + 6  # at first, at each capacity, and after each crop
 
 
 @torch.no_grad()

@@ -34,16 +34,17 @@ LONG = {**SMALL, "max_position_embeddings": 1024, "bos_token_id": None, "eos_tok
 
 
 def _causal(name: str) -> nn.Module:
+    """A model of transformers with the weights that it begins with."""
     import transformers
 
     torch.manual_seed(0)
     if name == "GPT2":
         sizes = {"vocab_size": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 1024}
         config = transformers.GPT2Config(**sizes, bos_token_id=None, eos_token_id=None, pad_token_id=0)
-        model = transformers.GPT2LMHeadModel(config)
+        model: nn.Module = transformers.GPT2LMHeadModel(config)
     else:
         model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**LONG))
-    return _spread(model)
+    return model.eval()
 
 
 def _spread(model: nn.Module) -> nn.Module:
@@ -76,10 +77,10 @@ def generated(name: str, assistant: bool = False, **how: Any) -> Callable[[Compi
     """``generate``, with all defaults but ``how``."""
 
     def run(compiled: Compile, steps: int) -> Iterator[Step]:
-        model: Any = _causal(name)
+        model: Any = _spread(_causal(name))
         model.forward = compiled(model.forward)
         if assistant:
-            how["assistant_model"] = _causal(name)
+            how["assistant_model"] = _spread(_causal(name))
         (prompt, *_) = _tokens(0, rows=1 if assistant or "prompt_lookup_num_tokens" in how else 2)
         yield model.generate(prompt, max_new_tokens=steps, do_sample=False, **how).clone(), []
 

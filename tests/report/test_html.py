@@ -9,6 +9,7 @@ from typing import Any
 
 import networkx as nx
 import pytest
+import torch
 from pages import MARKUP, deep, reports
 from typer.testing import CliRunner
 
@@ -143,3 +144,26 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "self.rows[start : start + 1] = x" in page.read_text()
     result = CliRunner().invoke(app, ["explain", "cli_targets:good", "--html", str(tmp_path / "no" / "page.html")])
     assert result.exit_code == 2 and "cannot write" in result.stderr
+
+
+@torch.no_grad()
+def test_the_flow_of_what_grows_leads_from_the_join() -> None:
+    """The read of its buffer stands where the tensor was joined, and the mask before what takes that."""
+
+    def step(past: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        past["k"] = torch.cat([past["k"], x], 1)
+        return torch.nn.functional.scaled_dot_product_attention(x, past["k"], past["k"])
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "verify": 0})
+    past = {"k": torch.zeros(2, 3, 4)}
+    for _ in range(4):
+        compiled(past, torch.ones(2, 1, 4))
+    data = page_data(fxpass.reports()[-1], [])
+    (read,) = (site for site in data["sites"] if site["kind"] == "read")
+    (place,) = read["places"]
+    called = {}
+    for side in ("before", "after"):
+        shown = [data["slots"][i] for i in place[side]]
+        called[side] = {(slot.get(side) or slot["both"])["op"] for slot in shown}
+    assert {"aten.cat", "aten.scaled_dot_product_attention"} <= called["before"]
+    assert {"aten.lt", "aten.index_copy_"} <= called["after"] and "aten.cat" not in called["after"]

@@ -55,7 +55,7 @@ def decode(step: Step, compiler: str, dtype: torch.dtype = torch.float32) -> Non
     compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler})
     mine, eager = (torch.zeros(2, 16, 4, dtype=dtype) for _ in range(2))
     for p in range(1, 12):
-        x, f = torch.rand(2, 1, 4, dtype=dtype), 1 + p / 8
+        x, f = torch.rand(2, 1, 4, dtype=dtype), 1 + p / 16
         torch.testing.assert_close(compiled(mine, x, p, f), step(eager, x, p, f))
         assert torch.equal(mine, eager)
 

@@ -1,0 +1,82 @@
+"""Buffers of what grows. All graphs of a model that have one for the same thing share it: a step of one row and one of several,
+the first that follows a crop and the next. So a cache is kept once, and what one graph has joined, another one goes on from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import weakref
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import fx
+
+from .recording.addresses import belongs_to_module
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """What a buffer holds: the tensor that was copied out of it, as it was then."""
+
+    tensor: weakref.ref[torch.Tensor]
+    version: int
+    address: int
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> Held | None:
+        """None where nobody counts what is written to ``tensor``."""
+        return None if tensor.is_inference() else Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
+
+    def is_still(self, tensor: torch.Tensor) -> bool:
+        """Whether it is what has come in again, as it was."""
+        held = self.tensor()
+        return held is not None and held is tensor and (held._version, held.data_ptr()) == (self.version, self.address)
+
+
+@dataclasses.dataclass(eq=False)
+class Buffer:
+    """Memory of ``capacity`` rows, and what it holds; none at first. ``left`` is where what last left it lies."""
+
+    memory: torch.Tensor | None = None
+    capacity: int = 0
+    held: Held | None = None
+    left: int = 0
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether what ``tensor`` is need not be copied into it."""
+        return self.held is not None and self.held.is_still(tensor)
+
+    def gives(self, tensor: torch.Tensor) -> None:
+        """It holds what ``tensor`` is, a copy."""
+        self.held, self.left = Held.of(tensor), tensor.untyped_storage().data_ptr()
+
+    def let_go(self) -> None:
+        """Free the memory."""
+        self.memory, self.capacity, self.held = None, 0, None
+
+
+_shared: weakref.WeakValueDictionary[Hashable, Buffer] = weakref.WeakValueDictionary()
+
+
+def shared(owner: torch.Tensor | None, place: int, dim: int, like: torch.Tensor) -> Buffer:
+    """This thread's buffer for what grows along ``dim``, is the ``place``-th in its graph and ``like`` a tensor otherwise.
+
+    All graphs with the same first parameter, ``owner``, get the same one. Without a parameter there is nothing to share.
+    """
+    if owner is None:
+        return Buffer()
+    sizes = (*like.shape[:dim], None, *like.shape[dim + 1 :])
+    return _shared.setdefault((threading.get_ident(), id(owner), place, sizes, like.dtype, like.device), Buffer())
+
+
+def owner_of(nodes: Sequence[fx.Node]) -> int | None:
+    """The place of the model's first parameter among the inputs of a graph, which end with the buffers ``nodes``."""
+    inputs = nodes[0].graph.find_nodes(op="placeholder") if nodes else []
+    return next((i for i, n in enumerate(inputs) if n not in nodes and belongs_to_module(n)), None)
+
+
+def memory(like: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """A tensor of ``shape`` that is ``like`` another one, and can be written in any grad mode."""
+    with torch.inference_mode(False):
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
