@@ -59,7 +59,7 @@ def goes_back(handled: bool, run: Callable[[], Any]) -> None:
 @pytest.mark.inductor
 @HANDLED
 def test_17_rows_written_and_permuted_in_one_step(handled: bool, monkeypatch: pytest.MonkeyPatch):
-    """Inductor fuses what is read of a buffer between two writes in place with the second of them. From torch 2.15 on, not so."""
+    """Inductor fuses what is read of a buffer between two writes in place with the second; not from torch 2.15 on."""
 
     def step(k: Tensor, x: Tensor, p: int) -> Tensor:
         k[:, p : p + 1] = x
