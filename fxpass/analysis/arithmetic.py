@@ -38,6 +38,8 @@ INTEGERS: dict[Any, Any] = {
     operator.lshift: aten.bitwise_left_shift.Tensor,
     operator.rshift: aten.bitwise_right_shift.Tensor,
 }
+_BITS = {operator.and_, operator.or_, operator.xor}
+"""Of numbers that fit in 64 bits, these give one that does."""
 ROUNDING: dict[Any, Any] = {
     math.ceil: aten.ceil.default,
     math.floor: aten.floor.default,
@@ -98,6 +100,7 @@ def check(value: Any, positions: Positions) -> None:
         Refusal: an operator that it is computed by has no exact counterpart, or may give more than 64 bits.
     """
     seen: set[Any] = set()
+    made: list[Any] = []
     todo = [value]
     while todo:
         value = positions.resolve(todo.pop())
@@ -110,7 +113,9 @@ def check(value: Any, positions: Positions) -> None:
             name = getattr(target, "__name__", target)
             raise Refusal(reasons.NO_TWIN, op=name)
         todo += terms
-    if not all(fits_int64(number(value)) for value in seen):
+        if target not in _BITS:
+            made.append(value)
+    if not all(fits_int64(number(value)) for value in made):
         raise Refusal(reasons.NO_TWIN, op="numbers that may need more than 64 bits")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +19,16 @@ PythonPrinter: Any = internal("torch.utils._sympy.printers.PythonPrinter")
 ValueRanges: Any = internal("torch.utils._sympy.value_ranges.ValueRanges")
 bound_sympy: Any = internal("torch.utils._sympy.value_ranges.bound_sympy")
 
+_UNBACKED = 2**63 - 2**32
+
 
 def bounds_of(number: Any, ceiling: Callable[[int], int]) -> tuple[Any, Any]:
-    """The least and the largest value of the SymInt ``number``. Each symbol stays below the ``ceiling`` of what it is now."""
+    """The least and the largest value of the SymInt ``number``. Each symbol stays below the ``ceiling`` of what it is now; one
+    without a value, as in an exported graph, in its own range, and below what a row more would not fit in 64 bits."""
     env, ranges = number.node.shape_env, {}
     for symbol in number.node.expr.free_symbols:
-        end = ceiling(int(env.backed_var_to_val.get(symbol, sys.maxsize)))
-        ranges[symbol] = ValueRanges(max(-end, env.var_to_range[symbol].lower), end - 1)
+        value, own = env.backed_var_to_val.get(symbol), env.var_to_range[symbol]
+        end = _UNBACKED if value is None else ceiling(int(value))
+        ranges[symbol] = ValueRanges(max(-end, own.lower), min(end - 1, own.upper))
     found = bound_sympy(number.node.expr, ranges)
     return found.lower, found.upper
