@@ -40,6 +40,10 @@ def take_away(name):
     owner = resolve(owner)
     held, module = vars(owner).get(last, getattr(owner, last)), sys.modules.get(name)
     if how == "gone":
+        handed_on = getattr(owner, "m", None)  # a module with properties, as those of torch.backends, has another behind it
+        if handed_on is not None:
+            setattr(owner, last, held)
+            delattr(handed_on, last)
         delattr(owner, last)
         if module is not None:
             sys.modules[name] = None
@@ -48,6 +52,8 @@ def take_away(name):
 
     def put_back():
         setattr(owner, last, held)
+        if how == "gone" and handed_on is not None:
+            setattr(handed_on, last, held)
         if module is not None:
             sys.modules[name] = module
 
