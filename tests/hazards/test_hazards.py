@@ -285,7 +285,10 @@ def test_10_guards_are_not_compiled(monkeypatch: pytest.MonkeyPatch):
 
     stock = mirror.read
     traced = types.FunctionType(stock.__code__.replace(co_name="traced"), stock.__globals__)
-    assert frames(stock) < frames(traced)
+    made = frames(stock)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where the tests' coverage has marked the code, Dynamo begins a frame and gives it up
+        assert made < frames(traced)
 
 
 class Zeroed(Attention):
