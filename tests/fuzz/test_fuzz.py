@@ -15,7 +15,7 @@ from .driving import Event
 from .program import Program, generate
 from .same import Failure
 
-PROGRAMS = int(os.environ.get("KVFIX_FUZZ_PROGRAMS", "100"))
+PROGRAMS = int(os.environ.get("KVFIX_FUZZ_PROGRAMS", "75"))
 """CI has time for so many; `KVFIX_FUZZ_PROGRAMS=300` runs more."""
 WHOLE_BUFFERS = (20057, 20104)
 """Programs with one graph more: `to` asks whether the slice that is the whole buffer is dense, and Dynamo guards on it, where

@@ -14,7 +14,6 @@ import warnings
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from small_models import CACHES, Attention, Custom, graphs, kvfix, largest_places, same_step, steps
 
 import fxpass
@@ -45,7 +44,7 @@ class Holding(Attention):
         return self.held(attended)
 
 
-HELD = {"ONE": Scale.ONE, "TWO": Scale.TWO, "sin": torch.sin, "cos": torch.cos, "silu": F.silu, "relu": F.relu}
+HELD = {"ONE": Scale.ONE, "TWO": Scale.TWO, "sin": torch.sin, "cos": torch.cos}
 HELD |= {"twice": lambda x: x * 2, "thrice": lambda x: x * 3}
 
 

@@ -118,7 +118,7 @@ def test_what_is_loaded_in_part_is_taken_back(tmp_path: pathlib.Path) -> None:
     assert second["graphs"] == (first["graphs"] if torch.__version__ >= "2.13" else 0)
 
 
-@pytest.mark.parametrize("held, other", [("ONE", "TWO"), ("sin", "cos"), ("silu", "relu"), ("twice", "thrice")])
+@pytest.mark.parametrize("held, other", [("ONE", "TWO"), ("sin", "cos"), ("twice", "thrice")])
 def test_what_a_model_holds_is_guarded_on(tmp_path: pathlib.Path, held: str, other: str) -> None:
     """torch drops guards on identity: without ones of ours, the second process would compute what the first did."""
     assert process(tmp_path, held, "eager", "16")["graphs"] == 2

@@ -151,7 +151,7 @@ def test_through_inductor(kind: str):
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_other_models_and_variates(dynamic: bool):
     """What `torch.compile` is told, another model, another number of variates: two graphs at most, one core."""
-    for layers, variates in ((2, 2), (3, 2), (3, 3)):
+    for layers, variates in ((2, 2), (3, 3)):
         made = graphs()
         model = make_toto(layers, layers).model
         compiled = torch.compile(model, backend="kvfix", options={"compiler": "eager"}, dynamic=dynamic)
