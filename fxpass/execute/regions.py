@@ -163,14 +163,21 @@ class Region:
         return _Variant(lambda now: look(now) == wanted, run)
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
-        """Compiled for all sizes at once. Where it takes a float, which would become a constant, it runs as it is."""
+        """Compiled for all sizes at once. Where it takes a float, which would become a constant, it runs as it is; so it does
+        where inputs share memory, and the compiler finds no base for them all, as where the memory's size is a symbol."""
         if any(isinstance(a, float) for a in args):
             return _Variant(lambda now: True, self.part.gm.forward)
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes = [fake_of(mode, f"t{i}", a, dims) for i, (a, dims) in enumerate(zip(args, self._dynamic, strict=True))]
         sizes = symbol_places(fakes)
-        run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
+        try:
+            run = self._compile([*fakes, *(fakes[i].shape[d] for i, d in sizes)], mode, {})
+        except Exception:
+            if not shares_memory(args):
+                raise
+            _logger.warning("kvfix: %s runs as it is", self.part.name, exc_info=True)
+            return _Variant(lambda now: True, self.part.gm.forward)
         guards = env.produce_guards_expression(fakes, ignore_static=False)
         holds = _predicate(guards if shares_memory(args) else _wherever(guards))
         given = values_at(range(len(args)), sizes)

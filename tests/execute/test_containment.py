@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import warnings
 from typing import Any
 
 import pytest
@@ -174,3 +175,41 @@ def test_what_another_process_loads(cut: bool, when: str, monkeypatch: pytest.Mo
     loaded = pickle.loads(pickle.dumps(serialize(plan, Options(compiler="aot_eager")))).compile(told.append)
     assert same(loaded, gm, arguments()) and same(loaded, gm, arguments())
     assert [str(error) for error in told] == ["of ours"]
+
+
+class Stacked:
+    def __init__(self) -> None:
+        self.lens, self.kv = [0, 0], torch.zeros(2, 8, 3, 3, 4)
+
+
+@pytest.mark.parametrize("place", ["ring", "row by index", "in place"])
+@torch.no_grad()
+def test_views_of_one_memory_outside_of_the_core(place: str) -> None:
+    """Of memory whose size is a symbol a part takes two views and writes one: AOTAutograd makes no base for them, and the part
+    runs as it is. The graph stays one."""
+
+    def views(c: Stacked, x: Tensor) -> tuple[Tensor, Tensor]:
+        p, q, n = *c.lens, x.shape[1]
+        k, v, j = c.kv[..., 0], c.kv[..., 2], q % 8
+        k[:, p : p + n] = x
+        rest = k[:, p:]
+        if place == "ring":
+            v[:, j : j + 1] = (x * 3)[:, :1]
+        elif place == "row by index":
+            v[:, j] = x[:, 0] * 3
+        else:
+            v[:, j : j + 1].copy_(x[:, :1]).mul_(3)
+        valid = v[:, : q + n].contiguous()
+        c.lens[0] += n
+        c.lens[1] += n
+        return rest, torch.einsum("bthd,bthd->bhd", valid, valid)
+
+    compiled = torch.compile(views, backend="kvfix", options={"compiler": "aot_eager"})
+    ours, theirs = Stacked(), Stacked()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", KvfixWarning)  # `rest` is returned, and said to be refused
+        for n in (4, 1, 1, 1):
+            x = torch.randn(2, n, 3, 3)
+            torch.testing.assert_close(compiled(ours, x), views(theirs, x))
+            assert torch.equal(ours.kv, theirs.kv)
+    assert len(fxpass.reports()) == 2 and not any(report.unfit for report in fxpass.reports())
