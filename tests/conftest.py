@@ -50,3 +50,19 @@ def fresh() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def compiled_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the parts that are compiled in the test, in order."""
+    from fxpass.execute.regions import Region
+
+    made: list[str] = []
+    first_call = Region._first_call
+
+    def noted(self: Region, args: list) -> object:
+        made.append(self.part.name)
+        return first_call(self, args)
+
+    monkeypatch.setattr(Region, "_first_call", noted)
+    return made

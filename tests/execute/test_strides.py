@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 import fxpass
-from fxpass.execute.regions import Region
 
 N, D = 48, 8
 
@@ -19,20 +18,6 @@ def step(x: Tensor, k: Tensor, start: int) -> Tensor:
     end = start + x.shape[1]
     k[:, start:end] = x
     return scaled_dot_product_attention(x, k[:, :end], k[:, :end])
-
-
-@pytest.fixture
-def compiled_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The parts that have been compiled, in order."""
-    made: list[str] = []
-    first_call = Region._first_call
-
-    def noted(self: Region, args: list) -> object:
-        made.append(self.part.name)
-        return first_call(self, args)
-
-    monkeypatch.setattr(Region, "_first_call", noted)
-    return made
 
 
 VIEWS: dict[str, Callable[[int], Tensor]] = {
