@@ -64,6 +64,10 @@ def of_tensor(x: Tensor) -> int:
     return x.dim()
 
 
+def squared(x: Tensor) -> Tensor:
+    return x * number(3) * number(3)
+
+
 class Rope:
     @functools.cache  # noqa: B019
     def angle(self, n: int) -> int:
@@ -93,7 +97,7 @@ USED: dict[str, tuple[str, Callable[[Tensor, int], Any], int]] = {
     "an error": ("fails", lambda x, i: caught(2), LAYERS),
     "of a tensor": ("of_tensor", lambda x, i: of_tensor(x), LAYERS),
     "of an object": ("angle", lambda x, i: ROPE.angle(2), LAYERS),
-    "under a checkpoint": ("number", lambda x, i: checkpoint(lambda y: y * number(3) * number(3), x, use_reentrant=False), LAYERS),
+    "under a checkpoint": ("number", lambda x, i: checkpoint(squared, x, use_reentrant=False), LAYERS),
 }
 
 

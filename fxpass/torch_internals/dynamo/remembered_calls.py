@@ -6,8 +6,8 @@
     for layer in layers:
         x = apply(recipe("b (h d) -> b h d"), x)
 
-Eager gives the very object of the first call, too. The layers of a model ask the same of such functions, of which Dynamo's guards,
-made at the first call, hold for all.
+Eager gives the very object of the first call, too. The layers of a model ask the same of such functions; the guards that Dynamo
+makes at the first call hold for all.
 """
 
 from __future__ import annotations
