@@ -43,8 +43,8 @@ def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset
         guard_managers.install()
         einsum_paths.install()
         fill_dtypes.install()
-        equal_tensors.install(is_ours)
         remembered_calls.install()
+        equal_tensors.install(is_ours)
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)
