@@ -284,6 +284,12 @@ CORRECTED = _reason(
     "Nothing, where it has to move: what takes it runs outside of the core from now on. Else let it have few values.",
 )
 
+BESIDE = _reason(
+    "KV212",
+    "light ops run in the {part}, beside the static core: {ops}",
+    "Nothing, as a rule: they work on what has another size in each step. Where they cost time, give that a fixed size.",
+)
+
 # How many graphs there are
 BREAK = _reason(
     "KV301",
