@@ -114,7 +114,7 @@ UNKNOWN_ROWS = _reason(
 )
 WRITTEN_FROM = _reason(
     "KV105",
-    "a number of rows that depends on the position is written from a start that is not 0",
+    "a number of rows that depends on the position is written from a start that is not 0, and read",
     "Write as many rows as are new, `buffer[:, start:start + n]` with a fixed `n`.",
 )
 TOO_FEW = _reason(
