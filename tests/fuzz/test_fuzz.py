@@ -29,7 +29,6 @@ def quiet():
     logging.disable(logging.ERROR)
     yield
     logging.disable(logging.NOTSET)
-    gc.collect()
 
 
 @pytest.mark.parametrize("first", range(20000, 20000 + PROGRAMS, SHARE))
