@@ -154,9 +154,14 @@ def failing(owner: Any, name: str, error: Exception) -> Callable[[], None]:
 
 
 def growing_rows() -> None:
-    step = torch.compile(lambda k, x, p: k[:, p : p + x.shape[0]].sum(1), backend="kvfix", options={"compiler": "eager"})
+    """As many as a chunk has that is worked on, of another length on each call."""
+
+    def step(k: Tensor, x: Tensor, p: int) -> Tensor:
+        return k[:, p : p + x.shape[0]].sum(1) + (x @ x.mT).sum()
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
     for p in STEPS:
-        step(torch.rand(2, CAPACITY), torch.rand(p - 5), p)
+        compiled(torch.rand(2, CAPACITY), torch.rand(p - 5, 4), p)
 
 
 def too_few() -> None:

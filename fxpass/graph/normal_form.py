@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.fx.traceback as fx_traceback
@@ -38,6 +38,7 @@ from fxpass.torch_internals.retrace import retrace
 from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
+from .extract import copied
 from .replay import Replaying
 from .schemas import is_transform
 from .stepped_slices import take_steps_apart
@@ -76,11 +77,21 @@ def mode_of(inputs: Sequence[Any]) -> FakeTensorMode:
     return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
 
 
-def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModule, set[fx.Node]]:
-    """``gm`` traced into aten on fake ``inputs``. Placeholders keep their order, names and ``meta``.
+class NormalForm(NamedTuple):
+    """The graph of ``gm``. The ops that are ``folded`` were given a constant in the place of a symbol: their shape may be known
+    better than ``meta["val"]`` says."""
 
-    The second result holds the ops that were given a constant in the place of a symbol. Their shape may be known better than
-    ``meta["val"]`` says.
+    gm: fx.GraphModule
+    folded: set[fx.Node]
+
+    def copy(self) -> NormalForm:
+        """Another one, which can be edited while this one stays as it is."""
+        graph, nodes = copied(self.gm.graph)
+        return NormalForm(fx.GraphModule(self.gm, graph), {nodes[node] for node in self.folded})
+
+
+def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> NormalForm:
+    """``gm`` traced into aten on fake ``inputs``. Placeholders keep their order, names and ``meta``.
 
     Raises:
         Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have, or an operator
@@ -100,7 +111,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModu
     remove_dead(traced.graph)
     _refuse_attributes(traced)
     traced.recompile()
-    return traced, folded
+    return NormalForm(traced, folded)
 
 
 def _traced(interpreter: fx.Interpreter, inputs: Sequence[Any]) -> fx.GraphModule:

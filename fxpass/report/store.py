@@ -88,14 +88,14 @@ def reset() -> None:
 
 
 def complain(report: Report, settings: Options, cause: Exception | None = None) -> None:
-    """One warning for what was not rewritten, with reasons and source lines; with ``strict``, an error from ``cause``, also
-    where work is left outside of the static core."""
+    """One warning for what was not rewritten, with reasons and source lines, and where that does not say it, for work that is
+    left outside of the static core; with ``strict``, an error from ``cause``."""
     refused, names = [site for site in report.sites if site.decision == "refused"], sources(report.symbols)
     lines = [report.unfit] if report.unfit else []
     lines += dict.fromkeys(
         f"{site.source or site.buffer}: {site.kind} at {renamed(site.position, names)}: {site.reason}" for site in refused
     )
-    lines += report.outside if settings.strict else []
+    lines += report.outside if settings.strict or not lines else []
     if not lines:
         return
     message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(lines)
