@@ -18,7 +18,6 @@ from fxpass.graph.propagate import op_records, propagate
 from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.drawing import Drawings, drawn, later
-from fxpass.report.expressions import source_of
 from fxpass.report.kept import kept, settled
 from fxpass.report.late import Late
 from fxpass.report.sites import sites_of
@@ -101,10 +100,10 @@ def rewrite_normal_form(
         if positions:
             floats_as_tensors(normal.graph)
         if grown is None:
-            rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits)
+            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits)
         else:
             positions, seen = grown.origins | positions, grown.seen(seen)
-            rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits, grown.leave)
+            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, grown.leave)
             rewritten.around = grown.around
     lengths, capacities = (grown.lengths, grown.capacities) if grown is not None else (set(), set())
     report.symbols = numbers.table(rewritten.kinds, lengths) if numbers else []

@@ -39,6 +39,7 @@ from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.names import input_name
 from fxpass.report.sites import predicate_sites
+from fxpass.report.symbols import renamed
 from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
@@ -149,12 +150,11 @@ def prepare(
         except Exception as error:
             if not capacity.is_used:
                 raise
-            report.unbuffered = reason(error)
+            report.unbuffered = renamed(reason(error), report.names)
         if not grower.has_series:
             break
     plan, kinds = prepared(form)
-    if not report.outside and not any(symbol.kind == "growth" for symbol in report.symbols):
-        report.unbuffered = ""  # what grows is a position
+    note_unbuffered(plan.gm.graph, moving - kinds.bound, [], report)
     return plan, kinds
 
 

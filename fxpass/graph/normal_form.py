@@ -39,6 +39,7 @@ from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
 from .extract import copied
+from .lines import source_in, source_of
 from .replay import Replaying
 from .schemas import is_transform
 from .stepped_slices import take_steps_apart
@@ -118,8 +119,7 @@ def _traced(interpreter: fx.Interpreter, inputs: Sequence[Any]) -> fx.GraphModul
     try:
         return retrace(interpreter.run, inputs, pre_dispatch=True)
     except DataDependentOutputException as error:
-        place = str(error).partition("While executing ")[2].partition("\n")[0]
-        raise Unfit(reasons.DATA, place=place or error) from error
+        raise Unfit(reasons.DATA, where=source_in(fx_traceback.get_current_meta()) or error) from error
 
 
 @contextlib.contextmanager
@@ -162,7 +162,9 @@ def _told(target: Any) -> Iterator[None]:
     except (Reasoned, DataDependentOutputException):
         raise
     except Exception as error:
-        raise Unfit(reasons.UNTRACED, op=target, error=f"{type(error).__name__}: {error}") from error
+        where, name = source_in(fx_traceback.get_current_meta()), getattr(target, "__name__", target)
+        how = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise Unfit(reasons.UNTRACED, op=f"{name} ({where})" if where else name, error=how) from error
 
 
 def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
@@ -183,16 +185,17 @@ def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
 def _refuse_transforms(gm: fx.GraphModule) -> None:
     for node in gm.graph.nodes:
         if is_transform(node.target):
-            raise Unfit(reasons.TRANSFORM, node=node.name)
+            raise Unfit(reasons.TRANSFORM, where=source_of(node) or node.name)
 
 
 def _refuse_attributes(traced: fx.GraphModule) -> None:
     for node in traced.graph.find_nodes(op="get_attr"):
         held = getattr(traced, node.target, None)
+        users = ", ".join(dict.fromkeys(source_of(user) or user.name for user in node.users))
         if isinstance(held, fx.GraphModule):
-            raise Unfit(reasons.OWN_GRAPHS, node=", ".join(user.name for user in node.users))
+            raise Unfit(reasons.OWN_GRAPHS, where=users)
         if isinstance(held, FakeTensor):
-            raise Unfit(reasons.UNSEEN, node=", ".join(user.name for user in node.users))
+            raise Unfit(reasons.UNSEEN, where=users)
 
 
 def _requires_grad(node: fx.Node) -> bool:

@@ -8,13 +8,14 @@ A product or attention over a symbolic size runs in a part of its own, kernel by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
 from torch import fx
 
 from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
+from fxpass.graph.lines import source_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.work import is_heavy
 
@@ -22,11 +23,7 @@ from .split import values_of
 
 
 def outside(
-    graphs: Iterable[fx.Graph],
-    bound: Set[Any],
-    table: Sequence[Symbol],
-    source_of: Callable[[fx.Node], str],
-    is_part: bool = True,
+    graphs: Iterable[fx.Graph], bound: Set[Any], table: Sequence[Symbol], is_part: bool = True
 ) -> list[str]:
     """The heavy ops of ``graphs`` that have symbols that are not ``bound``, a line of text each: the user's line of code, the
     op, and what these symbols are of, as the ``table`` of a report calls it. In a part of a graph, ``is_part``, an op may have
@@ -41,7 +38,7 @@ def outside(
     return list(found)
 
 
-def works_on(graphs: Iterable[fx.Graph], lengths: Set[Any], source_of: Callable[[fx.Node], str]) -> str | None:
+def works_on(graphs: Iterable[fx.Graph], lengths: Set[Any]) -> str | None:
     """The first heavy op of ``graphs`` whose result is as long as something with a symbol of ``lengths``, and its line."""
     for graph in graphs:
         for node in graph.nodes:
