@@ -40,10 +40,16 @@ def _is_worked_on(graph: fx.Graph, size: Any) -> bool:
     made: set[fx.Node] = {node for node in graph.find_nodes(op="placeholder") if size in _sizes(node)}
     inputs = len(made)
     for node in graph.nodes:
-        if size in _sizes(node) and not made.isdisjoint(node.all_input_nodes) and not aliases.written(node):
+        if size in _sizes(node) and not made.isdisjoint(node.all_input_nodes) and not _fills_a_cache(node, size):
             made.add(node)
     concerned = (n for n in graph.nodes if is_heavy(n) and any(size in _sizes(given) for given in (n, *n.all_input_nodes)))
     return any(map(is_heavy, made)) or len(made) > inputs and next(concerned, None) is None
+
+
+def _fills_a_cache(node: fx.Node, size: Any) -> bool:
+    """Whether ``node`` writes to an input that does not have the symbol ``size``."""
+    roots = list(map(aliases.root, aliases.written(node)))
+    return bool(roots) and all(root.op == "placeholder" and size not in _sizes(root) for root in roots)
 
 
 def _sizes(node: fx.Node) -> set[Any]:
