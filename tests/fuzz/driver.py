@@ -120,8 +120,8 @@ def _guarded(program: Program, how: dict[str, Any], outcome: Outcome) -> int:
 
 
 def _made() -> int:
-    """The number of graphs, of breaks, and of places where Dynamo has left the rest of a frame to Python for good, which are none
-    of its breaks."""
+    """The number of graphs, of breaks, and of places where Dynamo has left the rest of a frame to Python for good, which it
+    does not count as breaks."""
     breaks = sum(sum(counters[name].values()) for name in ("graph_break", "unimplemented"))
     return counters["stats"]["unique_graphs"] + breaks
 
