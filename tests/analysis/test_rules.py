@@ -98,7 +98,7 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "var_correction": lambda k, v: k.var(2, correction=0) + v.var(unbiased=False),
     "vector_norm": lambda k, v: k.norm(dim=2) + torch.linalg.vector_norm(v, 1, dim=2) + F.normalize(k, dim=3).sum(2),
     "layer_norm": lambda k, v: (F.layer_norm(k, (4,)) * F.rms_norm(v, (4,))).sum(2),
-    "embedding": lambda k, v: F.embedding(torch.arange(k.shape[2]), torch.eye(CAPACITY)).sum(0),
+    "embedding": lambda k, v: (F.embedding(torch.arange(k.shape[2]), torch.eye(CAPACITY, 4)) * k).sum(2),
     "index_select": lambda k, v: torch.eye(CAPACITY).index_select(1, torch.arange(k.shape[2])).sum(1) + k.sum(),
     "index": lambda k, v: (torch.eye(CAPACITY)[torch.arange(k.shape[2])][:, :4] * k).sum(2),
     "index_of_channels": lambda k, v: k[..., torch.tensor([0, 2])].sum(2),
