@@ -82,16 +82,16 @@ def body(result: fx.Node, operands: Mapping[fx.Node, str]) -> str:
 
 
 @functools.cache
-def function(body: str, count: int) -> Any:
-    """``body`` as a function of ``count`` tensors that kernels can call."""
+def function(body: str, names: tuple[str, ...]) -> Any:
+    """``body`` as a function of tensors called ``names`` that kernels can call."""
     import triton
     import triton.language as tl
     from triton import knobs
     from triton.language.extra import libdevice
 
-    key = hashlib.sha256(body.encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{names}{body}".encode()).hexdigest()[:12]
     body = body.replace("exp(", "tl.exp(" if knobs.runtime.interpret else "libdevice.exp(")  # of which the interpreter has none
-    text = f"def pointwise_{key}({', '.join(NAMES[:count])}):\n    {body}\n"
+    text = f"def pointwise_{key}({', '.join(names)}):\n    {body}\n"
     file = f"<pointwise {key}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # Triton reads the source of functions
     space: dict[str, Any] = {"tl": tl, "libdevice": libdevice, "__name__": __name__}
