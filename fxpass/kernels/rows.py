@@ -1,8 +1,9 @@
 """Attention of one query writes its key and value to the cache itself, and computes all three of what a product has stored.
 
-    q, k = rotate(p.sum(0)..), ...; write_rows(ks, 2, slots, k); write_rows(vs, 2, slots, v)       o = decode_attention(q, ks, vs, n, ...)
-
-                              ->     o = write_and_attend([p, cos, sin], text of q, of k, of v, slots, ks, vs, n, ...)
+    q, k = rotate(p.sum(0)..), ..
+    write_rows(ks, 2, slots, k)                     ->     o = write_and_attend([p, cos, sin], text of q, of k, of v,
+    write_rows(vs, 2, slots, v)                                                 slots, ks, vs, n, ..)
+    o = decode_attention(q, ks, vs, n, ..)
 
 The three are views and ops on elements of what products have given, and of what depends on none, such as angles (`elements`).
 So there is one kernel where there were two, and what the first of them stored for the second to read never is.
@@ -108,15 +109,17 @@ def _rows_before(node: fx.Node, caches: Sequence[fx.Node], writing: Writing) -> 
     found: dict[fx.Node, Row] = {}
     before = node.prev
     while len(found) < 2 and before.op == "call_function":
-        if wanted & {aliases.storage(n) for n in before.all_input_nodes} and aliases.base(before) is None:
+        is_view = aliases.base(before) is not None and not aliases.written(before)
+        if not is_view and wanted & {aliases.storage(n) for n in before.all_input_nodes}:
             cache = next((c for c in caches if c not in found and (row := _row(before, c)) is not None), None)
             if cache is None or row is None:
                 return None
             found[cache] = row
         before = before.prev
-    if len(found) < 2 or not is_same(*(row.write.args[2] for row in found.values()), writing):
+    if len(found) < 2:
         return None
-    return [found[c] for c in caches]
+    first, second = (found[c] for c in caches)
+    return [first, second] if is_same(first.write.args[2], second.write.args[2], writing) else None
 
 
 def _row(node: fx.Node, cache: fx.Node) -> Row | None:
