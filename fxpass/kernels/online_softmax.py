@@ -11,7 +11,7 @@ GRAIN = tl.constexpr(32)
 """The number of keys in a part is a multiple of this, whatever the size of the buffer: few keys are several parts, too."""
 
 
-@triton.jit(do_not_specialize=["early"])
+@triton.jit(do_not_specialize=["early"], do_not_specialize_on_alignment=["length_ptr", "slot_ptr"])
 def attend(
     q_ptr, k_ptr, v_ptr, length_ptr, mask_ptr, out_ptr, top_ptr, norm_ptr,
     KEY_HEADS, GROUP, QUERIES, SIZE, tiles,
@@ -132,7 +132,7 @@ def _divided(out, norm, length, NANS: tl.constexpr):
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["length_ptr"])
 def join(
     part_ptr, top_ptr, norm_ptr, length_ptr, out_ptr,
     D: tl.constexpr, PARTS: tl.constexpr, ROUND: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr,

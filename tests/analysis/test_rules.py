@@ -258,7 +258,7 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "places_of_kthvalue": (lambda k, v: k.kthvalue(1, dim=2).indices + v.sum(2), "which of equal elements"),
     "unordered_topk": (lambda k, v: k.topk(2, 2, sorted=False).values.sum(2), "sorted=False: which of equal elements"),
     "repeated_flat": (lambda k, v: k.repeat_interleave(2).sum() + v.sum(2), "repeat_interleave.self_int of a flattened tensor"),
-    "rows_put_in": (lambda k, v: k.slice_scatter(v[:, :, :1], 2, 0, 1).sum(2), "along the position-dependent axis"),
+    "rows_put_in": (lambda k, v: k.slice_scatter(v[:, :, ::2], 2, 0, None, 2).sum(2), "into every other row"),
     "channels": (
         lambda k, v: F.conv1d(torch.ones(1, 4, 4), k[0, 0, :, :, None]).sum(1) + v.sum((0, 2)),
         "channels of position-dependent number",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from torch._inductor.async_compile import AsyncCompile
 
 from fxpass.torch_internals import patches
+from fxpass.torch_internals.inductor import launchers
 from fxpass.torch_internals.inductor.overlap import _WAIT, kernels_later
 from fxpass.torch_internals.patches import is_patched
 
@@ -119,3 +123,42 @@ def test_the_patch_is_put_back_in_after_it_was_taken_out() -> None:
     assert is_patched(_WAIT) and Compiler.waited == []
     kernels.before(lambda: None)()
     assert Compiler.waited == ["again"]
+
+
+def kernel(*types: str, error: str = "") -> Any:
+    """A future of Inductor's, whose kernel has arguments of these types; it is loaded by nobody here."""
+    future: Future[Any] = Future()
+    compiled = SimpleNamespace(src=SimpleNamespace(signature=dict(enumerate(types))), metadata=len(types))
+    if error:
+        future.set_exception(RuntimeError(error))
+    else:
+        future.set_result((SimpleNamespace(compile_results=[SimpleNamespace(kernel=compiled)]), 1))
+    return SimpleNamespace(future=future)
+
+
+def test_launchers_are_compiled_side_by_side_before_the_first_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each list of types; what does not compile, or is launched by Inductor itself, is left to the wait."""
+    runtime = pytest.importorskip("triton.runtime")
+    made, meeting = [], threading.Barrier(3, timeout=20)
+
+    def launcher(src: Any, metadata: int) -> None:
+        assert Compiler.waited == []
+        meeting.wait()
+        made.append(list(src.signature.values()))
+        assert metadata < 3, "no such type"
+
+    monkeypatch.setattr(runtime, "driver", SimpleNamespace(active=SimpleNamespace(launcher_cls=launcher)))
+    ready = Future[Any]()
+    ready.set_result((SimpleNamespace(compile_results=[SimpleNamespace(kernel=SimpleNamespace(cubin=b""))]), 1))
+    with kernels_later() as kernels:
+        static = SimpleNamespace(future=ready)
+        Compiler().wait({"name": "first", "a": kernel("*fp32"), "b": kernel("*fp32", "i32"), "c": static})
+        more = {"d": kernel("*fp32"), "e": kernel(error="no"), "f": kernel("i32", "i32", "i32"), "g": 1}
+        Compiler().wait({"name": "second", **more})
+    assert kernels.before(lambda: "runs")() == "runs"
+    assert sorted(made) == [["*fp32"], ["*fp32", "i32"], ["i32", "i32", "i32"]] and Compiler.waited == ["first", "second"]
+
+
+def test_without_kernels_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launchers, "ThreadPoolExecutor", None)
+    launchers.compile_launchers([{"name": "a module", "constant": 1}])

@@ -19,10 +19,12 @@ class Compilation:
 
     process_bound: why its guards hold in this process only; empty while nothing has been found that says so.
     guard_failed: whether a guard of ours could not be made or evaluated.
+    remembered: what functions that remember have returned in each graph (`remembered_calls`).
     """
 
     process_bound: str = ""
     guard_failed: bool = False
+    remembered: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
 
 _current: ContextVar[Compilation | None] = ContextVar("current", default=None)

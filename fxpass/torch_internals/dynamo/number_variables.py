@@ -25,6 +25,7 @@ from fxpass.index_tensors.arithmetic import (
     NotCovered,
     all_of,
     any_of,
+    choose,
     how_many,
     int32,
     int64,
@@ -125,6 +126,8 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
     args = [ConstantVariable.create(arg) if isinstance(arg, int) else made[arg] for arg in entry.args]
     if entry.fn is int32:
         return _within(args[0])
+    if entry.fn is choose:
+        return args[1] if bool(_number_of(args[0])) else args[2]  # guards
     if entry.fn in (any_of, all_of, how_many):
         return ConstantVariable.create(entry.fn(*(bool(_number_of(arg)) for arg in args)))  # guards
     if entry.fn in FOLDS and entry.fn not in PAIRWISE:

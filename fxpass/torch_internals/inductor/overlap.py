@@ -20,6 +20,8 @@ from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.patches import is_patched, patch
 
+from .launchers import compile_launchers
+
 _WAIT = "torch._inductor.async_compile.AsyncCompile.wait"
 _compiling: ContextVar[Kernels | None] = ContextVar("compiling", default=None)
 """The kernels of the `kernels_later` block that this thread is in."""
@@ -33,11 +35,12 @@ class Kernels:
     """The kernels of the modules that were generated in one block of `kernels_later`."""
 
     def __init__(self) -> None:
-        self._waits: list[Callable[[], None]] = []
+        self._waits: list[functools.partial[None]] = []
         self._error: Exception | None = None
 
     def wait(self) -> None:
         """Wait for all of them. An error of one module is kept for `before`, and does not stop the others."""
+        compile_launchers(wait.args[-1] for wait in self._waits)
         while self._waits:
             try:
                 self._waits[0]()

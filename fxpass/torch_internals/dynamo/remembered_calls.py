@@ -1,0 +1,69 @@
+"""A function that remembers what it has returned is traced once for the same arguments.
+
+    @functools.lru_cache
+    def recipe(pattern: str) -> Recipe: ...       stock: Dynamo traces the function at each call
+                                                  kvfix: at the first call in a graph; from then on the result is known
+    for layer in layers:
+        x = apply(recipe("b (h d) -> b h d"), x)
+
+Eager gives the very object of the first call, too. The layers of a model ask the same of such functions; the guards that Dynamo
+makes at the first call hold for all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fxpass.torch_internals.patches import patch
+
+from .compilation import current_compilation
+
+_TYPES = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
+"""Arguments of these types are the same where their ``repr`` is; so -0.0 is another number than 0.0, and True than 1."""
+
+
+def install() -> None:
+    """Install the hook, which acts while a frame is compiled for kvfix."""
+    patch("torch._dynamo.variables.functions.WrapperUserFunctionVariable.call_function", _call_function)
+
+
+def _call_function(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    compilation = current_compilation()
+    if compilation is None or not _remembers(self.wrapper_obj):
+        return stock(self, tx, args, kwargs)
+    known = compilation.remembered
+    given = [_key(value, known) for value in (*self.self_args(), *args, *kwargs.values())]
+    if None in given:
+        return stock(self, tx, args, kwargs)
+    tracer = tx.output.current_tracer
+    key = tracer, self.wrapper_obj, tuple(given), tuple(kwargs)
+    if key not in known:
+        before = len(tracer.graph.nodes)
+        result = stock(self, tx, args, kwargs)
+        if len(tracer.graph.nodes) != before:  # it has computed something, whose memory might be written to
+            return result
+        known[key] = result
+    return known[key]
+
+
+def _remembers(function: Any) -> bool:
+    """Whether ``function`` has a cache as of `functools.lru_cache`, which keeps what it returned."""
+    parameters = getattr(function, "cache_parameters", None)
+    return parameters is not None and parameters()["maxsize"] != 0
+
+
+def _key(variable: Any, known: dict[Any, Any]) -> Any:
+    """What tells the Dynamo ``variable`` from other arguments; None if it is neither a constant nor such a result itself."""
+    value = variable.realize() if hasattr(variable, "realize") else variable
+    if any(value is result for result in known.values()):
+        return "result", id(value)
+    return _constant(value.as_python_constant()) if value.is_python_constant() else None
+
+
+def _constant(value: Any) -> Any:
+    if type(value) in (tuple, torch.Size):
+        parts = [_constant(part) for part in value]
+        return None if None in parts else (type(value), *parts)
+    return (type(value), repr(value)) if type(value) in _TYPES else None
