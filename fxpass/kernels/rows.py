@@ -98,7 +98,9 @@ def _is_product(node: fx.Node) -> bool:
 def _may_load(leaf: fx.Node, node: fx.Node, writing: Writing, computed: set[fx.Node]) -> bool:
     """Whether the kernel in the place of ``node`` can load ``leaf``, and none of its own is needed to compute that."""
     value = leaf.meta["val"]
-    if leaf in computed or not isinstance(value, torch.Tensor) or value.dtype not in FLOATS or not addressed(value):
+    if leaf in computed or not isinstance(value, torch.Tensor) or value.dtype not in FLOATS:
+        return False
+    if not addressed(value) or not value.is_contiguous():
         return False
     return not writing.between(leaf, node, aliases.storage(leaf))
 

@@ -59,6 +59,7 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
             _attend(gm.graph, node, node.args[0], whole, writing, False)
     use_few_rows(gm.graph, Writing(gm.graph))
     use_pairs(gm.graph, Writing(gm.graph))
+    aliases.remove_dead(gm.graph)
     use_own_rows(gm.graph, Writing(gm.graph))
     aliases.remove_dead(gm.graph)
 

@@ -36,6 +36,7 @@ def given(size: int = 40, dtype: torch.dtype = torch.float32, k: int = 48, batch
     t |= {"ks": torch.randn(3, batch, KEY_HEADS, size, DIM), "vs": torch.randn(3, batch, KEY_HEADS, size, DIM)}
     t = {name: value.to(dtype) for name, value in t.items()}
     t["ks"][..., start:, :], t["vs"][..., start:, :] = NAN, NAN
+    t["columns"] = torch.randn(DIM, 2).t()
     return {**t, "slots": torch.tensor([start]), "length": torch.tensor(start + 1)}
 
 
@@ -231,6 +232,11 @@ def normed(t: Tensors) -> torch.Tensor:
     return attend(t, q / q.square().mean(-1, keepdim=True).sqrt(), k, v)
 
 
+def of_a_tensor_that_is_not_dense(t: Tensors) -> torch.Tensor:
+    q, k, v = split(t)
+    return attend(t, q * t["columns"][:1], k, v)
+
+
 def of_two_queries(t: Tensors) -> torch.Tensor:
     q, k, v = split(t)
     return attend(t, q.view(q.shape[0], KEY_HEADS, 2, DIM), k, v)
@@ -244,7 +250,8 @@ def of_two_slots(t: Tensors) -> torch.Tensor:
     return OPS.decode_attention(q, t["ks"][1], t["vs"][1], t["length"], None, False, 0.3)
 
 
-LEFT = [other_slot, read_between, written_between, leaf_written_between, other_layer, normed, of_two_queries, of_two_slots]
+LEFT = [other_slot, read_between, written_between, leaf_written_between, other_layer, normed,
+        of_a_tensor_that_is_not_dense, of_two_queries, of_two_slots]  # fmt: skip
 
 
 @pytest.mark.parametrize("fn", LEFT)
