@@ -13,13 +13,13 @@ from .contracts import Feature
 from .dynamo import (
     dynamism,
     einsum_paths,
-    equal_tensors,
     fill_dtypes,
     frames,
     guard_managers,
     hooks,
     module_ints,
     remembered_calls,
+    truths,
 )
 from .dynamo.names import TorchCompileWrapper
 from .features import give_up, holds
@@ -44,7 +44,7 @@ def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset
         einsum_paths.install()
         fill_dtypes.install()
         remembered_calls.install()
-        equal_tensors.install(is_ours)
+        truths.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)

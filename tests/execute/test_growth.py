@@ -377,7 +377,7 @@ def test_what_has_another_size_on_each_call_gets_no_buffers() -> None:
     for length in (5, 9, 3, 12, 4, 30, 7, 6, 11, 3, 8):
         x, past = torch.randn(2, 1, 16), (torch.randn(2, 2, length, 8), torch.randn(2, 2, length, 8))
         new, other = both(fn, model, x, (past, past))
-    assert "nothing went on from a call before" in fxpass.reports()[-1].unbuffered
+    assert fxpass.reports()[-1].unbuffered.startswith("KV202")
     assert counters["stats"]["unique_graphs"] <= 4
 
 
