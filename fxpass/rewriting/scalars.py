@@ -5,6 +5,7 @@ mask = le(steps, end)                 ->    mask = le(steps, end_t)
 pos = arange(s, s + 4)                ->    pos = arange(4) + s_t
 x = full([2, 3], s)                   ->    x = expand(s_t, [2, 3])
 y = roll(x, s, 0)                     ->    y = index_select(x, 0, (arange(8) - s_t) % 8)
+k = slice_scatter(k, x, 1, s, s + 1)  ->    k = index_copy(k, 1, arange(1) + s_t, x)
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from fxpass import reasons
 from fxpass.analysis.arithmetic import is_float
 from fxpass.analysis.positions import Positions
 from fxpass.errors import Refusal
+from fxpass.graph.bounds import from_the_front, size_of
+from fxpass.graph.numbers import guarded, number
 from fxpass.graph.schemas import arguments_by_name
 
 from .builder import Builder
@@ -108,6 +111,25 @@ def _triangle(node: fx.Node, b: Builder) -> fx.Node:
     return b.triangle(node, node.args[0], node.args[1])
 
 
+def _rows_put_in(node: fx.Node, b: Builder) -> fx.Node:
+    """``slice_scatter(k, x, d, s, s + n)`` and ``select_scatter(k, x, d, s)``, of a steady number of rows."""
+    given = arguments_by_name(node)
+    k, x = given["self"], given["src"]
+    whole, dim = k.meta["val"], given.get("dim", 0) % k.meta["val"].dim()
+    is_row = node.target is aten.select_scatter.default
+    count = 1 if is_row else b.steady(x.meta["val"].shape[dim])
+    if count is None or given.get("step", 1) != 1:
+        raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target}, for a number of rows or a step")
+    start = from_the_front(given["index" if is_row else "start"] or 0, size_of(k, dim, node), node)
+    if not guarded(number(start) + number(count) <= whole.shape[dim]):
+        raise Refusal(reasons.OUTSIDE, how="its end is not known to be within the buffer")
+    steps = b.call(aten.arange.default, count, device=whole.device)
+    slots = b.call(aten.add.Tensor, steps, b.twin(start, whole.device))
+    rows = b.call(aten.to.dtype, b.call(aten.unsqueeze.default, x, dim) if is_row else x, whole.dtype)
+    put = b.call(aten.index_copy.default, b.bits(k, whole.dtype), dim, slots, b.bits(rows, whole.dtype))
+    return b.back(put, whole.dtype)
+
+
 def _rsub(node: fx.Node, b: Builder) -> fx.Node:
     """``rsub(x, s)`` is ``s - x``."""
     x, value, *alpha = node.args
@@ -131,6 +153,8 @@ def _clamp(node: fx.Node, b: Builder) -> fx.Node:
 _BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
     aten.clamp.default: _clamp,
     aten.roll.default: _roll,
+    aten.slice_scatter.default: _rows_put_in,
+    aten.select_scatter.default: _rows_put_in,
     aten.tril.default: _triangle,
     aten.triu.default: _triangle,
     aten.rsub.Scalar: _rsub,

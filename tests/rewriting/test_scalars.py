@@ -68,8 +68,26 @@ def truths_as_numbers(self, x, pos):
     return x * float(pos == 4) + float(pos > 3) / 2
 
 
+def rows_put_in(self, x, pos):
+    k = torch.slice_scatter(self.cache, x * 2, 1, pos, pos + 1)
+    return k.cumsum(1)[:, -1:] + k[:, : pos + 1].amax(1, keepdim=True)
+
+
+def rows_put_in_from_the_end(self, x, pos):
+    return self.cache.slice_scatter(x.half(), dim=-2, start=pos - 9, end=pos - 8).cumsum(1)[:, -1:]
+
+
+def several_rows_put_in(self, x, pos):
+    return self.cache.mT.slice_scatter(x.mT.expand(1, 4, 3), 2, pos, pos + 3).cumsum(2)[..., -1:].mT
+
+
+def a_row_put_in(self, x, pos):
+    return self.cache.select_scatter(x[:, 0] + 1, 1, pos).select_scatter(x[:, 0], 1, pos + 2).cumsum(1)[:, -1:]
+
+
 USES = [in_place_on_a_buffer, in_place_on_a_copy, chained, compared, positions_as_values, filled, zero_dim_promotion,
-        clamped, integers_clamped, truths_as_numbers]  # fmt: skip
+        clamped, integers_clamped, truths_as_numbers, rows_put_in, rows_put_in_from_the_end, several_rows_put_in,
+        a_row_put_in]  # fmt: skip
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda f: f.__name__)
