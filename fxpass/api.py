@@ -12,16 +12,15 @@ from torch import fx
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
-from fxpass.graph.normal_form import Unfit, fake_inputs, normal_form
+from fxpass.graph.normal_form import NormalForm, Unfit, fake_inputs, normal_form
 from fxpass.graph.postconditions import Broken, check_graph, signature
 from fxpass.graph.propagate import op_records, propagate
 from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.drawing import Drawings, drawn, later
-from fxpass.report.expressions import source_of
 from fxpass.report.kept import kept, settled
 from fxpass.report.late import Late
-from fxpass.report.sites import predicate_sites, sites_of
+from fxpass.report.sites import sites_of
 from fxpass.report.symbols import kinds_of
 from fxpass.rewriting import (
     Grown,
@@ -59,7 +58,7 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
     cause = None
     try:
         lifted, inputs, names = lift(gm, fake_inputs(gm, example_inputs))
-        module, _ = rewrite_normal_form(lifted, inputs, report)
+        module, _ = rewrite_normal_form(to_normal_form(lifted, inputs, report), inputs, report)
         module = restore(module, gm, names)
     except (Unfit, Broken) as failure:
         report.unfit, cause = str(failure), failure
@@ -69,22 +68,27 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
     return RewriteResult(module, report)
 
 
+def to_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Report) -> NormalForm:
+    """The `normal_form` of ``gm``. ``report`` tells how long it took."""
+    with store.timed(report, "normal form"):
+        return normal_form(gm, inputs)
+
+
 def rewrite_normal_form(
-    gm: fx.GraphModule,
+    form: NormalForm,
     inputs: Sequence[Any],
     report: Report,
     numbers: NumberInputs | None = None,
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """``gm`` in normal form, rewritten and checked; ``report`` is filled in.
+    """The graph ``form``, rewritten in place and checked; ``report`` is filled in.
 
     ``numbers`` are those of a graph from Dynamo. ``growing`` may put buffers in the place of what grows in the normal form,
     before all else. ``before_edits`` is called with the normal form and its sites while nothing has been edited for these (see
     `rewrite_graph`).
     """
-    with store.timed(report, "normal form"):
-        normal, folded = normal_form(gm, inputs)
+    normal, folded = form
     came = kept(normal.graph)
     report.drawings.before = report.drawings.after = Late(lambda: drawn(settled(came)))
     grown = growing(normal)
@@ -96,16 +100,16 @@ def rewrite_normal_form(
         if positions:
             floats_as_tensors(normal.graph)
         if grown is None:
-            rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits)
+            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits)
         else:
             positions, seen = grown.origins | positions, grown.seen(seen)
-            rewritten = rewrite_graph(normal, positions, name_of, source_of, decompose, seen, before_edits, grown.leave)
+            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, grown.leave)
             rewritten.around = grown.around
     lengths, capacities = (grown.lengths, grown.capacities) if grown is not None else (set(), set())
     report.symbols = numbers.table(rewritten.kinds, lengths) if numbers else []
     report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities)
     report.flow = rewritten.flow
-    report.sites = predicate_sites(gm) + sites_of(rewritten)
+    report.sites = sites_of(rewritten)
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
         mask_overwritten_rows(normal.graph, rewritten.marks)

@@ -19,25 +19,27 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.analysis.capacities import capacities
-from fxpass.analysis.growth import longer_otherwise
 from fxpass.analysis.kinds import Kinds
-from fxpass.api import rewrite_normal_form
+from fxpass.api import rewrite_normal_form, to_normal_form
 from fxpass.execute.assemble import Plan, assemble
 from fxpass.execute.compilers import as_stock, get_ready
-from fxpass.execute.cores import check_whole, cut, in_cores
+from fxpass.execute.cores import check_whole, cut, in_cores, note_unbuffered, note_work
 from fxpass.execute.growth import Growth, room_for
-from fxpass.execute.partition.split import counts_along, is_heavy, values_of
+from fxpass.execute.partition.split import counts_along, values_of
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
-from fxpass.graph.normal_form import Unfit, fake_inputs, mode_of
+from fxpass.graph.normal_form import NormalForm, Unfit, fake_inputs, mode_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
+from fxpass.graph.work import is_heavy
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.names import input_name
+from fxpass.report.sites import predicate_sites
+from fxpass.report.symbols import renamed
 from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.capacity import Capacity
@@ -124,6 +126,7 @@ def prepare(
     them where that which the caller alone makes longer may not.
     """
     inputs = fake_inputs(gm, example_inputs)
+    form = to_normal_form(gm, inputs, report)
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
     moving, rising = numbers.growing if numbers is not None else (set(), [])
     for sizes in (rising, []):
@@ -133,10 +136,9 @@ def prepare(
         grower = Grower(moving, sizes, is_heavy, capacity.beyond, name_of)
         try:
             with capacity:
-                plan, kinds = prepared(grower)
+                plan, kinds = prepared(form.copy(), grower)
             if not plan.growth.axes:
-                names = [input_name(node) for node in longer_otherwise(plan.gm.graph, moving - kinds.bound)]
-                report.unbuffered = reasons.NO_JOIN.text(what=", ".join(names)) if names else ""
+                note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, report)
                 return plan, kinds
             check_whole(plan, report)
             given = plan.gm.graph.find_nodes(op="placeholder")
@@ -148,10 +150,12 @@ def prepare(
         except Exception as error:
             if not capacity.is_used:
                 raise
-            report.unbuffered = reason(error)
+            report.unbuffered = renamed(reason(error), report.names)
         if not grower.has_series:
             break
-    return prepared()
+    plan, kinds = prepared(form)
+    note_unbuffered(plan.gm.graph, moving - kinds.bound, [], report)
+    return plan, kinds
 
 
 def planned(
@@ -160,16 +164,20 @@ def planned(
     settings: Options,
     report: Report,
     numbers: NumberInputs | None,
+    form: NormalForm,
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
 ) -> tuple[Plan, Kinds]:
-    """What `prepare` gives, with buffers for what ``growing`` finds."""
-    normal, rewritten = rewrite_normal_form(gm, inputs, report, numbers, growing, before_edits=generalize)
+    """What `prepare` gives of the normal ``form`` of ``gm``, with buffers for what ``growing`` finds."""
+    report.parts, report.outside = [], []  # a plan before this one may have come to nothing
+    normal, rewritten = rewrite_normal_form(form, inputs, report, numbers, growing, before_edits=generalize)
+    report.sites[:0] = predicate_sites(gm)
     kinds = rewritten.kinds
     carried, around, bound = None, rewritten.around, kinds.bound
     is_step = not any(one.rows for one in around.axes) and any(s.kind == "position" for s in report.symbols)
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
         if not counts_along(normal, kinds.bound):
+            note_work(normal.graph, kinds.bound, report) if is_step else None
             return Plan(normal, growth=Growth(around)), kinds
     if is_recorded(settings, inputs):
         if settings.kernels:

@@ -1,6 +1,6 @@
 """Why something is not as one may wish: one list, from which messages and docs/troubleshooting.md are made.
 
-    raise Refusal(NO_RULE, op=node.target)        ->        "KV101 no rule for aten.mode.default"
+    raise Refusal(NO_RULE, op=node.target)        ->        "KV101 no rule for aten.mode"
 
 The hundreds say of what: 0 a graph as a whole, 1 a slice or a number, 2 what stays outside of the static core, 3 how many
 graphs there are, 4 compilation, recordings and copies, 5 torch's precompile cache, 6 this torch, 7 the check.
@@ -8,6 +8,7 @@ graphs there are, 4 compilation, recordings and copies, 5 torch's precompile cac
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 
@@ -26,10 +27,11 @@ class Reason(NamedTuple):
     concerns: Literal["speed", "numbers"] = "speed"
 
     def text(self, **fields: object) -> str:
-        """The message: id, and ``says`` with its fields."""
-        return f"{self.id} {self.says.format(**fields)}"
+        """The message: id, and ``says`` with its fields. An operator's overload is named if it is not the default one."""
+        return _DEFAULT.sub(r"\1", f"{self.id} {self.says.format(**fields)}")
 
 
+_DEFAULT = re.compile(r"\b(\w+\.\w+)\.default\b")
 REASONS: dict[str, Reason] = {}
 
 
@@ -54,38 +56,39 @@ AUTOCAST = _reason(
 )
 TRANSFORM = _reason(
     "KV003",
-    "a transform of torch.func or torch.vmap is applied: {node}",
+    "a transform of torch.func, or torch.vmap, is applied: {where}",
     "Write out the batch dimension, or compile what is inside of the transform by itself.",
 )
 OWN_GRAPHS = _reason(
     "KV004",
-    "an operator runs graphs of its own: {node}",
+    "an operator that runs functions of its own, such as torch.cond: {where}",
     "Use `torch.where` in place of `torch.cond`, or keep the operator outside of what is compiled.",
 )
 DATA = _reason(
     "KV005",
-    "an operator takes for a number what a tensor holds: {place}",
-    "Make the number with `.item()` first: Dynamo then guards on it.",
+    "an operator takes a tensor in the place of a number, and needs to know its value: {where}",
+    "Read the number first, with `.item()` or `int(t)`: Dynamo then guards on it.",
 )
 UNSEEN = _reason(
     "KV006",
-    "it is not seen where a tensor comes from: {node}",
-    "Hand the tensor to the model as an argument, a buffer or an attribute.",
+    "a tensor is used that the graph is not given: {where}",
+    "Hand the tensor to the model as an argument, or keep it as a parameter, a buffer or an attribute.",
 )
 BROKEN = _reason("KV007", "the rewritten graph does not pass its check: {what}", _REPORT)
 PASS_FAILED = _reason("KV008", "the pass failed: {error}", _REPORT)
 HAND_OFF_FAILED = _reason(
     "KV009",
     "the hand-off failed: {error}",
-    'The compiler could not compile a part, or it failed when it first ran. See whether `compiler="aot_eager"` runs; if it '
-    "does, it is Inductor's. " + _REPORT,
+    "The compiler could not compile a part, or the part failed when it first ran. If it runs with "
+    '`{"compiler": "aot_eager"}`, the fault is Inductor\'s, and stock `torch.compile` may show it too. Else it is one of '
+    "kvfix: please report it, with what the log shows and `fxpass.repro(report)`.",
 )
 
 OFF = _reason("KV010", "the rewrite is switched off", 'Leave out `{"rewrite": False}` and `KVFIX_REWRITE=0`.')
 
 UNTRACED = _reason(
     "KV011",
-    "{op} does not run on tensors without data: {error}",
+    "{op} cannot be traced on tensors without data: {error}",
     "Keep the operator outside of what is compiled.",
 )
 
@@ -109,17 +112,17 @@ OUTSIDE = _reason(
 )
 UNKNOWN_ROWS = _reason(
     "KV104",
-    "a number of rows that is neither fixed nor a position's",
+    "the slice has a number of rows that is neither fixed nor computed from a position",
     "Compute the length from the position, or hand in a fixed number of rows.",
 )
 WRITTEN_FROM = _reason(
     "KV105",
-    "a number of rows that depends on the position is written from a start that is not 0",
+    "as many rows as the position says are written, and not from row 0 on",
     "Write as many rows as are new, `buffer[:, start:start + n]` with a fixed `n`.",
 )
 TOO_FEW = _reason(
     "KV106",
-    "{op} of what may be empty, or of fewer rows than it takes",
+    "{op} needs more rows than the slice is known to have",
     "Assert that there are enough (`assert end >= 3`): the assertion becomes a guard.",
 )
 LEAVES = _reason(
@@ -145,7 +148,7 @@ SLICE_OF_SLICE = _reason(
 AT_ONCE = _reason(
     "KV111",
     "{op} writes to the buffer in several places at once",
-    "Write one after the other.",
+    "Write to one place at a time.",
 )
 PART_WRITTEN = _reason(
     "KV112",
@@ -164,8 +167,8 @@ LENGTHS = _reason(
 )
 FROM_ELSEWHERE = _reason(
     "KV115",
-    "{what} has the valid length but does not come from the buffer",
-    "Make it to the size of the buffer and slice it with the same bound, as the cache is.",
+    "{what} is as long as the slice, but it is no slice of anything that is as long as the buffer",
+    "Make it as long as the buffer, and slice it with the same bound as the cache.",
 )
 ONE_SIDED = _reason(
     "KV116",
@@ -192,7 +195,11 @@ TIES = _reason(
     "{op}: which of equal elements comes first depends on the number of all",
     "Take the values in place of the places, and `sort(stable=True)`.",
 )
-NO_INFINITY = _reason("KV121", "{op} of numbers without an infinity", "Convert to a floating dtype before it.")
+NO_INFINITY = _reason(
+    "KV121",
+    "{op} of integers: the rows past the slice would have to be minus infinity, which integers lack",
+    "Convert to a floating dtype first.",
+)
 OTHER_AXIS = _reason(
     "KV122",
     "{op} with {what} of position-dependent number",
@@ -236,7 +243,7 @@ NO_SLICE = _reason(
 )
 FROM_FLOAT = _reason(
     "KV131",
-    "the slice ends where a float says",
+    "the end of the slice is computed from a float",
     "Keep positions as whole numbers: an int, or an element of an index tensor.",
 )
 SITE_FAILED = _reason("KV190", "the pass failed here: {error}", _REPORT)
@@ -244,13 +251,14 @@ SITE_FAILED = _reason("KV190", "the pass failed here: {error}", _REPORT)
 # What grows stays outside of the static core
 GROWTH_OUTSIDE = _reason(
     "KV201",
-    "what grows gets no buffers, as this would stay outside of the static core: {what}",
-    "The message is about the cache that `torch.cat` makes longer as if it were allocated in full: see what it says of that.",
+    "what grows gets no buffer, since this would run outside of the static core all the same: {what}",
+    "Do what the section of the id in the message says. It speaks of the cache that `torch.cat` makes longer as if it were "
+    "allocated in full, and sliced.",
 )
 NOT_GROWING = _reason(
     "KV202",
-    "what has buffers does not grow: in {calls} calls one after the other, nothing went on from a call before",
-    "Nothing, where the tensor only has another size on each call. Else hand in what the call before has returned.",
+    "a tensor was given a buffer to grow in, and does not grow: none of {calls} calls went on from what the last one returned",
+    "Nothing, where the tensor only has another size on each call. Else hand in the very tensor that the call before returned.",
 )
 CAPACITY = _reason(
     "KV203",
@@ -259,8 +267,8 @@ CAPACITY = _reason(
 )
 ROOM = _reason(
     "KV204",
-    "it depends on how much room there is beside what grows: {what}",
-    "Compare lengths with one another, and with numbers.",
+    "a condition depends on how much room is left in a buffer that grows: {what}",
+    "Give tables and caches that are allocated in full a fixed size, and compare lengths with one another or with numbers.",
 )
 GROWS_WHOLE = _reason(
     "KV205",
@@ -274,14 +282,15 @@ NO_JOIN = _reason(
 )
 OUTSIDE_THE_CORE = _reason(
     "KV210",
-    "{source}: {op} runs outside of the static core, which cannot have {why}",
-    "Where a slice was refused, see its reason. Else give what it takes a fixed size, or a size that stays for some calls.",
+    "{source}: {op} runs outside of the static core, since it depends on {why}",
+    "Where a slice was refused too, see its reason. Else give what the operator takes a fixed size (all rows of the buffer, "
+    "and a mask), or a size that stays for some calls.",
 )
 
 CORRECTED = _reason(
     "KV211",
-    "no core for each value of {of} any more: it has had too many",
-    "Nothing, where it has to move: what takes it runs outside of the core from now on. Else let it have few values.",
+    "{of} has had too many values for a core of each, and is left symbolic from now on",
+    "Nothing, where it has to move: what depends on it runs outside of the core. Else pad it to a few sizes.",
 )
 
 # How many graphs there are
@@ -306,8 +315,8 @@ TOO_MANY = _reason(
 )
 ALIASED = _reason(
     "KV402",
-    "inputs alias one another; the core is not recorded",
-    "Hand in tensors that do not share memory.",
+    "inputs share memory, so the core is not recorded as a CUDA graph",
+    "Hand in tensors that do not share memory (`.clone()`).",
 )
 
 RECORDED = _reason(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import tempfile
@@ -36,6 +37,9 @@ import fxpass  # noqa: E402
 guards.profile_guard_manager = lambda *_: 0.0
 # pytest listens to loggers that do not propagate; torch writes its trace, every graph in full, as soon as anyone listens.
 logging.getLogger("torch.__trace").propagate = True
+
+
+gc.freeze()  # what is imported stays: to look through it at every full collection takes a twentieth of the suite
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -63,7 +63,7 @@ SITES: dict[str, Step] = {
     "KV123": lambda k, v, p: F.layer_norm(k[:, :p], (p, 4)).sum(1),
     "KV124": lambda k, v, p: k[:, :p].new_ones(p * 3).sum(),
     "KV125": lambda k, v, p: k[:, :p][torch.tensor([0, 1]), :, torch.tensor([0, 1])].sum(1),
-    "KV126": lambda k, v, p: k[:, :p].slice_scatter(v[:, :1], 1, 0, 1).sum(1),
+    "KV126": lambda k, v, p: torch.cat([k[:, :p], torch.empty(0)], 1).sum(1),
     "KV127": lambda k, v, p: torch.linspace(0, p, 4) + k[:, :p].sum(1),
     "KV128": lambda k, v, p: k[:, : int(p**0.5) + 1].sum(1),
     "KV129": lambda k, v, p: F.pad(k[:, :p], (0, 0, p, 0)).sum(1),
@@ -154,9 +154,14 @@ def failing(owner: Any, name: str, error: Exception) -> Callable[[], None]:
 
 
 def growing_rows() -> None:
-    step = torch.compile(lambda k, x, p: k[:, p : p + x.shape[0]].sum(1), backend="kvfix", options={"compiler": "eager"})
+    """As many as a chunk has that is worked on, of another length on each call."""
+
+    def step(k: Tensor, x: Tensor, p: int) -> Tensor:
+        return k[:, p : p + x.shape[0]].sum(1) + (x @ x.mT).sum()
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
     for p in STEPS:
-        step(torch.rand(2, CAPACITY), torch.rand(p - 5), p)
+        compiled(torch.rand(2, CAPACITY), torch.rand(p - 5, 4), p)
 
 
 def too_few() -> None:

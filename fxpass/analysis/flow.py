@@ -15,6 +15,7 @@ import networkx as nx
 from torch import fx
 
 from fxpass.graph.insertion import name_before
+from fxpass.graph.lines import source_of
 from fxpass.graph.numbers import expression_text
 
 from .arithmetic import inputs_of
@@ -28,9 +29,8 @@ def flow_graph(
     flow: Flow,
     positions: Positions,
     name_of: Callable[[fx.Node], str],
-    source_of: Callable[[fx.Node], str],
 ) -> nx.DiGraph:
-    """Draw what `analysis.extents` found; ``name_of`` names graph inputs, ``source_of`` gives a node's source line."""
+    """Draw what `analysis.extents` found; ``name_of`` names graph inputs."""
     graph = nx.DiGraph()
     labels = {site.node: _label(site, name_of) for site in sites}
     for site in sites:

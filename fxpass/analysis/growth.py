@@ -92,11 +92,11 @@ def longer_otherwise(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
 
 
 def _is_longer(result: fx.Node, node: fx.Node, moving: Set[Any]) -> bool:
-    made, given = _sizes(result), _sizes(node)
-    if len(made) != len(given) or result not in descendants(node):
+    made, given = ([hint(size) for size in _sizes(n)] for n in (result, node))
+    if len(made) != len(given) or None in (*made, *given) or result not in descendants(node):  # None: an unbacked one
         return False
-    more = {d: hint(a) - hint(b) for d, (a, b) in enumerate(zip(made, given, strict=True)) if hint(a) != hint(b)}
-    return len(more) == 1 and all(more[d] > 0 and d in _axes(node, moving) and symbols(made[d]) for d in more)
+    more = {d: a - b for d, (a, b) in enumerate(zip(made, given, strict=True)) if a != b}
+    return len(more) == 1 and all(more[d] > 0 and d in _axes(node, moving) and symbols(_sizes(result)[d]) for d in more)
 
 
 def _axes(node: fx.Node, moving: Set[Any]) -> list[int]:

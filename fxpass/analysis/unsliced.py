@@ -23,7 +23,8 @@ from .sites import SiteFinder
 aten = torch.ops.aten
 
 _PICKS = {aten.index.Tensor, aten.index_select.default, aten.gather.default, aten.take.default,
-          aten.narrow_copy.default, aten.pad.default, aten.constant_pad_nd.default}  # fmt: skip
+          aten.take_along_dim.default, aten.embedding.default, aten.narrow_copy.default,
+          aten.pad.default, aten.constant_pad_nd.default}  # fmt: skip
 """What takes elements of its first operand and shares no memory with it."""
 
 

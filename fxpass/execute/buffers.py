@@ -73,7 +73,8 @@ def shared(owner: torch.Tensor | None, place: int, dim: int, like: torch.Tensor)
 def owner_of(nodes: Sequence[fx.Node]) -> int | None:
     """The place of the model's first parameter among the inputs of a graph, which end with the buffers ``nodes``."""
     inputs = nodes[0].graph.find_nodes(op="placeholder") if nodes else []
-    return next((i for i, n in enumerate(inputs) if n not in nodes and belongs_to_module(n)), None)
+    tensors = ((i, n) for i, n in enumerate(inputs) if isinstance(n.meta.get("val"), torch.Tensor))
+    return next((i for i, n in tensors if n not in nodes and belongs_to_module(n)), None)
 
 
 def memory(like: torch.Tensor, shape: list[int]) -> torch.Tensor:

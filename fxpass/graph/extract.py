@@ -45,8 +45,15 @@ def extract(
     return fx.GraphModule(gm, graph, class_name=name)
 
 
+def copied(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """A copy of ``graph``, and its nodes by those of ``graph``. What these have in ``meta`` is shared."""
+    made = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        nodes[node] = made.node_copy(node, nodes.__getitem__)
+    return made, nodes
+
+
 def duplicate(gm: fx.GraphModule, name: str = "GraphModule") -> fx.GraphModule:
     """A module with a copy of ``gm``'s graph, which can be edited while that one stays as it is."""
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(gm.graph, {}))
-    return fx.GraphModule(gm, graph, class_name=name)
+    return fx.GraphModule(gm, copied(gm.graph)[0], class_name=name)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.fx.traceback as fx_traceback
@@ -38,6 +38,8 @@ from fxpass.torch_internals.retrace import retrace
 from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
+from .extract import copied
+from .lines import source_in, source_of
 from .replay import Replaying
 from .schemas import is_transform
 from .stepped_slices import take_steps_apart
@@ -76,11 +78,21 @@ def mode_of(inputs: Sequence[Any]) -> FakeTensorMode:
     return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
 
 
-def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModule, set[fx.Node]]:
-    """``gm`` traced into aten on fake ``inputs``. Placeholders keep their order, names and ``meta``.
+class NormalForm(NamedTuple):
+    """The graph of ``gm``. The ops that are ``folded`` were given a constant in the place of a symbol: their shape may be known
+    better than ``meta["val"]`` says."""
 
-    The second result holds the ops that were given a constant in the place of a symbol. Their shape may be known better than
-    ``meta["val"]`` says.
+    gm: fx.GraphModule
+    folded: set[fx.Node]
+
+    def copy(self) -> NormalForm:
+        """Another one, which can be edited while this one stays as it is."""
+        graph, nodes = copied(self.gm.graph)
+        return NormalForm(fx.GraphModule(self.gm, graph), {nodes[node] for node in self.folded})
+
+
+def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> NormalForm:
+    """``gm`` traced into aten on fake ``inputs``. Placeholders keep their order, names and ``meta``.
 
     Raises:
         Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have, or an operator
@@ -100,15 +112,14 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> tuple[fx.GraphModu
     remove_dead(traced.graph)
     _refuse_attributes(traced)
     traced.recompile()
-    return traced, folded
+    return NormalForm(traced, folded)
 
 
 def _traced(interpreter: fx.Interpreter, inputs: Sequence[Any]) -> fx.GraphModule:
     try:
         return retrace(interpreter.run, inputs, pre_dispatch=True)
     except DataDependentOutputException as error:
-        place = str(error).partition("While executing ")[2].partition("\n")[0]
-        raise Unfit(reasons.DATA, place=place or error) from error
+        raise Unfit(reasons.DATA, where=source_in(fx_traceback.get_current_meta()) or error) from error
 
 
 @contextlib.contextmanager
@@ -151,7 +162,9 @@ def _told(target: Any) -> Iterator[None]:
     except (Reasoned, DataDependentOutputException):
         raise
     except Exception as error:
-        raise Unfit(reasons.UNTRACED, op=target, error=f"{type(error).__name__}: {error}") from error
+        where, name = source_in(fx_traceback.get_current_meta()), getattr(target, "__name__", target)
+        how = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise Unfit(reasons.UNTRACED, op=f"{name} ({where})" if where else name, error=how) from error
 
 
 def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
@@ -172,16 +185,17 @@ def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
 def _refuse_transforms(gm: fx.GraphModule) -> None:
     for node in gm.graph.nodes:
         if is_transform(node.target):
-            raise Unfit(reasons.TRANSFORM, node=node.name)
+            raise Unfit(reasons.TRANSFORM, where=source_of(node) or node.name)
 
 
 def _refuse_attributes(traced: fx.GraphModule) -> None:
     for node in traced.graph.find_nodes(op="get_attr"):
         held = getattr(traced, node.target, None)
+        users = ", ".join(dict.fromkeys(source_of(user) or user.name for user in node.users))
         if isinstance(held, fx.GraphModule):
-            raise Unfit(reasons.OWN_GRAPHS, node=", ".join(user.name for user in node.users))
+            raise Unfit(reasons.OWN_GRAPHS, where=users)
         if isinstance(held, FakeTensor):
-            raise Unfit(reasons.UNSEEN, node=", ".join(user.name for user in node.users))
+            raise Unfit(reasons.UNSEEN, where=users)
 
 
 def _requires_grad(node: fx.Node) -> bool:

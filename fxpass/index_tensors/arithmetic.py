@@ -58,6 +58,11 @@ def all_of(*truths: Any) -> bool:
     return all(truths)
 
 
+def choose(condition: Any, a: Any, b: Any) -> Any:
+    """``a`` where ``condition`` holds, else ``b``."""
+    return a if condition else b
+
+
 def place_of_max(*numbers: Any) -> int:
     """Where the first of the largest of ``numbers`` stands."""
     return numbers.index(max(numbers))
@@ -107,7 +112,7 @@ def hold(array: np.ndarray, dtype: torch.dtype) -> bool:
     for place, entry in np.ndenumerate(array):
         if entry is None:
             continue
-        if not isinstance(entry, Entry) or _is_truth(entry) != (dtype is torch.bool):
+        if not isinstance(entry, Entry) or is_truth(entry) != (dtype is torch.bool):
             return False
         if dtype is torch.int32 and not _fits_int32(entry):
             array[place] = apply(int32, entry)
@@ -185,7 +190,7 @@ def truths(a: np.ndarray) -> np.ndarray:
     """``a.bool()``: numbers are true unless they are zero."""
     out = np.empty(a.shape, dtype=object)
     for place, entry in np.ndenumerate(a):
-        out[place] = entry if entry is None or _is_truth(entry) else apply(operator.ne, entry, 0)
+        out[place] = entry if entry is None or is_truth(entry) else apply(operator.ne, entry, 0)
     return out
 
 
@@ -222,11 +227,12 @@ _LARGER, _SMALLER = elementwise(max), elementwise(min)
 
 
 def _refuse_numbers(*values: Any) -> None:
-    if not all(e is None or _is_truth(e) for value in values for e in as_array(value).flat):
+    if not all(e is None or is_truth(e) for value in values for e in as_array(value).flat):
         raise NotCovered
 
 
-def _is_truth(entry: Entry) -> bool:
+def is_truth(entry: Entry) -> bool:
+    """Whether ``entry`` is a truth value, and no number."""
     return isinstance(entry, bool) or _is_computed_truth(entry)
 
 

@@ -13,13 +13,13 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .arithmetic import COMPARISONS, FOLDS, int32, on_host
+from .arithmetic import COMPARISONS, FOLDS, choose, int32, on_host
 from .contents import Arith, Element, Entry, GraphInt, in_order, tensors
 
 MAX_LENGTH = 2**15
 """Characters; a formula that would be longer is not made."""
 _OPERATORS = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)
-_FUNCTIONS = {fn.__name__: on_host(fn) for fn in (*FOLDS, *COMPARISONS, *_OPERATORS, int32, max, min)}
+_FUNCTIONS = {fn.__name__: on_host(fn) for fn in (*FOLDS, *COMPARISONS, *_OPERATORS, choose, int32, max, min)}
 
 
 def formula(entry: Entry) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .arithmetic import NotCovered, as_array, elementwise
+from .arithmetic import NotCovered, apply, as_array, choose, elementwise, is_truth, truths
 from .contents import GraphInt
 
 
@@ -92,11 +92,23 @@ def unsqueeze(a: np.ndarray, dim: int) -> np.ndarray:
 
 
 def cast(a: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
-    """``a.to(...)``, ``a.int()``, ``a.long()``: the values are brought into the dtype later (`arithmetic.hold`)."""
+    """``a.to(...)``: numbers are brought into the dtype later (`arithmetic.hold`); truth values become 0 or 1, or numbers truth
+    values."""
     wanted = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.dtype)]
-    if any(dtype not in (torch.int32, torch.int64) for dtype in wanted):
+    if any(dtype not in (torch.int32, torch.int64, torch.bool) for dtype in wanted):
         raise NotCovered
-    return a.copy()
+    if torch.bool in wanted:
+        return truths(a)
+    out = a.copy()
+    for place, entry in np.ndenumerate(a):
+        if wanted and entry is not None and is_truth(entry):
+            out[place] = apply(choose, entry, 1, 0)
+    return out
+
+
+def as_number(a: np.ndarray) -> np.ndarray:
+    """``a.int()`` or ``a.long()``."""
+    return cast(a, torch.int64)
 
 
 def fill(a: np.ndarray, value: Any = 0) -> np.ndarray:
@@ -122,6 +134,28 @@ def arange(shape: tuple[int, ...], *bounds: Any, **named: Any) -> np.ndarray:
     if len(bounds) > 2 or {"start", "end", "step"} & named.keys() or not all(_is_number(b) for b in bounds):
         raise NotCovered
     return elementwise(operator.add)(np.arange(*shape).astype(object), start)
+
+
+def tensor(shape: tuple[int, ...], data: Any, **named: Any) -> np.ndarray:
+    """``torch.tensor(data)``: numbers in nested lists, which may move."""
+    flat, waiting = [], [data]
+    while waiting:
+        part = waiting.pop()
+        waiting += reversed(part) if isinstance(part, (list, tuple)) else ()
+        flat += [] if isinstance(part, (list, tuple)) else [part.item() if isinstance(part, np.ndarray) else part]
+    out = np.empty(len(flat), dtype=object)
+    out[:] = flat
+    return out.reshape(shape)
+
+
+def full(shape: tuple[int, ...], size: Any, value: Any, **named: Any) -> np.ndarray:
+    """``torch.full(size, value)``."""
+    return fill(np.empty(shape, dtype=object), value)
+
+
+def like(value: int) -> Callable[..., np.ndarray]:
+    """The rule of ``zeros_like`` or ``ones_like``."""
+    return lambda a, **named: fill(np.empty(a.shape, dtype=object), value)
 
 
 def _basic(index: Any) -> tuple[Any, ...]:

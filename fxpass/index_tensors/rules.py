@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .along import along, cumsum, expand, flip, largest, masked_fill, permute, smallest, summed, where
 from .arithmetic import (
     COMPARISONS,
     all_of,
@@ -24,21 +25,24 @@ from .arithmetic import (
     place_of_min,
     product,
     quantify,
-    total,
     truths,
 )
 from .indexing import (
     arange,
+    as_number,
     cast,
     chunk,
     fill,
+    full,
     getitem,
     joined,
+    like,
     reshape,
     select,
     setitem,
     split,
     squeeze,
+    tensor,
     unbind,
     unsqueeze,
     view,
@@ -80,23 +84,33 @@ RULES: dict[str, Callable[..., np.ndarray | list[np.ndarray]]] = {
     "clamp": clamp,
     "clone": lambda a, **_: a.copy(),
     "to": cast,
-    "int": cast,
-    "long": cast,
+    "int": as_number,
+    "long": as_number,
     "copy_": fill,
     "fill_": fill,
     "zero_": lambda a: fill(a, 0),
-    "max": fold(max),
-    "min": fold(min),
-    "amax": fold(max),
-    "amin": fold(min),
-    "sum": fold(total),
-    "prod": fold(product),
-    "argmax": fold(place_of_max),
-    "argmin": fold(place_of_min),
-    "count_nonzero": quantify(how_many),
+    "max": largest,
+    "min": smallest,
+    "amax": along(fold(max)),
+    "amin": along(fold(min)),
+    "sum": along(summed),
+    "prod": along(fold(product)),
+    "argmax": along(fold(place_of_max)),
+    "argmin": along(fold(place_of_min)),
+    "count_nonzero": along(quantify(how_many)),
     "bool": truths,
-    "any": quantify(any_of),
-    "all": quantify(all_of),
+    "any": along(quantify(any_of)),
+    "all": along(quantify(all_of)),
+    "cumsum": cumsum,
+    "flip": flip,
+    "permute": permute,
+    "transpose": lambda a, *dims: a.swapaxes(*dims),
+    "t": lambda a: a.T,
+    "expand": expand,
+    "zeros_like": like(0),
+    "ones_like": like(1),
+    "where": where,
+    "masked_fill": masked_fill,
     "logical_and": logical(all_of),
     "logical_or": logical(any_of),
     "__and__": logical(all_of),
@@ -110,5 +124,11 @@ RULES: dict[str, Callable[..., np.ndarray | list[np.ndarray]]] = {
 """``rule(*args, **kwargs)`` gives the result, a list where the op gives several views. It writes to the arrays of the operands
 that the op writes to."""
 
-FACTORIES: dict[str, Callable[..., np.ndarray]] = {"arange": arange}
+FACTORIES: dict[str, Callable[..., np.ndarray]] = {
+    "arange": arange,
+    "tensor": tensor,
+    "full": full,
+    "zeros": lambda shape, *_, **named: full(shape, shape, 0),
+    "ones": lambda shape, *_, **named: full(shape, shape, 1),
+}
 """``factory(shape, *args, **kwargs)`` gives a new small tensor that is made from numbers."""

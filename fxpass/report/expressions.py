@@ -1,24 +1,16 @@
-"""What is said of one node of a graph: the user's line, and the type of what it gives.
-
-    attention.py:123    k, v = cache[layer]    f32[3, 4, s0 + 1, 8]
-"""
+"""The type of what a node of a graph gives: f32[3, 4, s0 + 1, 8]."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
 from typing import Any
 
 import torch
-from torch import fx
 
 from fxpass.graph.numbers import to_expr
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "i64",
            torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "b8"}  # fmt: skip
-_TORCH = os.path.dirname(torch.__file__) + os.sep
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)\n\s*(?P<code>.*)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,30 +19,6 @@ class Shape:
 
     dtype: torch.dtype
     sizes: tuple[Any, ...]
-
-
-def source_of(node: fx.Node) -> str:
-    """``file:line`` of the user's code that made ``node``, or an empty string."""
-    frame = _frame(node)
-    return f"{frame['file']}:{frame['line']}" if frame else ""
-
-
-def code_of(node: fx.Node) -> str:
-    """The text of that line, or an empty string."""
-    frame = _frame(node)
-    return frame["code"].strip() if frame else ""
-
-
-def _frame(node: fx.Node) -> re.Match[str] | None:
-    """The innermost line that is not torch's own (``F.pad`` is written in Python); where all are, the innermost of these."""
-    trace = end = node.meta.get("stack_trace") or ""
-    innermost = None
-    while (start := end.rfind('File "')) >= 0:
-        frame, end = _FRAME.match(trace, start), trace[:start]
-        if frame and not frame["file"].startswith(_TORCH):
-            return frame
-        innermost = innermost or frame
-    return innermost
 
 
 def type_of(value: Any) -> str:

@@ -14,9 +14,10 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.lines import code_of, source_of
 from fxpass.torch_internals.dynamo.origins import name_of
 
-from .expressions import code_of, shape_of, source_of
+from .expressions import shape_of
 from .names import user_name
 
 aten = torch.ops.aten

@@ -8,12 +8,13 @@ import torch
 from torch import fx
 
 from fxpass.graph.insertion import name_before
+from fxpass.graph.lines import code_of, source_of, with_line
 from fxpass.graph.numbers import expression_text, hint, size_in_bytes
 from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten
 from fxpass.rewriting.decisions import Decision
 
-from .expressions import code_of, source_of, type_of
+from .expressions import type_of
 from .model import Cost, Site
 from .names import input_name, user_name
 
@@ -26,10 +27,10 @@ def sites_of(rewritten: Rewritten) -> list[Site]:
             buffer="" if d.buffer is None else input_name(d.buffer),
             dim=d.dim,
             position=d.position,
-            source=source_of(d.node),
+            source=source_of(with_line(d.node)),
             decision="rewritten" if d.rewritten else "refused",
             reason=d.reason,
-            code=code_of(d.node),
+            code=code_of(with_line(d.node)),
             size="" if d.buffer is None else type_of(d.buffer.meta.get("val")),
             chain=tuple(_link(text, node) for text, node in d.chain),
             cost=_cost(d),

@@ -24,6 +24,7 @@ from . import progress
 from .channels import tell
 from .expressions import type_of
 from .model import Report
+from .names import user_name
 from .symbols import renamed, sources
 
 _logger = logging.getLogger("fxpass")
@@ -88,14 +89,16 @@ def reset() -> None:
 
 
 def complain(report: Report, settings: Options, cause: Exception | None = None) -> None:
-    """One warning for what was not rewritten, with reasons and source lines; with ``strict``, an error from ``cause``, also
-    where work is left outside of the static core."""
+    """One warning for what was not rewritten, with reasons and source lines, and where that does not say it, for work that is
+    left outside of the static core; with ``strict``, an error from ``cause``."""
     refused, names = [site for site in report.sites if site.decision == "refused"], sources(report.symbols)
     lines = [report.unfit] if report.unfit else []
     lines += dict.fromkeys(
         f"{site.source or site.buffer}: {site.kind} at {renamed(site.position, names)}: {site.reason}" for site in refused
     )
-    lines += report.outside if settings.strict else []
+    if report.ended and any(site.id == reasons.LEAVES.id for site in refused):
+        lines.append(report.ended)
+    lines += map(user_name, report.outside) if settings.strict or not lines else []
     if not lines:
         return
     message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(lines)
@@ -106,8 +109,9 @@ def complain(report: Report, settings: Options, cause: Exception | None = None) 
 
 def unfit(report: Report, error: Exception, expected: bool) -> None:
     """Note in ``report`` that its graph runs as it is, because of ``error``; one that was not ``expected`` is logged."""
-    how = f"{type(error).__name__}: {error}"
-    report.unfit = str(error) if expected else reasons.PASS_FAILED.text(error=how)
+    said = str(error).partition("\n\nWhile executing ")[0]  # which torch puts behind what is raised while a graph is run
+    how = f"{type(error).__name__}: {said}"
+    report.unfit = said if expected else reasons.PASS_FAILED.text(error=how)
     if not expected:
         _logger.warning("kvfix: %s: the pass failed", report.name, exc_info=error)
 

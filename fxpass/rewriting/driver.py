@@ -22,6 +22,7 @@ from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import SiteFinder, SliceSite
 from fxpass.analysis.unsliced import unsliced
 from fxpass.graph import aliases
+from fxpass.graph.lines import source_of
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
@@ -54,7 +55,6 @@ def rewrite_graph(
     gm: fx.GraphModule,
     origins: Mapping[fx.Node, Origin],
     name_of: Callable[[fx.Node], str] = str,
-    source_of: Callable[[fx.Node], str] = lambda node: "",
     decompose: Callable[[fx.Node], bool] = lambda node: False,
     seen: Seen | None = None,
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
@@ -65,7 +65,7 @@ def rewrite_graph(
     Args:
         gm: the graph.
         origins: the placeholders that are positions.
-        name_of, source_of: names of graph inputs and source lines of nodes, for the picture of the flow.
+        name_of: names of graph inputs, for the picture of the flow.
         decompose: replaces an operator without a rule by the operators that it is made of, or returns False.
         seen: what the calls so far say of the symbols.
         before_edits: called with ``gm`` and its sites once these are decided, while nothing has been edited or guarded for
@@ -75,10 +75,11 @@ def rewrite_graph(
     refused: dict[fx.Node, str] = {}
     restorable = Restorable(gm)
 
-    def refuse(nodes: Iterable[fx.Node], why: str) -> None:
-        """Refuse ``nodes``, and undo all edits of the graph."""
+    def refuse(nodes: Iterable[fx.Node], why: str, at: str = "") -> None:
+        """Refuse ``nodes``, and undo all edits of the graph. What stands in the way is ``at`` a line of the user's."""
         nonlocal origins, refused
-        refused.update(dict.fromkeys([n for n in nodes if n not in padded], why))
+        for node in (n for n in nodes if n not in padded):
+            refused[node] = why if at in ("", source_of(node)) else f"{why} (at {at})"
         if now := restorable.undo():
             origins = {now[node]: origin.moved(now) for node, origin in origins.items()}
             refused = {now.get(node, node): text for node, text in refused.items()}
@@ -94,13 +95,13 @@ def rewrite_graph(
         if isinstance(plan, Stuck):
             if plan.no_rule and _decomposed(plan.node, decompose, restorable):
                 continue
-            refuse(padded & plan.reads or plan.reads, f"{plan.reason} (at {plan.node.name})")
+            refuse(padded & plan.reads or plan.reads, plan.reason, source_of(plan.node))
             continue
         sites, flow, finder = plan
         before_edits(gm, sites.values())
         for condition in supposed if sites else []:
             guarded(condition)
-        picture = flow_graph(sites.values(), flow, finder.positions, name_of, source_of)
+        picture = flow_graph(sites.values(), flow, finder.positions, name_of)
         stay = [decided(node, None, finder.positions, why) for node, why in refused.items()]
         stay += [left(one, finder.positions) for one in unsliced(gm.graph, finder, flow, sites.keys() | refused.keys())]
         restorable.copy_once()

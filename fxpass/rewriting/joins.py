@@ -5,11 +5,12 @@
     out = empty(s + n); out[:s] = past; out[s:] = new   ->  cat([past, new], 0)
     out = pad(past, (0, n)); out[s:] = new                  cat([past, new], 0)
     pad(past, (0, n))                                       cat([past, zeros(n)], 0)
+    pad(new, (s, 0))                                        cat([zeros(s), new], 0)
     cat([past, new], 2)[:, :, -8:], which is all of it      cat([past, new], 2)
 
 The last line is a window that is not full, which a guard of Dynamo's says. A tensor that is written in pieces is joined where
 the last piece is written, so nothing may read it, or write anything else to it, before that. A padding that is not filled in
-this way is joined with zeros.
+this way, in front or behind, is joined with zeros.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fxpass.graph import aliases
 from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import equal, number, symbols
+from fxpass.graph.numbers import equal, known, number, symbols
 
 aten = torch.ops.aten
 
@@ -61,9 +62,8 @@ def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
     for node in _moving_tensors(gm.graph, moving):
         if aliases.base(node) is None and is_contiguous(node):
             _join_pieces(node, moving)
-    written = {aliases.storage(w) for n in gm.graph.nodes for w in aliases.written(n)}
     for node in _moving_tensors(gm.graph, moving):
-        if node.target in _PADS and aliases.storage(node) not in written:
+        if node.target in _PADS:
             _pad_as_cat(node, moving)
     gm.recompile()
 
@@ -138,7 +138,8 @@ def _join_pieces(node: fx.Node, moving: Set[Any]) -> None:
 def _written(node: fx.Node, dim: int) -> Iterator[_Piece]:
     """What ``node`` holds along ``dim`` when it is made, and what is copied into slices of it, in program order."""
     if (padded := _padded(node, dim)) is not None:
-        yield _Piece(0, padded.meta["val"].shape[dim], padded, ())
+        source, before, _ = padded
+        yield _Piece(before, source.meta["val"].shape[dim], source, ())
     for user in sorted(node.users):
         if sliced_axis(user) != (node, dim) or user.target is aten.select.int or len(user.users) != 1:
             return
@@ -153,32 +154,38 @@ def _written(node: fx.Node, dim: int) -> Iterator[_Piece]:
 
 
 def _pad_as_cat(node: fx.Node, moving: Set[Any]) -> None:
-    """Put a `cat` in the place of the padding ``node``, if it is a number behind the last row along a dim that moves."""
+    """Put a `cat` in the place of the padding ``node``, if it is a number on one side along a dim that moves."""
     given = dict(zip(_PADS[node.target], node.args, strict=False)) | node.kwargs
     value, graph = node.meta["val"], node.graph
     dims = [d for d, size in enumerate(value.shape) if symbols(size) & moving]
-    if len(dims) != 1 or given.get("mode", "constant") != "constant" or (source := _padded(node, dims[0])) is None:
+    if len(dims) != 1 or given.get("mode", "constant") != "constant" or (padded := _padded(node, dims[0])) is None:
         return
-    (dim,) = dims
+    (dim,), (source, before, behind) = dims, padded
     with faking(mode_of([value])), graph.inserting_before(node):
         sizes: list[Any] = list(value.shape)
-        sizes[dim] = given["pad"][2 * (value.dim() - 1 - dim) + 1]
+        sizes[dim] = behind if equal(before, 0) else before
         for d in [d for d, size in enumerate(sizes) if isinstance(size, torch.SymInt)]:
             sizes[d] = call(graph, aten.sym_size.int, source, d)
         rows = call(graph, aten.full.default, sizes, given.get("value") or 0, dtype=value.dtype, device=value.device)
-        made = call(graph, aten.cat.default, [source, rows], dim, like=value)
+        parts = [source, rows] if equal(before, 0) else [rows, source]
+        made = call(graph, aten.cat.default, parts, dim, like=value)
     take_line(made, node)
     _replace(node, made)
 
 
-def _padded(node: fx.Node, dim: int) -> fx.Node | None:
-    """What ``node`` makes longer behind its last row along ``dim``; None if it is no such padding."""
+def _padded(node: fx.Node, dim: int) -> tuple[fx.Node, Any, Any] | None:
+    """What ``node`` makes longer along ``dim``, by how many rows before the first and behind the last one, of which one is 0;
+    None if it is no such padding."""
     if node.target not in _PADS:
         return None
     source, widths = node.args[:2]
-    last = 2 * (node.meta["val"].dim() - 1 - dim) + 1
-    others = [w for i, w in enumerate(widths) if i != last]  # type: ignore[arg-type]
-    return source if all(isinstance(w, int) and w == 0 for w in others) else None  # type: ignore[return-value]
+    first = 2 * (node.meta["val"].dim() - 1 - dim)
+    before, behind = [*widths, *[0] * (first + 2)][first : first + 2]  # type: ignore[misc]
+    others = [w for i, w in enumerate(widths) if i not in (first, first + 1)]  # type: ignore[arg-type]
+    one_sided = (equal(before, 0) or equal(behind, 0)) and known(number(before) + number(behind) >= 0)
+    if not one_sided or not all(isinstance(w, int) and w == 0 for w in others):
+        return None
+    return source, before, behind  # type: ignore[return-value]
 
 
 def _in_order(pieces: list[_Piece], size: Any) -> list[_Piece] | None:

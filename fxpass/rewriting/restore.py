@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import fx
+
+from fxpass.graph.extract import copied
 
 
 class Restorable:
@@ -23,13 +23,8 @@ class Restorable:
 
     def copy_once(self) -> None:
         """Copy the graph, which is about to be edited, unless there is a copy already."""
-        if self._copy is not None:
-            return
-        self._copy, self._nodes = fx.Graph(), {}
-        for node in self.gm.graph.nodes:
-            made = self._copy.node_copy(node, self._nodes.__getitem__)
-            made.meta = copy.copy(node.meta)
-            self._nodes[node] = made
+        if self._copy is None:
+            self._copy, self._nodes = copied(self.gm.graph)
 
     def undo(self) -> dict[fx.Node, fx.Node]:
         """Put the copy in the place of the graph. Gives its nodes by those of the graph; none if there is no copy."""

@@ -10,7 +10,17 @@ from fxpass.options import Options, parse
 
 from . import lookup_order, patches, retrace
 from .contracts import Feature
-from .dynamo import dynamism, einsum_paths, fill_dtypes, frames, guard_managers, hooks, module_ints, remembered_calls
+from .dynamo import (
+    dynamism,
+    einsum_paths,
+    fill_dtypes,
+    frames,
+    guard_managers,
+    hooks,
+    module_ints,
+    remembered_calls,
+    truths,
+)
 from .dynamo.names import TorchCompileWrapper
 from .features import give_up, holds
 from .precompile import hooks as precompile
@@ -34,6 +44,7 @@ def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset
         einsum_paths.install()
         fill_dtypes.install()
         remembered_calls.install()
+        truths.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)

@@ -98,7 +98,7 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "var_correction": lambda k, v: k.var(2, correction=0) + v.var(unbiased=False),
     "vector_norm": lambda k, v: k.norm(dim=2) + torch.linalg.vector_norm(v, 1, dim=2) + F.normalize(k, dim=3).sum(2),
     "layer_norm": lambda k, v: (F.layer_norm(k, (4,)) * F.rms_norm(v, (4,))).sum(2),
-    "embedding": lambda k, v: F.embedding(torch.arange(k.shape[2]), torch.eye(CAPACITY)).sum(0),
+    "embedding": lambda k, v: (F.embedding(torch.arange(k.shape[2]), torch.eye(CAPACITY, 4)) * k).sum(2),
     "index_select": lambda k, v: torch.eye(CAPACITY).index_select(1, torch.arange(k.shape[2])).sum(1) + k.sum(),
     "index": lambda k, v: (torch.eye(CAPACITY)[torch.arange(k.shape[2])][:, :4] * k).sum(2),
     "index_of_channels": lambda k, v: k[..., torch.tensor([0, 2])].sum(2),
@@ -258,7 +258,7 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "places_of_kthvalue": (lambda k, v: k.kthvalue(1, dim=2).indices + v.sum(2), "which of equal elements"),
     "unordered_topk": (lambda k, v: k.topk(2, 2, sorted=False).values.sum(2), "sorted=False: which of equal elements"),
     "repeated_flat": (lambda k, v: k.repeat_interleave(2).sum() + v.sum(2), "repeat_interleave.self_int of a flattened tensor"),
-    "rows_put_in": (lambda k, v: k.slice_scatter(v[:, :, :1], 2, 0, 1).sum(2), "along the position-dependent axis"),
+    "rows_put_in": (lambda k, v: k.slice_scatter(v[:, :, ::2], 2, 0, None, 2).sum(2), "into every other row"),
     "channels": (
         lambda k, v: F.conv1d(torch.ones(1, 4, 4), k[0, 0, :, :, None]).sum(1) + v.sum((0, 2)),
         "channels of position-dependent number",

@@ -377,7 +377,7 @@ def test_what_has_another_size_on_each_call_gets_no_buffers() -> None:
     for length in (5, 9, 3, 12, 4, 30, 7, 6, 11, 3, 8):
         x, past = torch.randn(2, 1, 16), (torch.randn(2, 2, length, 8), torch.randn(2, 2, length, 8))
         new, other = both(fn, model, x, (past, past))
-    assert "nothing went on from a call before" in fxpass.reports()[-1].unbuffered
+    assert fxpass.reports()[-1].unbuffered.startswith("KV202")
     assert counters["stats"]["unique_graphs"] <= 4
 
 
@@ -484,6 +484,35 @@ def around(join: Callable[..., torch.Tensor], *order: int) -> Callable[..., torc
     return lambda past, new: join([past.permute(order), new.permute(order)]).permute(back).contiguous()
 
 
+def put_by_index(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    out = nn.functional.pad(past, (0, 0, 0, new.shape[2]))
+    out[:, :, torch.arange(new.shape[2]) + past.shape[2]] = new
+    return out
+
+
+def added(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    return nn.functional.pad(past, (0, 0, 0, 1)) + nn.functional.pad(new, (0, 0, past.shape[2], 0))
+
+
+def added_to(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    out = nn.functional.pad(past, (0, 0, 0, 1))
+    out[:, :, -1] += new[:, :, 0]
+    return out
+
+
+def behind(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """The new rows are padded in front, and the old ones are written there."""
+    out = nn.functional.pad(new, (0, 0, past.shape[2], 0))
+    out[:, :, : past.shape[2]] = past
+    return out
+
+
+def scattered(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    longer = nn.functional.pad(past, (0, 0, 0, 1))
+    masked = longer.masked_scatter((torch.arange(longer.shape[2]) == past.shape[2])[:, None], new)
+    return longer.slice_scatter(new, 2, -1).index_copy(2, torch.tensor([past.shape[2]]), (new + masked[:, :, -1:]) / 2)
+
+
 JOINS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "concat": lambda past, new: torch.concat((past, new), dim=-2),
     "hstack": around(torch.hstack, 0, 2, 1, 3),
@@ -496,6 +525,11 @@ JOINS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "pad and select": padded_by_one,
     "pad and where": chosen,
     "pad and select_scatter": put_in,
+    "pad and an index": put_by_index,
+    "pad and add": added,
+    "pad and add in place": added_to,
+    "pad in front": behind,
+    "pad and scatter": scattered,
     "narrow": lambda past, new: in_rows(past.new_empty(longer_by(past, new)), past, new),
     "of half": lambda past, new: torch.cat([past.half(), new], 2),
     "of what is reordered": lambda past, new: torch.cat([past.index_select(0, torch.tensor([1, 0])), new], 2),
@@ -546,19 +580,7 @@ def written_meanwhile(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def put_by_index(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    out = nn.functional.pad(past, (0, 0, 0, 1))
-    out[:, :, torch.tensor([past.shape[2]])] = new
-    return out
-
-
-def added(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    return nn.functional.pad(past, (0, 0, 0, 1)) + nn.functional.pad(new, (0, 0, past.shape[2], 0))
-
-
-@pytest.mark.parametrize(
-    "join", [read_between, overlapping, written_twice, written_meanwhile, put_by_index, added]
-)
+@pytest.mark.parametrize("join", [read_between, overlapping, written_twice, written_meanwhile])
 def test_what_is_no_join_is_eagers(join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
     model = joined_by(join)
     decode(model, compiled(model), 8)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_split import traced
 
+import fxpass
 from fxpass import KvfixWarning
 from fxpass.execute.partition.split import split
 from fxpass.execute.regions import Region, _predicate, unviewed
@@ -171,3 +172,40 @@ def test_what_compiling_assumes_is_checked() -> None:
         series = torch.rand(size, 4)
         torch.testing.assert_close(region([series])[0], series / series.sum())
     assert compiled == [False, True]
+
+
+TRUTHS = {
+    "larger": lambda x, p: x * (p > 2),
+    "no number": lambda x, p: x + (p != 3),
+    "of a remainder": lambda x, p: (p % 2 == 0) * x,
+    "two": lambda x, p: x * (p >= 1) - x * (p < 4) * 0.5,
+    "beside a product": lambda x, p: x @ x.mT * (p > 4),
+}
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("name", TRUTHS)
+@torch.no_grad()
+def test_a_number_of_a_module_has_no_address(name: str, compiler: str) -> None:
+    """The step that fills the cache knows its value, and the number is an input of the core all the same."""
+
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pos = 0
+            self.register_buffer("k", torch.zeros(2, 6, 2, dtype=torch.float16))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            end = self.pos + x.shape[1]
+            self.k[:, self.pos : end] = x
+            out = self.k[:, :end].sum(1), TRUTHS[name](x, self.pos)
+            self.pos = end
+            return out
+
+    ours, theirs = Counting(), Counting()
+    compiled = torch.compile(ours, backend="kvfix", options={"compiler": compiler})
+    for n in (4, 1, 1):
+        x = torch.rand(2, n, 2).half()
+        for a, b in zip(compiled(x), theirs(x), strict=True):
+            torch.testing.assert_close(a, b)
+    assert not any(report.unfit for report in fxpass.reports())

@@ -27,11 +27,13 @@ DIRT = {"zeros": 0.0, "nan": float("nan"), "inf": float("inf"), "large": 7e4}
 
 @dataclasses.dataclass
 class Outcome:
-    """What came of one program. ``stock`` and ``graphs`` count graphs and breaks; ``stock`` is -1 where stock was not run."""
+    """What came of one program. ``stock`` and ``graphs`` count what was `_made` for the calls on which eager does not raise,
+    ``for_errors`` what was for the others; ``stock`` is -1 where it was not run."""
 
     seed: int
     failure: Failure | None = None
     graphs: int = 0
+    for_errors: int = 0
     stock: int = -1
     stock_fails: str = ""
     eager_errors: int = 0
@@ -114,7 +116,14 @@ def _guarded(program: Program, how: dict[str, Any], outcome: Outcome) -> int:
         _calls(program, how, outcome)
     except Failure as failure:
         outcome.failure = failure
-    return counters["stats"]["unique_graphs"] + sum(counters["graph_break"].values())
+    return _made() - outcome.for_errors
+
+
+def _made() -> int:
+    """The number of graphs, of breaks, and of places where Dynamo has left the rest of a frame to Python for good, which it
+    does not count as breaks."""
+    breaks = sum(sum(counters[name].values()) for name in ("graph_break", "unimplemented"))
+    return counters["stats"]["unique_graphs"] + breaks
 
 
 def _calls(program: Program, how: dict[str, Any], outcome: Outcome) -> None:
@@ -131,7 +140,7 @@ def _calls(program: Program, how: dict[str, Any], outcome: Outcome) -> None:
             places[event.slot] = event.to
         p, b = places[event.slot], batches.get(event.slot, 2)
         torch.manual_seed(program.seed + 100 + i)
-        x, results, errors = module["rows"](event.rows, b), [], []
+        x, results, errors, made = module["rows"](event.rows, b), [], [], _made()
         for side in sides:
             try:
                 results.append(side.call(event.slot, x, module["given"](p, event.rows), event.eager))
@@ -141,6 +150,7 @@ def _calls(program: Program, how: dict[str, Any], outcome: Outcome) -> None:
                 errors.append(error)
         if errors[0] is not None:
             outcome.eager_errors += 1
+            outcome.for_errors += _made() - made
             if errors[1] is None:
                 raise Failure("silent", i, f"eager raised {type(errors[0]).__name__}: {_line(errors[0])}")
             _level(*sides)  # what has been written up to the error may differ

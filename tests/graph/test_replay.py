@@ -14,6 +14,7 @@ from torch import fx
 from torch.nn.functional import dropout, layer_norm, linear, scaled_dot_product_attention
 
 from fxpass import api
+from fxpass.graph.normal_form import NormalForm
 from fxpass.graph.replay import Replaying
 from toto_model import Toto, TotoConfig
 
@@ -244,10 +245,10 @@ def normal_forms(run: Callable[[], Any]) -> list[list[Any]]:
     graphs: list[list[Any]] = []
     stock = api.normal_form
 
-    def normal_form(*args: Any) -> tuple[fx.GraphModule, set[fx.Node]]:
-        made, folded = stock(*args)
-        graphs.append(described(made))
-        return made, folded
+    def normal_form(*args: Any) -> NormalForm:
+        form = stock(*args)
+        graphs.append(described(form.gm))
+        return form
 
     torch._dynamo.reset()
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():

@@ -135,7 +135,7 @@ def a_comparison_as_a_number(idx: Tensor) -> None:
 
 NUMBERS = [a_float_fill, a_float_element, a_comparison, a_sum_of_comparisons, an_overflow, an_overflow_and_back,
            a_comparison_as_a_number]  # fmt: skip
-FOLLOWED = [an_overflow, an_overflow_and_back]
+FOLLOWED = [an_overflow, an_overflow_and_back, a_comparison_as_a_number]
 """The others hold what is no integer on the way, and are not followed."""
 
 

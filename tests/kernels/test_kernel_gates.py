@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import fxpass.kernels.writes  # noqa: F401  (registers the operator)
 from fxpass import backend
 from fxpass.execute.partition.outside import works_on
-from fxpass.execute.partition.split import Part, is_heavy
+from fxpass.graph.work import is_heavy
 from fxpass.kernels.limits import FEW_QUERIES, MAX_QUERIES, MAX_ROWS
 from fxpass.kernels.products import few_rows
 from fxpass.kernels.select import _few_queries, _writes_rows, over_all_keys
@@ -49,8 +49,7 @@ def test_an_op_that_only_writes_works_on_nothing_that_grows() -> None:
     buffer, slots, source = (graph.placeholder(name) for name in ("buffer", "slots", "source"))
     write = graph.call_function(torch.ops.kvfix.write_rows.default, (buffer, 1, slots, source))
     graph.output(())
-    part = Part("core", fx.GraphModule({}, graph), [], [], True, set())
-    assert is_heavy(write) and works_on([part], {sympy.Symbol("s0")}, str) is None
+    assert is_heavy(write) and works_on([graph], {sympy.Symbol("s0")}) is None
 
 
 def transposed() -> torch.Tensor:

@@ -101,7 +101,7 @@ def test_what_is_outside_is_said(step: Callable[..., Tensor]) -> None:
 def test_strict_raises_where_work_is_left_outside(step: Callable[..., Tensor]) -> None:
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "strict": True})
     k, w = torch.zeros(2, 16, 4), torch.rand(4, 4)
-    with pytest.raises(Exception, match=r"KvfixError: .*\n.*\n?.*L\['series'\].size\(\)\[1\]"):
+    with pytest.raises(Exception, match=r"KvfixError: .*\n.*\n?.*series\.size\(\)\[1\]"):
         for at in range(6):
             compiled(torch.rand(2, 1, 4), k, at, w, torch.rand(2, 9 + 3 * at, 4))
 

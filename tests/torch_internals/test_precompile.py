@@ -9,12 +9,13 @@ import os
 import pathlib
 import pickle
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from small_models import TENSOR_CACHES
 from torch._dynamo.guards import GuardsStatePickler
 from torch._dynamo.precompile_context import PrecompileContext
@@ -25,12 +26,27 @@ from fxpass.torch_internals.dynamo.compilation import compiling
 SCRIPT = pathlib.Path(__file__).parent / "precompiled.py"
 
 
-def process(cache: pathlib.Path, *args: str, code: str | None = None) -> dict[str, Any]:
-    """What a process of its own, with the caches in ``cache``, prints; ``code`` runs before `precompiled.py` does."""
-    environment = {**os.environ, "TORCH_CACHING_PRECOMPILE": "1", "TORCHINDUCTOR_CACHE_DIR": str(cache)}
+@pytest.fixture(scope="module", autouse=True)
+def parents() -> Iterator[None]:
+    """Two processes with everything imported, whose forks take turns: nothing lies in one where it lies in the other."""
+    environment = {**os.environ, "TORCH_CACHING_PRECOMPILE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parent), *sys.path])
-    run = [str(SCRIPT)] if code is None else ["-c", f"{code}\nimport runpy; runpy.run_path({str(SCRIPT)!r})"]
-    done = subprocess.run([sys.executable, *run, *args], capture_output=True, text=True, timeout=300, env=environment)
+    imported = ("small_models", "fxpass.backend", "torch._inductor.compile_fx")
+    PARENTS[:] = [Forked(*imported, environment=environment) for _ in range(2)]
+    yield
+    for parent in PARENTS:
+        parent.end()
+
+
+PARENTS: list[Forked] = []
+
+
+def process(cache: pathlib.Path, *args: str, code: str = "") -> dict[str, Any]:
+    """What a process of its own, with the caches in ``cache``, prints; ``code`` runs before `precompiled.py` does."""
+    turn = cache / "turn"
+    parent = PARENTS[turn.exists()]
+    turn.unlink() if turn.exists() else turn.touch()
+    done = parent.run(str(SCRIPT), *args, code=code, environment={"TORCHINDUCTOR_CACHE_DIR": str(cache)})
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -13,6 +13,7 @@ from . import (  # noqa: F401
     pads,
     parts,
     pointwise,
+    puts,
     reductions,
     reshapes,
     scatters,

@@ -97,13 +97,19 @@ def _checked(node: fx.Node, flow: Flow, index: Any, extent: Extent | None) -> No
 
 
 def _indexed(b: Any, node: fx.Node, x: Any, indices: list[Any], checked: Extents) -> fx.Node:
+    return b.call(node.target, x, from_the_front(b, node, indices, checked))
+
+
+def from_the_front(b: Any, node: fx.Node, indices: list[Any], checked: Extents) -> list[Any]:
+    """``indices``, one for each dim, or None, as places from the first row on, where a negative one counts from the end of the
+    valid part; asserted to lie in the extents ``checked``."""
     chosen = [None if i is None else b.operand(node, i) for i in indices]
     for d, extent in checked.items():
         b.check_index(chosen[d], extent, indices[d], first=-1)
         length = b.twin(extent.length, indices[d].meta["val"].device)
         from_the_end = b.call(aten.add.Tensor, chosen[d], length)
         chosen[d] = b.call(aten.where.self, b.call(aten.lt.Scalar, chosen[d], 0), from_the_end, chosen[d])
-    return b.call(node.target, x, chosen)
+    return chosen
 
 
 def _refuse_loose(node: fx.Node, flow: Flow, operands: list[Any], rank: int, first: int, out: Extents) -> None:

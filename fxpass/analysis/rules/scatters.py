@@ -1,4 +1,4 @@
-"""Rows that are put into a copy: each row of the result is one of the new rows, or what was there.
+"""Rows that are put into a copy at a place: each row of the result is one of the new rows, or what was there.
 
 slice_scatter(k, x, 2, a, b)        row i is row i - a of x where a <= i < b, else row i of k
 select_scatter(k, x, 2, -1)         row i is x where i is e - 1, else row i of k
@@ -14,8 +14,10 @@ from torch import fx
 from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
+from fxpass.graph.bounds import size_of
 
 from .alignment import align
+from .places import take
 from .slices import from_the_front
 
 aten = torch.ops.aten
@@ -36,11 +38,9 @@ def select_scatter(node: fx.Node, flow: Flow) -> Extents:
     place = from_the_front(node, flow, own[dim], index, below=True)
 
     def build(b: Any) -> fx.Node:
-        device, rank = x.meta["val"].device, x.meta["val"].dim()
-        steps = b.call(aten.arange.default, b.full(own[dim]), device=device)
-        there = b.along(b.call(aten.eq.Tensor, steps, b.tensor(place, device)), rank, dim)
-        put = b.call(aten.to.dtype, b.call(aten.unsqueeze.default, b.operand(node, new), dim), x.meta["val"].dtype)
-        return b.call(aten.where.self, there, put, b.operand(node, x))
+        steps = b.call(aten.arange.default, b.full(own[dim]), device=x.meta["val"].device)
+        there = b.call(aten.eq.Tensor, steps, b.tensor(place, x.meta["val"].device))
+        return _put(b, node, x, b.call(aten.unsqueeze.default, b.operand(node, new), dim), dim, there)
 
     flow.replace(node, build)
     return own
@@ -48,10 +48,38 @@ def select_scatter(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.slice_scatter.default)
 def slice_scatter(node: fx.Node, flow: Flow) -> Extents:
-    """Along a dim without an extent, the extents of both tensors pass; along the axis it is refused."""
-    x, new, dim = (*node.args, 0)[:3]
-    dim = node.kwargs.get("dim", dim) % x.meta["val"].dim()  # type: ignore[operator, union-attr]
-    own = dict(flow.of(x))
-    if dim in own or own.keys() != flow.of(new).keys():
-        raise Refusal(reasons.JOINED, how="into a copy along the position-dependent axis")
-    return {d: align(node, flow, [(x, d), (new, d)]) for d in own}
+    given: dict[str, Any] = (
+        dict(zip(("x", "new", "dim", "start", "end", "step"), node.args, strict=False)) | node.kwargs
+    )
+    x, new, start, step = given["x"], given["new"], given.get("start") or 0, given.get("step", 1)
+    dim = given.get("dim", 0) % x.meta["val"].dim()
+    own, other = dict(flow.of(x)), dict(flow.of(new))
+    rows = other.pop(dim, None)
+    if {d for d in own if d != dim} != other.keys():
+        raise Refusal(reasons.FROM_ELSEWHERE, what="what is put into a copy")
+    for d in other:
+        own[d] = align(node, flow, [(x, d), (new, d)])
+    if dim not in own and rows is None:
+        return own
+    if step != 1 or dim not in own:
+        raise Refusal(reasons.JOINED, how="into every other row" if step != 1 else "into rows that are all valid")
+    first = from_the_front(node, flow, own[dim], start)
+    count = size_of(new, dim, node) if rows is None else rows.length
+
+    def build(b: Any) -> fx.Node:
+        device, size = x.meta["val"].device, b.size(new, dim) if rows is None else b.full(rows)
+        steps = b.call(aten.arange.default, b.full(own[dim]), device=device)
+        places = b.call(aten.sub.Tensor, steps, b.twin(first, device))
+        behind = b.call(aten.lt.Tensor, places, b.tensor(count, device))
+        there = b.call(aten.logical_and.default, b.call(aten.ge.Scalar, places, 0), behind)
+        return _put(b, node, x, take(b, b.operand(node, new), dim, size, places), dim, there)
+
+    flow.replace(node, build)
+    return own
+
+
+def _put(b: Any, node: fx.Node, x: fx.Node, new: fx.Node, dim: int, there: fx.Node) -> fx.Node:
+    """``new`` in the rows of ``x`` along ``dim`` that are ``there``."""
+    dtype, rank = x.meta["val"].dtype, x.meta["val"].dim()
+    new, old = (b.bits(t, dtype) for t in (b.call(aten.to.dtype, new, dtype), b.operand(node, x)))
+    return b.back(b.call(aten.where.self, b.along(there, rank, dim), new, old), dtype)  # type: ignore[no-any-return]

@@ -19,9 +19,10 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.numbers import hint
+from fxpass.graph.work import is_heavy
 from fxpass.torch_internals.operators import OpOverload
 
-from .split import is_heavy, values_of
+from .split import values_of
 
 MOST = 1 << 16
 """An op whose result has more elements stays where it is."""

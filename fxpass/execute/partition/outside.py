@@ -8,48 +8,51 @@ A product or attention over a symbolic size runs in a part of its own, kernel by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
 from torch import fx
 
 from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
+from fxpass.graph.lines import source_of
 from fxpass.graph.numbers import symbols
+from fxpass.graph.work import is_heavy
 
-from .split import Part, is_heavy, values_of
+from .split import values_of
 
 
 def outside(
-    parts: Sequence[Part], bound: Set[Any], table: Sequence[Symbol], source_of: Callable[[fx.Node], str]
+    graphs: Iterable[fx.Graph], bound: Set[Any], table: Sequence[Symbol], is_part: bool = True
 ) -> list[str]:
-    """The heavy ops in those of ``parts`` that have symbols that are not ``bound``, a line of text each: the user's line of
-    code, the op, and what these symbols are of, as the ``table`` of a report calls it."""
+    """The heavy ops of ``graphs`` that have symbols that are not ``bound``, a line of text each: the user's line of code, the
+    op, and what these symbols are of, as the ``table`` of a report calls it. In a part of a graph, ``is_part``, an op may have
+    none, and be there for the order of writes."""
     names = {name: f"{symbol.of} ({symbol.kind})" for symbol in table for name in symbol.symbol.split(", ")}
     found: dict[str, None] = {}
-    for part in parts:
-        for node, causes in () if part.static else _causes(part, bound):
-            if is_heavy(node):
+    for graph in graphs:
+        for node, causes in _causes(graph, bound, is_part):
+            if is_heavy(node) and causes:
                 why = dict.fromkeys(names.get(text, text) for text in sorted(map(str, causes)))
                 found[reasons.OUTSIDE_THE_CORE.text(source=source_of(node), op=node.target, why=", ".join(why))] = None
     return list(found)
 
 
-def works_on(parts: Sequence[Part], lengths: Set[Any], source_of: Callable[[fx.Node], str]) -> str | None:
-    """The first heavy op of ``parts`` whose result is as long as something with a symbol of ``lengths``, and its line."""
-    for part in parts:
-        for node in part.gm.graph.nodes:
+def works_on(graphs: Iterable[fx.Graph], lengths: Set[Any]) -> str | None:
+    """The first heavy op of ``graphs`` whose result is as long as something with a symbol of ``lengths``, and its line."""
+    for graph in graphs:
+        for node in graph.nodes:
             if is_heavy(node) and any(symbols(size) & lengths for v in values_of(node) for size in getattr(v, "shape", ())):
                 return f"{source_of(node)}: {node.target}"
     return None
 
 
-def _causes(part: Part, bound: Set[Any]) -> Iterator[tuple[fx.Node, set[Any]]]:
-    """For each op of ``part``, the symbols that it has, or that an op has that it waits for."""
-    every = {s for n in part.gm.graph.nodes for v in values_of(n) for s in symbols(v)} - bound
+def _causes(graph: fx.Graph, bound: Set[Any], is_part: bool) -> Iterator[tuple[fx.Node, set[Any]]]:
+    """For each op of ``graph``, the symbols that it has, or that an op has that it waits for; in a part, else those of all."""
+    every = {s for n in graph.nodes for v in values_of(n) for s in symbols(v)} - bound
     found: dict[fx.Node, set[Any]] = {}
-    for node in part.gm.graph.nodes:
+    for node in graph.nodes:
         operands = node.all_input_nodes
         own = {s for n in (node, *operands) for v in values_of(n) for s in symbols(v)} - bound
         found[node] = own or {s for n in operands for s in found[n]}
-        yield node, found[node] or every
+        yield node, found[node] or (every if is_part else set())

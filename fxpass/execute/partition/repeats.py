@@ -27,10 +27,10 @@ from fxpass.graph import aliases
 from fxpass.graph.extract import extract, results
 from fxpass.graph.numbers import hint
 from fxpass.graph.propagate import value_of
+from fxpass.graph.work import is_heavy
 
 from .hoist import hoist
 from .sizes import operands_and_sizes, read_from_inputs
-from .split import is_heavy
 
 aten = torch.ops.aten
 _VIEWS = {aten.select.int, aten.slice.Tensor, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim}

@@ -16,7 +16,6 @@ import operator
 from collections.abc import Iterable, Set
 from typing import Any
 
-import torch
 from torch import fx
 
 from fxpass.analysis.positions import is_scalar
@@ -24,27 +23,7 @@ from fxpass.execute.recording.addresses import static_addresses
 from fxpass.graph import aliases
 from fxpass.graph.extract import extract, operands, results
 from fxpass.graph.numbers import symbols
-from fxpass.torch_internals.operators import OpOverload
-
-aten = torch.ops.aten
-
-_HEAVY = {
-    op.overloadpacket if isinstance(op, OpOverload) else op
-    for op in (
-        aten.linear,
-        aten.matmul,
-        aten.mm,
-        aten.bmm,
-        aten.addmm,
-        aten.baddbmm,
-        aten.einsum,
-        aten.embedding,
-        aten.scaled_dot_product_attention,
-        aten.convolution,
-        aten.conv1d,
-        aten.conv2d,
-    )  # fmt: skip
-}
+from fxpass.graph.work import is_heavy
 
 
 @dataclasses.dataclass
@@ -136,14 +115,6 @@ def values_of(node: fx.Node) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (tuple, list)) else [value]
-
-
-def is_heavy(node: fx.Node) -> bool:
-    """Whether ``node`` is a product, attention, or one of our kernels."""
-    target = node.target
-    return isinstance(target, OpOverload) and (
-        target.overloadpacket in _HEAVY or target.namespace == "kvfix"
-    )
 
 
 def _is_anchor(node: fx.Node) -> bool:

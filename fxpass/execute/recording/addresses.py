@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
 from torch import fx
 
 from fxpass.graph import aliases
 
 
 def static_addresses(gm: fx.GraphModule) -> set[fx.Node]:
-    """The placeholders of ``gm`` (in normal form) with static addresses."""
+    """The placeholders of ``gm`` (in normal form) with static addresses. A number that a module holds has none."""
     written = written_inputs(gm)
-    return {n for n in gm.graph.nodes if n.op == "placeholder" and (n in written or belongs_to_module(n))}
+    tensors = (n for n in gm.graph.find_nodes(op="placeholder") if isinstance(n.meta.get("val"), torch.Tensor))
+    return {n for n in tensors if n in written or belongs_to_module(n)}
 
 
 def written_inputs(gm: fx.GraphModule) -> set[fx.Node]:
@@ -32,7 +34,7 @@ def written_places(gm: fx.GraphModule, more: Collection[fx.Node] = ()) -> list[i
 
 
 def belongs_to_module(placeholder: fx.Node) -> bool:
-    """Whether ``placeholder`` is a parameter or buffer of a module, or was marked static."""
+    """Whether ``placeholder`` is a parameter, a buffer or a number of a module, or was marked static."""
     before = placeholder.meta.get("placeholder", placeholder)
     if "_dynamo_static_input_type" in before.meta.get("tensor_dict", {}):
         return True

@@ -25,6 +25,7 @@ from fxpass.index_tensors.arithmetic import (
     NotCovered,
     all_of,
     any_of,
+    choose,
     how_many,
     int32,
     int64,
@@ -125,8 +126,10 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
     args = [ConstantVariable.create(arg) if isinstance(arg, int) else made[arg] for arg in entry.args]
     if entry.fn is int32:
         return _within(args[0])
+    if entry.fn is choose:
+        return args[1] if bool(value_of(args[0])) else args[2]  # guards
     if entry.fn in (any_of, all_of, how_many):
-        return ConstantVariable.create(entry.fn(*(bool(_number_of(arg)) for arg in args)))  # guards
+        return ConstantVariable.create(entry.fn(*(bool(value_of(arg)) for arg in args)))  # guards
     if entry.fn in FOLDS and entry.fn not in PAIRWISE:
         raise NotCovered
     return functools.reduce(functools.partial(_joined, tx, _OPERATORS.get(entry.fn, entry.fn)), args[1:], args[0])
@@ -134,7 +137,7 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
 
 def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
     if fn in (max, min):
-        a, b = map(_number_of, args)
+        a, b = map(value_of, args)
         if known(a >= b) or known(a <= b):
             return args[known(a >= b) == (fn is min)]
     if sum(_size(arg) for arg in args) > MAX_SIZE:
@@ -148,13 +151,14 @@ def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
     return number
 
 
-def _number_of(variable: Any) -> Any:
+def value_of(variable: Any) -> Any:
+    """The constant or SymInt that a number is."""
     return variable.as_python_constant() if variable.is_python_constant() else variable.sym_num
 
 
 def _size(variable: Any) -> int:
     """How many operators and symbols ``variable`` is written with. SymPy takes exponential time for nested ones."""
-    value = _number_of(variable)
+    value = value_of(variable)
     return 1 if isinstance(value, int) else _written(value.node.expr)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.analysis.lengths import lengths
 from fxpass.analysis.positions import Origin
-from fxpass.graph import aliases
-from fxpass.graph.bounds import sliced_axis
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.symbols import free_symbols
 
@@ -22,9 +21,7 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
 
     A SymInt input is a position unless it is the size or stride of a tensor input, or the name of its source is among the
     ``variants``. In a graph from Dynamo the source tells; in other graphs, a symbol that is in the shape of a tensor input is a
-    size. A size that may be ``moving`` is a position where it says at which place rows are written, and not how many:
-
-        end = mask.shape[1]; k[:, end - 1 : end] = x
+    size. A size that may be ``moving`` is a position where it is one of the `lengths` of caches.
     """
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     sources = {n: _source(n) for n in placeholders}
@@ -41,20 +38,9 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
             found[node] = Origin(written(source))
         elif source is None and not free_symbols(node.meta["val"]) <= sizes:
             found[node] = Origin(node.name)
-    places = _places(gm.graph) & moving
-    lengths = [n for n in placeholders if isinstance(sources[n], TensorPropertySource) and n not in found]
-    return found | {n: Origin(sources[n].name) for n in lengths if free_symbols(n.meta["val"]) & places}
-
-
-def _places(graph: fx.Graph) -> set[Any]:
-    """The symbols that say at which place of a graph input rows are written, and not how many."""
-    found: set[Any] = set()
-    for node in graph.nodes:
-        for view in aliases.written(node):
-            if sliced_axis(view) is not None and aliases.root(view).op == "placeholder":
-                bounds = {s for i in view.all_input_nodes if not _is_tensor(i) for s in free_symbols(i.meta["val"])}
-                found |= bounds - free_symbols(view.meta["val"].shape)
-    return found
+    others = [n for n in placeholders if isinstance(sources[n], TensorPropertySource) and n not in found]
+    of_caches = lengths(gm.graph, moving) if others else set()
+    return found | {n: Origin(sources[n].name) for n in others if free_symbols(n.meta["val"]) & of_caches}
 
 
 def name_of(placeholder: fx.Node) -> str:

@@ -1,0 +1,61 @@
+"""Sizes of tensors that are positions, since they say where a cache is written, or how far it is read.
+
+    end = mask.shape[1]; k[:, end - 1 : end] = x        a place at which rows are written
+    q @ k[:, : mask.shape[1]].mT + mask                 how far a cache is read
+    x = embed(prompt); q(x) @ k[:, : x.shape[1]].mT     none: the prompt itself is worked on, so its length moves anyway
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.graph.bounds import sliced_axis
+from fxpass.graph.numbers import symbols
+from fxpass.graph.work import is_heavy
+
+
+def lengths(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
+    """The symbols among ``moving``, of sizes of inputs, that are positions in ``graph``."""
+    places: set[Any] = set()
+    others: set[Any] = set()
+    for node in graph.nodes:
+        axis = sliced_axis(node)
+        if axis is None or aliases.root(node).op != "placeholder":
+            continue
+        bounds = {s for i in node.all_input_nodes if not _is_tensor(i) for s in symbols(i.meta["val"])} & moving
+        if any(node in aliases.written(user) for user in node.users):
+            places |= bounds - symbols(node.meta["val"])
+        others |= bounds - _sizes(axis[0])
+    return places | {size for size in others - places if not _is_worked_on(graph, size)}
+
+
+def _is_worked_on(graph: fx.Graph, size: Any) -> bool:
+    """Whether ops compute something of all of an input that has the symbol ``size``, and one of them is heavy, or nothing heavy
+    has it."""
+    made: set[fx.Node] = {node for node in graph.find_nodes(op="placeholder") if size in _sizes(node)}
+    inputs = len(made)
+    for node in graph.nodes:
+        if size in _sizes(node) and not made.isdisjoint(node.all_input_nodes) and not _fills_a_cache(node, size):
+            made.add(node)
+    concerned = (n for n in graph.nodes if is_heavy(n) and any(size in _sizes(given) for given in (n, *n.all_input_nodes)))
+    return any(map(is_heavy, made)) or len(made) > inputs and next(concerned, None) is None
+
+
+def _fills_a_cache(node: fx.Node, size: Any) -> bool:
+    """Whether ``node`` writes to an input that does not have the symbol ``size``."""
+    roots = list(map(aliases.root, aliases.written(node)))
+    return bool(roots) and all(root.op == "placeholder" and size not in _sizes(root) for root in roots)
+
+
+def _sizes(node: fx.Node) -> set[Any]:
+    value = node.meta.get("val")
+    return {s for size in value.shape for s in symbols(size)} if isinstance(value, torch.Tensor) else set()
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)

@@ -1,0 +1,56 @@
+"""The user's line that a node of a graph was made of.
+
+    attention.py:123    k, v = cache[layer]
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)\n\s*(?P<code>.*)')
+
+
+def source_of(node: fx.Node) -> str:
+    """``file:line`` of the user's code that made ``node``, or an empty string."""
+    return source_in(node.meta)
+
+
+def source_in(meta: Mapping[str, Any]) -> str:
+    """The same for the ``meta`` of a node."""
+    frame = _frame(meta)
+    return f"{frame['file']}:{frame['line']}" if frame else ""
+
+
+def code_of(node: fx.Node) -> str:
+    """The text of that line, or an empty string."""
+    frame = _frame(node.meta)
+    return frame["code"].strip() if frame else ""
+
+
+def with_line(node: fx.Node) -> fx.Node:
+    """``node``, or where that has no line, as a number made of numbers, the first node with one for which it is computed."""
+    todo = [node]
+    for one in todo:
+        if source_of(one):
+            return one
+        todo += [user for user in one.users if user not in todo]
+    return node
+
+
+def _frame(meta: Mapping[str, Any]) -> re.Match[str] | None:
+    """The innermost line that is not torch's own (``F.pad`` is written in Python); where all are, the innermost of these."""
+    trace = end = meta.get("stack_trace") or ""
+    innermost = None
+    while (start := end.rfind('File "')) >= 0:
+        frame, end = _FRAME.match(trace, start), trace[:start]
+        if frame and not frame["file"].startswith(_TORCH):
+            return frame
+        innermost = innermost or frame
+    return innermost

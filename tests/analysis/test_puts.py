@@ -1,0 +1,76 @@
+"""Values that are put into a copy of the valid rows: a place past these is an error, as it is in eager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from test_lookups import check
+from torch import Tensor
+
+ROWS = [[0, 3], [1, 4]]
+
+
+def spread(i: Tensor) -> Tensor:
+    return i[None, :, None].expand(2, -1, 3)
+
+
+PUTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "index_put": lambda k, i: k.index_put((torch.tensor([[0], [1]]), i), torch.ones(2, 3)).sum(1),
+    "index_put_": lambda k, i: (
+        k.clone().index_put_((torch.arange(2)[:, None], i), torch.ones(3), True).cumsum(1).sum(1)
+    ),
+    "setitem": lambda k, i: put(k.clone(), (slice(None), i)).sum(1),
+    "index_copy": lambda k, i: k.index_copy(1, i, torch.ones(2, 2, 3)).cumsum(1).sum(1),
+    "index_copy_, transposed": lambda k, i: k.clone().mT.index_copy_(2, i, torch.ones(2, 3, 2)).sum(2),
+    "index_add": lambda k, i: k.index_add(1, i, k[:, :2] * 0 + 1, alpha=2).amax(1),
+    "index_fill_": lambda k, i: k.clone().index_fill_(1, i, 2.0).sum(1),
+    "scatter": lambda k, i: k.scatter(1, spread(i), torch.ones(2, 4, 3)).sum(1),
+    "scatter_, a number": lambda k, i: k.clone().scatter_(-2, spread(i), 3.0).cumsum(1).sum(1),
+    "scatter_add": lambda k, i: k.scatter_add(1, spread(i), torch.ones(2, 4, 3)).sum(1),
+    "scatter_reduce": lambda k, i: k.scatter_reduce(1, spread(i), torch.ones(2, 4, 3), "amax").sum(1),
+}
+
+
+def put(k: Tensor, index: tuple[slice, Tensor]) -> Tensor:
+    k[index] = torch.arange(6.0).view(2, 1, 3)
+    return k
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(PUTS))
+def test_past_the_valid_rows(name: str) -> None:
+    check(PUTS[name], ROWS, "eager")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["index_put", "setitem", "index_copy_, transposed", "scatter_add"])
+def test_past_the_valid_rows_with_aot_autograd(name: str) -> None:
+    check(PUTS[name], ROWS, "aot_eager")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["index_put", "setitem"])
+def test_a_negative_index_counts_from_the_last_valid_row(name: str) -> None:
+    check(PUTS[name], [[-1, 0], [-2, -5]], "eager")
+
+
+def taken_in_order(k: Tensor, i: Tensor) -> Tensor:
+    """As many values are taken as the mask has places that are True, in the order of the valid ones."""
+    new = torch.arange(48.0)
+    mask = (torch.arange(k.shape[1]) % 2 == 0)[:, None]
+    return k.masked_scatter(mask, new).sum(1) + k.clone().masked_scatter_(k > 0.5, new).sum(1)
+
+
+def put_slices(k: Tensor, i: Tensor) -> Tensor:
+    last = k.slice_scatter(torch.ones(2, 1, 3), 1, -1).slice_scatter(torch.zeros(2, 1, 3), 1, 0, 1)
+    shifted = k.slice_scatter(k[:, 1:] * 2, 1, 0, -1) + k.slice_scatter(k[:, :-1].half(), 1, 1, k.shape[1])
+    return last.cumsum(1).sum(1) + shifted.sum(1) + torch.cat([k, k[:, :1]], 1).slice_scatter(k, 1, 1).cumsum(1).sum(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("look", [taken_in_order, put_slices])
+def test_what_is_put_where_no_index_says(look: Callable[[Tensor, Tensor], Tensor], compiler: str) -> None:
+    check(lambda k, i: look(k, i) + k.index_select(1, i).sum(1), ROWS, compiler)

@@ -1,0 +1,117 @@
+"""Silence is a defect: where what is taken of a cache at a position is not in the static core, a warning says so, with the id
+of a reason and the user's line, and so do the report and ``strict``."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import fxpass
+from fxpass.report.explanation import Explanation
+
+CAPACITY = 16
+W = torch.linspace(-1, 1, 16).view(4, 4)
+Step = Callable[[Tensor, int], Any]
+
+
+@torch.library.custom_op("kvfix_tests::doubled", mutates_args=())
+def doubled(x: Tensor) -> Tensor:
+    return x * 2
+
+
+@doubled.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.compiler.disable
+def opaque(x: Tensor) -> Tensor:
+    return x * 2
+
+
+def within(k: Tensor, p: int) -> Tensor:
+    def inner(c: Tensor) -> Tensor:
+        return (c[:, :p] @ W).mode(1).values
+
+    return inner(k)
+
+
+def between(k: Tensor, p: int) -> Tensor:
+    rows = k[:, :p]
+    torch._dynamo.graph_break()
+    return (rows @ W).sum(1)
+
+
+SAID: dict[str, tuple[str, Step]] = {
+    # the slice meets what has no rule, or leaves the graph
+    "a user's operator": ("KV101", lambda k, p: (doubled(k[:, :p]) @ W).sum(1)),
+    "an operator without a rule": ("KV101", lambda k, p: torch.linalg.svdvals(k[:, :p] @ W)),
+    "in a nested function": ("KV101", within),
+    "dropout": ("KV113", lambda k, p: (F.dropout(k[:, :p], 0.5) @ W).sum(1) * 0),
+    "chunks": ("KV118", lambda k, p: (k[:, :p].chunk(2, 1)[0] @ W).sum(1)),
+    "a result": ("KV107", lambda k, p: k[:, :p] @ W),
+    "a list of results": ("KV108", lambda k, p: [k[:, :p], k[:, p:]]),
+    "a graph break": ("KV301", between),
+    "a function that is not compiled": ("KV301", lambda k, p: (opaque(k[:, :p]) @ W).sum(1)),
+    "a choice by data": ("KV301", lambda k, p: (k[:, :p][k[:, :p, 0] > 2] @ W).sum(0)),
+    "a sparse tensor": ("KV107", lambda k, p: torch.sparse.mm(k[0, :p].to_sparse(), W)),
+    "a list of numbers": ("KV107", lambda k, p: (k @ W).sum(1) + k[0, :p, 0].tolist()[0]),
+    # a part that is no slice
+    "pieces": ("KV130", lambda k, p: (k.split([p, CAPACITY - p], 1)[0] @ W).sum(1)),
+    "strides": ("KV130", lambda k, p: (k.as_strided((2, p, 4), k.stride()) @ W).sum(1)),
+    "places": ("KV130", lambda k, p: (k[:, torch.arange(p)] @ W).sum(1)),
+    "places along a dim": ("KV130", lambda k, p: (k.take_along_dim(torch.arange(p)[None, :, None], 1) @ W).sum(1)),
+    "rows of a table": ("KV130", lambda k, p: (F.embedding(torch.arange(p), k[0]) @ W).sum(0)),
+    # made as long as the position says, of no cache
+    "repeated rows": ("KV210", lambda k, p: (k[:, :1].repeat(1, p, 1) @ W).sum(1)),
+    "expanded rows": ("KV210", lambda k, p: (k[:, :1].expand(2, p, 4).contiguous() @ W).sum(1)),
+    "a new tensor": ("KV210", lambda k, p: (torch.ones(2, p, 4) @ W).sum(1) + k[:, 0]),
+    "padded behind": ("KV210", lambda k, p: (F.pad(k, (0, 0, 0, p)) @ W).sum(1)),
+    # a graph as a whole
+    "vmap": ("KV003", lambda k, p: torch.vmap(lambda c: (c[:p] @ W).sum(0))(k)),
+    "cond": ("KV004", lambda k, p: torch.cond(k.sum() > 2, lambda c: (c[:, :p] @ W).sum(1), lambda c: c.sum(1), (k,))),
+    "ragged rows": ("KV011", lambda k, p: torch.nested.nested_tensor([k[0, :p]], layout=torch.jagged).values() @ W),
+}
+
+
+def heard(step: Step, **options: Any) -> str:
+    """What is warned of while ``step`` is called at three positions."""
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", **options})
+    k = torch.rand(2, CAPACITY, 4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for p in (8, 9, 10):
+            torch.testing.assert_close(compiled(k, p), step(k, p))
+    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", SAID)
+def test_a_warning_names_the_reason_and_the_line(name: str) -> None:
+    id, step = SAID[name]
+    said = heard(step)
+    lines, first = inspect.getsourcelines(step)
+    own = [f"test_silence.py:{line}" for line in range(first, first + len(lines))]
+    assert any(id in line and any(place in line for place in own) for line in said.splitlines()), said
+    assert "aten.aten" not in said and ".default" not in said and "0x" not in said
+    assert Explanation(fxpass.reports()).is_left
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["a user's operator", "places", "a new tensor", "cond"])
+def test_strict_raises(name: str) -> None:
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match=SAID[name][0]):
+        heard(SAID[name][1], strict=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step", [lambda k, p: (k[:, :1] @ W).sum(1) + p, lambda k, p: (k[:, :p], (k @ W).sum(1))[1]])
+def test_where_nothing_is_lost_nothing_is_said(step: Step) -> None:
+    assert heard(step) == "" and not Explanation(fxpass.reports()).is_left
