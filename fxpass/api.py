@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import networkx as nx
 import torch
 from torch import fx
 
@@ -20,6 +21,7 @@ from fxpass.report import Report, store
 from fxpass.report.drawing import Drawings, drawn, later
 from fxpass.report.kept import kept, settled
 from fxpass.report.late import Late
+from fxpass.report.names import user_names
 from fxpass.report.sites import sites_of
 from fxpass.report.symbols import kinds_of
 from fxpass.rewriting import (
@@ -108,7 +110,7 @@ def rewrite_normal_form(
     lengths, capacities = (grown.lengths, grown.capacities) if grown is not None else (set(), set())
     report.symbols = numbers.table(rewritten.kinds, lengths) if numbers else []
     report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities)
-    report.flow = rewritten.flow
+    report.flow = nx.relabel_nodes(rewritten.flow, user_names(rewritten.flow))
     report.sites = sites_of(rewritten)
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from rich.console import Group, RenderableType
@@ -15,6 +16,7 @@ from .model import Report, Site
 from .names import shortened, user_name
 from .symbols import renamed
 
+_PLURAL = re.compile(r"(?<=ch)es\b|s\b")
 _STYLE = {"rewritten": "green", "refused": "bold red"}
 
 
@@ -27,8 +29,9 @@ def rendered(explanation: Explanation) -> Group:
 
 
 def _headline(report: Report) -> Text:
-    parts = ", ".join(f"{name} ({ops} ops{', static' if static else ''})" for name, static, ops in report.parts)
-    said = f" [{report.compile_id}]: {report.rewritten} rewritten, {report.refused} refused" + (f"; {parts}" if parts else "")
+    parts = "".join(f", {name} ({ops} ops{', static' if static else ''})" for name, static, ops in report.parts)
+    found = f"{report.rewritten} rewritten, {report.refused} refused" if report.sites else "nothing depends on a position"
+    said = f" [{report.compile_id}]: {found}" + (f"; {parts[2:]}" if parts else "")
     return Text.assemble((report.name, "bold"), said)
 
 
@@ -61,7 +64,7 @@ def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
     chain = [shortened(link) for link in site.chain] or [site.position]
     yield Text("    " + renamed(" -> ".join(chain), report.names), style="dim")
     if site.reason:
-        yield Text("    " + site.reason, style="bold red")
+        yield Text("    " + shortened(site.reason), style="bold red")
     if site.cost and site.cost.now != site.cost.before:
         now, before = in_words(site.cost.now), in_words(site.cost.before)
         yield Text(f"    reads {now} a step in place of {before}, beside a mask of {in_words(site.cost.mask)}")
@@ -78,4 +81,5 @@ def _totals(explanation: Explanation) -> Iterator[Text]:
 
 
 def _counted(counts: Mapping[str, object]) -> str:
-    return ", ".join(f"{value} {name}" for name, value in counts.items() if value is not None)
+    counted = ((value, _PLURAL.sub("", name, count=1) if value == 1 else name) for name, value in counts.items())
+    return ", ".join(f"{value} {name}" for value, name in counted if value is not None)

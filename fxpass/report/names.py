@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import collections
 import re
+from collections.abc import Iterable
 
 from torch import fx
 
@@ -23,6 +25,13 @@ def user_name(text: str) -> str:
     text = _MIRROR.sub(lambda m: f"{m['base']}[{m['index']}]", text)
     text = _LOCAL.sub(r"\1", _OWNED.sub(r".\1", text))
     return re.sub(r"\bself\.(?=\w)", "", text)
+
+
+def user_names(texts: Iterable[str]) -> dict[str, str]:
+    """The `user_name` of each of ``texts``; a text that another one would be called, too, stays as it is."""
+    names = {text: user_name(text) for text in texts}
+    often = collections.Counter(names.values())
+    return {text: name if often[name] == 1 else text for text, name in names.items()}
 
 
 def input_name(node: fx.Node) -> str:

@@ -89,8 +89,9 @@ def reset() -> None:
 
 
 def complain(report: Report, settings: Options, cause: Exception | None = None) -> None:
-    """One warning for what was not rewritten, with reasons and source lines, and where that does not say it, for work that is
-    left outside of the static core; with ``strict``, an error from ``cause``."""
+    """One warning for what was not rewritten, at the line of the first site: with reasons and source lines, and where that does
+    not say it, for work that is left outside of the static core. With ``strict``, an error from ``cause``.
+    """
     refused, names = [site for site in report.sites if site.decision == "refused"], sources(report.symbols)
     lines = [report.unfit] if report.unfit else []
     lines += dict.fromkeys(
@@ -104,7 +105,11 @@ def complain(report: Report, settings: Options, cause: Exception | None = None) 
     message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(lines)
     if settings.strict:
         raise KvfixError(message) from cause
-    warnings.warn(message, KvfixWarning, stacklevel=3)
+    file, _, line = next((site.source for site in refused if site.source), "").rpartition(":")
+    if file:
+        warnings.warn_explicit(message, KvfixWarning, file, int(line))
+    else:
+        warnings.warn(message, KvfixWarning, stacklevel=3)
 
 
 def unfit(report: Report, error: Exception, expected: bool) -> None:

@@ -53,12 +53,12 @@ def test_a_callable_that_is_rewritten() -> None:
     assert "length[0] = pos -> pos + 1 (tests/cli_targets.py:23)" in said
     assert "reads 64 bytes a step in place of 24 bytes, beside a mask of 8 bytes" in said
     assert "KV302 another graph of the same code, since a guard does not hold: length[0] == 1" in said
-    assert "kvfix: 2 graphs, 0 breaks, 1 recompilations" in said and "stock" not in said
+    assert "kvfix: 2 graphs, 0 breaks, 1 recompilation" in said and "stock" not in said
 
 
 def test_stock_makes_the_same_calls() -> None:
     said = explain("cli_targets:good", "--compare").stdout
-    assert "kvfix: 2 graphs, 0 breaks, 1 recompilations, 0 recordings\nstock torch.compile: 3 graphs, 1 breaks" in said
+    assert "kvfix: 2 graphs, 0 breaks, 1 recompilation, 0 recordings\nstock torch.compile: 3 graphs, 1 break" in said
 
 
 def test_stock_runs_the_same_script(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_launches_are_said_where_there_are_some() -> None:
             console.print(rendered(Explanation([], counts=as_dict(Counts(graphs=2, breaks=3), launches))))
     first, second = captured.get().splitlines()
     assert first.startswith("kvfix: 2 graphs, 3 breaks, 0 recompilations, ") and "launches" not in first
-    assert second.endswith("1 launches of CUDA graphs in a call, 9 launches of kernels in a call")
+    assert second.endswith("1 launch of CUDA graphs in a call, 9 launches of kernels in a call")
 
 
 @pytest.mark.parametrize("size, said", [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 * 1024**2, "3.0 MiB")])
