@@ -7,7 +7,8 @@ block, which is fetched before the length is known.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -16,9 +17,14 @@ from torch.library import custom_op
 
 from fxpass.graph.numbers import hint
 
-from .launch import Launch, gpu
+from .inputs import is_input
+from .launch import Launch, gpu, is_recording
+from .limits import MAX_LEAVES
 from .online_softmax import GRAIN, attend, join
+from .pointwise import function
 
+ARGUMENTS = tuple(f"p{i}" for i in range(MAX_LEAVES)) + ("i0", "i1", "i2", "i3")
+"""What functions of an element take: the leaves, and its place."""
 AT_ONCE = 8192
 """A buffer is small if it has at most this many elements for each head."""
 
@@ -60,6 +66,77 @@ def _(q: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
     return q.new_empty(q.shape)
 
 
+@custom_op("kvfix::write_and_attend", mutates_args={"k", "v"})
+def write_and_attend(
+    leaves: Sequence[torch.Tensor],
+    query: str,
+    key: str,
+    value: str,
+    heads: int,
+    slots: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    length: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    is_causal: bool,
+    scale: float,
+    nans: bool = False,
+    early: bool = False,
+) -> torch.Tensor:
+    """`decode_attention` of one query, of which the key and the value are first written to ``k`` and ``v``.
+
+    Args:
+        leaves: at most `MAX_LEAVES`, floating point, on CUDA.
+        query, key, value: what an element is computed of ``leaves``, see `elements`.
+        heads: the number of heads of the query.
+        slots: (1,) int64, the row of ``k`` and ``v`` to write. One that they do not have is not written.
+        early: whether no other op of the graph writes to ``k`` and ``v``, which are inputs of it: what they hold is then read
+            before the preceding ops are done.
+    """
+    out = k.new_empty((k.shape[0], heads, 1, k.shape[3]))
+    dense = [leaf.contiguous() for leaf in leaves]
+    for step in launches_of_own(dense, query, key, value, heads, slots, k, v, length, mask, is_causal, scale, nans, early, out):
+        step.run()
+    return out
+
+
+@write_and_attend.register_fake
+def _(leaves: Any, query: str, key: str, value: str, heads: int, slots: Any, k: Tensor, *others: Any, **more: Any) -> Tensor:
+    return k.new_empty((k.shape[0], heads, 1, k.shape[3]))
+
+
+class Own(NamedTuple):
+    """What the kernel computes the query, and the row that it writes, of."""
+
+    leaves: Sequence[Tensor]
+    texts: Sequence[str]
+    slots: Tensor
+    early: bool
+
+
+def launches_of_own(
+    leaves: Sequence[Tensor],
+    query: str,
+    key: str,
+    value: str,
+    heads: int,
+    slots: Tensor,
+    k: Tensor,
+    v: Tensor,
+    length: Tensor | None,
+    mask: Tensor | None,
+    is_causal: bool,
+    scale: float,
+    nans: bool = False,
+    early: bool = False,
+    out: Tensor | None = None,
+) -> list[Launch]:
+    """`launches` of `write_and_attend`."""
+    ahead = early and is_recording(k.device) and is_input(k) and is_input(v)
+    q = k.new_empty((k.shape[0], heads, 1, k.shape[3])) if out is None else out
+    return launches(q, k, v, length, mask, is_causal, scale, nans, out, Own(leaves, (query, key, value), slots, ahead))
+
+
 def launches(
     q: Tensor,
     k: Tensor,
@@ -70,6 +147,7 @@ def launches(
     scale: float,
     nans: bool = False,
     out: Tensor | None = None,
+    own: Own | None = None,
 ) -> list[Launch]:
     """The launches of the kernels. Without ``out`` they are made to be compiled, not to be run."""
     batch, heads, queries, dim = q.shape
@@ -85,7 +163,7 @@ def launches(
     once = parts == 1 and rows <= 16 and size * dim <= AT_ONCE
     if once:
         block = max(16, triton.next_power_of_2(size))
-        warps = 8 if 2 * block * dim > AT_ONCE else 4
+        warps = 8 if 2 * block * dim > AT_ONCE and own is None else 4
     whole = length is None
     length = q if length is None else length
     seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
@@ -94,13 +172,19 @@ def launches(
     if parts > 1:
         part = q.new_empty((parts, *q.shape), dtype=torch.float32)
         top, norm = (q.new_empty((parts, *q.shape[:-1]), dtype=torch.float32) for _ in range(2))
+    leaves = [q] * MAX_LEAVES if own is None else [*own.leaves, *[own.slots] * (MAX_LEAVES - len(own.leaves))]
+    slots, early = (q, 0) if own is None else (own.slots, int(own.early))
+    functions = [None] * 3 if own is None else [function(text, ARGUMENTS) for text in own.texts]
     steps = [
         Launch(
             attend,
             programs * parts,
             (q, k, v, length, seen, part, top, norm, key_heads, group, queries, size, tiles)
-            + (*q.stride(), *k.stride(), *v.stride(), *seen.stride()),
+            + (*q.stride(), *k.stride(), *v.stride(), *seen.stride(), *leaves, slots, early),
             {
+                "QUERY": functions[0],
+                "KEY": functions[1],
+                "VALUE": functions[2],
                 "SCALE": scale,
                 "MASK": 0 if mask is None else 1 if mask.dtype is torch.bool else 2,
                 "CAUSAL": is_causal,

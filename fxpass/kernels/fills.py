@@ -7,6 +7,7 @@ Tensors are moved as integers of their elements' size. A buffer may have more ro
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import operator
@@ -99,10 +100,17 @@ def fill(
     args = [a for b, t, count in zip(into, out_of, counts, strict=True) for a in (b, t, *count)]
     args += [*args[:2], 0, 1, 1, end] * (MOST_TENSORS - len(given))
     args += [numbers if compiled is None else last, *values, *[0] * (MOST_NUMBERS - len(values))]
-    if compiled is None:
-        _kernel[(max(end, 1),)](*args, NUMBERS=len(values), BLOCK=BLOCK)
-    else:
-        compiled[max(end, 1), 1, 1](*args, len(values), BLOCK)
+    with on(numbers.device):
+        if compiled is None:
+            _kernel[(max(end, 1),)](*args, NUMBERS=len(values), BLOCK=BLOCK)
+        else:
+            compiled[max(end, 1), 1, 1](*args, len(values), BLOCK)
+
+
+def on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """A block in which kernels are launched on ``device``, and on its current stream."""
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    return torch.cuda.device(device) if elsewhere else contextlib.nullcontext()
 
 
 @functools.cache

@@ -20,6 +20,8 @@ MAX_LAYERS = 3
 """One launch computes at most this many linear layers of the same rows."""
 MAX_PARTS = 12
 """The sums of a product are cut into at most this many parts."""
+MAX_LEAVES = 8
+"""Attention computes its rows of at most this many tensors."""
 MAX_QUERIES = 64
 """Attention of more queries than this is left to torch: there, one read of the keys serves many queries."""
 FEW_QUERIES = 16

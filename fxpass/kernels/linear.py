@@ -17,7 +17,7 @@ from torch.library import custom_op
 
 from .launch import Launch, fetch, gpu, is_recording, wait, wake
 from .multiply import AT_ONCE, multiply
-from .pointwise import function
+from .pointwise import NAMES, function
 from .tiles import gated_tile, tile_of
 
 
@@ -225,10 +225,12 @@ def launches(
         "BLOCK_K": tile.columns,
         "PART": part,
         "AHEAD": ahead,
-        "GATE": None if gate is None else function(gate, len(weights)),
+        "GATE": None if gate is None else function(gate, tuple(NAMES[: len(weights)])),
         "num_warps": tile.warps,
         "num_stages": 3 if device.dependent else 2,  # others have less shared memory
     }
+    if tile.registers and device.dependent:
+        options["maxnreg"] = tile.registers
     return [Launch(_kernel, sum(counts) * parts, args, options | device.options)]
 
 

@@ -11,11 +11,13 @@ GRAIN = tl.constexpr(32)
 """The number of keys in a part is a multiple of this, whatever the size of the buffer: few keys are several parts, too."""
 
 
-@triton.jit(do_not_specialize_on_alignment=["length_ptr"])
+@triton.jit(do_not_specialize=["early"], do_not_specialize_on_alignment=["length_ptr", "slot_ptr"])
 def attend(
     q_ptr, k_ptr, v_ptr, length_ptr, mask_ptr, out_ptr, top_ptr, norm_ptr,
     KEY_HEADS, GROUP, QUERIES, SIZE, tiles,
     q_b, q_h, q_s, q_d, k_b, k_h, k_s, k_d, v_b, v_h, v_s, v_d, m_b, m_h, m_q, m_s,
+    p0, p1, p2, p3, p4, p5, p6, p7, slot_ptr, early,
+    QUERY: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr,
     SCALE: tl.constexpr, MASK: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     PARTS: tl.constexpr, ONCE: tl.constexpr, LINES: tl.constexpr, WHOLE: tl.constexpr, NANS: tl.constexpr,
     PRECISION: tl.constexpr, DEPENDENT: tl.constexpr,
@@ -23,7 +25,8 @@ def attend(
     """One program computes ROWS queries over one part of the valid keys, as an online softmax over blocks of keys.
 
     Its queries are of all the heads that share one key head of one batch row. In both matrix products the keys are the long
-    side and the queries the narrow one.
+    side and the queries the narrow one. With a QUERY, the program computes the query, and its KEY and VALUE, of elements of the
+    tensors p0 to p7. The first program of a key head writes the row, and each takes it as it is, and not from the cache.
     """
     pid = tl.program_id(0)
     part, tile, key_head = pid % PARTS, pid // PARTS % tiles, pid // PARTS // tiles % KEY_HEADS
@@ -38,13 +41,30 @@ def attend(
     mask_ptr += b * m_b
     if DEPENDENT:
         wake()
-        if ONCE:
+        if ONCE and QUERY is None:
             key = tl.minimum(tl.arange(0, BLOCK), SIZE - 1)[:, None]
             line = tl.arange(0, LINES)[None, :] * (1024 // k_ptr.dtype.element_ty.primitive_bitwidth)
             fetch(k_ptr + key * k_s + line * k_d)
             fetch(v_ptr + key * v_s + line * v_d)
-        wait()
-    q = tl.load(q_ptrs, inside[None, :], 0.0).to(tl.float32)
+        if not ONCE or QUERY is None or early == 0:
+            wait()
+    if ONCE and QUERY is not None:
+        s = tl.arange(0, BLOCK)
+        all_k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, (s < SIZE)[:, None], 0.0)
+        all_v = tl.load(v_ptr + s[None, :] * v_s + d[:, None] * v_d, (s < SIZE)[None, :], 0.0)
+        if DEPENDENT:
+            wait()
+    if QUERY is not None:
+        slot = tl.load(slot_ptr)
+        one = tl.where(inside, head, key_head * GROUP)[None, :]
+        q = QUERY(p0, p1, p2, p3, p4, p5, p6, p7, b, one, 0, d[:, None]).to(k_ptr.dtype.element_ty).to(tl.float32)
+        new_k = KEY(p0, p1, p2, p3, p4, p5, p6, p7, b, key_head, 0, d[None, :]).to(k_ptr.dtype.element_ty)
+        new_v = VALUE(p0, p1, p2, p3, p4, p5, p6, p7, b, key_head, 0, d[:, None]).to(v_ptr.dtype.element_ty)
+        written = tl.where((slot >= 0) & (slot < SIZE) & (part + tile == 0), D, 0)
+        tl.store(k_ptr + slot * k_s + d[None, :] * k_d, new_k, (d < written)[None, :])
+        tl.store(v_ptr + slot * v_s + d[:, None] * v_d, new_v, (d < written)[:, None])
+    else:
+        q = tl.load(q_ptrs, inside[None, :], 0.0).to(tl.float32)
     length = SIZE if WHOLE else tl.minimum(tl.load(length_ptr), SIZE).to(tl.int32)
     long = tl.cdiv(tl.cdiv(length, GRAIN), PARTS) * GRAIN
     end = tl.minimum(length, (part + 1) * long)
@@ -56,8 +76,15 @@ def attend(
         first, last, there = 0, 1, SIZE
     for start in range(first, last, BLOCK):
         s = start + tl.arange(0, BLOCK)
-        k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, (s < there)[:, None], 0.0).to(tl.float32)
-        v = tl.load(v_ptr + s[None, :] * v_s + d[:, None] * v_d, (s < there)[None, :], 0.0).to(tl.float32)
+        if ONCE and QUERY is not None:
+            k, v = all_k, all_v
+        else:
+            k = tl.load(k_ptr + s[:, None] * k_s + d[None, :] * k_d, (s < there)[:, None], 0.0)
+            v = tl.load(v_ptr + s[None, :] * v_s + d[:, None] * v_d, (s < there)[None, :], 0.0)
+        if QUERY is not None:
+            k = tl.where((s == slot)[:, None], new_k, k)
+            v = tl.where((s == slot)[None, :], new_v, v)
+        k, v = k.to(tl.float32), v.to(tl.float32)
         if ONCE:
             v = tl.where((s < end)[None, :], v, 0.0)
         seen = (s < end)[:, None] & inside[None, :]

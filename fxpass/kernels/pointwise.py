@@ -55,11 +55,18 @@ def form(node: fx.Node) -> str | None:
     elif node.target is aten.to.dtype and len(node.args) == 2 or node.target is aten._to_copy.default:
         dtype = kwargs.pop("dtype", None) if node.target is aten._to_copy.default else node.args[1]
         found = _DTYPES.get(dtype)  # type: ignore[arg-type]
+    elif node.target is aten.type_as.default:
+        found = _DTYPES.get(node.args[1].meta["val"].dtype)  # type: ignore[union-attr]
     else:
         found = _FORMS.get(node.target)
     numbers = [a for a in node.args if not isinstance(a, (fx.Node, torch.dtype))]
     plain = all(isinstance(n, (int, float)) and abs(n) < float("inf") for n in numbers)
     return found if plain and not kwargs else None
+
+
+def operands_of(node: fx.Node) -> tuple[Any, ...]:
+    """The arguments of which `form` computes ``node``."""
+    return node.args[:1] if node.target is aten.type_as.default else node.args
 
 
 def body(result: fx.Node, operands: Mapping[fx.Node, str]) -> str:
@@ -72,7 +79,7 @@ def body(result: fx.Node, operands: Mapping[fx.Node, str]) -> str:
         if not isinstance(argument, fx.Node):
             return f"({argument!r})"
         if argument not in names:
-            text = (form(argument) or "").format(*map(name, argument.args))
+            text = (form(argument) or "").format(*map(name, operands_of(argument)))
             names[argument] = f"t{len(lines)}"
             lines.append(f"{names[argument]} = {text}")
         return names[argument]
@@ -82,16 +89,16 @@ def body(result: fx.Node, operands: Mapping[fx.Node, str]) -> str:
 
 
 @functools.cache
-def function(body: str, count: int) -> Any:
-    """``body`` as a function of ``count`` tensors that kernels can call."""
+def function(body: str, names: tuple[str, ...]) -> Any:
+    """``body`` as a function of tensors called ``names`` that kernels can call."""
     import triton
     import triton.language as tl
     from triton import knobs
     from triton.language.extra import libdevice
 
-    key = hashlib.sha256(body.encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{names}{body}".encode()).hexdigest()[:12]
     body = body.replace("exp(", "tl.exp(" if knobs.runtime.interpret else "libdevice.exp(")  # of which the interpreter has none
-    text = f"def pointwise_{key}({', '.join(NAMES[:count])}):\n    {body}\n"
+    text = f"def pointwise_{key}({', '.join(names)}):\n    {body}\n"
     file = f"<pointwise {key}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # Triton reads the source of functions
     space: dict[str, Any] = {"tl": tl, "libdevice": libdevice, "__name__": __name__}

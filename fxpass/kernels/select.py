@@ -30,6 +30,7 @@ from fxpass.torch_internals.inductor.writes import lower_writes
 from .limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
 from .pairs import use_pairs
 from .products import use_few_rows
+from .rows import use_own_rows
 from .writing import Writing
 from .written_out import unrepeated, written_out
 
@@ -59,6 +60,8 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
     use_few_rows(gm.graph, Writing(gm.graph))
     use_pairs(gm.graph, Writing(gm.graph))
     aliases.remove_dead(gm.graph)
+    use_own_rows(gm.graph, Writing(gm.graph))
+    aliases.remove_dead(gm.graph)
 
 
 def register() -> dict[Any, Callable[..., list[Launch]]]:
@@ -70,6 +73,7 @@ def register() -> dict[Any, Callable[..., list[Launch]]]:
     ops = torch.ops.kvfix
     return {
         ops.decode_attention.default: attention.launches,
+        ops.write_and_attend.default: attention.launches_of_own,
         ops.linear_few_rows.default: linear.launches_of_one,
         ops.linears_few_rows.default: linear.launches,
         ops.gated_few_rows.default: linear.launches_of_gated,

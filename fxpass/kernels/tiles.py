@@ -13,12 +13,14 @@ from .limits import MAX_PARTS
 
 
 class Tile(NamedTuple):
-    """How many outputs and columns a program takes at a time, and its warps. With ``is_part`` it takes no further columns."""
+    """How many outputs and columns a program takes at a time, and its warps. With ``is_part`` it takes no further columns. A
+    thread gets at most so many ``registers``: where that lets all programs of a kernel start, none reads its weights late."""
 
     outputs: int
     columns: int
     warps: int
     is_part: bool = False
+    registers: int | None = None
 
 
 def best_parts(rows: int, outputs: Sequence[int], k: int, element_size: int, where: torch.device | Gpu) -> int:
@@ -56,8 +58,10 @@ def tile_of(rows: int, outputs: Sequence[int], k: int, element_size: int, device
         return Tile(16, min(columns, 64), 2, is_part=True)
     if k >= 2048:
         return Tile(16, 512, 4, is_part=True)
-    several = 2 <= blocks(16) * triton.cdiv(k, 256) / device.processors <= 4
-    return Tile(16, min(columns, 256), 4 if several else 2, is_part=True)
+    programs = blocks(16) * triton.cdiv(k, 256) / device.processors
+    if rows <= 8 and 4 < programs <= 10:  # with half as many programs, five of them fit on a processor
+        return Tile(32, min(columns, 256), 4, is_part=True, registers=96)
+    return Tile(16, min(columns, 256), 4 if 2 <= programs <= 4 else 2, is_part=True)
 
 
 def gated_tile(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> Tile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Container
 
 import torch
 from torch import fx
@@ -19,9 +20,11 @@ class Writing:
     def __init__(self, graph: fx.Graph) -> None:
         self._order = {n: i for i, n in enumerate(graph.nodes)}
         self._places: dict[int | None, list[int]] = {}
+        self._writers: dict[int | None, list[tuple[fx.Node, fx.Node]]] = {}
         for node, place in self._order.items():
             for target in _may_write(node):
                 self._places.setdefault(aliases.storage(target), []).append(place)
+                self._writers.setdefault(aliases.storage(target), []).append((node, target))
 
     def between(self, first: fx.Node, last: fx.Node, memory: int | None) -> bool:
         """Whether an op between the two writes to ``memory``."""
@@ -31,9 +34,23 @@ class Writing:
         """Whether an op writes to ``memory``."""
         return memory in self._places
 
+    def only_by(self, writers: Container[fx.Node], node: fx.Node) -> bool:
+        """Whether ``node`` lies in an input of the graph, to no element of which another op than ``writers`` writes."""
+        others = [target for by, target in self._writers.get(aliases.storage(node), ()) if by not in writers]
+        given = aliases.root(node).op in ("placeholder", "get_attr")
+        return given and all(_are_apart(node, other) for other in others)
+
     def stays(self, node: fx.Node) -> bool:
         """Whether ``node`` is an input of the graph that no op of it writes to."""
         return node.op in ("placeholder", "get_attr") and not self.anywhere(aliases.storage(node))
+
+
+def _are_apart(one: fx.Node, other: fx.Node) -> bool:
+    """Whether the two are different elements of one tensor, along a dim."""
+    if one.target is not aten.select.int or other.target is not aten.select.int or one.args[:2] != other.args[:2]:
+        return False
+    indices = one.args[2], other.args[2]
+    return all(isinstance(i, int) and i >= 0 for i in indices) and indices[0] != indices[1]
 
 
 def _may_write(node: fx.Node) -> list[fx.Node]:

@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.arithmetic import SUM, call_of
-from fxpass.graph.numbers import Derived
+from fxpass.graph.numbers import Derived, number, to_expr
 
 aten = torch.ops.aten
 
@@ -74,12 +74,22 @@ def formula(value: Any, given: Sequence[fx.Node], resolve: Callable[[Any], Any] 
         return value
     fn, args = call_of(value)
     if fn is aten.sym_size.int:
-        return Size(given.index(args[0]), args[1])
+        return Size(given.index(args[0]), args[1]) if args[0] in given else _size_of(number(value), given)
     if fn is SUM:
         fn, args = _total, tuple(args[0])
     if not callable(fn):
         raise ValueError(f"{value} is computed by no function")
     return Formula(fn, tuple(formula(arg, given, resolve) for arg in args))
+
+
+def _size_of(size: Any, given: Sequence[fx.Node]) -> Size:
+    """The size of an input that is always the same as ``size``, one of a tensor that the graph computes."""
+    for place, node in enumerate(given):
+        shape = node.meta["val"].shape if isinstance(node.meta["val"], torch.Tensor) else ()
+        for dim, own in enumerate(shape):
+            if to_expr(own) == to_expr(size):
+                return Size(place, dim)
+    raise ValueError(f"{size} is the size of no input")
 
 
 def _total(*terms: int) -> int:

@@ -72,6 +72,49 @@ def test_another_number_of_rows_is_another_core(step: Callable[[Tensor, Rows], T
     assert "variant" in kinds().values()
 
 
+def last_rows(x: Tensor, n: int) -> Tensor:
+    return x[:, -n:] * 2
+
+
+def first_rows(x: Tensor, n: int) -> Tensor:
+    return x[:, :n].cumsum(1)
+
+
+def numbered(x: Tensor, n: int) -> Tensor:
+    return x * torch.arange(n)[:, None] + torch.ones(2, n, 1).tril()
+
+
+def told_by_view(x: Tensor, n: int) -> Tensor:
+    return x.reshape(2 * n, 8).softmax(0).view(2, n, 8) / n
+
+
+@pytest.mark.parametrize("grows", [False, True])
+@pytest.mark.parametrize("use", [last_rows, first_rows, numbered, told_by_view])
+@torch.no_grad()
+def test_an_int_that_repeats_the_rows_of_a_chunk(use: Callable[[Tensor, int], Tensor], grows: bool) -> None:
+    """``n`` moves as often as a position does, and is none: it says how many rows there are, which are verified and cropped."""
+
+    def step(x: Tensor, k: Tensor, at: int, n: int) -> tuple[Tensor, Tensor]:
+        if grows:
+            k = torch.cat([k, x], 1)
+        else:
+            k[:, at : at + x.shape[1]] = x
+        seen = k if grows else k[:, : at + x.shape[1]]
+        return use(scaled_dot_product_attention(x, seen, seen), n), k
+
+    compiled, at = torch.compile(step, backend="kvfix", options={"compiler": "eager"}), 0
+    mine, eager = (torch.zeros(2, 0 if grows else 32, 8) for _ in range(2))
+    for n in (5, 2, 3, 4, 2, 3, 2, 4):
+        x = torch.rand(2, n, 8)
+        (y, mine), (wanted, eager) = compiled(x, mine, at, n), step(x, eager, at, n)
+        torch.testing.assert_close(y, wanted)
+        at += n - 1
+        mine, eager = (k[:, :at].clone() if grows else k for k in (mine, eager))
+    report = fxpass.reports()[-1]
+    assert one_core() and report.rewritten and not report.refused and not report.unbuffered, report
+    assert kinds()["L['n']"] == "variant"
+
+
 class Decoder(nn.Module):
     """Self-attention on a cache, cross-attention on an encoder's output of a length of its own."""
 

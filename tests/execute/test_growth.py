@@ -410,6 +410,30 @@ def test_results_as_long_as_the_cache_are_cut(kind: type[nn.Module]) -> None:
     is_whole()
 
 
+class Verified(Attention):
+    """Several rows at once, of which the caller wants some of the last: they are cut outside."""
+
+    def forward(self, x: torch.Tensor, past: Any, keep: int) -> Any:
+        y, new = super().forward(x, past)
+        return y[:, -keep:] * 2, new
+
+
+@pytest.mark.parametrize("rows", [(4,), (2, 3, 4)])
+@torch.no_grad()
+def test_as_many_rows_leave_as_the_caller_says(rows: tuple[int, ...]) -> None:
+    model = Verified().eval()
+    fn, mine, other = compiled(model), None, None
+    for step in range(13):
+        x = torch.randn(2, 5 if step == 0 else rows[step % len(rows)], 16)
+        keep = x.shape[1] if len(rows) > 1 else (1, 1, 2, 3, 4)[step % 5]
+        (y, mine), (wanted, other) = fn(x, mine, keep), model(x, other, keep)
+        torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
+        same(mine, other)
+    report = fxpass.reports()[-1]
+    assert [name for name, static, _ in report.parts if static] == ["core"] and not report.outside
+    assert not report.unbuffered and not report.refused and "buffer(" in report.after
+
+
 class Before(Attention):
     def forward(self, x: torch.Tensor, past: Any) -> Any:
         q, k, v = self.heads(x)

@@ -79,6 +79,19 @@ def written_out_attention() -> tuple[str, list[Any]]:
     return "decode_attention", [q, k, v, torch.tensor(700, device="cuda"), rand(1, 1024), False, 0.125, True]
 
 
+ROW = "a = tl.load(p0 + i0 * 4096 + i1 * 64 + i3).to(tl.float32); b = tl.load(p1 + i3).to(tl.float32); return a * b"
+
+
+def attention_of_its_own_row(size: int = 88, dtype: torch.dtype = torch.float32) -> tuple[str, list[Any]]:
+    p, c, k, v = rand(2, 64, 64).to(dtype), rand(64).to(dtype), rand(2, 4, size, 64).to(dtype), rand(2, 4, size, 64).to(dtype)
+    slots, length = torch.tensor([33], device="cuda"), torch.tensor(34, device="cuda")
+    return "write_and_attend", [[p, c], ROW, ROW, ROW, 8, slots, k, v, length, None, False, 0.125, False, True]
+
+
+def long_attention_of_its_own_row() -> tuple[str, list[Any]]:
+    return attention_of_its_own_row(2048, torch.bfloat16)
+
+
 def rows() -> tuple[str, list[Any]]:
     return "write_rows", [rand(2, 16, 8), 1, torch.tensor([3, 5], device="cuda"), rand(2, 2, 8)]
 
@@ -98,6 +111,11 @@ def expected(name: str, args: list[Any]) -> torch.Tensor:
         return torch.cat([linear_of(x, w, None) for w in weights], -1)
     if name == "write_rows":
         return args[0].index_copy(args[1], args[2], args[3])
+    if name == "write_and_attend":
+        p, c = args[0]
+        new = [(p[:, :n, None].float() * c.float()).to(p.dtype) for n in (8, 4)]
+        k, v = (t.index_copy(2, args[5], new[1]) for t in args[6:8])
+        args = [new[0], k, v, *args[8:]]
     q, k, v, length, mask, causal, scale = args[:7]
     n, groups = k.shape[2] if length is None else int(length), q.shape[1] // k.shape[1]
     k, v = (t[:, :, :n].repeat_interleave(groups, 1).double() for t in (k, v))
@@ -109,7 +127,7 @@ def result(name: str, found: Any, args: list[Any]) -> torch.Tensor:
     """What the op has computed, in one tensor, its parts added."""
     if name == "write_rows":
         return args[0]
-    if name in ("decode_attention", "gated_few_rows"):
+    if name in ("decode_attention", "write_and_attend", "gated_few_rows"):
         return found
     return torch.cat([f.double().sum(0) for f in (found if isinstance(found, list) else [found])], -1)
 
@@ -126,7 +144,8 @@ def linear_of_long_rows() -> tuple[str, list[Any]]:
 MAKERS = [linear, linear_in_parts, linear_of_sixteen_rows, linear_of_long_rows,
           linear_of_sixteen_rows_of_halves, linear_of_many_outputs, linears, gated, gated_sixteen_rows,
           gated_halves_of_seven_rows, attention, masked_attention,
-          long_attention, written_out_attention, attention_over_all_keys, rows]  # fmt: skip
+          long_attention, written_out_attention, attention_over_all_keys, attention_of_its_own_row,
+          long_attention_of_its_own_row, rows]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", MAKERS)

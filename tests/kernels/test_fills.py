@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 
-from fxpass.kernels import filling, limits
+from fxpass.kernels import filling, fills, limits
 from fxpass.kernels.filling import fill_at_once
 
 
@@ -46,3 +49,28 @@ def test_what_it_is_not_written_for_is_left() -> None:
         assert not fill_at_once(buffers, given, [0] * len(given), numbers, [3])
         assert not any(b.any() for b in buffers) and not numbers.any()
     assert not filling._failed
+
+
+@pytest.mark.parametrize("current, entered", [(0, [torch.device("cuda", 1)]), (1, [])])
+def test_where_it_is_launched(monkeypatch: pytest.MonkeyPatch, current: int, entered: list[torch.device]) -> None:
+    """Triton launches on the current device, whatever the tensors' is."""
+    seen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: seen.append(device) or contextlib.nullcontext())
+    with fills.on(torch.device("cuda", 1)):
+        pass
+    assert seen == entered
+
+
+def test_the_device_is_asked_around_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[bool] = []
+
+    @contextlib.contextmanager
+    def on(device: torch.device) -> Iterator[None]:
+        inside.append(True)
+        yield
+        inside.append(buffer.any().item())
+
+    buffer = torch.zeros(6)
+    monkeypatch.setattr(fills, "on", on)
+    assert fill_at_once([buffer], [torch.ones(4)], [0], torch.zeros(1, dtype=torch.int64), [3]) and inside == [True, True]

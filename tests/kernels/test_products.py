@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from fxpass.kernels import limits, products, writing
 from fxpass.kernels.launch import Gpu, gpu
-from fxpass.kernels.tiles import best_parts
+from fxpass.kernels.tiles import best_parts, tile_of
 
 H100 = Gpu(processors=132, cache=50 * 2**20, dependent=True)
 
@@ -45,6 +45,18 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_parts_that_were_fastest(rows: int, outputs: list[int], k: int, size: int, parts: int) -> None:
     assert best_parts(rows, outputs, k, size, H100) == parts
+
+
+@pytest.mark.parametrize("rows, outputs, k, size, registers", [
+    (7, 6144, 768, 4, 96), (8, 5000, 700, 4, 96), (16, 6144, 768, 4, None), (7, 2304, 768, 4, None), (7, 49152, 768, 4, None),
+    (7, 6144, 768, 2, None),
+])  # fmt: skip
+def test_programs_that_all_start_at_once(rows: int, outputs: int, k: int, size: int, registers: int | None) -> None:
+    """Five of them, of 128 threads, fit on a processor with 65,536 registers."""
+    tile = tile_of(rows, [outputs], k, size, H100)
+    assert tile.registers == registers
+    programs = -(-outputs // tile.outputs) * best_parts(rows, [outputs], k, size, H100)
+    assert registers is None or programs <= 5 * H100.processors and 5 * 32 * tile.warps * registers <= 65536
 
 
 def test_a_device_that_is_no_gpu() -> None:
@@ -191,4 +203,5 @@ def test_a_model_with_all_kernels(used: set[Any], rows: int) -> None:
         torch.testing.assert_close(compiled(x, pos), wanted, rtol=1e-5, atol=1e-5)
     for own, other in zip(eager, model, strict=True):
         torch.testing.assert_close(own.keys, other.keys, equal_nan=True)
-    assert {"decode_attention.default", "linears_few_rows.default", "linear_few_rows.default"} <= {op.__name__ for op in used}
+    attention = "write_and_attend.default" if rows == 1 else "decode_attention.default"
+    assert {attention, "linears_few_rows.default", "linear_few_rows.default"} <= {op.__name__ for op in used}

@@ -107,13 +107,15 @@ def kernels_of(
     ],
 )
 def test_attention_for_the_kernel(used, monkeypatch, attend: Attend, queries: int, dtype: torch.dtype) -> None:
-    assert "decode_attention" in kernels_of(used, monkeypatch, attend, expanded, queries, dtype)
+    op = "write_and_attend" if queries == 1 else "decode_attention"
+    assert op in kernels_of(used, monkeypatch, attend, expanded, queries, dtype)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("repeat", [interleaved, repeated_as_a_whole])
-def test_heads_that_are_repeated(used, monkeypatch, repeat: Callable[..., Any]) -> None:
-    assert "decode_attention" in kernels_of(used, monkeypatch, divided, repeat, 1, torch.float32)
+@pytest.mark.parametrize("repeat, op", [(interleaved, "write_and_attend"), (repeated_as_a_whole, "decode_attention")])
+def test_heads_that_are_repeated(used, monkeypatch, repeat: Callable[..., Any], op: str) -> None:
+    """The kernel reads the cache where one key serves heads that are side by side, and a copy of it otherwise."""
+    assert op in kernels_of(used, monkeypatch, divided, repeat, 1, torch.float32)
 
 
 @torch.no_grad()

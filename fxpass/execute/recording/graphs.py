@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from fxpass.graph.arguments import values_at
+from fxpass.kernels.inputs import recording_of
 
 from .copying import copy_into
 
@@ -131,7 +132,8 @@ class Recorded(threading.local):
                 own[i] = torch.empty_strided(args[i].shape, args[i].stride(), dtype=args[i].dtype, device=args[i].device)
         buffers = [_dense(own[i]) for i in self._copied]
         self._fill(buffers, args)
-        results, launch = self._capture(lambda: self._run(*own))
+        with recording_of(own):
+            results, launch = self._capture(lambda: self._run(*own))
         results, views = _without_inputs(results, args, self._static)
         recording = _Recording(addresses, sizes, buffers, results, views, launch)
         self._recordings = [recording, *self._recordings][:MOST]

@@ -21,7 +21,7 @@ import torch
 
 from fxpass import reasons
 from fxpass.errors import Refusal
-from fxpass.torch_internals.symbols import DimDynamic
+from fxpass.torch_internals.symbols import DimDynamic, Max, Min
 
 from .names import ConstantSource
 
@@ -83,15 +83,29 @@ class Capacity:
         return Conditions(self._symbol, [e for e in self._asked if e.free_symbols == {self._symbol}])
 
     def _is_certain(self, condition: Any) -> bool:
-        return any(_holds(condition, self._symbol, length.node.expr) for length in self._lengths)
+        others = (condition.free_symbols | self._of_lengths()) - {self._symbol}
+        least = {s: self._env.var_to_range[s].lower for s in others}
+        counted = {s: _count(str(s)) + low for s, low in least.items() if low.is_finite and low >= 0}
+        return any(_holds(condition, self._symbol, length.node.expr, counted) for length in self._lengths)
+
+    def _of_lengths(self) -> set[Any]:
+        return {s for length in self._lengths for s in length.node.expr.free_symbols}
 
 
-def _holds(condition: Any, symbol: Any, length: Any) -> bool:
-    """Whether the relation ``condition`` holds whenever ``symbol`` is larger than ``length``."""
+def _count(name: str) -> Any:
+    return sympy.Symbol(name, integer=True, nonnegative=True)
+
+
+def _holds(condition: Any, symbol: Any, length: Any, counted: dict[Any, Any]) -> bool:
+    """Whether the relation ``condition`` holds whenever ``symbol`` is larger than ``length``, whichever of its operands each
+    maximum and minimum in it is. ``counted`` says what other symbols are, from the least on that they can be."""
     if not isinstance(condition, sympy.core.relational.Relational):
-        return False
-    room = sympy.Symbol("room", integer=True, nonnegative=True)
-    left = sympy.expand((condition.lhs - condition.rhs).xreplace({symbol: length + 1 + room}))
+        return bool(condition == sympy.true)
+    chosen = next(iter(condition.atoms(Max, Min)), None)
+    if chosen is not None:
+        return all(_holds(condition.xreplace({chosen: one}), symbol, length, counted) for one in chosen.args)
+    larger = (condition.lhs - condition.rhs).xreplace({symbol: length + 1 + _count("room")})
+    left = sympy.expand(larger.xreplace(counted))
     signs = {sympy.Ne: left.is_nonzero, sympy.Lt: left.is_negative, sympy.Le: left.is_nonpositive,
              sympy.Gt: left.is_positive, sympy.Ge: left.is_nonnegative, sympy.Eq: left.is_zero}  # fmt: skip
     return bool(signs.get(type(condition), False))

@@ -11,7 +11,7 @@ from torch import fx
 
 from fxpass.analysis.calls import CallHistory, Graph, Kind
 from fxpass.analysis.kinds import Kinds, Seen, Symbol
-from fxpass.graph.numbers import hint, symbols
+from fxpass.graph.numbers import hint, symbols, to_expr
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
 from . import frames
@@ -21,13 +21,14 @@ from .sources import AggregateSource, PositionSource, written
 @dataclasses.dataclass(frozen=True)
 class NumberInput:
     """The SymInt ``value`` at ``place`` in a graph's arguments: the name of its source, whether it is one of a tensor's sizes,
-    strides or its offset, and its kind, if the calls tell."""
+    strides or its offset, its kind, if the calls tell, and whether an index tensor holds it."""
 
     place: int
     name: str
     value: torch.SymInt
     is_size: bool
     kind: Kind | None
+    is_held: bool = False
 
     @property
     def symbols(self) -> set[Any]:
@@ -59,7 +60,8 @@ class NumberInputs:
                 self._see_sizes(place, source.name, value, constants)
             elif isinstance(value, torch.SymInt) and value.node.hint is not None:  # an unbacked one has no history
                 is_size = isinstance(source, TensorPropertySource)
-                self.all.append(NumberInput(place, written(source), value, is_size, self._kind(source, value)))
+                held, kind = isinstance(source, (PositionSource, AggregateSource)), self._kind(source, value)
+                self.all.append(NumberInput(place, written(source), value, is_size, kind, held))
         self._settle_ints()
         names = [number.name for number in self.all]
         self._derived = [size for size in self._derived if size[0] not in names]
@@ -85,11 +87,16 @@ class NumberInputs:
 
     def _settle_ints(self) -> None:
         """An int that the calls tell nothing about is a variant where it moves as a size does that is one, and a position
-        elsewhere; what repeats a position moves with it."""
+        elsewhere. An int that repeats a size which is a variant, ``n`` beside ``x[:, :n]``, is one too; what else repeats a
+        position moves with it."""
         sizes = {self._moved(n) for n in self.all if n.is_size and n.kind == "variant"}
         for i, n in enumerate(self.all):
             if n.kind is None and not n.is_size:
                 self.all[i] = dataclasses.replace(n, kind="variant" if self._moved(n) in sizes else "position")
+        rows = {to_expr(n.value) for n in self.all if n.is_size and n.kind == "variant"}
+        for i, n in enumerate(self.all):
+            if n.kind == "position" and not n.is_size and not n.is_held and to_expr(n.value) in rows:
+                self.all[i] = dataclasses.replace(n, kind="variant")
         moving = {s for n in self.all if n.kind == "position" for s in n.symbols}
         for i, n in enumerate(self.all):
             if n.kind == "variant" and n.symbols & moving:

@@ -1,0 +1,33 @@
+"""The memory of the inputs of a recording that is being made. It is there before the recording starts.
+
+What a kernel gets may be a copy of an input that another kernel of the same recording makes. So it is asked where it lies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+
+import torch
+
+_memory: ContextVar[frozenset[int]] = ContextVar("memory", default=frozenset())
+
+
+@contextlib.contextmanager
+def recording_of(inputs: Iterable[object]) -> Iterator[None]:
+    """A block that records a function of ``inputs``."""
+    token = _memory.set(frozenset(_place(t) for t in inputs if isinstance(t, torch.Tensor)))
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+def is_input(tensor: torch.Tensor) -> bool:
+    """Whether ``tensor`` lies in the memory of an input of the recording that is being made."""
+    return _place(tensor) in _memory.get()
+
+
+def _place(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
