@@ -1,4 +1,4 @@
-"""``kvfix bench``: sizes, choice of approaches, ratios, a run on the CPU, and that README and docs/benchmarks.md show what was recorded."""
+"""``kvfix bench``: sizes, choice of approaches, ratios, a run on the CPU, and that the pages show what was recorded."""
 
 from __future__ import annotations
 
