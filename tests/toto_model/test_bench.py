@@ -1,4 +1,4 @@
-"""``kvfix bench``: sizes, choice of approaches, ratios, a run on the CPU, and that README shows what was recorded."""
+"""``kvfix bench``: sizes, choice of approaches, ratios, a run on the CPU, and that the pages show what was recorded."""
 
 from __future__ import annotations
 
@@ -88,15 +88,29 @@ def test_readme_shows_the_recorded_tables() -> None:
 
 
 @pytest.mark.parametrize("name", ["bench_7x4096-1536", "bench_sizes"])
-def test_readme_shows_the_sizes(name: str) -> None:
+def test_the_page_shows_the_sizes(name: str) -> None:
     recorded = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs/benchmarks.md").read_text()
     for result in recorded["sizes"]:
         ours = next(row for row in result["rows"] if row["approach"] == "toto-ts kvfix")
         forecast, call = result["ratios"]["forecast, eager / kvfix"], median(ours["call_ms"])
-        assert f"| {result['size']} | {forecast:.2f} | {call:.3g} |" in readme
-        assert f" | {ours['core_ms']:.3g} | {result['ratios']['peak memory, kvfix / hand edit']:.2f} |" in readme
-    assert recorded["command"] in readme
+        assert f"| {result['size']} | {forecast:.2f} | {call:.3g} |" in page
+        assert f" | {ours['core_ms']:.3g} | {result['ratios']['peak memory, kvfix / hand edit']:.2f} |" in page
+    assert recorded["command"] in page + (ROOT / "README.md").read_text()
+
+
+def test_the_pages_say_what_was_recorded() -> None:
+    """Figures that stand in sentences: launches and the floor, and what a first call takes with a cache that grows."""
+    recorded = json.loads(RECORDED.read_text())["sizes"][0]
+    rows = {row["approach"]: row for row in recorded["rows"]}
+    launches = rows["toto-ts stock"]["other_launches"]
+    page = " ".join((ROOT / "docs/benchmarks.md").read_text().split())
+    assert f"breaks the graph {rows['toto-ts stock']['breaks']} times and launches {launches} kernels" in page
+    assert rows["toto-ts kvfix"]["other_launches"] == 1 and "one recording and one other launch" in page
+    assert f"is {recorded['ratios']['decode call on the device, kvfix / floor']:.2f} times what reading" in page
+    grown = json.loads((ROOT / "benchmarks/results/dynamic_cache.json").read_text())["rows"]
+    first, static = (next(row["cold_s"] for row in grown if row["name"] == name) for name in ("kvfix", "static"))
+    assert f"{first:.0f} s for {static:.0f} (same file)" in (ROOT / "docs/compared.md").read_text()
 
 
 def test_readme_shows_the_cold_times() -> None:
