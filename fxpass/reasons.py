@@ -30,8 +30,14 @@ class Reason(NamedTuple):
         """The message: id, and ``says`` with its fields. An operator's overload is named if it is not the default one."""
         return _DEFAULT.sub(r"\1", f"{self.id} {self.says.format(**fields)}")
 
+    @property
+    def advice(self) -> str:
+        """``do`` as plain text, without its links."""
+        return _LINK.sub(r"\1", self.do)
+
 
 _DEFAULT = re.compile(r"\b(\w+\.\w+)\.default\b")
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 REASONS: dict[str, Reason] = {}
 
 
