@@ -29,8 +29,8 @@ def _kernel(
     PART: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr, AHEAD: tl.constexpr, GATE: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program computes BLOCK_N outputs of one layer for all rows, or one of GROUPS of them, over PART of the K columns. With a GATE, it stores what
-    that gives of the outputs of the first layer, or of those of the first and the second."""
+    """One program computes BLOCK_N outputs of one layer for all rows, or for one of GROUPS of them, over PART of the K columns.
+    With a GATE, it stores what that gives of the outputs of the first layer, or of those of the first and the second."""
     block, part = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     PAIR: tl.constexpr = GATE is not None and COUNT == 2
     w_ptr, b_ptr, y_ptr, size, first = w0, b0, y0, n0, 0
