@@ -123,7 +123,7 @@ UNKNOWN_ROWS = _reason(
 )
 WRITTEN_FROM = _reason(
     "KV105",
-    "as many rows as the position says are written, and not from row 0 on",
+    "as many rows as the position says are written and read, and not from row 0 on",
     "Write as many rows as are new, `buffer[:, start:start + n]` with a fixed `n`.",
 )
 TOO_FEW = _reason(
@@ -297,6 +297,12 @@ CORRECTED = _reason(
     "KV211",
     "{of} has had too many values for a core of each, and is left symbolic from now on",
     "Nothing, where it has to move: what depends on it runs outside of the core. Else pad it to a few sizes.",
+)
+
+BESIDE = _reason(
+    "KV212",
+    "light ops run in the {part}, beside the static core: {ops}",
+    "Nothing, as a rule: they work on what has another size in each step. Where they cost time, give that a fixed size.",
 )
 
 # How many graphs there are

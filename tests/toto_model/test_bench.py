@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import pathlib
+from functools import partial
 from statistics import median
+from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from fxpass.report.figures import command
 from fxpass.tools.command_line import app
 from toto_model.bench import APPROACHES, chosen
 from toto_model.bench.approaches import REFERENCE, YARDSTICK
+from toto_model.bench.clocks import Launches, Plain
 from toto_model.bench.sizes import Size
-from toto_model.bench.table import ratios, spread
+from toto_model.bench.table import ratios, spread, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECORDED = ROOT / "benchmarks/results/bench_7x4096-1536.json"
@@ -52,6 +56,20 @@ def test_ratios_are_of_medians_and_leave_out_what_is_missing() -> None:
     ]
     assert ratios(rows, None) == {"forecast, eager / kvfix": 3.0, "compile, warm / cold, toto-ts kvfix": 0.2}
     assert spread([4.0]) == 0 and spread([9.0, 10.0, 11.0]) == pytest.approx(0.1)
+
+
+def test_the_time_until_a_launch_is_that_of_a_call_that_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
+    monkeypatch.setattr(torch.cuda, "Event", lambda **_: SimpleNamespace(record=lambda: None))
+    launches = Launches().watch()
+    launch = partial(torch.cuda.CUDAGraph.replay, None)  # as it is kept with a recording
+    clock = Plain(lambda calls: [launch() for _ in range(calls)], gpu=True, launches=launches)
+    for calls in (0, 1, 2, 0):
+        clock(calls)
+    assert len(clock.launch_ms) == 2 and 0 < max(clock.launch_ms) < max(clock.host_ms)
+    rows = [{"approach": "toto-ts eager"}, {"approach": "toto-ts kvfix", "launch_ms": clock.launch_ms}]
+    assert [c.header for c in tables(rows)[0].columns][-3:] == ["host ms", "launch ms", "device ms"]
+    assert "launch ms" not in [c.header for c in tables(rows[:1])[0].columns]
 
 
 def test_the_command_is_kept_without_where_its_figures_went() -> None:
