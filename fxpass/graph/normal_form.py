@@ -88,7 +88,7 @@ class NormalForm(NamedTuple):
     def copy(self) -> NormalForm:
         """Another one, which can be edited while this one stays as it is."""
         graph, nodes = copied(self.gm.graph)
-        return NormalForm(fx.GraphModule(self.gm, graph), {nodes[node] for node in self.folded & nodes.keys()})
+        return NormalForm(fx.GraphModule(self.gm, graph), {nodes[node] for node in self.folded})
 
 
 def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> NormalForm:
