@@ -30,8 +30,14 @@ class Reason(NamedTuple):
         """The message: id, and ``says`` with its fields. An operator's overload is named if it is not the default one."""
         return _DEFAULT.sub(r"\1", f"{self.id} {self.says.format(**fields)}")
 
+    @property
+    def advice(self) -> str:
+        """``do`` as plain text, without its links."""
+        return _LINK.sub(r"\1", self.do)
+
 
 _DEFAULT = re.compile(r"\b(\w+\.\w+)\.default\b")
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 REASONS: dict[str, Reason] = {}
 
 
@@ -117,7 +123,7 @@ UNKNOWN_ROWS = _reason(
 )
 WRITTEN_FROM = _reason(
     "KV105",
-    "as many rows as the position says are written, and not from row 0 on",
+    "as many rows as the position says are written and read, and not from row 0 on",
     "Write as many rows as are new, `buffer[:, start:start + n]` with a fixed `n`.",
 )
 TOO_FEW = _reason(
@@ -291,6 +297,12 @@ CORRECTED = _reason(
     "KV211",
     "{of} has had too many values for a core of each, and is left symbolic from now on",
     "Nothing, where it has to move: what depends on it runs outside of the core. Else pad it to a few sizes.",
+)
+
+BESIDE = _reason(
+    "KV212",
+    "light ops run in the {part}, beside the static core: {ops}",
+    "Nothing, as a rule: they work on what has another size in each step. Where they cost time, give that a fixed size.",
 )
 
 # How many graphs there are

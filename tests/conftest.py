@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -70,3 +71,19 @@ def compiled_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Region, "_first_call", noted)
     return made
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often Dynamo has traced each function in the test; "frame" counts the frames, each anew where Dynamo starts again."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator, InstructionTranslatorBase
+
+    seen, run = Counter[str](), InstructionTranslatorBase.run
+
+    def noted(self: InstructionTranslatorBase) -> object:
+        seen[self.f_code.co_name] += 1
+        seen["frame"] += isinstance(self, InstructionTranslator)
+        return run(self)
+
+    monkeypatch.setattr(InstructionTranslatorBase, "run", noted)
+    return seen

@@ -96,7 +96,7 @@ def heard(call: Callable[[], Any]) -> list[str]:
     said += [str(w.message) for w in caught] + [f for r in fxpass.reports() for f in r.faults]
     for report in fxpass.reports():
         said += [*(s.reason for s in report.sites), report.unfit, report.unbuffered, report.ended]
-        said += [*report.outside, *report.notes]
+        said += [*report.outside, *report.beside, *report.notes]
     return [line for text in said for line in text.removeprefix("kvfix: ").splitlines()]
 
 
@@ -329,6 +329,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV206": lambda: grow(lambda k, x: (k @ k[0, :2].mT, k), join=lambda k, x: torch.cat([x, k], 1)),
     "KV210": grows,
     "KV211": restless,
+    "KV212": lambda: decode(lambda k, v, p: k[:, :p].mode(1).values + (v[:, :p] @ v[:, :p].mT).sum((1, 2))[:, None]),
     "KV301": breaks,
     "KV302": again,
     "KV401": many_capacities,

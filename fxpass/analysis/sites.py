@@ -27,6 +27,7 @@ from fxpass.graph.schemas import is_tagged
 from .arithmetic import check
 from .kinds import Kinds, Seen
 from .positions import Positions
+from .rules.parts import is_only_written
 
 aten = torch.ops.aten
 
@@ -126,7 +127,7 @@ class SiteFinder:
         if site.kind == "write" and not site.is_assigned:
             self._refuse_writers(site)
         elif site.kind == "gather" or site.kind == "extent" and not equal(site.start, 0):
-            self._refuse_stale(site.node)
+            self._refuse_stale(site.node, own=site.writers)
 
     def _refuse_bounds(self, site: SliceSite) -> None:
         """Guard the bounds of a slice: a full read or an indexed write does not check them.
@@ -208,11 +209,11 @@ def _kind(site: SliceSite) -> Kind:
     """What the slice of a buffer becomes.
 
     Raises:
-        Refusal: it is written, its number of rows moves, and it does not start at 0.
+        Refusal: it is written and read, its number of rows moves, and it does not start at 0.
     """
     if site.rows is not None:
         return "write" if site.writers else "gather"
-    if site.writers and not equal(site.start, 0):
+    if site.writers and not equal(site.start, 0) and not is_only_written(site.node):
         raise Refusal(reasons.WRITTEN_FROM)
     return "extent"
 

@@ -26,7 +26,7 @@ from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 
 from .assemble import Plan
-from .partition.outside import outside, works_on
+from .partition.outside import beside, outside, works_on
 from .partition.split import split
 from .strides import kept_strides
 from .watched_variants import WatchedVariants
@@ -46,6 +46,7 @@ def cut(plan: Plan, report: Report) -> Plan:
     report.parts = [(part.name, part.static, sum(n.op == "call_function" for n in part.gm.graph.nodes)) for part in parts]
     report.drawings.parts = [(part.name, part.static, later(settled(kept(part.gm.graph)))) for part in parts]
     report.outside = outside([part.gm.graph for part in parts if not part.static], plan.bound, report.symbols)
+    report.beside = beside(parts)
     return dataclasses.replace(plan, parts=parts)
 
 

@@ -71,6 +71,7 @@ class Growth(threading.local):
         self._dims = [one.dim for one in self.axes]
         self._taken = [i for i, one in enumerate(self.axes) if one.results]
         self._owner = owner_of(nodes)
+        self._open = [i for i, one in enumerate(self.axes) if i >= len(nodes) or _moves_otherwise(nodes[i], one.dim)]
         self._buffers: list[Buffer] = []
         self._copies: list[torch.Tensor] = []
         self._shapes: list[torch.Size] = []
@@ -182,10 +183,13 @@ class Growth(threading.local):
 
     def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
         """Whether no other graph has made a buffer larger, and each tensor ``given`` at ``places`` has the sizes of its buffer,
-        in all dims but the one that grows."""
-        if any(buffer.capacity != self._capacity for buffer in self._buffers):
-            return False
-        for i in places:
+        in all dims but the one that grows. Most have no other size, by Dynamo's guards."""
+        for buffer in self._buffers:
+            if buffer.capacity != self._capacity:
+                return False
+        for i in self._open:
+            if i not in places:
+                continue
             dim, whole, part = self._dims[i], self._buffers[i].memory.shape, given[i].shape  # type: ignore[union-attr]
             if whole[:dim] != part[:dim] or whole[dim + 1 :] != part[dim + 1 :]:
                 return False
@@ -218,6 +222,12 @@ def _measures(around: Around) -> tuple[tuple[Any, ...], ...]:
     ends = tuple(Formula(operator.add, pair) if pair[1] != 0 else pair[0] for pair in zip(sizes, rows, strict=True))
     cuts = tuple(tuple(length for _, length in cuts) for cuts in around.cuts.values())
     return sizes, ends, cuts, tuple(around.numbers)
+
+
+def _moves_otherwise(buffer: fx.Node, dim: int) -> bool:
+    """Whether the placeholder ``buffer`` has a size that is a symbol, or not known, along another dim than ``dim``."""
+    fake = buffer.meta.get("val")
+    return fake is None or any(isinstance(size, torch.SymInt) for d, size in enumerate(fake.shape) if d != dim)
 
 
 def _ordered(part: torch.Tensor, order: tuple[int, ...] | None) -> torch.Tensor:

@@ -112,7 +112,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> NormalForm:
     remove_dead(traced.graph)
     _refuse_attributes(traced)
     traced.recompile()
-    return NormalForm(traced, folded)
+    return NormalForm(traced, folded.intersection(traced.graph.nodes))
 
 
 def _traced(interpreter: fx.Interpreter, inputs: Sequence[Any]) -> fx.GraphModule:

@@ -40,7 +40,7 @@ class Explanation:
         again = [reasons.AGAIN.text(guard=guard)] if guard else []
         faults = [fault.partition(": ") for fault in report.faults]
         hooks = [reasons.HOOK_FAILED.text(hook=hook, error=error) for hook, _, error in faults]
-        said = [*again, *hooks, report.unfit, report.unbuffered, report.ended, *report.outside, *report.notes]
+        said = [*again, *hooks, report.unfit, report.unbuffered, report.ended, *report.outside, *report.beside, *report.notes]
         return [text for text in said if text]
 
     def bytes_read(self) -> tuple[int, int, int]:
@@ -63,8 +63,8 @@ class Explanation:
         sites = [
             {**dataclasses.asdict(site), "id": site.id, "cost": site.cost and site.cost._asdict()} for site in report.sites
         ]
-        kept = ("name", "compile_id", "unfit", "unbuffered", "buffers", "faults", "outside", "notes", "ended", "corrected",
-                "timings")  # fmt: skip
+        kept = ("name", "compile_id", "unfit", "unbuffered", "buffers", "faults", "outside", "beside", "notes", "ended",
+                "corrected", "timings")  # fmt: skip
         return {
             **{name: getattr(report, name) for name in kept},
             "again": self.again.get(report.compile_id, ""),

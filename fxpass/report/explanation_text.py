@@ -24,7 +24,8 @@ def rendered(explanation: Explanation) -> Group:
     """All of it, for `rich.console.Console.print`."""
     blocks: list[RenderableType] = []
     for report in explanation.reports:
-        blocks += [_headline(report), *map(_reason, explanation.why(report)), *_sites(report), Text()]
+        why = [line for text in explanation.why(report) for line in _reason(text)]
+        blocks += [_headline(report), *why, *_sites(report), Text()]
     return Group(*blocks, *_totals(explanation))
 
 
@@ -35,10 +36,18 @@ def _headline(report: Report) -> Text:
     return Text.assemble((report.name, "bold"), said)
 
 
-def _reason(text: str) -> Text:
+def _reason(text: str) -> Iterator[Text]:
     reason = reasons.of(text)
     quiet = reason is None or reason.id[2] in "34"
-    return Text.assemble(("  " + user_name(shortened(text)), "" if quiet else "bold red"))
+    yield Text("  " + user_name(shortened(text)), style="" if quiet else "bold red")
+    if not quiet:
+        yield from _advice(text)
+
+
+def _advice(text: str) -> Iterator[Text]:
+    """What a user can do about the reason ``text``."""
+    if reason := reasons.of(text):
+        yield Text("    " + reason.advice, style="dim")
 
 
 def _sites(report: Report) -> Iterator[Text]:
@@ -65,6 +74,7 @@ def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
     yield Text("    " + renamed(" -> ".join(chain), report.names), style="dim")
     if site.reason:
         yield Text("    " + shortened(site.reason), style="bold red")
+        yield from _advice(site.reason)
     if site.cost and site.cost.now != site.cost.before:
         now, before = in_words(site.cost.now), in_words(site.cost.before)
         yield Text(f"    reads {now} a step in place of {before}, beside a mask of {in_words(site.cost.mask)}")

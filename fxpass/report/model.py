@@ -75,6 +75,7 @@ class Report:
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
     outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.
+    beside: the light ops that run outside of the static part, a line for each of the other parts.
     symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of), but for those
         that only say where in memory an input lies.
     kinds: of every symbol in the graph, its kind; beside those above "capacity" and "layout".
@@ -96,6 +97,7 @@ class Report:
     faults: list[str] = dataclasses.field(default_factory=list)
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
     outside: list[str] = dataclasses.field(default_factory=list)
+    beside: list[str] = dataclasses.field(default_factory=list)
     symbols: list[Symbol] = dataclasses.field(default_factory=list)
     kinds: dict[str, str] = dataclasses.field(default_factory=dict, repr=False)
     corrected: list[str] = dataclasses.field(default_factory=list)

@@ -70,6 +70,7 @@ def _notes(report: Report) -> list[str]:
     notes += [f"; no variant, it has had too many values: {user_name(name)}" for name in report.corrected]
     notes += [f"; buffer of {in_words(size)}, {kind}, for {name}" for name, kind, size in report.buffers]
     notes += [f"; outside of the core: {user_name(line)}" for line in report.outside]
+    notes += [f"; {user_name(line)}" for line in report.beside]
     if report.timings:
         notes.append(f"; {sum(report.timings.values()):.2f} s")
     return notes

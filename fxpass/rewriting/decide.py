@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from torch import fx
 
-from fxpass.analysis.extents import Extent, Extents, Flow, Leave, no_result
+from fxpass.analysis.extents import Extent, Extents, Flow, Leave, Part, no_result
 from fxpass.analysis.follow import Stuck, follow
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
-from fxpass.graph.numbers import guarded, number, supposing, to_expr
+from fxpass.graph.numbers import equal, guarded, number, supposing, to_expr
 
 from .decisions import reason
 from .reads import smallest, start_extent
@@ -42,8 +42,7 @@ def decide(
                 site = finder.at(node)
                 if site is None or (site.kind == "narrow" and flow.of(site.base)):
                     return None  # no site, or a slice of what another site gives, which a rule deals with
-                is_read = site.kind == "extent"
-                begun = {site.dim: smallest(start_extent(site, graph), ahead)} if is_read else None
+                begun = _begun(site, graph, flow, ahead) if site.kind == "extent" else None
         except Exception as error:
             refused[node] = reason(error)
             return None
@@ -54,6 +53,15 @@ def decide(
 
     outcome = follow(graph, positions, begin, ahead, finder.refuse_copy, leave)
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
+
+
+def _begun(site: SliceSite, graph: fx.Graph, flow: Flow, ahead: list[Extent]) -> Extents:
+    """The extents of the slice at ``site``. Where it is written to, from a start that is not 0, it is a part of the buffer."""
+    extent = start_extent(site, graph)
+    if site.writers and not equal(site.start, 0):
+        flow.parts[site.node] = Part(site.base, site.dim, extent, site.start, extent.length)
+        return {site.dim: extent}
+    return {site.dim: smallest(extent, ahead)}
 
 
 def extents_ahead(graph: fx.Graph, finder: SiteFinder, refused: Mapping[fx.Node, str]) -> list[Extent]:

@@ -121,6 +121,7 @@ _ROWS = [
     *_names(_N, "torch._logging", "trace_structured"),
     *_names(_N, "torch._dispatch.python", "enable_python_dispatcher"),
     *_names(_N, "torch._decomp", "decomposition_table"),
+    Contract("torch._foreach_copy_", _N, why="the operator, called by its name, takes three times as long"),
     *_names(_N, "torch._ops", "OpOverload OpOverloadPacket HigherOrderOperator"),
     *_names(_N, "torch._C", "DisableTorchFunction DisableTorchFunctionSubclass _DisableTorchDispatch"),
     *_names(_N, "torch._C", "_set_grad_enabled _autograd _autograd._get_data_attr"),

@@ -69,9 +69,14 @@ def given_away(x: Tensor, k: Tensor, at: int, w: Tensor) -> tuple[Tensor, Tensor
     return step(lambda x: y[:, -1:], x, k, at, w)[0], y
 
 
-@pytest.mark.parametrize("fn", [written, written_around, given_away])
+@pytest.mark.parametrize("fn", [written, given_away])
 def test_what_a_copy_would_not_show_is_left(fn: Callable[..., tuple[Tensor, Tensor]]) -> None:
     same("eager", fn)
+
+
+def test_a_copy_of_what_is_written_afterwards_is_left() -> None:
+    with pytest.warns(fxpass.KvfixWarning, match="KV210 .* aten.matmul runs outside of the static core"):
+        same("eager", written_around)
 
 
 def test_a_view_that_is_returned_is_one() -> None:
@@ -80,9 +85,10 @@ def test_a_view_that_is_returned_is_one() -> None:
         return step(lambda x: y[:, -1:], x, k, at, w)[0], y[:, -1:]
 
     compiled = torch.compile(fn, backend="kvfix", options={"compiler": "eager"})
-    for at in range(2, 5):
-        _, rows = compiled(torch.rand(2, 3 * at, 4), torch.zeros(2, 16, 4), at, torch.rand(4, 4))
-        assert rows.stride()[0] == 12 * at and rows._base is None or rows.untyped_storage().nbytes() == 96 * at
+    with pytest.warns(fxpass.KvfixWarning, match="KV210 .* aten.matmul runs outside of the static core"):
+        for at in range(2, 5):
+            _, rows = compiled(torch.rand(2, 3 * at, 4), torch.zeros(2, 16, 4), at, torch.rand(4, 4))
+            assert rows.stride()[0] == 12 * at and rows._base is None or rows.untyped_storage().nbytes() == 96 * at
 
 
 @pytest.mark.parametrize("parts", [lambda x: x.unbind(2), lambda x: x.split(2, 2), lambda x: x.chunk(4, 2)])

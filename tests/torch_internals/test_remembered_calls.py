@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import einops
@@ -12,7 +12,6 @@ import pytest
 import torch
 from small_models import kvfix
 from torch import Tensor
-from torch._dynamo.symbolic_convert import InstructionTranslatorBase
 from torch.utils.checkpoint import checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
@@ -99,19 +98,6 @@ USED: dict[str, tuple[str, Callable[[Tensor, int], Any], int]] = {
     "of an object": ("angle", lambda x, i: ROPE.angle(2), LAYERS),
     "under a checkpoint": ("number", lambda x, i: checkpoint(squared, x, use_reentrant=False), LAYERS),
 }
-
-
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """How often Dynamo has traced each function."""
-    seen, run = Counter[str](), InstructionTranslatorBase.run
-
-    def noted(self: Any) -> Any:
-        seen[self.f_code.co_name] += 1
-        return run(self)
-
-    monkeypatch.setattr(InstructionTranslatorBase, "run", noted)
-    yield seen
 
 
 def step(use: Callable[[Tensor, int], Any], cache: Tensor, x: Tensor, pos: int) -> Tensor:

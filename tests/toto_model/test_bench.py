@@ -1,20 +1,24 @@
-"""``kvfix bench``: sizes, choice of approaches, ratios, a run on the CPU, and that README shows what was recorded."""
+"""``kvfix bench``: sizes, choice of approaches, ratios, a run on the CPU, and that the pages show what was recorded."""
 
 from __future__ import annotations
 
 import json
 import pathlib
+from functools import partial
 from statistics import median
+from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from fxpass.report.figures import command
 from fxpass.tools.command_line import app
 from toto_model.bench import APPROACHES, chosen
 from toto_model.bench.approaches import REFERENCE, YARDSTICK
+from toto_model.bench.clocks import Launches, Plain
 from toto_model.bench.sizes import Size
-from toto_model.bench.table import ratios, spread
+from toto_model.bench.table import ratios, spread, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECORDED = ROOT / "benchmarks/results/bench_7x4096-1536.json"
@@ -54,6 +58,20 @@ def test_ratios_are_of_medians_and_leave_out_what_is_missing() -> None:
     assert spread([4.0]) == 0 and spread([9.0, 10.0, 11.0]) == pytest.approx(0.1)
 
 
+def test_the_time_until_a_launch_is_that_of_a_call_that_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
+    monkeypatch.setattr(torch.cuda, "Event", lambda **_: SimpleNamespace(record=lambda: None))
+    launches = Launches().watch()
+    launch = partial(torch.cuda.CUDAGraph.replay, None)  # as it is kept with a recording
+    clock = Plain(lambda calls: [launch() for _ in range(calls)], gpu=True, launches=launches)
+    for calls in (0, 1, 2, 0):
+        clock(calls)
+    assert len(clock.launch_ms) == 2 and 0 < max(clock.launch_ms) < max(clock.host_ms)
+    rows = [{"approach": "toto-ts eager"}, {"approach": "toto-ts kvfix", "launch_ms": clock.launch_ms}]
+    assert [c.header for c in tables(rows)[0].columns][-3:] == ["host ms", "launch ms", "device ms"]
+    assert "launch ms" not in [c.header for c in tables(rows[:1])[0].columns]
+
+
 def test_the_command_is_kept_without_where_its_figures_went() -> None:
     assert command(["bench", "--json", "/tmp/x", "--only", "toto-ts *"]) == "kvfix bench --only 'toto-ts *'"
     assert command(["bench", "--json=/tmp/x"]) == "kvfix bench"
@@ -70,15 +88,29 @@ def test_readme_shows_the_recorded_tables() -> None:
 
 
 @pytest.mark.parametrize("name", ["bench_7x4096-1536", "bench_sizes"])
-def test_readme_shows_the_sizes(name: str) -> None:
+def test_the_page_shows_the_sizes(name: str) -> None:
     recorded = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs/benchmarks.md").read_text()
     for result in recorded["sizes"]:
         ours = next(row for row in result["rows"] if row["approach"] == "toto-ts kvfix")
         forecast, call = result["ratios"]["forecast, eager / kvfix"], median(ours["call_ms"])
-        assert f"| {result['size']} | {forecast:.2f} | {call:.3g} |" in readme
-        assert f" | {ours['core_ms']:.3g} | {result['ratios']['peak memory, kvfix / hand edit']:.2f} |" in readme
-    assert recorded["command"] in readme
+        assert f"| {result['size']} | {forecast:.2f} | {call:.3g} |" in page
+        assert f" | {ours['core_ms']:.3g} | {result['ratios']['peak memory, kvfix / hand edit']:.2f} |" in page
+    assert recorded["command"] in page + (ROOT / "README.md").read_text()
+
+
+def test_the_pages_say_what_was_recorded() -> None:
+    """Figures that stand in sentences: launches and the floor, and what a first call takes with a cache that grows."""
+    recorded = json.loads(RECORDED.read_text())["sizes"][0]
+    rows = {row["approach"]: row for row in recorded["rows"]}
+    launches = rows["toto-ts stock"]["other_launches"]
+    page = " ".join((ROOT / "docs/benchmarks.md").read_text().split())
+    assert f"breaks the graph {rows['toto-ts stock']['breaks']} times and launches {launches} kernels" in page
+    assert rows["toto-ts kvfix"]["other_launches"] == 1 and "one recording and one other launch" in page
+    assert f"is {recorded['ratios']['decode call on the device, kvfix / floor']:.2f} times what reading" in page
+    grown = json.loads((ROOT / "benchmarks/results/dynamic_cache.json").read_text())["rows"]
+    first, static = (next(row["cold_s"] for row in grown if row["name"] == name) for name in ("kvfix", "static"))
+    assert f"{first:.0f} s for {static:.0f} (same file)" in (ROOT / "docs/compared.md").read_text()
 
 
 def test_readme_shows_the_cold_times() -> None:

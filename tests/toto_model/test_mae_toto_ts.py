@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,7 @@ from toto.model.toto import Toto
 
 import fxpass
 
-PATCH, VARIATES = 8, 3
+PATCH, VARIATES, PATTERNS = 8, 3, 14
 CONTEXTS_AND_HORIZONS = [
     (64, 32), (64, 32), (96, 32), (96, 16), (48, 32), (48, 16), (64, 16), (96, 48), (40, 16), (128, 32),
 ]  # fmt: skip
@@ -122,12 +123,14 @@ def test_ten_forecasts(kind: str):
     assert len(fxpass.reports()) == made[-1]
 
 
-def test_steady_decode_reads_nothing():
-    """Two forecasts compile; in later ones no decode step reads an index tensor, only each new cache's first look."""
+def test_steady_decode_reads_nothing(traced: Counter[str]):
+    """Two forecasts compile, of which nothing is traced twice, and a pattern of einops once in a graph; in later ones no decode
+    step reads an index tensor, only each new cache's first look."""
     model = make_toto().model
     compiled = Recorder(kvfix(model))
     for seed in range(2):
         forecast(compiled, "mean", 64, 32, seed)
+    assert traced["frame"] == graphs() == 2 and traced["_prepare_transformation_recipe"] <= 2 * PATTERNS
     reads = []
     for horizon in (64, 16):
         before = fxpass.reports()[-1].host_reads

@@ -17,16 +17,46 @@ needs to issue a decode step."""
 Forward = Callable[..., Any]
 
 
+class Launches:
+    """When this process launches a CUDA graph that has been recorded since `watch`."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+
+    def watch(self) -> Launches:
+        """See each launch from now on."""
+        launch = torch.cuda.CUDAGraph.replay
+
+        def replay(graph: torch.cuda.CUDAGraph) -> None:
+            self._first = self._first or time.perf_counter()
+            launch(graph)
+
+        torch.cuda.CUDAGraph.replay = replay  # type: ignore[method-assign]
+        return self
+
+    def start(self) -> float:
+        """The time now. The next launch is the first one."""
+        self._first = None
+        return time.perf_counter()
+
+    def since(self, start: float) -> list[float]:
+        """Milliseconds from ``start`` to the first launch, if there was one."""
+        return [] if self._first is None else [1e3 * (self._first - start)]
+
+
 class Plain:
-    """``forward`` with its host time, and on a GPU the time between events before and after it, for each call.
+    """``forward`` with its host time, and on a GPU the time between events before and after it, for each call; of those that
+    launch a CUDA graph, ``launch_ms`` is the host's time until then.
 
     With ``ahead`` the device sleeps before each call, so that the host is ahead of it: the time between the events is then
     that of the device alone (unless the call waits for the device).
     """
 
-    def __init__(self, forward: Forward, gpu: bool, ahead: bool = False) -> None:
+    def __init__(self, forward: Forward, gpu: bool, ahead: bool = False, launches: Launches | None = None) -> None:
         self.forward, self.gpu, self.ahead = forward, gpu, ahead
         self.host: list[float] = []
+        self.launch_ms: list[float] = []
+        self._launches = launches or Launches()
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -39,11 +69,12 @@ class Plain:
         if self.ahead:
             torch.cuda.synchronize()
             torch.cuda._sleep(SLEEP)
-        start = time.perf_counter()
+        start = self._launches.start()
         before.record()
         out = self.forward(*args, **kwargs)
         after.record()
         self.host.append(time.perf_counter() - start)
+        self.launch_ms += self._launches.since(start)
         self._events.append((before, after))
         return out
 

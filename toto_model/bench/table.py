@@ -35,6 +35,7 @@ def ratios(rows: Sequence[Row], floor: Row | None) -> dict[str, float]:
         ("decode call, kvfix / hand edit", ours, hand, "call_ms"),
         ("decode call on the device, kvfix / hand edit", ours, hand, "device_ms"),
         ("decode call on the host, kvfix / hand edit", ours, hand, "host_ms"),
+        ("decode call until the launch, kvfix / hand edit", ours, hand, "launch_ms"),
         ("prefill, kvfix / stock", ours, stock, "prefill_ms"),
         ("cold compile, kvfix / stock", ours, stock, "cold_s"),
         *(
@@ -63,17 +64,10 @@ def tables(rows: Sequence[Row]) -> list[Any]:
 
     times = Table(box=None, header_style="bold", title="Medians, ± half the distance between quartiles")
     counts = Table(box=None, header_style="bold", title="Counts, differences from eager, memory")
-    for name in (
-        "approach",
-        "cold s",
-        "warm s",
-        "forecast s",
-        "outside s",
-        "prefill ms",
-        "call ms",
-        "host ms",
-        "device ms",
-    ):
+    measured = ["cold_s", "warm_s", "forecast_s", "outside_s", "prefill_ms", "call_ms", "host_ms", "launch_ms", "device_ms"]
+    if not any(row.get("launch_ms") for row in rows):
+        measured.remove("launch_ms")
+    for name in ("approach", *(name.replace("_", " ") for name in measured)):
         times.add_column(name, justify="left" if name == "approach" else "right", no_wrap=True)
     for name in ("approach", "graphs", "breaks", "recomp.", "skips", "rec.", "graph l.", "other l.", "kernels", "busy ms",
                  "core ms", "MAE", "rel. MAE", "MiB"):  # fmt: skip
@@ -82,22 +76,7 @@ def tables(rows: Sequence[Row]) -> list[Any]:
         if row.get("error"):
             times.add_row(row["approach"], row["error"])
             continue
-        times.add_row(
-            row["approach"],
-            *(
-                _measured(row, n)
-                for n in (
-                    "cold_s",
-                    "warm_s",
-                    "forecast_s",
-                    "outside_s",
-                    "prefill_ms",
-                    "call_ms",
-                    "host_ms",
-                    "device_ms",
-                )
-            ),
-        )
+        times.add_row(row["approach"], *(_measured(row, name) for name in measured))
         skips = row.get("skips")
         counts.add_row(
             row["approach"],

@@ -33,9 +33,11 @@ class Subject:
         import torch
 
         from toto_model.bench import approaches
+        from toto_model.bench.clocks import Launches
 
         self.torch = torch
         self.gpu = setting.device == "cuda"
+        self.launches = Launches().watch()  # before anything is recorded
         self.size = setting.size
         self.patch = setting.config.patch_size
         self.model, self.forecaster = approaches.make(approach, setting.config, setting.device)
@@ -62,13 +64,14 @@ class Subject:
         """One forecast: seconds, and for each call of the model milliseconds in place and on the host."""
         from toto_model.bench.clocks import Plain
 
-        clock = Plain(self.forward, self.gpu)
+        clock = Plain(self.forward, self.gpu, launches=self.launches)
         seconds = self._timed(clock)
         return {
             "forecast_s": [seconds],
             "prefill_ms": clock.ms[:1],
             "call_ms": clock.ms[1:],
             "host_ms": clock.host_ms[1:],
+            "launch_ms": clock.launch_ms,
         }
 
     def apart(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 x[:, 1:] = y           {1: e}       ->      copy_(x, where(arange(S) in [1, e), y at arange(S) - 1, x))
 x[:, -4:].mul_(2)      {1: e}       ->      copy_(x, where(arange(S) in [e - 4, e), rows * 2 at arange(S) - (e - 4), x))
+buf[:, s:].zero_()     s moves      ->      copy_(buf, where(arange(S) in [s, S), 0, buf))
 x[:, 0] = 0            {1: e}       ->      copy_(x, where(arange(S) in [0, 1), 0, x))
 
 The op is done on a copy of the rows, made where it stands, which is put back. Nobody else may see the slice.
@@ -32,18 +33,19 @@ def take_part(node: fx.Node, flow: Flow, part: Part, step: int = 1) -> None:
     Raises:
         Refusal: the copy could be told from the slice.
     """
-    if step == 1 and flow.part_of(part.base) is None and _is_target(node):
+    if step == 1 and flow.part_of(part.base) is None and is_only_written(node):
         flow.parts[node] = part
     else:
         flow.refuse_copy(node)
 
 
-def _is_target(node: fx.Node) -> bool:
-    """Whether all that is done with the view ``node``, and with views of it, is to write to it."""
-    return bool(node.users) and all(
+def is_only_written(node: fx.Node) -> bool:
+    """Whether all that is done with the view ``node``, and with views of it, is to write to it, and to ask for its sizes."""
+    users = [user for user in node.users if user.target is not aten.sym_size.int]
+    return bool(users) and all(
         (aliases.written(user) == [node] and user.all_input_nodes.count(node) == 1 and all(map(_is_idle, user.users)))
-        or (aliases.base(user) is node and not aliases.written(user) and _is_target(user))
-        for user in node.users
+        or (aliases.base(user) is node and not aliases.written(user) and is_only_written(user))
+        for user in users
     )
 
 

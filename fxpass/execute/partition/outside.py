@@ -3,23 +3,30 @@
     core        linear, attention
     epilogue    sum(x * weights[:n])   linear                 outside: linear, since n moves
 
-A product or attention over a symbolic size runs in a part of its own, kernel by kernel, and so does what needs its result.
+A product or attention over a symbolic size runs in a part of its own, kernel by kernel, and so does what needs its result. The
+light ops of such a part are named, too (`beside`).
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
+import torch
 from torch import fx
 
 from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
+from fxpass.graph import aliases
 from fxpass.graph.lines import source_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.work import is_heavy
 
-from .split import values_of
+from .split import Part, values_of
+
+_MOST_LINES = 6
+"""The lines of code that are named of a part with light ops."""
 
 
 def outside(
@@ -36,6 +43,27 @@ def outside(
                 why = dict.fromkeys(names.get(text, text) for text in sorted(map(str, causes)))
                 found[reasons.OUTSIDE_THE_CORE.text(source=source_of(node), op=node.target, why=", ".join(why))] = None
     return list(found)
+
+
+def beside(parts: Sequence[Part]) -> list[str]:
+    """The light ops beside a static part that make new tensors of one dim or more, a line of text for each other part: the
+    user's lines of code, with the ops of each."""
+    found: list[str] = []
+    for part in parts if any(part.static for part in parts) else ():
+        lines: dict[str, dict[str, None]] = {}
+        for node in () if part.static else part.gm.graph.nodes:
+            if _is_light_work(node):
+                lines.setdefault(source_of(node), {})[str(node.target)] = None
+        shown = [f"{source}: {', '.join(ops)}" for source, ops in list(lines.items())[:_MOST_LINES]]
+        more = [f"and {len(lines) - _MOST_LINES} lines more"] if len(lines) > _MOST_LINES else []
+        found += [reasons.BESIDE.text(part=part.name, ops="; ".join([*shown, *more]))] if shown else []
+    return found
+
+
+def _is_light_work(node: fx.Node) -> bool:
+    made = [v for v in values_of(node) if isinstance(v, torch.Tensor) and v.dim()]
+    is_op = node.op == "call_function" and node.target is not operator.getitem
+    return bool(is_op and made and aliases.base(node) is None and not is_heavy(node))
 
 
 def works_on(graphs: Iterable[fx.Graph], lengths: Set[Any]) -> str | None:

@@ -16,6 +16,8 @@ from typing import Any
 
 import networkx as nx
 
+from fxpass.reasons import of
+
 from ..memory_sizes import in_words
 from ..model import Report, Site
 from ..names import shortened, user_name
@@ -149,18 +151,20 @@ class _Page:
     def _site(self, sites: list[Site], shown: dict[str, tuple[set[str], set[str]]]) -> dict[str, Any]:
         first, names = sites[0], self.names
         links = [" ".join(link.split(" (")[:1]) for link in first.chain] or [first.position]
-        cost = first.cost
-        reads = cost and f"{in_words(cost.now)} a step, {in_words(cost.before)} as written; mask {in_words(cost.mask)}"
+        cost, why, reads = first.cost, of(first.reason), ""
+        if cost and cost.now != cost.before:
+            reads = f"{in_words(cost.now)} a step, {in_words(cost.before)} as written; mask {in_words(cost.mask)}"
         return {
             "kind": first.kind,
             "buffer": first.buffer,
             "size": renamed(first.size, names),
             "dim": first.dim,
             "decision": first.decision,
-            "reason": first.reason,
+            "reason": shortened(first.reason),
+            "advice": why.advice if why else "",
             "line": self._line(first.source, first.code),
             "chain": [renamed(link, names) for link in links],
-            "reads": reads or "",
+            "reads": reads,
             "places": [self._shown(site, shown) for site in sites if site.node in shown and site.node in self.at[False]],
         }
 

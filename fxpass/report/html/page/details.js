@@ -57,6 +57,7 @@ function showSite(side, graph, site, act) {
   if (site.buffer) add(card, "p", "chain", site.chain.join(" \u2192 "));
   if (site.reads) add(card, "p", "quiet", `reads ${site.reads}`);
   if (site.reason) add(card, "p", "reason", site.reason);
+  if (site.advice) add(card, "p", "quiet", site.advice);
   if (!site.places.length) return;
   const steps = add(card, "p", "steps");
   let at = -1;

@@ -42,7 +42,7 @@ function laidOut(graph, group, open, only) {
     const points = g.edge(edge.from, edge.to).points.map((point) => ({ x: point.x, y: point.y + head }));
     own.edges.push({ key: `${group.id}:${key}`, ...edge, points });
   }
-  own.width = Math.max(size.width, group.kind === "root" ? 0 : textWidth(titleOf(group), "600 12px system-ui") + 120);
+  own.width = Math.max(size.width, group.kind === "root" ? 0 : widthOfHead(group));
   own.height = size.height + head;
   shift(own, (own.width - size.width) / 2, 0);
   return own;
@@ -105,6 +105,16 @@ function sizeOf(item) {
 
 function sizeOfChip(made) {
   return { width: textWidth(clipped(made.value.any.name, 30), "11px ui-monospace, monospace") + 22, height: CHIP };
+}
+
+function widthOfHead(group) {
+  const counts = ["before", "after"].map((side) => textWidth(countOf(group, side), "11px system-ui"));
+  return textWidth(titleOf(group), "600 12px system-ui") + Math.max(...counts) + 62;
+}
+
+// What stands at the right of an open group's head.
+function countOf(group, side) {
+  return `${group.kind === "part" ? `${group.note}, ` : ""}${opsOf(group.counts[side])}`;
 }
 
 function titleOf(group) {

@@ -101,7 +101,7 @@ class Panes {
     groups.select(".hit").attr("width", (box) => box.width);
     groups.select(".sign").attr("transform", "translate(13,15)");
     groups.select(".title").text((box) => titleOf(box.group));
-    groups.select(".note").text((box) => `${box.group.kind === "part" ? `${box.group.note}, ` : ""}${opsOf(box.group.counts[side])}`)
+    groups.select(".note").text((box) => countOf(box.group, side))
       .attr("x", (box) => box.width - 14).attr("text-anchor", "end");
     pressed(groups.select(".head"), (box) => act.toggle(box.group), (box) => `close ${box.group.name}`);
 
