@@ -74,3 +74,39 @@ def put_slices(k: Tensor, i: Tensor) -> Tensor:
 @pytest.mark.parametrize("look", [taken_in_order, put_slices])
 def test_what_is_put_where_no_index_says(look: Callable[[Tensor, Tensor], Tensor], compiler: str) -> None:
     check(lambda k, i: look(k, i) + k.index_select(1, i).sum(1), ROWS, compiler)
+
+
+WRONG: dict[str, Callable[[Tensor], Tensor]] = {
+    "two rows in one": lambda k: k.slice_scatter(torch.ones(2, 2, 3), 1, 0, 2),
+    "one row in two": lambda k: k.slice_scatter(torch.ones(2, 1, 3), 1, 1, 3),
+    "one row to the end": lambda k: k.slice_scatter(torch.ones(2, 1, 3), 1, 2),
+    "a row behind its end": lambda k: k.slice_scatter(torch.ones(2, 1, 3), 1, 2, 1),
+    "a row of a smaller batch": lambda k: k.slice_scatter(torch.ones(1, 1, 3), 1, -1),
+    "a row without a batch": lambda k: k.slice_scatter(torch.ones(1, 3), 1, -1),
+    "a narrower row": lambda k: k.mT.slice_scatter(torch.ones(2, 1, 1), 2, -1).mT,
+    "a broadcast element": lambda k: k.select_scatter(torch.ones(1, 3), 1, -1),
+    "a flat element": lambda k: k.select_scatter(torch.ones(3), 1, 0),
+}
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("name", WRONG)
+def test_what_has_another_size_is_an_error_as_in_eager(name: str) -> None:
+    """Dynamo does not see it, as these operators take all sizes of tensors without data."""
+
+    def step(k: Tensor, x: Tensor, s: int) -> Tensor:
+        k[:, s : s + 1] = x
+        return WRONG[name](k[:, : s + 1]).sum(1)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    ours, theirs = torch.zeros(2, 8, 3), torch.zeros(2, 8, 3)
+    for s in (1, 2, 3, 1, 0):
+        x = torch.rand(2, 1, 3)
+        try:
+            want = step(theirs, x, s)
+        except RuntimeError:
+            with pytest.raises(Exception, match=r"(?i)size|shape|expand|slice"):
+                compiled(ours, x, s)
+        else:
+            torch.testing.assert_close(compiled(ours, x, s), want)

@@ -6,15 +6,17 @@ select_scatter(k, x, 2, -1)         row i is x where i is e - 1, else row i of k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import size_of
+from fxpass.graph.numbers import guarded, number
 
 from .alignment import align
 from .places import take
@@ -36,6 +38,7 @@ def select_scatter(node: fx.Node, flow: Flow) -> Extents:
     if dim not in own:
         return own
     place = from_the_front(node, flow, own[dim], index, below=True)
+    _refuse_other_sizes(new, [size for d, size in enumerate(x.meta["val"].shape) if d != dim])
 
     def build(b: Any) -> fx.Node:
         steps = b.call(aten.arange.default, b.full(own[dim]), device=x.meta["val"].device)
@@ -63,7 +66,9 @@ def slice_scatter(node: fx.Node, flow: Flow) -> Extents:
         return own
     if step != 1 or dim not in own:
         raise Refusal(reasons.JOINED, how="into every other row" if step != 1 else "into rows that are all valid")
-    first = from_the_front(node, flow, own[dim], start)
+    first, stop = (from_the_front(node, flow, own[dim], bound) for bound in (start, _stop(given, own[dim])))
+    wanted = number(stop) - number(first)
+    _refuse_other_sizes(new, [wanted if d == dim else size for d, size in enumerate(x.meta["val"].shape)])
     count = size_of(new, dim, node) if rows is None else rows.length
 
     def build(b: Any) -> fx.Node:
@@ -76,6 +81,23 @@ def slice_scatter(node: fx.Node, flow: Flow) -> Extents:
 
     flow.replace(node, build)
     return own
+
+
+def _stop(given: dict[str, Any], extent: Extent) -> Any:
+    """Where the slice ends of which a `slice_scatter` is ``given`` the bounds; one past the valid rows ends with these."""
+    stop = given.get("end")
+    return extent.length if stop is None or guarded(number(stop) >= number(extent.length)) else stop
+
+
+def _refuse_other_sizes(new: fx.Node, sizes: Sequence[Any]) -> None:
+    """Refuse what eager refuses, and a mask would broadcast or cut. Tensors without data do not tell.
+
+    Raises:
+        Refusal: ``new`` has other sizes than the rows in the place of which it is put.
+    """
+    own = new.meta["val"].shape
+    if len(own) != len(sizes) or not all(guarded(a == b) for a, b in zip(own, sizes, strict=True)):
+        raise Refusal(reasons.JOINED, how="in the place of another number of rows")
 
 
 def _put(b: Any, node: fx.Node, x: fx.Node, new: fx.Node, dim: int, there: fx.Node) -> fx.Node:
