@@ -13,9 +13,10 @@ from torch import fx
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
-from fxpass.graph.normal_form import NormalForm, Unfit, fake_inputs, normal_form
+from fxpass.graph.normal_form import NormalForm, fake_inputs, normal_form
 from fxpass.graph.postconditions import Broken, check_graph, signature
 from fxpass.graph.propagate import op_records, propagate
+from fxpass.graph.unfit import Unfit
 from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.drawing import Drawings, drawn, later

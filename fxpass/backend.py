@@ -29,9 +29,10 @@ from fxpass.execute.partition.split import counts_along, values_of
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
-from fxpass.graph.normal_form import NormalForm, Unfit, fake_inputs, mode_of
+from fxpass.graph.normal_form import NormalForm, fake_inputs, mode_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
+from fxpass.graph.unfit import Unfit
 from fxpass.graph.work import is_heavy
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels

@@ -24,7 +24,7 @@ from fxpass.errors import Reasoned
 from fxpass.execute import assemble, compilers
 from fxpass.execute.partition.split import split
 from fxpass.execute.regions import Region
-from fxpass.graph import normal_form
+from fxpass.graph import normal_form, unfit
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
 from fxpass.rewriting import sweep
@@ -142,7 +142,7 @@ def unseen() -> None:
     graph = fx.Graph()
     graph.output(graph.get_attr("held"))
     module = fx.GraphModule({"held": held}, graph)
-    normal_form._refuse_attributes(module)
+    unfit.refuse_attributes(module)
 
 
 def failing(owner: Any, name: str, error: Exception) -> Callable[[], None]:

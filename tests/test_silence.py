@@ -115,3 +115,27 @@ def test_strict_raises(name: str) -> None:
 @pytest.mark.parametrize("step", [lambda k, p: (k[:, :1] @ W).sum(1) + p, lambda k, p: (k[:, :p], (k @ W).sum(1))[1]])
 def test_where_nothing_is_lost_nothing_is_said(step: Step) -> None:
     assert heard(step) == "" and not Explanation(fxpass.reports()).is_left
+
+
+GROWN: dict[str, tuple[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]] = {
+    "an operator without a rule": ("KV201", lambda k, x: ((k @ W).mode(1).values, k)),
+    "the operator of a user": ("KV201", lambda k, x: ((doubled(k) @ W).sum(1), k)),
+    "a result that is too long": ("KV201", lambda k, x: ((k @ W).sum(1), k[:, ::2])),
+    "rows put in front": ("KV206", lambda k, x: ((k @ W).sum(1), torch.cat([x, k], 1))),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", GROWN)
+def test_the_report_says_why_a_cache_that_grows_has_no_buffer(name: str) -> None:
+    id, step = GROWN[name]
+    grow = step if id == "KV206" else lambda k, x: step(torch.cat([k, x], 1), x)
+    compiled = torch.compile(grow, backend="kvfix", options={"compiler": "eager"})
+    k = torch.rand(2, 3, 4)
+    for _ in range(4):
+        x = torch.rand(2, 1, 4)
+        out, longer = compiled(k, x)
+        torch.testing.assert_close((out, longer), grow(k, x))
+        k = longer if longer.shape[1] > k.shape[1] else torch.cat([k, x], 1)
+    explanation = Explanation(fxpass.reports())
+    assert id in " ".join(explanation.why(fxpass.reports()[-1])) and explanation.is_left

@@ -3,6 +3,7 @@
     end = mask.shape[1]; k[:, end - 1 : end] = x        a place at which rows are written
     q @ k[:, : mask.shape[1]].mT + mask                 how far a cache is read
     x = embed(prompt); q(x) @ k[:, : x.shape[1]].mT     none: the prompt itself is worked on, so its length moves anyway
+    k[:, start : start + x.shape[1]] = x                none: the number of rows
 """
 
 from __future__ import annotations
@@ -14,24 +15,32 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.graph.bounds import sliced_axis
-from fxpass.graph.numbers import symbols
+from fxpass.graph.bounds import slice_arguments, sliced_axis
+from fxpass.graph.numbers import number, symbols
 from fxpass.graph.work import is_heavy
+
+aten = torch.ops.aten
 
 
 def lengths(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
     """The symbols among ``moving``, of sizes of inputs, that are positions in ``graph``."""
     places: set[Any] = set()
     others: set[Any] = set()
+    rows: set[Any] = set()
     for node in graph.nodes:
         axis = sliced_axis(node)
         if axis is None or aliases.root(node).op != "placeholder":
             continue
         bounds = {s for i in node.all_input_nodes if not _is_tensor(i) for s in symbols(i.meta["val"])} & moving
         if any(node in aliases.written(user) for user in node.users):
-            places |= bounds - symbols(node.meta["val"])
+            places |= bounds - _sizes(node)
         others |= bounds - _sizes(axis[0])
-    return places | {size for size in others - places if not _is_worked_on(graph, size)}
+        rows |= _sizes(node) if symbols(number(_start(node))) else set()
+    return places | {size for size in others - places - rows if not _is_worked_on(graph, size)}
+
+
+def _start(node: fx.Node) -> Any:
+    return slice_arguments(node)[2] if node.target is aten.slice.Tensor else node.args[2]
 
 
 def _is_worked_on(graph: fx.Graph, size: Any) -> bool:

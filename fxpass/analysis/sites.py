@@ -74,7 +74,7 @@ class SliceSite:
         """Whether the only thing that is done with the slice is to copy something else into it."""
         return all(
             user.target is aten.copy_.default and user.args[0] is self.node and user.args[1] is not self.node
-            for user in _view_users(self.node)
+            for user in aliases.view_users(self.node)
         )
 
 
@@ -89,7 +89,7 @@ class SiteFinder:
     def __init__(self, graph: fx.Graph, positions: Positions, seen: Seen | None = None) -> None:
         self.graph = graph
         self.positions = positions
-        self._writes = _writes_by_storage(graph)
+        self._writes = aliases.writes_by_storage(graph)
         self._order = {node: i for i, node in enumerate(graph.nodes)}
         self.kinds = Kinds(graph, positions, seen)
 
@@ -148,7 +148,7 @@ class SiteFinder:
 
     def _is_shared(self, node: fx.Node) -> bool:
         later = any(self._order[w] > self._order[node] for w in self._writes.get(aliases.storage(node), []))
-        return later or any(u.op == "output" for u in _view_users(node))
+        return later or any(u.op == "output" for u in aliases.view_users(node))
 
     def is_buffer(self, base: fx.Node) -> bool:
         """Whether every size of ``base`` is steady. A tensor that grows is no buffer."""
@@ -157,10 +157,10 @@ class SiteFinder:
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops that write to ``node``, to a view of it, or to what another of them returns."""
         views, found = {node}, []
-        for user in sorted(_view_users(node), key=self._order.__getitem__):
+        for user in sorted(aliases.view_users(node), key=self._order.__getitem__):
             if views.intersection(aliases.written(user)):
                 found.append(user)
-            if _is_view(user, views):
+            if aliases.is_view_of(user, views):
                 views.add(user)
         return found
 
@@ -196,7 +196,7 @@ class SiteFinder:
             Refusal: ops that are not among ``own`` write to its memory before the last use of a view of it, or the caller
                 gets such a view.
         """
-        users = _view_users(node)
+        users = aliases.view_users(node)
         if any(u.op == "output" for u in users):
             raise Refusal(reasons.RETURNED_VIEW)
         last = max((self._order[u] for u in users), default=-1)
@@ -216,30 +216,3 @@ def _kind(site: SliceSite) -> Kind:
     if site.writers and not equal(site.start, 0) and not is_only_written(site.node):
         raise Refusal(reasons.WRITTEN_FROM)
     return "extent"
-
-
-def _writes_by_storage(graph: fx.Graph) -> dict[int | None, list[fx.Node]]:
-    out: dict[int | None, list[fx.Node]] = {}
-    for node in graph.nodes:
-        for target in aliases.written(node):
-            out.setdefault(aliases.storage(target), []).append(node)
-    return out
-
-
-def _view_users(node: fx.Node) -> set[fx.Node]:
-    """All users of ``node`` and of its views."""
-    views, todo = {node}, [node]
-    while todo:
-        for user in todo.pop().users:
-            if user not in views and _is_view(user, views):
-                views.add(user)
-                todo.append(user)
-    return {user for view in views for user in view.users}
-
-
-def _is_view(node: fx.Node, views: set[fx.Node]) -> bool:
-    """Whether ``node``, a user of one of ``views``, is a view too: an in-place op returns what it has written to."""
-    own = aliases.storages(node)  # several for a tuple of views
-    shares = any(own & aliases.storages(i) for i in node.all_input_nodes if i in views)
-    written = aliases.written(node)
-    return shares and (not written or not views.isdisjoint(written))

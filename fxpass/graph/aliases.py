@@ -46,6 +46,34 @@ def root(node: fx.Node) -> fx.Node:
     return node
 
 
+def writes_by_storage(graph: fx.Graph) -> dict[int | None, list[fx.Node]]:
+    """The ops of ``graph`` that write, in order, by the storage that they write to."""
+    out: dict[int | None, list[fx.Node]] = {}
+    for node in graph.nodes:
+        for target in written(node):
+            out.setdefault(storage(target), []).append(node)
+    return out
+
+
+def view_users(node: fx.Node) -> set[fx.Node]:
+    """All users of ``node`` and of its views."""
+    views, todo = {node}, [node]
+    while todo:
+        for user in todo.pop().users:
+            if user not in views and is_view_of(user, views):
+                views.add(user)
+                todo.append(user)
+    return {user for view in views for user in view.users}
+
+
+def is_view_of(node: fx.Node, views: set[fx.Node]) -> bool:
+    """Whether ``node``, a user of one of ``views``, is a view too: an in-place op returns what it has written to."""
+    own = storages(node)  # several for a tuple of views
+    shares = any(own & storages(i) for i in node.all_input_nodes if i in views)
+    targets = written(node)
+    return shares and (not targets or not views.isdisjoint(targets))
+
+
 def is_impure(node: fx.Node) -> bool:
     """Whether ``node`` must stay even if nobody uses its result.
 

@@ -39,19 +39,15 @@ from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
 from .extract import copied
-from .lines import source_in, source_of
+from .lines import source_in
 from .replay import Replaying
-from .schemas import is_transform
 from .stepped_slices import take_steps_apart
+from .unfit import Unfit, refuse_attributes, refuse_autograd, refuse_transforms
 
 _GRAD_MODE = set_grad_enabled
 _DATA = get_data_attr
 _AUTOCAST = (enter_autocast, exit_autocast)
 _CHECKPOINT = torch.ops.higher_order.tag_activation_checkpoint
-
-
-class Unfit(Reasoned):
-    """The graph as a whole cannot be rewritten."""
 
 
 def fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[Any]:
@@ -98,8 +94,8 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> NormalForm:
         Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have, or an operator
             takes for a number what a tensor holds (``mask.tril(idx[0])``).
     """
-    _refuse_autograd(gm, inputs)
-    _refuse_transforms(gm)
+    refuse_autograd(gm, inputs)
+    refuse_transforms(gm)
     mode = mode_of(inputs)
     interpreter = _Inference(gm)
     with tracing(None), fx_traceback.preserve_node_meta(), enable_python_dispatcher(), mode, torch.no_grad():
@@ -110,7 +106,7 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> NormalForm:
     folded = _fold_known_numbers(traced)
     _inline_scalar_constants(traced)
     remove_dead(traced.graph)
-    _refuse_attributes(traced)
+    refuse_attributes(traced)
     traced.recompile()
     return NormalForm(traced, folded.intersection(traced.graph.nodes))
 
@@ -165,42 +161,6 @@ def _told(target: Any) -> Iterator[None]:
         where, name = source_in(fx_traceback.get_current_meta()), getattr(target, "__name__", target)
         how = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise Unfit(reasons.UNTRACED, op=f"{name} ({where})" if where else name, error=how) from error
-
-
-def _refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
-    needs_grad = any(isinstance(v, torch.Tensor) and v.requires_grad for v in inputs)
-    if torch.is_grad_enabled() and needs_grad:
-        raise Unfit(reasons.GRAD, what="an input")
-    kinds = {v.device.type for v in inputs if isinstance(v, torch.Tensor)}
-    if any(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) for kind in kinds):
-        raise Unfit(reasons.AUTOCAST, where="around the call")
-    enabled = torch.is_grad_enabled()
-    for node in gm.graph.nodes:
-        if node.target is _GRAD_MODE:
-            enabled = node.args[0]
-        elif enabled and needs_grad and any(_requires_grad(n) for n in node.all_input_nodes) and node.op != "output":
-            raise Unfit(reasons.GRAD, what="what a region of the graph takes")
-
-
-def _refuse_transforms(gm: fx.GraphModule) -> None:
-    for node in gm.graph.nodes:
-        if is_transform(node.target):
-            raise Unfit(reasons.TRANSFORM, where=source_of(node) or node.name)
-
-
-def _refuse_attributes(traced: fx.GraphModule) -> None:
-    for node in traced.graph.find_nodes(op="get_attr"):
-        held = getattr(traced, node.target, None)
-        users = ", ".join(dict.fromkeys(source_of(user) or user.name for user in node.users))
-        if isinstance(held, fx.GraphModule):
-            raise Unfit(reasons.OWN_GRAPHS, where=users)
-        if isinstance(held, FakeTensor):
-            raise Unfit(reasons.UNSEEN, where=users)
-
-
-def _requires_grad(node: fx.Node) -> bool:
-    value = node.meta.get("example_value", node.meta.get("val"))
-    return node.op in ("placeholder", "get_attr") and isinstance(value, torch.Tensor) and value.requires_grad
 
 
 def _name_placeholders(traced: fx.GraphModule, gm: fx.GraphModule) -> None:

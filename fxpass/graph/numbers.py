@@ -163,3 +163,8 @@ class _AsPython(StrPrinter):
         return f"{base}**{exponent}"
 
     _print_PowByNatural = _print_FloatPow
+
+    def _print_Max(self, call: Any) -> str:
+        return f"{type(call).__name__.lower()}({', '.join(map(self._print, call.args))})"
+
+    _print_Min = _print_Max

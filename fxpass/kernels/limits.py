@@ -16,8 +16,12 @@ MAX_ROWS = 16
 """A product with more rows than this is left to cuBLAS, which is then as good or better."""
 MAX_OUTPUTS = 32
 """A product with more rows than `MAX_ROWS` is turned into one with few rows if it has at most this many outputs."""
+MAX_TURNED = 4
+"""At most this many products are turned into one."""
 MAX_LAYERS = 3
 """One launch computes at most this many linear layers of the same rows."""
+MAX_ROWS_AT_ONCE = 32
+"""A program computes at most this many rows of a product."""
 MAX_PARTS = 12
 """The sums of a product are cut into at most this many parts."""
 MAX_LEAVES = 8

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch.library import custom_op
 
 from .launch import Launch, fetch, gpu, is_recording, wait, wake
+from .limits import MAX_ROWS_AT_ONCE
 from .multiply import AT_ONCE, multiply
 from .pointwise import NAMES, function
 from .tiles import gated_tile, tile_of
@@ -25,10 +26,11 @@ from .tiles import gated_tile, tile_of
 def _kernel(
     x_ptr, w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, second, third, blocks, rows, K, early,
     COUNT: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    PART: tl.constexpr, AHEAD: tl.constexpr, GATE: tl.constexpr, DEPENDENT: tl.constexpr,
+    PART: tl.constexpr, PARTS: tl.constexpr, GROUPS: tl.constexpr, AHEAD: tl.constexpr, GATE: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program computes BLOCK_N outputs of one layer for all rows, over PART of the K columns. With a GATE, it stores what
-    that gives of the outputs of the first layer, or of those of the first and the second."""
+    """One program computes BLOCK_N outputs of one layer for all rows, or for one of GROUPS of them, over PART of the K columns.
+    With a GATE, it stores what that gives of the outputs of the first layer, or of those of the first and the second."""
     block, part = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     PAIR: tl.constexpr = GATE is not None and COUNT == 2
     w_ptr, b_ptr, y_ptr, size, first = w0, b0, y0, n0, 0
@@ -40,6 +42,8 @@ def _kernel(
             w_ptr, b_ptr, y_ptr, size, first = w2, b2, y2, n2, third
     n = ((block - first) * BLOCK_N + tl.arange(0, BLOCK_N))[:, None]
     r = tl.arange(0, ROWS)[None, :]
+    if GROUPS > 1:
+        part, r = part % PARTS, part // PARTS * ROWS + r
     if ROWS > 1 and w_ptr.dtype.element_ty == tl.float32 and BLOCK_K > 2 * AT_ONCE:
         pieces = part * PART + tl.arange(0, BLOCK_K // AT_ONCE)[:, None, None] * AT_ONCE
         w_n, w_k = n[None, :, :], pieces + tl.arange(0, AT_ONCE)[None, None, :]
@@ -211,6 +215,8 @@ def launches(
     outputs = [w.shape[0] for w in weights]
     tile = (tile_of if gate is None else gated_tile)(rows, outputs, k, size, device)
     counts = [triton.cdiv(n, tile.outputs) for n in outputs[: len(outputs) if gate is None else 1]]
+    at_once = 1 if rows == 1 else min(max(8, triton.next_power_of_2(rows)), MAX_ROWS_AT_ONCE)
+    groups = triton.cdiv(rows, at_once)
     part = triton.cdiv(triton.cdiv(k, parts), tile.columns) * tile.columns
     results = _empty(x, weights, parts) if results is None else results
     read = sum(w.numel() for w in weights) * size
@@ -220,10 +226,12 @@ def launches(
     options = {
         "COUNT": len(weights),
         "BIAS": len(biases) > 0,
-        "ROWS": 1 if rows == 1 else max(8, triton.next_power_of_2(rows)),
+        "ROWS": at_once,
         "BLOCK_N": tile.outputs,
         "BLOCK_K": tile.columns,
         "PART": part,
+        "PARTS": parts,
+        "GROUPS": groups,
         "AHEAD": ahead,
         "GATE": None if gate is None else function(gate, tuple(NAMES[: len(weights)])),
         "num_warps": tile.warps,
@@ -231,7 +239,7 @@ def launches(
     }
     if tile.registers and device.dependent:
         options["maxnreg"] = tile.registers
-    return [Launch(_kernel, sum(counts) * parts, args, options | device.options)]
+    return [Launch(_kernel, sum(counts) * parts * groups, args, options | device.options)]
 
 
 def _three(values: Sequence) -> tuple:

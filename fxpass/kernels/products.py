@@ -28,7 +28,7 @@ from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
 from .gates import use_gates
-from .limits import FLOATS, MAX_LAYERS, MAX_OUTPUTS, MAX_ROWS, addressed
+from .limits import FLOATS, MAX_LAYERS, MAX_OUTPUTS, MAX_ROWS, MAX_TURNED, addressed
 from .writing import Writing
 
 aten = torch.ops.aten
@@ -47,20 +47,21 @@ def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
 
     use_gates(graph, writing, functools.partial(_whole, tiles.best_parts))
     layers = graph.find_nodes(op="call_function", target=aten.linear.default)
-    for group in _groups([node for node in layers if few_rows(node)], writing):
+    for group in _groups([node for node in layers if few_rows(node)], writing, MAX_LAYERS):
         _replace(graph, group, writing, tiles.best_parts)
-    for node in narrow:
-        _turn(graph, node, tiles.best_parts)
+    for group in _groups(narrow, writing, MAX_TURNED):
+        _turn(graph, group, tiles.best_parts)
 
 
-def _groups(layers: Sequence[fx.Node], writing: Writing) -> list[list[fx.Node]]:
-    """``layers`` in groups that may be one launch: of the same rows and of inputs of the graph, with no write in between."""
+def _groups(layers: Sequence[fx.Node], writing: Writing, most: int) -> list[list[fx.Node]]:
+    """``layers`` in groups that may be one launch: at most so many of the same rows and of inputs of the graph, with no write
+    in between."""
     open_: dict[Any, list[fx.Node]] = {}
     found = []
     for node in layers:
         x, *parameters = (n for n in node.args if n is not None)
         group = open_.get((x, len(parameters)))
-        if group is None or len(group) == MAX_LAYERS or not _may_join(node, group[0], writing):
+        if group is None or len(group) == most or not _may_join(node, group[0], writing):
             group = open_[x, len(parameters)] = []
             found.append(group)
         group.append(node)
@@ -116,23 +117,30 @@ def _caller(graph: fx.Graph, like: fx.Node) -> Callable[..., fx.Node]:
     return caller
 
 
-def _turn(graph: fx.Graph, node: fx.Node, parts_of: Parts) -> None:
-    """Replace a product of many rows and few outputs by the transpose of one of few rows and many outputs."""
-    x, weight, *bias = node.args
-    rows, outputs = x.meta["val"], weight.meta["val"].shape[0]  # type: ignore[union-attr]
-    k, call = rows.shape[-1], _caller(graph, node)
+def _turn(graph: fx.Graph, group: Sequence[fx.Node], parts_of: Parts) -> None:
+    """Replace products of the same many rows and few outputs by the transpose of one of few rows and many outputs."""
+    first = min(group)
+    x, weights = first.args[0], [node.args[1] for node in group]
+    rows, outputs = x.meta["val"], [w.meta["val"].shape[0] for w in weights]  # type: ignore[union-attr]
+    k, call = rows.shape[-1], _caller(graph, first)
     many = rows.numel() // k
-    parts = parts_of(outputs, [many], k, rows.element_size(), rows.device)
-    with graph.inserting_before(node), faking(mode_of([rows])):
+    parts = parts_of(sum(outputs), [many], k, rows.element_size(), rows.device)
+    with graph.inserting_before(first), faking(mode_of([rows])):
         flat = call(aten.view.default, x, [many, k])
+        weight = weights[0] if len(group) == 1 else call(aten.cat.default, weights)
         result = call(torch.ops.kvfix.linear_few_rows.default, weight, flat, None, parts, False)
         turned = call(aten.t.default, _added(call, result, parts, rows.dtype))
-        if bias and bias[0] is not None:
-            turned = call(aten.add.Tensor, turned, bias[0])
-        turned = call(aten.clone.default, turned, memory_format=torch.contiguous_format)
-        total = call(aten.view.default, turned, [*rows.shape[:-1], outputs])
-    node.replace_all_uses_with(total)
-    graph.erase_node(node)
+        totals, start = [], 0
+        for node, count in zip(group, outputs, strict=True):
+            own = call(aten.slice.Tensor, turned, 1, start, start + count)
+            if len(node.args) > 2 and node.args[2] is not None:
+                own = call(aten.add.Tensor, own, node.args[2])
+            own = call(aten.clone.default, own, memory_format=torch.contiguous_format)
+            totals.append(call(aten.view.default, own, [*rows.shape[:-1], count]))
+            start += count
+    for node, total in zip(group, totals, strict=True):
+        node.replace_all_uses_with(total)
+        graph.erase_node(node)
 
 
 def _added(call: Callable[..., fx.Node], result: fx.Node, parts: int, dtype: torch.dtype) -> fx.Node:

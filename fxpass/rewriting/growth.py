@@ -214,6 +214,8 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
     for node in [n for n in whole.users if n.target is aten.sym_size.int and n.args[1] == dim]:
         node.replace_all_uses_with(length)
         graph.erase_node(node)
-    if not whole.users:
+    if whole.users:
+        take_line(whole, next(iter(whole.users)))
+    else:
         graph.erase_node(whole)
     return length

@@ -114,7 +114,7 @@ def test_cores_that_cannot_be_made_anew(monkeypatch: pytest.MonkeyPatch, caplog:
     """A number that was taken for a variant moves, and the graph cannot be cut again."""
 
     def chunk(k: Tensor, x: Tensor, p: int) -> Tensor:
-        k[:, p : p + x.shape[1]] = (x * 2).cos()
+        k[:, p : p + x.shape[1]] = x
         return k[:, : p + x.shape[1]].sum(1)
 
     monkeypatch.setattr(backend.NumberInputs, "correct", fails)

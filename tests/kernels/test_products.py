@@ -151,6 +151,28 @@ def test_few_outputs_of_many_rows_are_turned(bias: bool) -> None:
     assert node.args[0].name.startswith("w") and not node.args[-1]
 
 
+@pytest.mark.parametrize("outputs, ops", [([5, 3, 1], 1), ([24, 2, 24], 1), ([5, 4, 3, 2, 1], 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_of_the_same_many_rows_are_turned_at_once(outputs: list[int], ops: int, bias: bool) -> None:
+    """Also where they have more outputs together than a program computes."""
+
+    def fn(x, *parameters):
+        half = len(parameters) // 2
+        return [linear(x, w, b if bias else None) * 2 for w, b in zip(parameters[:half], parameters[half:], strict=True)]
+
+    _, nodes = used(fn, rand(3, 7, 40), *(rand(n, 40) for n in outputs), *(rand(n) for n in outputs))
+    assert len(nodes) == ops
+
+
+def test_a_weight_that_is_written_in_between_is_not_turned_with_others() -> None:
+    def fn(x, w, v):
+        first = linear(x, w)
+        v.mul_(2)
+        return first, linear(x, v)
+
+    assert len(used(fn, rand(20, 32), rand(5, 32), rand(5, 32))[1]) == 2
+
+
 def test_few_outputs_that_are_left_to_cublas() -> None:
     assert used(lambda x, w: linear(x, w), rand(2, 20, 32).transpose(0, 1), rand(5, 32))[1] == []
     assert used(lambda x, w: linear(x, w), rand(20, 32).half(), rand(5, 32).half())[1] == []
