@@ -74,3 +74,34 @@ def test_a_negative_index_counts_from_the_last_valid_row(name: str) -> None:
 def test_more_than_is_valid_is_gathered_along_another_dim() -> None:
     """`gather` takes no more along the other dims than there is."""
     check(lambda k, i: k.gather(2, i[None, :, None].expand(2, 4, 1) * 0).sum(1), [[0, 1, 2, 3]], "eager")
+
+
+def truths(k: Tensor) -> Tensor:
+    return (k > 0.5).long()
+
+
+AS_LONG: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "expanded": lambda k, x, t: x.expand(-1, k.shape[1], -1).gather(2, truths(k)).sum(1),
+    "repeated": lambda k, x, t: x.repeat(1, k.shape[1], 1).gather(2, truths(k)).sum(1),
+    "handed in": lambda k, x, t: t.gather(2, truths(k)).sum(1),
+    "transposed": lambda k, x, t: t.mT.gather(1, truths(k).mT).sum(2),
+    "take_along_dim": lambda k, x, t: torch.take_along_dim(x, truths(k)[..., :1], 2).sum(1),
+    "weights of a loss": lambda k, x, t: F.cross_entropy(k.mT, truths(k)[..., 0], weight=torch.arange(3.0)),
+    "a longer buffer": lambda k, x, t: torch.arange(60.0).view(2, 10, 3).gather(2, truths(k)).sum(1),
+}
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("name", AS_LONG)
+def test_places_from_a_buffer_in_a_tensor_that_is_as_long_as_its_valid_part(name: str) -> None:
+    def step(c: Tensor, x: Tensor, p: int, t: Tensor) -> Tensor:
+        c[:, p : p + 1] = x
+        return AS_LONG[name](c[:, : p + 1], x, t)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    mine, eager = torch.full((2, 2, 8, 3), 9.0)
+    for p in range(1, 6):
+        x, t = torch.rand(2, 1, 3), torch.rand(2, p + 1, 3)
+        torch.testing.assert_close(compiled(mine, x, p, t), step(eager, x, p, t))
+    assert not any(report.unfit for report in fxpass.reports())

@@ -55,6 +55,10 @@ def gather(node: fx.Node, flow: Flow) -> Extents:
         wanted = own[d].length if d in own else shape[d]
         if d != dim and not guarded(number(wanted) <= number(extent.length)):
             raise Refusal(reasons.LOOKUP, how="of more than is valid")
+    for d, extent in own.items():
+        there = flow.of(x)[d].full_size if d in flow.of(x) else x.meta["val"].shape[d]  # type: ignore[union-attr]
+        if d != dim and not guarded(number(extent.full_size) <= number(there)):
+            raise Refusal(reasons.LOOKUP, how="in a tensor that is as long as what is valid")
     flow.fill(node, index, own, 0)
     _checked(node, flow, index, flow.of(x).get(dim))
     return dict(own)
