@@ -39,6 +39,7 @@ from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
 from .extract import copied
+from .inputs import note_given
 from .lines import source_in
 from .replay import Replaying
 from .stepped_slices import take_steps_apart
@@ -167,7 +168,7 @@ def _name_placeholders(traced: fx.GraphModule, gm: fx.GraphModule) -> None:
     old = [n for n in gm.graph.nodes if n.op == "placeholder"]
     new = [n for n in traced.graph.nodes if n.op == "placeholder"]
     for before, after in zip(old, new, strict=True):
-        after.meta["placeholder"] = before
+        note_given(after, before)
         after.target = before.target
         after._rename(before.name)
 

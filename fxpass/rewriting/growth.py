@@ -29,6 +29,7 @@ from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.shown import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
+from fxpass.graph.inputs import note_buffer
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
@@ -179,7 +180,7 @@ def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt, name: str) ->
     like = one.node.meta["val"]
     shape = [capacity if d == one.dim else size for d, size in enumerate(like.shape)]
     made = placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
-    made.meta["buffer_of"] = name
+    note_buffer(made, name)
     return made
 
 

@@ -19,6 +19,7 @@ from torch import fx
 from fxpass.analysis.extents import Extent
 from fxpass.analysis.positions import Positions, is_scalar
 from fxpass.graph import aliases
+from fxpass.graph.inputs import note_given
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import Derived, equal
@@ -73,7 +74,7 @@ def _pad(graph: fx.Graph, node: fx.Node, dim: int, extent: Extent) -> fx.Node:
     padded = call(graph, aten.clone.default, part, memory_format=torch.contiguous_format)
     padded.meta["val"] = like.new_empty([extent.full_size if d == dim else s for d, s in enumerate(like.shape)])
     rows = call(graph, aten.slice.Tensor, padded, dim, 0, length, like=like)
-    padded.meta["placeholder"] = node.meta.get("placeholder", node)  # what the report calls it by
+    note_given(padded, node)  # what the report calls it by
     for made in (longer, padded, rows):
         take_line(made, users[0])
     for user in users:

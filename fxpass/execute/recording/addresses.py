@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.inputs import given_as
 
 
 def static_addresses(gm: fx.GraphModule) -> set[fx.Node]:
@@ -35,7 +36,7 @@ def written_places(gm: fx.GraphModule, more: Collection[fx.Node] = ()) -> list[i
 
 def belongs_to_module(placeholder: fx.Node) -> bool:
     """Whether ``placeholder`` is a parameter, a buffer or a number of a module, or was marked static."""
-    before = placeholder.meta.get("placeholder", placeholder)
+    before = given_as(placeholder)
     if "_dynamo_static_input_type" in before.meta.get("tensor_dict", {}):
         return True
     argument = before.meta.get("grapharg")

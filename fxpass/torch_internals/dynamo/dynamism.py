@@ -24,6 +24,7 @@ from torch import fx
 
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
+from fxpass.graph.inputs import given_as
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
 from fxpass.index_tensors.table import Table
@@ -223,7 +224,7 @@ def _number(value: Any) -> Any:
 
 
 def _source_name(node: fx.Node) -> str | None:
-    argument = node.meta.get("placeholder", node).meta.get("grapharg")
+    argument = given_as(node).meta.get("grapharg")
     return None if argument is None or argument.source is None else argument.source.name
 
 

@@ -10,6 +10,7 @@ from torch import fx
 
 from fxpass.analysis.lengths import lengths
 from fxpass.analysis.positions import Origin
+from fxpass.graph.inputs import buffer_of, given_as
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.symbols import free_symbols
 
@@ -46,15 +47,14 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
 def name_of(placeholder: fx.Node) -> str:
     """What the user calls a graph input: ``L['kv_cache']._keys``, or the placeholder's name; of the buffer of one that grows,
     ``buffer(L['x'])``."""
-    if (grows := placeholder.meta.get("buffer_of")) is not None:
+    if (grows := buffer_of(placeholder)) is not None:
         return f"buffer({grows})"
     source = _source(placeholder)
     return placeholder.name if source is None else written(source)
 
 
 def _source(node: fx.Node) -> Any:
-    before = node.meta.get("placeholder", node)
-    argument = before.meta.get("grapharg")
+    argument = given_as(node).meta.get("grapharg")
     return None if argument is None else argument.source
 
 
