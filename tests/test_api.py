@@ -208,7 +208,7 @@ def test_rewrite_of_an_exported_graph():
 
 @torch.no_grad()
 def test_rewrite_of_a_functional_graph():
-    """Decomposed exports write with ``slice_scatter`` and hand the new state out: nothing here may change a number."""
+    """Decomposed exports write with ``slice_scatter`` and hand the new state out."""
     program = torch.export.export(Step(), (torch.randn(2, 1, 4),), strict=False).run_decompositions({})
     gm = program.graph_module
     state: list[Any] = [torch.randn(2, 8, 4), torch.tensor([3])]
@@ -218,7 +218,7 @@ def test_rewrite_of_a_functional_graph():
     assert len(expected) == len(found)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-    assert report.refused > 0 and all(s.reason for s in report.sites if s.decision == "refused")
+    assert report.rewritten == len(report.sites) > 0
 
 
 # -- graphs from make_fx

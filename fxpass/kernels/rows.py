@@ -106,8 +106,14 @@ def _may_load(leaf: fx.Node, node: fx.Node, writing: Writing, computed: set[fx.N
 
 
 def _rows_before(node: fx.Node, caches: Sequence[fx.Node], writing: Writing) -> list[Row] | None:
-    """What is written to each of ``caches``, a single row in the same slot, if nothing touches them from there to ``node``."""
+    """What is written to each of ``caches``, a single row in the same slot, if nothing touches them from there to ``node``.
+
+    Two caches in one memory are left: of two arguments that an op writes to in one memory, Inductor gives it a copy of one, and
+    torch 2.11 writes that copy back to another place.
+    """
     wanted = {aliases.storage(c) for c in caches}
+    if len(wanted) < len(caches):
+        return None
     found: dict[fx.Node, Row] = {}
     before = node.prev
     while len(found) < 2 and before.op == "call_function":

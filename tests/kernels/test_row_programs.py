@@ -250,7 +250,15 @@ def of_two_slots(t: Tensors) -> torch.Tensor:
     return OPS.decode_attention(q, t["ks"][1], t["vs"][1], t["length"], None, False, 0.3)
 
 
-LEFT = [other_slot, read_between, written_between, leaf_written_between, other_layer, normed,
+def of_one_memory(t: Tensors) -> torch.Tensor:
+    """Keys and values are halves of one tensor."""
+    q, k, v = split(t)
+    OPS.write_rows(t["ks"][1], 2, t["slots"], k)
+    OPS.write_rows(t["ks"][2], 2, t["slots"], v)
+    return OPS.decode_attention(q, t["ks"][1], t["ks"][2], t["length"], None, False, 0.3)
+
+
+LEFT = [of_one_memory, other_slot, read_between, written_between, leaf_written_between, other_layer, normed,
         of_a_tensor_that_is_not_dense, of_two_queries, of_two_slots]  # fmt: skip
 
 
