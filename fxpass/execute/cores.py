@@ -77,11 +77,13 @@ def note_unbuffered(graph: fx.Graph, moving: Set[Any], rising: Sequence[Any], re
         store.note(report, reasons.GROWS_WHOLE.text(what=work))
 
 
-def note_work(graph: fx.Graph, bound: Set[Any], report: Report) -> None:
-    """Note in ``report`` the heavy ops of ``graph``, which has no core, that have symbols that are not ``bound``. What is as
-    long as a cache that is written will be so in each call."""
+def note_work(graph: fx.Graph, kinds: Kinds, report: Report) -> None:
+    """Note in ``report`` the heavy ops of ``graph``, which has no core, that move from step to step. What is as long as a cache
+    that is written will be so in each call; where all of a prompt is worked on, the graph is no step."""
     kept = {s for n in graph.nodes for w in aliases.written(n) for s in symbols(aliases.root(w).meta["val"])}
-    report.outside = outside([graph], bound | kept, report.symbols, is_part=False)
+    prompts = {symbol for symbol in kinds.symbols - kept if kinds.of_symbol(symbol) == "growth"}
+    if works_on([graph], prompts) is None:
+        report.outside = outside([graph], kinds.bound | kept, report.symbols, is_part=False)
 
 
 def in_cores(

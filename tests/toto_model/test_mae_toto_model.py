@@ -114,16 +114,17 @@ def test_varying_lengths(kv_cache: str):
 
 @EVERY_CACHE
 def test_last_slot(kv_cache: str):
-    """The step that fills a cache costs a graph, for its slice is contiguous only then; its numbers are right too."""
+    """The step that fills a cache costs a graph, as its slice is contiguous only then, and says so; its numbers are right."""
     model = make(kv_cache)
     caches = []
-    for run in (model, kvfix(model)):
-        caches.append(allocate(model, 12))
-        x, fed = series(12), []
-        with torch.no_grad():
-            for patches in range(8, 13):
-                fed.append(step(run, x[..., : patches * PATCH].contiguous(), caches[-1], 8 * PATCH)[..., -PATCH:])
-        caches.append(torch.stack(fed))
+    with pytest.warns(fxpass.KvfixWarning, match="KV210 .* aten.linear runs outside of the static core"):
+        for run in (model, kvfix(model)):
+            caches.append(allocate(model, 12))
+            x, fed = series(12), []
+            with torch.no_grad():
+                for patches in range(8, 13):
+                    fed.append(step(run, x[..., : patches * PATCH].contiguous(), caches[-1], 8 * PATCH)[..., -PATCH:])
+            caches.append(torch.stack(fed))
     close(caches[3], caches[1])
     torch.testing.assert_close(caches[2]._keys, caches[0]._keys, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(caches[2]._values, caches[0]._values, rtol=1e-6, atol=1e-6)
