@@ -26,10 +26,11 @@ if not torch.cuda.is_available():
 from torch._dynamo import guards  # noqa: E402
 from torch._dynamo.utils import counters  # noqa: E402
 
+note_coverage = None
 if folder := os.environ.get("KVFIX_COVERAGE"):
     from measured import measure
 
-    measure(folder)
+    note_coverage = measure(folder)
 
 import fxpass  # noqa: E402
 
@@ -45,6 +46,12 @@ gc.freeze()  # what is imported stays: to look through it at every full collecti
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error::fxpass.KvfixWarning")
+
+
+def pytest_unconfigure() -> None:
+    """Not when the process ends: pytest-xdist may not wait for that."""
+    if note_coverage is not None:
+        note_coverage()
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,12 @@ of ours it must not trace, so the code of a function may not be replaced.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 
 from slipcover import FileMatcher, ImportManager, Slipcover, merge_coverage, print_coverage
 
@@ -24,12 +24,15 @@ NEVER = 2**30
 """So many hits, and code is made anew without the mark."""
 
 
-def measure(folder: str) -> None:
-    """Mark what is imported from now on, and write to ``folder`` what of it has run when the process ends."""
+def measure(folder: str) -> Callable[[], None]:
+    """Mark what is imported from now on. The function that is returned writes to ``folder`` what of it has run."""
     measured = Slipcover(branch=True, d_miss_threshold=NEVER, exclude_also=LEFT_OUT)
     ImportManager(measured, FileMatcher(sources=[SOURCE])).__enter__()
-    note = pathlib.Path(folder, f"{os.getpid()}.json")
-    atexit.register(lambda: note.write_text(json.dumps(measured.get_coverage())))
+
+    def write() -> None:
+        pathlib.Path(folder, f"{os.getpid()}.json").write_text(json.dumps(measured.get_coverage()))
+
+    return write
 
 
 def report(folder: str, least: float = 0.0) -> bool:
