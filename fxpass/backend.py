@@ -178,7 +178,8 @@ def planned(
     if not any(d.rewritten for d in rewritten.decisions):
         expect(gm, normal)
         if not counts_along(normal, kinds.bound):
-            note_work(normal.graph, kinds, report) if is_step else None
+            if is_step:
+                note_work(normal.graph, kinds, report)
             return Plan(normal, growth=Growth(around)), kinds
     if is_recorded(settings, inputs):
         if settings.kernels:
