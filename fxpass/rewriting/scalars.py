@@ -21,7 +21,7 @@ from fxpass.analysis.arithmetic import is_float
 from fxpass.analysis.positions import Positions
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import from_the_front, size_of
-from fxpass.graph.numbers import guarded, number
+from fxpass.graph.numbers import equal, guarded, number
 from fxpass.graph.schemas import arguments_by_name
 
 from .builder import Builder
@@ -120,9 +120,13 @@ def _rows_put_in(node: fx.Node, b: Builder) -> fx.Node:
     count = 1 if is_row else b.steady(x.meta["val"].shape[dim])
     if count is None or given.get("step", 1) != 1:
         raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target}, for a number of rows or a step")
-    start = from_the_front(given["index" if is_row else "start"] or 0, size_of(k, dim, node), node)
+    size = size_of(k, dim, node)
+    start = from_the_front(given["index" if is_row else "start"] or 0, size, node)
     if not guarded(number(start) + number(count) <= whole.shape[dim]):
         raise Refusal(reasons.OUTSIDE, how="its end is not known to be within the buffer")
+    stop = size if given.get("end") is None else from_the_front(given["end"], size, node)
+    if not is_row and not equal(number(stop) - number(start), count):
+        raise Refusal(reasons.JOINED, how="in the place of another number of rows")
     steps = b.call(aten.arange.default, count, device=whole.device)
     slots = b.call(aten.add.Tensor, steps, b.twin(start, whole.device))
     rows = b.call(aten.to.dtype, b.call(aten.unsqueeze.default, x, dim) if is_row else x, whole.dtype)

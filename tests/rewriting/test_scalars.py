@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -103,3 +105,19 @@ def test_as_in_eager(use) -> None:
     report = fxpass.reports()[-1]
     assert report.refused == 0 and len(fxpass.reports()) == 2
     assert "scalar" in {site.kind for site in report.sites}
+
+
+@pytest.mark.parametrize("rows", [2, None])
+@torch.no_grad()
+def test_another_number_of_rows_is_an_error_as_in_eager(rows: int | None) -> None:
+    """Operators on tensors without data do not tell."""
+
+    def step(k: torch.Tensor, index: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        start = int(index[0])
+        return torch.slice_scatter(k, x, 1, start, None if rows is None else start + rows)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for start in (2, 3, 4):
+        with pytest.raises(Exception, match="src to have a size equal"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compiled(torch.rand(2, 8, 4), torch.tensor([start]), torch.rand(2, 1, 4))
