@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 
 from fxpass.reasons import REASONS
-from fxpass.torch_internals.contracts import RELEASES, TABLE, Feature
+from fxpass.torch_internals.contracts import ATTRIBUTES, RELEASES, TABLE, Feature
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -23,6 +23,15 @@ When a feature is first used, its names are looked up, and the parameters of wha
 that is missing, or has other parameters, costs the feature that needs it, with one warning. The table was made for torch
 {", ".join(RELEASES)}; on another release every feature that replaces something stays off.
 """
+
+ATTRIBUTES_HEAD = """## Private attributes
+
+These attributes of torch's objects are read, and some of them set. Whether one is there shows when it is used. Without it,
+what uses it fails, which is contained as any other fault: the graph runs as it came, or is captured as stock captures it, and
+a warning names the attribute.
+
+| attribute | what it tells |
+|---|---|"""
 
 
 def users() -> dict[str, set[str]]:
@@ -50,6 +59,7 @@ def internals_page() -> str:
             used = ", ".join(f"`{file}`" for file in sorted(files[row.name]))
             lines.append(f"| `{row.name}` | {used} | {releases} | {parameters} |")
         lines.append("")
+    lines += [ATTRIBUTES_HEAD, *(f"| `{name}` | {what} |" for name, what in ATTRIBUTES.items()), ""]
     return "\n".join(lines)
 
 
