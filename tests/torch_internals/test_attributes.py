@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from test_architecture import FILES, ROOT
 
-from fxpass.torch_internals.contracts import ATTRIBUTES
+from fxpass.torch_internals.attributes import ATTRIBUTES
 
 OF_OTHERS = {"_asdict", "_replace", "_print"}
 """Of named tuples and of SymPy's printers."""
