@@ -19,6 +19,7 @@ from .dynamo import (
     hooks,
     module_ints,
     remembered_calls,
+    takers,
     truths,
 )
 from .dynamo.names import TorchCompileWrapper
@@ -45,6 +46,7 @@ def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset
         fill_dtypes.install()
         remembered_calls.install()
         truths.install()
+        takers.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)

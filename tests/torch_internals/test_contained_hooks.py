@@ -42,7 +42,7 @@ HOOKS: dict[str, tuple[Any, str]] = {
     "_jump": (number_variables, "decided"),
     "_wrap_symint": (dynamism, "see_int"),
     "_wrap_literal": (module_ints, "moves"),
-    "_create_proxy": (indexing, "with_number_operands"),
+    "_create_proxy": (indexing, "with_number_bounds"),
     "_create_proxy, slices": (dynamism, "see_slice"),
     "_element": (frames, "see_elements"),
     "a step of the table": (Table, "_step"),

@@ -1,0 +1,46 @@
+"""A frame that Dynamo fails on with our hooks is compiled without them; one that it fails on then, too, is left to Python.
+
+    x + range(9)[idx[0]]        Dynamo asserts that an index is a constant, and has been given a number that moves.
+                                Without hooks the graph breaks before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fxpass.torch_internals import garbage_collection
+from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupported
+from fxpass.torch_internals.patches import tell
+
+from . import frames
+from .compilation import compiling
+
+
+def compile_frame(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
+    """Compile a frame as ``stock`` does; the garbage collector is paused while one is compiled for kvfix."""
+    compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
+    if not is_ours(compiler_fn):
+        with compiling(False):
+            return stock(*args, **kwargs)
+    with garbage_collection.paused():
+        code = kwargs["code"] if "code" in kwargs else args[0]
+        with compiling(True) as compilation, frames.following(code):
+            try:
+                return stock(*args, **kwargs)
+            except Exception as error:
+                if _is_dynamos_fault(error):
+                    tell(compile_frame, error)
+                elif not compilation.guard_failed:  # of which `guard_functions` has told
+                    raise
+        with compiling(False), frames.following(code):
+            try:
+                return stock(*args, **kwargs)
+            except Exception as error:
+                if not _is_dynamos_fault(error):
+                    raise
+                raise Unsupported(f"kvfix: {type(error).__name__}: {error}") from error  # as at a break that nothing resumes
+
+
+def _is_dynamos_fault(error: Exception) -> bool:
+    return isinstance(error, InternalTorchDynamoError) or type(error) is AssertionError
