@@ -130,6 +130,7 @@ def prepare(
     form = to_normal_form(gm, inputs, report)
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
     moving, rising = numbers.growing if numbers is not None else (set(), [])
+    before = numbers.before if numbers is not None else {}
     for sizes in (rising, []):
         if not moving and not sizes:
             break
@@ -139,7 +140,7 @@ def prepare(
             with capacity:
                 plan, kinds = prepared(form.copy(), grower)
             if not plan.growth.axes:
-                note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, report)
+                note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, before, report)
                 return plan, kinds
             check_whole(plan, report)
             given = plan.gm.graph.find_nodes(op="placeholder")
@@ -155,7 +156,7 @@ def prepare(
         if not grower.has_series:
             break
     plan, kinds = prepared(form)
-    note_unbuffered(plan.gm.graph, moving - kinds.bound, [], report)
+    note_unbuffered(plan.gm.graph, moving - kinds.bound, [], before, report)
     return plan, kinds
 
 

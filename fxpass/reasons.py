@@ -284,7 +284,7 @@ GROWS_WHOLE = _reason(
 NO_JOIN = _reason(
     "KV206",
     "no buffer for {what}: it is made longer, and not by new rows that are put behind it",
-    "Write `torch.cat([past, new], dim)`, and of a window `[..., -w:, :]` without `min` or `max`.",
+    "Write `torch.cat([past, new], dim)`, of a window `[..., -w:, :]` without `min` or `max`, and nothing into the past.",
 )
 OUTSIDE_THE_CORE = _reason(
     "KV210",

@@ -89,8 +89,9 @@ def reset() -> None:
 
 
 def complain(report: Report, settings: Options, cause: Exception | None = None) -> None:
-    """One warning for what was not rewritten, at the line of the first site: with reasons and source lines, and where that does
-    not say it, for work that is left outside of the static core. With ``strict``, an error from ``cause``.
+    """One warning for what was not rewritten, at the line of the first site: with reasons and source lines, for a cache that
+    grows without a buffer, and where that does not say it, for work that is left outside of the static core. With ``strict``,
+    an error from ``cause``.
     """
     refused, names = [site for site in report.sites if site.decision == "refused"], sources(report.symbols)
     lines = [report.unfit] if report.unfit else []
@@ -99,6 +100,7 @@ def complain(report: Report, settings: Options, cause: Exception | None = None) 
     )
     if report.ended and any(site.id == reasons.LEAVES.id for site in refused):
         lines.append(report.ended)
+    lines += [report.unbuffered] if report.lacks_buffer else []
     lines += map(user_name, report.outside) if settings.strict or not lines else []
     if not lines:
         return
@@ -128,13 +130,18 @@ def buffered(report: Report, names: Sequence[str], buffers: Sequence[torch.Tenso
 
 def failed(report: Report, settings: Options, error: Exception) -> None:
     """A part of the graph failed when it first ran, or has buffers for what does not grow, and the graph runs as it came: said
-    in ``report``, and a failure logged once.
+    in ``report`` and, but of a series, in a warning; a failure is logged once.
 
     Raises:
-        KvfixError: ``strict`` is set.
+        KvfixError: ``strict`` is set, and it is no series.
     """
     if isinstance(error, NotGrowing):
-        report.unbuffered, report.buffers = str(error), []
+        report.buffers = []
+        if error.is_series:
+            note(report, str(error))
+            return
+        report.unbuffered = str(error)
+        complain(report, settings, error)
         return
     report.unfit = reasons.HAND_OFF_FAILED.text(error=f"{type(error).__name__}: {error}")
     _logger.warning("kvfix: %s: the hand-off failed", report.name, exc_info=error)

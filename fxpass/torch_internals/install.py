@@ -96,17 +96,23 @@ def forget() -> None:
 
 def innermost(compiler_fn: Any) -> Any:
     """The backend function that Dynamo and torch.compile have wrapped in ``compiler_fn``."""
-    for name in ("_torchdynamo_orig_backend", "_compiler_fn", "compiler_fn"):
-        inner = getattr(compiler_fn, name, None)
-        if inner is not None:
-            return innermost(inner)
+    outer, inner = None, compiler_fn
+    while inner is not outer:
+        outer = _unwrapped(inner)
+        inner = getattr(outer, "compiler_fn", outer)
+    return inner
+
+
+def _unwrapped(compiler_fn: Any) -> Any:
+    """What Dynamo has wrapped in ``compiler_fn``."""
+    while (inner := getattr(compiler_fn, "_torchdynamo_orig_backend", None)) is not None:
+        compiler_fn = inner
     return compiler_fn
 
 
 def options_of(backend: Callable[..., Any], compiler_fn: Any) -> Options | None:
     """The options that `torch.compile` was given with ``backend``; None if it was given another backend."""
-    while (inner := getattr(compiler_fn, "_torchdynamo_orig_backend", None)) is not None:
-        compiler_fn = inner
+    compiler_fn = _unwrapped(compiler_fn)
     if isinstance(compiler_fn, TorchCompileWrapper) and compiler_fn.compiler_fn is backend:
         return parse(compiler_fn.kwargs.get("options"), compiler_fn.kwargs.get("mode"))
     return parse() if compiler_fn is backend else None

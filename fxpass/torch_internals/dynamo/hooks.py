@@ -37,11 +37,11 @@ from fxpass.torch_internals.dynamo.names import (
     InstructionTranslatorBase,
     OutputGraph,
     TensorVariable,
-    VariableBuilder,
     is_constant_source,
     process_automatic_dynamic,
+    type_dispatch,
 )
-from fxpass.torch_internals.patches import patch, patch_attribute
+from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
 from . import dynamism, frames, indexing, module_ints, number_variables, retries
@@ -72,8 +72,9 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
+    on_uninstall(type_dispatch.cache_clear)
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(_wrap_literal, is_ours))
-    VariableBuilder._type_dispatch_impl.cache_clear()  # made before, it holds `wrap_literal` as it was
+    type_dispatch.cache_clear()  # made before, it holds `wrap_literal` as it was
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):

@@ -11,7 +11,7 @@ from typing import Any
 
 from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupported
-from fxpass.torch_internals.patches import tell
+from fxpass.torch_internals.patches import failures, tell
 
 from . import frames
 from .compilation import compiling
@@ -24,14 +24,14 @@ def compile_frame(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwar
         with compiling(False):
             return stock(*args, **kwargs)
     with garbage_collection.paused():
-        code = kwargs["code"] if "code" in kwargs else args[0]
-        with compiling(True) as compilation, frames.following(code):
+        code, before = kwargs["code"] if "code" in kwargs else args[0], failures()
+        with compiling(True), frames.following(code):
             try:
                 return stock(*args, **kwargs)
             except Exception as error:
                 if _is_dynamos_fault(error):
                     tell(compile_frame, error)
-                elif not compilation.guard_failed:  # of which `guard_functions` has told
+                elif failures() == before:  # it is the model's own
                     raise
         with compiling(False), frames.following(code):
             try:
