@@ -72,7 +72,7 @@ def settled(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
 
 
 def _rows_of(node: fx.Node) -> set[fx.Node]:
-    """What is made of rows of ``node``, alone or in one list with others, as joins take them; and what these are copied into."""
+    """What is made of rows of ``node``, alone or in one list with others, as joins take them; and what these are copied to."""
     found = {node}
     for other in node.graph.nodes:
         if found.isdisjoint(other.all_input_nodes):
