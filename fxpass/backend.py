@@ -39,6 +39,7 @@ from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.names import input_name
+from fxpass.report.progress import stage
 from fxpass.report.sites import predicate_sites
 from fxpass.report.symbols import renamed
 from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
@@ -47,6 +48,7 @@ from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
+from fxpass.torch_internals.dynamo.minifier import for_the_minifier
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of
 from fxpass.torch_internals.features import holds
@@ -110,11 +112,12 @@ def kvfix(
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:
-        compiled = untouched(gm, example_inputs, plan and plan.gm, settings, as_it_came, failed)
+        with stage(f"compiling {report.name}"):
+            compiled = untouched(gm, example_inputs, plan and plan.gm, settings, as_it_came, failed)
     if precompile.is_caching(gm):
         put_in_cache(gm, given, plan, settings, report, advance)
     watched = numbers.watching(compiled) if numbers else compiled
-    return verified(advance.after(watched), original, plan, report, settings)
+    return for_the_minifier(verified(advance.after(watched), original, plan, report, settings), gm)
 
 
 def prepare(
@@ -197,4 +200,4 @@ def planned(
     return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes), report), kinds
 
 
-install(kvfix, get_ready, store.reset)
+install(kvfix, get_ready, store.reset, store.left_to_eager)

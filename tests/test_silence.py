@@ -49,6 +49,24 @@ def between(k: Tensor, p: int) -> Tensor:
     return (rows @ W).sum(1)
 
 
+def in_a_loop(k: Tensor, p: int) -> Tensor:
+    out = torch.zeros(2, 4)
+    for end in (p, p - 1):
+        rows = k[:, :end] @ W
+        torch._dynamo.graph_break()
+        out = out + rows.sum(1)
+    return out
+
+
+def within_try(k: Tensor, p: int) -> Tensor:
+    try:
+        return (opaque(k[:, :p]) @ W).sum(1)
+    finally:
+        torch.zeros(1)
+
+
+LSTM = torch.nn.LSTM(4, 4, batch_first=True)
+
 SAID: dict[str, tuple[str, Step]] = {
     # the slice meets what has no rule, or leaves the graph
     "a user's operator": ("KV101", lambda k, p: (doubled(k[:, :p]) @ W).sum(1)),
@@ -63,6 +81,11 @@ SAID: dict[str, tuple[str, Step]] = {
     "a choice by data": ("KV301", lambda k, p: (k[:, :p][k[:, :p, 0] > 2] @ W).sum(0)),
     "a sparse tensor": ("KV107", lambda k, p: torch.sparse.mm(k[0, :p].to_sparse(), W)),
     "a list of numbers": ("KV107", lambda k, p: (k @ W).sum(1) + k[0, :p, 0].tolist()[0]),
+    # Dynamo gives up on the function
+    "a graph break in a loop": ("KV012", in_a_loop),
+    "a graph break in a try": ("KV012", within_try),
+    "a choice by data in a loop": ("KV012", lambda k, p: sum(k[:, :p].sum(1) * (2 if k.sum() > 2 else 1) for _ in (0, 1))),
+    "a module that Dynamo does not trace": ("KV012", lambda k, p: LSTM(k[:, :p])[0].sum(1)),
     # a part that is no slice
     "pieces": ("KV130", lambda k, p: (k.split([p, CAPACITY - p], 1)[0] @ W).sum(1)),
     "strides": ("KV130", lambda k, p: (k.as_strided((2, p, 4), k.stride()) @ W).sum(1)),
@@ -105,9 +128,9 @@ def test_a_warning_names_the_reason_and_the_line(name: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["a user's operator", "places", "a new tensor", "cond"])
+@pytest.mark.parametrize("name", ["a user's operator", "places", "a new tensor", "cond", "a graph break in a loop"])
 def test_strict_raises(name: str) -> None:
-    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match=SAID[name][0]):
+    with pytest.raises((torch._dynamo.exc.BackendCompilerFailed, fxpass.KvfixError), match=SAID[name][0]):
         heard(SAID[name][1], strict=True)
 
 

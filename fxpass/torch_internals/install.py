@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from fxpass.options import Options, parse
@@ -28,18 +29,27 @@ from .precompile import hooks as precompile
 
 
 @functools.cache
-def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset: Callable[[], None]) -> None:
+def install(
+    backend: Callable[..., Any],
+    begin: Callable[[Options], None],
+    reset: Callable[[], None],
+    left: Callable[[Options, CodeType, Exception], None],
+) -> None:
     """Install the hooks for frames that are compiled with ``backend``.
 
-    `torch.compile` then calls ``begin`` with its options, and `torch._dynamo.reset` calls ``reset``. On a torch that the hooks
-    do not fit they are not installed, with one warning: positions that are held in tensors then break the graph.
+    `torch.compile` then calls ``begin`` with its options, and `torch._dynamo.reset` calls ``reset``; ``left`` is told of a
+    function that Dynamo leaves to eager because of an error. On a torch that the hooks do not fit they are not installed, with
+    one warning: positions that are held in tensors then break the graph.
     """
 
     def is_ours(compiler_fn: Any) -> bool:
         return innermost(compiler_fn) is backend
 
+    def told(compiler_fn: Any, code: CodeType, error: Exception) -> None:
+        left(options_of(backend, compiler_fn) or parse(), code, error)
+
     def capture() -> None:
-        hooks.install(is_ours)
+        hooks.install(is_ours, told)
         hooks.parse_options_early(functools.partial(options_of, backend), begin)
         guard_managers.install()
         einsum_paths.install()

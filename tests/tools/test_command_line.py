@@ -89,6 +89,11 @@ def test_print_stages():
     assert kvfix("print", "cli_targets:keywords").stdout == after
 
 
+def test_print_of_nothing_says_why():
+    result = kvfix("print", "cli_targets:weighted", "--calls", "1", "--stage", "core")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "kvfix: graph 0 has no static part.\n")
+
+
 def test_too_few_calls_see_no_position_move():
     assert "index_copy_" not in kvfix("print", "cli_targets:good", "--calls", "1").stdout
 

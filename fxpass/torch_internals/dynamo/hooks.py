@@ -24,6 +24,7 @@ from __future__ import annotations
 import dis
 import functools
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import torch
@@ -65,9 +66,10 @@ def parse_options_early(options_of: Callable[[Any], Options | None], begin: Call
     patch("torch._dynamo.optimize", optimize, contain=False)  # errors in options are for the user
 
 
-def install(is_ours: Callable[[Any], bool]) -> None:
-    """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
-    patch("torch._dynamo.convert_frame._compile", functools.partial(retries.compile_frame, is_ours))
+def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Exception], None]) -> None:
+    """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix. ``left`` is told of a function that
+    Dynamo leaves to eager, although it has traced operators of it: the backend, the code, and the error."""
+    patch("torch._dynamo.convert_frame._compile", functools.partial(retries.compile_frame, is_ours, left))
     is_ours = functools.partial(_acts_for, is_ours)
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
@@ -185,6 +187,9 @@ def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
 def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *args: Any, **kwargs: Any) -> Any:
     if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
         return stock(self, *args, **kwargs)
+    compilation = current_compilation()
+    if compilation is not None:
+        compilation.works = True
     kind, target, operands, *rest = args
     named = rest[0] if rest and isinstance(rest[0], dict) else {}
     operands, named = with_numbers(target, operands, named, functools.partial(_number_in, self))
