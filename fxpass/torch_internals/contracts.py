@@ -156,7 +156,7 @@ _ROWS = [
     *_names(Feature.WRITES, "torch._inductor.virtualized", "V ops"),
     *_names(Feature.FALLBACK, "torch._dynamo", "lookup_backend"),
     # Dynamo, taught to guard on positions
-    _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn"),
+    _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn one_graph"),
     _call(_C, "torch._dynamo.variables.TensorVariable.call_method", "self tx name args kwargs"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", "self value"),
@@ -173,7 +173,7 @@ _ROWS = [
     *_names(_C, "torch._dynamo.symbolic_convert", "InstructionTranslatorBase InstructionTranslator"),
     *_names(_C, "torch._dynamo.variables", "BuiltinVariable ConstantVariable ListVariable SymNodeVariable TensorVariable"),
     *_names(_C, "torch._dynamo.variables.base", "ValueMutationNew"),
-    *_names(_C, "torch._dynamo.variables.builder", "VariableBuilder wrap_fx_proxy"),
+    *_names(_C, "torch._dynamo.variables.builder", "VariableBuilder VariableBuilder._type_dispatch_impl wrap_fx_proxy"),
     *_names(_C, "torch._dynamo.output_graph", "OutputGraph"),
     *_names(_C, "torch._dynamo.guards", "GuardBuilder GuardManagerType"),
     _call(_C, "torch._dynamo.guards.install_guard", "guards skip"),

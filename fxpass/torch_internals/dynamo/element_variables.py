@@ -15,10 +15,11 @@ import torch
 from torch import fx
 
 from fxpass.index_tensors import expressions, mirror
-from fxpass.index_tensors.arithmetic import FOLDS, PAIRWISE, NotCovered
+from fxpass.index_tensors.arithmetic import NotCovered
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
 from fxpass.index_tensors.expressions import Expression
 from fxpass.index_tensors.formula import evaluate, formula
+from fxpass.index_tensors.functions import FOLDS, PAIRWISE
 from fxpass.index_tensors.history import ElementHistory
 from fxpass.index_tensors.small_tensors import is_small_int
 from fxpass.index_tensors.table import Table
@@ -91,9 +92,12 @@ def aggregate_variable(tx: Any, entry: Arith) -> Any:
 
 
 def expression_variable(tx: Any, expression: Expression) -> Any:
-    """The variable of the number that ``expression`` makes: a SymInt graph input where an input has any length, since what
-    comes in other lengths holds other numbers, and else once it, or an element of an input, has moved. Before that, and always for
-    a truth value and for zero, it is a guarded constant. A float is what `wrap_symfloat` makes of a float of the caller's."""
+    """The variable of the number that ``expression`` makes.
+
+    It is a SymInt graph input where an input has any length, since what comes in other lengths holds other numbers, and else
+    once it, or an element of an input, has moved. Before that, and always for a truth value and for zero, it is a guarded
+    constant. A float is what `wrap_symfloat` makes of a float of the caller's.
+    """
     arguments = [_argument(node) for node in expression.inputs]
     source = ExpressionSource(arguments[0].source, expression.text, tuple(a.source for a in arguments[1:]))
     inputs = tx.output.unspec_variable_map

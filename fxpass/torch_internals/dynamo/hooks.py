@@ -26,6 +26,7 @@ from __future__ import annotations
 import dis
 import functools
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import torch
@@ -40,11 +41,11 @@ from fxpass.torch_internals.dynamo.names import (
     InstructionTranslatorBase,
     OutputGraph,
     TensorVariable,
-    VariableBuilder,
     is_constant_source,
     process_automatic_dynamic,
+    type_dispatch,
 )
-from fxpass.torch_internals.patches import patch, patch_attribute
+from fxpass.torch_internals.patches import failures, on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
 from . import dynamism, frames, indexing, module_ints, number_variables
@@ -67,16 +68,18 @@ def parse_options_early(options_of: Callable[[Any], Options | None], begin: Call
     patch("torch._dynamo.optimize", optimize, contain=False)  # errors in options are for the user
 
 
-def install(is_ours: Callable[[Any], bool]) -> None:
-    """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
-    patch("torch._dynamo.convert_frame._compile", functools.partial(_compile, is_ours))
+def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Exception], None]) -> None:
+    """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix. ``left`` is told of a function that
+    Dynamo leaves to eager, although it has traced operators of it: the backend, the code, and the error."""
+    patch("torch._dynamo.convert_frame._compile", functools.partial(_compile, is_ours, left))
     is_ours = functools.partial(_acts_for, is_ours)
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
     patch("torch._dynamo.variables.BuiltinVariable.call_function", functools.partial(_call_builtin, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
+    on_uninstall(type_dispatch.cache_clear)
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(_wrap_literal, is_ours))
-    VariableBuilder._type_dispatch_impl.cache_clear()  # made before, it holds `wrap_literal` as it was
+    type_dispatch.cache_clear()  # made before, it holds `wrap_literal` as it was
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):
@@ -198,6 +201,9 @@ def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
 def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *args: Any, **kwargs: Any) -> Any:
     if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
         return stock(self, *args, **kwargs)
+    compilation = current_compilation()
+    if compilation is not None:
+        compilation.works = True
     kind, target, operands, *rest = args
     operands = indexing.with_number_operands(target, operands, functools.partial(_number_in, self))
     if indexing.is_indexing(target):
@@ -237,18 +243,27 @@ def _acts_for(is_ours: Callable[[Any], bool], compiler_fn: Any) -> bool:
     return current_compilation() is not None and is_ours(compiler_fn)
 
 
-def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
+def _compile(
+    is_ours: Callable[[Any], bool],
+    left: Callable[[Any, CodeType, Exception], None],
+    stock: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
+    whole = kwargs["one_graph"] if "one_graph" in kwargs else args[6]  # Dynamo raises then
     if not is_ours(compiler_fn):
         with compiling(False):
             return stock(*args, **kwargs)
     with garbage_collection.paused():
-        code = kwargs["code"] if "code" in kwargs else args[0]
+        code, before = kwargs["code"] if "code" in kwargs else args[0], failures()
         with compiling(True) as compilation, frames.following(code):
             try:
                 return stock(*args, **kwargs)
-            except Exception:
-                if not compilation.guard_failed:  # of which `guard_functions` has told
+            except Exception as error:
+                if failures() == before:  # it is the model's own
+                    if compilation.works and not whole:
+                        left(compiler_fn, code, error)
                     raise
         with compiling(False), frames.following(code):
             return stock(*args, **kwargs)
