@@ -20,8 +20,8 @@ from fxpass.torch_internals.patches import tell
 from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
-from .arithmetic import on_host
 from .contents import Arith, Element, Entry, GraphInt, graph_ints, in_order, tensors
+from .functions import on_host
 from .table import Table
 
 

@@ -16,20 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import (
-    NotCovered,
-    apply,
-    as_array,
-    choose,
-    elementwise,
-    fold,
-    how_many,
-    is_truth,
-    place_of_max,
-    place_of_min,
-    quantify,
-    total,
-)
+from .arithmetic import NotCovered, apply, as_array, elementwise, fold, is_truth, quantify
+from .functions import choose, how_many, place_of_max, place_of_min, total
 
 Rule = Callable[..., Any]
 

@@ -23,7 +23,8 @@ from fxpass.graph.schemas import memory_of
 from fxpass.torch_internals.fakes import FakeTensor
 
 from . import mirror
-from .arithmetic import NotCovered, as_array, elementwise, hold, in_place, int32
+from .arithmetic import NotCovered, as_array, elementwise, hold, in_place
+from .functions import int32
 from .operators import by_operator, may_write
 from .rules import RULES
 from .small_tensors import MAX_ELEMENTS, fixed

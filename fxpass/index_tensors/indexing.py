@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .arithmetic import NotCovered, apply, as_array, choose, elementwise, is_truth, truths
+from .arithmetic import NotCovered, apply, as_array, elementwise, is_truth, truths
 from .contents import GraphInt
+from .functions import choose
 
 
 def getitem(a: Any, index: Any) -> np.ndarray:

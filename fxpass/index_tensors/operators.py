@@ -55,9 +55,9 @@ def may_write(node: fx.Node) -> list[fx.Node]:
         return operands if target._schema.is_mutable else []
     if isinstance(target, OpOverloadPacket):
         return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
-    if isinstance(target, HigherOrderOperator) or is_transform(target) or _is_told_to_write(node):
+    if isinstance(target, HigherOrderOperator) or is_transform(target):
         return operands
-    if not isinstance(target, str) and not is_torchs(target):
+    if not isinstance(target, str) and not is_torchs(target) or _is_told_to_write(node):
         return operands
     if not _is_in_place(target):
         return []
