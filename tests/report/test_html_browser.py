@@ -104,8 +104,27 @@ def test_keys_do_what_clicks_do(page: Any) -> None:
 
     labeled(page, "after", "div").send_keys(Keys.ENTER)
     assert "aten.div" in one(page, ".selection").text
+    one(page, "body").send_keys(Keys.ESCAPE)
+    assert find(page, ".selection") == []
+    next(card for card in find(page, ".site") if "rows = self.k" in card.text).find_element("css selector", ".go").click()
+    one(page, "body").send_keys(Keys.ESCAPE, Keys.ESCAPE)
+    assert find(page, ".lit") == [] and not one(page, "#notice").is_displayed()
     one(page, "body").send_keys("/")
     assert page.switch_to.active_element.get_attribute("id") == "search"
+
+
+def test_what_the_pointer_is_on_is_shown_in_both_panes(page: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(page).move_to_element(labelled(page, "before", "div")).perform()
+    assert [e.get_attribute("aria-label") for e in find(page, ".item.pointed")] == ["div", "div"]
+    assert len(find(page, "#after .edges .pointed")) >= 2
+
+
+def test_the_legend_has_the_colors_that_there_are(page: Any) -> None:
+    assert {"added", "static core", "epilogue"} <= set(texts(page, "#legend .entry"))
+    find(page, "#graphs button")[0].click()
+    assert "added" not in texts(page, "#legend .entry")
 
 
 def test_matched_nodes_are_aligned(page: Any) -> None:
