@@ -23,7 +23,7 @@ _threads: set[int] = set()
 
 def meet() -> None:
     """Note which thread asks. Called for each call of a compiled graph."""
-    if len(_threads) < 2 and get_ident() not in _threads:
+    if get_ident() not in _threads and len(_threads) < 2:
         _threads.add(get_ident())
         if len(_threads) == 2 and holds(Feature.THREADS):
             _move_to_front(False)

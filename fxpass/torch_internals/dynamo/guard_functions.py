@@ -34,7 +34,7 @@ def note(look: Callable[..., Any], error: Exception) -> None:
 
 
 def values(tensor: Any) -> tuple[int, ...]:
-    """All elements of ``tensor``, as `mirror.values` gives them. It is the first to be asked of a call."""
+    """All elements of ``tensor``, as `mirror.values` gives them. This or `read` is the first to be asked of a call."""
     try:
         lookup_order.meet()
         return mirror.values(tensor)
@@ -88,6 +88,7 @@ def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
 def read(tensor: Any, index: int) -> int:
     """Element ``index`` (row-major) of ``tensor``."""
     try:
+        lookup_order.meet()
         return mirror.read(tensor, index)
     except Exception as error:
         note(read, error)
