@@ -39,6 +39,7 @@ from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
 from fxpass.report.names import input_name
+from fxpass.report.progress import stage
 from fxpass.report.sites import predicate_sites
 from fxpass.report.symbols import renamed
 from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
@@ -47,6 +48,7 @@ from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
+from fxpass.torch_internals.dynamo.minifier import for_the_minifier
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of
 from fxpass.torch_internals.features import holds
@@ -110,11 +112,12 @@ def kvfix(
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:
-        compiled = untouched(gm, example_inputs, plan and plan.gm, settings, as_it_came, failed)
+        with stage(f"compiling {report.name}"):
+            compiled = untouched(gm, example_inputs, plan and plan.gm, settings, as_it_came, failed)
     if precompile.is_caching(gm):
         put_in_cache(gm, given, plan, settings, report, advance)
     watched = numbers.watching(compiled) if numbers else compiled
-    return verified(advance.after(watched), original, plan, report, settings)
+    return for_the_minifier(verified(advance.after(watched), original, plan, report, settings), gm)
 
 
 def prepare(
@@ -130,6 +133,7 @@ def prepare(
     form = to_normal_form(gm, inputs, report)
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
     moving, rising = numbers.growing if numbers is not None else (set(), [])
+    before = numbers.before if numbers is not None else {}
     for sizes in (rising, []):
         if not moving and not sizes:
             break
@@ -139,7 +143,7 @@ def prepare(
             with capacity:
                 plan, kinds = prepared(form.copy(), grower)
             if not plan.growth.axes:
-                note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, report)
+                note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, before, report)
                 return plan, kinds
             check_whole(plan, report)
             given = plan.gm.graph.find_nodes(op="placeholder")
@@ -155,7 +159,7 @@ def prepare(
         if not grower.has_series:
             break
     plan, kinds = prepared(form)
-    note_unbuffered(plan.gm.graph, moving - kinds.bound, [], report)
+    note_unbuffered(plan.gm.graph, moving - kinds.bound, [], before, report)
     return plan, kinds
 
 
@@ -196,4 +200,4 @@ def planned(
     return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes), report), kinds
 
 
-install(kvfix, get_ready, store.reset)
+install(kvfix, get_ready, store.reset, store.left_to_eager)

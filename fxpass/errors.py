@@ -23,7 +23,12 @@ class NoRule(Refusal):
 
 
 class NotGrowing(Reasoned):
-    """What has buffers has no use for them. Nothing has been computed."""
+    """What has buffers has no use for them: a cache that is joined and returned or, with ``is_series``, what only the caller
+    makes longer. Nothing has been computed."""
+
+    def __init__(self, reason: Reason, is_series: bool, **fields: object) -> None:
+        super().__init__(reason, **fields)
+        self.is_series = is_series
 
 
 class KvfixError(RuntimeError):

@@ -62,6 +62,7 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
     Raises:
         RuntimeError: an unknown option or mode, or a wrong type; the message lists the valid ones.
     """
+    _check_variables()
     given = dict(options or {})
     valid = ", ".join(f"{name}: {kind.__name__.lower()}" for name, kind in _TYPES.items())
     for name, value in given.items():
@@ -91,6 +92,19 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """``, did you mean 'max_autotune'?``, or nothing where none of ``names`` is near."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+_VARIABLES = {f"KVFIX_{name.upper()}" for name in ("strict", "verify", *_SWITCHES)}
+
+
+def _check_variables() -> None:
+    """Raise on a variable of the environment that is called almost as one of ours, or after an option that has none."""
+    options = {f"KVFIX_{name.upper()}" for name in _TYPES}
+    for name in sorted({name for name in os.environ if name.startswith("KVFIX_")} - _VARIABLES):
+        meant = difflib.get_close_matches(name, _VARIABLES, n=1, cutoff=0.85)
+        if meant or name in options:
+            valid = ", ".join(sorted(_VARIABLES))
+            raise RuntimeError(f"kvfix: no variable {name}{did_you_mean(name, meant)}; there is {valid}")
 
 
 def _by_default(name: str, value: bool) -> bool:

@@ -98,6 +98,13 @@ UNTRACED = _reason(
     "Keep the operator outside of what is compiled.",
 )
 
+NOT_COMPILED = _reason(
+    "KV012",
+    "{function} is left to eager: {why} at {where}",
+    "Take what breaks the graph out of the loop, `with` or `try` that it is in, or out of what is compiled. Dynamo cannot go "
+    "on behind it there; the functions that are called are compiled each for itself.",
+)
+
 # A slice, or another place that uses a position, stays as the model wrote it
 NO_RULE = _reason(
     "KV101",
@@ -284,7 +291,7 @@ GROWS_WHOLE = _reason(
 NO_JOIN = _reason(
     "KV206",
     "no buffer for {what}: it is made longer, and not by new rows that are put behind it",
-    "Write `torch.cat([past, new], dim)`, and of a window `[..., -w:, :]` without `min` or `max`.",
+    "Write `torch.cat([past, new], dim)`, of a window `[..., -w:, :]` without `min` or `max`, and nothing into the past.",
 )
 OUTSIDE_THE_CORE = _reason(
     "KV210",

@@ -29,6 +29,24 @@ def good() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     return Counter(8), (torch.ones(1, 2),), {}
 
 
+class Layers(torch.nn.Module):
+    """Reads a number in a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(Counter(8) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = x
+        for layer in self.layers:
+            out = out + layer.rows[: int(layer.length[0].item())].sum(0)
+        return out + sum(layer(x) for layer in self.layers)
+
+
+def loop() -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    return Layers(), (torch.ones(1, 2),), {}
+
+
 def keywords() -> tuple[Any, list[Any], dict[str, Any]]:
     return Counter(8), [], {"x": torch.ones(1, 2)}
 

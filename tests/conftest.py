@@ -54,6 +54,13 @@ def pytest_unconfigure() -> None:
         note_coverage()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is left in the folder for temporary files, here and by the processes that tests start, goes with pytest's own."""
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+
+
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     torch._dynamo.reset()

@@ -245,3 +245,12 @@ def test_the_name_alone_is_enough(tmp_path: Any):
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "3"  # write, read, and the index that is set to start + 1
+
+
+@pytest.mark.parametrize(
+    "name, said", [("KVFIX_REWRIT", "did you mean 'KVFIX_REWRITE'"), ("KVFIX_CAPACITY", "there is KVFIX_")]
+)
+def test_a_variable_that_is_none_is_told(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(RuntimeError, match=f"no variable {name}.*{said}"):
+        torch.compile(lambda x: x, backend="kvfix")

@@ -270,6 +270,16 @@ def breaks() -> None:
     decode(step)
 
 
+def breaks_in_a_loop() -> None:
+    def step(k: Tensor, v: Tensor, p: int) -> Tensor:
+        for rows in (k, v):
+            out = rows[:, :p].sum(1)
+            torch._dynamo.graph_break()
+        return out
+
+    decode(step)
+
+
 def again() -> None:
     """What an explanation says of a graph, said as a warning."""
     found = explained(decode)
@@ -316,6 +326,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV008": failing(api, "rewrite_graph", KeyError("a bug")),
     "KV009": failing(Region, "_compile", KeyError("a bug")),
     "KV011": ragged,
+    "KV012": breaks_in_a_loop,
     "KV104": growing_rows,
     "KV010": lambda: decode(rewrite=False),
     "KV106": too_few,

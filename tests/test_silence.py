@@ -49,6 +49,24 @@ def between(k: Tensor, p: int) -> Tensor:
     return (rows @ W).sum(1)
 
 
+def in_a_loop(k: Tensor, p: int) -> Tensor:
+    out = torch.zeros(2, 4)
+    for end in (p, p - 1):
+        rows = k[:, :end] @ W
+        torch._dynamo.graph_break()
+        out = out + rows.sum(1)
+    return out
+
+
+def within_try(k: Tensor, p: int) -> Tensor:
+    try:
+        return (opaque(k[:, :p]) @ W).sum(1)
+    finally:
+        torch.zeros(1)
+
+
+LSTM = torch.nn.LSTM(4, 4, batch_first=True)
+
 SAID: dict[str, tuple[str, Step]] = {
     # the slice meets what has no rule, or leaves the graph
     "a user's operator": ("KV101", lambda k, p: (doubled(k[:, :p]) @ W).sum(1)),
@@ -63,6 +81,11 @@ SAID: dict[str, tuple[str, Step]] = {
     "a choice by data": ("KV301", lambda k, p: (k[:, :p][k[:, :p, 0] > 2] @ W).sum(0)),
     "a sparse tensor": ("KV107", lambda k, p: torch.sparse.mm(k[0, :p].to_sparse(), W)),
     "a list of numbers": ("KV107", lambda k, p: (k @ W).sum(1) + k[0, :p, 0].tolist()[0]),
+    # Dynamo gives up on the function
+    "a graph break in a loop": ("KV012", in_a_loop),
+    "a graph break in a try": ("KV012", within_try),
+    "a choice by data in a loop": ("KV012", lambda k, p: sum(k[:, :p].sum(1) * (2 if k.sum() > 2 else 1) for _ in (0, 1))),
+    "a module that Dynamo does not trace": ("KV012", lambda k, p: LSTM(k[:, :p])[0].sum(1)),
     # a part that is no slice
     "pieces": ("KV130", lambda k, p: (k.split([p, CAPACITY - p], 1)[0] @ W).sum(1)),
     "strides": ("KV130", lambda k, p: (k.as_strided((2, p, 4), k.stride()) @ W).sum(1)),
@@ -105,9 +128,9 @@ def test_a_warning_names_the_reason_and_the_line(name: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["a user's operator", "places", "a new tensor", "cond"])
+@pytest.mark.parametrize("name", ["a user's operator", "places", "a new tensor", "cond", "a graph break in a loop"])
 def test_strict_raises(name: str) -> None:
-    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match=SAID[name][0]):
+    with pytest.raises((torch._dynamo.exc.BackendCompilerFailed, fxpass.KvfixError), match=SAID[name][0]):
         heard(SAID[name][1], strict=True)
 
 
@@ -117,25 +140,85 @@ def test_where_nothing_is_lost_nothing_is_said(step: Step) -> None:
     assert heard(step) == "" and not Explanation(fxpass.reports()).is_left
 
 
-GROWN: dict[str, tuple[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]] = {
-    "an operator without a rule": ("KV201", lambda k, x: ((k @ W).mode(1).values, k)),
-    "the operator of a user": ("KV201", lambda k, x: ((doubled(k) @ W).sum(1), k)),
-    "a result that is too long": ("KV201", lambda k, x: ((k @ W).sum(1), k[:, ::2])),
+Grow = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def joined(read: Grow) -> Grow:
+    return lambda k, x: read(torch.cat([k, x], 1), x)
+
+
+GROWN: dict[str, tuple[str, Grow]] = {
+    "an operator without a rule": ("KV201", joined(lambda k, x: ((k @ W).mode(1).values, k))),
+    "the operator of a user": ("KV201", joined(lambda k, x: ((doubled(k) @ W).sum(1), k))),
+    "a result that is too long": ("KV201", joined(lambda k, x: ((k @ W).sum(1), k[:, ::2]))),
     "rows put in front": ("KV206", lambda k, x: ((k @ W).sum(1), torch.cat([x, k], 1))),
+    "rows put in front, any number": ("KV206", lambda k, x: ((k @ W).sum(1), torch.cat([x.repeat(1, 2, 1), k], 1))),
 }
+
+
+def grown(grow: Grow, rows: tuple[int, ...] = (1,) * 4, **options: Any) -> str:
+    """What is warned of while a cache grows by ``rows``."""
+    compiled = torch.compile(grow, backend="kvfix", options={"compiler": "eager", **options})
+    k = torch.rand(2, 3, 4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for n in rows:
+            x = torch.rand(2, n, 4)
+            out, longer = compiled(k, x)
+            torch.testing.assert_close((out, longer), grow(k, x))
+            k = longer if longer.shape[1] > k.shape[1] else torch.cat([k, x], 1)
+    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", GROWN)
-def test_the_report_says_why_a_cache_that_grows_has_no_buffer(name: str) -> None:
-    id, step = GROWN[name]
-    grow = step if id == "KV206" else lambda k, x: step(torch.cat([k, x], 1), x)
-    compiled = torch.compile(grow, backend="kvfix", options={"compiler": "eager"})
-    k = torch.rand(2, 3, 4)
-    for _ in range(4):
-        x = torch.rand(2, 1, 4)
-        out, longer = compiled(k, x)
-        torch.testing.assert_close((out, longer), grow(k, x))
-        k = longer if longer.shape[1] > k.shape[1] else torch.cat([k, x], 1)
+def test_a_cache_that_grows_without_a_buffer_is_told_of(name: str) -> None:
+    id, grow = GROWN[name]
+    said = grown(grow)
     explanation = Explanation(fxpass.reports())
+    assert said.count(id) == 1 and said.count("runs as it is") == 1, said
     assert id in " ".join(explanation.why(fxpass.reports()[-1])) and explanation.is_left
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["an operator without a rule", "rows put in front"])
+def test_strict_raises_for_a_cache_that_grows_without_a_buffer(name: str) -> None:
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match=GROWN[name][0]):
+        grown(GROWN[name][1], strict=True)
+
+
+def others(grow: Callable[..., Any], *sizes: int, **options: Any) -> str:
+    """What is warned of while ``grow`` is given tensors of these sizes, none of which the last call has made."""
+    compiled = torch.compile(grow, backend="kvfix", options={"compiler": "eager", **options})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for n in sizes:
+            given = torch.rand(2, n, 4), torch.rand(2, 1, 4)
+            torch.testing.assert_close(compiled(*given), grow(*given))
+    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+
+
+OTHERS = (5, 9, 12, 3, 30, 7, 6, 11, 4, 8)
+
+
+@torch.no_grad()
+def test_a_buffer_in_vain_is_told_of_once() -> None:
+    grow = joined(lambda k, x: ((k @ W).sum(1), k))
+    assert others(grow, *OTHERS).count("KV202") == 1 and Explanation(fxpass.reports()).is_left
+    torch._dynamo.reset()
+    with pytest.raises(fxpass.KvfixError, match="KV202"):
+        others(grow, *OTHERS, strict=True)
+
+
+NO_CACHES: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "a token before the patches": lambda k, x: torch.cat([x, k], 1) @ W,
+    "a frame that is padded": lambda k, x: F.pad(k, (0, 0, 1, 1)).unfold(1, 3, 1).sum(-1) @ W + F.pad(k, (0, 0, 0, 1))[:, 1:],
+    "a series": lambda k, x: k.cumsum(1)[:, -1] @ W,
+    "a prompt": lambda k, x: (k @ W, k.sum(1)),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("grow", NO_CACHES.values(), ids=NO_CACHES)
+def test_what_has_another_size_on_each_call_is_no_cache(grow: Callable[..., Any]) -> None:
+    assert others(grow, *OTHERS, strict=True) == "" and not Explanation(fxpass.reports()).is_left

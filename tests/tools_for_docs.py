@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 
 from fxpass.reasons import REASONS
+from fxpass.torch_internals.attributes import ATTRIBUTES
 from fxpass.torch_internals.contracts import RELEASES, TABLE, Feature
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -23,6 +24,26 @@ When a feature is first used, its names are looked up, and the parameters of wha
 that is missing, or has other parameters, costs the feature that needs it, with one warning. The table was made for torch
 {", ".join(RELEASES)}; on another release every feature that replaces something stays off.
 """
+
+ATTRIBUTES_HEAD = """## Private attributes
+
+These attributes of torch's objects are read, and some of them set. Whether one is there shows when it is used. Without it,
+what uses it fails, which is contained as any other fault: the graph runs as it came, or is captured as stock captures it, and
+a warning names the attribute.
+
+| attribute | what it tells |
+|---|---|"""
+
+OWN_WAYS = {
+    "the `reset` attribute of a backend": ("a hook before `torch._dynamo.reset_code_state`",
+                                           "only the first reset after a `torch.compile` calls it"),
+    "`torch.compiler.disable`": ("`skip_code` (`dynamo/guard_functions.py`)",
+                                 "it puts a function of its own around ours, which a guard would call in each step"),
+    "`Graph.eliminate_dead_code(is_impure_node=)`": ("`aliases.remove_dead`",
+                                                     "it checks the whole graph each time, and cuts subgraphs by another rule"),
+    "`FakeTensorUpdater`": ("`graph.propagate`", "it is private, and supposes that inputs and outputs stay as they are"),
+}  # fmt: skip
+"""What torch has and kvfix does otherwise: how, and why."""
 
 
 def users() -> dict[str, set[str]]:
@@ -50,6 +71,10 @@ def internals_page() -> str:
             used = ", ".join(f"`{file}`" for file in sorted(files[row.name]))
             lines.append(f"| `{row.name}` | {used} | {releases} | {parameters} |")
         lines.append("")
+    lines += [ATTRIBUTES_HEAD, *(f"| `{name}` | {what} |" for name, what in ATTRIBUTES.items()), ""]
+    lines += ["## Own ways", "", "Of what torch offers, this is done otherwise:", ""]
+    lines += ["| torch's | here | why |", "|---|---|---|"]
+    lines += [*(f"| {of} | {how} | {why} |" for of, (how, why) in OWN_WAYS.items()), ""]
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ or of which the caller gets a view, is left as it is, and so is a join that is n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import descendants
-from fxpass.graph.numbers import equal, guarded, hint, input_sizes, layout, symbols
+from fxpass.graph.numbers import equal, fixed, guarded, hint, input_sizes, layout, symbols
 
 aten = torch.ops.aten
 
@@ -85,18 +85,33 @@ def _unite(sizes: Iterable[Any], lengths: list[Any]) -> None:
             lengths.append(size)
 
 
-def longer_otherwise(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
-    """The inputs of ``graph`` of which it returns something that is longer along a dim that is ``moving``."""
+def longer_otherwise(graph: fx.Graph, moving: Set[Any], before: Mapping[tuple[int, int], int | None]) -> list[fx.Node]:
+    """The inputs of ``graph`` of which it returns something that is longer along a dim that is ``moving``.
+
+    Where as much is added in each call, an input was shorter by that in the last one: ``before`` says how long it was, by its
+    place and dim. A class token before the patches of an image makes no cache.
+    """
     returned = [n for n in graph.output_node().all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
-    return [n for n in dict.fromkeys(n for n, *_ in input_sizes(graph)) if any(_is_longer(r, n, moving) for r in returned)]
+    inputs = graph.find_nodes(op="placeholder")
+    found: list[fx.Node] = []
+    for node in dict.fromkeys(n for n, *_ in input_sizes(graph)):
+        added = [more for r in returned if (more := _added(r, node, moving)) is not None]
+        last = {dim: before.get((inputs.index(node), dim)) for dim, _ in added}
+        if any(fixed(rows) is None or last[d] in (None, hint(_sizes(node)[d]) - rows) for d, rows in added):
+            found.append(node)
+    return found
 
 
-def _is_longer(result: fx.Node, node: fx.Node, moving: Set[Any]) -> bool:
+def _added(result: fx.Node, node: fx.Node, moving: Set[Any]) -> tuple[int, Any] | None:
+    """The dim that is ``moving`` along which alone ``result`` is longer than ``node``, of which it is made, and by how much."""
     made, given = ([hint(size) for size in _sizes(n)] for n in (result, node))
     if len(made) != len(given) or None in (*made, *given) or result not in descendants(node):  # None: an unbacked one
-        return False
-    more = {d: a - b for d, (a, b) in enumerate(zip(made, given, strict=True)) if a != b}
-    return len(more) == 1 and all(more[d] > 0 and d in _axes(node, moving) and symbols(_sizes(result)[d]) for d in more)
+        return None
+    dims = [d for d, (a, b) in enumerate(zip(made, given, strict=True)) if a != b]
+    if len(dims) != 1 or dims[0] not in _axes(node, moving) or not symbols(_sizes(result)[dims[0]]):
+        return None
+    (dim,) = dims
+    return (dim, _sizes(result)[dim] - _sizes(node)[dim]) if made[dim] > given[dim] else None
 
 
 def _axes(node: fx.Node, moving: Set[Any]) -> list[int]:

@@ -37,16 +37,21 @@ class Held:
 
 @dataclasses.dataclass(eq=False)
 class Buffer:
-    """Memory of ``capacity`` rows, and what it holds; none at first. ``left`` is where what last left it lies."""
+    """Memory of ``capacity`` rows, and what it holds; none at first."""
 
     memory: torch.Tensor | None = None
     capacity: int = 0
     held: Held | None = None
-    left: int = 0
+    _left: weakref.ref[torch.UntypedStorage] | None = None
 
     def gives(self, tensor: torch.Tensor) -> None:
         """It holds what ``tensor`` is, a copy."""
-        self.held, self.left = Held.of(tensor), tensor.untyped_storage().data_ptr()
+        self.held, self._left = Held.of(tensor), weakref.ref(tensor.untyped_storage())
+
+    def has_left(self, tensor: torch.Tensor) -> bool:
+        """Whether ``tensor`` lies in the memory of what was last copied out of it. One that has been freed is no such memory,
+        whatever lies there now."""
+        return self._left is not None and self._left() is tensor.untyped_storage()
 
     def let_go(self) -> None:
         """Free the memory."""

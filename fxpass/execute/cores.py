@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from torch import fx
@@ -64,12 +64,14 @@ def check_whole(plan: Plan, report: Report) -> None:
         raise Refusal(reasons.GROWTH_OUTSIDE, what=outside[0])
 
 
-def note_unbuffered(graph: fx.Graph, moving: Set[Any], rising: Sequence[Any], report: Report) -> None:
+def note_unbuffered(
+    graph: fx.Graph, moving: Set[Any], rising: Sequence[Any], before: Mapping[tuple[int, int], int | None], report: Report
+) -> None:
     """Note in ``report`` why what grows in ``graph`` gets no buffers: it is made longer otherwise than by a join, or, of what
-    has been seen to be ``rising``, all is worked on."""
+    has been seen to be ``rising``, all is worked on. ``before`` tells sizes as in `longer_otherwise`."""
     if not report.outside and not any(symbol.kind == "growth" for symbol in report.symbols):
         report.unbuffered = ""  # all that grows is a position
-    names = [input_name(node) for node in longer_otherwise(graph, moving)]
+    names = [input_name(node) for node in longer_otherwise(graph, moving, before)]
     if names and not report.unbuffered:
         report.unbuffered = reasons.NO_JOIN.text(what=", ".join(names))
     lengths = {symbol for size in rising for symbol in symbols(size)} & moving

@@ -107,7 +107,7 @@ class Growth(threading.local):
         sizes, self._lengths, self._cuts, numbers = self._measured(args)
         if self._calls.go_on_to(sizes, self._lengths, lambda: self._is_part(given)) > STRANGERS and self._gives_up:
             self._buffers = []
-            raise NotGrowing(reasons.NOT_GROWING, calls=STRANGERS)
+            raise NotGrowing(reasons.NOT_GROWING, not self._taken, calls=STRANGERS)
         stale = self._stale(given)
         if not self._buffers or max(self._lengths) >= self._capacity or not self._fit(stale, given):
             self._allocate(given, None if self._owner is None else args[self._owner])
@@ -136,7 +136,7 @@ class Growth(threading.local):
     def _is_part(self, given: Sequence[torch.Tensor]) -> bool:
         """Whether what is joined lies where the last call, of any graph of the model, has left it: it may be cropped."""
         joined = self._calls.joined if self._buffers else ()
-        return any(self._buffers[i].left == given[i].untyped_storage().data_ptr() for i in joined)
+        return any(self._buffers[i].has_left(given[i]) for i in joined)
 
     def _put(
         self,
@@ -202,7 +202,7 @@ class Growth(threading.local):
         made = [shared(owner, i, dim, like) for i, (dim, like) in enumerate(zip(self._dims, given, strict=True))]
         capacity = max(room_for(max(self._lengths), self._least), self._capacity, *(buffer.capacity for buffer in made))
         if self.conditions is not None and not self.conditions.hold(capacity):
-            raise NotGrowing(reasons.CAPACITY, capacity=capacity)
+            raise NotGrowing(reasons.CAPACITY, not self._taken, capacity=capacity)
         self._buffers, self._capacity = made, capacity
         small = [i for i, buffer in enumerate(made) if buffer.capacity != capacity]
         for i in small:

@@ -10,22 +10,19 @@ import dataclasses
 from collections.abc import Callable, Sequence, Set
 from typing import Any
 
-import torch
 from torch import fx
 
-from fxpass.graph.normal_form import faking
-from fxpass.graph.numbers import to_expr
 from fxpass.kernels.select import register
 from fxpass.options import Options
 from fxpass.rewriting.around import Around
 from fxpass.torch_internals.dynamo.capacity import Conditions
-from fxpass.torch_internals.dynamo.names import ConstantSource
-from fxpass.torch_internals.fakes import FakeTensor, FakeTensorMode, TracingContext, tracing
-from fxpass.torch_internals.precompile.names import GraphPickler, PicklerOptions, no_dispatch
-from fxpass.torch_internals.symbols import DimDynamic, ShapeEnv, SymNode
+from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
+from fxpass.torch_internals.precompile.names import GraphPickler, PicklerOptions
+from fxpass.torch_internals.symbols import ShapeEnv
 
 from .assemble import Plan, assemble
 from .compilers import compiler, in_pieces
+from .described_values import Loader, NotSerializable, describe, symbol_values
 from .fallback import WithFallback
 from .growth import LEAST, Growth
 from .partition.repeats import piece_calls
@@ -34,31 +31,6 @@ from .recording.addresses import belongs_to_module, written_places
 
 CAPACITIES = [1 << n for n in range(LEAST.bit_length() - 1, 24)]
 """Those that a graph from the cache may meet."""
-
-
-class NotSerializable(Exception):
-    """The graph cannot be described for another process; the message says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-    """A fake tensor: sizes, strides and offset are ints or expressions; ``memory`` tells which tensors share theirs."""
-
-    shape: tuple[Any, ...]
-    stride: tuple[Any, ...]
-    offset: Any
-    dtype: torch.dtype
-    device: torch.device
-    requires_grad: bool
-    memory: int
-    nbytes: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class _Symbolic:
-    """A SymInt: its expression."""
-
-    expr: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +56,7 @@ class SerializedGraph:
         register()
         loaded: Any = GraphPickler.loads(self.graph, mode)
         gm = fx.GraphModule(loaded, loaded.graph)
-        load = _Loader(mode, self.hints)
+        load = Loader(mode, self.hints)
         for node, spec in zip(gm.graph.nodes, self.values, strict=True):
             if node.op != "output":
                 node.meta["val"] = load.value(spec)
@@ -125,7 +97,7 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     """
     gm = plan.gm
     memories: dict[int, int] = {}
-    values = [_describe(n.name, n.meta.get("val"), memories) if n.op != "output" else None for n in gm.graph.nodes]
+    values = [describe(n.name, n.meta.get("val"), memories) if n.op != "output" else None for n in gm.graph.nodes]
     of_modules = [belongs_to_module(n) for n in gm.graph.find_nodes(op="placeholder")]
     plain = PicklerOptions(ops_filter=None, node_metadata_key_filter=lambda key: False)
     bare = fx.GraphModule({n.target: getattr(gm, str(n.target)) for n in gm.graph.find_nodes(op="get_attr")}, gm.graph)
@@ -134,7 +106,7 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     except Exception as error:  # whatever the pickler meets, from operators of other packages to local classes
         raise NotSerializable(f"{type(error).__name__}: {error}") from error
     carried = None if plan.carried is None else [n.name for n in plan.carried]
-    hints = _hints(gm)
+    hints = symbol_values(gm)
     bound = plan.bound & hints.keys()  # the others have been found equal to one of these, and are not met again
     conditions = plan.growth.conditions
     if conditions is not None and not all(map(conditions.hold, CAPACITIES)):
@@ -144,89 +116,6 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     return SerializedGraph(
         graph, values, of_modules, hints, rewritten, bound, capacities, carried, settings, around, conditions
     )
-
-
-def _describe(name: str, value: Any, memories: dict[int, int]) -> Any:
-    if isinstance(value, torch.SymInt):
-        return _Symbolic(value.node.expr)
-    if isinstance(value, (tuple, list)):
-        return type(value)(_describe(name, v, memories) for v in value)
-    if not isinstance(value, torch.Tensor):
-        if value is None or type(value) in (int, float, bool, str):
-            return value
-        raise NotSerializable(f"{name} is a {type(value).__name__}")
-    if value.layout is not torch.strided or not isinstance(value, FakeTensor):
-        raise NotSerializable(f"{name} is no plain tensor")
-    storage = value.untyped_storage()
-    return _Tensor(
-        tuple(map(to_expr, value.shape)),
-        tuple(map(to_expr, value.stride())),
-        to_expr(value.storage_offset()),
-        value.dtype,
-        value.device,
-        value.requires_grad,
-        memories.setdefault(storage._cdata, len(memories)),
-        to_expr(storage.nbytes()),
-    )
-
-
-def _hints(gm: fx.GraphModule) -> dict[Any, int]:
-    """The values that the symbols of ``gm``'s inputs had."""
-    values = [n.meta["val"] for n in gm.graph.find_nodes(op="placeholder")]
-    numbers = [v for v in values if isinstance(v, torch.SymInt)]
-    for v in values:
-        if isinstance(v, torch.Tensor):
-            numbers += [s for s in (*v.shape, *v.stride()) if isinstance(s, torch.SymInt)]
-    hints: dict[Any, int] = {}
-    for number in numbers:
-        for symbol in sorted(number.node.expr.free_symbols - hints.keys(), key=str):
-            hint = SymNode(symbol, number.node.shape_env, int, None).hint
-            if hint is None:
-                raise NotSerializable(f"{symbol} is known on the device only")
-            hints[symbol] = int(hint)
-    return hints
-
-
-class _Loader:
-    """Makes fake values in ``mode`` of what `_describe` says of them, over symbols of ``mode``'s own."""
-
-    def __init__(self, mode: FakeTensorMode, hints: dict[Any, int]) -> None:
-        assert mode.shape_env is not None
-        self.mode, self.env, self.hints = mode, mode.shape_env, hints
-        self.renamed = {symbol: self._symbol(symbol, hint) for symbol, hint in hints.items()}
-        self._memories: dict[int, torch.UntypedStorage] = {}
-
-    def value(self, spec: Any) -> Any:
-        """The fake value that `_describe` has described as ``spec``."""
-        if isinstance(spec, (tuple, list)):
-            return type(spec)(map(self.value, spec))
-        if isinstance(spec, _Symbolic):
-            return self._number(spec.expr)
-        if not isinstance(spec, _Tensor):
-            return spec
-        size = [self._number(s) for s in (*spec.shape, *spec.stride, spec.offset, spec.nbytes)]
-        if all(isinstance(s, int) for s in size):
-            with no_dispatch():
-                value: torch.Tensor = FakeTensor(self.mode, self._tensor(spec, "meta", *size), spec.device)
-        else:
-            with faking(self.mode):
-                value = self._tensor(spec, spec.device, *size)
-        return value.requires_grad_(spec.requires_grad)
-
-    def _tensor(self, spec: _Tensor, device: Any, *size: Any) -> torch.Tensor:
-        *numbers, offset, nbytes = size
-        if spec.memory not in self._memories:
-            self._memories[spec.memory] = torch.empty(nbytes, dtype=torch.uint8, device=device).untyped_storage()
-        shape, stride = numbers[: len(spec.shape)], numbers[len(spec.shape) :]
-        return torch.empty(0, dtype=spec.dtype, device=device).set_(self._memories[spec.memory], offset, shape, stride)
-
-    def _number(self, expr: Any) -> Any:
-        if not getattr(expr, "free_symbols", None):
-            return int(expr)
-        return self.env.create_symintnode(expr.xreplace(self.renamed), hint=int(expr.xreplace(self.hints)))
-
-    def _symbol(self, symbol: Any, hint: int) -> Any:
-        return self.env.create_unspecified_symbol(hint, ConstantSource(str(symbol)), dynamic_dim=DimDynamic.DYNAMIC)
 
 
 def _on_first_call(make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:

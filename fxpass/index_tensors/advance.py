@@ -20,8 +20,8 @@ from fxpass.torch_internals.patches import tell
 from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
-from .arithmetic import on_host
 from .contents import Arith, Element, Entry, GraphInt, graph_ints, in_order, tensors
+from .functions import on_host
 from .table import Table
 
 
@@ -76,7 +76,11 @@ class Advance:
         read, moved = self.read, [(i, new.fn) for i, new in self.moved]
 
         def run(*args: Any) -> Any:
-            before = [mirror.values(args[i]) for i in read]
+            try:
+                before = [mirror.values(args[i]) for i in read]
+            except Exception as error:
+                tell(Advance.after, error)
+                return compiled(*args)
             results = compiled(*args)
             try:
                 for i, new in moved:  # while the device works

@@ -16,20 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import (
-    NotCovered,
-    apply,
-    as_array,
-    choose,
-    elementwise,
-    fold,
-    how_many,
-    is_truth,
-    place_of_max,
-    place_of_min,
-    quantify,
-    total,
-)
+from .arithmetic import NotCovered, apply, as_array, elementwise, fold, is_truth, quantify
+from .functions import choose, how_many, place_of_max, place_of_min, total
 
 Rule = Callable[..., Any]
 
@@ -99,10 +87,10 @@ def expand(a: np.ndarray, *sizes: Any) -> np.ndarray:
 
 
 def where(first: Any, second: Any, third: Any) -> np.ndarray:
-    """``torch.where(condition, a, b)``, and ``a.where(condition, b)``."""
-    is_method = not all(e is None or is_truth(e) for e in as_array(first).flat)
-    condition, a, b = (second, first, third) if is_method else (first, second, third)
-    if any(isinstance(value, float) for value in (a, b)) or not all(e is None or is_truth(e) for e in as_array(condition).flat):
+    """``torch.where(condition, a, b)``, and ``a.where(condition, b)``. Of truth values alone, the two look alike."""
+    is_function, is_method = _may_be_truths(first), _may_be_truths(second)
+    condition, a, b = (first, second, third) if is_function else (second, first, third)
+    if is_function == is_method or any(isinstance(value, float) for value in (a, b)):
         raise NotCovered
     return as_array(np.frompyfunc(_chosen, 3, 1)(as_array(condition), as_array(a), as_array(b)))
 
@@ -110,6 +98,10 @@ def where(first: Any, second: Any, third: Any) -> np.ndarray:
 def masked_fill(a: np.ndarray, mask: Any, value: Any) -> np.ndarray:
     """``a.masked_fill(mask, value)``."""
     return where(mask, value, a)
+
+
+def _may_be_truths(value: Any) -> bool:
+    return all(e is None or is_truth(e) for e in as_array(value).flat)
 
 
 def _chosen(condition: Any, a: Any, b: Any) -> Any:

@@ -23,7 +23,8 @@ from fxpass.graph.schemas import memory_of
 from fxpass.torch_internals.fakes import FakeTensor
 
 from . import mirror
-from .arithmetic import NotCovered, as_array, elementwise, hold, in_place, int32
+from .arithmetic import NotCovered, as_array, elementwise, hold, in_place
+from .functions import int32
 from .operators import by_operator, may_write
 from .rules import RULES
 from .small_tensors import MAX_ELEMENTS, fixed
@@ -32,7 +33,7 @@ from .table import Table
 _NAMES = by_operator({name: name for name in RULES})
 _WRAPPED = in_place(elementwise(lambda entry, _: int32(entry)))
 _FUNCTIONS = {**RULES, "int32": lambda a: _WRAPPED(a, 0), "torch": torch}
-_ERRORS = (NotCovered, IndexError, ValueError, TypeError, AttributeError)
+_ERRORS = (NotCovered, IndexError, ValueError, TypeError, AttributeError, ZeroDivisionError)
 """What a rule raises for operands that it does not cover."""
 MAX_LENGTH = 1024
 """Characters; text that would be longer is not made."""
@@ -95,16 +96,17 @@ def _has_any_length(placeholder: fx.Node) -> bool:
 def _texts(placeholder: fx.Node) -> dict[fx.Node, str] | None:
     """What is computed from ``placeholder`` so far, in order, as text over the names of what comes before; None where what it
     holds is not known any more."""
-    memory, names = memory_of(_value(placeholder)), {placeholder: "v"}
+    memories, names = {memory_of(_value(placeholder))}, {placeholder: "v"}
     texts: dict[fx.Node, str] = {}
     for node in placeholder.graph.nodes:
-        if not any(n in names for n in node.all_input_nodes):
-            continue
         try:
+            if not any(n in names for n in node.all_input_nodes):
+                raise NotCovered
             texts[node] = _call(node, names)
             names[node] = f"t{len(texts) - 1}"
-        except NotCovered:
-            if any(w in names or memory_of(_value(w)) == memory for w in may_write(node)):
+            memories.add(memory_of(_value(node)))
+        except NotCovered:  # what it writes to may be a view, of which nothing is known but that it is one
+            if any(w in names or memory_of(_value(w)) in memories - {None} for w in may_write(node)):
                 return None
     return texts
 
@@ -144,7 +146,9 @@ def _is_sound(placeholder: fx.Node, texts: Mapping[fx.Node, str]) -> bool:
     for node, array in zip(texts, made, strict=True):
         if isinstance(array, np.ndarray):
             shares = np.shares_memory(array, base)
-            if not hold(array.copy(), _value(node).dtype) or shares != (memory_of(_value(node)) == memory):
+            fake = _value(node)
+            fits = array.shape == tuple(map(hint, fake.shape)) and hold(array.copy(), fake.dtype)
+            if not fits or shares != (memory_of(fake) == memory):
                 return False
     return True
 

@@ -10,8 +10,6 @@ A rule takes and returns numpy arrays of entries (`contents.Entry`). Numpy broad
 
 from __future__ import annotations
 
-import functools
-import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -20,82 +18,11 @@ import numpy as np
 import torch
 
 from .contents import Arith, Element, Entry
-
-COMPARISONS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
+from .functions import PAIRWISE, QUANTIFIERS, TRUTHS, how_many, int32, on_host, total
 
 
 class NotCovered(Exception):
     """A rule met something that it does not cover."""
-
-
-def int32(number: Any) -> Any:
-    """``number`` as a tensor of 32 bits holds it: it wraps around."""
-    return (number + 2**31) % 2**32 - 2**31
-
-
-def int64(number: Any) -> Any:
-    """``number`` as a tensor of 64 bits holds it: it wraps around."""
-    return (number + 2**63) % 2**64 - 2**63
-
-
-def total(*numbers: Any) -> Any:
-    """The sum of ``numbers``."""
-    return sum(numbers)
-
-
-def product(*numbers: Any) -> Any:
-    """The product of ``numbers``."""
-    return math.prod(numbers)
-
-
-def any_of(*truths: Any) -> bool:
-    """Whether one of ``truths`` holds."""
-    return any(truths)
-
-
-def all_of(*truths: Any) -> bool:
-    """Whether all of ``truths`` hold."""
-    return all(truths)
-
-
-def choose(condition: Any, a: Any, b: Any) -> Any:
-    """``a`` where ``condition`` holds, else ``b``."""
-    return a if condition else b
-
-
-def place_of_max(*numbers: Any) -> int:
-    """Where the first of the largest of ``numbers`` stands."""
-    return numbers.index(max(numbers))
-
-
-def place_of_min(*numbers: Any) -> int:
-    """Where the first of the smallest of ``numbers`` stands."""
-    return numbers.index(min(numbers))
-
-
-def how_many(*truths: Any) -> int:
-    """How many of ``truths`` hold."""
-    return sum(map(bool, truths))
-
-
-PAIRWISE = (max, min, total, product)
-"""Those that make a number of two, and of one number that number."""
-FOLDS = (*PAIRWISE, place_of_max, place_of_min, how_many, any_of, all_of)
-"""The functions that make one number, or one truth value, of all elements."""
-_QUANTIFIERS = (any_of, all_of)
-_TRUTHS = (*COMPARISONS, *_QUANTIFIERS)
-
-
-def on_host(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn`` on Python's ints, which have no end, as tensors of 64 bits compute it."""
-    return _WRAPPING.get(fn, fn)
-
-
-def _wrapped(fn: Callable[..., int], *numbers: int) -> int:
-    return int64(fn(*numbers))
-
-
-_WRAPPING = {f: functools.partial(_wrapped, f) for f in (operator.add, operator.sub, operator.mul, total, product)}
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -159,7 +86,7 @@ def _folded(fn: Callable[..., Any], entries: list[Entry | None]) -> Entry | None
 
     max(e0 + 1, e1 + 1)        becomes        max(e0, e1) + 1
     """
-    takes_truths = fn in _QUANTIFIERS or fn is how_many
+    takes_truths = fn in QUANTIFIERS or fn is how_many
     if not entries or not takes_truths and any(isinstance(e, bool) or _is_computed_truth(e) for e in entries):
         raise NotCovered
     if len(entries) == 1 and fn in PAIRWISE:
@@ -237,7 +164,7 @@ def is_truth(entry: Entry) -> bool:
 
 
 def _is_computed_truth(entry: Entry | None) -> bool:
-    return isinstance(entry, Arith) and entry.fn in _TRUTHS
+    return isinstance(entry, Arith) and entry.fn in TRUTHS
 
 
 def _fits_int32(entry: Entry) -> bool:

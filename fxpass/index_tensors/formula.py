@@ -13,8 +13,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .arithmetic import COMPARISONS, FOLDS, choose, int32, on_host
 from .contents import Arith, Element, Entry, GraphInt, in_order, tensors
+from .functions import COMPARISONS, FOLDS, choose, int32, on_host
 
 MAX_LENGTH = 2**15
 """Characters; a formula that would be longer is not made."""

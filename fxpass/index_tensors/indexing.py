@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .arithmetic import NotCovered, apply, as_array, choose, elementwise, is_truth, truths
+from .arithmetic import NotCovered, apply, as_array, elementwise, is_truth, truths
 from .contents import GraphInt
+from .functions import choose
 
 
 def getitem(a: Any, index: Any) -> np.ndarray:
@@ -159,8 +160,13 @@ def like(value: int) -> Callable[..., np.ndarray]:
 
 
 def _basic(index: Any) -> tuple[Any, ...]:
-    """``index`` as a basic index that makes numpy return a view even for a single element."""
+    """``index`` as a basic index that makes numpy return a view even for a single element.
+
+    A tensor stands for a number only where it has no dims: one with a single element makes a copy that keeps the dim.
+    """
     index = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(i, np.ndarray) and i.ndim for i in index):
+        raise NotCovered
     fixed = tuple(_constant(i) if isinstance(i, np.ndarray) else i for i in index)
     if not all(i is None or i is Ellipsis or type(i) is int or _is_constant_slice(i) for i in fixed):
         raise NotCovered

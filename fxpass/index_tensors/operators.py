@@ -6,6 +6,8 @@ up by name: a graph names them, and the names are those of `torch.Tensor`.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -53,15 +55,25 @@ def may_write(node: fx.Node) -> list[fx.Node]:
         return operands if target._schema.is_mutable else []
     if isinstance(target, OpOverloadPacket):
         return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
-    if isinstance(target, HigherOrderOperator) or "out" in node.kwargs or node.kwargs.get("inplace"):
+    if isinstance(target, HigherOrderOperator) or is_transform(target):
         return operands
-    if is_transform(target):
-        return operands
-    if not isinstance(target, str) and not is_torchs(target):
+    if not isinstance(target, str) and not is_torchs(target) or _is_told_to_write(node):
         return operands
     if not _is_in_place(target):
         return []
     return [node.args[0]] if node.args and isinstance(node.args[0], fx.Node) else operands
+
+
+def _is_told_to_write(node: fx.Node) -> bool:
+    """Whether an argument says so, by its name or by its place: ``relu(x, inplace=True)``, ``relu(x, True)``."""
+    given = dict(zip(_parameters(node.target), node.args, strict=False)) | node.kwargs
+    return given.get("out") is not None or bool(given.get("inplace"))
+
+
+@functools.cache
+def _parameters(target: Any) -> tuple[str, ...]:
+    """The names of the parameters of ``target``, in order; none where it is no function of Python's."""
+    return tuple(inspect.signature(target).parameters) if inspect.isfunction(target) else ()
 
 
 _IN_PLACE = {

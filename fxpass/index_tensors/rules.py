@@ -9,24 +9,8 @@ from typing import Any
 import numpy as np
 
 from .along import along, cumsum, expand, flip, largest, masked_fill, permute, smallest, summed, where
-from .arithmetic import (
-    COMPARISONS,
-    all_of,
-    any_of,
-    clamp,
-    divide,
-    elementwise,
-    fold,
-    how_many,
-    in_place,
-    logical,
-    negate,
-    place_of_max,
-    place_of_min,
-    product,
-    quantify,
-    truths,
-)
+from .arithmetic import clamp, divide, elementwise, fold, in_place, logical, negate, quantify, truths
+from .functions import COMPARISONS, all_of, any_of, how_many, place_of_max, place_of_min, product
 from .indexing import (
     arange,
     as_number,

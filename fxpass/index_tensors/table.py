@@ -165,11 +165,13 @@ class Table:
         """What ``rule`` gives for the operands of ``node``; None for an overload or an operand that it does not cover."""
         try:
             return rule(*_map(node.args, self._operand), **_map(node.kwargs, self._operand))
-        except (NotCovered, TypeError, ValueError, IndexError):
+        except (NotCovered, TypeError, ValueError, IndexError, ZeroDivisionError):
             return None
 
     def _track(self, node: fx.Node, out: np.ndarray) -> None:
         """Track ``out`` as the array of ``node``, sharing memory with the operands where PyTorch's result does."""
+        if out.shape != shape_of(node):
+            return  # the rule is not of what PyTorch has done
         for source in node.all_input_nodes:
             array = self._array(source)
             if array is None:

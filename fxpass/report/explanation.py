@@ -14,11 +14,6 @@ from fxpass import reasons
 from .model import Report
 
 
-def _is_joined(unbuffered: str) -> bool:
-    """Whether ``unbuffered`` speaks of a cache, and not of a prompt or of what has another size on each call."""
-    return reasons.of(unbuffered) not in (None, reasons.NOT_GROWING, reasons.GROWS_WHOLE)
-
-
 @dataclasses.dataclass
 class Explanation:
     """The reports of some calls.
@@ -38,7 +33,7 @@ class Explanation:
     def is_left(self) -> bool:
         """Whether something was refused, runs as it came, does heavy work outside of the static core, or is joined and got no
         buffer."""
-        return any(report.refused or report.unfit or report.outside or _is_joined(report.unbuffered) for report in self.reports)
+        return any(report.refused or report.unfit or report.outside or report.lacks_buffer for report in self.reports)
 
     def why(self, report: Report) -> list[str]:
         """All reasons that concern the graph as a whole."""

@@ -17,6 +17,7 @@ from .names import shortened, user_name
 from .symbols import renamed
 
 _PLURAL = re.compile(r"(?<=ch)es\b|s\b")
+_LEFT = "functions left to eager"
 _STYLE = {"rewritten": "green", "refused": "bold red"}
 
 
@@ -31,9 +32,15 @@ def rendered(explanation: Explanation) -> Group:
 
 def _headline(report: Report) -> Text:
     parts = "".join(f", {name} ({ops} ops{', static' if static else ''})" for name, static, ops in report.parts)
-    found = f"{report.rewritten} rewritten, {report.refused} refused" if report.sites else "nothing depends on a position"
-    said = f" [{report.compile_id}]: {found}" + (f"; {parts[2:]}" if parts else "")
+    said = f" [{report.compile_id}]: {_found(report)}" + (f"; {parts[2:]}" if parts else "")
     return Text.assemble((report.name, "bold"), said)
+
+
+def _found(report: Report) -> str:
+    if report.sites:
+        return f"{report.rewritten} rewritten, {report.refused} refused"
+    is_looked_at = not report.unfit and reasons.OFF.text() not in report.notes
+    return "nothing depends on a position" if is_looked_at else "runs as it came"
 
 
 def _reason(text: str) -> Iterator[Text]:
@@ -92,4 +99,4 @@ def _totals(explanation: Explanation) -> Iterator[Text]:
 
 def _counted(counts: Mapping[str, object]) -> str:
     counted = ((value, _PLURAL.sub("", name, count=1) if value == 1 else name) for name, value in counts.items())
-    return ", ".join(f"{value} {name}" for value, name in counted if value is not None)
+    return ", ".join(f"{value} {name}" for value, name in counted if value is not None and (value or name != _LEFT))

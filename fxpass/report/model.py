@@ -120,6 +120,11 @@ class Report:
         return sum(site.decision == "refused" for site in self.sites)
 
     @property
+    def lacks_buffer(self) -> bool:
+        """Whether a cache grows and got no buffer; what the caller makes longer, and all of which is worked on, is none."""
+        return reasons.of(self.unbuffered) not in (None, reasons.GROWS_WHOLE)
+
+    @property
     def host_reads(self) -> int:
         """How often an index tensor has been read for a guard since the last `fxpass.reset`, in all graphs."""
         from fxpass.index_tensors import mirror

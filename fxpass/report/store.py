@@ -9,6 +9,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from types import CodeType
 
 import torch
 
@@ -17,7 +18,8 @@ from fxpass.errors import KvfixError, KvfixWarning, NotGrowing
 from fxpass.graph.numbers import size_in_bytes
 from fxpass.index_tensors import mirror
 from fxpass.options import Options
-from fxpass.torch_internals.dynamo.compilation import compile_id
+from fxpass.torch_internals.dynamo.compilation import compile_id, left_out
+from fxpass.torch_internals.dynamo.frames import current_code
 from fxpass.torch_internals.install import forget
 
 from . import progress
@@ -34,7 +36,7 @@ MOST_REPORTS = 1000
 
 @dataclasses.dataclass
 class _Made:
-    """The latest reports, and how many there have been."""
+    """The latest reports, and how many graphs there have been."""
 
     reports: collections.deque[Report] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=MOST_REPORTS))
     total: int = 0
@@ -49,10 +51,10 @@ def new_report(name: str | None = None) -> Report:
     return Report(f"{name}, graph {_made.total}" if name else f"graph {_made.total}", compile_id=compile_id())
 
 
-def add(report: Report) -> None:
-    """Count ``report`` among `reports`."""
+def add(report: Report, graphs: int = 1) -> None:
+    """Count ``report`` among `reports`; it is of that many ``graphs``."""
     _made.reports.append(report)
-    _made.total += 1
+    _made.total += graphs
     for collector in _made.collectors:
         collector.append(report)
     tell(report)
@@ -88,9 +90,10 @@ def reset() -> None:
     forget()
 
 
-def complain(report: Report, settings: Options, cause: Exception | None = None) -> None:
-    """One warning for what was not rewritten, at the line of the first site: with reasons and source lines, and where that does
-    not say it, for work that is left outside of the static core. With ``strict``, an error from ``cause``.
+def complain(report: Report, settings: Options, cause: Exception | None = None, code: CodeType | None = None) -> None:
+    """One warning for what was not rewritten, at the line of the first site, or of the function that is compiled (``code``):
+    with reasons and source lines, for a cache that grows without a buffer, and where that does not say it, for work that is
+    left outside of the static core. With ``strict``, an error from ``cause``.
     """
     refused, names = [site for site in report.sites if site.decision == "refused"], sources(report.symbols)
     lines = [report.unfit] if report.unfit else []
@@ -99,17 +102,34 @@ def complain(report: Report, settings: Options, cause: Exception | None = None) 
     )
     if report.ended and any(site.id == reasons.LEAVES.id for site in refused):
         lines.append(report.ended)
+    lines += [report.unbuffered] if report.lacks_buffer else []
     lines += map(user_name, report.outside) if settings.strict or not lines else []
     if not lines:
         return
     message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(lines)
     if settings.strict:
         raise KvfixError(message) from cause
-    file, _, line = next((site.source for site in refused if site.source), "").rpartition(":")
+    code = code or current_code()
+    function = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
+    file, _, line = next((site.source for site in refused if site.source), function).rpartition(":")
     if file:
         warnings.warn_explicit(message, KvfixWarning, file, int(line))
     else:
         warnings.warn(message, KvfixWarning, stacklevel=3)
+
+
+def left_to_eager(settings: Options, code: CodeType, error: Exception) -> None:
+    """Dynamo leaves the function of ``code`` to eager, because of ``error``: no graph, and a report that says so.
+
+    Raises:
+        KvfixError: ``strict`` is set.
+    """
+    if (broken := left_out(error)) is None:
+        return
+    report = Report(code.co_name, compile_id=compile_id())
+    report.unfit = reasons.NOT_COMPILED.text(function=code.co_name, why=broken[0], where=broken[1])
+    add(report, graphs=0)
+    complain(report, settings, error, code)
 
 
 def unfit(report: Report, error: Exception, expected: bool) -> None:
@@ -128,13 +148,18 @@ def buffered(report: Report, names: Sequence[str], buffers: Sequence[torch.Tenso
 
 def failed(report: Report, settings: Options, error: Exception) -> None:
     """A part of the graph failed when it first ran, or has buffers for what does not grow, and the graph runs as it came: said
-    in ``report``, and a failure logged once.
+    in ``report`` and, but of a series, in a warning; a failure is logged once.
 
     Raises:
-        KvfixError: ``strict`` is set.
+        KvfixError: ``strict`` is set, and it is no series.
     """
     if isinstance(error, NotGrowing):
-        report.unbuffered, report.buffers = str(error), []
+        report.buffers = []
+        if error.is_series:
+            note(report, str(error))
+            return
+        report.unbuffered = str(error)
+        complain(report, settings, error)
         return
     report.unfit = reasons.HAND_OFF_FAILED.text(error=f"{type(error).__name__}: {error}")
     _logger.warning("kvfix: %s: the hand-off failed", report.name, exc_info=error)

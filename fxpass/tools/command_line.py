@@ -152,4 +152,7 @@ def _installed(kind: str, name: str | None) -> Any:
     if name not in installed:
         wrong = f"which {kind}? --name says it" if name is None else f"no {kind} {name!r}"
         fail(f"{wrong}; installed: {', '.join(sorted(installed)) or 'none'}")
-    return installed[name].load()
+    try:
+        return installed[name].load()
+    except ImportError as error:  # it belongs to a checkout, and is not in the package
+        fail(f"{kind} {name!r} is not here: {error}")

@@ -26,11 +26,13 @@ from fxpass.torch_internals.dynamo.names import counters, register_bytecode_hook
 class Counts:
     """What happened in a `counting` block; filled in when it ends, also by an exception.
 
+    left: functions that Dynamo has given up on, which run in eager; what breaks a graph there does not count in breaks.
     skips: the message of each CUDA graph that was skipped; repeated where it was repeated.
     """
 
     graphs: int = 0
     breaks: int = 0
+    left: int = 0
     recompiles: int = 0
     skips: list[str] = dataclasses.field(default_factory=list)
 
@@ -54,6 +56,7 @@ def counting() -> Iterator[Counts]:
         handle.remove()
         counts.graphs = graphs()
         counts.breaks = sum(counters["graph_break"].values())
+        counts.left = counters["frames"]["total"] - counters["frames"]["ok"]
         counts.recompiles = sum(n - 1 for n in compiled.values())
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,7 +41,11 @@ def print_graph(
     from fxpass.report.text import colored, wide
 
     report = _of_target(target, calls, compiler, grad).reports[-1]
-    wide().print(colored(report.diff() if stage is Stage.diff else getattr(report, stage.value)))
+    code = report.diff() if stage is Stage.diff else getattr(report, stage.value)
+    if not code:
+        what = "is not changed" if stage is Stage.diff else "has no static part" if stage is Stage.core else "has no such code"
+        fail(f"{report.name} {what}. {report.unfit or ' '.join(report.notes)}".strip(), status=1)
+    wide().print(colored(code))
 
 
 def explain(
@@ -54,7 +60,8 @@ def explain(
 ) -> None:
     """Print what kvfix found and did, for every graph. Exit status 1 if something was left as it was."""
     if target.endswith(".py"):
-        found = _of_script(target, arguments or [], grad)
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            found = _of_script(target, arguments or [], grad)
         if compare:
             from .stock import stock_of_script
 

@@ -97,6 +97,7 @@ def as_dict(counts: Counts, launches: Launches | None) -> dict[str, int | None]:
     return {
         "graphs": counts.graphs,
         "breaks": counts.breaks,
+        "functions left to eager": counts.left,
         "recompilations": counts.recompiles,
         "recordings": recordings(),
         "skipped recordings": len(counts.skips) if has_gpu() else None,

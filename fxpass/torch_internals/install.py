@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from fxpass.options import Options, parse
@@ -19,6 +20,7 @@ from .dynamo import (
     hooks,
     module_ints,
     remembered_calls,
+    takers,
     truths,
 )
 from .dynamo.names import TorchCompileWrapper
@@ -27,24 +29,34 @@ from .precompile import hooks as precompile
 
 
 @functools.cache
-def install(backend: Callable[..., Any], begin: Callable[[Options], None], reset: Callable[[], None]) -> None:
+def install(
+    backend: Callable[..., Any],
+    begin: Callable[[Options], None],
+    reset: Callable[[], None],
+    left: Callable[[Options, CodeType, Exception], None],
+) -> None:
     """Install the hooks for frames that are compiled with ``backend``.
 
-    `torch.compile` then calls ``begin`` with its options, and `torch._dynamo.reset` calls ``reset``. On a torch that the hooks
-    do not fit they are not installed, with one warning: positions that are held in tensors then break the graph.
+    `torch.compile` then calls ``begin`` with its options, and `torch._dynamo.reset` calls ``reset``; ``left`` is told of a
+    function that Dynamo leaves to eager because of an error. On a torch that the hooks do not fit they are not installed, with
+    one warning: positions that are held in tensors then break the graph.
     """
 
     def is_ours(compiler_fn: Any) -> bool:
         return innermost(compiler_fn) is backend
 
+    def told(compiler_fn: Any, code: CodeType, error: Exception) -> None:
+        left(options_of(backend, compiler_fn) or parse(), code, error)
+
     def capture() -> None:
-        hooks.install(is_ours)
+        hooks.install(is_ours, told)
         hooks.parse_options_early(functools.partial(options_of, backend), begin)
         guard_managers.install()
         einsum_paths.install()
         fill_dtypes.install()
         remembered_calls.install()
         truths.install()
+        takers.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)
@@ -94,17 +106,23 @@ def forget() -> None:
 
 def innermost(compiler_fn: Any) -> Any:
     """The backend function that Dynamo and torch.compile have wrapped in ``compiler_fn``."""
-    for name in ("_torchdynamo_orig_backend", "_compiler_fn", "compiler_fn"):
-        inner = getattr(compiler_fn, name, None)
-        if inner is not None:
-            return innermost(inner)
+    outer, inner = None, compiler_fn
+    while inner is not outer:
+        outer = _unwrapped(inner)
+        inner = getattr(outer, "compiler_fn", outer)
+    return inner
+
+
+def _unwrapped(compiler_fn: Any) -> Any:
+    """What Dynamo has wrapped in ``compiler_fn``."""
+    while (inner := getattr(compiler_fn, "_torchdynamo_orig_backend", None)) is not None:
+        compiler_fn = inner
     return compiler_fn
 
 
 def options_of(backend: Callable[..., Any], compiler_fn: Any) -> Options | None:
     """The options that `torch.compile` was given with ``backend``; None if it was given another backend."""
-    while (inner := getattr(compiler_fn, "_torchdynamo_orig_backend", None)) is not None:
-        compiler_fn = inner
+    compiler_fn = _unwrapped(compiler_fn)
     if isinstance(compiler_fn, TorchCompileWrapper) and compiler_fn.compiler_fn is backend:
         return parse(compiler_fn.kwargs.get("options"), compiler_fn.kwargs.get("mode"))
     return parse() if compiler_fn is backend else None

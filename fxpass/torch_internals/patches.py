@@ -10,6 +10,7 @@ import contextlib
 import functools
 import operator
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,6 +38,11 @@ def is_patched(name: str) -> bool:
     """Whether a hook stands before the function called ``name``, which `patch` has put there and `uninstall` takes away."""
     owner, _, attribute = name.rpartition(".")
     return any(undo.args[:2] == (resolve(owner), attribute) for undo in _undo)
+
+
+def on_uninstall(call: Callable[[], None]) -> None:
+    """Make ``call`` once what is patched from here on has been put back."""
+    _undo.append(functools.partial(call))
 
 
 def uninstall() -> None:
@@ -91,10 +97,15 @@ def tell(hook: Any, error: Exception) -> None:
     fault = f"{name}: {type(error).__name__}: {error}"
     if fault not in _faults:
         _faults.append(fault)
-    if name not in _told:
-        _told.add(name)
+    _failed[name] += 1
+    if _failed[name] == 1:
         how = "".join(traceback.format_exception(error))
         warn(reasons.HOOK_FAILED, stacklevel=5, hook=name, error=how)
+
+
+def failures() -> int:
+    """How often hooks have failed since the last reset."""
+    return _failed.total()
 
 
 def take_faults() -> list[str]:
@@ -106,7 +117,7 @@ def take_faults() -> list[str]:
 def forget() -> None:
     """Forget which faults have been seen, so that each is told of again."""
     _faults.clear()
-    _told.clear()
+    _failed.clear()
 
 
 @contextlib.contextmanager
@@ -122,7 +133,7 @@ def all_or_none() -> Iterator[None]:
 
 
 _undo: list[functools.partial[None]] = []
-"""For each `patch_attribute` a call that puts ``stock`` back."""
+"""For each `patch_attribute` a call that puts ``stock`` back, and the calls of `on_uninstall`."""
 _faults: list[str] = []
-_told: set[str] = set()
-"""The hooks of which a warning has told already."""
+_failed: Counter[str] = Counter()
+"""How often each hook has failed. A warning has told of the first time."""

@@ -13,9 +13,10 @@ from torch import fx
 
 from fxpass import backend
 from fxpass.execute.assemble import Plan, assemble
+from fxpass.execute.described_values import NotSerializable
 from fxpass.execute.partition.split import split
 from fxpass.execute.recording.carry import carry_indices
-from fxpass.execute.serialized import NotSerializable, serialize
+from fxpass.execute.serialized import serialize
 from fxpass.options import Options
 
 EAGER = Options(compiler="eager")

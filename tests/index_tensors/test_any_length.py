@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch.nn.functional import hardtanh, relu
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import fxpass
@@ -128,7 +129,21 @@ NOT_FOLLOWED: dict[str, Callable[[Tensor, Tensor], int]] = {
     "no rule": lambda at, other: int(at.cumsum(0)[-1]),
     "of two": lambda at, other: int((at + other)[0]),
     "written without a rule": lambda at, other: int(at.bitwise_xor_(3)[0]),
+    "a view without a rule is written": lambda at, other: (at.as_strided((2,), (1,)).add_(1), int(at[0]))[1],
+    "windows are written": lambda at, other: (at.unfold(0, 1, 2).add_(other[0]), int(at[0]))[1],
+    "a diagonal is written": lambda at, other: (at[None].diagonal().zero_(), int(at[0]))[1],
+    "a view of what is computed is written": lambda at, other: _after(t := at + 0, lambda: t.as_strided((1,), (1,)).add_(2)),
+    "written as an array": lambda at, other: (at.numpy().__setitem__(0, 5), int(at[0]))[1],
+    "in place by its place": lambda at, other: _after(t := at - 2, lambda: relu(t, True)),
+    "between bounds, by its place": lambda at, other: _after(at, lambda: hardtanh(at, 3, 4, True)),
+    "truths chosen among": lambda at, other: int((at > 2).where(at < 100, at > 0).sum()),
+    "a rule of other sizes": lambda at, other: int(at[None][torch.tensor([0])].sum(0).max()),
 }
+
+
+def _after(t: Tensor, write: Callable[[], Tensor]) -> int:
+    write()
+    return int(t[0]) + 1
 
 
 @torch.no_grad()

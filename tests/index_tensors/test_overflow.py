@@ -12,8 +12,9 @@ from torch import Tensor
 
 import fxpass
 from fxpass.index_tensors import mirror
-from fxpass.index_tensors.arithmetic import apply, product, total
+from fxpass.index_tensors.arithmetic import apply
 from fxpass.index_tensors.formula import evaluate
+from fxpass.index_tensors.functions import product, total
 
 PLACES: dict[str, Callable[[Tensor], int]] = {
     "two large factors": lambda i: int((i[0] * 2**40) * 2**40) % 7 + int(i[0]),

@@ -56,8 +56,37 @@ def a_factory_with_out(idx: Tensor) -> None:
     torch.arange(2, out=idx)
 
 
-WRITES = [a_mapped_function, a_custom_operator, an_argument_called_out, a_factory_with_out, a_view_without_a_rule,
-          a_cast_that_is_no_copy, an_overload_without_a_rule, an_operator_in_place]  # fmt: skip
+def in_place_by_its_place(idx: Tensor) -> None:
+    torch.nn.functional.relu(idx.sub_(4), True)
+
+
+def between_bounds_by_its_place(idx: Tensor) -> None:
+    torch.nn.functional.hardtanh(idx, 1, 3, True)
+
+
+def a_threshold_by_its_place(idx: Tensor) -> None:
+    torch.nn.functional.threshold(idx, 4, 0, True)
+
+
+def a_result_by_its_place(idx: Tensor) -> None:
+    torch.functional.tensordot(idx, idx, 0, idx.new_empty(2, 2))
+    torch.functional.tensordot(idx.clone(), torch.tensor(2), 0, idx)
+
+
+WRITES = [
+    in_place_by_its_place,
+    between_bounds_by_its_place,
+    a_threshold_by_its_place,
+    a_result_by_its_place,
+    a_mapped_function,
+    a_custom_operator,
+    an_argument_called_out,
+    a_factory_with_out,
+    a_view_without_a_rule,
+    a_cast_that_is_no_copy,
+    an_overload_without_a_rule,
+    an_operator_in_place,
+]
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda w: w.__name__)

@@ -52,13 +52,17 @@ def test_a_decode_that_is_compiled_may_not_compile_again() -> None:
 
 
 @torch.no_grad()
-def test_torchs_minifier_gets_a_script(tmp_path: Path) -> None:
-    """``TORCHDYNAMO_REPRO_AFTER=dynamo`` writes the graph with kvfix as its backend, for what kvfix raises on too."""
-    step = torch.compile(lambda k, p: k[:, :p] * 2, backend="kvfix", options={"compiler": "eager"})
+@pytest.mark.parametrize("strict", [False, True])
+def test_torchs_minifier_runs_what_is_compiled(strict: bool, tmp_path: Path) -> None:
+    """With ``TORCHDYNAMO_REPRO_AFTER=dynamo`` a decode goes on, and the graph that kvfix raises on becomes a script."""
+    options = {"compiler": "eager", "strict": strict}
+    step = torch.compile(lambda k, p: k[:, :p].mode(1).values * 2, backend="kvfix", options=options)
     with torch._dynamo.config.patch(repro_after="dynamo", debug_dir_root=str(tmp_path)):
-        with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="kvfix"):
-            step(torch.rand(2, 8), 3)
-    (script,) = tmp_path.rglob("minifier_launcher.py")
-    text = script.read_text()
-    compile(text, str(script), "exec")
-    assert "backend='kvfix'" in text and "mul" in text
+        step(torch.rand(2, 8), 3)
+        with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="KV101") if strict else pytest.warns(match="KV101"):
+            step(torch.rand(2, 8), 4)
+    scripts = list(tmp_path.rglob("minifier_launcher.py"))
+    assert len(scripts) == strict
+    for script in scripts:
+        compile(text := script.read_text(), str(script), "exec")
+        assert "backend='kvfix'" in text and "mode(1)" in text

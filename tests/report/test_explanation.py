@@ -61,6 +61,13 @@ def test_stock_makes_the_same_calls() -> None:
     assert "kvfix: 2 graphs, 0 breaks, 1 recompilation, 0 recordings\nstock torch.compile: 3 graphs, 1 break" in said
 
 
+def test_functions_left_to_eager_are_counted() -> None:
+    """Stock Dynamo gives up on a loop over layers, in which it counts no break."""
+    said = explain("cli_targets:loop", "--compare").stdout
+    assert "kvfix: 2 graphs, 0 breaks, 1 recompilation, 0 recordings\nstock torch.compile: " in said
+    assert "2 functions left to eager" in said
+
+
 def test_stock_runs_the_same_script(tmp_path: Path) -> None:
     """In a process of its own, where "kvfix" is the name of what kvfix hands its graphs to."""
     path = script(tmp_path, SUM)
@@ -93,8 +100,11 @@ def test_a_script(finish: str, code: int, id: str, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
 def test_json(tmp_path: Path) -> None:
-    result = explain("--json", script(tmp_path, MODE), "3")
-    found = json.loads(result.stdout)
+    path = script(tmp_path, MODE)
+    Path(path).write_text(Path(path).read_text() + "\nprint('its own output')\n")
+    result = explain("--json", path, "3")
+    found = json.loads(result.stdout)  # and nothing else
+    assert "its own output" in result.stderr
     assert result.exit_code == 1 and found["left"]
     read = next(site for site in found["graphs"][-1]["sites"] if site["kind"] == "read")
     assert (read["id"], read["buffer"], read["code"]) == ("KV101", "k", f"return {MODE}")

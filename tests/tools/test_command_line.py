@@ -89,6 +89,11 @@ def test_print_stages():
     assert kvfix("print", "cli_targets:keywords").stdout == after
 
 
+def test_print_of_nothing_says_why():
+    result = kvfix("print", "cli_targets:weighted", "--calls", "1", "--stage", "core")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "kvfix: graph 0 has no static part.\n")
+
+
 def test_too_few_calls_see_no_position_move():
     assert "index_copy_" not in kvfix("print", "cli_targets:good", "--calls", "1").stdout
 
@@ -183,6 +188,9 @@ def test_a_model_is_measured_by_its_own_benchmark(monkeypatch: pytest.MonkeyPatc
     assert kvfix("bench", "--model", "other", "--only", "* eager", "--json", "f").stdout == "* eager f\n"
     wrong = kvfix("bench", "--model", "third")
     assert wrong.exit_code == 2 and wrong.stderr == "kvfix: no model 'third'; installed: one, other\n"
+    monkeypatch.setattr(cli, "entry_points", lambda group: [EntryPoint("far", "of_a_checkout:run", group)])
+    missing = kvfix("bench", "--model", "far")
+    assert missing.exit_code == 2 and missing.stderr == "kvfix: model 'far' is not here: No module named 'of_a_checkout'\n"
 
 
 def test_one_of_several_has_to_be_named(monkeypatch: pytest.MonkeyPatch):

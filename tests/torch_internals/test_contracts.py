@@ -163,6 +163,8 @@ torch.compile(lambda x: x, backend="kvfix")
 assert not any(a is b for a, b in zip([resolve(name) for name in {PATCHED}], stock, strict=True))
 fxpass.uninstall()
 assert [resolve(name) for name in {PATCHED}] == stock
+builder = torch._dynamo.variables.builder.VariableBuilder
+assert builder._type_dispatch()[int] is builder.wrap_literal
 rows = torch.arange(16.0).view(2, 8)
 step = torch.compile(lambda c, i: c[:, : i[0].item()].sum(1), backend="kvfix", options={{"compiler": "eager"}})
 with torch.no_grad():

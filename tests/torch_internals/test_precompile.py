@@ -112,7 +112,7 @@ def test_what_was_refused_is_said_again(tmp_path: pathlib.Path) -> None:
 
 def test_another_version_compiles_again(kept: tuple[pathlib.Path, dict[str, Any]]) -> None:
     path, _ = kept
-    code = "from fxpass.torch_internals.precompile import hooks; hooks._version = lambda: 'newer'"
+    code = "from fxpass.torch_internals.precompile import hooks; hooks._own_version = lambda: 'newer'"
     second = process(path, "item", "eager", "16", code=code)
     assert second["graphs"] == 2
     assert [w for w in second["warnings"] if "another version of kvfix" in w]

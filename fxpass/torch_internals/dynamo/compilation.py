@@ -10,7 +10,10 @@ from typing import Any
 
 from fxpass.index_tensors.table import tables
 
-from .names import CompileContext
+from .names import CompileContext, Unsupported
+
+_RAISES = {"Observed exception", "Assertion failed on symbolic shapes"}
+"""What Dynamo calls it where the code that it traces raises."""
 
 
 @dataclasses.dataclass
@@ -20,11 +23,13 @@ class Compilation:
     process_bound: why its guards hold in this process only; empty while nothing has been found that says so.
     guard_failed: whether a guard of ours could not be made or evaluated.
     remembered: what functions that remember have returned in each graph (`remembered_calls`).
+    works: whether an operator has been traced.
     """
 
     process_bound: str = ""
     guard_failed: bool = False
     remembered: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    works: bool = False
 
 
 _current: ContextVar[Compilation | None] = ContextVar("current", default=None)
@@ -55,6 +60,17 @@ def broken_at(gm: Any) -> tuple[str, str] | None:
         return None
     frame = ended.user_stack[-1] if ended.user_stack else None
     return ended.reason.strip().splitlines()[0], f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
+
+
+def left_out(error: Exception) -> tuple[str, str] | None:
+    """Why Dynamo leaves the whole function that it was compiling to eager, because of ``error``, and ``file:line`` of the code
+    that made it; None where the function itself raises, as eager is about to do, too."""
+    if not isinstance(error, Unsupported) or error.gb_type in _RAISES:
+        return None
+    why = error.msg.strip().splitlines()[0].rstrip(".")
+    frame = error.real_stack[-1] if error.real_stack else None
+    said = why if not error.gb_type or error.gb_type.lower() in why.lower() else f"{why}, {error.gb_type}"
+    return said, f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
 
 
 def current_compilation() -> Compilation | None:

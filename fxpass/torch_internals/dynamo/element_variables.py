@@ -14,9 +14,10 @@ from typing import Any
 from torch import fx
 
 from fxpass.index_tensors import any_length, mirror
-from fxpass.index_tensors.arithmetic import FOLDS, PAIRWISE, NotCovered
+from fxpass.index_tensors.arithmetic import NotCovered
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
 from fxpass.index_tensors.formula import evaluate, formula
+from fxpass.index_tensors.functions import FOLDS, PAIRWISE
 from fxpass.index_tensors.history import ElementHistory
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import (

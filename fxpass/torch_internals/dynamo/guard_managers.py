@@ -30,14 +30,14 @@ def _manager(stock: Any, builder: Any, source: Any) -> Any:
     make = _MANAGERS.get(type(source))
     if make is None:
         return stock(builder, source)
-    known = builder._cached_guard_managers
-    if source.name not in known:
-        try:
+    try:
+        known = builder._cached_guard_managers
+        if source.name not in known:
             known[source.name] = make(builder, source)
-        except Exception as error:  # torch knows no way of its own to guard on it
-            guard_functions.note(make, error)
-            raise Unsupported(f"kvfix: no guard on {source.name}: {type(error).__name__}: {error}") from error
-    return known[source.name]
+        return known[source.name]
+    except Exception as error:  # torch knows no way of its own to guard on it
+        guard_functions.note(make, error)
+        raise Unsupported(f"kvfix: no guard on {source.name}: {type(error).__name__}: {error}") from error
 
 
 def _element(builder: Any, source: PositionSource) -> Any:

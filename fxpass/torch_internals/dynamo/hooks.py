@@ -16,8 +16,7 @@ There are seven, and each acts only in a frame that is being compiled for kvfix:
     VariableBuilder.wrap_literal           ints of modules
     iter_contains                          numbers in lists
 
-`number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix. The
-garbage collector is paused meanwhile.
+`number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from __future__ import annotations
 import dis
 import functools
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass.options import Options
-from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import (
     ConstantVariable,
     FrameStateSizeEntry,
@@ -39,15 +38,16 @@ from fxpass.torch_internals.dynamo.names import (
     InstructionTranslatorBase,
     OutputGraph,
     TensorVariable,
-    VariableBuilder,
     is_constant_source,
     process_automatic_dynamic,
+    type_dispatch,
 )
-from fxpass.torch_internals.patches import patch, patch_attribute
+from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, frames, indexing, module_ints, number_variables
-from .compilation import compiling, current_compilation
+from . import dynamism, frames, indexing, module_ints, number_variables, retries
+from .compilation import current_compilation
+from .operands import with_numbers
 from .sources import AggregateSource, PositionSource
 
 MAX_FLOATS = 3
@@ -66,15 +66,17 @@ def parse_options_early(options_of: Callable[[Any], Options | None], begin: Call
     patch("torch._dynamo.optimize", optimize, contain=False)  # errors in options are for the user
 
 
-def install(is_ours: Callable[[Any], bool]) -> None:
-    """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix."""
-    patch("torch._dynamo.convert_frame._compile", functools.partial(_compile, is_ours))
+def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Exception], None]) -> None:
+    """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix. ``left`` is told of a function that
+    Dynamo leaves to eager, although it has traced operators of it: the backend, the code, and the error."""
+    patch("torch._dynamo.convert_frame._compile", functools.partial(retries.compile_frame, is_ours, left))
     is_ours = functools.partial(_acts_for, is_ours)
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
+    on_uninstall(type_dispatch.cache_clear)
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(_wrap_literal, is_ours))
-    VariableBuilder._type_dispatch_impl.cache_clear()  # made before, it holds `wrap_literal` as it was
+    type_dispatch.cache_clear()  # made before, it holds `wrap_literal` as it was
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):
@@ -102,7 +104,7 @@ _JUMPS = {
 def _call_method(
     is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any
 ) -> Any:
-    if name == "item" and not args and not kwargs and is_ours(tx.output.compiler_fn):
+    if name in ("item", "__index__") and not args and not kwargs and is_ours(tx.output.compiler_fn):
         value = number_variables.number_in(tx, self.as_proxy().node)
         if value is not None:
             return value
@@ -185,8 +187,13 @@ def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
 def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *args: Any, **kwargs: Any) -> Any:
     if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
         return stock(self, *args, **kwargs)
+    compilation = current_compilation()
+    if compilation is not None:
+        compilation.works = True
     kind, target, operands, *rest = args
-    operands = indexing.with_number_operands(target, operands, functools.partial(_number_in, self))
+    named = rest[0] if rest and isinstance(rest[0], dict) else {}
+    operands, named = with_numbers(target, operands, named, functools.partial(_number_in, self))
+    rest = [named, *rest[1:]] if rest else rest
     if indexing.is_indexing(target):
         index = indexing.with_number_bounds(operands[1], functools.partial(_number_in, self))
         sliced = indexing.slices(operands[0], index)
@@ -222,23 +229,6 @@ def _specialize_bool(arg: Any) -> Any:
 def _acts_for(is_ours: Callable[[Any], bool], compiler_fn: Any) -> bool:
     """Whether hooks act on the frame that is compiled with ``compiler_fn``."""
     return current_compilation() is not None and is_ours(compiler_fn)
-
-
-def _compile(is_ours: Callable[[Any], bool], stock: Any, *args: Any, **kwargs: Any) -> Any:
-    compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
-    if not is_ours(compiler_fn):
-        with compiling(False):
-            return stock(*args, **kwargs)
-    with garbage_collection.paused():
-        code = kwargs["code"] if "code" in kwargs else args[0]
-        with compiling(True) as compilation, frames.following(code):
-            try:
-                return stock(*args, **kwargs)
-            except Exception:
-                if not compilation.guard_failed:  # of which `guard_functions` has told
-                    raise
-        with compiling(False), frames.following(code):
-            return stock(*args, **kwargs)
 
 
 def _translators(base: type) -> list[type]:

@@ -43,6 +43,8 @@ class NumberInputs:
         self.all: list[NumberInput] = []
         self._rising: list[torch.SymInt] = []
         """The sizes of tensors that have been seen to grow from call to call."""
+        self.before: dict[tuple[int, int], int | None] = {}
+        """How long tensors were in the last call, by their places and dims."""
         self._derived: list[tuple[str, int, int]] = []
         self._calls = CallHistory()
         self._graph = Graph([], {})
@@ -76,6 +78,7 @@ class NumberInputs:
             if now is None:
                 continue  # an unbacked one
             constants[own] = now
+            self.before[place, d] = self._calls.last(own)
             if isinstance(size, torch.SymInt):
                 self._derived.append((own, place, d))
                 self._rising += [size] if self._calls.kind(own, now, True) == "growth" else []

@@ -19,10 +19,11 @@ from torch import fx
 
 from fxpass.graph.numbers import CEILINGS, ceiling, fits_int64, known
 from fxpass.index_tensors import any_length
-from fxpass.index_tensors.arithmetic import (
+from fxpass.index_tensors.arithmetic import NotCovered
+from fxpass.index_tensors.contents import Arith, Element, Entry, GraphInt, in_order
+from fxpass.index_tensors.functions import (
     FOLDS,
     PAIRWISE,
-    NotCovered,
     all_of,
     any_of,
     choose,
@@ -32,7 +33,6 @@ from fxpass.index_tensors.arithmetic import (
     product,
     total,
 )
-from fxpass.index_tensors.contents import Arith, Element, Entry, GraphInt, in_order
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import (
     BuiltinVariable,

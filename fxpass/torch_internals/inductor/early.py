@@ -36,7 +36,7 @@ def starting_early() -> Iterator[dict[str, Any]]:
         yield {}
         return
     if not is_patched(_FILTER):
-        patch(_FILTER, _filter, contain=False)
+        patch(_FILTER, _filter, contain=False)  # half of it done, a kernel would not wait: better none
     token = _wanted.set(True)
     try:
         yield dict(PATCHES)

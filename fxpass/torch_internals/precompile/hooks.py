@@ -45,7 +45,7 @@ Make = Callable[[], Callable[..., Any]]
 
 
 class Artifact(BackendCacheArtifact[Any]):
-    """The artifact of one graph. Its ``content`` is (`_version`, options, a `Make`); the last two are pickled."""
+    """The artifact of one graph. Its ``content`` is (`_own_version`, options, a `Make`); the last two are pickled."""
 
     def after_deserialization(self) -> Callable[..., Any]:
         """The compiled function.
@@ -54,7 +54,7 @@ class Artifact(BackendCacheArtifact[Any]):
             RuntimeError: another version of kvfix has made the artifact, or other options were asked for.
         """
         version, options, make = self.content
-        if version != _version():
+        if version != _own_version():
             raise RuntimeError("it is from another version of kvfix")
         if pickle.loads(options) != _asked.get():
             raise RuntimeError("it was compiled with another backend or other options")
@@ -74,7 +74,7 @@ def made_by_torch(gm: fx.GraphModule) -> Make | None:
 
 def put_artifact(gm: fx.GraphModule, options: Options, make: Make) -> None:
     """Put ``make`` into the cache, for the compiled function of ``gm`` under these ``options``."""
-    PrecompileContext.record_artifact(Artifact(gm._backend_id, (_version(), pickle.dumps(options), pickle.dumps(make))))
+    PrecompileContext.record_artifact(Artifact(gm._backend_id, (_own_version(), pickle.dumps(options), pickle.dumps(make))))
 
 
 _NAMES = "torch._dynamo.output_graph.OutputGraph.install_global"
@@ -84,7 +84,7 @@ _asked: ContextVar[Options | None] = ContextVar("_asked", default=None)
 
 
 @functools.cache
-def _version() -> str:
+def _own_version() -> str:
     """A hash of the source of kvfix: an artifact of another version may mean something else."""
     files = sorted(pathlib.Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
