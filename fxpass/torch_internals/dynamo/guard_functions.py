@@ -11,13 +11,14 @@ of each in every step. `install` keeps Dynamo from tracing what runs here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any
 
 import torch
 
 from fxpass.index_tensors import address_ranges, any_length, formula, mirror
-from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.dynamo.names import skip_code
+from fxpass.torch_internals.lookup_order import meet, threads
 from fxpass.torch_internals.patches import tell
 
 from .compilation import current_compilation
@@ -36,7 +37,8 @@ def note(look: Callable[..., Any], error: Exception) -> None:
 def values(tensor: Any) -> tuple[int, ...]:
     """All elements of ``tensor``, as `mirror.values` gives them. This or `read` is the first to be asked of a call."""
     try:
-        lookup_order.meet()
+        if get_ident() not in threads:
+            meet()
         return mirror.values(tensor)
     except Exception as error:
         note(values, error)
@@ -88,7 +90,8 @@ def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
 def read(tensor: Any, index: int) -> int:
     """Element ``index`` (row-major) of ``tensor``."""
     try:
-        lookup_order.meet()
+        if get_ident() not in threads:
+            meet()
         return mirror.read(tensor, index)
     except Exception as error:
         note(read, error)
