@@ -22,7 +22,7 @@ threads: set[int] = set()
 
 
 def meet() -> None:
-    """Note which thread asks. Called for each call of a compiled graph by a thread that is not among `threads`."""
+    """Note which thread asks; each call of a compiled graph by a thread that is not among `threads` comes by here."""
     if len(threads) < 2:
         threads.add(get_ident())
         if len(threads) == 2 and holds(Feature.THREADS):
