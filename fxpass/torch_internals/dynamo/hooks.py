@@ -123,7 +123,7 @@ def _call_builtin(is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, 
     if self.fn is int and len(args) == 1 and not kwargs and is_ours(tx.output.compiler_fn):
         tensor = args[0].realize() if hasattr(args[0], "realize") else args[0]
         if isinstance(tensor, TensorVariable) and tensor.dtype is not None and tensor.dtype.is_floating_point:
-            value = number_variables.rounded_number_in(tx, tensor.as_proxy().node)
+            value = number_variables.formed(tx, tensor.as_proxy().node, form="int({})")
             if value is not None:
                 return value
     return stock(self, tx, args, kwargs)
