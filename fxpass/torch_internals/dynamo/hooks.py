@@ -6,19 +6,17 @@
     cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
     sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
 
-There are eight, and each acts only in a frame that is being compiled for kvfix:
+There are seven, and each acts only in a frame that is being compiled for kvfix:
 
     TensorVariable.call_method             reads of a number
     conditional jumps                      branches on a number
     OutputGraph.create_proxy               indices, slice bounds and SymBool arguments
-    BuiltinVariable.call_function          int() of a tensor of floats
     VariableBuilder.wrap_symint            positions are not negative, and not large
     VariableBuilder.wrap_symfloat          a float is a constant while it does not change
     VariableBuilder.wrap_literal           ints of modules
     iter_contains                          numbers in lists
 
-`number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix. The
-garbage collector is paused meanwhile.
+`number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix.
 """
 
 from __future__ import annotations
@@ -33,7 +31,6 @@ import torch
 from torch import fx
 
 from fxpass.options import Options
-from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import (
     ConstantVariable,
     FrameStateSizeEntry,
@@ -45,11 +42,12 @@ from fxpass.torch_internals.dynamo.names import (
     process_automatic_dynamic,
     type_dispatch,
 )
-from fxpass.torch_internals.patches import failures, on_uninstall, patch, patch_attribute
+from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, frames, indexing, module_ints, number_variables
-from .compilation import compiling, current_compilation
+from . import dynamism, frames, indexing, module_ints, number_variables, retries
+from .compilation import current_compilation
+from .operands import with_numbers
 from .sources import AggregateSource, PositionSource
 
 MAX_FLOATS = 3
@@ -71,10 +69,9 @@ def parse_options_early(options_of: Callable[[Any], Options | None], begin: Call
 def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Exception], None]) -> None:
     """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix. ``left`` is told of a function that
     Dynamo leaves to eager, although it has traced operators of it: the backend, the code, and the error."""
-    patch("torch._dynamo.convert_frame._compile", functools.partial(_compile, is_ours, left))
+    patch("torch._dynamo.convert_frame._compile", functools.partial(retries.compile_frame, is_ours, left))
     is_ours = functools.partial(_acts_for, is_ours)
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
-    patch("torch._dynamo.variables.BuiltinVariable.call_function", functools.partial(_call_builtin, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
     on_uninstall(type_dispatch.cache_clear)
@@ -107,7 +104,7 @@ _JUMPS = {
 def _call_method(
     is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any
 ) -> Any:
-    if name == "item" and not args and not kwargs and is_ours(tx.output.compiler_fn):
+    if name in ("item", "__index__") and not args and not kwargs and is_ours(tx.output.compiler_fn):
         value = number_variables.number_in(tx, self.as_proxy().node)
         if value is not None:
             return value
@@ -116,17 +113,6 @@ def _call_method(
         if values is not None:
             return values
     return stock(self, tx, name, args, kwargs)
-
-
-def _call_builtin(is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-    """``int(lens.float().mean())`` is a number that is computed from floats, and none of them is a number of the graph."""
-    if self.fn is int and len(args) == 1 and not kwargs and is_ours(tx.output.compiler_fn):
-        tensor = args[0].realize() if hasattr(args[0], "realize") else args[0]
-        if isinstance(tensor, TensorVariable) and tensor.dtype is not None and tensor.dtype.is_floating_point:
-            value = number_variables.formed(tx, tensor.as_proxy().node, form="int({})")
-            if value is not None:
-                return value
-    return stock(self, tx, args, kwargs)
 
 
 def _wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: Any) -> Any:
@@ -205,7 +191,9 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
     if compilation is not None:
         compilation.works = True
     kind, target, operands, *rest = args
-    operands = indexing.with_number_operands(target, operands, functools.partial(_number_in, self))
+    named = rest[0] if rest and isinstance(rest[0], dict) else {}
+    operands, named = with_numbers(target, operands, named, functools.partial(_number_in, self))
+    rest = [named, *rest[1:]] if rest else rest
     if indexing.is_indexing(target):
         index = indexing.with_number_bounds(operands[1], functools.partial(_number_in, self))
         sliced = indexing.slices(operands[0], index)
@@ -241,32 +229,6 @@ def _specialize_bool(arg: Any) -> Any:
 def _acts_for(is_ours: Callable[[Any], bool], compiler_fn: Any) -> bool:
     """Whether hooks act on the frame that is compiled with ``compiler_fn``."""
     return current_compilation() is not None and is_ours(compiler_fn)
-
-
-def _compile(
-    is_ours: Callable[[Any], bool],
-    left: Callable[[Any, CodeType, Exception], None],
-    stock: Any,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
-    whole = kwargs["one_graph"] if "one_graph" in kwargs else args[6]  # Dynamo raises then
-    if not is_ours(compiler_fn):
-        with compiling(False):
-            return stock(*args, **kwargs)
-    with garbage_collection.paused():
-        code, before = kwargs["code"] if "code" in kwargs else args[0], failures()
-        with compiling(True) as compilation, frames.following(code):
-            try:
-                return stock(*args, **kwargs)
-            except Exception as error:
-                if failures() == before:  # it is the model's own
-                    if compilation.works and not whole:
-                        left(compiler_fn, code, error)
-                    raise
-        with compiling(False), frames.following(code):
-            return stock(*args, **kwargs)
 
 
 def _translators(base: type) -> list[type]:
