@@ -50,7 +50,7 @@ class WrittenInputs:
         self.graph = graph
         self.written: set[fx.Node] = set()
         self.known: set[fx.Node] = set()
-        """Those of which numbers are known although the table does not follow them (`any_length`)."""
+        """Those of which numbers are known although the table does not follow them (`expressions`)."""
         self.ranges: dict[fx.Node, AddressRange] = {}
         """Those of the inputs that were asked about, which are kept since Dynamo drops inputs that it does not need."""
 

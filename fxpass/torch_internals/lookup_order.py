@@ -22,7 +22,7 @@ _threads: set[int] = set()
 
 
 def meet() -> None:
-    """Note which thread asks. Called for each call of a compiled graph."""
+    """Note which thread asks; each call of a compiled graph comes by here."""
     if len(_threads) < 2 and get_ident() not in _threads:
         _threads.add(get_ident())
         if len(_threads) == 2 and holds(Feature.THREADS):

@@ -67,7 +67,7 @@ def texts(page: Any, selector: str) -> list[str]:
     return [element.text for element in find(page, selector)]
 
 
-def labelled(page: Any, side: str, label: str) -> Any:
+def labeled(page: Any, side: str, label: str) -> Any:
     return next(element for element in find(page, f"#{side} [aria-label]") if element.get_attribute("aria-label") == label)
 
 
@@ -80,16 +80,16 @@ def test_it_opens_in_time(driver: Any, pages: dict[str, Path], name: str) -> Non
 def test_many_layers_are_folded_and_one_opens(driver: Any, pages: dict[str, Path]) -> None:
     driver.get(pages["deep"].as_uri())
     assert len(find(driver, "#after .item")) < 20
-    labelled(driver, "after", "open layers.0 to layers.47").click()
+    labeled(driver, "after", "open layers.0 to layers.47").click()
     assert len(find(driver, "#after .item.closed")) == 48
-    labelled(driver, "after", "open layers.0").click()
+    labeled(driver, "after", "open layers.0").click()
     assert len(find(driver, "#after .item.op")) >= 45
     one(driver, "#fold").click()
     assert len(find(driver, "#after .item")) < 20 and driver.get_log("browser") == []
 
 
 def test_a_click_shows_op_shape_and_line(page: Any) -> None:
-    labelled(page, "before", "div").click()
+    labeled(page, "before", "div").click()
     shown = one(page, ".selection").text
     assert "aten.div" in shown and "f32[2, 1, 8]" in shown and "x = series[:, -1:] / scale" in shown and "pages.py:" in shown
     assert len(find(page, ".item.selected")) == 2  # in both panes
@@ -102,7 +102,7 @@ def test_a_click_shows_op_shape_and_line(page: Any) -> None:
 def test_keys_do_what_clicks_do(page: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    labelled(page, "after", "div").send_keys(Keys.ENTER)
+    labeled(page, "after", "div").send_keys(Keys.ENTER)
     assert "aten.div" in one(page, ".selection").text
     one(page, "body").send_keys(Keys.ESCAPE)
     assert find(page, ".selection") == []

@@ -2,7 +2,7 @@
 
     PositionSource(base, i)          element ``i`` of the index tensor ``base``               evaluated, guarded, passed
     AggregateSource(base, text)      what many elements make, such as ``lens.max()``          evaluated, guarded, passed
-    WholeSource(base, text)          the same where the length of ``base`` is a symbol        evaluated, guarded, passed
+    ExpressionSource(base, text)     what ops make of ``base``, and of others beside it       evaluated, guarded, passed
     AgreementSource(base, i, j)      whether two elements are equal                           guarded
     NameSource(base)                 the full name of a function or a class                   guarded
 
@@ -15,7 +15,7 @@ import dataclasses
 import enum
 from typing import Any
 
-from fxpass.torch_internals.dynamo.names import ChainedSource
+from fxpass.torch_internals.dynamo.names import ChainedSource, Source
 
 from . import guard_functions
 
@@ -49,23 +49,31 @@ class AggregateSource(ChainedSource):
 
 
 @dataclasses.dataclass(frozen=True)
-class WholeSource(AggregateSource):
-    """The number that ``text`` makes of the integer tensor at ``base``, whatever its length (`any_length`)."""
+class ExpressionSource(AggregateSource):
+    """The number that the expression ``text`` makes of what is at ``base``, and at ``others`` (`expressions`)."""
+
+    others: tuple[Any, ...] = ()
 
     @property
     def _name_template(self) -> str:
-        return f"__load_module('{guard_functions.__name__}').computed_whole({{0}}, {self.text!r})"
+        text, *others = (value.replace("{", "{{").replace("}", "}}") for value in (repr(self.text), *self.names))
+        return f"__load_module('{guard_functions.__name__}').computed_by({', '.join([text, '{0}', *others])})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of ``others``."""
+        return tuple(other.name for other in self.others)
 
     def reconstruct(self, codegen: Any) -> None:
-        _call(codegen, "computed_whole", self.base, self.text)
+        _call(codegen, "computed_by", self.text, self.base, *self.others)
 
 
-def _call(codegen: Any, function: str, base: Any, argument: Any) -> None:
-    """Emit bytecode for ``guard_functions.function(base, argument)``."""
+def _call(codegen: Any, function: str, *operands: Any) -> None:
+    """Emit bytecode for ``guard_functions.function(*operands)``, which are sources and constants."""
     codegen.add_push_null(lambda: codegen.load_import_from(guard_functions.__name__, function))
-    codegen(base)
-    codegen.append_output(codegen.create_load_const(argument))
-    codegen.call_function(2, False)
+    for operand in operands:
+        codegen(operand) if isinstance(operand, Source) else codegen.append_output(codegen.create_load_const(operand))
+    codegen.call_function(len(operands), False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +108,8 @@ def written(source: Any) -> str:
     """``source`` as the user would write it: an element of an index tensor as ``L['lens'][0]``."""
     if isinstance(source, PositionSource):
         return f"{source.base.name}[{source.index}]"
+    if isinstance(source, ExpressionSource):
+        return f"{source.text} of v = [{', '.join([source.base.name, *source.names])}]"
     if isinstance(source, AggregateSource):
         return f"{source.text} of v = {source.base.name}"
     return str(source.name)
