@@ -116,7 +116,7 @@ def test_keys_do_what_clicks_do(page: Any) -> None:
 def test_what_the_pointer_is_on_is_shown_in_both_panes(page: Any) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
-    ActionChains(page).move_to_element(labelled(page, "before", "div")).perform()
+    ActionChains(page).move_to_element(labeled(page, "before", "div")).perform()
     assert [e.get_attribute("aria-label") for e in find(page, ".item.pointed")] == ["div", "div"]
     assert len(find(page, "#after .edges .pointed")) >= 2
 
