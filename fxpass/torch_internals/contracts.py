@@ -165,7 +165,6 @@ _ROWS = [
     _call(_C, "torch._dynamo.variables.BuiltinVariable.call_function", "self tx args kwargs"),
     _call(_C, "torch._dynamo.variables.torch.TorchInGraphFunctionVariable.call_function", "self tx args kwargs"),
     _call(_C, "torch._dynamo.variables.functions.WrapperUserFunctionVariable.call_function", "self tx args kwargs"),
-    _call(_C, "torch._dynamo.variables.BuiltinVariable.call_function", "self tx args kwargs"),
     _call(_C, "torch._dynamo.output_graph.OutputGraph.create_proxy", "self args kwargs"),
     _call(_C, "torch.backends.opt_einsum.get_opt_einsum", "", why="sizes are asked before any operator is dispatched"),
     _call(_C, "torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", "self source"),

@@ -6,12 +6,11 @@
     cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
     sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
 
-There are eight, and each acts only in a frame that is being compiled for kvfix:
+There are seven, and each acts only in a frame that is being compiled for kvfix:
 
     TensorVariable.call_method             reads of a number
     conditional jumps                      branches on a number
     OutputGraph.create_proxy               indices, slice bounds and SymBool arguments
-    BuiltinVariable.call_function          int() of a tensor of floats
     VariableBuilder.wrap_symint            positions are not negative, and not large
     VariableBuilder.wrap_symfloat          a float is a constant while it does not change
     VariableBuilder.wrap_literal           ints of modules
@@ -74,7 +73,6 @@ def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Excep
     patch("torch._dynamo.convert_frame._compile", functools.partial(retries.compile_frame, is_ours, left))
     is_ours = functools.partial(_acts_for, is_ours)
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
-    patch("torch._dynamo.variables.BuiltinVariable.call_function", functools.partial(_call_builtin, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
     on_uninstall(type_dispatch.cache_clear)
@@ -119,17 +117,6 @@ def _call_method(
         if values is not None:
             return values
     return stock(self, tx, name, args, kwargs)
-
-
-def _call_builtin(is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-    """``int(lens.float().mean())`` is a number that is computed from floats, and none of them is a number of the graph."""
-    if self.fn is int and len(args) == 1 and not kwargs and is_ours(tx.output.compiler_fn):
-        tensor = args[0].realize() if hasattr(args[0], "realize") else args[0]
-        if isinstance(tensor, TensorVariable) and tensor.dtype is not None and tensor.dtype.is_floating_point:
-            value = number_variables.rounded_number_in(tx, tensor.as_proxy().node)
-            if value is not None:
-                return value
-    return stock(self, tx, args, kwargs)
 
 
 def _wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: Any) -> Any:
