@@ -30,7 +30,7 @@ from fxpass.analysis.shown import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.inputs import note_buffer
-from fxpass.graph.insertion import call, take_line
+from fxpass.graph.insertion import call, stand_for, take_line
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
 
@@ -220,7 +220,7 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
             joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
         for node in (joined, end, place, write):
             take_line(node, join)
-        joined.meta["stands_for"] = join.name
+        stand_for(joined, join)
         join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
     past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in (length, join))
     for node in [n for n in whole.users if n.target is aten.sym_size.int and n.args[1] == dim]:

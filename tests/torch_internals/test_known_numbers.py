@@ -93,6 +93,24 @@ def test_tensors_that_an_operator_takes_as_tensors_stay() -> None:
     assert _taken("tensor_split").placed[1] == "ints" and _taken("cat").placed == ("", "int")
 
 
+@pytest.mark.parametrize("use", [lambda s: math.log(s + 1), lambda s: math.ceil(s / 4), lambda s: [3, 5][s % 2]])
+def test_without_a_symbol_the_graph_breaks(use: Callable[[Tensor], float]) -> None:
+    """Or has one value of it; however many steps there are, no graph is made for each."""
+
+    def step(c: Tensor, i: Tensor) -> Tensor:
+        s = i[0]
+        c[:, s : s + 1] += 1
+        i += 1
+        return c[:, : s + 1].sum() * use(s)
+
+    counters.clear()
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    c, i, d, j = torch.zeros(2, 16), torch.tensor([1]), torch.zeros(2, 16), torch.tensor([1])
+    for _ in range(12):
+        assert compiled(c, i) == step(d, j) and torch.equal(c, d)
+    assert counters["stats"]["unique_graphs"] <= 5
+
+
 FAULTS: dict[str, Callable[[Tensor], int]] = {
     "place of a range": lambda s: range(10)[s],
     "length of a range": lambda s: len(range(0, s, 2)),
