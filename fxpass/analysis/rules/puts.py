@@ -106,7 +106,7 @@ def masked_scatter(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _way(node: fx.Node) -> str | None:
-    """How a `scatter` puts values in: the last one stays (""), or their "sum", "amax" or "amin"; None for any other way, in which
+    """How a `scatter` puts values in: the last one stays (""), or their "sum", "amax" or "amin"; None for any other way, where
     values that are put in twice, or zeros, make a difference."""
     if node.target in (aten.scatter_add.default, aten.scatter_add_.default):
         return "sum"
