@@ -30,6 +30,7 @@ from fxpass.rewriting import (
     Rewritten,
     copy_fixed_rows,
     floats_as_tensors,
+    lay_out_results,
     mask_overwritten_rows,
     rewrite_graph,
 )
@@ -120,6 +121,7 @@ def rewrite_normal_form(
         if any(d.rewritten for d in rewritten.decisions) and copy_fixed_rows(normal.graph, rewritten.kinds.bound):
             propagate(normal, inputs, ops)
     cut = {place: [dim for dim, *_ in cuts] for place, cuts in rewritten.around.cuts.items()}
+    lay_out_results(normal.graph, before[0], cut)
     check_graph(normal, before, may_read=report.refused > 0, cut=cut)
     report.drawings = Drawings(later(settled(came)), later(settled(kept(normal.graph))))
     return normal, rewritten

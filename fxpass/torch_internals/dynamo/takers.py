@@ -3,6 +3,7 @@
     for j in range(idx[0]):         stock: graph break      kvfix: range(s0)
     x * math.sqrt(idx[0])           stock: graph break      kvfix: a number computed from s0
     not_(idx[0])                    the same                kvfix: a guard on its truth
+    int(lens.float().mean())        the same                kvfix: a number, as none of the floats is one of the graph
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fxpass.torch_internals.dynamo.names import SymNodeVariable, TensorVariable
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .number_variables import number_in
+from .number_variables import formed, number_in
 
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
 _TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}
@@ -30,7 +31,8 @@ def install() -> None:
 
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-    return stock(self, tx, _numbers(tx, self.fn, args), kwargs)
+    rounded = _rounded(tx, args[0]) if self.fn is int and len(args) == 1 and not kwargs else None
+    return stock(self, tx, _numbers(tx, self.fn, args), kwargs) if rounded is None else rounded
 
 
 def _call_torchs(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
@@ -52,8 +54,19 @@ def _takes_numbers(taker: Any) -> bool:
 
 
 def _number(tx: Any, arg: Any) -> Any:
-    tensor = arg.realize() if hasattr(arg, "realize") else arg
-    if not isinstance(tensor, TensorVariable) or isinstance(tensor, SymNodeVariable):
-        return arg
-    number = number_in(tx, tensor.as_proxy().node)
+    tensor = _tensor(arg)
+    number = None if tensor is None else number_in(tx, tensor.as_proxy().node)
     return arg if number is None else number
+
+
+def _rounded(tx: Any, arg: Any) -> Any:
+    """The ``int`` of ``arg``, if this is a tensor of floats that numbers of index tensors make; else None."""
+    tensor = None if current_compilation() is None else _tensor(arg)
+    if tensor is None or tensor.dtype is None or not tensor.dtype.is_floating_point:
+        return None
+    return formed(tx, tensor.as_proxy().node, form="int({})")
+
+
+def _tensor(arg: Any) -> Any:
+    tensor = arg.realize() if hasattr(arg, "realize") else arg
+    return tensor if isinstance(tensor, TensorVariable) and not isinstance(tensor, SymNodeVariable) else None

@@ -1,0 +1,68 @@
+"""Results lie in memory as they did.
+
+    k: f32[2, 8, 4], strides (32, 1, 8)           a cache that is stored with its rows last
+    y = mul(k[:, s:s + 3], 2)                     f32[2, 3, 4], strides (12, 1, 3): as its operand lies
+    y = mul(index_select(k, 1, rows), 2)          strides (12, 4, 1)          ->      clone, with strides (12, 1, 3)
+
+What a rewrite puts in may lay its result out otherwise, which the caller could tell: ``y.view(-1)`` works for one layout alone.
+A result that the caller gets a view of too, or that is not dense, is left as it is.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.graph.insertion import call, take_line
+from fxpass.graph.normal_form import faking, mode_of
+from fxpass.graph.numbers import equal, hint
+from fxpass.torch_internals.operators import tree_leaves
+
+aten = torch.ops.aten
+
+
+def lay_out_results(graph: fx.Graph, before: Sequence[Any], cut: Collection[int]) -> None:
+    """Copy the results of ``graph`` (propagated) that lie otherwise than the fake values ``before``.
+
+    Those at the places ``cut`` are cut outside, and copied there.
+    """
+    output, inputs = graph.output_node(), graph.find_nodes(op="placeholder")
+    memories = collections.Counter(aliases.storage(n) for n in {*output.all_input_nodes, *inputs})
+    places = {result: i for i, result in enumerate(tree_leaves(output.args)) if isinstance(result, fx.Node)}
+    with faking(mode_of([n.meta["val"] for n in inputs])), graph.inserting_before(output):
+        for result, place in places.items():
+            order, is_alone = _order(before[place]), memories[aliases.storage(result)] == 1
+            if order is None or place in cut or not is_alone or _lies_as(result, before[place]):
+                continue
+            rows = call(graph, aten.permute.default, result, order)
+            dense = call(graph, aten.clone.default, rows, memory_format=torch.contiguous_format)
+            made = call(graph, aten.permute.default, dense, [order.index(d) for d in range(len(order))])
+            for node in (rows, dense, made):
+                take_line(node, result)
+            output.replace_input_with(result, made)
+
+
+def _lies_as(result: fx.Node, old: torch.Tensor) -> bool:
+    strides = zip(result.meta["val"].stride(), old.stride(), old.shape, strict=True)
+    return all(equal(a, b) or equal(size, 1) for a, b, size in strides)
+
+
+def _order(value: Any) -> list[int] | None:
+    """The dims of the tensor ``value`` from the outermost to the innermost; None if it is not known to be dense."""
+    if not isinstance(value, torch.Tensor):
+        return None
+    steps = [(hint(value.stride(d)), hint(value.shape[d])) for d in range(value.dim())]
+    if any(None in step for step in steps):
+        return None
+    order = sorted(range(value.dim()), key=steps.__getitem__, reverse=True)
+    dense: Any = 1
+    for d in reversed(order):
+        if not equal(value.shape[d], 1) and not equal(value.stride(d), dense):
+            return None
+        dense = dense * value.shape[d]
+    return order

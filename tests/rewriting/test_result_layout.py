@@ -1,0 +1,73 @@
+"""What the caller gets lies in memory as in eager, whatever the rewrite has put in to compute it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+import fxpass
+
+LAYOUTS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
+    "rows last": ((2, 4, 8), lambda t: t.transpose(1, 2)),
+    "rows last, batch behind": ((4, 8, 2), lambda t: t.permute(2, 1, 0)),
+    "rows first": ((8, 2, 4), lambda t: t.transpose(0, 1)),
+}
+RESULTS: dict[str, Callable[[Tensor, int, int, Tensor], Any]] = {
+    "rows": lambda k, s, e, x: k[:, s:e] * 2,
+    "rows copied, with others": lambda k, s, e, x: (k[:, s:e].clone(), k[:, s:e] + x, x),
+    "a row": lambda k, s, e, x: [k[:, s] - 1, k[:, s].clone()],
+    "rows put in": lambda k, s, e, x: torch.slice_scatter(k, x * 2, 1, s, e),
+    "a row put in, twice": lambda k, s, e, x: (y := torch.select_scatter(k, x[:, -1], 1, s), y),
+    "a triangle": lambda k, s, e, x: k.tril(s),
+    "rolled": lambda k, s, e, x: k.roll(s, 1),
+    "filled": lambda k, s, e, x: k.masked_fill(torch.arange(8)[None, :, None] >= e, s),
+    "a view of a result too": lambda k, s, e, x: (y := k[:, s:e] * 2, y[0]),
+    "largest": lambda k, s, e, x: k[:, :e].amax(1, keepdim=True),
+}
+SOME = [("rows", "rows last"), ("rows put in", "rows first"), ("a triangle", "rows last, batch behind")]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name, layout, compiler",
+    [*((r, k, "eager") for r in RESULTS for k in LAYOUTS), *((*one, "aot_eager") for one in SOME)],
+)
+def test_results_lie_as_in_eager(name: str, layout: str, compiler: str) -> None:
+    sizes, view = LAYOUTS[layout]
+
+    def step(memory: Tensor, x: Tensor, start: int) -> Any:
+        k, end = view(memory), start + x.shape[1]
+        k[:, start:end] = x
+        return RESULTS[name](k, start, end, x)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler})
+    mine, eager = torch.zeros(2, *sizes)
+    start = 0
+    for rows in (3, 2, 2):
+        x = torch.rand(2, rows, 4)
+        results, wanted = (list(r) if isinstance(r, (tuple, list)) else [r]
+                           for r in (compiled(mine, x, start), step(eager, x, start)))  # fmt: skip
+        torch.testing.assert_close(results, wanted)
+        assert torch.equal(mine, eager)
+        if name != "a view of a result too":
+            assert list(map(Tensor.stride, results)) == list(map(Tensor.stride, wanted))
+        start += rows
+    assert fxpass.reports()[-1].rewritten and not fxpass.reports()[-1].refused
+
+
+@torch.no_grad()
+def test_attention_is_not_copied() -> None:
+    def step(k: Tensor, x: Tensor, start: int) -> Tensor:
+        k[:, :, start : start + 1] = x
+        return sdpa(x, k[:, :, : start + 1], k[:, :, : start + 1])
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for start in range(3):
+        compiled(torch.zeros(2, 2, 8, 4), torch.rand(2, 2, 1, 4), start)
+    after = fxpass.reports()[-1].after
+    assert "scaled_dot_product_attention" in after and "permute" not in after
