@@ -37,7 +37,7 @@ MAX_LENGTH = 1024
 """Characters; text that would be longer is not made."""
 _CASTS = {"bool", "cpu", "double", "float", "int", "long"}
 """Methods that stand for operators of another name."""
-_INDICES = (torch.int32, torch.int64, torch.bool)
+_INDICES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _PLACES = {"sort": 1, "topk": 1, "kthvalue": 1, "median": 1, "mode": 1, "max": 1, "min": 1}
 """For each op that chooses between equal elements, which of its results says where they are."""
 _NAMES = {"torch": torch, "int": int, **{name: fn for name, fn in vars(operator).items() if name[0] != "_"}}
@@ -61,10 +61,6 @@ class Expression:
         """Element ``place``, row-major, of the tensor that this makes."""
         return Expression(self.inputs, f"{self.text}.flatten()[{place}]")
 
-    def rounded(self) -> Expression:
-        """The ``int`` of this number."""
-        return Expression(self.inputs, f"int({self.text})")
-
 
 def number(text: str, inputs: Sequence[Any]) -> int | bool | float | None:
     """The number that ``text`` makes of ``inputs``, which are tensors and ints; None where there is none."""
@@ -85,32 +81,38 @@ def _function(text: str) -> Any:
     return eval(f"lambda v: {text}", scope)
 
 
-def expression_of(table: Table, node: fx.Node) -> Expression | None:
-    """How the tensor ``node`` is computed from small inputs of the graph, as the graph stands; None where it is not."""
-    needed = _needed(node)
+def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression | None:
+    """How ``nodes``, put in ``form``, are computed from small inputs of the graph as it stands; None where they are not.
+
+    A ``form`` says what is made of tensors beyond the graph's ops: ``int({})``, ``torch.equal({}, {})``.
+    """
+    needed = _needed(nodes)
     inputs = tuple(n for n in needed if n.op == "placeholder")
     if not any(isinstance(_value(n), torch.Tensor) for n in inputs):
         return None
     try:
         if not all(_is_input(table, n) for n in inputs):
             return None
-        text = _text(node, [n for n in needed if n not in inputs], {n: f"v[{i}]" for i, n in enumerate(inputs)})
+        names = {n: f"v[{i}]" for i, n in enumerate(inputs)}
+        steps = _steps([n for n in needed if n not in inputs], names)
     except NotCovered:
         return None
-    return Expression(inputs, text)
+    result = form.format(*(names[n] for n in nodes))
+    return Expression(inputs, f"({', '.join([*steps, result])})[-1]" if steps else result)
 
 
-def _needed(node: fx.Node) -> list[fx.Node]:
-    """What ``node`` is computed from, in the order of the graph, with all that writes to one of these or to ``node``."""
-    writers = [(n, memory_of(_value(w))) for n in node.graph.nodes if n.op != "placeholder" for w in may_write(n)]
+def _needed(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """``nodes`` and what they are computed from, in the order of the graph, with all that writes to one of these."""
+    graph = nodes[0].graph
+    writers = [(n, memory_of(_value(w))) for n in graph.nodes if n.op != "placeholder" for w in may_write(n)]
     needed: set[fx.Node] = set()
-    waiting = [node]
+    waiting = list(nodes)
     while waiting:
         needed |= set(waiting)
         memories = {memory_of(_value(n)) for n in needed} - {None}
         operands = {n for own in waiting for n in own.all_input_nodes}
         waiting = list((operands | {n for n, memory in writers if memory in memories}) - needed)
-    return [n for n in node.graph.nodes if n in needed]
+    return [n for n in graph.nodes if n in needed]
 
 
 def _is_input(table: Table, placeholder: fx.Node) -> bool:
@@ -129,20 +131,20 @@ def _is_small(value: Any) -> bool:
     return (hint(value.numel()) or MAX_ELEMENTS + 1) <= MAX_ELEMENTS
 
 
-def _text(node: fx.Node, ops: Sequence[fx.Node], names: dict[fx.Node, str]) -> str:
-    """``node`` as one expression; as steps, where something is written or used twice."""
+def _steps(ops: Sequence[fx.Node], names: dict[fx.Node, str]) -> list[str]:
+    """Those of ``ops`` that are steps, as something is written or they are used twice. ``names`` gets the text of each op."""
     steps: list[str] = []
     simple = not any(may_write(n) for n in ops)
     for op in ops:
         text = _call(op, names)
-        if simple and (op is node or sum(user in ops for user in op.users) < 2):
+        if simple and sum(user in ops for user in op.users) < 2:
             names[op] = text
         else:
             names[op] = f"t{len(steps)}"
             steps.append(f"{names[op]} := {text}")
         if len(text) > MAX_LENGTH or sum(map(len, steps)) > MAX_LENGTH:
             raise NotCovered
-    return f"({', '.join([*steps, names[node]])})[-1]" if steps else names[node]
+    return steps
 
 
 def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:

@@ -84,6 +84,37 @@ def test_prompts_of_any_length(name: str) -> None:
     assert steps and not any(r.refused or r.unfit for r in fxpass.reports())
 
 
+ASKED: dict[str, tuple[Callable[[int], Tensor], Callable[[Tensor], Any]]] = {
+    "equal to places": (torch.arange, lambda t: torch.equal(t, torch.arange(t.shape[0]))),
+    "equal to its neighbors": (lambda n: torch.full((n,), n), lambda t: torch.equal(t[1:], t[:-1])),
+    "each one more": (torch.arange, lambda t: (t.diff() == 1).all()),
+    "among some": (torch.arange, lambda t: not torch.isin(t, torch.tensor([99])).any()),
+    "truths": (lambda n: torch.ones(2, n, dtype=torch.bool), lambda t: t.all()),
+    "bytes": (lambda n: torch.ones(n, dtype=torch.uint8), lambda t: t.any()),
+    "of 16 bits": (lambda n: torch.ones(n, dtype=torch.int16), lambda t: (t > 0).all().item()),
+    "of a size": (torch.arange, lambda t: t.max() - t.min() + 1 == t.numel()),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(ASKED))
+def test_what_is_asked_of_any_length(name: str) -> None:
+    make, holds = ASKED[name]
+
+    def step(k: Tensor, x: Tensor, at: Tensor, end: int) -> Tensor:
+        k[:, end - 1 : end] = x
+        return sdpa(x, k[:, :end], k[:, :end]) * (2 if holds(at) else 1)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    mine, eager = torch.zeros(2, 16, 4), torch.zeros(2, 16, 4)
+    for end, n in enumerate((4, 2, 5, 7, 3, 6), 3):
+        x, at = torch.rand(2, 1, 4), make(n)
+        torch.testing.assert_close(compiled(mine, x, at, end), step(eager, x, at, end))
+    report = fxpass.reports()[-1]
+    assert counters["stats"]["unique_graphs"] <= 3 and not counters["graph_break"]
+    assert [part for part, static, _ in report.parts if static] == ["core"] and not report.outside
+
+
 class Lengths:
     def __init__(self, rows: int, dtype: torch.dtype, start: int = 0) -> None:
         self.k, self.lens = torch.zeros(rows, 16, 4), torch.full((rows,), start, dtype=dtype)

@@ -74,12 +74,13 @@ def number_in(tx: Any, node: fx.Node) -> Any:
     return None
 
 
-def rounded_number_in(tx: Any, node: fx.Node) -> Any:
-    """``int(t)`` of the tensor of floats ``node``; None where it is not computed from small inputs of the graph."""
-    expression = expression_of(Table.of(tx.output.graph), node) if node.graph is tx.output.graph else None
+def formed(tx: Any, *nodes: fx.Node, form: str) -> Any:
+    """What ``form``, ``int({})`` or ``torch.equal({}, {})``, makes of ``nodes``; None where it is not known by then."""
+    if any(node.graph is not tx.output.graph for node in nodes):
+        return None
+    expression = expression_of(Table.of(tx.output.graph), *nodes, form=form)
     with contextlib.suppress(NotCovered):
-        if expression is not None:
-            return element_variables.expression_variable(tx, expression.rounded())
+        return None if expression is None else element_variables.expression_variable(tx, expression)
     return None
 
 

@@ -16,7 +16,7 @@ from fxpass.torch_internals.dynamo.names import SymNodeVariable, TensorVariable
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .number_variables import number_in, rounded_number_in
+from .number_variables import formed, number_in
 
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
 _TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}
@@ -64,7 +64,7 @@ def _rounded(tx: Any, arg: Any) -> Any:
     tensor = None if current_compilation() is None else _tensor(arg)
     if tensor is None or tensor.dtype is None or not tensor.dtype.is_floating_point:
         return None
-    return rounded_number_in(tx, tensor.as_proxy().node)
+    return formed(tx, tensor.as_proxy().node, form="int({})")
 
 
 def _tensor(arg: Any) -> Any:
