@@ -31,6 +31,20 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
+@torch.library.custom_op("kvfix_tests::picked", mutates_args=())
+def picked(x: Tensor, rows: Tensor) -> Tensor:
+    return x.index_select(1, rows)
+
+
+@picked.register_fake
+def _(x: Tensor, rows: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], rows.shape[0], x.shape[2])
+
+
+def places(p: int) -> Tensor:
+    return torch.arange(p)[None, :, None].expand(2, p, 4)
+
+
 @torch.compiler.disable
 def opaque(x: Tensor) -> Tensor:
     return x * 2
@@ -65,8 +79,6 @@ def within_try(k: Tensor, p: int) -> Tensor:
         torch.zeros(1)
 
 
-LSTM = torch.nn.LSTM(4, 4, batch_first=True)
-
 SAID: dict[str, tuple[str, Step]] = {
     # the slice meets what has no rule, or leaves the graph
     "a user's operator": ("KV101", lambda k, p: (doubled(k[:, :p]) @ W).sum(1)),
@@ -85,13 +97,15 @@ SAID: dict[str, tuple[str, Step]] = {
     "a graph break in a loop": ("KV012", in_a_loop),
     "a graph break in a try": ("KV012", within_try),
     "a choice by data in a loop": ("KV012", lambda k, p: sum(k[:, :p].sum(1) * (2 if k.sum() > 2 else 1) for _ in (0, 1))),
-    "a module that Dynamo does not trace": ("KV012", lambda k, p: LSTM(k[:, :p])[0].sum(1)),
     # a part that is no slice
     "pieces": ("KV130", lambda k, p: (k.split([p, CAPACITY - p], 1)[0] @ W).sum(1)),
     "strides": ("KV130", lambda k, p: (k.as_strided((2, p, 4), k.stride()) @ W).sum(1)),
     "places": ("KV130", lambda k, p: (k[:, torch.arange(p)] @ W).sum(1)),
     "places along a dim": ("KV130", lambda k, p: (k.take_along_dim(torch.arange(p)[None, :, None], 1) @ W).sum(1)),
     "rows of a table": ("KV130", lambda k, p: (F.embedding(torch.arange(p), k[0]) @ W).sum(0)),
+    "a bag of rows": ("KV130", lambda k, p: F.embedding_bag(torch.arange(p)[None], k[0], mode="sum")),
+    "rows put elsewhere": ("KV130", lambda k, p: torch.zeros(2, CAPACITY, 4).scatter(1, places(p), k).sum(1)),
+    "a user's operator that is told places": ("KV130", lambda k, p: picked(k, torch.arange(p)).sum(1)),
     # made as long as the position says, of no cache
     "repeated rows": ("KV210", lambda k, p: (k[:, :1].repeat(1, p, 1) @ W).sum(1)),
     "expanded rows": ("KV210", lambda k, p: (k[:, :1].expand(2, p, 4).contiguous() @ W).sum(1)),
@@ -135,7 +149,14 @@ def test_strict_raises(name: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("step", [lambda k, p: (k[:, :1] @ W).sum(1) + p, lambda k, p: (k[:, :p], (k @ W).sum(1))[1]])
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda k, p: (k[:, :1] @ W).sum(1) + p,
+        lambda k, p: (k[:, :p], (k @ W).sum(1))[1],
+        lambda k, p: (k[:, :p] * torch.outer(torch.arange(p), k[0, 0])).sum(1),
+    ],
+)
 def test_where_nothing_is_lost_nothing_is_said(step: Step) -> None:
     assert heard(step) == "" and not Explanation(fxpass.reports()).is_left
 

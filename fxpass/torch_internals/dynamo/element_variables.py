@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def element_variable(tx: Any, element: Element) -> Any:
             install_guard(agreement.make_guard(GuardBuilder.CONSTANT_MATCH))
             inputs[source.name] = shared
             return shared
-    return _number(tx, source, value)
+    return _number(tx, dataclasses.replace(source, is_there=_is_of_fixed_size(element.tensor)), value)
 
 
 def is_aggregate(tx: Any, entry: Arith) -> bool:
@@ -166,6 +167,11 @@ def _argument(tensor: fx.Node) -> Any:
 def _constant(source: Any, value: Any) -> Any:
     install_guard(source.make_guard(GuardBuilder.CONSTANT_MATCH))
     return ConstantVariable.create(value)
+
+
+def _is_of_fixed_size(tensor: fx.Node) -> bool:
+    """Whether a guard on ``tensor`` itself says how many elements it has."""
+    return all(isinstance(size, int) for size in tensor.meta["example_value"].shape)
 
 
 def _number(tx: Any, source: Any, value: int) -> Any:

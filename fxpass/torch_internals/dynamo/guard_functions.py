@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
 from types import CodeType
 from typing import Any
 
 import torch
 
 from fxpass.index_tensors import address_ranges, expressions, formula, mirror
-from fxpass.torch_internals import lookup_order
 from fxpass.torch_internals.dynamo.names import skip_code
+from fxpass.torch_internals.lookup_order import meet, threads
 from fxpass.torch_internals.patches import tell
 
 from .compilation import current_compilation
@@ -36,9 +37,10 @@ def note(look: Callable[..., Any], error: Exception) -> None:
 
 
 def values(tensor: Any) -> tuple[int, ...]:
-    """All elements of ``tensor``, as `mirror.values` gives them. It is the first to be asked of a call."""
+    """All elements of ``tensor``, as `mirror.values` gives them. This or `read` is the first to be asked of a call."""
     try:
-        lookup_order.meet()
+        if get_ident() not in threads:
+            meet()
         return mirror.values(tensor)
     except Exception as error:
         note(values, error)
@@ -57,7 +59,8 @@ def evaluate(text: str, held: Sequence[int]) -> Any:
 def of_one(text: str, value: Any) -> Any:
     """What `expressions.number` makes of ``value``."""
     try:
-        lookup_order.meet()
+        if get_ident() not in threads:
+            meet()
         return expressions.number(text, [value])
     except Exception as error:
         note(of_one, error)
@@ -67,7 +70,8 @@ def of_one(text: str, value: Any) -> Any:
 def of_several(text: str, where: CodeType, global_names: dict[str, Any], local_names: dict[str, Any]) -> Any:
     """What `expressions.number` makes of the values that ``where`` finds by their names."""
     try:
-        lookup_order.meet()
+        if get_ident() not in threads:
+            meet()
         return expressions.number(text, found(where, global_names, local_names))
     except Exception as error:
         note(of_several, error)
@@ -105,6 +109,8 @@ def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
 def read(tensor: Any, index: int) -> int:
     """Element ``index`` (row-major) of ``tensor``."""
     try:
+        if get_ident() not in threads:
+            meet()
         return mirror.read(tensor, index)
     except Exception as error:
         note(read, error)

@@ -32,6 +32,7 @@ from torch import fx
 
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.names import (
+    BuiltinVariable,
     ConstantVariable,
     FrameStateSizeEntry,
     GuardBuilder,
@@ -80,8 +81,11 @@ def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Excep
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):
+        table: Any = cls.dispatch_table  # type: ignore[attr-defined]
         for opname in _JUMPS & dis.opmap.keys():
-            patch_attribute(cls.dispatch_table, dis.opmap[opname], functools.partial(_jump, is_ours))  # type: ignore[attr-defined]
+            patch_attribute(table, dis.opmap[opname], functools.partial(_jump, is_ours))
+        if "TO_BOOL" in dis.opmap:
+            patch_attribute(table, dis.opmap["TO_BOOL"], functools.partial(_to_bool, is_ours))
 
 
 _OR_POP = {"JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP"}
@@ -182,6 +186,13 @@ def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
     stock(tx, inst)
     if value is not None and inst.opname in _OR_POP and len(tx.stack) == depth:
         tx.stack[-1] = operand
+
+
+def _to_bool(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
+    """``not not x`` is this alone from Python 3.13 on. Dynamo takes it for a part of a jump or of ``not``."""
+    if tx.next_instruction.opname in _JUMPS or not is_ours(tx.output.compiler_fn):
+        return stock(tx, inst)
+    tx.push(BuiltinVariable(bool).call_function(tx, [tx.pop()], {}))
 
 
 def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *args: Any, **kwargs: Any) -> Any:

@@ -13,18 +13,30 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from typing import Any
 
-from fxpass.torch_internals.dynamo.names import ChainedSource, Source
+from fxpass.torch_internals.dynamo.names import ChainedSource, GuardBuilder, Source
 
 from . import guard_functions
 
 
 @dataclasses.dataclass(frozen=True)
 class PositionSource(ChainedSource):
-    """Element ``index`` (row-major) of the small integer tensor at ``base``, read through the host mirror."""
+    """Element ``index`` (row-major) of the small integer tensor at ``base``, read through the host mirror.
+
+    is_there: whether the guards on the tensor tell that it has such an element, since they fix its size.
+    """
 
     index: int = 0
+    is_there: bool = dataclasses.field(default=False, compare=False)
+
+    def make_guard(self, fn: Callable[..., Any]) -> Any:
+        """A guard of the kind ``fn``. That an element is an int is known of its tensor; to ask takes a look at the mirror in
+        each call."""
+        if self.is_there and fn is GuardBuilder.TYPE_MATCH:
+            return self.base.make_guard(fn)
+        return super().make_guard(fn)
 
     @property
     def _name_template(self) -> str:
