@@ -31,6 +31,20 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
+@torch.library.custom_op("kvfix_tests::picked", mutates_args=())
+def picked(x: Tensor, rows: Tensor) -> Tensor:
+    return x.index_select(1, rows)
+
+
+@picked.register_fake
+def _(x: Tensor, rows: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], rows.shape[0], x.shape[2])
+
+
+def places(p: int) -> Tensor:
+    return torch.arange(p)[None, :, None].expand(2, p, 4)
+
+
 @torch.compiler.disable
 def opaque(x: Tensor) -> Tensor:
     return x * 2
@@ -92,6 +106,9 @@ SAID: dict[str, tuple[str, Step]] = {
     "places": ("KV130", lambda k, p: (k[:, torch.arange(p)] @ W).sum(1)),
     "places along a dim": ("KV130", lambda k, p: (k.take_along_dim(torch.arange(p)[None, :, None], 1) @ W).sum(1)),
     "rows of a table": ("KV130", lambda k, p: (F.embedding(torch.arange(p), k[0]) @ W).sum(0)),
+    "a bag of rows": ("KV130", lambda k, p: F.embedding_bag(torch.arange(p)[None], k[0], mode="sum")),
+    "rows put elsewhere": ("KV130", lambda k, p: torch.zeros(2, CAPACITY, 4).scatter(1, places(p), k).sum(1)),
+    "a user's operator that is told places": ("KV130", lambda k, p: picked(k, torch.arange(p)).sum(1)),
     # made as long as the position says, of no cache
     "repeated rows": ("KV210", lambda k, p: (k[:, :1].repeat(1, p, 1) @ W).sum(1)),
     "expanded rows": ("KV210", lambda k, p: (k[:, :1].expand(2, p, 4).contiguous() @ W).sum(1)),
@@ -135,7 +152,14 @@ def test_strict_raises(name: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("step", [lambda k, p: (k[:, :1] @ W).sum(1) + p, lambda k, p: (k[:, :p], (k @ W).sum(1))[1]])
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda k, p: (k[:, :1] @ W).sum(1) + p,
+        lambda k, p: (k[:, :p], (k @ W).sum(1))[1],
+        lambda k, p: (k[:, :p] * torch.outer(torch.arange(p), k[0, 0])).sum(1),
+    ],
+)
 def test_where_nothing_is_lost_nothing_is_said(step: Step) -> None:
     assert heard(step) == "" and not Explanation(fxpass.reports()).is_left
 

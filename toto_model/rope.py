@@ -17,7 +17,7 @@ def _rotate_pairs(x: Tensor) -> Tensor:
 class TimeAwareRotaryEmbedding(nn.Module):
     """Rotates queries and keys by their position in time, and scales them by the xPos decay.
 
-    The decay is centred on half of the last position of the call, so keys that were rotated by an earlier call (and
+    The decay is centered on half of the last position of the call, so keys that were rotated by an earlier call (and
     kept in a cache) carry another center than a single pass over the whole series would give them.
 
     Two details follow the published weights: the angles repeat pairwise (f0, f0, f1, f1, ...) while the decay repeats

@@ -71,16 +71,17 @@ def settled(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
     return found & moving
 
 
-_TAKES_ROWS = {aten.slice.Tensor, aten.narrow.default, aten.cat.default, aten.clone.default, aten.contiguous.default,
-               aten.alias.default, aten.detach.default}  # fmt: skip
-
-
 def _rows_of(node: fx.Node) -> set[fx.Node]:
-    """What is made of rows of ``node``, and of nothing that is computed from them."""
+    """What is made of rows of ``node``, alone or in one list with others, as joins take them; and what these are copied to."""
     found = {node}
     for other in node.graph.nodes:
-        if other.target in _TAKES_ROWS and not found.isdisjoint(other.all_input_nodes):
+        if found.isdisjoint(other.all_input_nodes):
+            continue
+        given = [n for n in other.all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
+        if len(given) == 1 or other.args and isinstance(other.args[0], (list, tuple)):
             found.add(other)
+        if other.target is aten.copy_.default and other.args[1] in found:
+            found.add(aliases.root(other))
     return found - {node}
 
 

@@ -2,6 +2,7 @@
 
     buf.split([end, S - end], 1)    buf.as_strided((2, end), (S, 1))    buf[:, torch.arange(end)]
     buf[:, : int(t)]                                                                     where ``t`` is a float
+    embedding_bag(torch.arange(end), buf)    a_users_operator(buf, torch.arange(end))    any operator that is told places
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import fx
 from fxpass import reasons
 from fxpass.graph import aliases
 from fxpass.graph.numbers import hint, symbols
+from fxpass.graph.schemas import is_operator
 
 from .extents import Flow
 from .sites import SiteFinder
@@ -41,11 +43,11 @@ def unsliced(graph: fx.Graph, finder: SiteFinder, flow: Flow, known: Collection[
     """The nodes of ``graph`` that take a moving number of rows of a buffer; without the ``known``, and ``flow``."""
     floats = {s for n in graph.nodes if isinstance(n.meta.get("val"), torch.SymFloat) for s in symbols(n.meta["val"])}
     for node in graph.nodes:
-        base = _taken_of(node)
+        base = _taken_of(node) or _looked_up(node)
         if base is None or node in known or not finder.is_buffer(base) or any(map(flow.of, (node, *node.all_input_nodes))):
             continue
         said = {s for n in node.all_input_nodes if n is not base for s in symbols(n.meta["val"])}
-        sizes = [size for t in _given(node) for size in t.shape if symbols(size) & said]
+        sizes = [size for t in (*_given(node), *_places(node)) for size in t.shape if symbols(size) & said]
         at_positions, at_floats = ([s for s in sizes if symbols(s) & own] for own in (finder.positions.symbols, floats))
         if at_positions:
             yield Unsliced(node, base, at_positions, reasons.NO_SLICE.text(op=node.target))
@@ -61,6 +63,20 @@ def _taken_of(node: fx.Node) -> fx.Node | None:
     if base is None or not isinstance(base.meta["val"], torch.Tensor) or node.target is aten.expand.default:
         return None
     return base if all(_elements(part) <= _elements(base.meta["val"]) for part in _given(node)) else None
+
+
+def _looked_up(node: fx.Node) -> fx.Node | None:
+    """The input of the graph, or a view of it, that ``node`` is told places of; None if it does something else."""
+    if not is_operator(node.target) or aliases.written(node) or torch.Tag.pointwise in node.target.tags or not _places(node):
+        return None
+    tables = [n for n in node.all_input_nodes if isinstance(n.meta["val"], torch.Tensor) and n.meta["val"].is_floating_point()]
+    return next((table for table in tables if aliases.root(table).op == "placeholder"), None)
+
+
+def _places(node: fx.Node) -> list[torch.Tensor]:
+    """The integer tensors that ``node`` takes."""
+    taken = [t for n in node.all_input_nodes if isinstance(t := n.meta["val"], torch.Tensor) and t.dim()]
+    return [t for t in taken if not (t.is_floating_point() or t.is_complex())]
 
 
 def _given(node: fx.Node) -> list[torch.Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
+from array import array
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -43,10 +44,6 @@ class Buffer:
     held: Held | None = None
     _left: weakref.ref[torch.UntypedStorage] | None = None
 
-    def holds(self, tensor: torch.Tensor) -> bool:
-        """Whether what ``tensor`` is need not be copied into it."""
-        return self.held is not None and self.held.is_still(tensor)
-
     def gives(self, tensor: torch.Tensor) -> None:
         """It holds what ``tensor`` is, a copy."""
         self.held, self._left = Held.of(tensor), weakref.ref(tensor.untyped_storage())
@@ -59,6 +56,29 @@ class Buffer:
     def let_go(self) -> None:
         """Free the memory."""
         self.memory, self.capacity, self.held = None, 0, None
+
+
+class Numbers:
+    """``count`` numbers in a ``tensor`` (int64) on ``device``. In host memory, the tensor lies in an array of Python's, which
+    is written without an operator."""
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self._cells = array("q", bytes(8 * count)) if count and device.type == "cpu" else None
+        if self._cells is None:
+            self.tensor = memory(torch.empty(0, dtype=torch.int64, device=device), [count])
+            return
+        with torch.inference_mode(False):
+            self.tensor = torch.frombuffer(self._cells, dtype=torch.int64)
+
+    def put(self, numbers: Sequence[int]) -> None:
+        """Write ``numbers``, as many as there are, into the tensor."""
+        if self._cells is not None:
+            for place, number in enumerate(numbers):  # a slice might resize the array, and leave the tensor without memory
+                self._cells[place] = number
+        elif len(numbers) == 1:
+            self.tensor.fill_(numbers[0])
+        elif numbers:  # from memory that is not pinned: it is read before this returns
+            self.tensor.copy_(torch.tensor(numbers), non_blocking=True)
 
 
 _shared: weakref.WeakValueDictionary[Hashable, Buffer] = weakref.WeakValueDictionary()

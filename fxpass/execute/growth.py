@@ -26,7 +26,7 @@ from fxpass.rewriting.around import Around
 from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
-from .buffers import Buffer, memory, owner_of, shared
+from .buffers import Buffer, Numbers, memory, owner_of, shared
 from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
 
@@ -75,7 +75,7 @@ class Growth(threading.local):
         self._buffers: list[Buffer] = []
         self._copies: list[torch.Tensor] = []
         self._shapes: list[torch.Size] = []
-        self._numbers: torch.Tensor | None = None
+        self._numbers: Numbers | None = None
         self._capacity = 0
         self._lengths: tuple[int, ...] = ()
         self._cuts: tuple[tuple[int, ...], ...] = ()
@@ -117,20 +117,21 @@ class Growth(threading.local):
         memories = self._memories()
         if self._numbers is None or [t.shape for t in copied] != self._shapes:
             self._copies, self._shapes = [memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
-            self._numbers = memory(torch.empty(0, dtype=torch.int64, device=given[0].device), [len(numbers)])
+            self._numbers = Numbers(len(numbers), given[0].device)
         if len(stale) == len(given):
             self._put(memories, given, self._dims, copied, numbers)
         else:
             dims = [self._dims[i] for i in stale]
             self._put([memories[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
-        return [*memories, *self._copies, *([self._numbers] if numbers else [])]
+        return [*memories, *self._copies, *([self._numbers.tensor] if numbers else [])]
 
     def _memories(self) -> list[torch.Tensor]:
         return [buffer.memory for buffer in self._buffers]  # type: ignore[misc]
 
     def _stale(self, given: Sequence[torch.Tensor]) -> list[int]:
         """The places of what is ``given`` and no buffer holds."""
-        return [i for i, buffer in enumerate(self._buffers) if not buffer.holds(given[i])]
+        held = enumerate(buffer.held for buffer in self._buffers)
+        return [i for i, one in held if one is None or not one.is_still(given[i])]
 
     def _is_part(self, given: Sequence[torch.Tensor]) -> bool:
         """Whether what is joined lies where the last call, of any graph of the model, has left it: it may be cropped."""
@@ -148,30 +149,27 @@ class Growth(threading.local):
         """Copy ``given`` into ``buffers``, and ``copied`` and ``numbers`` into the memory that there is for them."""
         assert self._numbers is not None
         every, into = [*given, *copied], [*buffers, *self._copies]
-        if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers, numbers):
+        if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers.tensor, numbers):
             return
-        rows = [buffer.narrow(d, 0, t.size(d)) for buffer, t, d in zip(buffers, given, dims, strict=True)]
-        if every:
+        if every:  # the first rows of a buffer: a slice of it would take twice as long to make
+            rows = [torch.as_strided(b, t.shape, b.stride()) for b, t in zip(buffers, given, strict=True)]
             copy_into([*rows, *self._copies], every)
-        if len(numbers) == 1:
-            self._numbers.fill_(numbers[0])
-        elif numbers:  # from memory that is not pinned: it is read before this returns
-            self._numbers.copy_(torch.tensor(numbers), non_blocking=True)
+        self._numbers.put(numbers)
 
     def take_out(self, results: list[Any]) -> None:
         """Replace each buffer among ``results`` by the rows that it holds, and cut each result that is too long."""
-        memories = self._memories()
-        parts = [memories[i].narrow(self._dims[i], 0, self._lengths[i]) for i in self._taken]
-        made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
-        if made:
+        made: list[torch.Tensor] = []
+        if self._taken:
+            memories = self._memories()
+            parts = [memories[i].narrow(self._dims[i], 0, self._lengths[i]) for i in self._taken]
+            made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
             copy_into(made, parts)
         for (place, cuts), lengths in zip(self.around.cuts.items(), self._cuts, strict=True):
             if place in self.around.dense:
                 results[place] = self.around.dense[place].of(results[place], lengths[0])
                 continue
-            for (dim, _), length in zip(cuts, lengths, strict=True):
-                results[place] = results[place].narrow(dim, 0, length)
-            results[place] = _ordered(results[place], self.around.orders.get(place))
+            dims, order = [dim for dim, _ in cuts], self.around.orders.get(place)
+            results[place] = _first_rows(results[place], dims, lengths, order)
         for i, tensor in zip(self._taken, made, strict=True):
             one = self.axes[i]
             tensor = tensor.view_as(tensor) if one.views else tensor
@@ -230,8 +228,15 @@ def _moves_otherwise(buffer: fx.Node, dim: int) -> bool:
     return fake is None or any(isinstance(size, torch.SymInt) for d, size in enumerate(fake.shape) if d != dim)
 
 
-def _ordered(part: torch.Tensor, order: tuple[int, ...] | None) -> torch.Tensor:
-    """A copy of ``part`` whose dims lie in this ``order`` in memory; contiguous without one."""
+def _first_rows(
+    whole: torch.Tensor, dims: Sequence[int], lengths: Sequence[int], order: tuple[int, ...] | None
+) -> torch.Tensor:
+    """A copy of the first rows of ``whole`` along ``dims``. Its dims lie in ``order`` in memory; contiguous without one."""
+    if order is None and len(dims) == 1:
+        return torch.narrow_copy(whole, dims[0], 0, lengths[0])
+    part = whole
+    for dim, length in zip(dims, lengths, strict=True):
+        part = part.narrow(dim, 0, length)
     if order is None:
         return part.clone(memory_format=torch.contiguous_format)
     own = part.permute(*order).clone(memory_format=torch.contiguous_format)

@@ -41,8 +41,8 @@ class RecentCalls:
         return self._strangers
 
     def _contain(self, sizes: tuple[int, ...]) -> bool:
-        """Whether one of the calls has made the sizes of what is joined, or is one that a series with ``sizes`` is longer than
-        by as much as it was the last time."""
+        """Whether one of the calls has made the ``sizes`` of what is joined. Of a series: whether one of the calls had
+        sizes that were smaller by as much as the series has grown the last time."""
         if self.joined:
             return self._of_joined(sizes) in self._latest
         return min(self._step) > 0 and tuple(map(operator.sub, sizes, self._step)) in self._latest

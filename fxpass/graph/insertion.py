@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
+_STANDS_FOR = "kvfix_stands_for"
+
 
 def call(graph: fx.Graph, target: Any, *args: Any, like: torch.Tensor | None = None, **kwargs: Any) -> fx.Node:
     """A new call of ``target`` where ``graph`` inserts: its value is computed from those of its operands, or is ``like``."""
@@ -18,9 +20,14 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: torch.Tensor | None = N
     return made
 
 
+def stand_for(made: fx.Node, node: fx.Node) -> None:
+    """Note that ``made`` is put in the place of ``node``, whose name the report knows."""
+    made.meta[_STANDS_FOR] = node.name
+
+
 def name_before(node: fx.Node) -> str:
     """What ``node``, or that which it was put in the place of, is called in the graph as it came."""
-    name: str = node.meta.get("stands_for", node.name)
+    name: str = node.meta.get(_STANDS_FOR, node.name)
     return name
 
 

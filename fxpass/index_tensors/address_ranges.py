@@ -51,7 +51,7 @@ class WrittenInputs:
         self.graph = graph
         self.written: set[fx.Node] = set()
         self.known: set[fx.Node] = set()
-        """Those of which numbers are known although the table does not follow them (`any_length`)."""
+        """Those of which numbers are known although the table does not follow them (`expressions`)."""
         self.ranges: dict[fx.Node, AddressRange] = {}
         """Those of the inputs that were asked about, which are kept since Dynamo drops inputs that it does not need."""
 
@@ -99,11 +99,13 @@ def overlaps_itself(tensor: torch.Tensor) -> bool:
 
 def span(tensor: torch.Tensor) -> tuple[int, int]:
     """The address of the first element of ``tensor``, and the one behind its last; two zeros where it has no addresses."""
-    if isinstance(tensor, FakeTensor) or tensor.numel() == 0:
+    if isinstance(tensor, FakeTensor):
+        return 0, 0
+    if tensor.is_contiguous():
+        return (start := tensor.data_ptr()), start + tensor.nbytes
+    if tensor.numel() == 0:
         return 0, 0
     start = tensor.data_ptr()
-    if tensor.is_contiguous():
-        return start, start + tensor.nbytes
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return start, start + (last + 1) * tensor.element_size()
 
@@ -114,10 +116,16 @@ def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
     Args:
         tensors: each tensor with whether the graph writes to it, and whether the table knows what it holds.
     """
+    ranges = [(*span(t), written, known) for t, written, known in tensors]
+    ranges.sort()
     written_end = known_end = 0
-    for start, end, written, known in sorted([(*span(t), written, known) for t, written, known in tensors]):
+    for start, end, written, known in ranges:
+        if start == end:
+            continue
         if known and start < written_end or written and start < known_end:
             return False
-        written_end = max(written_end, end) if written else written_end
-        known_end = max(known_end, end) if known else known_end
+        if written and end > written_end:
+            written_end = end
+        if known and end > known_end:
+            known_end = end
     return True

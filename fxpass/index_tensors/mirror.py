@@ -68,11 +68,13 @@ def values(tensor: Any) -> tuple[int, ...]:
     Each call of a compiled graph asks some times for each index tensor.
     """
     entry = _entries.get(id(tensor))
-    if entry is not None and entry.is_of(tensor):
+    on_host = entry is not None and entry.on_host
+    loaded = _load(tensor) if on_host else None
+    if entry is not None and (loaded == entry.values and entry.ref() is tensor if on_host else entry.is_of(tensor)):
         counters.hits += 1
         return entry.values
     counters.refreshes += 1
-    loaded = _load(tensor)
+    loaded = _load(tensor) if loaded is None else loaded
     if not tensor.is_inference():
         _remember(tensor, loaded)
     return loaded
@@ -97,8 +99,14 @@ def all_agree(held: Sequence[int], pairs: Sequence[tuple[int, int]]) -> bool:
 
 
 def advance(tensor: torch.Tensor, new_values: Sequence[int]) -> None:
-    """Remember ``new_values`` as what ``tensor`` holds now, after a compiled call has written them."""
-    if not tensor.is_inference():
+    """Remember ``new_values`` as what ``tensor`` holds now, after a compiled call has written them.
+
+    Of a tensor in host memory nothing but the values is ever compared, so nothing else is looked up.
+    """
+    entry = _entries.get(id(tensor))
+    if entry is not None and entry.on_host and tensor.is_cpu and entry.ref() is tensor:
+        entry.values = tuple(new_values)
+    elif not tensor.is_inference():
         _remember(tensor, tuple(new_values))
 
 

@@ -10,7 +10,8 @@ import torch
 from fxpass.graph.numbers import to_expr
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "i64",
-           torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "b8"}  # fmt: skip
+           torch.int32: "i32", torch.int16: "i16", torch.int8: "i8", torch.uint8: "u8", torch.bool: "b8",
+           torch.complex64: "c64", torch.complex128: "c128"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

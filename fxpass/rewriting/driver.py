@@ -72,53 +72,59 @@ def rewrite_graph(
             them. What it raises goes to the caller.
         leave: whether a result may be given in full, see `Flow.leave`.
     """
-    refused: dict[fx.Node, str] = {}
-    restorable = Restorable(gm)
-
-    def refuse(nodes: Iterable[fx.Node], why: str, at: str = "") -> None:
-        """Refuse ``nodes``, and undo all edits of the graph. What stands in the way is ``at`` a line of the user's."""
-        nonlocal origins, refused
-        for node in (n for n in nodes if n not in padded):
-            refused[node] = why if at in ("", source_of(node)) else f"{why} (at {at})"
-        if now := restorable.undo():
-            origins = {now[node]: origin.moved(now) for node, origin in origins.items()}
-            refused = {now.get(node, node): text for node, text in refused.items()}
-            padded.clear()
-
-    positions = Positions(gm.graph, origins)
-    with supposing():
-        ahead = extents_ahead(gm.graph, SiteFinder(gm.graph, positions, seen), refused)
-    padded = pad_inputs(gm.graph, positions, ahead, restorable.copy_once)
+    state = _State(gm, origins, seen)
     while True:
         with supposing() as supposed:
-            plan = decide(gm.graph, origins, refused, seen, leave)
+            plan = decide(gm.graph, state.origins, state.refused, seen, leave)
         if isinstance(plan, Stuck):
-            if plan.no_rule and _decomposed(plan.node, decompose, restorable):
-                continue
-            refuse(padded & plan.reads or plan.reads, plan.reason, source_of(plan.node))
+            if not plan.no_rule or not _decomposed(plan.node, decompose, state.restorable):
+                state.refuse(state.padded & plan.reads or plan.reads, plan.reason, source_of(plan.node))
             continue
         sites, flow, finder = plan
         before_edits(gm, sites.values())
         for condition in supposed if sites else []:
             guarded(condition)
         picture = flow_graph(sites.values(), flow, finder.positions, name_of)
-        stay = [decided(node, None, finder.positions, why) for node, why in refused.items()]
-        stay += [left(one, finder.positions) for one in unsliced(gm.graph, finder, flow, sites.keys() | refused.keys())]
-        restorable.copy_once()
+        stay = [decided(node, None, finder.positions, why) for node, why in state.refused.items()]
+        known = sites.keys() | state.refused.keys()
+        stay += [left(one, finder.positions) for one in unsliced(gm.graph, finder, flow, known)]
+        state.restorable.copy_once()
         try:
-            swept, marks = sweep(gm.graph, sites, flow, finder, refused)
+            swept, marks = sweep(gm.graph, sites, flow, finder, state.refused)
+            break
         except SweepFailed as failed:
-            if failed.blamed <= refused.keys():
+            if failed.blamed <= state.refused.keys():
                 raise failed.error from None
-            refuse(failed.blamed, reason(failed.error))
-            continue
-        break
+            state.refuse(failed.blamed, reason(failed.error))
     decisions = stay + swept
     if not any(d.rewritten for d in decisions):
-        restorable.undo()
+        state.restorable.undo()
     aliases.remove_dead(gm.graph)
     gm.recompile()
     return Rewritten(decisions, list(sites.values()), finder.kinds, picture, marks)
+
+
+class _State:
+    """What is known of the graph of ``gm`` between attempts: the placeholders that are positions, the sites that are refused,
+    with the reasons, and the slices of inputs that are padded."""
+
+    def __init__(self, gm: fx.GraphModule, origins: Mapping[fx.Node, Origin], seen: Seen | None) -> None:
+        self.origins = origins
+        self.refused: dict[fx.Node, str] = {}
+        self.restorable = Restorable(gm)
+        positions = Positions(gm.graph, origins)
+        with supposing():
+            ahead = extents_ahead(gm.graph, SiteFinder(gm.graph, positions, seen), self.refused)
+        self.padded = pad_inputs(gm.graph, positions, ahead, self.restorable.copy_once)
+
+    def refuse(self, nodes: Iterable[fx.Node], why: str, at: str = "") -> None:
+        """Refuse ``nodes``, and undo all edits of the graph. What stands in the way is ``at`` a line of the user's."""
+        for node in (n for n in nodes if n not in self.padded):
+            self.refused[node] = why if at in ("", source_of(node)) else f"{why} (at {at})"
+        if now := self.restorable.undo():
+            self.origins = {now[node]: origin.moved(now) for node, origin in self.origins.items()}
+            self.refused = {now.get(node, node): text for node, text in self.refused.items()}
+            self.padded.clear()
 
 
 def _decomposed(node: fx.Node, decompose: Callable[[fx.Node], bool], restorable: Restorable) -> bool:

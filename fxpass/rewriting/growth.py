@@ -30,7 +30,7 @@ from fxpass.analysis.shown import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.inputs import note_buffer
-from fxpass.graph.insertion import call, take_line
+from fxpass.graph.insertion import call, stand_for, take_line
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
 
@@ -137,12 +137,12 @@ def grow(
     numbers = [n for n in inputs if isinstance(n.meta["val"], torch.SymInt) and symbols(n.meta["val"]) <= moving]
     origins = {n: Origin(name_of(n)) for n in numbers}
     axes = []
-    for one in found:
-        rows = _rows(one, inputs)
-        places = tuple(i for i, r in enumerate(returned) if one.join is not None and _is_of(r, one.join))
-        views = tuple(i for i in places if returned[i] is not one.join and returned[i].target is not aten.detach.default)
-        axes.append(Axis(inputs.index(one.node), one.dim, rows, places, views))
     with faking(mode_of([n.meta["val"] for n in inputs])):
+        for one in found:
+            rows = _rows(one, inputs)
+            places = tuple(i for i, r in enumerate(returned) if one.join is not None and _is_of(r, one.join))
+            views = tuple(i for i in places if not _is_no_view(returned[i], one.join))
+            axes.append(Axis(inputs.index(one.node), one.dim, rows, places, views))
         buffers = [_buffer(graph, one, capacity, name_of(one.node)) for one in found]
         for one, buffer, made in zip(found, buffers, axes, strict=True):
             length = _use(graph, one, buffer)
@@ -159,6 +159,17 @@ def grow(
 
 def _is_of(result: Any, join: fx.Node) -> bool:
     return isinstance(result, fx.Node) and aliases.storage(result) == aliases.storage(join)
+
+
+def _is_no_view(result: fx.Node, join: fx.Node | None) -> bool:
+    """Whether eager takes ``result`` for no view of ``join``: it is the same tensor, as where `to` or `contiguous` changes
+    nothing, or is detached from it."""
+    while result is not join:
+        args, kwargs = fx.map_arg((result.args, result.kwargs), lambda n: n.meta["val"])
+        if result.target is not aten.detach.default and result.target(*args, **kwargs) is not args[0]:  # type: ignore
+            return False
+        result = result.all_input_nodes[0]
+    return True
 
 
 def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
@@ -209,7 +220,7 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
             joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
         for node in (joined, end, place, write):
             take_line(node, join)
-        joined.meta["stands_for"] = join.name
+        stand_for(joined, join)
         join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
     past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in (length, join))
     for node in [n for n in whole.users if n.target is aten.sym_size.int and n.args[1] == dim]:

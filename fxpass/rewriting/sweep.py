@@ -62,6 +62,8 @@ def sweep(
         if node not in refused and (decision := _rewrite_number(node, flow, finder, b)) is not None:
             decisions.append(decision)
     for node in b.dropped:
+        if not flow.of(node):
+            node.replace_all_uses_with(b.current(node))  # by a size that has been read off it since
         graph.erase_node(node)
     return decisions, b.marks
 

@@ -20,6 +20,7 @@ from .dynamo import (
     hooks,
     module_ints,
     remembered_calls,
+    takers,
     truths,
 )
 from .dynamo.names import TorchCompileWrapper
@@ -55,6 +56,7 @@ def install(
         fill_dtypes.install()
         remembered_calls.install()
         truths.install()
+        takers.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)

@@ -17,20 +17,20 @@ from fxpass.torch_internals.contracts import Feature, internal
 from fxpass.torch_internals.features import holds
 
 _move_to_front = internal("torch._C._dynamo.eval_frame._set_lru_cache")
-_threads: set[int] = set()
+threads: set[int] = set()
 """The first two threads that have been met."""
 
 
 def meet() -> None:
-    """Note which thread asks. Called for each call of a compiled graph."""
-    if len(_threads) < 2 and get_ident() not in _threads:
-        _threads.add(get_ident())
-        if len(_threads) == 2 and holds(Feature.THREADS):
+    """Note which thread asks; each call of a compiled graph by a thread that is not among `threads` comes by here."""
+    if len(threads) < 2:
+        threads.add(get_ident())
+        if len(threads) == 2 and holds(Feature.THREADS):
             _move_to_front(False)
 
 
 def forget() -> None:
     """Forget which threads have been met, and let Dynamo do as it does without kvfix."""
-    if len(_threads) == 2 and holds(Feature.THREADS):
+    if len(threads) == 2 and holds(Feature.THREADS):
         _move_to_front(True)
-    _threads.clear()
+    threads.clear()

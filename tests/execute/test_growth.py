@@ -806,3 +806,48 @@ def test_results_that_are_views_of_others(kind: type[nn.Module]) -> None:
                 t[:, :, -1:].mul_(0.5)
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
     is_whole()
+
+
+ALIASES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "to": lambda t: t.to(torch.float32),
+    "contiguous": lambda t: t.contiguous(),
+    "detached": lambda t: t.detach(),
+    "all of these": lambda t: t.float().detach().contiguous().type_as(t),
+    "not dropped out": lambda t: nn.functional.dropout(t, 0.5, False),
+    "viewed": lambda t: t.view(t.shape),
+    "sliced": lambda t: t.contiguous()[:, :, :],
+}
+
+
+@pytest.mark.parametrize("alias", ALIASES.values(), ids=ALIASES)
+@torch.no_grad()
+def test_a_result_is_a_view_where_it_is_one_in_eager(alias: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = joined_by(lambda past, new: alias(torch.cat([past, new], 2)))
+    fn = compiled(model)
+    mine: Any = None
+    other: Any = None
+    for step in range(5):
+        mine, other = both(fn, model, torch.randn(2, 5 if step == 0 else 1, 16), (mine, other), atol=1e-5, rtol=1e-5)
+        assert step == 0 or [t._is_view() for t in mine] == [t._is_view() for t in other]
+    is_whole()
+
+
+FILLED: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "cat": lambda kept, new: torch.cat([kept, new], 2),
+    "concat": lambda kept, new: torch.concat([kept, new], 2),
+    "out": lambda kept, new: torch.cat([kept, new], 2, out=kept.new_empty(longer_by(kept, new))),
+    "cast": lambda kept, new: torch.cat([kept.double(), new.double()], 2).to(new.dtype),
+    "scaled": lambda kept, new: torch.cat([kept * 0.5, new], 2),
+    "turned": lambda kept, new: torch.cat([kept.movedim(2, 0), new.movedim(2, 0)]).movedim(0, 2),
+    "in pieces": lambda kept, new: into(kept.new_empty(longer_by(kept, new)), kept, new),
+}
+
+
+@pytest.mark.parametrize("join", FILLED.values(), ids=FILLED)
+def test_a_window_that_is_full_gets_no_buffer_in_vain(join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    """The rows that stay are joined in any way: the result is as long as the past, on each call."""
+    model = joined_by(lambda past, new: join(past[:, :, -min(past.shape[2], WIDTH - 1) :], new))
+    decode(model, compiled(model), 14)
+    report = fxpass.reports()[-1]
+    assert "buffer(" not in report.after and not report.notes and not report.outside, report
+    assert counters["stats"]["unique_graphs"] <= 4

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from pathlib import Path
 
-from . import runner, shrink
+from . import record, runner, shrink
 from .driver import run
 from .program import generate
 
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--stock", default="asked", choices=("asked", "always", "never"))
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--json", help="write the tally here")
+    parser.add_argument("--record", type=Path, help="add the tally to this file, of all that was run")
     parser.add_argument("--show", action="store_true", help="print the program of --seed, and what comes of it")
     parser.add_argument(
         "--shrink", action="store_true", help="print the smallest program that fails as that of --seed does"
@@ -37,6 +39,8 @@ def main() -> int:
     if args.json:
         with open(args.json, "w") as file:
             json.dump(summary, file, indent=1)
+    if args.record:
+        record.add(args.record, args.seed, args.compiler, summary)
     print(json.dumps({k: v for k, v in summary.items() if not isinstance(v, list)}, indent=1))
     return int(bool(summary["failed"]))
 

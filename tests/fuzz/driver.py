@@ -206,10 +206,15 @@ def _before(side: Side, event: Event, batches: dict[int, int]) -> None:
 
 
 def _level(eager: Side, other: Side) -> None:
-    """Put what the caches of ``eager`` hold into those of ``other``, in their own memory where it is as large."""
+    """Put what the caches of ``eager`` hold into those of ``other``, in their own memory where it fits, shared alike."""
     for slot, cache in eager.caches.items():
         ours = other.cache(slot)
+        stands_for: dict[int, int] = {}
         for name, value in held(cache).items():
+            own = getattr(ours, name)
+            if isinstance(value, torch.Tensor) and isinstance(own, torch.Tensor):
+                if stands_for.setdefault(own.data_ptr(), value.data_ptr()) != value.data_ptr():
+                    setattr(ours, name, own.clone())
             _put(ours, name, getattr(ours, name), value)
 
 

@@ -116,7 +116,7 @@ def _layer(sk: Sketch, store: stores.Store, i: int, layers: int, held: str, lay:
         k, v = before or (reads.read(sk, f"{key}.{n}", buf, i) for n, (buf, _) in zip("kv"[: len(bufs)], bufs, strict=True))
         k = store.read(sk, k)
         consumers.consume(sk, f"{key}.k", k, "x")
-        if pick.chance(f"{key}.reads_v", 0.4):
+        if pick.chance(f"{key}.reads_v", 0.4) or before and len(bufs) > 1:
             v = store.read(sk, v)
             if pick.chance(f"{key}.paired", 0.4):
                 consumers.pair(sk, f"{key}.kv", k, v)

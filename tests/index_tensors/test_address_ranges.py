@@ -90,6 +90,9 @@ def test_disjoint() -> None:
     assert not disjoint([(held, False, True), (held[1:2], True, False)])
     assert disjoint([(held, False, True), (held[1:2], False, True), (held.clone(), True, True)])
     assert disjoint([(held, True, False), (held[1:2], True, False)])
+    assert disjoint([(held, True, True), (held[1:1], False, True), (held[::2][:0], True, True)])
+    assert not disjoint([(held[::2], False, True), (held[2:3], True, False)])
+    assert not disjoint([(held, True, True), (held[1:1], False, True), (held[3:], False, True)])
 
 
 OVERLAPPING = {

@@ -67,7 +67,7 @@ def texts(page: Any, selector: str) -> list[str]:
     return [element.text for element in find(page, selector)]
 
 
-def labelled(page: Any, side: str, label: str) -> Any:
+def labeled(page: Any, side: str, label: str) -> Any:
     return next(element for element in find(page, f"#{side} [aria-label]") if element.get_attribute("aria-label") == label)
 
 
@@ -80,16 +80,16 @@ def test_it_opens_in_time(driver: Any, pages: dict[str, Path], name: str) -> Non
 def test_many_layers_are_folded_and_one_opens(driver: Any, pages: dict[str, Path]) -> None:
     driver.get(pages["deep"].as_uri())
     assert len(find(driver, "#after .item")) < 20
-    labelled(driver, "after", "open layers.0 to layers.47").click()
+    labeled(driver, "after", "open layers.0 to layers.47").click()
     assert len(find(driver, "#after .item.closed")) == 48
-    labelled(driver, "after", "open layers.0").click()
+    labeled(driver, "after", "open layers.0").click()
     assert len(find(driver, "#after .item.op")) >= 45
     one(driver, "#fold").click()
     assert len(find(driver, "#after .item")) < 20 and driver.get_log("browser") == []
 
 
 def test_a_click_shows_op_shape_and_line(page: Any) -> None:
-    labelled(page, "before", "div").click()
+    labeled(page, "before", "div").click()
     shown = one(page, ".selection").text
     assert "aten.div" in shown and "f32[2, 1, 8]" in shown and "x = series[:, -1:] / scale" in shown and "pages.py:" in shown
     assert len(find(page, ".item.selected")) == 2  # in both panes
@@ -102,10 +102,29 @@ def test_a_click_shows_op_shape_and_line(page: Any) -> None:
 def test_keys_do_what_clicks_do(page: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    labelled(page, "after", "div").send_keys(Keys.ENTER)
+    labeled(page, "after", "div").send_keys(Keys.ENTER)
     assert "aten.div" in one(page, ".selection").text
+    one(page, "body").send_keys(Keys.ESCAPE)
+    assert find(page, ".selection") == []
+    next(card for card in find(page, ".site") if "rows = self.k" in card.text).find_element("css selector", ".go").click()
+    one(page, "body").send_keys(Keys.ESCAPE, Keys.ESCAPE)
+    assert find(page, ".lit") == [] and not one(page, "#notice").is_displayed()
     one(page, "body").send_keys("/")
     assert page.switch_to.active_element.get_attribute("id") == "search"
+
+
+def test_what_the_pointer_is_on_is_shown_in_both_panes(page: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(page).move_to_element(labeled(page, "before", "div")).perform()
+    assert [e.get_attribute("aria-label") for e in find(page, ".item.pointed")] == ["div", "div"]
+    assert len(find(page, "#after .edges .pointed")) >= 2
+
+
+def test_the_legend_has_the_colors_that_there_are(page: Any) -> None:
+    assert {"added", "static core", "epilogue"} <= set(texts(page, "#legend .entry"))
+    find(page, "#graphs button")[0].click()
+    assert "added" not in texts(page, "#legend .entry")
 
 
 def test_matched_nodes_are_aligned(page: Any) -> None:

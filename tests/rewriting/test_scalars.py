@@ -121,3 +121,38 @@ def test_another_number_of_rows_is_an_error_as_in_eager(rows: int | None) -> Non
         with pytest.raises(Exception, match="src to have a size equal"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             compiled(torch.rand(2, 8, 4), torch.tensor([start]), torch.rand(2, 1, 4))
+
+
+OF_MOVING_ROWS = {
+    "joined": lambda k, x, p: torch.cat([k[:, : p + x.shape[1]], x * (p or 7)], 1).sum(1),
+    "joined and shifted": lambda k, x, p: torch.cat([k[:, : p + x.shape[1]], x + p - 1], 1).amax(1),
+    "joined and rolled": lambda k, x, p: torch.cat([k[:, : p + x.shape[1]], x.roll(p, -1)], 1).sum(1),
+    "joined and bounded": lambda k, x, p: torch.cat([x.clamp(max=p), k[:, :p]], 1).sum(1),
+    "joined and subtracted": lambda k, x, p: torch.cat([k[:, : p + x.shape[1]], p - x], 1).mean(1),
+    "put, read from the end": lambda k, x, p: torch.slice_scatter(k, x, 1, p, p + x.shape[1])[:, -p - x.shape[1] :].sum(1),
+    "put twice": lambda k, x, p: torch.slice_scatter(
+        torch.slice_scatter(k, x, 1, p, p + x.shape[1]), x * p, 1, p, p + x.shape[1]
+    )[:, : p + x.shape[1]].sum(1),
+}
+
+
+@pytest.mark.parametrize("use", OF_MOVING_ROWS)
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@torch.no_grad()
+def test_sizes_are_read_off_what_stands_for_what_was_rewritten(use, compiler):
+    """The number of new rows moves, too, and is asked of a tensor that a position has been computed into."""
+
+    def step(k, x, p):
+        k[:, p : p + x.shape[1]] = x
+        return OF_MOVING_ROWS[use](k, x, p)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler})
+    ours, theirs, p = torch.zeros(2, 12, 2), torch.zeros(2, 12, 2), 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*KV(?!008).*", category=fxpass.KvfixWarning)
+        for rows in (3, 1, 2, 1):
+            x = torch.randn(2, rows, 2)
+            torch.testing.assert_close(compiled(ours, x, p), step(theirs, x, p))
+            assert torch.equal(ours, theirs)
+            p += rows
+    assert not any("the pass failed" in str(report.unfit) for report in fxpass.reports())

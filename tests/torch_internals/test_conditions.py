@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.exc import InternalTorchDynamoError
 from torch._dynamo.utils import counters
 
 
@@ -209,5 +211,6 @@ def test_value_and_type_are_those_of_eager(condition: Callable[[Tensor], Any]) -
     counters.clear()
     stock = torch.compile(condition, backend="eager")
     for start, other in STARTS:
-        stock(torch.tensor([start, other]))  # where it gives a tensor for `in`, it has no break either
+        with contextlib.suppress(AssertionError, InternalTorchDynamoError):  # of `not not x`, on Python 3.13
+            stock(torch.tensor([start, other]))  # where it gives a tensor for `in`, it has no break either
     assert ours <= sum(counters["graph_break"].values())

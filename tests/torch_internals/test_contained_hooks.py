@@ -164,7 +164,7 @@ class Rows(torch.nn.Module):
 GUARDS: dict[str, tuple[Any, str]] = {
     "an element": (mirror, "read"),
     "all elements": (mirror, "values"),
-    "what is remembered": (mirror._Remembered, "is_of"),
+    "what lies in memory": (mirror, "_load"),
     "what many elements make": (formula, "evaluate"),
     "elements that agree": (mirror, "all_agree"),
     "tensors that lie apart": (address_ranges, "disjoint"),

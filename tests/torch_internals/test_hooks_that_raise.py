@@ -72,10 +72,10 @@ def met(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     with monkeypatch.context() as broken:
         broken.setattr(patches, "patch_attribute", patched)
         broken.setattr(hooks, "patch_attribute", patched)
-        install.install(backend.kvfix, backend.get_ready, store.reset)
+        install.install(backend.kvfix, backend.get_ready, store.reset, store.left_to_eager)
     yield called
     fxpass.uninstall()
-    install.install(backend.kvfix, backend.get_ready, store.reset)
+    install.install(backend.kvfix, backend.get_ready, store.reset, store.left_to_eager)
 
 
 NAMES = ["jumps", *(name for name in replaced() if name not in LATE)]

@@ -3,21 +3,26 @@
     int(idx[0])          a guarded constant until it moves; then a SymInt input
     int(lens.max())      the same for the maximum, once the rows have parted: one number, whatever row it comes from
     (pad > 0).any()      a guarded constant
-    int(at[-1])          of a tensor whose length is a symbol: a SymInt input (`any_length`)
+    int(at[-1])          of a tensor whose length is a symbol: a SymInt input (`expressions`)
+    int(lens[slots][0])  what no rule covers: a guarded constant until it moves; then a SymInt input
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import torch
 from torch import fx
 
-from fxpass.index_tensors import any_length, mirror
+from fxpass.index_tensors import expressions, mirror
 from fxpass.index_tensors.arithmetic import NotCovered
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
+from fxpass.index_tensors.expressions import Expression
 from fxpass.index_tensors.formula import evaluate, formula
 from fxpass.index_tensors.functions import FOLDS, PAIRWISE
 from fxpass.index_tensors.history import ElementHistory
+from fxpass.index_tensors.small_tensors import is_small_int
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import (
     ConstantVariable,
@@ -30,8 +35,8 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.symbols import DimDynamic
 
-from . import frames
-from .sources import AggregateSource, AgreementSource, PositionSource, WholeSource
+from . import frames, guard_functions
+from .sources import AggregateSource, AgreementSource, ExpressionSource, PositionSource
 
 
 def element_variable(tx: Any, element: Element) -> Any:
@@ -56,7 +61,7 @@ def element_variable(tx: Any, element: Element) -> Any:
             install_guard(agreement.make_guard(GuardBuilder.CONSTANT_MATCH))
             inputs[source.name] = shared
             return shared
-    return _number(tx, source, value)
+    return _number(tx, dataclasses.replace(source, is_there=_is_of_fixed_size(element.tensor)), value)
 
 
 def is_aggregate(tx: Any, entry: Arith) -> bool:
@@ -87,19 +92,50 @@ def aggregate_variable(tx: Any, entry: Arith) -> Any:
     return _number(tx, source, value)
 
 
-def whole_variable(tx: Any, tensor: fx.Node, text: str) -> Any:
-    """The variable of the number that ``text`` makes of ``tensor``, of any length: a SymInt graph input, since what comes in
-    other lengths holds other numbers; for a truth value and for zero, a guarded constant."""
-    argument = _argument(tensor)
-    source = WholeSource(argument.source, text)
+def expression_variable(tx: Any, expression: Expression) -> Any:
+    """The variable of the number that ``expression`` makes.
+
+    It is a SymInt graph input where an input has any length, since what comes in other lengths holds other numbers, and else
+    once it, or an element of an input, has moved. Before that, and always for a truth value and for zero, it is a guarded
+    constant. A float is what `wrap_symfloat` makes of a float of the caller's.
+    """
+    arguments = [_argument(node) for node in expression.inputs]
+    source = ExpressionSource(arguments[0].source, expression.text, tuple(a.source for a in arguments[1:]))
     inputs = tx.output.unspec_variable_map
     if source.name in inputs:
         return inputs[source.name]
-    value = any_length.number(text, argument.example.shape, mirror.values(argument.example))
-    if value is None:
+    value = expressions.number(expression.text, [_held(a) for a in arguments])
+    if value is None or not _can_be_found(tx, source):
         raise NotCovered
-    Table.of(tx.output.graph).inputs().known.add(tensor)
-    return _constant(source, value) if isinstance(value, bool) or value == 0 else _number(tx, source, value)
+    Table.of(tx.output.graph).inputs().known.update(expression.inputs)
+    if isinstance(value, float):
+        return _without_source(VariableBuilder(tx, source).wrap_symfloat(value))
+    if isinstance(value, bool) or value == 0:
+        return _constant(source, value)
+    state = process_automatic_dynamic(tx, source.name, FrameStateSizeEntry.make_scalar(value))
+    moves = expression.has_any_length or state.scalar is auto_dynamic or any(_moves(tx, n) for n in expression.inputs)
+    return _number(tx, source, value) if moves else _constant(source, value)
+
+
+def _moves(tx: Any, node: fx.Node) -> bool:
+    """Whether an element of the index tensor ``node`` has been seen to change."""
+    return is_small_int(node) and bool(_seen(tx, node)[1])
+
+
+def _held(argument: Any) -> Any:
+    """The tensor or the int that a graph input is given."""
+    example = argument.example
+    return example.node.hint if isinstance(example, torch.SymInt) else example
+
+
+def _can_be_found(tx: Any, source: Any) -> bool:
+    """Whether the names of several inputs lead to them from the locals and globals of the frame, where guards look for them."""
+    frame = tx.output.root_tx
+    names = (source.base.name, *source.names) if source.others else ()
+    try:
+        return all(guard_functions.found(name, frame.f_globals, frame.f_locals) is not None for name in names)
+    except Exception:  # a name that only Dynamo can read
+        return False
 
 
 def _indices(entry: Arith) -> set[int]:
@@ -133,9 +169,16 @@ def _constant(source: Any, value: Any) -> Any:
     return ConstantVariable.create(value)
 
 
+def _is_of_fixed_size(tensor: fx.Node) -> bool:
+    """Whether a guard on ``tensor`` itself says how many elements it has."""
+    return all(isinstance(size, int) for size in tensor.meta["example_value"].shape)
+
+
 def _number(tx: Any, source: Any, value: int) -> Any:
-    number = VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC)
-    number.source = (
-        None  # after the graph, which may have written the element, it is what the graph was given, not the tensor
-    )
+    return _without_source(VariableBuilder(tx, source).wrap_symint(value, dynamism=DimDynamic.DYNAMIC))
+
+
+def _without_source(number: Any) -> Any:
+    """``number``, which after the graph is what the graph was given: what is at its source may have been written by then."""
+    number.source = None
     return number

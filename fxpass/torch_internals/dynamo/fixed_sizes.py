@@ -4,7 +4,7 @@
                                               kvfix: guard s0 == 3, lens: i64[3]
 
 Another number of rows then takes another graph. This is done for vectors, and for few sizes of each. A tensor that comes in
-more sizes, or that the caller hands in anew for each call, is followed without where that can be (`any_length`). The places at
+more sizes, or that the caller hands in anew for each call, is followed without where that can be (`expressions`). The places at
 which an index tensor is read are fixed too, as long as they do not change from call to call:
 
     row = int(rows[layer])         s3, as another model keeps its layers elsewhere
@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass.graph.numbers import hint
-from fxpass.index_tensors.small_tensors import MAX_ELEMENTS
+from fxpass.index_tensors.small_tensors import MAX_ELEMENTS, fixed
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import ChainedSource
 
@@ -36,15 +37,21 @@ MOST_WITHOUT = 2
 _SELECTING = (torch.select, "select", operator.getitem)
 
 
-def fix_numbers(tx: Any, node: fx.Node, whole: fx.Node | None = None) -> None:
+def fix_numbers(tx: Any, node: fx.Node, whole: Sequence[fx.Node] = ()) -> None:
     """Fix the sizes of the small graph inputs that ``node`` is computed from, and the places at which they are read.
 
-    The graph input ``whole`` can be followed without."""
+    The graph inputs ``whole`` can be followed without."""
     integers = _followed(node)
-    fixed = [_fix_sizes(tx, n, n is whole) for n in integers if n.op == "placeholder"]
-    fixed += [_fix_place(tx, n) for n in integers if n.target in _SELECTING]
-    if any(fixed):
+    done = [_fix_sizes(tx, n, n in whole) for n in integers if n.op == "placeholder"]
+    done += [_fix_place(tx, n) for n in integers if n.target in _SELECTING]
+    if any(done):
         Table.of(tx.output.graph).start_again()
+
+
+def moves(node: fx.Node) -> bool:
+    """Whether a graph input that ``node`` is computed from has a symbol for a size."""
+    inputs = [n.meta["example_value"] for n in _followed(node) if n.op == "placeholder"]
+    return any(isinstance(fixed(size), torch.SymInt) for value in inputs for size in value.shape)
 
 
 def _fix_place(tx: Any, selected: fx.Node) -> bool:

@@ -10,14 +10,17 @@ of each in every step. `install` keeps Dynamo from tracing what runs here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
+from types import CodeType
 from typing import Any
 
 import torch
 
-from fxpass.index_tensors import address_ranges, any_length, formula, mirror
-from fxpass.torch_internals import lookup_order
+from fxpass.index_tensors import address_ranges, expressions, formula, mirror
 from fxpass.torch_internals.dynamo.names import skip_code
+from fxpass.torch_internals.lookup_order import meet, threads
 from fxpass.torch_internals.patches import tell
 
 from .compilation import current_compilation
@@ -34,9 +37,10 @@ def note(look: Callable[..., Any], error: Exception) -> None:
 
 
 def values(tensor: Any) -> tuple[int, ...]:
-    """All elements of ``tensor``, as `mirror.values` gives them. It is the first to be asked of a call."""
+    """All elements of ``tensor``, as `mirror.values` gives them. This or `read` is the first to be asked of a call."""
     try:
-        lookup_order.meet()
+        if get_ident() not in threads:
+            meet()
         return mirror.values(tensor)
     except Exception as error:
         note(values, error)
@@ -52,14 +56,31 @@ def evaluate(text: str, held: Sequence[int]) -> Any:
         raise
 
 
-def evaluate_whole(text: str, tensor: Any) -> Any:
-    """What `any_length.number` makes of ``tensor``."""
-    held = values(tensor)
+def of_one(text: str, value: Any) -> Any:
+    """What `expressions.number` makes of ``value``."""
     try:
-        return any_length.number(text, tensor.shape, held)
+        if get_ident() not in threads:
+            meet()
+        return expressions.number(text, [value])
     except Exception as error:
-        note(evaluate_whole, error)
+        note(of_one, error)
         raise
+
+
+def of_several(text: str, where: CodeType, global_names: dict[str, Any], local_names: dict[str, Any]) -> Any:
+    """What `expressions.number` makes of the values that ``where`` finds by their names."""
+    try:
+        if get_ident() not in threads:
+            meet()
+        return expressions.number(text, found(where, global_names, local_names))
+    except Exception as error:
+        note(of_several, error)
+        raise
+
+
+def found(where: CodeType | str, global_names: Mapping[str, Any], local_names: Mapping[str, Any]) -> Any:
+    """What ``where`` finds, which names sources as Dynamo's guards do, in the globals and the locals of a frame."""
+    return eval(where, {"L": local_names, "G": global_names, "__load_module": importlib.import_module})
 
 
 def agree(tensor: Any, index: int, other: int) -> bool:
@@ -88,6 +109,8 @@ def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
 def read(tensor: Any, index: int) -> int:
     """Element ``index`` (row-major) of ``tensor``."""
     try:
+        if get_ident() not in threads:
+            meet()
         return mirror.read(tensor, index)
     except Exception as error:
         note(read, error)
@@ -104,13 +127,13 @@ def computed(tensor: Any, text: str) -> Any:
 
 
 @torch.compiler.disable
-def computed_whole(tensor: Any, text: str) -> Any:
-    """What `any_length.number` makes of ``tensor``. Dynamo traces none of the rules that it calls."""
+def computed_by(text: str, *inputs: Any) -> Any:
+    """What `expressions.number` makes of ``inputs``."""
     try:
-        return any_length.number(text, tensor.shape, mirror.values(tensor))
+        return expressions.number(text, inputs)
     except Exception as error:
-        note(computed_whole, error)
-    return any_length.number(text, tensor.shape, tensor.flatten().tolist())
+        note(computed_by, error)
+        raise
 
 
 def install() -> None:
@@ -118,7 +141,9 @@ def install() -> None:
     for function in (
         values,
         evaluate,
-        evaluate_whole,
+        of_one,
+        of_several,
+        found,
         agree,
         all_agree,
         disjoint,

@@ -12,7 +12,7 @@ from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, s
 from fxpass.torch_internals.patches import patch
 
 from . import guard_functions
-from .sources import AggregateSource, AgreementSource, NameSource, PositionSource, WholeSource, full_name
+from .sources import AggregateSource, AgreementSource, ExpressionSource, NameSource, PositionSource, full_name
 
 _agreements: weakref.WeakKeyDictionary[Any, dict[str, tuple[list[tuple[int, int]], Any]]] = weakref.WeakKeyDictionary()
 """For each guard builder and each tensor, by name: the pairs of elements that must be equal, and the manager of these."""
@@ -52,11 +52,16 @@ def _aggregate(builder: Any, source: AggregateSource) -> Any:
     return _values(builder, source).lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
 
 
-def _whole(builder: Any, source: WholeSource) -> Any:
-    look = functools.partial(guard_functions.evaluate_whole, source.text)
-    return builder.get_guard_manager_from_source(source.base).lambda_manager(
-        python_lambda=look, source=source.name, **_example(builder, source)
-    )
+def _expression(builder: Any, source: ExpressionSource) -> Any:
+    """The manager of what is computed from one input, or from several, which are all reached from the frame's locals."""
+    if not source.others:
+        base = builder.get_guard_manager_from_source(source.base)
+        look = functools.partial(guard_functions.of_one, source.text)
+    else:
+        base = builder.guard_manager.root
+        where = compile(f"({source.base.name}, {', '.join(source.names)})", source.name, "eval")
+        look = functools.partial(guard_functions.of_several, source.text, where, builder.scope["G"])
+    return base.lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
 
 
 def _example(builder: Any, source: Any) -> dict[str, Any]:
@@ -107,7 +112,7 @@ def _named(builder: Any, source: NameSource) -> Any:
 _MANAGERS: dict[type, Callable[[Any, Any], Any]] = {
     PositionSource: _element,
     AggregateSource: _aggregate,
-    WholeSource: _whole,
+    ExpressionSource: _expression,
     AgreementSource: _agreement,
     NameSource: _named,
 }

@@ -16,8 +16,7 @@ There are seven, and each acts only in a frame that is being compiled for kvfix:
     VariableBuilder.wrap_literal           ints of modules
     iter_contains                          numbers in lists
 
-`number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix. The
-garbage collector is paused meanwhile.
+`number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ import torch
 from torch import fx
 
 from fxpass.options import Options
-from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import (
+    BuiltinVariable,
     ConstantVariable,
     FrameStateSizeEntry,
     GuardBuilder,
@@ -44,11 +43,12 @@ from fxpass.torch_internals.dynamo.names import (
     process_automatic_dynamic,
     type_dispatch,
 )
-from fxpass.torch_internals.patches import failures, on_uninstall, patch, patch_attribute
+from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, frames, indexing, module_ints, number_variables
-from .compilation import compiling, current_compilation
+from . import dynamism, frames, indexing, module_ints, number_variables, retries
+from .compilation import current_compilation
+from .operands import with_numbers
 from .sources import AggregateSource, PositionSource
 
 MAX_FLOATS = 3
@@ -70,7 +70,7 @@ def parse_options_early(options_of: Callable[[Any], Options | None], begin: Call
 def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Exception], None]) -> None:
     """Install the hooks; ``is_ours(compiler_fn)`` says whether a frame's backend is kvfix. ``left`` is told of a function that
     Dynamo leaves to eager, although it has traced operators of it: the backend, the code, and the error."""
-    patch("torch._dynamo.convert_frame._compile", functools.partial(_compile, is_ours, left))
+    patch("torch._dynamo.convert_frame._compile", functools.partial(retries.compile_frame, is_ours, left))
     is_ours = functools.partial(_acts_for, is_ours)
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
     patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
@@ -81,8 +81,11 @@ def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Excep
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):
+        table: Any = cls.dispatch_table  # type: ignore[attr-defined]
         for opname in _JUMPS & dis.opmap.keys():
-            patch_attribute(cls.dispatch_table, dis.opmap[opname], functools.partial(_jump, is_ours))  # type: ignore[attr-defined]
+            patch_attribute(table, dis.opmap[opname], functools.partial(_jump, is_ours))
+        if "TO_BOOL" in dis.opmap:
+            patch_attribute(table, dis.opmap["TO_BOOL"], functools.partial(_to_bool, is_ours))
 
 
 _OR_POP = {"JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP"}
@@ -105,7 +108,7 @@ _JUMPS = {
 def _call_method(
     is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any
 ) -> Any:
-    if name == "item" and not args and not kwargs and is_ours(tx.output.compiler_fn):
+    if name in ("item", "__index__") and not args and not kwargs and is_ours(tx.output.compiler_fn):
         value = number_variables.number_in(tx, self.as_proxy().node)
         if value is not None:
             return value
@@ -185,6 +188,13 @@ def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
         tx.stack[-1] = operand
 
 
+def _to_bool(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
+    """``not not x`` is this alone from Python 3.13 on. Dynamo takes it for a part of a jump or of ``not``."""
+    if tx.next_instruction.opname in _JUMPS or not is_ours(tx.output.compiler_fn):
+        return stock(tx, inst)
+    tx.push(BuiltinVariable(bool).call_function(tx, [tx.pop()], {}))
+
+
 def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *args: Any, **kwargs: Any) -> Any:
     if len(args) < 3 or args[0] not in ("call_function", "call_method") or not is_ours(self.compiler_fn):
         return stock(self, *args, **kwargs)
@@ -192,7 +202,9 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
     if compilation is not None:
         compilation.works = True
     kind, target, operands, *rest = args
-    operands = indexing.with_number_operands(target, operands, functools.partial(_number_in, self))
+    named = rest[0] if rest and isinstance(rest[0], dict) else {}
+    operands, named = with_numbers(target, operands, named, functools.partial(_number_in, self))
+    rest = [named, *rest[1:]] if rest else rest
     if indexing.is_indexing(target):
         index = indexing.with_number_bounds(operands[1], functools.partial(_number_in, self))
         sliced = indexing.slices(operands[0], index)
@@ -228,32 +240,6 @@ def _specialize_bool(arg: Any) -> Any:
 def _acts_for(is_ours: Callable[[Any], bool], compiler_fn: Any) -> bool:
     """Whether hooks act on the frame that is compiled with ``compiler_fn``."""
     return current_compilation() is not None and is_ours(compiler_fn)
-
-
-def _compile(
-    is_ours: Callable[[Any], bool],
-    left: Callable[[Any, CodeType, Exception], None],
-    stock: Any,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
-    whole = kwargs["one_graph"] if "one_graph" in kwargs else args[6]  # Dynamo raises then
-    if not is_ours(compiler_fn):
-        with compiling(False):
-            return stock(*args, **kwargs)
-    with garbage_collection.paused():
-        code, before = kwargs["code"] if "code" in kwargs else args[0], failures()
-        with compiling(True) as compilation, frames.following(code):
-            try:
-                return stock(*args, **kwargs)
-            except Exception as error:
-                if failures() == before:  # it is the model's own
-                    if compilation.works and not whole:
-                        left(compiler_fn, code, error)
-                    raise
-        with compiling(False), frames.following(code):
-            return stock(*args, **kwargs)
 
 
 def _translators(base: type) -> list[type]:

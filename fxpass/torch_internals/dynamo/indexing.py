@@ -1,8 +1,7 @@
-"""Positions in index expressions and arguments, brought to a form in which each of them stays a symbol.
+"""Positions in index expressions, brought to a form in which each of them stays a symbol.
 
     cache[:, start_tensor:end_tensor]       cache[:, s0:s1]
     pages[s0, s1] = k                       setitem(select(select(pages, 0, s0), 0, s1), ..., k)
-    x.triu(start_tensor)                    x.triu(s0)
 
 A tensor becomes the number that it holds. PyTorch takes a SymInt in the tuple of an index for a constant, which would cost a
 graph for every value, so it is selected instead.
@@ -10,7 +9,6 @@ graph for every value, so it is selected instead.
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.index_tensors.operators import is_torchs
 from fxpass.torch_internals.dynamo.names import wrap_fx_proxy
-from fxpass.torch_internals.operators import OpOverloadPacket
 
 NumberReader = Callable[[fx.Proxy], Any]
 """Gives the number that a tensor proxy holds, as a graph argument; None where it is not known."""
@@ -117,48 +113,3 @@ def _is_symint(value: Any) -> bool:
 def is_indexing(target: Any) -> bool:
     """Whether ``target`` is ``x[index]`` or ``x[index] = value``."""
     return target in (operator.getitem, operator.setitem)
-
-
-def with_number_operands(target: Any, operands: tuple[Any, ...], number_in: NumberReader) -> tuple[Any, ...]:
-    """The ``operands`` of a function or method of PyTorch, with numbers in the place of tensors that stand for an int.
-
-        c.split([e, 8 - e], 1)        torch.full((1, e), 0.5)        x.triu(s + 1)
-    """
-    if target in ("narrow", torch.narrow) and len(operands) == 4:
-        return (*operands[:2], *(number_or_same(o, number_in) for o in operands[2:]))
-    if target is torch.arange:
-        return tuple(number_or_same(o, number_in) for o in operands)
-    if not isinstance(target, str) and not (callable(target) and is_torchs(target)):
-        return operands
-    takes = _takes_numbers(target if isinstance(target, str) else getattr(target, "__name__", ""))
-    if not takes:
-        return operands
-    return tuple(_replaced(o, number_in) if takes[min(i, len(takes) - 1)] else o for i, o in enumerate(operands))
-
-
-def _replaced(operand: Any, number_in: NumberReader) -> Any:
-    if isinstance(operand, (tuple, list)):
-        return type(operand)(number_or_same(o, number_in) for o in operand)
-    return number_or_same(operand, number_in)
-
-
-@functools.cache
-def _takes_numbers(name: str) -> tuple[bool, ...]:
-    """For each operand of the aten operator ``name``, whether all its overloads take an int or a list of ints there.
-
-    Operands beyond the last one belong to it, as in ``x.expand(2, e)``. Empty if the operator takes no ints.
-    """
-    packet = getattr(torch.ops.aten, name, None)
-    if not isinstance(packet, OpOverloadPacket):
-        return ()  # no operator: the namespace's own `__eq__`
-    schemas = [getattr(packet, o)._schema for o in packet.overloads()]
-    types = [[str(a.type) for a in s.arguments if not a.kwarg_only] for s in schemas if ".names" not in str(s)]
-    places = max(map(len, types), default=0)
-    at = [{t[i] for t in types if i < len(t)} for i in range(places)]
-    takes = tuple(bool(kinds & _INTS) and kinds <= _INTS | _NO_TENSORS for kinds in at)
-    return takes if any(takes) else ()
-
-
-_INTS = {"int", "SymInt", "List[int]", "List[SymInt]", "Optional[int]", "Optional[SymInt]", "Optional[List[int]]",
-         "Optional[List[SymInt]]"}  # fmt: skip
-_NO_TENSORS = {"str", "Optional[str]", "List[str]"}

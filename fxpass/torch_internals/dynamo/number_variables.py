@@ -9,18 +9,21 @@ The table of the graph says what a tensor holds (`index_tensors.table`). What it
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import sympy
 from torch import fx
 
 from fxpass.graph.numbers import CEILINGS, ceiling, fits_int64, known
-from fxpass.index_tensors import any_length
 from fxpass.index_tensors.arithmetic import NotCovered
 from fxpass.index_tensors.contents import Arith, Element, Entry, GraphInt, in_order
+from fxpass.index_tensors.expressions import expression_of
 from fxpass.index_tensors.functions import (
     FOLDS,
     PAIRWISE,
@@ -33,6 +36,7 @@ from fxpass.index_tensors.functions import (
     product,
     total,
 )
+from fxpass.index_tensors.small_tensors import shape_of
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import (
     BuiltinVariable,
@@ -46,6 +50,8 @@ from fxpass.torch_internals.dynamo.names import (
 from . import element_variables, fixed_sizes
 
 _OPERATORS = {total: operator.add, product: operator.mul}
+MAX_EXPRESSIONS = 16
+"""Of a tensor that no rule covers, with more elements than this, the numbers are not followed."""
 MAX_SIZE = 256
 """A number that takes more operators and symbols than this to write down is not followed."""
 
@@ -56,15 +62,26 @@ def number_in(tx: Any, node: fx.Node) -> Any:
     if node.graph is not output.graph:
         return None  # it is in the subgraph of a higher-order operator
     table = Table.of(output.graph)
-    whole = any_length.text_of(table, node)
-    fixed_sizes.fix_numbers(tx, node, whole and whole[0])
+    whole = expression_of(table, node) if fixed_sizes.moves(node) else None
+    fixed_sizes.fix_numbers(tx, node, whole.inputs if whole else ())
     entry = table.entry(node)
-    try:
-        if entry is None:
-            return None if whole is None else element_variables.whole_variable(tx, *whole)
-        return _variable(tx, entry)
-    except NotCovered:
+    if entry is not None:
+        with contextlib.suppress(NotCovered):
+            return _variable(tx, entry)
+    expression = whole or expression_of(table, node)
+    with contextlib.suppress(NotCovered):
+        return None if expression is None else element_variables.expression_variable(tx, expression)
+    return None
+
+
+def formed(tx: Any, *nodes: fx.Node, form: str) -> Any:
+    """What ``form``, ``int({})`` or ``torch.equal({}, {})``, makes of ``nodes``; None where it is not known by then."""
+    if any(node.graph is not tx.output.graph for node in nodes):
         return None
+    expression = expression_of(Table.of(tx.output.graph), *nodes, form=form)
+    with contextlib.suppress(NotCovered):
+        return None if expression is None else element_variables.expression_variable(tx, expression)
+    return None
 
 
 def number_of(tx: Any, variable: Any) -> Any:
@@ -87,18 +104,24 @@ def numbers_in(tx: Any, node: fx.Node) -> Any:
         return None
     fixed_sizes.fix_numbers(tx, node)
     array = Table.of(tx.output.graph).array(node)
-    if array is None:
-        return None
+    with contextlib.suppress(NotCovered):
+        return _numbers_by_expression(tx, node) if array is None else _nested(functools.partial(_variable, tx), array.tolist())
+    return None
 
-    def nested(part: Any) -> Any:
-        if isinstance(part, list):
-            return ListVariable([nested(p) for p in part], mutation_type=ValueMutationNew())
-        return _variable(tx, part)
 
-    try:
-        return nested(array.tolist())
-    except NotCovered:
-        return None
+def _numbers_by_expression(tx: Any, node: fx.Node) -> Any:
+    shape = shape_of(node)
+    expression = expression_of(Table.of(tx.output.graph), node)
+    if expression is None or not all(isinstance(s, int) for s in shape) or not 0 < math.prod(shape) <= MAX_EXPRESSIONS:
+        raise NotCovered
+    places = np.arange(math.prod(shape)).reshape(shape).tolist()
+    return _nested(lambda place: element_variables.expression_variable(tx, expression.element(place)), places)
+
+
+def _nested(variable: Callable[[Any], Any], part: Any) -> Any:
+    if isinstance(part, list):
+        return ListVariable([_nested(variable, p) for p in part], mutation_type=ValueMutationNew())
+    return variable(part)
 
 
 def _variable(tx: Any, entry: Entry) -> Any:

@@ -2,7 +2,7 @@
 
     PositionSource(base, i)          element ``i`` of the index tensor ``base``               evaluated, guarded, passed
     AggregateSource(base, text)      what many elements make, such as ``lens.max()``          evaluated, guarded, passed
-    WholeSource(base, text)          the same where the length of ``base`` is a symbol        evaluated, guarded, passed
+    ExpressionSource(base, text)     what ops make of ``base``, and of others beside it       evaluated, guarded, passed
     AgreementSource(base, i, j)      whether two elements are equal                           guarded
     NameSource(base)                 the full name of a function or a class                   guarded
 
@@ -13,18 +13,30 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from typing import Any
 
-from fxpass.torch_internals.dynamo.names import ChainedSource
+from fxpass.torch_internals.dynamo.names import ChainedSource, GuardBuilder, Source
 
 from . import guard_functions
 
 
 @dataclasses.dataclass(frozen=True)
 class PositionSource(ChainedSource):
-    """Element ``index`` (row-major) of the small integer tensor at ``base``, read through the host mirror."""
+    """Element ``index`` (row-major) of the small integer tensor at ``base``, read through the host mirror.
+
+    is_there: whether the guards on the tensor tell that it has such an element, since they fix its size.
+    """
 
     index: int = 0
+    is_there: bool = dataclasses.field(default=False, compare=False)
+
+    def make_guard(self, fn: Callable[..., Any]) -> Any:
+        """A guard of the kind ``fn``. That an element is an int is known of its tensor; to ask takes a look at the mirror in
+        each call."""
+        if self.is_there and fn is GuardBuilder.TYPE_MATCH:
+            return self.base.make_guard(fn)
+        return super().make_guard(fn)
 
     @property
     def _name_template(self) -> str:
@@ -49,23 +61,31 @@ class AggregateSource(ChainedSource):
 
 
 @dataclasses.dataclass(frozen=True)
-class WholeSource(AggregateSource):
-    """The number that ``text`` makes of the integer tensor at ``base``, whatever its length (`any_length`)."""
+class ExpressionSource(AggregateSource):
+    """The number that the expression ``text`` makes of what is at ``base``, and at ``others`` (`expressions`)."""
+
+    others: tuple[Any, ...] = ()
 
     @property
     def _name_template(self) -> str:
-        return f"__load_module('{guard_functions.__name__}').computed_whole({{0}}, {self.text!r})"
+        text, *others = (value.replace("{", "{{").replace("}", "}}") for value in (repr(self.text), *self.names))
+        return f"__load_module('{guard_functions.__name__}').computed_by({', '.join([text, '{0}', *others])})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of ``others``."""
+        return tuple(other.name for other in self.others)
 
     def reconstruct(self, codegen: Any) -> None:
-        _call(codegen, "computed_whole", self.base, self.text)
+        _call(codegen, "computed_by", self.text, self.base, *self.others)
 
 
-def _call(codegen: Any, function: str, base: Any, argument: Any) -> None:
-    """Emit bytecode for ``guard_functions.function(base, argument)``."""
+def _call(codegen: Any, function: str, *operands: Any) -> None:
+    """Emit bytecode for ``guard_functions.function(*operands)``, which are sources and constants."""
     codegen.add_push_null(lambda: codegen.load_import_from(guard_functions.__name__, function))
-    codegen(base)
-    codegen.append_output(codegen.create_load_const(argument))
-    codegen.call_function(2, False)
+    for operand in operands:
+        codegen(operand) if isinstance(operand, Source) else codegen.append_output(codegen.create_load_const(operand))
+    codegen.call_function(len(operands), False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +120,8 @@ def written(source: Any) -> str:
     """``source`` as the user would write it: an element of an index tensor as ``L['lens'][0]``."""
     if isinstance(source, PositionSource):
         return f"{source.base.name}[{source.index}]"
+    if isinstance(source, ExpressionSource):
+        return f"{source.text} of v = [{', '.join([source.base.name, *source.names])}]"
     if isinstance(source, AggregateSource):
         return f"{source.text} of v = {source.base.name}"
     return str(source.name)

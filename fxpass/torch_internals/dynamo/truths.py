@@ -15,7 +15,8 @@ from fxpass.torch_internals.dynamo.names import ConstantVariable, ListVariable, 
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .number_variables import decided, number_in, numbers_in, value_of
+from .fixed_sizes import moves
+from .number_variables import decided, formed, number_in, numbers_in, value_of
 
 _QUESTIONS = {torch.equal: "equal", torch.is_nonzero: "is_nonzero"}
 
@@ -46,7 +47,10 @@ def _answer(tx: Any, question: str | None, operands: Sequence[Any]) -> Any:
     if question == "is_nonzero":
         number = number_in(tx, tensors[0].as_proxy().node)
         return None if number is None else decided(tx, number)
-    held = [numbers_in(tx, t.as_proxy().node) for t in tensors]
+    nodes = [t.as_proxy().node for t in tensors]
+    if len(nodes) == 2 and any(map(moves, nodes)):
+        return formed(tx, *nodes, form="torch.equal({}, {})")
+    held = [numbers_in(tx, node) for node in nodes]
     if len(held) != 2 or None in held:
         return None
     return ConstantVariable.create(_same(*held))

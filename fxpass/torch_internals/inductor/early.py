@@ -30,8 +30,8 @@ _wanted: ContextVar[bool] = ContextVar("wanted", default=False)
 
 @contextlib.contextmanager
 def starting_early() -> Iterator[dict[str, Any]]:
-    """What Inductor compiles within, in this thread and with the config patches given, has such kernels, where the GPU can
-    start them so."""
+    """In the block, in this thread, Inductor generates such kernels if the GPU can start kernels early, under the config
+    patches that are given here."""
     if not holds(Feature.EARLY):
         yield {}
         return

@@ -37,9 +37,9 @@ function showOverview(side, graph, act) {
   graph.sites.forEach((site) => showSite(side, graph, site, act));
 }
 
-// What keeps a graph from being better; of many the rest opens with a click. Those of chapters 3 and 4 are no fault.
+// What keeps a graph from being better; of many the rest opens with a click. Those of chapters 3 and 4, and light ops (KV212), are no fault.
 function showReasons(card, reasons) {
-  const say = (parent, text) => add(parent, "p", /^KV[34]/.test(text) ? "reason calm" : "reason", text);
+  const say = (parent, text) => add(parent, "p", /^KV(3|4|212)/.test(text) ? "reason calm" : "reason", text);
   reasons.slice(0, MOST_REASONS).forEach((text) => say(card, text));
   if (reasons.length <= MOST_REASONS) return;
   const rest = add(card, "details", "reasons");
@@ -131,14 +131,17 @@ function showModules(card, slot) {
   });
 }
 
-function showLegend(element) {
+// What the colors mean, of those that there are in the graph.
+function showLegend(element, graph) {
   const swatches = [["added", "added"], ["removed", "removed"], ["replaced", "replaced"], ["changed", "takes something else"],
     ["role-position", "position"], ["role-slice", "slice"], ["role-mask", "mask"],
     ["part-prologue", "prologue"], ["part-core", "static core"], ["part-epilogue", "epilogue"]];
-  for (const [kind, text] of swatches) {
+  const there = new Set([...graph.slots.flatMap((slot) => [slot.status, `role-${slot.role}`]), ...graph.parts.map((part) => `part-${part.name}`)]);
+  element.replaceChildren();
+  for (const [kind, text] of swatches.filter(([each]) => there.has(each))) {
     const entry = add(element, "span", "entry");
     add(entry, "i", `swatch ${kind}`);
     entry.append(text);
   }
-  add(element, "span", "hint", "Click a module to open it, an op for its details. Ctrl and scroll zooms.");
+  add(element, "span", "hint", "Click a module to open it, an op for its details. Ctrl and scroll zooms, / searches, Escape closes.");
 }

@@ -20,6 +20,7 @@
     document.querySelectorAll("#graphs button").forEach((tab, i) => tab.setAttribute("aria-pressed", graphs[i] === graph));
     SIDES.forEach((name, i) => { document.querySelector(`#${name} h2 span`).textContent = opsOf(graph.ops[i]); });
     showOverview(side, graph, act);
+    showLegend(document.getElementById("legend"), graph);
     refresh();
     panes.fit();
   }
@@ -69,7 +70,8 @@
     state.selected = null;
     refresh();
     select(slots[place.slot]);
-    panes.center(panes.layout.items);
+    const lit = panes.layout.items.filter((box) => slotsIn(box.item).some(({ id }) => SIDES.some((side) => state.flow[side].has(id))));
+    panes.center(lit.length ? lit : panes.layout.items);
   }
 
   function showAll() {
@@ -89,10 +91,14 @@
   document.getElementById("fold").addEventListener("click", () => show(state.graph));
   notice.querySelector("button").addEventListener("click", () => { state.flow = null; showAll(); });
   SIDES.forEach((name) => document.querySelector(`#${name} svg`).addEventListener("click", () => state.selected && select(state.selected)));
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || event.target.id === "search") return;
+    if (state.selected) select(state.selected);
+    else if (state.only) notice.querySelector("button").click();
+  });
   window.addEventListener("resize", () => panes.fit());
 
   graphs.forEach((graph) => button(document.getElementById("graphs"), "", graph.name, () => show(graph)));
-  showLegend(document.getElementById("legend"));
   new Search(document.getElementById("search"), document.getElementById("results"), act);
   show(graphs[graphs.length - 1]);
 })();

@@ -2,6 +2,7 @@
 // Both panes: the same layout drawn twice, each with what its side has, moved and zoomed as one.
 
 const SIDES = ["before", "after"];
+const READABLE = 0.65; // no smaller than this, unless one zooms out
 const line = d3.line((point) => point.x, (point) => point.y).curve(d3.curveMonotoneY);
 
 class Panes {
@@ -49,10 +50,13 @@ class Panes {
     for (const pane of this.panes) this.draw(pane);
   }
 
+  // The whole width, if that can be read; else what stands at the top, in the middle.
   fit() {
-    const k = Math.min(1, Math.max(0.55, (this.size.width - 16) / this.layout.width));
-    const middle = k * this.layout.width < this.size.width ? this.layout.width / 2 : d3.mean(this.layout.items, (box) => box.x + box.width / 2);
-    const x = this.size.width / 2 - k * middle;
+    const k = Math.min(1, Math.max(READABLE, (this.size.width - 16) / this.layout.width));
+    const { width, height } = this.size, room = width - k * this.layout.width;
+    const top = this.layout.items.filter((box) => k * box.y < height);
+    const middle = ((d3.min(top, (box) => box.x) || 0) + (d3.max(top, (box) => box.x + box.width) || 0)) / 2;
+    const x = room > 0 ? room / 2 : Math.min(4, Math.max(room - 4, width / 2 - k * middle));
     this.first.call(this.zoom.transform, d3.zoomIdentity.translate(x, 44).scale(k));
   }
 
@@ -75,7 +79,7 @@ class Panes {
     const left = Math.min(...boxes.map((box) => box.x)), right = Math.max(...boxes.map((box) => box.x + box.width));
     const top = Math.min(...boxes.map((box) => box.y)), bottom = Math.max(...boxes.map((box) => box.y + box.height));
     const { width, height } = this.size;
-    const k = Math.min(1, Math.max(0.42, Math.min((width - 40) / (right - left), (height - 90) / (bottom - top))));
+    const k = Math.min(1, Math.max(READABLE, Math.min((width - 40) / (right - left), (height - 90) / (bottom - top))));
     const x = width / 2 - (k * (left + right)) / 2, y = height / 2 + 20 - (k * (top + bottom)) / 2;
     this.first.call(this.zoom.transform, d3.zoomIdentity.translate(x, y).scale(k));
   }
@@ -123,12 +127,13 @@ class Panes {
       .attr("transform", (box) => `translate(${box.x},${box.y})`);
     nodes.selectAll(".box, .under").attr("width", (box) => box.width).attr("height", (box) => box.height);
     nodes.select(".bar").attr("height", (box) => box.height - 16);
-    nodes.select(".title").attr("x", 14).attr("y", (box) => (isGroup(box.item) ? 22 : 18))
+    nodes.select(".title").attr("x", 14).attr("y", (box) => (isGroup(box.item) ? 22 : opNote(box.item[side]) ? 18 : 25))
       .each(function (box) { name(d3.select(this), isGroup(box.item) ? [titleOf(box.item), ""] : opTitle(box.item[side])); });
     nodes.select(".note").attr("x", 14).attr("y", (box) => (isGroup(box.item) ? 39 : 33))
       .text((box) => (isGroup(box.item) ? noteOf(box.item) : opNote(box.item[side])));
     nodes.select("title").text((box) => (isGroup(box.item) ? box.item.name : box.item[side].call));
     nodes.each(function (box) { marks(d3.select(this), box, side); });
+    nodes.on("mouseenter", (event, box) => this.point(keyOf(box.item))).on("mouseleave", () => this.point(null));
     pressed(nodes, (box) => (isGroup(box.item) ? act.toggle(box.item) : act.select(box.item, side)), (box) => (isGroup(box.item) ? `open ${box.item.name}` : box.item[side].name));
 
     const named = layer.select(".items").selectAll("g.chip").data(chips.filter((made) => made[side]), (made) => made.key).join((enter) => {
@@ -142,6 +147,14 @@ class Panes {
     named.select("rect").attr("width", (made) => made.width).attr("height", CHIP);
     named.select("text").text((made) => clipped((made.value[side] || made.value.any).name, 30));
     pressed(named, (made) => act.select(made.value, side), (made) => made.value.any.name);
+  }
+
+  // What the pointer is on is shown in both panes, with its edges.
+  point(key) {
+    for (const { layer } of this.panes) {
+      layer.selectAll("g.item").classed("pointed", (box) => keyOf(box.item) === key);
+      layer.selectAll(".edges path").classed("pointed", (edge) => edge.from === key || edge.to === key).filter(".pointed").raise();
+    }
   }
 
   // `flow` has a set of slots for each side; `selected` is a slot.

@@ -2,7 +2,7 @@
 // A wide level, in which no group is open, drawn together: everything moves towards the middle, and what would meet in a row keeps its distance.
 // The bends of edges stand in rows as nodes do. A row is least squares with distances kept: neighbors that push move as one.
 
-const ROOM = 800, LEAST = 0.4, BETWEEN = 16, BESIDE = 9;
+const ROOM = 740, LEAST = 0.4, BETWEEN = 16, BESIDE = 9;
 
 // Sets the x of the nodes of `g`, and of the bends of its edges; gives the width.
 function squeeze(g) {

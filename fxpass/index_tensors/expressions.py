@@ -1,0 +1,205 @@
+"""A number that ops make of small graph inputs, as an expression that does the same to their contents on the host.
+
+    at: i64[s0]                       int(at[-1])               v0[-1]
+    lens, slots: i64[4], i64[2]       lens[slots] += 1          (t0 := v0[v1], t1 := iadd(t0, 1), t2 := setitem(v0, v1, t1),
+                                      int(lens.max())            t3 := v0.max(), t3)[-1]
+    done: b8[4]                       if done.all():            v0.all()
+
+Where all sizes are known and a rule covers each op, the table knows every element, and follows it through the call (`table`).
+Here nothing is known of the ops but that they are PyTorch's. PyTorch does them again, to copies in host memory, each time that
+a guard asks. On another device, ops of floats, and those which choose between equal elements, may give something else than they
+give there, and are not covered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph.numbers import hint
+from fxpass.graph.schemas import memory_of
+from fxpass.torch_internals.fakes import FakeTensor
+from fxpass.torch_internals.operators import OpOverloadPacket
+
+from . import mirror
+from .arithmetic import NotCovered
+from .operators import may_write
+from .small_tensors import MAX_ELEMENTS, fixed
+from .table import Table
+
+MAX_LENGTH = 1024
+"""Characters; text that would be longer is not made."""
+_CASTS = {"bool", "cpu", "double", "float", "int", "long"}
+"""Methods that stand for operators of another name."""
+_INDICES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_PLACES = {"sort": 1, "topk": 1, "kthvalue": 1, "median": 1, "mode": 1, "max": 1, "min": 1}
+"""For each op that chooses between equal elements, which of its results says where they are."""
+_NAMES = {"torch": torch, "int": int, **{name: fn for name, fn in vars(operator).items() if name[0] != "_"}}
+_ERRORS = (IndexError, ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError)
+"""What PyTorch raises where the ops cannot be done to what the tensors hold."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Expression:
+    """``text`` over ``v0``, ``v1`` and so on, which stand for the graph inputs ``inputs``."""
+
+    inputs: tuple[fx.Node, ...]
+    text: str
+
+    @property
+    def has_any_length(self) -> bool:
+        """Whether a size of one of the inputs is a symbol."""
+        return any(isinstance(fixed(s), torch.SymInt) for n in self.inputs for s in getattr(_value(n), "shape", ()))
+
+    def element(self, place: int) -> Expression:
+        """Element ``place``, row-major, of the tensor that this makes."""
+        return Expression(self.inputs, f"{self.text}.flatten()[{place}]")
+
+
+def number(text: str, inputs: Sequence[Any]) -> int | bool | float | None:
+    """The number that ``text`` makes of ``inputs``, which are tensors and ints; None where there is none."""
+    try:
+        made = _function(text)([_on_host(v) if isinstance(v, torch.Tensor) else v for v in inputs])
+        return made.item() if isinstance(made, torch.Tensor) else made  # type: ignore[no-any-return]
+    except _ERRORS:
+        return None
+
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(mirror.values(tensor), dtype=tensor.dtype, device="cpu").reshape(tensor.shape)
+
+
+@functools.lru_cache(1024)
+def _function(text: str) -> Any:
+    scope = dict(_NAMES)
+    return eval(f"lambda v: {text}", scope)
+
+
+def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression | None:
+    """How ``nodes``, put in ``form``, are computed from small inputs of the graph as it stands; None where they are not.
+
+    A ``form`` says what is made of tensors beyond the graph's ops: ``int({})``, ``torch.equal({}, {})``.
+    """
+    needed = _needed(nodes)
+    inputs = tuple(n for n in needed if n.op == "placeholder")
+    if not any(isinstance(_value(n), torch.Tensor) for n in inputs):
+        return None
+    try:
+        if not all(_is_input(table, n) for n in inputs):
+            return None
+        names = {n: f"v[{i}]" for i, n in enumerate(inputs)}
+        steps = _steps([n for n in needed if n not in inputs], names)
+    except NotCovered:
+        return None
+    result = form.format(*(names[n] for n in nodes))
+    return Expression(inputs, f"({', '.join([*steps, result])})[-1]" if steps else result)
+
+
+def _needed(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """``nodes`` and what they are computed from, in the order of the graph, with all that writes to one of these."""
+    graph = nodes[0].graph
+    writers = [(n, memory_of(_value(w))) for n in graph.nodes if n.op != "placeholder" for w in may_write(n)]
+    needed: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        needed |= set(waiting)
+        memories = {memory_of(_value(n)) for n in needed} - {None}
+        operands = {n for own in waiting for n in own.all_input_nodes}
+        waiting = list((operands | {n for n, memory in writers if memory in memories}) - needed)
+    return [n for n in graph.nodes if n in needed]
+
+
+def _is_input(table: Table, placeholder: fx.Node) -> bool:
+    """Whether what ``placeholder`` holds can be asked before the call, and is what the graph finds there."""
+    value = _value(placeholder)
+    if placeholder.meta.get("grapharg") is None:
+        return False
+    if isinstance(value, torch.SymInt):
+        return True
+    return _is_small(value) and value.dtype in _INDICES and not table.inputs().is_written_elsewhere(placeholder)
+
+
+def _is_small(value: Any) -> bool:
+    if type(value) not in (FakeTensor, torch.Tensor) or value.layout is not torch.strided:
+        return False
+    return (hint(value.numel()) or MAX_ELEMENTS + 1) <= MAX_ELEMENTS
+
+
+def _steps(ops: Sequence[fx.Node], names: dict[fx.Node, str]) -> list[str]:
+    """Those of ``ops`` that are steps, as something is written or they are used twice. ``names`` gets the text of each op."""
+    steps: list[str] = []
+    simple = not any(may_write(n) for n in ops)
+    for op in ops:
+        text = _call(op, names)
+        if simple and sum(user in ops for user in op.users) < 2:
+            names[op] = text
+        else:
+            names[op] = f"t{len(steps)}"
+            steps.append(f"{names[op]} := {text}")
+        if len(text) > MAX_LENGTH or sum(map(len, steps)) > MAX_LENGTH:
+            raise NotCovered
+    return steps
+
+
+def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
+    values = _value(node) if isinstance(_value(node), (tuple, list)) else [_value(node)]
+    if not all(_is_small(v) or isinstance(v, (int, torch.SymInt)) or v is None for v in values):
+        raise NotCovered
+    if not all(v.is_cpu or _is_exact(node, v) for v in values if isinstance(v, torch.Tensor)):
+        raise NotCovered
+    operands = [_operand(a, names) for a in node.args]
+    operands += [f"{key}={_operand(a, names)}" for key, a in node.kwargs.items()]
+    if node.target is operator.getitem:
+        return f"{operands[0]}[{operands[1]}]"
+    if node.op == "call_method" and _is_repeatable(node.target):
+        return f"{operands[0]}.{node.target}({', '.join(operands[1:])})"
+    name = getattr(node.target, "__name__", "")
+    if node.op == "call_function" and _NAMES.get(name) is node.target:
+        return f"{name}({', '.join(operands)})"
+    if node.op != "call_function" or getattr(torch, name, None) is not node.target or not _is_repeatable(name):
+        raise NotCovered
+    return f"torch.{name}({', '.join(operands)})"
+
+
+def _is_repeatable(name: str) -> bool:
+    """Whether the op of PyTorch called ``name`` gives the same each time: it draws no random numbers."""
+    if name in _CASTS:
+        return True
+    packet = getattr(torch.ops.aten, name, None)
+    if not isinstance(packet, OpOverloadPacket):
+        return False
+    tags = (getattr(packet, overload).tags for overload in packet.overloads())
+    return not any(torch.Tag.nondeterministic_seeded in own for own in tags)
+
+
+def _is_exact(node: fx.Node, value: torch.Tensor) -> bool:
+    """Whether the host gives the ``value`` of ``node`` as any device does."""
+    source: Any = node.args[0] if node.target is operator.getitem else node
+    name = source.target if isinstance(source.target, str) else source.target.__name__
+    is_place = name == "argsort" or source is not node and _PLACES.get(name) == node.args[1]
+    return not value.is_floating_point() and (not is_place or bool(source.kwargs.get("stable")))
+
+
+def _operand(operand: Any, names: dict[fx.Node, str]) -> str:
+    if isinstance(operand, (tuple, list)):
+        inner = "".join(f"{_operand(part, names)}, " for part in operand)
+        return f"({inner})" if isinstance(operand, tuple) else f"[{inner}]"
+    if isinstance(operand, slice):
+        return f"slice({', '.join(_operand(part, names) for part in (operand.start, operand.stop, operand.step))})"
+    if isinstance(operand, fx.Node):
+        return names[operand]
+    if isinstance(operand, torch.device):
+        return "'cpu'"
+    if operand is None or type(operand) in (int, bool, float, str, torch.dtype, type(...)):
+        return "..." if operand is ... else repr(operand)
+    raise NotCovered
+
+
+def _value(node: fx.Node) -> Any:
+    return node.meta.get("example_value")

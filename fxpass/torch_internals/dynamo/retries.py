@@ -1,0 +1,59 @@
+"""A frame that Dynamo fails on with our hooks is compiled without them; one that it fails on then, too, is left to Python.
+
+    x + range(9)[idx[0]]        Dynamo asserts that an index is a constant, and has been given a number that moves.
+                                Without hooks the graph breaks before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+from fxpass.torch_internals import garbage_collection
+from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupported
+from fxpass.torch_internals.patches import failures, tell
+
+from . import frames
+from .compilation import compiling
+
+
+def compile_frame(
+    is_ours: Callable[[Any], bool],
+    left: Callable[[Any, CodeType, Exception], None],
+    stock: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Compile a frame as ``stock`` does; the garbage collector is paused while one is compiled for kvfix.
+
+    ``left`` is told of a frame that is left to Python although operators of it have been traced.
+    """
+    compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
+    is_whole = kwargs["one_graph"] if "one_graph" in kwargs else args[6]  # Dynamo raises then
+    if not is_ours(compiler_fn):
+        with compiling(False):
+            return stock(*args, **kwargs)
+    with garbage_collection.paused():
+        code, before = kwargs["code"] if "code" in kwargs else args[0], failures()
+        with compiling(True) as compilation, frames.following(code):
+            try:
+                return stock(*args, **kwargs)
+            except Exception as error:
+                if _is_dynamos_fault(error):
+                    tell(compile_frame, error)
+                elif failures() == before:  # it is the model's own
+                    if compilation.works and not is_whole:
+                        left(compiler_fn, code, error)
+                    raise
+        with compiling(False), frames.following(code):
+            try:
+                return stock(*args, **kwargs)
+            except Exception as error:
+                if not _is_dynamos_fault(error):
+                    raise
+                raise Unsupported(f"kvfix: {type(error).__name__}: {error}") from error  # as at a break that nothing resumes
+
+
+def _is_dynamos_fault(error: Exception) -> bool:
+    return isinstance(error, InternalTorchDynamoError) or type(error) is AssertionError

@@ -1,0 +1,72 @@
+"""Functions of Python that take a number are handed the one that an index tensor holds.
+
+    for j in range(idx[0]):         stock: graph break      kvfix: range(s0)
+    x * math.sqrt(idx[0])           stock: graph break      kvfix: a number computed from s0
+    not_(idx[0])                    the same                kvfix: a guard on its truth
+    int(lens.float().mean())        the same                kvfix: a number, as none of the floats is one of the graph
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+from fxpass.torch_internals.dynamo.names import SymNodeVariable, TensorVariable
+from fxpass.torch_internals.patches import patch
+
+from .compilation import current_compilation
+from .number_variables import formed, number_in
+
+_SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
+_TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}
+"""Functions of which Dynamo makes symbolic numbers, or guards on the outcome. With another one of `math`, the graph breaks: a
+number would be a constant there, and each of its values would have a graph."""
+
+
+def install() -> None:
+    """Install the hooks, which act while a frame is compiled for kvfix."""
+    patch("torch._dynamo.variables.BuiltinVariable.call_function", _call_builtin)
+    patch("torch._dynamo.variables.torch.TorchInGraphFunctionVariable.call_function", _call_torchs)
+
+
+def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    rounded = _rounded(tx, args[0]) if self.fn is int and len(args) == 1 and not kwargs else None
+    return stock(self, tx, _numbers(tx, self.fn, args), kwargs) if rounded is None else rounded
+
+
+def _call_torchs(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    return stock(self, tx, _numbers(tx, self.value, args), kwargs)
+
+
+def _numbers(tx: Any, taker: Any, args: Any) -> Any:
+    """``args`` of the function ``taker``, with numbers in the place of the tensors that hold them."""
+    if current_compilation() is None or not _takes_numbers(taker):
+        return args
+    return [_number(tx, arg) for arg in args]
+
+
+def _takes_numbers(taker: Any) -> bool:
+    try:
+        return taker in _TAKERS
+    except TypeError:  # it has no hash
+        return False
+
+
+def _number(tx: Any, arg: Any) -> Any:
+    tensor = _tensor(arg)
+    number = None if tensor is None else number_in(tx, tensor.as_proxy().node)
+    return arg if number is None else number
+
+
+def _rounded(tx: Any, arg: Any) -> Any:
+    """The ``int`` of ``arg``, if this is a tensor of floats that numbers of index tensors make; else None."""
+    tensor = None if current_compilation() is None else _tensor(arg)
+    if tensor is None or tensor.dtype is None or not tensor.dtype.is_floating_point:
+        return None
+    return formed(tx, tensor.as_proxy().node, form="int({})")
+
+
+def _tensor(arg: Any) -> Any:
+    tensor = arg.realize() if hasattr(arg, "realize") else arg
+    return tensor if isinstance(tensor, TensorVariable) and not isinstance(tensor, SymNodeVariable) else None
