@@ -66,7 +66,7 @@ def current_frame() -> Any:
         tx = InstructionTranslator.current_tx()
     except (AttributeError, AssertionError):
         return None  # not called by Dynamo
-    return tx.output.root_tx
+    return None if tx is None else tx.output.root_tx
 
 
 def current_code() -> CodeType | None:
