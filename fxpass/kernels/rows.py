@@ -5,7 +5,8 @@
     write_rows(vs, 2, slots, v)                                                 slots, ks, vs, n, ..)
     o = decode_attention(q, ks, vs, n, ..)
 
-The three are views and ops on elements of what products have given, and of what depends on none, such as angles (`element_functions`).
+The three are views and ops on elements of what products have given, and of what depends on none, such as angles (see
+`element_functions`).
 So there is one kernel where there were two, and what the first of them stored for the second to read never is.
 The kernel takes the new row as it has computed it, not from the cache: a row that another program is writing is not read.
 """
