@@ -1,8 +1,8 @@
 """Graph inputs that lie in one memory.
 
 The table follows each graph input by itself: it does not see in one input what is written through another. So where a graph
-writes to an input, the contents of all other inputs that overlap it are lost (`WrittenInputs`). Whether inputs overlap is
-looked at when the graph is captured, and guarded from then on (`disjoint`).
+writes to an input, the contents of all other inputs that overlap it are lost, and its own where its elements share addresses
+(`WrittenInputs`). Whether inputs overlap is looked at when the graph is captured, and guarded from then on (`disjoint`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
 from fxpass.torch_internals.fakes import FakeTensor
 
@@ -73,14 +74,27 @@ class WrittenInputs:
         return memory_of(placeholder.meta.get("example_value")) == memory and self._range(placeholder) is not None
 
     def _neighbors(self, node: fx.Node) -> set[fx.Node]:
-        """The other graph inputs whose addresses overlap those of the graph input ``node``."""
+        """The graph inputs whose addresses overlap those of the graph input ``node``: itself too, if elements share some."""
         own = self._range(node)
-        return set() if own is None else {n for n, other in self.ranges.items() if n is not node and own.overlaps(other)}
+        if own is None:
+            return set()
+        found = {n for n, other in self.ranges.items() if own.overlaps(other)}
+        return found if overlaps_itself(node.meta["example_value"]) else found - {node}
 
     def _range(self, node: fx.Node) -> AddressRange | None:
         if node not in self.ranges and (own := AddressRange.of(node)) is not None:
             self.ranges[node] = own
         return self.ranges.get(node)
+
+
+def overlaps_itself(tensor: torch.Tensor) -> bool:
+    """Whether several elements of ``tensor`` may lie at one address, as in ``t.expand(3)``."""
+    last = 0
+    for stride, size in sorted(zip(map(hint, tensor.stride()), map(hint, tensor.shape), strict=True)):
+        if size > 1 and stride <= last:
+            return True
+        last += (size - 1) * stride
+    return False
 
 
 def span(tensor: torch.Tensor) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import torch
 from small_models import breaks, graphs, kvfix
 from torch import Tensor
 
-from fxpass.index_tensors.address_ranges import disjoint
+from fxpass.index_tensors.address_ranges import disjoint, overlaps_itself
 
 
 def step(keys: Tensor, written: Tensor, read: Tensor) -> tuple[Tensor, int]:
@@ -93,3 +93,36 @@ def test_disjoint() -> None:
     assert disjoint([(held, True, True), (held[1:1], False, True), (held[::2][:0], True, True)])
     assert not disjoint([(held[::2], False, True), (held[2:3], True, False)])
     assert not disjoint([(held, True, True), (held[1:1], False, True), (held[3:], False, True)])
+
+
+OVERLAPPING = {
+    "one number": lambda rows: torch.tensor(1).expand(rows),
+    "one row": lambda rows: torch.tensor([1, 2]).expand(rows, 2),
+    "windows": lambda rows: torch.arange(1, rows + 2).unfold(0, 2, 1),
+    "strided": lambda rows: torch.arange(1, 9).as_strided((rows, 2), (1, 1)),
+    "apart": lambda rows: torch.arange(1, 13)[::2].view(2, 3).t()[:rows],
+}
+
+
+@pytest.mark.parametrize("moving", [False, True], ids=["one size", "any size"])
+@pytest.mark.parametrize("name", OVERLAPPING)
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@torch.no_grad()
+def test_elements_at_one_address(name: str, moving: bool) -> None:
+    """What is written to one element is read in another, also of a tensor that comes in any length."""
+
+    def step(k: Tensor, idx: Tensor) -> Tensor:
+        idx[0, ..., -1].add_(1) if idx.dim() > 1 else idx[0].add_(1)
+        return k[:, : int(idx[-1].max()) + int(idx.sum())].sum(1)
+
+    compiled, k = kvfix(step), torch.rand(2, 80)
+    for rows in (2, 3, 2, 3) if moving else (3, 3, 3):
+        mine, eager = OVERLAPPING[name](rows), OVERLAPPING[name](rows)
+        torch.testing.assert_close(compiled(k, mine), step(k, eager))
+        assert torch.equal(mine, eager)
+
+
+def test_overlaps_itself() -> None:
+    found = {name: overlaps_itself(make(3)) for name, make in OVERLAPPING.items()}
+    assert found == {name: name != "apart" for name in OVERLAPPING}
+    assert not overlaps_itself(torch.zeros(1).expand(1, 1)) and not overlaps_itself(torch.zeros(3, 0, 2))

@@ -63,6 +63,26 @@ def of_tensor(x: Tensor) -> int:
     return x.dim()
 
 
+@functools.lru_cache(1)
+def the_last(n: int) -> list[int]:
+    return [n]
+
+
+@functools.lru_cache(2)
+def the_last_two(n: Any) -> list[int]:
+    return [2]
+
+
+def after_others(function: Callable[[Any], list[int]], first: int, *others: Any) -> int:
+    """How long the list is that ``function`` gives for ``first``, written to and asked for again after ``others``."""
+    function(first).append(1)
+    for other in others:
+        function(other)
+    again = function(first)
+    again.append(1)
+    return len(again)
+
+
 def squared(x: Tensor) -> Tensor:
     return x * number(3) * number(3)
 
@@ -96,6 +116,11 @@ USED: dict[str, tuple[str, Callable[[Tensor, int], Any], int]] = {
     "an error": ("fails", lambda x, i: caught(2), LAYERS),
     "of a tensor": ("of_tensor", lambda x, i: of_tensor(x), LAYERS),
     "of an object": ("angle", lambda x, i: ROPE.angle(2), LAYERS),
+    "forgotten": ("the_last", lambda x, i: after_others(the_last, 1, 2), 1 + 2 * LAYERS),
+    "not forgotten yet": ("the_last_two", lambda x, i: after_others(the_last_two, 1, 3, 3, 1), 2),
+    "forgotten for one more": ("the_last_two", lambda x, i: after_others(the_last_two, 1, 3, 4), 1 + 3 * LAYERS),
+    "asked for in between": ("the_last_two", lambda x, i: after_others(the_last_two, 1, 3, 1, 4), 1 + 2 * LAYERS),
+    "forgotten for what is no constant": ("the_last_two", lambda x, i: after_others(the_last_two, 1, ROPE, x), 1 + 3 * LAYERS),
     "under a checkpoint": ("number", lambda x, i: checkpoint(squared, x, use_reentrant=False), LAYERS),
 }
 
@@ -111,6 +136,8 @@ def same_as_eager(use: Callable[[Tensor, int], Any], steps: int = 3) -> None:
     compiled, ours, theirs = kvfix(step), torch.zeros(2, 8, 4), torch.zeros(2, 8, 4)
     for pos in range(1, 1 + steps):
         x = torch.rand(2, 1, 4)
+        the_last.cache_clear()
+        the_last_two.cache_clear()
         torch.testing.assert_close(compiled(use, ours, x, pos), step(use, theirs, x, pos))
 
 

@@ -6,8 +6,8 @@
     for layer in layers:
         x = apply(recipe("b (h d) -> b h d"), x)
 
-Eager gives the very object of the first call, too. The layers of a model ask the same of such functions; the guards that Dynamo
-makes at the first call hold for all.
+Eager gives the very object of the first call, too, as long as the function has room for it. The layers of a model ask the same
+of such functions; the guards that Dynamo makes at the first call hold for all.
 """
 
 from __future__ import annotations
@@ -33,19 +33,27 @@ def _call_function(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> An
     compilation = current_compilation()
     if compilation is None or not _remembers(self.wrapper_obj):
         return stock(self, tx, args, kwargs)
-    known = compilation.remembered
-    given = [_key(value, known) for value in (*self.self_args(), *args, *kwargs.values())]
-    if None in given:
-        return stock(self, tx, args, kwargs)
-    tracer = tx.output.current_tracer
-    key = tracer, self.wrapper_obj, tuple(given), tuple(kwargs)
-    if key not in known:
-        before = len(tracer.graph.nodes)
-        result = stock(self, tx, args, kwargs)
-        if len(tracer.graph.nodes) != before:  # it has computed something, whose memory might be written to
-            return result
-        known[key] = result
-    return known[key]
+    known, tracer, function = compilation.remembered, tx.output.current_tracer, self.wrapper_obj
+    given = tuple(_key(value, known) for value in (*self.self_args(), *args, *kwargs.values()))
+    key = tracer, function, given, tuple(kwargs)
+    if None not in given and key in known:
+        known[key] = known.pop(key)  # the latest
+        return known[key]
+    before = len(tracer.graph.nodes)
+    result = stock(self, tx, args, kwargs)
+    if None in given or len(tracer.graph.nodes) != before:  # what it has computed might be written to
+        _keep(known, (tracer, function, object()), None)
+    else:
+        _keep(known, key, result)
+    return result
+
+
+def _keep(known: dict[Any, Any], key: tuple[Any, ...], result: Any) -> None:
+    """Remember ``result``, and forget what the function, which is the second part of a ``key``, has forgotten by then."""
+    known[key] = result
+    own, most = [other for other in known if other[1] is key[1]], key[1].cache_parameters()["maxsize"]
+    if most is not None and len(own) > most:
+        del known[own[0]]
 
 
 def _remembers(function: Any) -> bool:
