@@ -39,6 +39,7 @@ def ready() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.ERROR)
     guards.profile_guard_manager = lambda *_: 0.0  # 50 ms a graph, for a log
+    torch._dynamo.config.fake_tensor_cache_enabled = False  # sizes move: what it keeps is hardly asked for again
     gc.collect()
     gc.freeze()
     gc.disable()
