@@ -20,7 +20,7 @@ from fxpass.graph.unfit import Unfit
 from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.drawing import Drawings, drawn, later
-from fxpass.report.kept import kept, settled
+from fxpass.report.kept_nodes import kept, settled
 from fxpass.report.late import Late
 from fxpass.report.names import user_names
 from fxpass.report.sites import sites_of

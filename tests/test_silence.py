@@ -79,8 +79,6 @@ def within_try(k: Tensor, p: int) -> Tensor:
         torch.zeros(1)
 
 
-LSTM = torch.nn.LSTM(4, 4, batch_first=True)
-
 SAID: dict[str, tuple[str, Step]] = {
     # the slice meets what has no rule, or leaves the graph
     "a user's operator": ("KV101", lambda k, p: (doubled(k[:, :p]) @ W).sum(1)),
@@ -99,7 +97,6 @@ SAID: dict[str, tuple[str, Step]] = {
     "a graph break in a loop": ("KV012", in_a_loop),
     "a graph break in a try": ("KV012", within_try),
     "a choice by data in a loop": ("KV012", lambda k, p: sum(k[:, :p].sum(1) * (2 if k.sum() > 2 else 1) for _ in (0, 1))),
-    "a module that Dynamo does not trace": ("KV012", lambda k, p: LSTM(k[:, :p])[0].sum(1)),
     # a part that is no slice
     "pieces": ("KV130", lambda k, p: (k.split([p, CAPACITY - p], 1)[0] @ W).sum(1)),
     "strides": ("KV130", lambda k, p: (k.as_strided((2, p, 4), k.stride()) @ W).sum(1)),

@@ -20,7 +20,7 @@ from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import check_core
 from fxpass.report import Report, store
 from fxpass.report.drawing import later
-from fxpass.report.kept import kept, settled
+from fxpass.report.kept_nodes import kept, settled
 from fxpass.report.names import input_name
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs

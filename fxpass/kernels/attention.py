@@ -87,7 +87,7 @@ def write_and_attend(
 
     Args:
         leaves: at most `MAX_LEAVES`, floating point, on CUDA.
-        query, key, value: what an element is computed of ``leaves``, see `elements`.
+        query, key, value: what an element is computed of ``leaves``, see `element_functions`.
         heads: the number of heads of the query.
         slots: (1,) int64, the row of ``k`` and ``v`` to write. One that they do not have is not written.
         early: whether no other op of the graph writes to ``k`` and ``v``, which are inputs of it: what they hold is then read

@@ -5,7 +5,8 @@
     write_rows(vs, 2, slots, v)                                                 slots, ks, vs, n, ..)
     o = decode_attention(q, ks, vs, n, ..)
 
-The three are views and ops on elements of what products have given, and of what depends on none, such as angles (`elements`).
+The three are views and ops on elements of what products have given, and of what depends on none, such as angles (see
+`element_functions`).
 So there is one kernel where there were two, and what the first of them stored for the second to read never is.
 The kernel takes the new row as it has computed it, not from the cache: a row that another program is writing is not read.
 """
@@ -24,7 +25,7 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
-from .elements import Elements, is_same
+from .element_functions import Elements, is_same
 from .limits import FLOATS, MAX_LEAVES, addressed
 from .writing import Writing
 

@@ -27,7 +27,7 @@ from fxpass.graph.bounds import TO_THE_END
 from fxpass.graph.schemas import is_operator
 
 from .expressions import type_text
-from .kept import Kept, Use
+from .kept_nodes import Kept, Use
 from .late import Late
 from .names import is_owned, user_name
 

@@ -9,6 +9,8 @@ import torch
 from test_lookups import check
 from torch import Tensor
 
+import fxpass
+
 ROWS = [[0, 3], [1, 4]]
 
 
@@ -33,8 +35,8 @@ PUTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def put(k: Tensor, index: tuple[slice, Tensor]) -> Tensor:
-    k[index] = torch.arange(6.0).view(2, 1, 3)
+def put(k: Tensor, index: tuple[slice, Tensor], rows: Tensor | None = None) -> Tensor:
+    k[index] = torch.arange(6.0).view(2, 1, 3) if rows is None else rows
     return k
 
 
@@ -54,6 +56,73 @@ def test_past_the_valid_rows_with_aot_autograd(name: str) -> None:
 @pytest.mark.parametrize("name", ["index_put", "setitem"])
 def test_a_negative_index_counts_from_the_last_valid_row(name: str) -> None:
     check(PUTS[name], [[-1, 0], [-2, -5]], "eager")
+
+
+def places(k: Tensor) -> Tensor:
+    """Of each row of ``k`` one of five places, some of them twice."""
+    return (torch.arange(k.shape[1]) * 3 + 1) % 5 % 4
+
+
+def deep(k: Tensor) -> Tensor:
+    return places(k)[None, :, None].expand(2, -1, 3)
+
+
+def punished(k: Tensor) -> Tensor:
+    """What has been said becomes less likely."""
+    scores = torch.linspace(-1, 1, 10).view(2, 5)
+    said = k[..., 0].sigmoid().mul(5).long()
+    return scores.scatter(1, said, scores.gather(1, said) / 1.3)
+
+
+ALL_ROWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "scatter": lambda k: torch.ones(2, 5, 3).scatter(1, deep(k), k),
+    "scatter_, a number": lambda k: torch.ones(2, 5, 3).scatter_(-2, deep(k), 3.0),
+    "scatter_add": lambda k: torch.ones(2, 5, 3).scatter_add(1, deep(k), k),
+    "scatter_add_, counts": lambda k: torch.zeros(2, 5).scatter_add_(1, deep(k)[..., 0], torch.ones(k.shape[:2])),
+    "scatter_reduce, a sum": lambda k: torch.ones(2, 5, 3).scatter_reduce(1, deep(k), k, "sum"),
+    "scatter_reduce, the largest": lambda k: torch.ones(2, 5, 3).scatter_reduce(1, deep(k), k, "amax", include_self=False),
+    "index_add": lambda k: torch.ones(2, 5, 3).index_add(1, places(k), k, alpha=2),
+    "index_copy_": lambda k: torch.ones(2, 5, 3).index_copy_(1, places(k), k),
+    "index_fill": lambda k: torch.ones(2, 5, 3).index_fill(1, places(k), 2.0),
+    "index_put": lambda k: put(torch.ones(2, 5, 3), (slice(None), places(k)), k),
+    "index_put, a number": lambda k: put(torch.ones(2, 5, 3), (slice(None), places(k)), torch.tensor(2.0)),
+    "index_put, added": lambda k: torch.ones(5, 2, 3).index_put((places(k),), k.transpose(0, 1), True),
+    "punished": punished,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name, compiler",
+    [*((name, "eager") for name in ALL_ROWS), *((name, "aot_eager") for name in ("scatter", "scatter_add", "index_put"))],
+)
+def test_as_many_rows_as_are_valid(name: str, compiler: str) -> None:
+    look = ALL_ROWS[name]
+
+    def step(cache: Tensor, p: int) -> Tensor:
+        cache[:, p] = row
+        return look(cache[:, : p + 1])
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler, "strict": True})
+    mine, row = torch.rand(2, 16, 3), torch.rand(2, 3)
+    mine[:, 4:] = torch.nan
+    other = mine.clone()
+    for p in range(3, 9):
+        torch.testing.assert_close(compiled(mine, p), step(other, p))
+    report = fxpass.reports()[-1]
+    assert report.rewritten and [name for name, static, _ in report.parts if static] == ["core"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", ["prod", "mean"])
+def test_rows_that_would_count_twice_are_refused(way: str) -> None:
+    def step(cache: Tensor, p: int) -> Tensor:
+        return torch.ones(2, 5, 3).scatter_reduce(1, deep(cache[:, : p + 1]), cache[:, : p + 1], way)
+
+    compiled, cache = torch.compile(step, backend="kvfix", options={"compiler": "eager"}), torch.rand(2, 16, 3)
+    with pytest.warns(fxpass.KvfixWarning, match="KV125"):
+        for p in (3, 4, 5):
+            torch.testing.assert_close(compiled(cache, p), step(cache, p))
 
 
 def taken_in_order(k: Tensor, i: Tensor) -> Tensor:

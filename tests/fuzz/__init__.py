@@ -2,6 +2,7 @@
 
 choices     a named choice at a time, from a seed: what shrinking works on
 program     the grammar put together: source text of a cache, a step, and how it is driven
+structures  what serving code keeps beside a cache
 driver      a program's calls on both sides, everything compared after each
 record      what was run, added up in a file
 shrink      the smallest program that still fails in the same way

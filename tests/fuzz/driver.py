@@ -104,7 +104,8 @@ def _beside_stock(program: Program, compiler: str, outcome: Outcome) -> None:
     if beside.failure is not None:
         outcome.stock_fails = f"{beside.failure.kind} at call {beside.failure.call}: {beside.failure.detail}"
     elif outcome.failure is None and outcome.graphs > outcome.stock:
-        outcome.failure = Failure("graphs", -1, f"{outcome.graphs} graphs and breaks, {outcome.stock} with stock")
+        kind = "left" if counters["unimplemented"] else "graphs"
+        outcome.failure = Failure(kind, -1, f"{outcome.graphs} graphs and breaks, {outcome.stock} with stock")
 
 
 def _guarded(program: Program, how: dict[str, Any], outcome: Outcome) -> int:

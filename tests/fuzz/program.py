@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 
-from . import attention, consumers, driving, numbers, origins, reads, stores, writes
+from . import attention, consumers, driving, numbers, origins, reads, stores, structures, writes
 from .choices import Choices
 from .sketch import LAYOUTS, Sketch, Val, cut
 
@@ -37,6 +37,10 @@ def rows(n, b):
 
 def given(p, n):
     return ({given})
+
+def put(buf, new, s, e):
+    buf[s:e] = new
+    return buf[:e]
 
 def step({arguments}):
 {body}
@@ -66,6 +70,7 @@ def generate(seed: int, given: Mapping[str, int] | None = None) -> Program:
     sk.body.append(f"n = x.shape[{layout.index('T')}]")
     _layers(sk, store)
     numbers.scalars(sk)
+    structures.structure(sk)
     sk.body += sk.after
     return _written(sk, store)
 
@@ -148,7 +153,7 @@ def _buffers(sk: Sketch, store: stores.Store, i: int, layers: int, held: str) ->
 
 def _written(sk: Sketch, store: stores.Store) -> Program:
     pick = sk.choices
-    names = list(dict.fromkeys(re.findall(r"\bc\.(\w+) =", "\n".join(sk.state))))
+    names = list(dict.fromkeys(re.findall(r"\bc\.(\w+)(?:,| =)", "\n".join(sk.state))))
     holder = pick.weighed("holder", {"object": 4, "arguments": 2, "module": 2})
     takes = names if holder == "arguments" and not sk.assigns else None
     code = "\n".join([*sk.body, "return " + "".join(f"{o}, " for o in sk.outs)])
@@ -171,6 +176,8 @@ def _written(sk: Sketch, store: stores.Store) -> Program:
     seeks = {"c.idx.fill_(": 6, "c.idx.data.fill_(": 1, "c.idx.numpy().fill(": 1}
     text = text.replace("c.idx.fill_(", pick.weighed("seek", seeks))
     dirt = pick.weighed("dirt", {"zeros": 3, "nan": 4, "random": 3, "inf": 0.5, "large": 0.5})
+    if sk.accumulates and dirt != "zeros":
+        dirt = "random"  # what is valid would be as large, or NaN, and its softmax a matter of rounding
     return Program(
         pick.seed, text, driving.events(pick, sk.capacity), takes, dirt, pick.chance("recorded", 0.1), pick.made
     )

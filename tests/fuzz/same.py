@@ -17,7 +17,8 @@ TOLERANCE = {
 class Failure(Exception):
     """Where the two sides differ, at which call.
 
-    kind: "output", "state", "raised" (only we did), "silent" (only eager did), "graphs" (more than stock), "pass" (failed).
+    kind: "output", "state", "raised" (only we did), "silent" (only eager did), "graphs" (more than stock), "left" (more
+    than stock, which leaves the rest of a frame to Python), "pass" (failed).
     """
 
     kind: str

@@ -45,6 +45,8 @@ class Sketch:
     outs: list[str] = dataclasses.field(default_factory=list)
     assigns: bool = False
     """Whether the step sets attributes of the cache, which needs an object to hold them."""
+    accumulates: bool = False
+    """Whether rows are added to what a buffer holds before the first write."""
     made: int = 0
 
     def let(self, code: str, stem: str = "t") -> str:

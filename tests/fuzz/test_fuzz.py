@@ -13,6 +13,7 @@ from .driver import Outcome, Side, load, run
 from .driving import Event
 from .program import Program, generate
 from .same import Failure
+from .structures import STRUCTURES
 
 PROGRAMS = int(os.environ.get("KVFIX_FUZZ_PROGRAMS", "75"))
 """CI has time for so many; `KVFIX_FUZZ_PROGRAMS=300` runs more."""
@@ -132,3 +133,14 @@ def test_both_sides_start_alike():
     sides = [Side(module, program, module["step"]) for _ in range(2)]
     first, second = ({k: str(v) for k, v in vars(side.cache(0)).items()} for side in sides)
     assert first == second
+
+
+@pytest.mark.parametrize("place", range(len(STRUCTURES)), ids=[*STRUCTURES])
+def test_each_structure_runs(place: int):
+    """In eager, in the plain program."""
+    program = generate(5, {**dict.fromkeys(generate(5).made, 0), "structured": 1, "structure": place})
+    module = load(program)
+    side = Side(module, program, module["step"])
+    for p, n in ((0, 3), (3, 1), (4, 1)):
+        results = side.call(0, module["rows"](n, 2), module["given"](p, n), eager=True)
+        assert len(results) == 2 and results[1].isfinite().all()

@@ -55,6 +55,7 @@ def write(sk: Sketch, key: str, buf: str, attribute: str, rows: str, i: int, sto
         other[t], other[a] = other[a], other[t]
         add(f"{buf}.transpose({a}, {t})[{cut(''.join(other), f'{s}:{e}')}] = {r}.transpose({a}, {t})")
     elif form in ("add_", "iadd", "zero_then_add"):
+        sk.accumulates |= form == "add_"
         if form != "add_":
             add(f"{buf}[{at}] = 0")
         add(f"{buf}[{at}].add_({r})" if form != "iadd" else f"{buf}[{at}] += {r}")

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 import fxpass
 from fxpass import api
 from fxpass.report import drawing
-from fxpass.report.kept import kept, settled
+from fxpass.report.kept_nodes import kept, settled
 from fxpass.report.late import Late
 from fxpass.report.names import user_name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from types import CodeType
 
+import pytest
 import torch
 
 import fxpass
@@ -52,3 +53,9 @@ def test_all_resets_forget() -> None:
         frames.see_elements(code, "idx", (1, 2))
         reset()
         assert len(frames._frames) == 0
+
+
+def test_where_nothing_is_compiled_there_is_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert frames.current_code() is None
+    monkeypatch.setattr(frames.InstructionTranslator, "current_tx", lambda: None)  # as on torch 2.11
+    assert frames.current_code() is None

@@ -102,3 +102,53 @@ def test_what_dynamo_guards_on_for_itself_is_as_in_stock(block: type[Numbered]) 
         made[backend] = counters["stats"]["unique_graphs"], caches
     assert made["kvfix"][0] == made["eager"][0] == 3
     torch.testing.assert_close(made["kvfix"][1], made["eager"][1])
+
+
+class Stacked(Numbered):
+    """The caches of all blocks are one tensor, and a block takes its own by its number."""
+
+    def forward(self, caches: torch.Tensor, x: torch.Tensor, p: int) -> torch.Tensor:
+        cache = caches[self.number]
+        cache[:, p : p + 1] = x
+        return cache[:, : p + 1].sum(1, keepdim=True)
+
+
+class StackedInside(Numbered):
+    def forward(self, caches: torch.Tensor, x: torch.Tensor, p: int) -> torch.Tensor:
+        caches.transpose(0, 1)[:, self.number, p : p + 1] = x
+        return caches.transpose(0, 1)[:, self.number, : p + 1].sum(1, keepdim=True)
+
+
+class StackedAndScaled(Stacked):
+    def forward(self, caches: torch.Tensor, x: torch.Tensor, p: int) -> torch.Tensor:
+        return super().forward(caches, x, p) / (self.number + 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("block", [Stacked, StackedInside, StackedAndScaled])
+def test_blocks_that_take_their_cache_by_their_number_share_graphs(block: type[Numbered]) -> None:
+    """A pair of graphs for each of the first blocks, and one pair for all others."""
+    torch.manual_seed(0)
+    blocks = [block(i) for i in range(6)]
+    compiled = [torch.compile(one, backend="kvfix", options={"compiler": "eager"}) for one in blocks]
+    mine, eager = torch.zeros(6, 2, 8, 4), torch.zeros(6, 2, 8, 4)
+    for p in range(1, 4):
+        x = y = torch.rand(2, 1, 4)
+        for ours, theirs in zip(compiled, blocks, strict=True):
+            x, y = ours(mine, x, p), theirs(eager, y, p)
+            torch.testing.assert_close(x, y)
+    torch.testing.assert_close(mine, eager)
+    report = fxpass.reports()[-1]
+    assert counters["stats"]["unique_graphs"] <= 6
+    assert [name for name, static, _ in report.parts if static] == ["core"] and not report.outside
+
+
+@torch.no_grad()
+def test_a_size_that_differs_between_many_modules_is_eagers() -> None:
+    x = torch.randn(2, 16)
+    for heads in (1, 2, 4, 8, 16, 2):
+        model = Scaled(heads)
+        model.calls = 1
+        compiled = torch.compile(model, backend="kvfix", options={"compiler": "eager"})
+        torch.testing.assert_close(compiled(x), x.view(2, heads, -1).sum(-1) * 2)
+    assert counters["stats"]["unique_graphs"] <= 5 and not any(r.refused or r.unfit for r in fxpass.reports())

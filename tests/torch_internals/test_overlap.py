@@ -114,7 +114,7 @@ def test_an_interrupt_is_no_error_of_the_kernels() -> None:
 def test_the_patch_is_put_back_in_after_it_was_taken_out() -> None:
     with kernels_later():
         assert is_patched(_WAIT)
-    undo = next(undo for undo in patches._undo if undo.args[1] == "wait")
+    undo = next(undo for undo in patches._undo if undo.args[1:2] == ("wait",))
     patches._undo.remove(undo)
     undo()
     assert not is_patched(_WAIT)

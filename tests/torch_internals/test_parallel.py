@@ -105,7 +105,7 @@ def test_inductor_compiles_a_kernel_as_we_assume() -> None:
 def test_the_patch_is_put_back_in_after_it_was_taken_out() -> None:
     with shares.side_by_side():
         assert patches.is_patched(shares._SUBMIT)
-    undo = next(undo for undo in patches._undo if undo.args[1] == "submit")
+    undo = next(undo for undo in patches._undo if undo.args[1:2] == ("submit",))
     patches._undo.remove(undo)
     undo()
     assert not patches.is_patched(shares._SUBMIT)

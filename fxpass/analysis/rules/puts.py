@@ -5,6 +5,11 @@ scatter(k, 1, rows, x)                  {1: e}      ->      _assert_async(all(ro
 masked_scatter(k, mask, x)              {1: e}      ->      masked_scatter(k, mask & valid, x)
 
 Eager raises an error for a place past the valid rows. Without the assertion it would be one only past the buffer.
+
+As many rows as are valid may be put into what has a fixed size. Those past the last one are that one again, or add nothing:
+
+counts.scatter_add(1, tokens[:, :e], x[:, :e])          ->      counts.scatter_add(1, zeroed(tokens), zeroed(x))
+scores.scatter(1, tokens[:, :e], x[:, :e])              ->      scores.scatter(1, tokens[:, min(i, e - 1)], x[:, min(i, e - 1)])
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from torch import fx
 from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
-from fxpass.graph.numbers import guarded, number
+from fxpass.graph.numbers import equal, guarded, number
 
 from .alignment import align
 from .lookups import from_the_front
@@ -33,6 +38,8 @@ def index_put(node: fx.Node, flow: Flow) -> Extents:
     places: list[Any] = list(indices)  # type: ignore[arg-type]
     if any(i.meta["val"].dtype in (torch.bool, torch.uint8) for i in places if i is not None):
         raise Refusal(reasons.LOOKUP, how="with a boolean mask")
+    if _is_of_moving_rows(flow, x, values, *places):
+        return _put_moving_rows(node, flow, [*places, values], adds=accumulate == [True])
     checked = {d: e for d, e in flow.of(x).items() if d < len(places) and places[d] is not None}
     if checked.keys() != flow.of(x).keys():
         raise Refusal(reasons.FROM_ELSEWHERE, what="what is put into a copy")
@@ -50,6 +57,9 @@ def index_put(node: fx.Node, flow: Flow) -> Extents:
 def along_dim(node: fx.Node, flow: Flow) -> Extents:
     """One index tensor, of rows that are put in whole."""
     x, dim, index, new = node.args[:4]
+    if _is_of_moving_rows(flow, x, index) and flow.of(new).keys() <= {dim % x.meta["val"].dim()}:  # type: ignore
+        adds = node.target in (aten.index_add.default, aten.index_add_.default)
+        return _put_moving_rows(node, flow, [index, new], adds)
     own, dim = dict(flow.of(x)), dim % node.meta["val"].dim()  # type: ignore[operator]
     beside = flow.of(new)
     if beside.keys() - own.keys() or dim in beside or isinstance(new, fx.Node) and own.keys() - beside.keys() - {dim}:
@@ -66,6 +76,9 @@ def along_dim(node: fx.Node, flow: Flow) -> Extents:
 def scatter(node: fx.Node, flow: Flow) -> Extents:
     x, dim, index, new = node.args[:4]
     own, dim = dict(flow.of(x)), dim % node.meta["val"].dim()  # type: ignore[operator]
+    along = {*flow.of(index), *flow.of(new)} == {dim}
+    if _is_of_moving_rows(flow, x, index) and along and (way := _way(node)) is not None:
+        return _put_moving_rows(node, flow, [index, new], adds=way == "sum")
     _refuse_moving(node, flow, [new])
     for d, extent in own.items():
         if d != dim and not guarded(index.meta["val"].shape[d] <= number(extent.length)):  # type: ignore[union-attr]
@@ -90,6 +103,66 @@ def masked_scatter(node: fx.Node, flow: Flow) -> Extents:
 
     flow.replace(node, build)
     return own
+
+
+def _way(node: fx.Node) -> str | None:
+    """How a `scatter` puts values in: the last one stays (""), or their "sum", "amax" or "amin"; None for any other way, where
+    values that are put in twice, or zeros, make a difference."""
+    if node.target in (aten.scatter_add.default, aten.scatter_add_.default):
+        return "sum"
+    if node.target in (aten.scatter_reduce.two, aten.scatter_reduce_.two):
+        way = str(node.args[4])
+        return way if way in ("amax", "amin") or way == "sum" and node.kwargs.get("include_self", True) else None
+    return "" if len(node.args) == 4 and not node.kwargs else None
+
+
+def _is_of_moving_rows(flow: Flow, x: fx.Node, *operands: Any) -> bool:
+    """Whether ``x``, which ``operands`` are put into, is of fixed sizes, and they are not."""
+    return not flow.of(x) and any(flow.of(operand) for operand in operands)
+
+
+def _put_moving_rows(node: fx.Node, flow: Flow, operands: Sequence[Any], adds: bool) -> Extents:
+    """Let the rows of ``operands`` past the last valid one be that one again, or, where ``node`` ``adds`` them up, add nothing.
+
+    Raises:
+        Refusal: they lie in tensors of different sizes, or it is not known that there is a row.
+    """
+    moving = [operand for operand in operands if flow.of(operand)]
+    extents = [e for operand in moving for e in flow.of(operand).values()]
+    if not all(equal(e.length, extents[0].length) and equal(e.full_size, extents[0].full_size) for e in extents):
+        raise Refusal(reasons.LENGTHS, what="what is put in, and places")
+    if isinstance(operands[-1], fx.Node) and operands[-1] not in moving and not _is_single(operands[-1]):
+        raise Refusal(reasons.FROM_ELSEWHERE, what="what is put into a copy")
+    if not guarded(number(extents[0].length) >= 1):
+        raise Refusal(reasons.TOO_FEW, op=node.target)
+    if adds:
+        for operand in dict.fromkeys(moving):
+            flow.fill(node, operand, flow.of(operand), 0)
+        return {}
+
+    own: list[Extents] = []
+    fx.map_arg((node.args, node.kwargs), lambda operand: own.append(dict(flow.of(operand))))
+
+    def last_again(b: Any, operand: fx.Node, extents: Extents) -> fx.Node:
+        made, device = b.operand(node, operand), operand.meta["val"].device
+        for dim, extent in extents.items():
+            steps = b.call(aten.arange.default, b.full(extent), device=device)
+            last = b.call(aten.sub.Tensor, b.tensor(extent.length, device), 1)
+            made = b.taken(made, dim, b.call(aten.minimum.default, steps, last))
+        return made
+
+    def build(b: Any) -> fx.Node:
+        each = iter(own)  # by then an operand that was a slice is the buffer
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda operand: last_again(b, operand, next(each)))
+        return b.call(node.target, *args, **kwargs)
+
+    flow.replace(node, build)
+    return {}
+
+
+def _is_single(operand: fx.Node) -> bool:
+    """Whether ``operand`` has one element."""
+    return bool(operand.meta["val"].numel() == 1)
 
 
 def _refuse_moving(node: fx.Node, flow: Flow, operands: Sequence[Any]) -> None:

@@ -28,6 +28,7 @@ class FrameHistory:
     calls: the history of the frame's calls.
     fixed_sizes: the sizes that each index tensor has been fixed at.
     fixed_numbers: the values that each other number has been fixed at.
+    of_modules: the values that each int of a module has had.
     slices: whether the frame slices caches.
     tied: the first values of numbers that go with a position, or with a size that has changed.
     """
@@ -40,6 +41,7 @@ class FrameHistory:
     calls: CallHistory = dataclasses.field(default_factory=CallHistory)
     fixed_sizes: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     fixed_numbers: dict[str, set[float]] = dataclasses.field(default_factory=dict)
+    of_modules: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
 
@@ -66,7 +68,7 @@ def current_frame() -> Any:
         tx = InstructionTranslator.current_tx()
     except (AttributeError, AssertionError):
         return None  # not called by Dynamo
-    return tx.output.root_tx
+    return None if tx is None else tx.output.root_tx
 
 
 def current_code() -> CodeType | None:

@@ -4,7 +4,8 @@
     self.length += x.shape[1]           kvfix: a constant at first, a SymInt input once it has moved
 
 The same holds for ints of objects and lists that a module holds. An int that differs from one module to another, such as a
-number of heads, stays a constant.
+number of heads, stays a constant. One that counts the modules, 0, 1, 2 and so on, is a SymInt input after the first few: it is
+the place of what belongs to the module, ``caches[self.layer_idx]``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from torch import nn
 
 from fxpass.torch_internals.dynamo.names import ChainedSource
 
+from . import frames
+
+MAX_COUNTED = 3
+"""For as many modules that are counted, graphs are made that have the number of the module as a constant."""
 _first: weakref.WeakKeyDictionary[nn.Module, dict[str, int]] = weakref.WeakKeyDictionary()
 _moved: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
@@ -35,7 +40,10 @@ def moves(tx: Any, source: Any, value: int) -> bool:
         return False
     if _first.setdefault(owner, {}).setdefault(source.name, value) != value:
         _moved.setdefault(owner, set()).add(source.name)
-    return source.name in _moved.get(owner, ())
+    values = frames.history_of(tx.output.root_tx.f_code).of_modules.setdefault(source.name, set())
+    values.add(value)
+    counts = len(values) > MAX_COUNTED and values == set(range(len(values)))
+    return counts or source.name in _moved.get(owner, ())
 
 
 def _owner(tx: Any, source: Any) -> nn.Module | None:
