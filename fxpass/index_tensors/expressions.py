@@ -37,6 +37,8 @@ MAX_LENGTH = 1024
 """Characters; text that would be longer is not made."""
 _CASTS = {"bool", "cpu", "double", "float", "int", "long"}
 """Methods that stand for operators of another name."""
+_OF_MEMORY = {"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter", "resize_", "resize_as_", "set_"}
+"""Ops that reach elements by their addresses."""
 _INDICES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _PLACES = {"sort": 1, "topk": 1, "kthvalue": 1, "median": 1, "mode": 1, "max": 1, "min": 1}
 """For each op that chooses between equal elements, which of its results says where they are."""
@@ -72,7 +74,15 @@ def number(text: str, inputs: Sequence[Any]) -> int | bool | float | None:
 
 
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(mirror.values(tensor), dtype=tensor.dtype, device="cpu").reshape(tensor.shape)
+    """A copy in host memory, with the strides of ``tensor``: they tell which ops give views."""
+    held = torch.tensor(mirror.values(tensor), dtype=tensor.dtype, device="cpu")
+    if tensor.is_contiguous():
+        return held.reshape(tensor.shape)
+    size, stride = tensor.shape, tensor.stride()
+    reach = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    memory = held.new_zeros(reach)
+    memory[torch.arange(reach).as_strided(size, stride).reshape(-1)] = held
+    return memory.as_strided(size, stride)
 
 
 @functools.lru_cache(1024)
@@ -168,9 +178,12 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
 
 
 def _is_repeatable(name: str) -> bool:
-    """Whether the op of PyTorch called ``name`` gives the same each time: it draws no random numbers."""
+    """Whether the op of PyTorch called ``name`` gives the same for a copy, each time: it draws no random numbers, and sees no
+    memory between or behind the elements."""
     if name in _CASTS:
         return True
+    if name in _OF_MEMORY:
+        return False
     packet = getattr(torch.ops.aten, name, None)
     if not isinstance(packet, OpOverloadPacket):
         return False

@@ -220,6 +220,7 @@ NOT_ALL_FOLLOWED: dict[str, Callable[[Tensor, Tensor], int]] = {
     "in place by its place": lambda at, other: _after(t := at - 2, lambda: relu(t, True)),
     "between bounds, by its place": lambda at, other: _after(at, lambda: hardtanh(at, 3, 4, True)),
     "truths chosen among": lambda at, other: int((at > 2).where(at < 100, at > 0).sum()),
+    "by addresses": lambda at, other: int(at.as_strided((1,), (1,), 1)[0]) + int(at.bitwise_xor(1)[0]),
     "a rule of other sizes": lambda at, other: int(at[None][torch.tensor([0])].sum(0).max()),
 }
 
@@ -327,3 +328,33 @@ def test_number(text: str, inputs: list[Any], made: float | None) -> None:
     before = copy.deepcopy(tensors)
     assert number(text, tensors) == made
     assert all(torch.equal(t, b) for t, b in zip(tensors, before, strict=True) if isinstance(t, Tensor))
+
+
+LYING: dict[str, Callable[[int], Tensor]] = {
+    "every other": lambda n: torch.arange(1, 2 * n + 1)[::2].view(1, n),
+    "turned": lambda n: torch.arange(1, 2 * n + 1).view(2, n).t(),
+    "behind others": lambda n: torch.arange(n + 1)[1:].view(n, 1),
+    "expanded": lambda n: torch.tensor(2).expand(n, 2),
+}
+OF_MEMORY: dict[str, Callable[[Tensor], Tensor]] = {
+    "a view or a copy is written": lambda at: (t := at.reshape(-1), t[:1].bitwise_xor_(3))[0][0] + at[0, 0],
+    "flattened": lambda at: (t := at.flatten(), t[-1:].bitwise_or_(9))[0][-1] + at[-1, -1],
+    "by addresses": lambda at: at.as_strided((2,), (1,))[1],
+    "by addresses, behind": lambda at: at.as_strided((1,), (1,), at.storage_offset() + at.numel() - 1)[0],
+}
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize(
+    "name, lying", [(n, own) for n in OF_MEMORY for own in LYING if own != "expanded" or "addresses" not in n]
+)
+def test_copies_on_the_host_lie_as_inputs_do(name: str, lying: str) -> None:
+    def step(k: Tensor, at: Tensor) -> Tensor:
+        return k[:, : int(OF_MEMORY[name](at))].sum(1)
+
+    compiled, k = torch.compile(step, backend="kvfix", options={"compiler": "eager"}), torch.rand(2, 40)
+    for rows in (2, 3, 5, 4):
+        mine, eager = LYING[lying](rows), LYING[lying](rows)
+        torch.testing.assert_close(compiled(k, mine), step(k, eager))
+        assert torch.equal(mine, eager)
