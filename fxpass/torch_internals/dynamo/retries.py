@@ -1,4 +1,5 @@
-"""A frame that Dynamo fails on with our hooks is compiled without them; one that it fails on then, too, is left to Python.
+"""A frame that Dynamo fails on with our hooks is compiled without them. Where it asserts something then, too, the frame is left
+to Python; what else it raises then, it raises in stock as well.
 
     x + range(9)[idx[0]]        Dynamo asserts that an index is a constant, and has been given a number that moves.
                                 Without hooks the graph breaks before it.
@@ -35,24 +36,29 @@ def compile_frame(
         with compiling(False):
             return stock(*args, **kwargs)
     with garbage_collection.paused():
-        code, before = kwargs["code"] if "code" in kwargs else args[0], failures()
+        code, before, fault = kwargs["code"] if "code" in kwargs else args[0], failures(), None
         with compiling(True) as compilation, frames.following(code):
             try:
                 return stock(*args, **kwargs)
             except Exception as error:
                 if _is_dynamos_fault(error):
-                    tell(compile_frame, error)
+                    fault = error
                 elif failures() == before:  # it is the model's own
                     if compilation.works and not is_whole:
                         left(compiler_fn, code, error)
                     raise
         with compiling(False), frames.following(code):
             try:
-                return stock(*args, **kwargs)
+                made = stock(*args, **kwargs)
             except Exception as error:
-                if not _is_dynamos_fault(error):
+                if type(error) is not AssertionError:  # stock raises it, too
                     raise
-                raise Unsupported(f"kvfix: {type(error).__name__}: {error}") from error  # as at a break that nothing resumes
+                made = Unsupported(f"kvfix: {type(error).__name__}: {error}")  # as at a break that nothing resumes
+    if fault is not None:
+        tell(compile_frame, fault)
+    if isinstance(made, Unsupported):
+        raise made
+    return made
 
 
 def _is_dynamos_fault(error: Exception) -> bool:
