@@ -123,6 +123,11 @@ def describe(fake: torch.Tensor, held: tuple[int, ...]) -> None:
         _entries[id(fake)].on_host = False
 
 
+def forget(tensor: torch.Tensor) -> None:
+    """Forget what ``tensor`` holds, and that it is there."""
+    _entries.pop(id(tensor), None)
+
+
 def reset() -> None:
     """Forget every index tensor and zero the counters."""
     _entries.clear()

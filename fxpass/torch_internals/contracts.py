@@ -167,6 +167,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.variables.functions.WrapperUserFunctionVariable.call_function", "self tx args kwargs"),
     _call(_C, "torch._dynamo.output_graph.OutputGraph.create_proxy", "self args kwargs"),
     _call(_C, "torch.backends.opt_einsum.get_opt_einsum", "", why="sizes are asked before any operator is dispatched"),
+    _call(_C, "torch.utils.swap_tensors", "t1 t2", why="it takes no tensor that somebody holds weakly"),
     _call(_C, "torch._dynamo.guards.GuardBuilder.get_guard_manager_from_source", "self source"),
     _call(_C, "torch._dynamo.optimize", "args kwargs"),
     _call(_C, "torch._dynamo.reset_code_state", "", why=_RESET),

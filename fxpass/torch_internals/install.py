@@ -20,6 +20,7 @@ from .dynamo import (
     hooks,
     module_ints,
     remembered_calls,
+    swapped_tensors,
     takers,
     truths,
 )
@@ -57,6 +58,7 @@ def install(
         remembered_calls.install()
         truths.install()
         takers.install()
+        swapped_tensors.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
     _install(Feature.CAPTURE, capture)

@@ -19,7 +19,8 @@ from fxpass.torch_internals.contracts import TABLE
 from fxpass.torch_internals.dynamo import hooks
 from fxpass.torch_internals.lookup import resolve
 
-LATE = {"torch._dynamo.optimize", "torch._dynamo.package.CompilePackage.install", "torch.backends.opt_einsum.get_opt_einsum"}
+LATE = {"torch._dynamo.optimize", "torch._dynamo.package.CompilePackage.install", "torch.backends.opt_einsum.get_opt_einsum",
+        "torch.utils.swap_tensors"}  # fmt: skip
 """Hooks that a first call does not come by, or whose errors are the user's."""
 
 
