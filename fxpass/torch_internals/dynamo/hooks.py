@@ -175,17 +175,25 @@ def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any,
 
 
 def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
-    """Let the jump take the outcome as a constant. If it leaves its operand on the stack, as for ``or``, it is the tensor."""
+    """Let the jump take the outcome as a constant. If it leaves its operand on the stack, as for ``or``, it is the tensor.
+
+    An ``assert`` that no table answers goes into the graph, as in stock: the device looks, and no guard waits for it.
+    """
     depth, operand = len(tx.stack), tx.stack[-1]
     tensor = operand.realize() if hasattr(operand, "realize") else operand
     value = None
     if isinstance(tensor, TensorVariable) and is_ours(tx.output.compiler_fn):
-        value = number_variables.number_in(tx, tensor.as_proxy().node)
+        value = number_variables.number_in(tx, tensor.as_proxy().node, by_ops=not _is_assert(tx.next_instruction))
     if value is not None:
         tx.stack[-1] = number_variables.decided(tx, value)
     stock(tx, inst)
     if value is not None and inst.opname in _OR_POP and len(tx.stack) == depth:
         tx.stack[-1] = operand
+
+
+def _is_assert(following: Any) -> bool:
+    """Whether a jump over the instruction ``following`` is that of an ``assert``."""
+    return following.opname == "LOAD_ASSERTION_ERROR" or following.argval is AssertionError
 
 
 def _to_bool(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:

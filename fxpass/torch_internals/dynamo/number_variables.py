@@ -56,8 +56,11 @@ MAX_SIZE = 256
 """A number that takes more operators and symbols than this to write down is not followed."""
 
 
-def number_in(tx: Any, node: fx.Node) -> Any:
-    """The number that the tensor ``node`` holds, as a constant or SymInt variable; None where the table does not know it."""
+def number_in(tx: Any, node: fx.Node, by_ops: bool = True) -> Any:
+    """The number that the tensor ``node`` holds, as a constant or SymInt variable; None where it is not known.
+
+    ``by_ops``: what the table does not know may be found by doing ops again in each call (`expressions`).
+    """
     output = tx.output
     if node.graph is not output.graph:
         return None  # it is in the subgraph of a higher-order operator
@@ -68,7 +71,7 @@ def number_in(tx: Any, node: fx.Node) -> Any:
     if entry is not None:
         with contextlib.suppress(NotCovered):
             return _variable(tx, entry)
-    expression = whole or expression_of(table, node)
+    expression = whole or expression_of(table, node) if by_ops else None
     with contextlib.suppress(NotCovered):
         return None if expression is None else element_variables.expression_variable(tx, expression)
     return None
