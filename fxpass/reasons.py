@@ -330,7 +330,7 @@ TOO_MANY = _reason(
     "KV401",
     "a part of a graph ({part}) has been compiled {times} times, for as many sizes of its inputs; as many are kept, CUDA "
     "graphs included, and what has not run for longest is dropped",
-    "Allocate caches of few sizes. `torch._dynamo.config.recompile_limit` says how many are kept.",
+    "Allocate caches of few sizes. `torch.compiler.config.recompile_limit` says how many are kept.",
 )
 ALIASED = _reason(
     "KV402",

@@ -34,12 +34,17 @@ def with_number_bounds(index: Any, number_in: NumberReader) -> Any:
 
 
 def _place(index: Any, number_in: NumberReader) -> Any:
-    value = index.node.meta.get("example_value") if isinstance(index, fx.Proxy) else None
-    if isinstance(value, torch.Tensor) and not value.dim() and value.dtype in (torch.int32, torch.int64):
+    if is_0d(index) and index.node.meta["example_value"].dtype in (torch.int32, torch.int64):
         return number_or_same(index, number_in)
     if isinstance(index, slice):
         return slice(*(number_or_same(b, number_in) for b in (index.start, index.stop, index.step)))
     return index
+
+
+def is_0d(value: Any) -> bool:
+    """Whether ``value`` is the proxy of a tensor without dims."""
+    held = value.node.meta.get("example_value") if isinstance(value, fx.Proxy) else None
+    return isinstance(held, torch.Tensor) and not held.dim()
 
 
 def number_or_same(value: Any, number_in: NumberReader) -> Any:

@@ -14,12 +14,11 @@ import functools
 from typing import Any
 
 import torch
-from torch import fx
 
 from fxpass.index_tensors.operators import is_torchs
 from fxpass.torch_internals.operators import OpOverloadPacket
 
-from .indexing import NumberReader, number_or_same
+from .indexing import NumberReader, is_0d, number_or_same
 
 Operands = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -36,12 +35,7 @@ def with_numbers(target: Any, operands: tuple[Any, ...], named: dict[str, Any], 
 def _number(operand: Any, kind: str, number_in: NumberReader) -> Any:
     if kind and isinstance(operand, (tuple, list)):
         return type(operand)(number_or_same(o, number_in) for o in operand)
-    return number_or_same(operand, number_in) if kind == "int" or kind == "scalar" and _is_0d(operand) else operand
-
-
-def _is_0d(operand: Any) -> bool:
-    value = operand.node.meta.get("example_value") if isinstance(operand, fx.Proxy) else None
-    return isinstance(value, torch.Tensor) and not value.dim()
+    return number_or_same(operand, number_in) if kind == "int" or kind == "scalar" and is_0d(operand) else operand
 
 
 @dataclasses.dataclass(frozen=True)
