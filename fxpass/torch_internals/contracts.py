@@ -34,6 +34,7 @@ class Feature(enum.Enum):
     WRITES = "rows are written to a cache by kernels of their own"
     THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
+    MARKS = "a script that shows a difference does not say which sizes were dynamic, and what belonged to a module"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
 
 
@@ -200,6 +201,7 @@ _ROWS = [
     *_names(_P, "torch.fx._graph_pickler", "GraphPickler Options"),
     *_names(_P, "torch.utils._mode_utils", "no_dispatch"),
     # Counting what Dynamo and Inductor did
+    *_names(Feature.MARKS, "torch._dynamo", "mark_static_address maybe_mark_dynamic"),
     *_names(Feature.COUNTING, "torch._dynamo", "register_backend"),
     *_names(Feature.COUNTING, "torch._dynamo.convert_frame", "register_bytecode_hook"),
     *_names(Feature.COUNTING, "torch._dynamo.utils", "counters get_compilation_metrics"),

@@ -9,6 +9,7 @@ import sys
 import torch
 from torch import Tensor
 
+from fxpass.torch_internals.dynamo.marks import mark
 {imports}
 
 OPTIONS = {options!r}
@@ -38,10 +39,7 @@ def inputs():
     for name, value in held.items():
         owner, _, last = name.rpartition(".")
         setattr(graph.get_submodule(owner), last, value)
-    for place, dim in DYNAMIC:
-        torch._dynamo.maybe_mark_dynamic(args[place], dim)
-    for place in STATIC:
-        torch._dynamo.mark_static_address(args[place], guard=False)
+    mark(args, DYNAMIC, STATIC)
     return args
 
 

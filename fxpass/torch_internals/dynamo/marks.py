@@ -1,0 +1,21 @@
+"""What a script that shows a difference tells Dynamo of its inputs, as they were when the graph was made (`verify.script`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fxpass.torch_internals.contracts import Feature
+from fxpass.torch_internals.features import holds
+
+from .names import mark_static_address, maybe_mark_dynamic
+
+
+def mark(args: Sequence[Any], dynamic: Sequence[tuple[int, int]], static: Sequence[int]) -> None:
+    """Mark the ``dynamic`` sizes of ``args``, each a place and a dim, and what at the places ``static`` belongs to a module."""
+    if not holds(Feature.MARKS):
+        return
+    for place, dim in dynamic:
+        maybe_mark_dynamic(args[place], dim)
+    for place in static:
+        mark_static_address(args[place], guard=False)
