@@ -98,7 +98,7 @@ class Cut:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class WrittenSlice:
     """The ``count`` rows from ``start`` on of ``base``, which has ``extent`` along ``dim``; one without that dim if it is
     ``squeezed``."""
 
@@ -121,7 +121,7 @@ class Flow:
     sizes: list[tuple[fx.Node, Callable[[Any], None]]] = dataclasses.field(default_factory=list)
     replacements: list[tuple[fx.Node, Callable[[Any], fx.Node]]] = dataclasses.field(default_factory=list)
     lengths: list[Extent] = dataclasses.field(default_factory=list)
-    parts: dict[fx.Node, Part] = dataclasses.field(default_factory=dict)
+    parts: dict[fx.Node, WrittenSlice] = dataclasses.field(default_factory=dict)
     """The slices that are only written to, by themselves or by views of them."""
     refuse_copy: Callable[[fx.Node], None] = lambda node: None
     """Raises `Refusal` for a view of a cache that cannot become a copy, because its memory is written later on."""

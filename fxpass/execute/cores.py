@@ -6,22 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.growth import longer_otherwise
 from fxpass.analysis.kinds import Kinds, Symbol
-from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import check_core
 from fxpass.report import Report, store
 from fxpass.report.drawing import later
 from fxpass.report.kept_nodes import kept, settled
-from fxpass.report.names import input_name
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 
@@ -48,35 +45,6 @@ def cut(plan: Plan, report: Report) -> Plan:
     report.outside = outside([part.gm.graph for part in parts if not part.static], plan.bound, report.symbols)
     report.beside = beside(parts)
     return dataclasses.replace(plan, parts=parts)
-
-
-def check_whole(plan: Plan, report: Report) -> None:
-    """Check that all the work of a graph with buffers is in its static core.
-
-    Raises:
-        Refusal: it is not.
-    """
-    by_caller = not any(one.rows for one in plan.growth.axes)
-    if by_caller and (work := works_on([part.gm.graph for part in plan.parts], plan.growth.capacities)):
-        raise Refusal(reasons.GROWS_WHOLE, what=work)
-    refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
-    if outside := [*refused, *report.outside, *([] if plan.parts else ["nothing depends on its length"])]:
-        raise Refusal(reasons.GROWTH_OUTSIDE, what=outside[0])
-
-
-def note_unbuffered(
-    graph: fx.Graph, moving: Set[Any], rising: Sequence[Any], before: Mapping[tuple[int, int], int | None], report: Report
-) -> None:
-    """Note in ``report`` why what grows in ``graph`` gets no buffers: it is made longer otherwise than by a join, or, of what
-    has been seen to be ``rising``, all is worked on. ``before`` tells sizes as in `longer_otherwise`."""
-    if not report.outside and not any(symbol.kind == "growth" for symbol in report.symbols):
-        report.unbuffered = ""  # all that grows is a position
-    names = [input_name(node) for node in longer_otherwise(graph, moving, before)]
-    if names and not report.unbuffered:
-        report.unbuffered = reasons.NO_JOIN.text(what=", ".join(names))
-    lengths = {symbol for size in rising for symbol in symbols(size)} & moving
-    if work := works_on([graph], lengths):
-        store.note(report, reasons.GROWS_WHOLE.text(what=work))
 
 
 def note_work(graph: fx.Graph, kinds: Kinds, report: Report) -> None:

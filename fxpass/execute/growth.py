@@ -239,5 +239,4 @@ def _first_rows(
         part = part.narrow(dim, 0, length)
     if order is None:
         return part.clone(memory_format=torch.contiguous_format)
-    own = part.permute(*order).clone(memory_format=torch.contiguous_format)
-    return own.permute([order.index(d) for d in range(own.dim())])
+    return torch.empty_permuted(part.shape, order, dtype=part.dtype, device=part.device).copy_(part)

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.extents import RULES, Extents, Flow, Part
+from fxpass.analysis.extents import RULES, Extents, Flow, WrittenSlice
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 
@@ -27,7 +27,7 @@ from .stores import refuse_writer
 aten = torch.ops.aten
 
 
-def take_part(node: fx.Node, flow: Flow, part: Part, step: int = 1) -> None:
+def take_part(node: fx.Node, flow: Flow, part: WrittenSlice, step: int = 1) -> None:
     """Note that the slice ``node``, which becomes a copy, is ``part``, if it is only written to.
 
     Raises:
@@ -89,7 +89,7 @@ def parts(node: fx.Node, flow: Flow) -> Extents:
     return out
 
 
-def _put_back(b: Any, node: fx.Node, part: Part, views: list[fx.Node], given: Any) -> fx.Node:
+def _put_back(b: Any, node: fx.Node, part: WrittenSlice, views: list[fx.Node], given: Any) -> fx.Node:
     base, dim, extent, like = b.current(part.base), part.dim, part.extent, part.base.meta["val"]
     start = b.twin(part.start, like.device)
     count = part.count if isinstance(part.count, int) else b.full(extent)

@@ -32,7 +32,7 @@ Capture = Callable[[Callable[[], Sequence[Any]]], tuple[Sequence[Any], Callable[
 """Records what a function does, and gives its results and what launches the recording."""
 
 
-class _Memory(threading.local):
+class _Pools(threading.local):
     """The memory pool and the stream of each device that recordings of this thread are made with."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class _Memory(threading.local):
         return self._of[device]
 
 
-_memory = _Memory()
+_pools = _Pools()
 _made: weakref.WeakSet[_Recording] = weakref.WeakSet()
 
 
@@ -57,7 +57,7 @@ def on_device(device: int) -> Capture:
     """What records on the GPU ``device``."""
 
     def capture(run: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], Callable[[], None]]:
-        pool, stream = _memory.of(device)
+        pool, stream = _pools.of(device)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device), torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
             results = run()

@@ -154,7 +154,7 @@ def install() -> None:
         mirror.all_agree,
         mirror.values,
         formula.evaluate,
-        mirror._Remembered.is_of,
+        mirror._Remembered.is_unwritten,
         mirror._load,
         mirror._remember,
         address_ranges.disjoint,
