@@ -9,8 +9,8 @@ in PyTorch are views in numpy, so what is written through one name is seen throu
     b = a + 1                 a new array     b   = e0 + 1
     idx[0] = b                in place        idx = [e0 + 1, e1], and a = e0 + 1 too
 
-What an op makes of the arrays is said by `rules`. A tensor that they do not cover is not in the table, and Dynamo does with it
-what it does without kvfix.
+`rules` says what an op makes of the arrays, and `arrays` which of them share memory. A tensor that no rule covers is not in the
+table, and Dynamo does with it what it does without kvfix.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Table:
         """The Dynamo variables that stand for entries."""
         self._arrays = Arrays(graph)
         self._inputs = WrittenInputs(graph)
+        self._writes: list[tuple[fx.Node, fx.Node]] = []
+        """The ops that may write to a tensor, each with that tensor."""
         self._done: set[fx.Node] = set()
         self._failed = False
         """Whether a rule failed with an error of ours. The table knows nothing from then on."""
@@ -66,6 +68,7 @@ class Table:
     def start_again(self) -> None:
         """Follow the graph from its start once more: sizes that were symbols have become known."""
         self._arrays.clear()
+        self._writes.clear()
         self._done.clear()
 
     def entry(self, node: fx.Node) -> Entry | None:
@@ -97,6 +100,11 @@ class Table:
         self._catch_up()
         return self._inputs
 
+    def writes(self) -> list[tuple[fx.Node, fx.Node]]:
+        """Each op of the graph that may write to a tensor, with that tensor."""
+        self._catch_up()
+        return [(op, target) for op, target in self._writes if not op._erased]
+
     def address_ranges(self) -> list[tuple[AddressRange, bool, bool]]:
         """Where the graph inputs lie that were asked about; for each, whether it is written to, and whether it is known."""
         self._catch_up()
@@ -124,6 +132,7 @@ class Table:
     def _step(self, node: fx.Node) -> None:
         written = may_write(node)
         for operand in written:
+            self._writes.append((node, operand))
             for other in self._inputs.write(operand):
                 self._arrays.lose(other)
         if node.target in _FACTORIES and not written and is_small_int(node):
@@ -196,7 +205,7 @@ class Table:
 
 @contextlib.contextmanager
 def tables() -> Iterator[None]:
-    """Dynamo compiles one frame in the block. The tables of its graphs live as long as that."""
+    """A block in which Dynamo compiles one frame. The tables of the frame's graphs live as long as the block."""
     token = _tables.set({})
     try:
         yield
@@ -205,7 +214,7 @@ def tables() -> Iterator[None]:
 
 
 def _map(tree: Any, fn: Callable[[fx.Node], Any]) -> Any:
-    """``tree`` with ``fn(node)`` for each of its nodes, as `fx.node.map_arg`, which takes graph arguments for results only."""
+    """``tree`` with ``fn(node)`` for each of its nodes, as `fx.node.map_arg`, whose results must be graph arguments."""
     if isinstance(tree, fx.Node):
         return fn(tree)
     if isinstance(tree, (tuple, list)):

@@ -20,7 +20,7 @@ _ALIGNED = 16
 """Bytes. Memories that overlap are copied as one where their starts are a multiple of this apart, as any dtype asks for."""
 
 
-def copies(values: Sequence[Any]) -> list[Any]:
+def copied(values: Sequence[Any]) -> list[Any]:
     """Copies of the tensors and generators among ``values``; anything else as it is."""
     with torch.no_grad():
         memories = _memories([plain for value in values for plain in _plain(value)])

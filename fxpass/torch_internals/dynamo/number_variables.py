@@ -65,13 +65,16 @@ def number_in(tx: Any, node: fx.Node, by_ops: bool = True) -> Any:
     if node.graph is not output.graph:
         return None  # it is in the subgraph of a higher-order operator
     table = Table.of(output.graph)
-    whole = expression_of(table, node) if fixed_sizes.moves(node) else None
-    fixed_sizes.fix_numbers(tx, node, whole.inputs if whole else ())
+    moves = fixed_sizes.moves(node)
+    expression = expression_of(table, node) if moves else None
+    fixed_sizes.fix_numbers(tx, node, expression.inputs if expression else ())
     entry = table.entry(node)
     if entry is not None:
         with contextlib.suppress(NotCovered):
             return _variable(tx, entry)
-    expression = whole or expression_of(table, node) if by_ops else None
+    if not by_ops:
+        return None
+    expression = expression if moves else expression_of(table, node)
     with contextlib.suppress(NotCovered):
         return None if expression is None else element_variables.expression_variable(tx, expression)
     return None
