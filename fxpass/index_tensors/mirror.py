@@ -3,7 +3,7 @@
 A guard on a position needs the number on every call. Reading it from a GPU tensor would wait for the device, so the mirror
 remembers the last known values of each index tensor, together with its identity, PyTorch's version counter and its memory:
 
-    read(t)      identity, ``t._version`` and memory as remembered  ->  the remembered values, no device read
+    values(t)    identity, ``t._version`` and memory as remembered  ->  the remembered values, no device read
                  otherwise                                          ->  one device read, which is remembered
     advance(t)   after a compiled call, with the values that the graph's arithmetic gives
 
@@ -135,7 +135,7 @@ def reset() -> None:
 
 
 def _load(tensor: torch.Tensor) -> tuple[int, ...]:
-    """All elements, by `tolist` alone: guards ask for them, and an operator costs more than they do."""
+    """All elements of ``tensor``, by `tolist` alone: this runs in guards, and one operator would cost more than all of it."""
     held: Any = tensor.tolist()
     if not (dims := tensor.dim()):
         return (held,)
