@@ -5,7 +5,7 @@ x[:, -4:].mul_(2)      {1: e}       ->      copy_(x, where(arange(S) in [e - 4, 
 buf[:, s:].zero_()     s moves      ->      copy_(buf, where(arange(S) in [s, S), 0, buf))
 x[:, 0] = 0            {1: e}       ->      copy_(x, where(arange(S) in [0, 1), 0, x))
 
-The op is done on a copy of the rows, made where it stands, which is put back. Nobody else may see the slice.
+The op runs on a copy of the rows, which is made right before it and then put back. Nobody else may see the slice.
 """
 
 from __future__ import annotations
