@@ -64,10 +64,10 @@ def in_cores(
     made: Callable[[Plan], Callable[..., Any]],
     otherwise: Callable[[Exception], Callable[..., Any]],
 ) -> Callable[..., Any]:
-    """What is ``made`` of ``plan``, with a core for each value of what is bound in it.
+    """The function that ``made`` makes of ``plan``, with a core for each value of what is bound in it.
 
-    A number that has too many values is bound no more: ``plan`` is cut, and the function ``made``, again. Where that fails,
-    ``otherwise`` makes the function.
+    A number that has had too many values is bound no more: ``plan`` is cut again, and ``made`` makes the function again. Where
+    that fails, ``otherwise`` makes it.
     """
     strides = kept_strides(plan.gm)
     left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound - plan.capacities | strides)}

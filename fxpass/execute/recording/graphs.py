@@ -5,8 +5,8 @@
     from then on    copy what is not static into the buffers; launch the recording
 
 A call costs a look at the addresses, one copy and the launch. The results lie in the memory of the recording, and the next call
-overwrites them: `results` and `packing` copy out what leaves the graph. So recordings can share memory, and nothing must be
-known of the order in which they run.
+overwrites them: `results` and `packing` copy out what leaves the graph. So recordings can share memory, in whatever order they
+run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fxpass.kernels.inputs import recording_of
 from .copying import copy_into
 
 MOST = 64
-"""As many recordings of one function are kept in each thread: those that ran last."""
+"""So many recordings of one function are kept in each thread: those that ran last."""
 Run = Callable[..., Sequence[Any]]
 Capture = Callable[[Callable[[], Sequence[Any]]], tuple[Sequence[Any], Callable[[], None]]]
 """Records what a function does, and gives its results and what launches the recording."""
