@@ -87,7 +87,7 @@ _shared: weakref.WeakValueDictionary[Hashable, Buffer] = weakref.WeakValueDictio
 
 
 def shared(owner: torch.Tensor | None, place: int, dim: int, like: torch.Tensor) -> Buffer:
-    """This thread's buffer for what grows along ``dim``, is the ``place``-th in its graph and ``like`` a tensor otherwise.
+    """This thread's buffer for the ``place``-th input that grows: along ``dim``, and in all else ``like`` a tensor.
 
     All graphs with the same first parameter, ``owner``, get the same one. Without a parameter there is nothing to share.
     """
