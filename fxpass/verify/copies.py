@@ -17,7 +17,7 @@ from torch import Tensor
 from fxpass.torch_internals.fakes import DisableTorchFunctionSubclass
 
 _ALIGNED = 16
-"""Bytes. Memories that overlap are copied as one where their starts are a multiple of this apart, as any dtype asks for."""
+"""In bytes. Memories that overlap are copied as one where their starts are a multiple of this apart, which suits any dtype."""
 
 
 def copied(values: Sequence[Any]) -> list[Any]:
