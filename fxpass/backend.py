@@ -65,7 +65,16 @@ def kvfix(
 ) -> Callable[..., Any]:
     """The backend, as `torch.compile` calls it: a Dynamo graph and its inputs in, a callable out.
 
-    ``name``, of what is compiled, stands in the report.
+    Args:
+        gm: the graph, of torch functions and methods.
+        example_inputs: a tensor, an int or a SymInt for each of its placeholders. Their shapes, strides and dtypes are those
+            that the graph was captured for.
+        mode: one of `fxpass.options.MODES`.
+        options: by name, see `fxpass.options.Options`.
+        name: what the report calls the model.
+
+    Returns:
+        A function of such inputs that returns the graph's outputs as a tuple.
 
     Raises:
         RuntimeError: an unknown option or mode (already at ``torch.compile``).
@@ -137,7 +146,7 @@ def planned(
     form: NormalForm,
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
 ) -> tuple[Plan, Kinds]:
-    """What `prepare` gives of the normal ``form`` of ``gm``, with buffers for what ``growing`` finds."""
+    """What `prepare` gives, for the normal ``form`` of ``gm`` and with buffers for what ``growing`` finds in it."""
     report.parts, report.outside = [], []  # a plan before this one may have come to nothing
     normal, rewritten = rewrite_normal_form(form, inputs, report, numbers, growing, before_edits=generalize)
     report.sites[:0] = predicate_sites(gm)

@@ -59,7 +59,7 @@ MAX_SIZE = 256
 def number_in(tx: Any, node: fx.Node, by_ops: bool = True) -> Any:
     """The number that the tensor ``node`` holds, as a constant or SymInt variable; None where it is not known.
 
-    ``by_ops``: what the table does not know may be found by doing ops again in each call (`expressions`).
+    ``by_ops``: whether a number that the table does not know may be found by running ops again in each call (`expressions`).
     """
     output = tx.output
     if node.graph is not output.graph:
@@ -81,7 +81,7 @@ def number_in(tx: Any, node: fx.Node, by_ops: bool = True) -> Any:
 
 
 def formed(tx: Any, *nodes: fx.Node, form: str) -> Any:
-    """What ``form``, ``int({})`` or ``torch.equal({}, {})``, makes of ``nodes``; None where it is not known by then."""
+    """What ``form``, ``int({})`` or ``torch.equal({}, {})``, makes of ``nodes``; None where that is not known."""
     if any(node.graph is not tx.output.graph for node in nodes):
         return None
     expression = expression_of(Table.of(tx.output.graph), *nodes, form=form)
