@@ -38,12 +38,12 @@ _CHECKED = {"size_asserts": False, "alignment_asserts": False}
 class Plan:
     """A graph in normal form, and how it is handed off.
 
-    parts: what the graph was cut into. None where nothing was rewritten: the graph is then compiled as it came.
+    parts: what the graph was cut into. Empty where nothing was rewritten: the graph is then compiled as it came.
     bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`), to be written back and not returned. None where it is not recorded.
     growth: the buffers of what grows. They are the last inputs of ``gm``, which no caller gives.
-    capacities: those of ``bound`` that are capacities of caches or of these, see `regions`.
+    capacities: those of ``bound`` that are capacities of caches, or of these buffers, see `regions`.
     """
 
     gm: fx.GraphModule

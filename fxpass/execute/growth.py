@@ -4,7 +4,7 @@
     anything else                                                            copied into the buffer
     result                                                                   a tensor of its own, copied out of the buffer
 
-All copies of a call are one. A capacity is a power of two, so a series of length n meets log2(n) of them.
+All copies of a call are made at once. A capacity is a power of two, so a series of length n meets log2(n) of them.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class Growth(threading.local):
         return True
 
     def _allocate(self, given: Sequence[torch.Tensor], owner: torch.Tensor | None) -> None:
-        """Have buffers for tensors like those ``given``, of a model whose first parameter is ``owner``.
+        """Get buffers for tensors like those ``given``, of a model whose first parameter is ``owner``.
 
         Raises:
             NotGrowing: the compiled graph does not hold for their capacity.
@@ -239,5 +239,4 @@ def _first_rows(
         part = part.narrow(dim, 0, length)
     if order is None:
         return part.clone(memory_format=torch.contiguous_format)
-    own = part.permute(*order).clone(memory_format=torch.contiguous_format)
-    return own.permute([order.index(d) for d in range(own.dim())])
+    return torch.empty_permuted(part.shape, order, dtype=part.dtype, device=part.device).copy_(part)

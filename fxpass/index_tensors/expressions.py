@@ -6,9 +6,9 @@
     done: b8[4]                       if done.all():            v0.all()
 
 Where all sizes are known and a rule covers each op, the table knows every element, and follows it through the call (`table`).
-Here nothing is known of the ops but that they are PyTorch's. PyTorch does them again, to copies in host memory, each time that
-a guard asks. On another device, ops of floats, and those which choose between equal elements, may give something else than they
-give there, and are not covered.
+Here nothing is known of the ops but that they are PyTorch's: each time that a guard asks, PyTorch runs them again on copies in
+host memory. On another device, ops on floats, and ops that choose between equal elements, may give other results than on the
+host. Such ops are not covered.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .small_tensors import MAX_ELEMENTS, fixed
 from .table import Table
 
 MAX_LENGTH = 1024
-"""Characters; text that would be longer is not made."""
+"""In characters: longer text is not made."""
 _CASTS = {"bool", "cpu", "double", "float", "int", "long"}
 """Methods that stand for operators of another name."""
 _OF_MEMORY = {"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter", "resize_", "resize_as_", "set_"}
@@ -100,7 +100,7 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
 
     A ``form`` says what is made of tensors beyond the graph's ops: ``int({})``, ``torch.equal({}, {})``.
     """
-    needed = _needed(nodes)
+    needed = _needed(table, nodes)
     inputs = tuple(n for n in needed if n.op == "placeholder")
     if not any(isinstance(_value(n), torch.Tensor) for n in inputs):
         return None
@@ -118,10 +118,9 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
     return Expression(inputs, f"({', '.join([*steps, result])})[-1]" if steps else result)
 
 
-def _needed(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
     """``nodes`` and what they are computed from, in the order of the graph, with all that writes to one of these."""
-    graph = nodes[0].graph
-    writers = [(n, memory_of(_value(w))) for n in graph.nodes if n.op != "placeholder" for w in may_write(n)]
+    writers = [(op, memory_of(_value(target))) for op, target in table.writes()]
     needed: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:
@@ -129,7 +128,7 @@ def _needed(nodes: Sequence[fx.Node]) -> list[fx.Node]:
         memories = {memory_of(_value(n)) for n in needed} - {None}
         operands = {n for own in waiting for n in own.all_input_nodes}
         waiting = list((operands | {n for n, memory in writers if memory in memories}) - needed)
-    return [n for n in graph.nodes if n in needed]
+    return sorted(needed)
 
 
 def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
@@ -165,7 +164,8 @@ def _is_small(value: Any) -> bool:
 
 
 def _steps(ops: Sequence[fx.Node], names: dict[fx.Node, str]) -> list[str]:
-    """Those of ``ops`` that are steps, as something is written or they are used twice. ``names`` gets the text of each op."""
+    """The assignments: one for each of ``ops`` if one of them writes, otherwise one for each that is used twice. ``names`` gets
+    the text of each op."""
     steps: list[str] = []
     simple = not any(may_write(n) for n in ops)
     for op in ops:
@@ -201,8 +201,8 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
 
 
 def _is_repeatable(name: str) -> bool:
-    """Whether the op of PyTorch called ``name`` gives the same for a copy, each time: it draws no random numbers, and sees no
-    memory between or behind the elements."""
+    """Whether the op of PyTorch called ``name`` gives the same result on a copy each time: it draws no random numbers, and
+    reaches no memory between or behind the elements."""
     if name in _CASTS:
         return True
     if name in _OF_MEMORY:
