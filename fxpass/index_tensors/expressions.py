@@ -132,8 +132,8 @@ def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes of ``graph`` behind one that is given no tensor and gives nothing. It may have set autocast or the default dtype,
-    which a guard finds as they were."""
+    """The nodes of ``graph`` behind one that is given no tensor and gives nothing. It may have set autocast or the default
+    dtype, which a guard finds as they were."""
     nodes = list(graph.nodes)
     for i, node in enumerate(nodes):
         of_tensors = any(isinstance(v, torch.Tensor) for n in node.all_input_nodes for v in _values(n))
