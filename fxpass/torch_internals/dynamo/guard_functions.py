@@ -136,6 +136,11 @@ def computed_by(text: str, *inputs: Any) -> Any:
         raise
 
 
+def item(text: str, container: Any, *numbers: int) -> Any:
+    """The item of ``container`` at the place that ``text`` makes of ``numbers``, which are called ``n`` there."""
+    return container[numbers[0] if text == "n[0]" else eval(text, {"n": numbers})]
+
+
 def install() -> None:
     """Keep Dynamo from tracing these functions, and those of the mirror that they call."""
     for function in (
@@ -149,6 +154,7 @@ def install() -> None:
         disjoint,
         read,
         computed,
+        item,
         mirror.read,
         mirror.computed,
         mirror.all_agree,

@@ -16,6 +16,7 @@ from fxpass.torch_internals.dynamo.names import SymNodeVariable, TensorVariable
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
+from .items import item_at
 from .number_variables import formed, number_in
 
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
@@ -31,6 +32,10 @@ def install() -> None:
 
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    if self.fn is operator.getitem and len(args) == 2 and not kwargs and current_compilation() is not None:
+        item = item_at(tx, *args)
+        if item is not None:
+            return item
     rounded = _rounded(tx, args[0]) if self.fn is int and len(args) == 1 and not kwargs else None
     return stock(self, tx, _numbers(tx, self.fn, args), kwargs) if rounded is None else rounded
 
