@@ -68,36 +68,6 @@ class Numbered(nn.Module):
         self.number = number
 
 
-class Listed(Numbered):
-    """A position that is the length of a list."""
-
-    def forward(self, caches: list[torch.Tensor], x: torch.Tensor, tokens: list[int]) -> torch.Tensor:
-        p = len(tokens)
-        caches[0][:, p : p + 1] = x
-        return caches[0][:, : p + 1].sum(1, keepdim=True)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("block", [Listed])
-def test_what_dynamo_guards_on_for_itself_is_as_in_stock(block: type[Numbered]) -> None:
-    made = {}
-    for backend in ("eager", "kvfix"):
-        torch._dynamo.reset()
-        torch.manual_seed(0)
-        counters.clear()
-        blocks = [block(i) for i in range(3)]
-        for one in blocks:
-            one.compile(backend=backend, options={"compiler": "eager"} if backend == "kvfix" else None)
-        caches = [torch.zeros(2, 8, 4) for _ in blocks]
-        for n in range(1, 4):
-            x = torch.rand(2, 1, 4)
-            for one in blocks:
-                x = one(caches, x, [0] * n)
-        made[backend] = counters["stats"]["unique_graphs"], caches
-    assert made["kvfix"][0] == made["eager"][0] == 3
-    torch.testing.assert_close(made["kvfix"][1], made["eager"][1])
-
-
 class Stacked(Numbered):
     """The caches of all blocks are one tensor, and a block takes its own by its number."""
 

@@ -141,6 +141,11 @@ def item(text: str, container: Any, *numbers: int) -> Any:
     return container[numbers[0] if text == "n[0]" else eval(text, {"n": numbers})]
 
 
+def length(container: Any) -> int:
+    """The length of ``container``."""
+    return len(container)
+
+
 def install() -> None:
     """Keep Dynamo from tracing these functions, and those of the mirror that they call."""
     for function in (
@@ -155,6 +160,7 @@ def install() -> None:
         read,
         computed,
         item,
+        length,
         mirror.read,
         mirror.computed,
         mirror.all_agree,

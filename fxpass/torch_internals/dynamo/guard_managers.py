@@ -17,6 +17,7 @@ from .sources import (
     AgreementSource,
     ExpressionSource,
     ItemSource,
+    LengthSource,
     NameSource,
     PositionSource,
     full_name,
@@ -78,6 +79,11 @@ def _item(builder: Any, source: ItemSource) -> Any:
     return builder.guard_manager.root.lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
 
 
+def _length(builder: Any, source: LengthSource) -> Any:
+    base = builder.get_guard_manager_from_source(source.base)
+    return base.lambda_manager(python_lambda=guard_functions.length, source=source.name, **_example(builder, source))
+
+
 def _example(builder: Any, source: Any) -> dict[str, Any]:
     value = builder.get(source)
     return {"example_value": value, "guard_manager_enum": builder.get_guard_manager_type(source, value)}
@@ -129,5 +135,6 @@ _MANAGERS: dict[type, Callable[[Any, Any], Any]] = {
     ExpressionSource: _expression,
     AgreementSource: _agreement,
     ItemSource: _item,
+    LengthSource: _length,
     NameSource: _named,
 }

@@ -5,6 +5,7 @@
     ExpressionSource(base, text)     what ops make of ``base``, and of others beside it       evaluated, guarded, passed
     AgreementSource(base, i, j)      whether two elements are equal                           guarded
     ItemSource(base, text)           the item of a list at a place that the caller's ints make evaluated, guarded, passed
+    LengthSource(base)               the length of a list                                     evaluated, guarded, passed
     NameSource(base)                 the full name of a function or a class                   guarded
 
 All numbers of tensors are read through the host mirror. `guard_managers` makes the guards.
@@ -118,6 +119,18 @@ class ItemSource(ChainedSource):
 
     def reconstruct(self, codegen: Any) -> None:
         _call(codegen, "item", self.text, self.base, *self.numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthSource(ChainedSource):
+    """The length of the list, tuple, dict or deque at ``base``."""
+
+    @property
+    def _name_template(self) -> str:
+        return "len({0})"
+
+    def reconstruct(self, codegen: Any) -> None:
+        _call(codegen, "length", self.base)
 
 
 @dataclasses.dataclass(frozen=True)
