@@ -4,7 +4,7 @@
     if tokens: ...          stock: the same                                 kvfix: a guard, s0 != 0
 
 Dynamo guards on the length of a list as soon as it looks into it, and does so at first. Once the length has been another, it is
-a number by itself. Where the frame has looked into the list, by an item or a loop, or goes on to do so, that guard holds besides.
+a number by itself. Where the frame looks into the list as well, by an item or a loop, that guard holds besides.
 """
 
 from __future__ import annotations
