@@ -88,26 +88,13 @@ def kvfix(
     report.faults, report.script = take_faults(), script_of(gm, example_inputs, given, report)
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
-    advance, cause, numbers = Advance(), None, None
-    plan = compiled = None
+    advance, numbers, plan, compiled, cause = Advance(), None, None, None, None
     as_it_came = functools.partial(as_stock, gm, settings)
     failed = functools.partial(store.failed, report, settings)
-
-    def otherwise(error: Exception) -> Callable[..., Any]:
-        failed(error)
-        return as_it_came()
-
     try:
         advance, numbers = Advance.of(gm), NumberInputs(gm)
         guard_disjoint(gm)
-        if not settings.rewrite:
-            store.note(report, reasons.OFF.text())
-        else:
-            plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
-        if plan is not None and plan.parts:
-            note = functools.partial(store.note, report)
-            made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
-            compiled = in_cores(plan, kinds, numbers, report, made, otherwise)
+        plan, compiled = handed_off(gm, example_inputs, settings, report, numbers, as_it_came, failed)
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
@@ -122,6 +109,36 @@ def kvfix(
         put_in_cache(gm, given, plan, settings, report, advance)
     watched = numbers.watching(compiled) if numbers else compiled
     return for_the_minifier(verified(advance.after(watched), original, plan, report, settings), gm)
+
+
+def handed_off(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    settings: Options,
+    report: Report,
+    numbers: NumberInputs,
+    as_it_came: Callable[[], Callable[..., Any]],
+    failed: Callable[[Exception], None],
+) -> tuple[Plan | None, Callable[..., Any] | None]:
+    """The plan for ``gm``, and the function that is compiled from it. There is no plan where the rewrite is switched off, and
+    no function where nothing is rewritten.
+
+    The function is compiled as it runs. If that fails, ``failed`` is told, and what ``as_it_came`` makes runs instead.
+    """
+    if not settings.rewrite:
+        store.note(report, reasons.OFF.text())
+        return None, None
+    plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
+    if not plan.parts:
+        return plan, None
+
+    def otherwise(error: Exception) -> Callable[..., Any]:
+        failed(error)
+        return as_it_came()
+
+    note = functools.partial(store.note, report)
+    made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
+    return plan, in_cores(plan, kinds, numbers, report, made, otherwise)
 
 
 def prepare(

@@ -24,6 +24,7 @@ from fxpass.graph.numbers import symbols
 from fxpass.kernels.filling import fill_at_once
 from fxpass.rewriting.around import Around
 from fxpass.rewriting.formulas import Formula, Size, function_of
+from fxpass.rewriting.result_layout import undone
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
 from .buffers import Buffer, Numbers, memory, owner_of, shared
@@ -239,4 +240,4 @@ def _first_rows(
         part = part.narrow(dim, 0, length)
     if order is None:
         return part.clone(memory_format=torch.contiguous_format)
-    return torch.empty_permuted(part.shape, order, dtype=part.dtype, device=part.device).copy_(part)
+    return part.permute(order).clone(memory_format=torch.contiguous_format).permute(undone(order))  # a view, as eager's

@@ -41,10 +41,15 @@ def lay_out_results(graph: fx.Graph, before: Sequence[Any], cut: Collection[int]
                 continue
             rows = call(graph, aten.permute.default, result, order)
             dense = call(graph, aten.clone.default, rows, memory_format=torch.contiguous_format)
-            made = call(graph, aten.permute.default, dense, [order.index(d) for d in range(len(order))])
+            made = call(graph, aten.permute.default, dense, undone(order))
             for node in (rows, dense, made):
                 take_line(node, result)
             output.replace_input_with(result, made)
+
+
+def undone(order: Sequence[int]) -> list[int]:
+    """The order of dims that undoes a permutation by ``order``."""
+    return [order.index(d) for d in range(len(order))]
 
 
 def _lies_as(result: fx.Node, old: torch.Tensor) -> bool:
