@@ -26,7 +26,7 @@ from fxpass.analysis.extents import Extents
 from fxpass.analysis.growth import Growing, dense_order, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
-from fxpass.analysis.shown import settled
+from fxpass.analysis.steady_sizes import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.inputs import note_buffer
