@@ -13,7 +13,7 @@ _GIVEN, _GROWS = "kvfix_given_as", "kvfix_buffer_of"
 
 
 def note_given(node: fx.Node, before: fx.Node) -> None:
-    """Note that ``node`` stands for ``before``, an input of a graph that came before, or for what that stands for."""
+    """Note that ``node`` stands for ``before``, an input of an earlier graph, or for the input that ``before`` stands for."""
     node.meta[_GIVEN] = given_as(before)
 
 

@@ -112,7 +112,7 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
 
 
 def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """``nodes`` and what they are computed from, in the order of the graph, with all that writes to one of these."""
+    """``nodes``, all nodes that they are computed from, and all ops that write to one of these, in the order of the graph."""
     writers = [(op, memory_of(_value(target))) for op, target in table.writes()]
     needed: set[fx.Node] = set()
     waiting = list(nodes)

@@ -1,6 +1,6 @@
 """A script that shows a difference alone: the graph as code, its inputs in a file beside it, run with kvfix and without.
 
-What the graph takes for a number is computed where Dynamo took it from, so that the script's own Dynamo guards on it again:
+Numbers that the graph takes are computed where Dynamo has taken them from, so that Dynamo guards on them again in the script:
 
     def run(index, cache, x):
         s0 = index.reshape(-1)[0].item()        # a position

@@ -126,7 +126,8 @@ class NumberInputs:
 
     @property
     def growing(self) -> tuple[set[Any], list[torch.SymInt]]:
-        """The symbols of sizes that may grow, all but those that keep still, and the sizes that have been seen to rise."""
+        """The symbols of sizes that may grow, since they have not been seen to stay, and the sizes that have been seen to
+        rise."""
         return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}, self._rising
 
     def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
