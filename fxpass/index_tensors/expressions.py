@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from torch import fx
 
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
-from fxpass.torch_internals.fakes import FakeTensor
+from fxpass.torch_internals.fakes import FakeTensor, set_grad_enabled
 from fxpass.torch_internals.operators import OpOverloadPacket
 
 from . import mirror
@@ -42,8 +43,11 @@ _OF_MEMORY = {"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatte
 _INDICES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _PLACES = {"sort": 1, "topk": 1, "kthvalue": 1, "median": 1, "mode": 1, "max": 1, "min": 1}
 """For each op that chooses between equal elements, which of its results says where they are."""
-_NAMES = {"torch": torch, "int": int, **{name: fn for name, fn in vars(operator).items() if name[0] != "_"}}
-_ERRORS = (IndexError, ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError)
+_NAMES: dict[str, Any] = {
+    **{"torch": torch, "int": int, "inf": math.inf, "nan": math.nan},
+    **{name: fn for name, fn in vars(operator).items() if name[0] != "_"},
+}
+_ERRORS = (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError)
 """What PyTorch raises where the ops cannot be done to what the tensors hold."""
 
 
@@ -104,7 +108,10 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
         if not all(_is_input(table, n) for n in inputs):
             return None
         names = {n: f"v[{i}]" for i, n in enumerate(inputs)}
-        steps = _steps([n for n in needed if n not in inputs], names)
+        ops = [n for n in needed if n not in inputs]
+        if not _under_other_settings(nodes[0].graph).isdisjoint(filter(_takes_or_gives_floats, ops)):
+            return None
+        steps = _steps(ops, names)
     except NotCovered:
         return None
     result = form.format(*(names[n] for n in nodes))
@@ -122,6 +129,22 @@ def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
         operands = {n for own in waiting for n in own.all_input_nodes}
         waiting = list((operands | {n for n, memory in writers if memory in memories}) - needed)
     return sorted(needed)
+
+
+def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes of ``graph`` behind one that is given no tensor and gives nothing. It may have set autocast or the default
+    dtype, which a guard finds as they were."""
+    nodes = list(graph.nodes)
+    for i, node in enumerate(nodes):
+        of_tensors = any(isinstance(v, torch.Tensor) for n in node.all_input_nodes for v in _values(n))
+        if node.op == "call_function" and _value(node) is None and not of_tensors and node.target is not set_grad_enabled:
+            return set(nodes[i:])
+    return set()
+
+
+def _takes_or_gives_floats(op: fx.Node) -> bool:
+    tensors = (v for n in (op, *op.all_input_nodes) for v in _values(n) if isinstance(v, torch.Tensor))
+    return any(v.is_floating_point() for v in tensors)
 
 
 def _is_input(table: Table, placeholder: fx.Node) -> bool:
@@ -158,7 +181,7 @@ def _steps(ops: Sequence[fx.Node], names: dict[fx.Node, str]) -> list[str]:
 
 
 def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
-    values = _value(node) if isinstance(_value(node), (tuple, list)) else [_value(node)]
+    values = _values(node)
     if not all(_is_small(v) or isinstance(v, (int, torch.SymInt)) or v is None for v in values):
         raise NotCovered
     if not all(v.is_cpu or _is_exact(node, v) for v in values if isinstance(v, torch.Tensor)):
@@ -212,6 +235,11 @@ def _operand(operand: Any, names: dict[fx.Node, str]) -> str:
     if operand is None or type(operand) in (int, bool, float, str, torch.dtype, type(...)):
         return "..." if operand is ... else repr(operand)
     raise NotCovered
+
+
+def _values(node: fx.Node) -> Sequence[Any]:
+    value = _value(node)
+    return value if isinstance(value, (tuple, list)) else [value]
 
 
 def _value(node: fx.Node) -> Any:

@@ -136,6 +136,16 @@ def computed_by(text: str, *inputs: Any) -> Any:
         raise
 
 
+def item(text: str, container: Any, *numbers: int) -> Any:
+    """The item of ``container`` at the place that ``text`` makes of ``numbers``, which are called ``n`` there."""
+    return container[numbers[0] if text == "n[0]" else eval(text, {"n": numbers})]
+
+
+def length(container: Any) -> int:
+    """The length of ``container``."""
+    return len(container)
+
+
 def install() -> None:
     """Keep Dynamo from tracing these functions, and those of the mirror that they call."""
     for function in (
@@ -149,6 +159,8 @@ def install() -> None:
         disjoint,
         read,
         computed,
+        item,
+        length,
         mirror.read,
         mirror.computed,
         mirror.all_agree,

@@ -44,6 +44,7 @@ from fxpass.torch_internals.symbols import free_unbacked_symbols
 
 from . import dynamism, indexing, number_variables, retries
 from .compilation import current_compilation
+from .lengths import length_of
 from .operands import with_numbers
 from .wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
 
@@ -132,15 +133,21 @@ def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
     An ``assert`` that no table answers goes into the graph, as in stock: the device looks, and no guard waits for it.
     """
     depth, operand = len(tx.stack), tx.stack[-1]
-    tensor = operand.realize() if hasattr(operand, "realize") else operand
-    value = None
-    if isinstance(tensor, TensorVariable) and is_ours(tx.output.compiler_fn):
-        value = number_variables.number_in(tx, tensor.as_proxy().node, by_ops=not _is_assert(tx.next_instruction))
+    value = _truth_of(tx, operand, by_ops=not _is_assert(tx.next_instruction)) if is_ours(tx.output.compiler_fn) else None
     if value is not None:
         tx.stack[-1] = number_variables.decided(tx, value)
     stock(tx, inst)
     if value is not None and inst.opname in _OR_POP and len(tx.stack) == depth:
         tx.stack[-1] = operand
+
+
+def _truth_of(tx: Any, operand: Any, by_ops: bool) -> Any:
+    """The number that makes ``operand`` true: what a tensor holds, or the length of a list. None where it is not known."""
+    value = length_of(tx, operand)
+    if value is not None:
+        return value
+    tensor = operand.realize() if hasattr(operand, "realize") else operand
+    return number_variables.number_in(tx, tensor.as_proxy().node, by_ops) if isinstance(tensor, TensorVariable) else None
 
 
 def _is_assert(following: Any) -> bool:

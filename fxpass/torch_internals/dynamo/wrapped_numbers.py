@@ -19,9 +19,10 @@ from fxpass.torch_internals.dynamo.names import (
     is_constant_source,
     process_automatic_dynamic,
 )
+from fxpass.torch_internals.symbols import DimDynamic
 
 from . import dynamism, frames, module_ints, number_variables
-from .sources import AggregateSource, PositionSource
+from .sources import NUMBERS_OF_TENSORS
 
 MAX_FLOATS = 3
 """A float of a module is a constant for so many values, in graphs of their own; any other float is one for its first value."""
@@ -43,13 +44,18 @@ def wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int,
     if not is_ours(self.tx.output.compiler_fn):
         return stock(self, value, *args, **kwargs)
     dynamism.see_int(self.tx, self.source.name, value)
-    ours = isinstance(self.source, (PositionSource, AggregateSource))  # `element_variables` has decided
+    is_place = self.source.name in frames.history_of(self.tx.output.root_tx.f_code).places
+    if is_place and not args and not kwargs:
+        args = (DimDynamic.DYNAMIC,)
+    ours = is_place or isinstance(self.source, NUMBERS_OF_TENSORS)  # it has been decided
     made = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
     if value == 0 and not ours and not made:
         process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
         self.install_guards(GuardBuilder.CONSTANT_MATCH)
-        return ConstantVariable.create(value)
+        return ConstantVariable.create(value, source=self.source)
     variable = stock(self, value, *args, **kwargs)
+    if variable.is_python_constant() and variable.source is None:
+        return ConstantVariable.create(value, source=self.source)
     if not variable.is_python_constant():
         number_variables.guard_range(variable.sym_num, value)
     return variable
