@@ -25,7 +25,7 @@ from torch import fx
 
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
-from fxpass.graph.inputs import given_as
+from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
 from fxpass.index_tensors.table import Table
@@ -235,14 +235,12 @@ def _same_dim(whole: torch.Tensor, view: torch.Tensor, dim: int) -> int | None:
 def _tensors(graph: fx.Graph) -> dict[fx.Node, str]:
     """The tensor inputs of ``graph`` that have a source, with its name."""
     inputs = [n for n in graph.find_nodes(op="placeholder") if isinstance(_value(n), torch.Tensor)]
-    return {n: name for n in inputs if (name := _source_name(n)) is not None}
+    return {n: source.name for n in inputs if (source := dynamo_source(n)) is not None}
 
 
 def _is_position(node: fx.Node) -> bool:
     """Whether the graph input ``node`` is a number that is no tensor's size."""
-    argument = node.meta.get("grapharg")
-    source = None if argument is None else argument.source
-    return isinstance(_value(node), torch.SymInt) and not isinstance(source, TensorPropertySource)
+    return isinstance(_value(node), torch.SymInt) and not isinstance(dynamo_source(node), TensorPropertySource)
 
 
 def _value(node: fx.Node) -> Any:
@@ -251,11 +249,6 @@ def _value(node: fx.Node) -> Any:
 
 def _number(value: Any) -> Any:
     return _value(value.node) if isinstance(value, fx.Proxy) else value if isinstance(value, int) else 0
-
-
-def _source_name(node: fx.Node) -> str | None:
-    argument = given_as(node).meta.get("grapharg")
-    return None if argument is None or argument.source is None else argument.source.name
 
 
 def _hints(node: fx.Node) -> tuple[int, ...]:

@@ -1,5 +1,5 @@
-"""A frame that Dynamo fails on with our hooks is compiled without them. Where it asserts something then, too, the frame is left
-to Python; what else it raises then, it raises in stock as well.
+"""A frame that Dynamo fails on with our hooks is compiled without them. If an assertion of Dynamo's fails then, too, the frame
+is left to Python. Any other error is raised in stock as well.
 
     x + range(9)[idx[0]]        Dynamo asserts that an index is a constant, and has been given a number that moves.
                                 Without hooks the graph breaks before it.
