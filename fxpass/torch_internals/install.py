@@ -55,6 +55,7 @@ def install(
         guard_managers.install()
         einsum_paths.install()
         fill_dtypes.install()
+        module_ints.install()
         remembered_calls.install()
         truths.install()
         takers.install()

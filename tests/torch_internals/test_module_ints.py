@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -116,3 +119,50 @@ def test_a_size_that_differs_between_many_modules_is_eagers() -> None:
         compiled = torch.compile(model, backend="kvfix", options={"compiler": "eager"})
         torch.testing.assert_close(compiled(x), x.view(2, heads, -1).sum(-1) * 2)
     assert counters["stats"]["unique_graphs"] <= 5 and not any(r.refused or r.unfit for r in fxpass.reports())
+
+
+NAMES: dict[str, Callable[[int], Any]] = {
+    "formatted": lambda number: f"layer{number}",
+    "of a sum": lambda number: f"layer{number + 1}",
+    "in two digits": lambda number: f"{number:02d}",
+    "beside a string": lambda number: f"{'layer'}.{number}.k",
+    "joined": lambda number: "layer" + str(number),
+    "by percent": lambda number: "layer%d" % number,  # noqa: UP031
+    "by a method": lambda number: "layer{}".format(number),  # noqa: UP032
+    "the number itself": lambda number: number,
+}
+
+
+class Named(Numbered):
+    """The place of each block is kept under a name that its number makes."""
+
+    def __init__(self, number: int, name: Callable[[int], Any]) -> None:
+        super().__init__(number)
+        self.name = name
+
+    def forward(self, places: dict[Any, int], caches: Tensor, x: Tensor) -> Tensor:
+        name = self.name(self.number)
+        p = places.get(name, 0)
+        places[name] = p + 1
+        caches[self.number][:, p : p + 1] = x
+        return caches[self.number][:, : p + 1].sum(1, keepdim=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(NAMES))
+def test_a_name_that_a_number_makes_costs_no_more_than_in_stock(name: str) -> None:
+    made = []
+    for how in ({"backend": "eager"}, {"backend": "kvfix", "options": {"compiler": "eager"}}):
+        torch._dynamo.reset()
+        fxpass.reset()
+        counters.clear()
+        blocks = [Named(i, NAMES[name]) for i in range(5)]
+        compiled = [torch.compile(one, **how) for one in blocks]
+        (mine, places), (eager, theirs) = ((torch.zeros(5, 2, 8, 4), {}) for _ in range(2))
+        for _ in range(3):
+            x = torch.rand(2, 1, 4)
+            for ours, block in zip(compiled, blocks, strict=True):
+                torch.testing.assert_close(ours(places, mine, x), block(theirs, eager, x))
+        assert torch.equal(mine, eager) and places == theirs
+        made.append(counters["stats"]["unique_graphs"] + sum(counters["graph_break"].values()))
+    assert made[1] <= made[0]

@@ -31,6 +31,7 @@ class FrameHistory:
     of_modules: the values that each int of a module has had.
     places: the ints that say at which place of a list something is.
     slices: whether the frame slices caches.
+    names: whether it makes strings of numbers.
     tied: the first values of numbers that go with a position, or with a size that has changed.
     marked: the sizes that were made dynamic by us, in Dynamo's entries of tensors, with what these held before; None where they
         are to stay fixed.
@@ -47,6 +48,7 @@ class FrameHistory:
     of_modules: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     places: set[str] = dataclasses.field(default_factory=set)
     slices: bool = False
+    names: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
     marked: list[tuple[Any, tuple[Any, ...]]] | None = dataclasses.field(default_factory=list)
 

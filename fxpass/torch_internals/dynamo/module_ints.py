@@ -5,19 +5,24 @@
 
 The same holds for ints of objects and lists that a module holds. An int that differs from one module to another, such as a
 number of heads, stays a constant. One that counts the modules, 0, 1, 2 and so on, is a SymInt input after the first few: it is
-the place of what belongs to the module, ``caches[self.layer_idx]``.
+the place of what belongs to the module, ``caches[self.layer_idx]``. In a frame that makes strings of numbers, such as names,
+``f"layer{self.layer_idx}"``, it stays a constant.
 """
 
 from __future__ import annotations
 
+import operator
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
-from fxpass.torch_internals.dynamo.names import ChainedSource
+from fxpass.torch_internals.dynamo.names import ChainedSource, RestartAnalysis, SymNodeVariable
+from fxpass.torch_internals.patches import patch
 
 from . import frames
+from .compilation import current_compilation
 
 MAX_COUNTED = 3
 """For so many modules that are counted, graphs are made in which the number of the module is a constant."""
@@ -44,8 +49,49 @@ def moves(tx: Any, source: Any, value: int) -> bool:
     values.add(value)
     if source.name in frames.history_of(tx.output.root_tx.f_code).places:
         return True
-    counts = len(values) > MAX_COUNTED and values == set(range(len(values)))
+    counts = _count(values) and not frames.history_of(tx.output.root_tx.f_code).names
     return counts or source.name in _moved.get(owner, ())
+
+
+def _count(values: set[int]) -> bool:
+    return len(values) > MAX_COUNTED and values == set(range(len(values)))
+
+
+def see_names(tx: Any, operands: Iterable[Any]) -> None:
+    """Note that strings are made of ``operands``. One may be a number that counts modules.
+
+    Raises:
+        RestartAnalysis: Dynamo traces the frame again, with these numbers as constants.
+    """
+    values = [v.realize() if hasattr(v, "realize") else v for v in operands]
+    if current_compilation() is None or not any(isinstance(v, SymNodeVariable) for v in values):
+        return
+    seen = frames.history_of(tx.output.root_tx.f_code)
+    if not seen.names and any(map(_count, seen.of_modules.values())):
+        seen.names = True
+        tx.output.root_tx.speculation_log.clear()
+        raise RestartAnalysis(restart_reason="kvfix: a name is made of a number")
+
+
+def _format_value(stock: Any, self: Any, *args: Any) -> Any:
+    see_names(self, self.stack[-1:])
+    return stock(self, *args)
+
+
+def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    if self.fn in (str, repr, format, str.format) or self.fn is operator.mod and _is_string(args[0]):
+        see_names(tx, args)
+    return stock(self, tx, args, kwargs)
+
+
+def _is_string(operand: Any) -> bool:
+    return operand.is_python_constant() and isinstance(operand.as_python_constant(), str)
+
+
+def install() -> None:
+    """Install the hooks, which act while a frame is compiled for kvfix."""
+    patch("torch._dynamo.symbolic_convert.InstructionTranslatorBase._format_value", _format_value)
+    patch("torch._dynamo.variables.BuiltinVariable.call_function", _call_builtin)
 
 
 def is_single(tx: Any, source: Any) -> bool:
