@@ -92,8 +92,8 @@ def reset() -> None:
 
 def complain(report: Report, settings: Options, cause: Exception | None = None, code: CodeType | None = None) -> None:
     """One warning for what was not rewritten, at the line of the first site, or of the function that is compiled (``code``):
-    with reasons and source lines, for a cache that grows without a buffer, and where that does not say it, for work that is
-    left outside of the static core. With ``strict``, an error from ``cause``.
+    with reasons and source lines, for a cache that grows without a buffer, for a graph in each call and, where that does not
+    say it, for work that is left outside of the static core. With ``strict``, an error from ``cause``.
     """
     refused, names = [site for site in report.sites if site.decision == "refused"], sources(report.symbols)
     lines = [report.unfit] if report.unfit else []
@@ -103,6 +103,7 @@ def complain(report: Report, settings: Options, cause: Exception | None = None, 
     if report.ended and any(site.id == reasons.LEAVES.id for site in refused):
         lines.append(report.ended)
     lines += [report.unbuffered] if report.lacks_buffer else []
+    lines += map(user_name, report.pinned)
     lines += map(user_name, report.outside) if settings.strict or not lines else []
     if not lines:
         return

@@ -31,6 +31,8 @@ class FrameHistory:
     of_modules: the values that each int of a module has had.
     slices: whether the frame slices caches.
     tied: the first values of numbers that go with a position, or with a size that has changed.
+    owners: by compilation, the identities of the modules that it was of.
+    pinned: by these, the values of what is a constant of the latest graph, by its name and place (`pinned`).
     """
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -44,6 +46,8 @@ class FrameHistory:
     of_modules: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
+    owners: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    pinned: dict[tuple[int, ...], dict[tuple[str, str], set[int]]] = dataclasses.field(default_factory=dict)
 
 
 _frames: WeakIdKeyDictionary = WeakIdKeyDictionary()
