@@ -46,6 +46,7 @@ from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.minifier import for_the_minifier
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+from fxpass.torch_internals.dynamo.pinned import pinned
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
@@ -86,6 +87,7 @@ def kvfix(
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults, report.script = take_faults(), script_of(gm, example_inputs, given, report)
+    report.pinned = [reasons.PINNED.text(where=place and f" at {place}", guard=guard) for guard, place in pinned()]
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, numbers, plan, compiled, cause = Advance(), None, None, None, None

@@ -92,6 +92,7 @@ def test_the_length_of_a_list_is_a_number(model: type[Counted], tokens: Callable
     assert [name for name, static, _ in report.parts if static] == ["core"] and not report.outside and report.rewritten
 
 
+@pytest.mark.filterwarnings("default::fxpass.KvfixWarning")  # each length is a graph
 @pytest.mark.parametrize("model", [LooksInto, Appends])
 def test_of_a_list_that_is_looked_into_it_is_as_in_stock(model: type[Counted]) -> None:
     assert graphs(model, lambda n: [1] * n) <= graphs(model, lambda n: [1] * n, "eager")
