@@ -18,7 +18,7 @@ from typing import Any
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.capacities import capacities
+from fxpass.analysis.capacities import capacities, chunks
 from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form, to_normal_form
 from fxpass.execute.assemble import Plan, assemble
@@ -48,6 +48,7 @@ from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
+from fxpass.torch_internals.dynamo.handed_on import foresee, settle
 from fxpass.torch_internals.dynamo.minifier import for_the_minifier
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.origins import name_of
@@ -131,6 +132,7 @@ def prepare(
     """
     inputs = fake_inputs(gm, example_inputs)
     form = to_normal_form(gm, inputs, report)
+    foresee(form.gm)
     prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
     moving, rising = numbers.growing if numbers is not None else (set(), [])
     before = numbers.before if numbers is not None else {}
@@ -144,8 +146,10 @@ def prepare(
                 plan, kinds = prepared(form.copy(), grower)
             if not plan.growth.axes:
                 note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, before, report)
+                settle(bool(report.unbuffered))
                 return plan, kinds
             check_whole(plan, report)
+            settle()
             given = plan.gm.graph.find_nodes(op="placeholder")
             told = functools.partial(store.buffered, report, [input_name(given[one.place]) for one in plan.growth.axes])
             growth = plan.growth.under(capacity.conditions(), settings.capacity, told)
@@ -160,6 +164,7 @@ def prepare(
             break
     plan, kinds = prepared(form)
     note_unbuffered(plan.gm.graph, moving - kinds.bound, [], before, report)
+    settle(bool(report.unbuffered))
     return plan, kinds
 
 
@@ -197,7 +202,8 @@ def planned(
     at_once, added = carried is not None and settings.kernels, normal.graph.find_nodes(op="placeholder")[len(inputs) :]
     growth = Growth(around, added, gives_up=not is_step, at_once=at_once)
     sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities)
-    return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes), report), kinds
+    rows = bound & chunks(rewritten.sites) - sizes if carried is None else set()  # kernels of our own are made for a number
+    return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes, chunks=rows), report), kinds
 
 
 install(kvfix, get_ready, store.reset, store.left_to_eager)

@@ -102,7 +102,8 @@ def in_cores(
     ``otherwise`` makes the function.
     """
     strides = kept_strides(plan.gm)
-    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound - plan.capacities | strides)}
+    counted = plan.bound - plan.capacities - plan.chunks | strides
+    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & counted}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         nonlocal plan

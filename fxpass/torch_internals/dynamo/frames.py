@@ -31,6 +31,10 @@ class FrameHistory:
     of_modules: the values that each int of a module has had.
     slices: whether the frame slices caches.
     tied: the first values of numbers that go with a position, or with a size that has changed.
+    returned: the sizes and dtypes of what graphs of the frame have returned.
+    foreseen: of those that have been made dynamic for that, the dim and the size, until the frame is compiled.
+    kept: the tensors for which that has come to nothing.
+    longer: the tensors of which graphs of the frame have returned something longer, with the dim along which it is.
     """
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -44,6 +48,10 @@ class FrameHistory:
     of_modules: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
+    returned: set[Any] = dataclasses.field(default_factory=set)
+    foreseen: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    kept: set[str] = dataclasses.field(default_factory=set)
+    longer: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 _frames: WeakIdKeyDictionary = WeakIdKeyDictionary()
