@@ -56,7 +56,7 @@ def foresee(normal: fx.GraphModule) -> None:
     seen.returned |= {(tuple(map(hint, value.shape)), value.dtype) for value in returned}
     seen.foreseen |= {inputs[n]: (dim, hint(n.meta["val"].shape[dim])) for n, dim in known if mark_size(tx, inputs[n], dim)}
     if taken_back or len(seen.foreseen) > before:
-        restart(tx)
+        restart(tx, "kvfix: what a call has returned is made longer")
     _free_offsets(graph, longer)
 
 
@@ -75,7 +75,7 @@ def settle(in_vain: bool = False) -> None:
         for name, (dim, size) in foreseen.items():
             fix_size(tx, name, dim, size)
         seen.kept |= foreseen.keys()
-        restart(tx)
+        restart(tx, "kvfix: what a call has returned is made longer")
 
 
 def _free_offsets(graph: fx.Graph, inputs: Iterable[fx.Node]) -> None:
