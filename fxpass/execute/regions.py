@@ -1,8 +1,9 @@
 """One part of a graph as a function that is compiled when it is called, for the shapes that it is called with.
 
-The static core is compiled without symbols, once for each set of input shapes. But capacities of caches and of what grows are
-symbols in its code, and numbers in its recordings: those of what is joined from the first on. Of others the first one is a
-constant, and the next a symbol for all that follow: it is compiled twice.
+The static core is compiled once for each set of input shapes, and without symbols, except for capacities. The capacities of
+what the graph joins are symbols in its code from the first compilation on. All other capacities are constants in the first one;
+once one of them is another, the core is compiled a second time, with symbols that serve all that follow. Recordings hold
+numbers.
 
 A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
 is checked on each call; where that does not hold, the part is compiled once more.
@@ -59,7 +60,7 @@ class _Variant:
 class Region:
     """``part``, compiled by ``compile``. A call takes the values of ``part.inputs``, and gives those of ``part.outputs``.
 
-    ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` has one of its own.
+    ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` puts one of its own there.
     """
 
     def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset(), first: bool = False) -> None:
@@ -145,7 +146,7 @@ class Region:
         def wanted(*capacities: int) -> Any:
             known = dict(zip(symbols, map(sympy.Integer, capacities), strict=True))
             if min(capacities) < 2 or not all(condition.xreplace(known) == sympy.true for condition in asked):
-                return None  # of a size that is a symbol, compilers suppose that it is 2 at least
+                return None  # compilers suppose that a size which is a symbol is at least 2
             return _at(known, look(fakes))
 
         return _Variant(lambda now: look(now) == wanted(*capacities(now)), lambda *now: run(*taken(now)))

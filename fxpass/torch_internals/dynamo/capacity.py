@@ -3,7 +3,7 @@
     with Capacity(env) as capacity:
         C = capacity.beyond([s, s + 1])      s < C and s + 1 < C hold on every call: the buffer is made so large
         ...                                  a graph is rewritten; what is asked about C is noted as guards
-    capacity.conditions                      [C < 1024]: what must be looked at when the capacity is another
+    capacity.conditions()                    [C < 1024]: what must hold of another capacity, too
 
 Dynamo knows nothing of this number, so none of its guards may mention it. Those that do are taken out when the block ends. Each
 holds of any capacity, or is a condition on the capacity alone, or relates it to other numbers; in the last case the rewrite is
@@ -97,8 +97,8 @@ def _count(name: str) -> Any:
 
 
 def _holds(condition: Any, symbol: Any, length: Any, counted: dict[Any, Any]) -> bool:
-    """Whether the relation ``condition`` holds whenever ``symbol`` is larger than ``length``, whichever of its operands each
-    maximum and minimum in it is. ``counted`` says what other symbols are, from the least on that they can be."""
+    """Whether the relation ``condition`` holds whenever ``symbol`` is larger than ``length``, whichever operand each
+    maximum and minimum in it is. ``counted`` has every other symbol as the least value that it can have, and a count beyond."""
     if not isinstance(condition, sympy.core.relational.Relational):
         return bool(condition == sympy.true)
     chosen = next(iter(condition.atoms(Max, Min)), None)

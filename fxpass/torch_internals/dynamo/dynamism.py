@@ -116,8 +116,8 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
 
 
 def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
-    """Mark what the next graph would be traced twice for, in a graph that advances an index tensor: the dims of inputs along
-    which it writes a part. ``gm`` is the graph from Dynamo, and ``normal`` its normal form."""
+    """In a graph that advances an index tensor, mark the dims of inputs along which it writes a part: the next graph would be
+    traced twice for these. ``gm`` is the graph from Dynamo, and ``normal`` its normal form."""
     tx = current_frame()
     if tx is None or config.assume_static_by_default is False:
         return

@@ -34,26 +34,19 @@ from fxpass.options import Options
 from fxpass.torch_internals.dynamo.names import (
     BuiltinVariable,
     ConstantVariable,
-    FrameStateSizeEntry,
-    GuardBuilder,
     InstructionTranslatorBase,
     OutputGraph,
     TensorVariable,
-    is_constant_source,
-    process_automatic_dynamic,
     type_dispatch,
 )
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
-from fxpass.torch_internals.symbols import DimDynamic, free_unbacked_symbols
+from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, frames, indexing, module_ints, number_variables, retries
+from . import dynamism, indexing, number_variables, retries
 from .compilation import current_compilation
 from .lengths import length_of
 from .operands import with_numbers
-from .sources import NUMBERS_OF_TENSORS
-
-MAX_FLOATS = 3
-"""For as many values of one float of a module, graphs are made that have it as a constant; for one value of any other."""
+from .wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
 
 
 def parse_options_early(options_of: Callable[[Any], Options | None], begin: Callable[[Options], None]) -> None:
@@ -74,10 +67,10 @@ def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Excep
     patch("torch._dynamo.convert_frame._compile", functools.partial(retries.compile_frame, is_ours, left))
     is_ours = functools.partial(_acts_for, is_ours)
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
-    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
-    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
+    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(wrap_symint, is_ours))
+    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(wrap_symfloat, is_ours))
     on_uninstall(type_dispatch.cache_clear)
-    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(_wrap_literal, is_ours))
+    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(wrap_literal, is_ours))
     type_dispatch.cache_clear()  # made before, it holds `wrap_literal` as it was
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
@@ -120,54 +113,8 @@ def _call_method(
     return stock(self, tx, name, args, kwargs)
 
 
-def _wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: Any) -> Any:
-    if type(value) is int and is_ours(self.tx.output.compiler_fn) and module_ints.moves(self.tx, self.source, value):
-        return self.wrap_symint(value)
-    return stock(self, value)
-
-
-def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int, *args: Any, **kwargs: Any) -> Any:
-    """Guard a number that is not negative to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``. It is
-    also guarded to stay below its `ceiling`, so that what is computed from it does not overflow.
-
-    Zero is a guarded constant, as in `element_variables`, so that an empty cache has a graph of its own, also under
-    ``dynamic=True``.
-    """
-    if not is_ours(self.tx.output.compiler_fn):
-        return stock(self, value, *args, **kwargs)
-    dynamism.see_int(self.tx, self.source.name, value)
-    is_place = self.source.name in frames.history_of(self.tx.output.root_tx.f_code).places
-    if is_place and not args and not kwargs:
-        args = (DimDynamic.DYNAMIC,)
-    ours = is_place or isinstance(self.source, NUMBERS_OF_TENSORS)  # it has been decided
-    made = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
-    if value == 0 and not ours and not made:
-        process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
-        self.install_guards(GuardBuilder.CONSTANT_MATCH)
-        return ConstantVariable.create(value, source=self.source)
-    variable = stock(self, value, *args, **kwargs)
-    if variable.is_python_constant() and variable.source is None:
-        return ConstantVariable.create(value, source=self.source)
-    if not variable.is_python_constant():
-        number_variables.guard_range(variable.sym_num, value)
-    return variable
-
-
-def _wrap_symfloat(is_ours: Callable[..., bool], stock: Any, self: Any, value: float) -> Any:
-    """Make a float that does not change a guarded constant, also under ``dynamic=True``, and if it differs between models."""
-    known = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
-    if not is_ours(self.tx.output.compiler_fn) or known:
-        return stock(self, value)
-    most = MAX_FLOATS if self.source.guard_source.is_unspecialized_nn_module() else 1
-    if not frames.may_fix(self.tx.output.root_tx.f_code, self.source.name, value, most):
-        return stock(self, value)
-    process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
-    self.install_guards(GuardBuilder.CONSTANT_MATCH)
-    return ConstantVariable.create(value, source=self.source)
-
-
 def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
-    """``3 in lens.tolist()`` and ``idx[0] in (4, 5)`` look at numbers that move, too, which is a guard on each; Dynamo looks at
+    """``3 in lens.tolist()`` and ``idx[0] in (4, 5)`` compare numbers that move, too, with a guard for each. Dynamo compares
     constants alone, or gives a tensor."""
     items = list(items)
     sought = number_variables.number_of(tx, search) if is_ours(tx.output.compiler_fn) else None
@@ -181,7 +128,7 @@ def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any,
 
 
 def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
-    """Let the jump take the outcome as a constant. If it leaves its operand on the stack, as for ``or``, it is the tensor.
+    """Let the jump take the outcome as a constant. If it leaves its operand on the stack, as for ``or``, that stays the tensor.
 
     An ``assert`` that no table answers goes into the graph, as in stock: the device looks, and no guard waits for it.
     """

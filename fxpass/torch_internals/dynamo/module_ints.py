@@ -20,7 +20,7 @@ from fxpass.torch_internals.dynamo.names import ChainedSource
 from . import frames
 
 MAX_COUNTED = 3
-"""For as many modules that are counted, graphs are made that have the number of the module as a constant."""
+"""For so many modules that are counted, graphs are made in which the number of the module is a constant."""
 _first: weakref.WeakKeyDictionary[nn.Module, dict[str, int]] = weakref.WeakKeyDictionary()
 _moved: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 

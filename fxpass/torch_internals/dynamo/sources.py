@@ -34,8 +34,8 @@ class PositionSource(ChainedSource):
     is_there: bool = dataclasses.field(default=False, compare=False)
 
     def make_guard(self, fn: Callable[..., Any]) -> Any:
-        """A guard of the kind ``fn``. That an element is an int is known of its tensor; to ask takes a look at the mirror in
-        each call."""
+        """A guard of the kind ``fn``. A guard on the tensor tells that an element is an int; one on the element would look into
+        the mirror in each call."""
         if self.is_there and fn is GuardBuilder.TYPE_MATCH:
             return self.base.make_guard(fn)
         return super().make_guard(fn)
