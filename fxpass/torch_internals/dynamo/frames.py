@@ -34,6 +34,8 @@ class FrameHistory:
     tied: the first values of numbers that go with a position, or with a size that has changed.
     owners: by compilation, the identities of the modules that it was of.
     pinned: by these, the values of what is a constant of the latest graph, by its name and place (`pinned`).
+    marked: the sizes that were made dynamic by us, in Dynamo's entries of tensors, with what these held before; None where they
+        are to stay fixed.
     """
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -50,6 +52,7 @@ class FrameHistory:
     tied: set[int] = dataclasses.field(default_factory=set)
     owners: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     pinned: dict[tuple[int, ...], dict[tuple[str, str], set[int]]] = dataclasses.field(default_factory=dict)
+    marked: list[tuple[Any, tuple[Any, ...]]] | None = dataclasses.field(default_factory=list)
 
 
 _frames: WeakIdKeyDictionary = WeakIdKeyDictionary()
