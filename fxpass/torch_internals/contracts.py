@@ -163,6 +163,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_literal", "self value"),
+    _call(_C, "torch._dynamo.variables.builder._automatic_dynamic", "e tx source static_shapes"),
     _call(_C, "torch._dynamo.variables.lists.iter_contains", "items search tx"),
     _call(_C, "torch._dynamo.variables.BuiltinVariable.call_function", "self tx args kwargs"),
     _call(_C, "torch._dynamo.variables.torch.TorchInGraphFunctionVariable.call_function", "self tx args kwargs"),
