@@ -149,6 +149,7 @@ class Named(Numbered):
 
 
 @torch.no_grad()
+@torch._dynamo.config.patch(recompile_limit=64)
 @pytest.mark.parametrize("name", list(NAMES))
 def test_a_name_that_a_number_makes_costs_no_more_than_in_stock(name: str) -> None:
     made = []
