@@ -36,6 +36,8 @@ class FrameHistory:
     foreseen: of those that have been made dynamic for that, the dim and the size, until the frame is compiled.
     kept: the tensors for which that has come to nothing.
     longer: the tensors of which graphs of the frame have returned something longer, with the dim along which it is.
+    marked: the sizes that were made dynamic by us, in Dynamo's entries of tensors, with what these held before; None where they
+        are to stay fixed.
     """
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -54,6 +56,7 @@ class FrameHistory:
     foreseen: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     kept: set[str] = dataclasses.field(default_factory=set)
     longer: dict[str, int] = dataclasses.field(default_factory=dict)
+    marked: list[tuple[Any, tuple[Any, ...]]] | None = dataclasses.field(default_factory=list)
 
 
 _frames: WeakIdKeyDictionary = WeakIdKeyDictionary()
