@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import CodeType
 from typing import Any, NoReturn
 
 import torch
@@ -129,6 +130,18 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
         _mark(tx, inputs, places, restart=False)
 
 
+def take_back(code: CodeType) -> bool:
+    """Let the sizes that were marked in the frame of ``code`` be fixed again, from now on, and tell whether there were any.
+
+    Dynamo fails on a symbol in the size of an input that is given other memory, ``k.data = other``.
+    """
+    seen = history_of(code)
+    marked, seen.marked = seen.marked, None
+    for entry, size in reversed(marked or []):
+        entry.size = size
+    return bool(marked)
+
+
 def _views(graph: fx.Graph, wholes: Collection[fx.Node]) -> Iterator[fx.Node]:
     """The tensors of ``graph`` that lie in the memory of ``wholes``."""
     return (n for n in graph.nodes if isinstance(_value(n), torch.Tensor) and aliases.root(n) in wholes)
@@ -196,9 +209,10 @@ def _mark_int(tx: Any, name: str) -> bool:
 
 
 def _mark_size(tx: Any, name: str, dim: int) -> bool:
-    entry = update_automatic_dynamic(tx, name, FrameStateSizeEntry())
-    if not isinstance(entry.size, tuple) or type(entry.size[dim]) is not int:
+    entry, marked = update_automatic_dynamic(tx, name, FrameStateSizeEntry()), history_of(tx.f_code).marked
+    if marked is None or not isinstance(entry.size, tuple) or type(entry.size[dim]) is not int:
         return False
+    marked.append((entry, entry.size))
     entry.size = (*entry.size[:dim], auto_dynamic, *entry.size[dim + 1 :])
     return True
 
