@@ -47,6 +47,7 @@ from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.handed_on import foresee, settle
 from fxpass.torch_internals.dynamo.minifier import for_the_minifier
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+from fxpass.torch_internals.dynamo.pinned import pinned
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
@@ -87,6 +88,7 @@ def kvfix(
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults, report.script = take_faults(), script_of(gm, example_inputs, given, report)
+    report.pinned = [reasons.PINNED.text(where=place and f" at {place}", guard=guard) for guard, place in pinned()]
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, numbers, plan, compiled, cause = Advance(), None, None, None, None
@@ -139,7 +141,8 @@ def handed_off(
 
     note = functools.partial(store.note, report)
     made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
-    return plan, in_cores(plan, kinds, numbers, report, made, otherwise)
+    complain = functools.partial(store.complain, report, settings)
+    return plan, in_cores(plan, kinds, numbers, report, made, otherwise, complain)
 
 
 def prepare(
