@@ -2,8 +2,8 @@
 
 The static core is compiled once for each set of input shapes, and without symbols, except for capacities. The capacities of
 what the graph joins are symbols in its code from the first compilation on. All other capacities are constants in the first one;
-once one of them is another, the core is compiled a second time, with symbols that serve all that follow. Recordings hold
-numbers.
+once one of them is another, the core is compiled a second time, with symbols that serve all that follow. So it is for
+the numbers of rows that calls hand in, where nothing is recorded. Recordings hold numbers.
 
 A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
 is checked on each call; where that does not hold, the part is compiled once more.
@@ -63,18 +63,17 @@ class Region:
     ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` puts one of its own there.
     """
 
-    def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset(), first: bool = False) -> None:
-        """``capacities`` are symbols in the code of a static part from its second compilation on, or from its ``first``."""
+    def __init__(self, part: Part, compile: Compile, sizes: Set[Any] = frozenset(), first: Set[Any] = frozenset()) -> None:
+        """``sizes`` are symbols in the code of a static part from its second compilation on; those in ``first``, always."""
         self.part = part
         self.compile = compile
-        self._open_from = 0 if first else 1
         self.variants: list[_Variant] = []  # the one that ran last comes first
         self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
         self._dynamic = [dynamic_dims(n) for n in part.inputs]
-        self._capacious = [dims_of(n, capacities) for n in part.inputs] if part.static else []
-        self._size_of = numbers_of(part.inputs, self._capacious)
+        opened = [(1, sizes), (0, first)] if part.static else []
+        self._opened = [(least, [dims_of(n, some) for n in part.inputs]) for least, some in opened]
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
         if (variants := self.variants) and variants[0].holds(args):
@@ -110,46 +109,46 @@ class Region:
     def _make_variant(self, args: Sequence[Any]) -> _Variant:
         if not self.part.static:
             return self._dynamic_variant(args)
-        if self._made >= self._open_from and self._is_open(args):
+        while opened := self._to_open(args):
             try:
-                return self._capacity_variant(args)
+                return self._open_variant(args, opened)
             except Exception:
-                _logger.warning("kvfix: %s is compiled anew for each capacity", self.part.name, exc_info=True)
-                self._capacious = []
+                _logger.warning("kvfix: %s is compiled anew for each size", self.part.name, exc_info=True)
+                self._opened = [(least, dims) for least, dims in self._opened if dims != opened]
         return self._static_variant(args)
 
-    def _is_open(self, args: Sequence[Any]) -> bool:
-        """Whether all capacities are such that they may be symbols."""
-        sizes = [args[i].shape[d] for i, dims in enumerate(self._capacious) for d in dims]
-        return bool(sizes) and min(sizes) > 1
+    def _to_open(self, args: Sequence[Any]) -> list[tuple[int, ...]] | None:
+        """The dims of ``args`` along which sizes are to be symbols in what is compiled next; None if there are none."""
+        every = (dims for least, dims in self._opened if self._made >= least)
+        return next((dims for dims in every if _may_be_symbols(args, dims)), None)
 
-    def _capacity_variant(self, args: Sequence[Any]) -> _Variant:
-        """Compiled for any capacities, which are symbols of it; static in all else."""
+    def _open_variant(self, args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> _Variant:
+        """Compiled for any sizes along the dims ``opened`` of its arguments, which are symbols of it; static in all else."""
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        pairs = enumerate(zip(args, self._capacious, strict=True))
+        pairs = enumerate(zip(args, opened, strict=True))
         fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
         places = symbol_places(fakes)
         sizes = [fakes[i].shape[d] for i, d in places]
         symbols = [to_expr(size) for size in sizes]
         numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
-        for i, (p, d) in self._size_of.items():
+        for i, (p, d) in numbers_of(self.part.inputs, opened).items():
             fakes[i] = fakes[p].shape[d]
             del numbers[i]
-        capacities = values_at((), places)
+        asked_for = values_at((), places)
         taken, before = values_at([i for i in range(len(args)) if i not in numbers], places), len(env.guards)
         run = self._compile([*fakes, *sizes], mode, numbers)
         asked = [g.expr for g in env.guards[before:]]
         look = layouts(args, [i for i, node in enumerate(self.part.inputs) if varies(node)])
 
         @functools.cache
-        def wanted(*capacities: int) -> Any:
-            known = dict(zip(symbols, map(sympy.Integer, capacities), strict=True))
-            if min(capacities) < 2 or not all(condition.xreplace(known) == sympy.true for condition in asked):
+        def wanted(*sizes: int) -> Any:
+            known = dict(zip(symbols, map(sympy.Integer, sizes), strict=True))
+            if min(sizes) < 2 or not all(condition.xreplace(known) == sympy.true for condition in asked):
                 return None  # compilers suppose that a size which is a symbol is at least 2
             return _at(known, look(fakes))
 
-        return _Variant(lambda now: look(now) == wanted(*capacities(now)), lambda *now: run(*taken(now)))
+        return _Variant(lambda now: look(now) == wanted(*asked_for(now)), lambda *now: run(*taken(now)))
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
@@ -196,6 +195,12 @@ class Region:
         with tracing(TracingContext(mode)):
             with stage(f"compiling the {self.part.name}, {ops} ops"):
                 return self.compile(gm, [fakes[i] for i in taken], static)
+
+
+def _may_be_symbols(args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> bool:
+    """Whether there are sizes along the dims ``opened`` of ``args``, and compilers take all of them for symbols."""
+    sizes = [args[i].shape[d] for i, dims in enumerate(opened) for d in dims]
+    return bool(sizes) and min(sizes) > 1
 
 
 def _at(known: Mapping[Any, Any], numbers: Any) -> Any:

@@ -45,7 +45,7 @@ def _found(report: Report) -> str:
 
 def _reason(text: str) -> Iterator[Text]:
     reason = reasons.of(text)
-    quiet = reason is None or reason.id[2] in "34"
+    quiet = reason is None or reason is not reasons.PINNED and reason.id[2] in "34"
     yield Text("  " + user_name(shortened(text)), style="" if quiet else "bold red")
     if not quiet:
         yield from _advice(text)
@@ -58,15 +58,8 @@ def _advice(text: str) -> Iterator[Text]:
 
 
 def _sites(report: Report) -> Iterator[Text]:
-    """Each site, and those of other layers that are like it only counted."""
-
-    def alike(site: Site) -> tuple[str, ...]:
-        return site.kind, site.source, site.code, site.size, site.position, site.decision, site.reason
-
-    groups: dict[tuple[str, ...], list[Site]] = {}
-    for site in report.sites:
-        groups.setdefault(alike(site), []).append(site)
-    for group in groups.values():
+    """Each site. Those of other layers that are like it are only counted."""
+    for group in report.alike:
         yield from _site(report, group[0], len(group) - 1)
 
 

@@ -99,6 +99,7 @@ def test_the_length_of_a_list_is_a_number(model: type[Counted], tokens: Callable
     assert [name for name, static, _ in report.parts if static] == ["core"] and not report.outside and report.rewritten
 
 
+@pytest.mark.filterwarnings("default::fxpass.KvfixWarning")  # each length is a graph
 @pytest.mark.parametrize(
     "model, tokens",
     [(LooksInto, lambda n: [1] * n), (Appends, lambda n: []), (Keyed, lambda n: dict.fromkeys(map(str, range(n)), 1))],
