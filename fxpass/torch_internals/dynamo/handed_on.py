@@ -26,8 +26,9 @@ from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext
 
-from .dynamism import fix_size, mark_size, restart, tensors_of
+from .dynamism import restart, tensors_of
 from .frames import current_frame, history_of
+from .marked import fix_size, mark_size
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:

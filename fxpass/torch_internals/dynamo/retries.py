@@ -18,7 +18,7 @@ from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupported
 from fxpass.torch_internals.patches import failures, tell
 
-from . import dynamism, frames
+from . import frames, marked
 from .compilation import compiling
 
 _SLICES = {"BUILD_SLICE", "BINARY_SLICE", "STORE_SLICE"}
@@ -55,7 +55,7 @@ def compile_frame(
                         if (compilation.works or _takes_slices(code)) and not is_whole:
                             left(compiler_fn, code, error)
                         raise
-            if fault is None or not dynamism.take_back(code):
+            if fault is None or not marked.take_back(code):
                 break
         with compiling(False), frames.following(code):
             try:
