@@ -27,7 +27,7 @@ def capacities(graph: fx.Graph, sites: Iterable[SliceSite]) -> set[Any]:
 
 
 def chunks(sites: Iterable[SliceSite]) -> set[Any]:
-    """The symbols of the numbers of rows that the ``sites`` write: as many as the caller hands in.
+    """The symbols of the numbers of rows that the ``sites`` write: the caller chooses how many.
 
     A loop that has some tokens checked at once hands in another number from call to call.
     """

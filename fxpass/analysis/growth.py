@@ -119,7 +119,7 @@ def _added(result: fx.Node, node: fx.Node, moving: Set[Any]) -> tuple[int, Any] 
 
 
 def _longer_along(result: fx.Node, node: fx.Node) -> int | None:
-    """The dim along which ``result``, made of ``node``, is longer now, and alike along all others; None if there is none."""
+    """The dim along which ``result``, made of ``node``, is longer, if its other sizes are the same; else None."""
     made, given = ([hint(size) for size in _sizes(n)] for n in (result, node))
     if len(made) != len(given) or None in (*made, *given):  # None: an unbacked one
         return None

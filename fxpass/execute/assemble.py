@@ -44,7 +44,7 @@ class Plan:
         (`recording.carry_indices`), to be written back and not returned. None where it is not recorded.
     growth: the buffers of what grows. They are the last inputs of ``gm``, which no caller gives.
     capacities: those of ``bound`` that are capacities of caches, or of these buffers, see `regions`.
-    chunks: those of ``bound`` that are numbers of rows which a call writes, and symbols in the code of the static part as well.
+    chunks: those of ``bound`` that are numbers of rows which a call writes; they are symbols in the code of the static part.
     """
 
     gm: fx.GraphModule

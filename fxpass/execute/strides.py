@@ -71,7 +71,7 @@ def kept_strides(gm: fx.GraphModule) -> set[Any]:
 
 
 def _moving(gm: fx.GraphModule) -> set[fx.Node]:
-    """The inputs whose strides have symbols that are in no size; not those of which nothing but a size is read."""
+    """The inputs whose strides have symbols that are in no size; without inputs of which only a size is read."""
     moving = layouts(gm.graph)
     read = [n for n in gm.graph.find_nodes(op="placeholder") if any(u.target is not aten.sym_size.int for u in n.users)]
     inputs = [n for n in read if isinstance(n.meta["val"], torch.Tensor)]

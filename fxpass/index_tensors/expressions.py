@@ -69,8 +69,8 @@ class Expression:
 
 
 def number(text: str, inputs: Sequence[Any]) -> int | bool | float | None:
-    """The number that ``text`` makes of ``inputs``, which are tensors and ints; None where there is none. What the caller's
-    function modes do to ops has been traced, and is not done again."""
+    """The number that ``text`` makes of ``inputs``, which are tensors and ints; None where there is none. The caller's
+    function modes are off: what they do to ops has been traced already."""
     try:
         with DisableTorchFunction():
             made = _function(text)([_on_host(v) if isinstance(v, torch.Tensor) else v for v in inputs])

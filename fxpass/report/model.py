@@ -82,7 +82,7 @@ class Report:
     kinds: of every symbol in the graph, its kind; beside those above "capacity" and "layout".
     corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
     notes: reasons for how the graph is run: recordings, copies.
-    pinned: what the graph has as a constant although it moves with each call, so that each value makes a graph: reasons.
+    pinned: reasons for numbers that are constants in the graph although they move with each call, so each value makes a graph.
     ended: why the graph ends where it does, if that is a graph break: a reason.
     script: what `fxpass.repro` writes; made when it is asked for.
     drawings: the graphs; drawn when they are asked for.

@@ -24,8 +24,8 @@ class Compilation:
     guard_failed: whether a guard of ours could not be made or evaluated.
     remembered: what functions that remember have returned in each graph (`remembered_calls`).
     works: whether an operator has been traced.
-    is_dynamic: whether sizes that move become symbols; not so under ``dynamic=False``.
-    failed: of each graph that the frame has, the latest first, its compilation and the guard that does not hold.
+    is_dynamic: whether sizes that move become symbols; False under ``dynamic=False``.
+    failed: for each graph that the frame has, the latest first, the id of its compilation and the guard that does not hold.
     """
 
     process_bound: str = ""

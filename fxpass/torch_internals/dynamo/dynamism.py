@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from types import CodeType
 from typing import Any, NoReturn
 
 import torch
@@ -41,6 +40,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.symbols import free_symbols
 
 from .frames import current_frame, history_of
+from .marked import mark_int, mark_size
 
 Restart = RestartAnalysis
 """Raised to tell Dynamo to trace a frame again; it is no error."""
@@ -61,7 +61,7 @@ def see_int(tx: Any, name: str, value: int) -> None:
     first = seen.ints.setdefault(name, value)
     seen.now[name] = value
     if value > 1 and (first in seen.tied or first in _changed(tx)):
-        _mark_int(tx, name)
+        mark_int(tx, name)
 
 
 def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
@@ -130,18 +130,6 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
         _mark(tx, inputs, places, again=False)
 
 
-def take_back(code: CodeType) -> bool:
-    """Let the sizes that were marked in the frame of ``code`` be fixed again, from now on, and tell whether there were any.
-
-    Dynamo fails on a symbol in the size of an input that is given other memory, ``k.data = other``.
-    """
-    seen = history_of(code)
-    marked, seen.marked = seen.marked, None
-    for entry, size in reversed(marked or []):
-        entry.size = size
-    return bool(marked)
-
-
 def _views(graph: fx.Graph, wholes: Collection[fx.Node]) -> Iterator[fx.Node]:
     """The tensors of ``graph`` that lie in the memory of ``wholes``."""
     return (n for n in graph.nodes if isinstance(_value(n), torch.Tensor) and aliases.root(n) in wholes)
@@ -165,7 +153,8 @@ def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
 
 
 def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]], again: bool = True) -> None:
-    """Mark the sizes at ``places``, and ints that go with dynamic sizes of ``inputs``; ``again``: trace if any is new."""
+    """Mark the sizes at ``places``, and ints that go with dynamic sizes of ``inputs``. If any of these marks is new, Dynamo
+    traces the frame once more, where that is to be done ``again``."""
     seen = history_of(tx.f_code)
     first = {n: seen.sizes.get(s, _hints(n)) for n, s in inputs.items()}
     changed = False
@@ -176,7 +165,7 @@ def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]]
                 mark_size(tx, sibling, dim)
     seen.tied |= {v for n in inputs for d, v in enumerate(first[n]) if not isinstance(_value(n).shape[d], int)}
     seen.tied |= {first[node][dim] for node, dim in places}
-    changed |= any([_mark_int(tx, name) for name, v in seen.ints.items() if v in seen.tied and v > 1])
+    changed |= any([mark_int(tx, name) for name, v in seen.ints.items() if v in seen.tied and v > 1])
     if changed and again:
         restart(tx, "kvfix: sizes that go with a moving position")
 
@@ -199,24 +188,6 @@ def _siblings(tx: Any, name: str) -> list[str]:
     """The other inputs that had the sizes of the one called ``name`` at first: the values beside keys, other layers."""
     sizes = history_of(tx.f_code).sizes
     return [other for other, seen in sizes.items() if other != name and seen == sizes.get(name)]
-
-
-def _mark_int(tx: Any, name: str) -> bool:
-    entry = update_automatic_dynamic(tx, name, FrameStateSizeEntry())
-    if type(entry.scalar) is not int:
-        return False
-    entry.scalar = auto_dynamic
-    return True
-
-
-def mark_size(tx: Any, name: str, dim: int) -> bool:
-    """Make the size of the tensor called ``name`` dynamic along ``dim``; whether it has been fixed so far."""
-    entry, marked = update_automatic_dynamic(tx, name, FrameStateSizeEntry()), history_of(tx.f_code).marked
-    if marked is None or not isinstance(entry.size, tuple) or type(entry.size[dim]) is not int:
-        return False
-    marked.append((entry, entry.size))
-    entry.size = (*entry.size[:dim], auto_dynamic, *entry.size[dim + 1 :])
-    return True
 
 
 def _input_dim(site: SliceSite) -> tuple[fx.Node, int] | None:

@@ -33,14 +33,13 @@ class FrameHistory:
     slices: whether the frame slices caches.
     names: whether it makes strings of numbers.
     tied: the first values of numbers that go with a position, or with a size that has changed.
-    owners: by compilation, the identities of the modules that it was of.
-    pinned: by these, the values of what is a constant of the latest graph, by its name and place (`pinned`).
-    marked: the sizes that were made dynamic by us, in Dynamo's entries of tensors, with what these held before; None where they
-        are to stay fixed.
+    owners: the identities of the modules that each compilation was for.
+    pinned: for each of these, the values of the constants in the latest graph, by name and place (see `dynamo.pinned`).
+    marked: Dynamo's entries of the tensors whose sizes we made dynamic, with the sizes before; None if sizes are to stay fixed.
     returned: the sizes and dtypes of what graphs of the frame have returned.
-    foreseen: of those that have been made dynamic for that, the dim and the size, until the frame is compiled.
-    kept: the tensors for which that has come to nothing.
-    longer: the tensors of which graphs of the frame have returned something longer, with the dim along which it is.
+    foreseen: the inputs whose sizes have been made dynamic for that, with the dim and the size, until the frame is compiled.
+    kept: the inputs for which that was in vain.
+    longer: the inputs of which graphs of the frame have returned something longer, with the dim along which it is longer.
     """
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)

@@ -1,11 +1,12 @@
-"""What a call returns, the next one makes longer: from its first step on, such a tensor has a size of its own, and strides.
+"""A tensor that one call returns and the next makes longer has a symbol for its size, and for its strides, from the first step.
 
     graph 0    prompt, no past          returns k: [1, 2, 12, 8]
     graph 1    past: [1, 2, 12, 8]      returns cat([past, new], 2)         past: [1, 2, s, 8] from here on
 
-Dynamo would take the size for a constant until it has seen a second one, and make a graph for the first. And it would guard
-the strides to be those of a contiguous tensor, or of a view of one: where a caller takes some rows back, ``past[:, :, :-2]``,
-that would cost more graphs. What a graph writes is left to Dynamo: how it lies in a base decides which other tensors change.
+Dynamo would take the size for a constant until it has seen a second one, and make a graph for the first. It would also guard
+that the strides are those of a contiguous tensor, or of a view of one. Where a caller takes some rows back, as in
+``past[:, :, :-2]``, that would cost more graphs. Inputs that a graph writes are left to Dynamo: how they lie in a base decides
+which other tensors change.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from torch import fx
 from fxpass.analysis.growth import made_longer
 from fxpass.graph import aliases
 from fxpass.graph.numbers import hint, symbols
-from fxpass.torch_internals.dynamo.names import FrameStateSizeEntry, config, update_automatic_dynamic
+from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext
 
-from .dynamism import mark_size, restart, tensors_of
+from .dynamism import restart, tensors_of
 from .frames import current_frame, history_of
+from .marked import fix_size, mark_size
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
@@ -36,10 +38,10 @@ def install(is_ours: Callable[[Any], bool]) -> None:
 
 
 def foresee(normal: fx.GraphModule) -> None:
-    """Note what the graph ``normal`` makes longer, and make the sizes of it dynamic that graphs before have returned.
+    """Note what the graph ``normal`` makes longer. Where earlier graphs have returned such a tensor, its size is made dynamic.
 
     Raises:
-        RestartAnalysis: a size has been made dynamic, or is noted that the graph writes; Dynamo traces the frame again.
+        RestartAnalysis: a size has been made dynamic, or a tensor that was noted is written; Dynamo traces the frame again.
     """
     tx = current_frame()
     if tx is None or config.assume_static_by_default is False:
@@ -61,7 +63,7 @@ def foresee(normal: fx.GraphModule) -> None:
 
 
 def settle(in_vain: bool = False) -> None:
-    """The sizes that have just been made dynamic stay so, unless it was ``in_vain``: they are left to Dynamo then.
+    """Let the sizes that `foresee` has made dynamic stay so. If that was ``in_vain``, they are left to Dynamo instead.
 
     Raises:
         RestartAnalysis: there are such sizes, and they are fixed again; Dynamo traces the frame again.
@@ -73,20 +75,14 @@ def settle(in_vain: bool = False) -> None:
     foreseen, seen.foreseen = seen.foreseen, {}
     if in_vain:
         for name, (dim, size) in foreseen.items():
-            _fix_size(tx, name, dim, size)
+            fix_size(tx, name, dim, size)
         seen.kept |= foreseen.keys()
         restart(tx, "kvfix: what a call has returned is made longer")
 
 
-def _fix_size(tx: Any, name: str, dim: int, size: int) -> None:
-    """Undo `mark_size`: the size is ``size`` until it is seen to be another."""
-    entry = update_automatic_dynamic(tx, name, FrameStateSizeEntry())
-    entry.size = (*entry.size[:dim], size, *entry.size[dim + 1 :])
-
-
 def _free_offsets(graph: fx.Graph, inputs: Iterable[fx.Node]) -> None:
-    """Let ``inputs`` lie anywhere in their memory. An offset that is a symbol is supposed to be 2 at least, as a size is; one
-    that is 0 is no symbol, and there is no guard on it."""
+    """Let ``inputs`` lie anywhere in their memory. PyTorch supposes that an offset that is a symbol is at least 2, as a size
+    is."""
     numbers = [n.meta["val"] for n in graph.nodes if n.users and isinstance(n.meta.get("val"), torch.SymInt)]
     used = {symbol for number in numbers for symbol in symbols(number)}
     offsets = [offset for n in inputs if isinstance(offset := n.meta["val"].storage_offset(), torch.SymInt)]
@@ -99,7 +95,7 @@ def _free_offsets(graph: fx.Graph, inputs: Iterable[fx.Node]) -> None:
 
 
 def _is_part(node: fx.Node, dim: int, sizes: tuple[int, ...], dtype: torch.dtype) -> bool:
-    """Whether ``node`` may be what has those ``sizes``, or have been cut out of it along ``dim``."""
+    """Whether ``node`` may be a tensor of ``sizes`` and ``dtype``, or a part of it along ``dim``."""
     value = node.meta["val"]
     own = [hint(size) for size in value.shape]
     if value.dtype != dtype or len(own) != len(sizes) or own[dim] > sizes[dim]:
@@ -110,7 +106,7 @@ def _is_part(node: fx.Node, dim: int, sizes: tuple[int, ...], dtype: torch.dtype
 def _automatic_dynamic(
     is_ours: Callable[..., bool], stock: Any, e: Any, tx: Any, source: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Let the strides of what grows be symbols."""
+    """Let the strides of a tensor that grows be symbols."""
     context = stock(e, tx, source, *args, **kwargs)
     dim = history_of(tx.output.root_tx.f_code).longer.get(source.name) if is_ours(tx.output.compiler_fn) else None
     if dim is None or dim >= e.dim() or context.dynamic_sizes[dim] is DimDynamic.STATIC:
@@ -120,7 +116,7 @@ def _automatic_dynamic(
 
 
 def _fixed(base: torch.Tensor | None) -> Any:
-    """The context of ``base``, which a view is of: its sizes are no symbols, on which there might be guards."""
+    """The context of ``base``, of which an input is a view. Its sizes are constants, since there might be guards on symbols."""
     if base is None:
         return None
     return StatelessSymbolicContext([DimDynamic.STATIC] * base.dim(), view_base_context=_fixed(base._base))

@@ -1,11 +1,12 @@
-"""Numbers that move from call to call, and that each graph of a frame has as a constant: every value makes a graph of its own.
+"""Numbers that move from call to call, but are a constant in each graph of a frame: every value makes a graph of its own.
 
     torch.kron(k[:, :p], x)         p is a symbol, until `kron` asks how long its operand is       p == 9
     p = len(self.tokens)            Dynamo has no symbol for the length of a list                  len(tokens) == 9
 
-The first kind is seen when the second such graph of one place is made; what kvfix itself has made a constant, for few values
-(`fixed_sizes`), is none. The other kind is told from the guards on which the latest graphs of the frame have failed, once these
-are `_IN_A_ROW`. Blocks that are compiled one by one share a frame: those of another module are counted for themselves.
+The first kind is seen when the second such graph of one place is made. Numbers that kvfix itself has made a constant, since
+they have few values (`fixed_sizes`), do not count. The second kind is told from the guards on which the latest graphs of the
+frame have failed, once there are `_IN_A_ROW` of them. Blocks that are compiled one by one share a frame, so the graphs of each
+module are counted by themselves.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def install() -> None:
 
 
 def pinned() -> list[Pinned]:
-    """What the frame that Dynamo is compiling has as constants although it moves with each call."""
+    """The numbers that are constants in the frame that Dynamo is compiling, although they move with each call."""
     tx, compilation = current_frame(), current_compilation()
     if tx is None or compilation is None:
         return []
@@ -57,7 +58,7 @@ def pinned() -> list[Pinned]:
 
 
 def _specialized(env: Any) -> list[tuple[str, str, int]]:
-    """The symbols of ``env`` that torch needs as constants: their sources, the places that make them so, and the values."""
+    """The symbols of ``env`` that torch needs as constants: the source of each, the place that makes it so, and its value."""
     found = []
     for symbol, value in env.replacements.items():
         sources, why = env.var_to_sources.get(symbol), env.replacements_slocs.get(symbol)
@@ -72,7 +73,7 @@ def _is_ours(where: Any) -> bool:
 
 
 def _failing(texts: list[str]) -> list[Pinned]:
-    """The guard that the latest graphs have failed on, each with a number of its own; ``texts`` begin with the latest."""
+    """The guard on which the latest graphs have failed, each with a number of its own; ``texts`` begins with the latest."""
     kind = _NUMBER.sub("#", texts[0]) if texts else ""
     alike = [text for text in texts if _NUMBER.sub("#", text) == kind]
     if len(set(alike)) < _IN_A_ROW or texts[:_IN_A_ROW] != alike[:_IN_A_ROW]:
@@ -91,5 +92,5 @@ def _told(stock: Any, *args: Any, **kwargs: Any) -> list[str]:
 
 
 def _order(made: str) -> list[int]:
-    """Of a compilation's id, ``0/12``, what they are ordered by."""
+    """The numbers by which ids of compilations, such as ``0/12``, are put in order."""
     return [int(number) for number in re.findall(r"\d+", made)]

@@ -4,7 +4,7 @@ is left to Python. Any other error is raised in stock as well.
     x + range(9)[idx[0]]        Dynamo asserts that an index is a constant, and has been given a number that moves.
                                 Without hooks the graph breaks before it.
 
-Before that, sizes that were made dynamic by us are fixed again: it may have failed on one of their symbols.
+Before that, sizes that we have made dynamic are fixed again, since Dynamo may have failed on one of their symbols.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupported
 from fxpass.torch_internals.patches import failures, tell
 
-from . import dynamism, frames
+from . import frames, marked
 from .compilation import compiling
 
 _SLICES = {"BUILD_SLICE", "BINARY_SLICE", "STORE_SLICE"}
@@ -33,8 +33,8 @@ def compile_frame(
 ) -> Any:
     """Compile a frame as ``stock`` does; the garbage collector is paused while one is compiled for kvfix.
 
-    ``left`` is told of a frame that is left to Python although it works on tensors: operators of it have been traced, or it
-    takes slices.
+    ``left`` is told of a frame that is left to Python although it works on tensors: some of its operators have been traced, or
+    it takes slices.
     """
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
     is_whole = kwargs["one_graph"] if "one_graph" in kwargs else args[6]  # Dynamo raises then
@@ -55,7 +55,7 @@ def compile_frame(
                         if (compilation.works or _takes_slices(code)) and not is_whole:
                             left(compiler_fn, code, error)
                         raise
-            if fault is None or not dynamism.take_back(code):
+            if fault is None or not marked.take_back(code):
                 break
         with compiling(False), frames.following(code):
             try:
@@ -72,7 +72,7 @@ def compile_frame(
 
 
 def _takes_slices(code: CodeType) -> bool:
-    """Whether ``code`` takes slices of which a bound is no constant."""
+    """Whether ``code`` takes a slice with a bound that is not a constant."""
     made = list(dis.get_instructions(code))
     slices = (i for i, one in enumerate(made) if one.opname in _SLICES)
     return any("LOAD_CONST" != bound.opname for i in slices for bound in made[max(i - 2, 0) : i])
