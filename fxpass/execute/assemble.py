@@ -42,8 +42,8 @@ class Plan:
     bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`), to be written back and not returned. None where it is not recorded.
-    growth: the buffers of what grows. They are the last inputs of ``gm``, which no caller gives.
-    capacities: those of ``bound`` that are capacities of caches or of these, see `regions`.
+    growth: the buffers of what grows, and windows. They are the last inputs of ``gm``, which no caller gives.
+    capacities: those of ``bound`` that are capacities of caches or of these, or sizes of windows, see `regions`.
     """
 
     gm: fx.GraphModule
@@ -74,7 +74,7 @@ def assemble(
         A function that returns the graph's outputs as a tuple.
     """
     gm, parts = plan.gm, [_copied(part) for part in plan.parts]
-    recorded, carried = plan.carried is not None, plan.carried or []
+    recorded, carried, growth = plan.carried is not None, plan.carried or [], plan.growth
     compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
     inputs = gm.graph.find_nodes(op="placeholder")
     (results,) = gm.graph.output_node().args
@@ -86,7 +86,7 @@ def assemble(
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
-    regions = [Region(part, compile, plan.capacities, plan.growth.is_joined) for part in parts]
+    regions = [Region(part, compile, plan.capacities, growth.moves_on, growth.window_sizes) for part in parts]
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
     strided = Strided.of(gm)
@@ -99,7 +99,7 @@ def assemble(
     views = [(places[n], view_maker(n, taken)) for n in views_of_inputs(gm, returned)] if recorded else []
     steps += [Views(views)] if views else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
-    memory, growth = Buffers(buffers), plan.growth
+    memory = Buffers(buffers)
 
     def run(*args: Any) -> tuple[Any, ...]:
         values: list[Any] = [*args, *growth.fill(args), *memory.tensors()]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 
 from fxpass.graph.numbers import to_expr
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensorMode
-from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext, free_symbols
+from fxpass.torch_internals.symbols import SYMPY_INTERP, DimDynamic, PythonPrinter, StatelessSymbolicContext, free_symbols
+
+KEPT = 256
+"""For so many sizes, what is made of them is kept."""
 
 
 def symbol_places(fakes: Sequence[Any]) -> list[tuple[int, int]]:
@@ -50,8 +55,8 @@ def numbers_of(inputs: Sequence[fx.Node], dims: Sequence[tuple[int, ...]]) -> di
 
 
 def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...]) -> Any:
-    """The fake of ``value`` with symbols for its sizes along ``dims``, one for all sizes that are equal, and fixed sizes along
-    all others. Strides are fixed, or made of these."""
+    """The fake of ``value`` with symbols for its sizes along ``dims``, and fixed sizes along all others. Strides are fixed, or
+    made of these."""
     if not isinstance(value, torch.Tensor):
         return value
     sizes = [DimDynamic.DUCK if d in dims else DimDynamic.STATIC for d in range(value.dim())]
@@ -61,6 +66,49 @@ def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[in
         if free_symbols(stride) - free_symbols(fake.shape):
             int(stride)  # a symbol that no size has becomes a number
     return fake
+
+
+def join_sizes(
+    inputs: Sequence[fx.Node], fakes: Sequence[Any], dims: Sequence[tuple[int, ...]], windows: Set[Any]
+) -> set[Any]:
+    """Let sizes of ``fakes`` along ``dims`` have one symbol where those of ``inputs`` have. Gives the symbols that they have in
+    the place of ``windows``."""
+    first: dict[Any, Any] = {}
+    for node, fake, own in zip(inputs, fakes, dims, strict=True):
+        for d in own:
+            size = first.setdefault(to_expr(node.meta["val"].shape[d]), fake.shape[d])
+            assert size == fake.shape[d]  # which the environment knows from here on
+    return {to_expr(first[window]) for window in windows & first.keys()}
+
+
+def is_of_layout(condition: Any, windows: Set[Any]) -> bool:
+    """Whether ``condition`` says only that one of ``windows`` is not the whole axis that it is of.
+
+    That is asked to tell whether the view is contiguous. Code for views that are not reads them by their strides, so it is
+    right for one that is.
+    """
+    if not isinstance(condition, sympy.Ne):
+        return False
+    found = condition.free_symbols & windows
+    return len(condition.free_symbols) == 2 and len(found) == 1 and condition.xreplace(
+        dict.fromkeys(found, *(condition.free_symbols - found))
+    ) == sympy.false  # fmt: skip
+
+
+def function_of_sizes(symbols: Sequence[Any], conditions: Sequence[Any], numbers: Any) -> Callable[..., Any]:
+    """A function of what ``symbols`` stand for that gives what ``numbers``, in tuples, are then; None where not all ``conditions`` hold,
+    or a size is below 2, which compilers suppose that no symbol is."""
+    names = {symbol: sympy.Symbol(f"c{i}", integer=True) for i, symbol in enumerate(symbols)}
+
+    def text(value: Any) -> str:
+        if isinstance(value, tuple):
+            return f"({''.join(f'{text(one)}, ' for one in value)})"
+        return PythonPrinter().doprint(to_expr(value).xreplace(names)) if isinstance(value, torch.SymInt) else repr(value)
+
+    asked = [f"({PythonPrinter().doprint(condition.xreplace(names))})" for condition in conditions]
+    holds = " and ".join([*(f"{name} > 1" for name in names.values()), *asked])
+    given = ", ".join(map(str, names.values()))
+    return functools.lru_cache(KEPT)(eval(f"lambda {given}: {text(numbers)} if {holds} else None", dict(SYMPY_INTERP)))
 
 
 def fake_of(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | None) -> Any:

@@ -11,13 +11,11 @@ is checked on each call; where that does not hold, the part is compiled once mor
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 
@@ -39,6 +37,9 @@ from .region_inputs import (
     dynamic_dims,
     fake_of,
     fake_of_capacity,
+    function_of_sizes,
+    is_of_layout,
+    join_sizes,
     layouts,
     numbers_of,
     shares_memory,
@@ -62,10 +63,17 @@ class Region:
     ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` has one of its own.
     """
 
-    def __init__(self, part: Part, compile: Compile, capacities: Set[Any] = frozenset(), first: bool = False) -> None:
-        """``capacities`` are symbols in the code of a static part from its second compilation on, or from its ``first``."""
-        self.part = part
-        self.compile = compile
+    def __init__(
+        self,
+        part: Part,
+        compile: Compile,
+        capacities: Set[Any] = frozenset(),
+        first: bool = False,
+        windows: Set[Any] = frozenset(),
+    ) -> None:
+        """``capacities`` are symbols in the code of a static part from its second compilation on, or from its ``first``;
+        ``windows`` are those of them that are sizes of windows."""
+        self.part, self.compile, self._windows = part, compile, windows
         self._open_from = 0 if first else 1
         self.variants: list[_Variant] = []  # the one that ran last comes first
         self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
@@ -123,11 +131,12 @@ class Region:
         return bool(sizes) and min(sizes) > 1
 
     def _capacity_variant(self, args: Sequence[Any]) -> _Variant:
-        """Compiled for any capacities, which are symbols of it; static in all else."""
-        env = ShapeEnv()
+        """Compiled for any capacities, which are symbols of it; static in all else. Two of them that are alike now are two."""
+        env = ShapeEnv(duck_shape=False)
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         pairs = enumerate(zip(args, self._capacious, strict=True))
         fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
+        windows = join_sizes(self.part.inputs, fakes, self._capacious, self._windows)
         places = symbol_places(fakes)
         sizes = [fakes[i].shape[d] for i, d in places]
         symbols = [to_expr(size) for size in sizes]
@@ -138,16 +147,9 @@ class Region:
         capacities = values_at((), places)
         taken, before = values_at([i for i in range(len(args)) if i not in numbers], places), len(env.guards)
         run = self._compile([*fakes, *sizes], mode, numbers)
-        asked = [g.expr for g in env.guards[before:]]
+        asked = [g.expr for g in env.guards[before:] if not is_of_layout(g.expr, windows)]
         look = layouts(args, [i for i, node in enumerate(self.part.inputs) if varies(node)])
-
-        @functools.cache
-        def wanted(*capacities: int) -> Any:
-            known = dict(zip(symbols, map(sympy.Integer, capacities), strict=True))
-            if min(capacities) < 2 or not all(condition.xreplace(known) == sympy.true for condition in asked):
-                return None  # of a size that is a symbol, compilers suppose that it is 2 at least
-            return _at(known, look(fakes))
-
+        wanted = function_of_sizes(symbols, asked, look(fakes))
         return _Variant(lambda now: look(now) == wanted(*capacities(now)), lambda *now: run(*taken(now)))
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
@@ -194,13 +196,6 @@ class Region:
         with tracing(TracingContext(mode)):
             with stage(f"compiling the {self.part.name}, {ops} ops"):
                 return self.compile(gm, [fakes[i] for i in taken], static)
-
-
-def _at(known: Mapping[Any, Any], numbers: Any) -> Any:
-    """``numbers``, one or a tuple of them, for values ``known`` of their symbols."""
-    if isinstance(numbers, tuple):
-        return tuple(_at(known, number) for number in numbers)
-    return int(to_expr(numbers).xreplace(known)) if isinstance(numbers, torch.SymInt) else numbers
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:

@@ -45,9 +45,10 @@ aten = torch.ops.aten
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """What `grow` made of a graph: the buffers ``around`` it, the ``origins`` of their lengths, and the symbols of ``lengths``
-    and of ``capacities``."""
+    """What `grow` made of a graph with ``given`` inputs: the buffers ``around`` it, the ``origins`` of their lengths, and the
+    symbols of ``lengths`` and of ``capacities``."""
 
+    given: int
     around: Around
     origins: dict[fx.Node, Origin]
     lengths: Set[Any]
@@ -65,8 +66,7 @@ class Grown:
         order = dense_order(result)
         if not alone or order is None:
             return False
-        inputs = result.graph.find_nodes(op="placeholder")
-        given = inputs[: len(inputs) - len(self.around.axes)]
+        given = result.graph.find_nodes(op="placeholder")[: self.given]
         try:
             cuts = tuple((dim, formula(extent.length, given, positions.resolve)) for dim, extent in extents.items())
         except ValueError:
@@ -154,7 +154,7 @@ def grow(
         if isinstance(node, fx.Node) and not node.users and node.op == "call_function":
             graph.erase_node(node)
     gm.recompile()
-    return Grown(Around(axes, slices=slices), origins, moving, symbols(capacity))
+    return Grown(len(inputs), Around(axes, slices=slices), origins, moving, symbols(capacity))
 
 
 def _is_of(result: Any, join: fx.Node) -> bool:
