@@ -11,6 +11,7 @@ import networkx as nx
 import torch
 from torch import fx
 
+from fxpass.analysis.extents import no_result
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
@@ -105,7 +106,7 @@ def rewrite_normal_form(
         if positions:
             floats_as_tensors(normal.graph)
         if grown is None:
-            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, windows=windows)
+            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, no_result, windows)
         else:
             positions, seen = grown.origins | positions, grown.seen(seen)
             rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, grown.leave, windows)

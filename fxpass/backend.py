@@ -177,7 +177,8 @@ def planned(
     report.parts, report.outside = [], []  # a plan before this one may have come to nothing
     rewrite = functools.partial(rewrite_normal_form, inputs=inputs, report=report, numbers=numbers, growing=growing,
                                 before_edits=generalize)  # fmt: skip
-    normal, rewritten = through_windows(rewrite, form, inputs, report)
+    recorded = is_recorded(settings, inputs)
+    normal, rewritten = rewrite(form) if recorded else through_windows(rewrite, form, inputs, report)
     report.sites[:0] = predicate_sites(gm)
     kinds = rewritten.kinds
     carried, around, bound = None, rewritten.around, kinds.bound
@@ -188,7 +189,7 @@ def planned(
             if is_step:
                 note_work(normal.graph, kinds, report)
             return Plan(normal, growth=Growth(around)), kinds
-    if is_recorded(settings, inputs):
+    if recorded:
         if settings.kernels:
             use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
@@ -199,7 +200,7 @@ def planned(
     bound &= {s for n in normal.graph.nodes if n.users for v in values_of(n) for s in symbols(v)}
     at_once, added = carried is not None and settings.kernels, normal.graph.find_nodes(op="placeholder")[len(inputs) :]
     growth = Growth(around, added, gives_up=not is_step, at_once=at_once)
-    sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities | growth.window_sizes)
+    sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities | growth.window_sizes.keys())
     return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes), report), kinds
 
 

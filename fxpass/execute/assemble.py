@@ -102,7 +102,7 @@ def assemble(
     memory = Buffers(buffers)
 
     def run(*args: Any) -> tuple[Any, ...]:
-        values: list[Any] = [*args, *growth.fill(args), *memory.tensors()]
+        values: list[Any] = [*args, *growth.fill(args, all(r.is_open for r in regions)), *memory.tensors()]
         for step in steps:
             step(values)
         results = [constant if place is None else values[place] for place, constant in gives]

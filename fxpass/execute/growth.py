@@ -29,7 +29,7 @@ from fxpass.torch_internals.dynamo.capacity import Conditions
 from .buffers import Buffer, Numbers, memory, owner_of, shared
 from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
-from .windows import WindowRows
+from .windows import WindowRows, window_sizes
 
 LEAST = 64
 """The smallest capacity."""
@@ -50,6 +50,7 @@ class Growth(threading.local):
     least: the smallest capacity.
     told: is called with the buffers when they have been made.
     at_once: whether one kernel of our own fills all buffers, if it is written for them.
+    window_sizes: see `windows.window_sizes`.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class Growth(threading.local):
         self._least, self._told, self._at_once = least, told, at_once
         self.axes = self.around.axes
         self._nodes = list(nodes)
-        self._windows = WindowRows(self.around.windows) if self.around.windows else lambda args: []
+        self._windows = WindowRows(self.around.windows)
+        self.window_sizes = window_sizes(self._nodes[len(self.axes) :], self.around.windows)
         self._given, self._copied = values_at([one.place for one in self.axes]), values_at(self.around.copies)
         self._measured = function_of(*_measures(self.around))
         self._calls = RecentCalls(len(self.axes), [i for i, one in enumerate(self.axes) if one.rows != 0])
@@ -93,24 +95,18 @@ class Growth(threading.local):
         return {symbol for size in sizes for symbol in symbols(size)}
 
     @property
-    def window_sizes(self) -> set[Any]:
-        """The symbols of the windows' sizes."""
-        nodes = self._nodes[len(self.axes) :][: len(self.around.windows)]
-        return {symbol for node in nodes for symbol in symbols(node.meta["val"])}
-
-    @property
     def moves_on(self) -> bool:
-        """Whether a few calls, one after the other, bring other sizes: rows are added to what grows in the graph itself, or
-        there are windows."""
+        """Whether the next calls bring other sizes: rows are added to what grows in the graph itself, or there are windows."""
         return bool(self._calls.joined or self.around.windows)
 
-    def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        """The values of the graph's last inputs, filled from ``args``: buffers, windows, copies of inputs, and the tensor of numbers.
+    def fill(self, args: Sequence[Any], in_part: bool = True) -> list[torch.Tensor]:
+        """The values of the graph's last inputs, filled from ``args``: buffers, windows, copies of inputs, and all numbers.
+        Windows are of caches ``in_part``, or of all rows.
 
         Raises:
             NotGrowing: nothing has grown for a while, or the compiled graph does not hold for the capacity that is needed.
         """
-        windows = self._windows(args)
+        windows = self._windows(args, in_part) if self.around.windows else []
         if not self.axes:
             return windows
         given, copied = self._given(args), self._copied(args)

@@ -31,22 +31,9 @@ from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
 from fxpass.torch_internals.symbols import SYMPY_INTERP, ShapeEnv
 
 from .compilers import Compile
+from .open_sizes import dims_of, fake_of_capacity, function_of_sizes, is_asked, join_sizes, numbers_of
 from .partition.split import Part
-from .region_inputs import (
-    dims_of,
-    dynamic_dims,
-    fake_of,
-    fake_of_capacity,
-    function_of_sizes,
-    is_of_layout,
-    join_sizes,
-    layouts,
-    numbers_of,
-    shares_memory,
-    symbol_places,
-    unviewed,
-    varies,
-)
+from .region_inputs import dynamic_dims, fake_of, layouts, shares_memory, symbol_places, unviewed, varies
 
 _logger = logging.getLogger(__name__)
 
@@ -61,6 +48,7 @@ class Region:
     """``part``, compiled by ``compile``. A call takes the values of ``part.inputs``, and gives those of ``part.outputs``.
 
     ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` has one of its own.
+    ``is_open`` tells whether capacities may be symbols, as far as is known.
     """
 
     def __init__(
@@ -69,12 +57,13 @@ class Region:
         compile: Compile,
         capacities: Set[Any] = frozenset(),
         first: bool = False,
-        windows: Set[Any] = frozenset(),
+        windows: Mapping[Any, Sequence[Any]] = {},
     ) -> None:
         """``capacities`` are symbols in the code of a static part from its second compilation on, or from its ``first``;
-        ``windows`` are those of them that are sizes of windows."""
+        ``windows`` are those of them that are sizes of windows, with the sizes of the axes that they are of."""
         self.part, self.compile, self._windows = part, compile, windows
         self._open_from = 0 if first else 1
+        self.is_open = True
         self.variants: list[_Variant] = []  # the one that ran last comes first
         self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
@@ -122,7 +111,7 @@ class Region:
                 return self._capacity_variant(args)
             except Exception:
                 _logger.warning("kvfix: %s is compiled anew for each capacity", self.part.name, exc_info=True)
-                self._capacious = []
+                self._capacious, self.is_open = [], False
         return self._static_variant(args)
 
     def _is_open(self, args: Sequence[Any]) -> bool:
@@ -136,7 +125,7 @@ class Region:
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         pairs = enumerate(zip(args, self._capacious, strict=True))
         fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
-        windows = join_sizes(self.part.inputs, fakes, self._capacious, self._windows)
+        known = join_sizes(self.part.inputs, fakes, self._capacious)
         places = symbol_places(fakes)
         sizes = [fakes[i].shape[d] for i, d in places]
         symbols = [to_expr(size) for size in sizes]
@@ -147,10 +136,11 @@ class Region:
         capacities = values_at((), places)
         taken, before = values_at([i for i in range(len(args)) if i not in numbers], places), len(env.guards)
         run = self._compile([*fakes, *sizes], mode, numbers)
-        asked = [g.expr for g in env.guards[before:] if not is_of_layout(g.expr, windows)]
+        asked = [g.expr for g in env.guards[before:] if is_asked(g.expr, known, self._windows)]
         look = layouts(args, [i for i, node in enumerate(self.part.inputs) if varies(node)])
         wanted = function_of_sizes(symbols, asked, look(fakes))
-        return _Variant(lambda now: look(now) == wanted(*capacities(now)), lambda *now: run(*taken(now)))
+        lie_alike = shares_memory if shares_memory(args) else lambda now: True
+        return _Variant(lambda now: look(now) == wanted(*capacities(now)) and lie_alike(now), lambda *now: run(*taken(now)))
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)

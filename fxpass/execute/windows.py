@@ -3,8 +3,8 @@
     lengths of the reads    1 .. 16     17 .. 32    ...    513 .. 544    545 .. 576    ...    4097 .. 4352
     rows of the window      16          32                 544           576                  4352
 
-All of these run the same code, in which the size is a symbol. A window has a sixteenth more rows than are read, at most, or less
-than 16 more; so a cache of n rows has 16 * log2(n) windows, and none is larger than the cache.
+All of these run the same code, in which the size is a symbol. A window has at most a sixteenth more rows than are read, or less
+than 16 more; so a cache of n rows has some 16 * log2(n) windows, and none is larger than the cache.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from fxpass.graph.normal_form import NormalForm, mode_of
+from fxpass.graph.numbers import symbols, to_expr
 from fxpass.graph.unfit import Unfit
 from fxpass.report import Report
 from fxpass.rewriting import Rewritten, Windows
@@ -41,20 +42,35 @@ def through_windows(
 ) -> tuple[torch.fx.GraphModule, Rewritten]:
     """What ``rewrite(form)`` gives, with windows for the caches of a graph that runs on a CPU.
 
-    A graph is rewritten without windows where one of its sites is refused, or where what was asked about a window does not hold
-    of each. On a GPU our own kernels read what is filled, and a recording has one size.
+    It is rewritten without windows where one of its sites is refused, or where what was asked about a window does not hold of
+    each. On a GPU our own kernels read what is filled, and a recording has one size.
     """
     if any(isinstance(v, torch.Tensor) and v.device.type != "cpu" for v in inputs):
         return rewrite(form)
     with WindowSizes(mode_of(inputs).shape_env, window_for) as sizes:
+        windows = Windows(sizes.window)
         try:
-            made = rewrite(form.copy(), windows=Windows(sizes.window))
+            made = rewrite(form.copy(), windows=windows)
         except (Restart, Unfit):
             raise
         except Exception:
+            if not windows.are_open:
+                raise
             _logger.warning("kvfix: caches are read in full", exc_info=True)
             made = None
-    return rewrite(form) if made is None or report.refused or not sizes.are_free else made
+    is_whole = made is not None and not report.refused and sizes.are_free
+    return made if made is not None and (is_whole or not windows.are_open) else rewrite(form)
+
+
+def window_sizes(nodes: Sequence[torch.fx.Node], windows: Sequence[Window]) -> dict[Any, list[Any]]:
+    """The symbols of the sizes of ``windows``, which the first of ``nodes``, inputs of a graph, have; each with the sizes of
+    the axes that it is of, as expressions."""
+    found: dict[Any, list[Any]] = {}
+    for window, node in zip(windows, nodes, strict=False):
+        inputs = node.graph.find_nodes(op="placeholder")
+        axes = [s if isinstance(s, int) else to_expr(inputs[s.place].meta["val"].shape[s.dim]) for s in window.sizes]
+        found |= {symbol: axes for symbol in symbols(node.meta["val"])}
+    return found
 
 
 class WindowRows:
@@ -65,8 +81,9 @@ class WindowRows:
         self._sizes: list[int] = []
         self._rows: list[torch.Tensor] = []
 
-    def __call__(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        sizes = [min(window_for(length), *most) for length, most in self._measured(args)]
+    def __call__(self, args: Sequence[Any], in_part: bool = True) -> list[torch.Tensor]:
+        """Those for a call with ``args``, as large as its reads, ``in_part``, or as the caches."""
+        sizes = [min(*most, window_for(length) if in_part else most[0]) for length, most in self._measured(args)]
         if sizes != self._sizes:
             with torch.inference_mode(False):
                 self._rows = [torch.empty(size, dtype=torch.bool) for size in sizes]

@@ -58,6 +58,11 @@ class Windows:
         self._sized = sized
         self._open: list[_Open] = []
 
+    @property
+    def are_open(self) -> bool:
+        """Whether there is a window."""
+        return bool(self._open)
+
     def open(self, graph: fx.Graph, reads: Iterable[tuple[SliceSite, Extent]], positions: Positions) -> None:
         """Open a window, a new last input of ``graph``, for each length of ``reads``."""
         inputs = graph.find_nodes(op="placeholder")

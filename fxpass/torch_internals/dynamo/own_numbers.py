@@ -35,6 +35,15 @@ def count(name: str) -> Any:
     return sympy.Symbol(name, integer=True, nonnegative=True)
 
 
+def is_of_layout(condition: Any, window: Any, size: Any) -> bool:
+    """Whether ``condition`` holds wherever ``window``, the size of a view of the first rows of an axis of ``size``, is smaller.
+
+    That a window is not the whole axis is asked to tell whether the view is contiguous. What is made for a view that is not
+    goes by its strides, and is right for one that is.
+    """
+    return holds(condition, {window: size - 1 - count("room")}, {})
+
+
 def from_the_least_on(env: Any, symbols: Iterable[Any]) -> dict[Any, Any]:
     """What each of ``symbols`` is made of that is known to be 0 or more in ``env``: the least that it can be, and a `count`."""
     least = {s: env.var_to_range[s].lower for s in symbols if s in env.var_to_range}

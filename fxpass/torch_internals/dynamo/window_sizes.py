@@ -17,7 +17,7 @@ import torch
 
 from fxpass.graph.numbers import hint, to_expr
 
-from .own_numbers import count, from_the_least_on, holds, number_of_ours, taken_out
+from .own_numbers import count, from_the_least_on, holds, is_of_layout, number_of_ours, taken_out
 
 
 class WindowSizes:
@@ -55,13 +55,15 @@ class WindowSizes:
     @property
     def are_free(self) -> bool:
         """Whether each condition that the block has asked about holds of any windows that have room and are no larger than
-        their axes."""
+        their axes, or is one of layout."""
         return all(map(self._is_certain, self._asked))
 
     def _is_certain(self, condition: Any) -> bool:
         rooms: list[dict[Any, Any]] = []
         for window in condition.free_symbols & self._limits.keys():
             length, sizes = self._limits[window]
+            if any(is_of_layout(condition, window, size) for size in sizes):
+                return True
             rooms += [{window: length + count("room")}]
             rooms += [{size: window + count("room")} for size in sizes if getattr(size, "is_Symbol", False)]
         others = {s for room in rooms for made in room.values() for s in made.free_symbols} | condition.free_symbols
