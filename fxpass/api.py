@@ -42,7 +42,7 @@ from fxpass.torch_internals.dynamo.origins import name_of, origins
 
 
 class RewriteResult(NamedTuple):
-    """What `rewrite` gives: the rewritten module (aten ops, same inputs and outputs) and the report."""
+    """What `rewrite` returns: the rewritten module (aten ops, same inputs and outputs) and the report."""
 
     graph_module: fx.GraphModule
     report: Report
@@ -56,7 +56,11 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
             mutated. In place of a graph that does not fit, the result holds a copy of it and ``report.unfit`` says why.
         example_inputs: one value for each placeholder, in order: tensors (only their metadata is used where the graph's
             placeholders do not carry their own), ints.
-        strict: raise where something is refused.
+        strict: whether to raise where something is refused.
+
+    Returns:
+        The rewritten module and its report. The module takes the inputs of ``gm``, and gives outputs of the same number,
+        shapes, dtypes and devices.
 
     Raises:
         KvfixError: ``strict`` is set and something was refused.
@@ -139,8 +143,12 @@ def explain(fn: Callable[..., Any], *, grad: bool = False, **options: Any) -> Ca
         step(x0, cache)
         report = step(x1, cache)
 
-    Each is a call like any other: caches are written, and positions advance. It is made without gradients unless ``grad`` says
-    otherwise. ``options`` are the backend's.
+    Each is a call like any other: caches are written, and positions advance. What the model returns is dropped.
+
+    Args:
+        fn: a module or a function, which takes what the returned function takes.
+        grad: whether calls are made with gradients enabled.
+        options: those of the backend, see `fxpass.options.Options`.
 
     Raises:
         RuntimeError: an option is wrong (already here), or no call has compiled anything yet.

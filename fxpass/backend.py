@@ -10,7 +10,6 @@ verify     where it is asked for, the first calls are compared with the graph as
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,36 +21,32 @@ from fxpass.analysis.capacities import capacities
 from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form, to_normal_form
 from fxpass.execute.assemble import Plan, assemble
+from fxpass.execute.buffered import with_buffers
 from fxpass.execute.compilers import as_stock, get_ready
-from fxpass.execute.cores import check_whole, cut, in_cores, note_unbuffered, note_work
-from fxpass.execute.growth import Growth, room_for
+from fxpass.execute.cores import cut, in_cores, note_work
+from fxpass.execute.growth import Growth
 from fxpass.execute.partition.split import counts_along, values_of
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
 from fxpass.execute.windows import through_windows
-from fxpass.graph.normal_form import NormalForm, fake_inputs, mode_of
+from fxpass.graph.normal_form import NormalForm, fake_inputs
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
 from fxpass.graph.unfit import Unfit
-from fxpass.graph.work import is_heavy
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
 from fxpass.report import Report, store
-from fxpass.report.names import input_name
 from fxpass.report.progress import stage
 from fxpass.report.sites import predicate_sites
-from fxpass.report.symbols import renamed
-from fxpass.rewriting import Grower, Grown, copy_inputs, dense_results, give_numbers, reason
+from fxpass.rewriting import Grown, copy_inputs, dense_results, give_numbers
 from fxpass.torch_internals.contracts import Feature
-from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.minifier import for_the_minifier
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
-from fxpass.torch_internals.dynamo.origins import name_of
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
@@ -71,7 +66,16 @@ def kvfix(
 ) -> Callable[..., Any]:
     """The backend, as `torch.compile` calls it: a Dynamo graph and its inputs in, a callable out.
 
-    ``name``, of what is compiled, stands in the report.
+    Args:
+        gm: the graph, of torch functions and methods.
+        example_inputs: a tensor, an int or a SymInt for each of its placeholders. Their shapes, strides and dtypes are those
+            that the graph was captured for.
+        mode: one of `fxpass.options.MODES`.
+        options: by name, see `fxpass.options.Options`.
+        name: what the report calls the model.
+
+    Returns:
+        A function of such inputs that returns the graph's outputs as a tuple.
 
     Raises:
         RuntimeError: an unknown option or mode (already at ``torch.compile``).
@@ -85,26 +89,13 @@ def kvfix(
     report.faults, report.script = take_faults(), script_of(gm, example_inputs, given, report)
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
-    advance, cause, numbers = Advance(), None, None
-    plan = compiled = None
+    advance, numbers, plan, compiled, cause = Advance(), None, None, None, None
     as_it_came = functools.partial(as_stock, gm, settings)
     failed = functools.partial(store.failed, report, settings)
-
-    def otherwise(error: Exception) -> Callable[..., Any]:
-        failed(error)
-        return as_it_came()
-
     try:
         advance, numbers = Advance.of(gm), NumberInputs(gm)
         guard_disjoint(gm)
-        if not settings.rewrite:
-            store.note(report, reasons.OFF.text())
-        else:
-            plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
-        if plan is not None and plan.parts:
-            note = functools.partial(store.note, report)
-            made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
-            compiled = in_cores(plan, kinds, numbers, report, made, otherwise)
+        plan, compiled = handed_off(gm, example_inputs, settings, report, numbers, as_it_came, failed)
     except Restart:
         raise
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
@@ -121,47 +112,47 @@ def kvfix(
     return for_the_minifier(verified(advance.after(watched), original, plan, report, settings), gm)
 
 
+def handed_off(
+    gm: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    settings: Options,
+    report: Report,
+    numbers: NumberInputs,
+    as_it_came: Callable[[], Callable[..., Any]],
+    failed: Callable[[Exception], None],
+) -> tuple[Plan | None, Callable[..., Any] | None]:
+    """The plan for ``gm``, and the function that is compiled from it. There is no plan where the rewrite is switched off, and
+    no function where nothing is rewritten.
+
+    The function is compiled as it runs. If that fails, ``failed`` is told, and what ``as_it_came`` makes runs instead.
+    """
+    if not settings.rewrite:
+        store.note(report, reasons.OFF.text())
+        return None, None
+    plan, kinds = prepare(gm, example_inputs, settings, report, numbers)
+    if not plan.parts:
+        return plan, None
+
+    def otherwise(error: Exception) -> Callable[..., Any]:
+        failed(error)
+        return as_it_came()
+
+    note = functools.partial(store.note, report)
+    made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
+    return plan, in_cores(plan, kinds, numbers, report, made, otherwise)
+
+
 def prepare(
     gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report, numbers: NumberInputs | None = None
 ) -> tuple[Plan, Kinds]:
     """The graph rewritten and cut, and the kinds of its symbols.
 
-    The plan has no parts where there is nothing to rewrite and no number to keep out of the core. Tensors that grow get
-    buffers, unless that would leave work outside of the static core; the report then says why. What is joined may still get
-    them where that which the caller alone makes longer may not.
+    The plan has no parts where there is nothing to rewrite and no number to keep out of the core.
     """
     inputs = fake_inputs(gm, example_inputs)
     form = to_normal_form(gm, inputs, report)
-    prepared = functools.partial(planned, gm, inputs, settings, report, numbers)
-    moving, rising = numbers.growing if numbers is not None else (set(), [])
-    before = numbers.before if numbers is not None else {}
-    for sizes in (rising, []):
-        if not moving and not sizes:
-            break
-        capacity = Capacity(mode_of(inputs).shape_env, functools.partial(room_for, least=settings.capacity))
-        grower = Grower(moving, sizes, is_heavy, capacity.beyond, name_of)
-        try:
-            with capacity:
-                plan, kinds = prepared(form.copy(), grower)
-            if not plan.growth.axes:
-                note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, before, report)
-                return plan, kinds
-            check_whole(plan, report)
-            given = plan.gm.graph.find_nodes(op="placeholder")
-            told = functools.partial(store.buffered, report, [input_name(given[one.place]) for one in plan.growth.axes])
-            growth = plan.growth.under(capacity.conditions(), settings.capacity, told)
-            return dataclasses.replace(plan, growth=growth), kinds
-        except (Restart, Unfit):
-            raise
-        except Exception as error:
-            if not capacity.is_used:
-                raise
-            report.unbuffered = renamed(reason(error), report.names)
-        if not grower.has_series:
-            break
-    plan, kinds = prepared(form)
-    note_unbuffered(plan.gm.graph, moving - kinds.bound, [], before, report)
-    return plan, kinds
+    make = functools.partial(planned, gm, inputs, settings, report, numbers)
+    return with_buffers(make, form, inputs, numbers, settings, report)
 
 
 def planned(
@@ -173,7 +164,7 @@ def planned(
     form: NormalForm,
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
 ) -> tuple[Plan, Kinds]:
-    """What `prepare` gives of the normal ``form`` of ``gm``, with buffers for what ``growing`` finds."""
+    """What `prepare` gives, for the normal ``form`` of ``gm`` and with buffers for what ``growing`` finds in it."""
     report.parts, report.outside = [], []  # a plan before this one may have come to nothing
     rewrite = functools.partial(rewrite_normal_form, inputs=inputs, report=report, numbers=numbers, growing=growing,
                                 before_edits=generalize)  # fmt: skip

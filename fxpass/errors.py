@@ -23,8 +23,9 @@ class NoRule(Refusal):
 
 
 class NotGrowing(Reasoned):
-    """What has buffers has no use for them: a cache that is joined and returned or, with ``is_series``, what only the caller
-    makes longer. Nothing has been computed."""
+    """An input that has a buffer does not grow any more: a cache that the graph joins rows to or, with ``is_series``, a tensor
+    that only the caller makes longer. Nothing has been computed.
+    """
 
     def __init__(self, reason: Reason, is_series: bool, **fields: object) -> None:
         super().__init__(reason, **fields)
@@ -32,7 +33,8 @@ class NotGrowing(Reasoned):
 
 
 class KvfixError(RuntimeError):
-    """``strict`` is set and something was refused, or a post-condition of a rewritten graph does not hold."""
+    """``strict`` is set and something was refused; or, with ``verify``, a call has given something else than the graph as it
+    came."""
 
 
 class KvfixWarning(UserWarning):

@@ -22,8 +22,8 @@ class Options:
     strict: raise `KvfixError` where kvfix would warn and hand the graph on unrewritten, or leave work outside of the core.
     inductor: Inductor config patches, such as ``{"triton.cudagraphs": False}``.
     verify: how many calls of each graph are compared with the graph as it came (see `fxpass.verify`).
-    capacity: how many rows a buffer for what grows has at least; 0 is for 64. Up to this length nothing is compiled again.
-    graphs: whether the mode asks for CUDA graphs; what ``inductor`` says of them goes before.
+    capacity: the least number of rows of a buffer for what grows; 0 stands for 64. Up to this length nothing is compiled again.
+    graphs: whether the mode asks for CUDA graphs; what ``inductor`` says of them takes precedence.
     rewrite, kernels, recording: whether graphs are rewritten, kernels of kvfix's own are used, CUDA graphs are recorded.
         Each can be switched off, to find out which one a difference comes from.
     """

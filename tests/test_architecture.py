@@ -92,6 +92,26 @@ def test_modules_import_each_other_in_no_circle() -> None:
     assert nx.is_directed_acyclic_graph(graph), nx.find_cycle(graph)
 
 
+def test_no_two_classes_have_one_name() -> None:
+    found: dict[str, list[str]] = {}
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(module(file))
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+
+
+def test_no_package_hides_its_modules() -> None:
+    """``from .write import html`` in a package with a file html.py would leave no way to import the file by its name."""
+    for file in FILES:
+        if file.name == "__init__.py":
+            own = {m.stem for m in (*file.parent.glob("*.py"), *file.parent.glob("*/"))}
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    hidden = own & {alias.asname or alias.name for alias in node.names}
+                    assert not hidden, f"{module(file)}: {hidden}"
+
+
 def _private(name: str) -> bool:
     return name.split(".")[0] == "torch" and any(p.startswith("_") and not p.startswith("__") for p in name.split(".")[1:])
 

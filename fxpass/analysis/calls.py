@@ -4,9 +4,9 @@
     graph 1    start = 12, rows = 1          a step: both have moved
     graph 1    start = 13, rows = 1          another: ``start`` has moved, ``rows`` has stayed
 
-A call costs one entry of a queue. What the latest of them say is counted when a graph is compiled. Blocks of one class that are
-compiled one by one share a frame, and a step calls it once for each: a number is compared with what it was at the last call of
-the same block.
+Each call adds one entry to a queue. The latest entries are counted when a graph is compiled. Blocks of one class that are
+compiled one by one share a frame, and a step calls it once for each of them: a number is compared with what it was at the last
+call of the same block.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Kind = Literal["position", "growth", "variant"]
 """See `kinds`."""
 
 STEADY = 4
-"""An int that moves at most once in as many calls is steady."""
+"""An int that moves at most once in so many calls is steady."""
 _MOST_ENTRIES = 64
-"""What older calls have shown before the last compilation is counted already; in between, the latest are enough."""
+"""What calls before the last compilation have shown is counted already. Of those since, the latest are enough."""
 _MOST_NUMBERS = 65536
 
 
@@ -69,8 +69,10 @@ class CallHistory:
     def watched(
         self, run: Callable[..., Any], graph: Graph, places: Sequence[int], sizes: Sequence[tuple[int, int]] = ()
     ) -> Callable[..., Any]:
-        """``run``, compiled of ``graph``, with each call seen: its ``names`` are the arguments at ``places``, and then the
-        ``sizes``, each of an argument along a dim."""
+        """A function that notes each call of ``run``, which is compiled from ``graph``.
+
+        The numbers called ``names`` are the arguments at ``places``, and then the ``sizes``, each of an argument along a dim.
+        """
         taken = values_at(places, sizes)
 
         def call(*args: Any) -> Any:

@@ -2,8 +2,8 @@
 
     cache: [B, s, D]        cache[:, start:end] = rows; attention over cache[:, :end]          s is a capacity, and B is none
 
-Two caches of one kind differ in them from request to request, and little is computed that depends on them: masks, and what
-these are laid over. So code in which they are symbols is as good as code for each of them (`execute.regions`).
+A capacity may differ from request to request, and little that is computed depends on it: masks, and what they are applied to.
+So code in which capacities are symbols is as good as code for each of them (`execute.regions`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from .sites import SliceSite
 
 
 def capacities(graph: fx.Graph, sites: Iterable[SliceSite]) -> set[Any]:
-    """The symbols of the sizes along which the ``sites`` of ``graph`` were sliced, and inputs are that it writes."""
+    """The symbols of the sizes along which the ``sites`` of ``graph`` slice, and along which inputs that it writes are
+    sliced."""
     return {s for site in sites for s in symbols(site.size)} | {s for size in _sliced(graph) for s in symbols(size)}
 
 

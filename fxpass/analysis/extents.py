@@ -48,6 +48,7 @@ class Extent:
         return number(self.full)
 
     def same(self, other: Extent) -> bool:
+        """Whether both axes have one valid length, and one full size, which may add a guard."""
         return equal(self.length, other.length) and guarded(self.full_size == other.full_size)
 
 
@@ -57,11 +58,12 @@ Rule = Callable[[fx.Node, "Flow"], Extents]
 RULES: dict[Any, Rule] = {}
 
 Leave = Callable[[fx.Node, Extents, Positions], bool]
-"""Whether a result of these extents may leave the graph in full: it is cut outside, to lengths that positions tell."""
+"""Whether a result with these extents may leave the graph at full size, to be cut outside of it to lengths that positions
+tell."""
 
 
 def no_result(result: fx.Node, extents: Extents, positions: Positions) -> bool:
-    """None may leave."""
+    """No result may leave at full size."""
     return False
 
 
@@ -98,9 +100,12 @@ class Cut:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """The ``count`` rows from ``start`` on of ``base``, which has ``extent`` along ``dim``; one without that dim if it is
-    ``squeezed``."""
+class WrittenSlice:
+    """A slice that is only written to: ``count`` rows of ``base``, from ``start`` on, along ``dim``.
+
+    extent: that of ``base`` along ``dim``.
+    squeezed: whether the slice lacks that dim, as ``x[:, 0]`` does.
+    """
 
     base: fx.Node
     dim: int
@@ -118,10 +123,9 @@ class Flow:
     positions: Positions
     extents: dict[fx.Node, Extents] = dataclasses.field(default_factory=dict)
     fills: list[Fill | Cut] = dataclasses.field(default_factory=list)
-    sizes: list[tuple[fx.Node, Callable[[Any], None]]] = dataclasses.field(default_factory=list)
     replacements: list[tuple[fx.Node, Callable[[Any], fx.Node]]] = dataclasses.field(default_factory=list)
     lengths: list[Extent] = dataclasses.field(default_factory=list)
-    parts: dict[fx.Node, Part] = dataclasses.field(default_factory=dict)
+    parts: dict[fx.Node, WrittenSlice] = dataclasses.field(default_factory=dict)
     """The slices that are only written to, by themselves or by views of them."""
     refuse_copy: Callable[[fx.Node], None] = lambda node: None
     """Raises `Refusal` for a view of a cache that cannot become a copy, because its memory is written later on."""

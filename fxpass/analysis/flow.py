@@ -30,7 +30,7 @@ def flow_graph(
     positions: Positions,
     name_of: Callable[[fx.Node], str],
 ) -> nx.DiGraph:
-    """Draw what `analysis.extents` found; ``name_of`` names graph inputs."""
+    """The flow that `analysis.extents` has found; ``name_of`` names graph inputs."""
     graph = nx.DiGraph()
     labels = {site.node: _label(site, name_of) for site in sites}
     for site in sites:
@@ -56,8 +56,8 @@ def _label(site: SliceSite, name_of: Callable[[fx.Node], str]) -> str:
 
 
 def chain(node: fx.Node, positions: Positions) -> list[tuple[str, fx.Node]]:
-    """What the positions that ``node`` uses are made of, from their origins on: the name of an origin, or an expression over
-    symbols, with the node that gives it."""
+    """The numbers that make the positions which ``node`` uses, origins first: the name of an origin, or an expression over
+    symbols, each with the node that gives it."""
     found: dict[tuple[str, fx.Node], None] = {}
     seen: set[Any] = set()
 

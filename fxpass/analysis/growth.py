@@ -5,8 +5,9 @@
     series: [B, u]            u has risen from call to call          grown by the caller
     x: [B, v]                 v has not                              left as it is
 
-The symbols of growing sizes are told by `analysis.kinds`; what the graph does with them is told here. An input that is written,
-or of which the caller gets a view, is left as it is, and so is a join that is no plain contiguous tensor of memory of its own.
+`analysis.kinds` tells which sizes grow, and this file what the graph does with them. An input that is written, or of which the
+caller gets a view, is left as it is. A join that is contiguous and of its input's dtype becomes the buffer itself; any other
+join is computed from the buffer.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ aten = torch.ops.aten
 
 @dataclasses.dataclass(frozen=True)
 class Growing:
-    """The input ``node`` grows along ``dim``, up to ``end`` within the graph: by ``join``; None where that is one of what is
-    made of it, or where the caller makes it longer. Nothing that is joined tells of a series."""
+    """The input ``node``, which grows along ``dim``.
+
+    end: how long it is within the graph, with the rows that are joined to it.
+    join: the join that the next call gets as its input. None where rows are joined to something that is made of ``node``, or
+        where the caller makes it longer.
+    is_series: whether no join tells that it grows: it has been longer on each call.
+    """
 
     node: fx.Node
     dim: int
@@ -48,11 +54,13 @@ def growing(
     rising: Sequence[Any] = (),
     is_work: Callable[[fx.Node], bool] = lambda node: False,
 ) -> list[Growing]:
-    """What grows in ``graph``, in normal form: what is joined, by symbols of sizes that are ``moving``; what is as long as
-    that; and a *series*, which has one of the sizes ``rising``: the caller has made it longer on each call.
+    """The inputs that grow in ``graph``, which is in normal form.
 
-    Where ops that are work give results as long as a series, it is worked on anew in each call, and left as it is. That
-    lengths which agree now will always agree becomes a guard.
+    These are the inputs that rows are joined to, along sizes whose symbols are ``moving``; those that are as long as one of
+    these; and each *series*, which has one of the sizes ``rising``: the caller has made it longer on each call.
+
+    A series is left as it is where an op that ``is_work`` gives a result as long as it: all of it is worked on in each call.
+    Lengths that agree now are guarded to agree always.
     """
     kept = _Kept(graph)
     inputs = [n for n in graph.find_nodes(op="placeholder") if kept.is_read_only(n)]
@@ -86,10 +94,10 @@ def _unite(sizes: Iterable[Any], lengths: list[Any]) -> None:
 
 
 def longer_otherwise(graph: fx.Graph, moving: Set[Any], before: Mapping[tuple[int, int], int | None]) -> list[fx.Node]:
-    """The inputs of ``graph`` of which it returns something that is longer along a dim that is ``moving``.
+    """The inputs of ``graph`` from which it makes a result that is longer along a dim that is ``moving``.
 
-    Where as much is added in each call, an input was shorter by that in the last one: ``before`` says how long it was, by its
-    place and dim. A class token before the patches of an image makes no cache.
+    If the result is the next call's input, then the input was shorter in the last call by the rows that are added: ``before``
+    tells how long it was, by its place and dim. So a class token before the patches of an image makes no cache.
     """
     returned = [n for n in graph.output_node().all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
     inputs = graph.find_nodes(op="placeholder")
@@ -103,7 +111,7 @@ def longer_otherwise(graph: fx.Graph, moving: Set[Any], before: Mapping[tuple[in
 
 
 def _added(result: fx.Node, node: fx.Node, moving: Set[Any]) -> tuple[int, Any] | None:
-    """The dim that is ``moving`` along which alone ``result`` is longer than ``node``, of which it is made, and by how much."""
+    """The one ``moving`` dim along which ``result`` is longer than ``node``, from which it is made, and by how much."""
     made, given = ([hint(size) for size in _sizes(n)] for n in (result, node))
     if len(made) != len(given) or None in (*made, *given) or result not in descendants(node):  # None: an unbacked one
         return None
@@ -161,7 +169,7 @@ def is_plain(join: fx.Node) -> bool:
 
 
 def is_contiguous(node: fx.Node) -> bool:
-    """Whether ``node`` is known to be, without a guard."""
+    """Whether ``node`` is known to be contiguous, without a guard."""
     return _is_dense(node.meta["val"], range(node.meta["val"].dim()))
 
 
@@ -182,7 +190,7 @@ def _is_dense(value: torch.Tensor, order: Sequence[int]) -> bool:
 
 
 def _is_one_of(size: Any, lengths: Iterable[Any]) -> bool:
-    """Whether ``size`` is one of ``lengths``: those that are equal now are guarded to be."""
+    """Whether ``size`` is one of ``lengths``: if it equals one of them now, it is guarded to do so always."""
     return any(equal(size, length) for length in lengths) or any(guarded(size == length) for length in lengths)
 
 
@@ -194,8 +202,10 @@ class _Kept:
         self._results = graph.output_node().all_input_nodes
 
     def is_read_only(self, node: fx.Node, by_name: bool = False) -> bool:
-        """Whether nothing is written to the memory of ``node``, and no view of it is a result; ``by_name``, one that is all of
-        it may be: ``joined.detach()``."""
+        """Whether nothing is written to the memory of ``node``, and no view of it is a result.
+
+        With ``by_name``, a result may be ``node`` by another name: ``joined.detach()``.
+        """
         value, memory = node.meta["val"], aliases.storage(node)
         if not _is_tensor(node) or value.layout is not torch.strided:
             return False

@@ -44,8 +44,8 @@ def _start(node: fx.Node) -> Any:
 
 
 def _is_worked_on(graph: fx.Graph, size: Any) -> bool:
-    """Whether ops compute something of all of an input that has the symbol ``size``, and one of them is heavy, or nothing heavy
-    has it."""
+    """Whether ops compute something from an input with the symbol ``size`` that still has it, and one of them is heavy, or no
+    heavy op meets the symbol."""
     made: set[fx.Node] = {node for node in graph.find_nodes(op="placeholder") if size in _sizes(node)}
     inputs = len(made)
     for node in graph.nodes:

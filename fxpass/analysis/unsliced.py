@@ -1,4 +1,4 @@
-"""Parts of buffers that are taken at a position otherwise than by a slice: they stay as they are, and it is said why.
+"""Parts of buffers that are taken at a position otherwise than by a slice: they stay as they are, and the report says why.
 
     buf.split([end, S - end], 1)    buf.as_strided((2, end), (S, 1))    buf[:, torch.arange(end)]
     buf[:, : int(t)]                                                                     where ``t`` is a float
@@ -40,7 +40,8 @@ class Unsliced(NamedTuple):
 
 
 def unsliced(graph: fx.Graph, finder: SiteFinder, flow: Flow, known: Collection[fx.Node]) -> Iterator[Unsliced]:
-    """The nodes of ``graph`` that take a moving number of rows of a buffer; without the ``known``, and ``flow``."""
+    """The nodes of ``graph`` that take a moving number of rows of a buffer, but for those that are ``known`` or have
+    extents."""
     floats = {s for n in graph.nodes if isinstance(n.meta.get("val"), torch.SymFloat) for s in symbols(n.meta["val"])}
     for node in graph.nodes:
         base = _taken_of(node) or _looked_up(node)
@@ -66,7 +67,7 @@ def _taken_of(node: fx.Node) -> fx.Node | None:
 
 
 def _looked_up(node: fx.Node) -> fx.Node | None:
-    """The input of the graph, or a view of it, that ``node`` is told places of; None if it does something else."""
+    """The input of the graph, or the view of one, in which ``node`` looks up places; None if it does something else."""
     if not is_operator(node.target) or aliases.written(node) or torch.Tag.pointwise in node.target.tags or not _places(node):
         return None
     tables = [n for n in node.all_input_nodes if isinstance(n.meta["val"], torch.Tensor) and n.meta["val"].is_floating_point()]

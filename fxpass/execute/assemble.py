@@ -8,7 +8,7 @@ index tensors are written back (`carry`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from torch import fx
@@ -24,7 +24,7 @@ from .partition.split import Part
 from .recording.addresses import written_places
 from .recording.costs import recording_costs
 from .recording.handover import Buffers, hand_over
-from .recording.packing import pack
+from .recording.packing import Pack, pack
 from .recording.results import recorded_results, view_maker, views_of_inputs
 from .regions import Region
 from .steps import CopyOut, Run, Step, Unpack, Views, WriteBack
@@ -38,12 +38,12 @@ _CHECKED = {"size_asserts": False, "alignment_asserts": False}
 class Plan:
     """A graph in normal form, and how it is handed off.
 
-    parts: what the graph was cut into. None where nothing was rewritten: the graph is then compiled as it came.
+    parts: what the graph was cut into. Empty where nothing was rewritten: the graph is then compiled as it came.
     bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`), to be written back and not returned. None where it is not recorded.
     growth: the buffers of what grows, and windows. They are the last inputs of ``gm``, which no caller gives.
-    capacities: those of ``bound`` that are capacities of caches or of these, or sizes of windows, see `regions`.
+    capacities: those of ``bound`` that are capacities of caches, or of these buffers, or sizes of windows, see `regions`.
     """
 
     gm: fx.GraphModule
@@ -87,14 +87,7 @@ def assemble(
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
     regions = [Region(part, compile, plan.capacities, growth.moves_on, growth.window_sizes) for part in parts]
-    packed = {n for p in packs for n in p.nodes}
-    copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
-    strided = Strided.of(gm)
-    steps: list[Step] = [strided] if strided.places else []
-    steps += [Run(r, values_at([places[n] for n in part.inputs])) for r, part in zip(regions, parts, strict=True)]
-    steps += [WriteBack(places[p], places[value]) for p, value in zip(carried, new, strict=True)]
-    steps += [Unpack(p, places[p.packed]) for p in packs]
-    steps += [CopyOut(copied)] if copied else []
+    steps = _steps(gm, regions, places, packs, groups, dict(zip(carried, new, strict=True)))
     taken = {n: places[n] for n in inputs}
     views = [(places[n], view_maker(n, taken)) for n in views_of_inputs(gm, returned)] if recorded else []
     steps += [Views(views)] if views else []
@@ -113,6 +106,26 @@ def assemble(
         return run
     given = len(inputs) - growth.around.inputs
     return WithFallback(run, regions, [i for i in written_places(gm, carried) if i < given], instead, failed)
+
+
+def _steps(
+    gm: fx.GraphModule,
+    regions: Sequence[Region],
+    places: Mapping[fx.Node, int],
+    packs: Sequence[Pack],
+    groups: Sequence[Sequence[fx.Node]],
+    new: Mapping[fx.Node, fx.Node],
+) -> list[Step]:
+    """The steps of a call, for values at ``places``: ``groups`` are the results that leave a recording, ``packs`` those of them
+    that leave it together, and ``new`` has the new contents of index tensors."""
+    packed = {n for p in packs for n in p.nodes}
+    copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
+    strided = Strided.of(gm)
+    steps: list[Step] = [strided] if strided.places else []
+    steps += [Run(region, values_at([places[n] for n in region.part.inputs])) for region in regions]
+    steps += [WriteBack(places[index], places[contents]) for index, contents in new.items()]
+    steps += [Unpack(p, places[p.packed]) for p in packs]
+    return steps + ([CopyOut(copied)] if copied else [])
 
 
 def _copied(part: Part) -> Part:

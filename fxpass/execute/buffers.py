@@ -1,5 +1,7 @@
-"""Buffers of what grows. All graphs of a model that have one for the same thing share it: a step of one row and one of several,
-the first that follows a crop and the next. So a cache is kept once, and what one graph has joined, another one goes on from.
+"""Buffers of what grows, which the graphs of a model share.
+
+All graphs that have a buffer for the same input share it: a step of one row and one of several, the first step that follows a
+crop and the next one. So a cache is kept once, and a graph goes on from what another one has joined.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Held:
         return None if tensor.is_inference() else Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
 
     def is_still(self, tensor: torch.Tensor) -> bool:
-        """Whether it is what has come in again, as it was."""
+        """Whether ``tensor`` is the one that was copied out, and has not been written since."""
         held = self.tensor()
         return held is not None and held is tensor and (held._version, held.data_ptr()) == (self.version, self.address)
 
@@ -45,11 +47,11 @@ class Buffer:
     _left: weakref.ref[torch.UntypedStorage] | None = None
 
     def gives(self, tensor: torch.Tensor) -> None:
-        """It holds what ``tensor`` is, a copy."""
+        """Note that ``tensor`` is a copy of what this holds."""
         self.held, self._left = Held.of(tensor), weakref.ref(tensor.untyped_storage())
 
     def has_left(self, tensor: torch.Tensor) -> bool:
-        """Whether ``tensor`` lies in the memory of what was last copied out of it. One that has been freed is no such memory,
+        """Whether ``tensor`` lies in the memory of the last copy of this. Once that memory has been freed, no tensor does,
         whatever lies there now."""
         return self._left is not None and self._left() is tensor.untyped_storage()
 
@@ -85,7 +87,7 @@ _shared: weakref.WeakValueDictionary[Hashable, Buffer] = weakref.WeakValueDictio
 
 
 def shared(owner: torch.Tensor | None, place: int, dim: int, like: torch.Tensor) -> Buffer:
-    """This thread's buffer for what grows along ``dim``, is the ``place``-th in its graph and ``like`` a tensor otherwise.
+    """This thread's buffer for the ``place``-th input that grows: along ``dim``, and in all else ``like`` a tensor.
 
     All graphs with the same first parameter, ``owner``, get the same one. Without a parameter there is nothing to share.
     """

@@ -28,10 +28,10 @@ from .sequence import Sequenced, may_record, recorded
 
 aten = torch.ops.aten
 FEW_OPS, FEW_ELEMENTS = 6, 4096
-"""Of a part that is not worth its compilation: its ops on tensors, and the elements of each."""
+"""A part with no more ops on tensors than this, and no more elements in each, is not worth its compilation."""
 
 LEAST_SHARED = 1
-"""Ops are one kernel if they share so many bytes."""
+"""Inductor makes one kernel of ops that share so many bytes."""
 
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
@@ -137,7 +137,7 @@ def _dtype(node: fx.Node) -> torch.dtype:
 def is_tiny(gm: fx.GraphModule) -> bool:
     """Whether ``gm`` is a few ops that give small tensors of fixed sizes.
 
-    To call them one by one takes less than the wrappers around a function of Inductor's do.
+    Calling them one by one takes less time than the wrappers around a function of Inductor's.
     """
     made = [n.meta.get("val") for n in gm.graph.nodes if n.op == "call_function"]
     tensors = [v for v in made if not isinstance(v, (torch.SymInt, torch.SymBool, torch.SymFloat, int, float, bool))]

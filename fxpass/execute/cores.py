@@ -6,22 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.growth import longer_otherwise
 from fxpass.analysis.kinds import Kinds, Symbol
-from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import check_core
 from fxpass.report import Report, store
 from fxpass.report.drawing import later
 from fxpass.report.kept_nodes import kept, settled
-from fxpass.report.names import input_name
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 
@@ -50,35 +47,6 @@ def cut(plan: Plan, report: Report) -> Plan:
     return dataclasses.replace(plan, parts=parts)
 
 
-def check_whole(plan: Plan, report: Report) -> None:
-    """Check that all the work of a graph with buffers is in its static core.
-
-    Raises:
-        Refusal: it is not.
-    """
-    by_caller = not any(one.rows for one in plan.growth.axes)
-    if by_caller and (work := works_on([part.gm.graph for part in plan.parts], plan.growth.capacities)):
-        raise Refusal(reasons.GROWS_WHOLE, what=work)
-    refused = [f"{site.source}: {site.reason}" for site in report.sites if site.decision == "refused"]
-    if outside := [*refused, *report.outside, *([] if plan.parts else ["nothing depends on its length"])]:
-        raise Refusal(reasons.GROWTH_OUTSIDE, what=outside[0])
-
-
-def note_unbuffered(
-    graph: fx.Graph, moving: Set[Any], rising: Sequence[Any], before: Mapping[tuple[int, int], int | None], report: Report
-) -> None:
-    """Note in ``report`` why what grows in ``graph`` gets no buffers: it is made longer otherwise than by a join, or, of what
-    has been seen to be ``rising``, all is worked on. ``before`` tells sizes as in `longer_otherwise`."""
-    if not report.outside and not any(symbol.kind == "growth" for symbol in report.symbols):
-        report.unbuffered = ""  # all that grows is a position
-    names = [input_name(node) for node in longer_otherwise(graph, moving, before)]
-    if names and not report.unbuffered:
-        report.unbuffered = reasons.NO_JOIN.text(what=", ".join(names))
-    lengths = {symbol for size in rising for symbol in symbols(size)} & moving
-    if work := works_on([graph], lengths):
-        store.note(report, reasons.GROWS_WHOLE.text(what=work))
-
-
 def note_work(graph: fx.Graph, kinds: Kinds, report: Report) -> None:
     """Note in ``report`` the heavy ops of ``graph``, which has no core, that move from step to step. What is as long as a cache
     that is written will be so in each call; where all of a prompt is worked on, the graph is no step."""
@@ -96,10 +64,10 @@ def in_cores(
     made: Callable[[Plan], Callable[..., Any]],
     otherwise: Callable[[Exception], Callable[..., Any]],
 ) -> Callable[..., Any]:
-    """What is ``made`` of ``plan``, with a core for each value of what is bound in it.
+    """The function that ``made`` makes of ``plan``, with a core for each value of what is bound in it.
 
-    A number that has too many values is bound no more: ``plan`` is cut, and the function ``made``, again. Where that fails,
-    ``otherwise`` makes the function.
+    A number that has had too many values is bound no more: ``plan`` is cut again, and ``made`` makes the function again. Where
+    that fails, ``otherwise`` makes it.
     """
     strides = kept_strides(plan.gm)
     left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound - plan.capacities | strides)}

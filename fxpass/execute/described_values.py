@@ -2,7 +2,7 @@
 
     k: f32[2, s0, 8]        sizes, strides and offset over the symbol s0; which memory, and how large        k: f32[2, u0, 8]
 
-Tensors that shared memory share it again. Symbols become those of another environment, of the same values.
+Tensors that shared memory share it again. Symbols become those of another environment, with the same values.
 """
 
 from __future__ import annotations

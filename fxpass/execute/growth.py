@@ -4,7 +4,7 @@
     anything else                                                            copied into the buffer
     result                                                                   a tensor of its own, copied out of the buffer
 
-All copies of a call are one. A capacity is a power of two, so a series of length n meets log2(n) of them.
+All copies of a call are made at once. A capacity is a power of two, so a series of length n meets log2(n) of them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fxpass.graph.numbers import symbols
 from fxpass.kernels.filling import fill_at_once
 from fxpass.rewriting.around import Around
 from fxpass.rewriting.formulas import Formula, Size, function_of
+from fxpass.rewriting.result_layout import undone
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
 from .buffers import Buffer, Numbers, memory, owner_of, shared
@@ -200,7 +201,7 @@ class Growth(threading.local):
         return True
 
     def _allocate(self, given: Sequence[torch.Tensor], owner: torch.Tensor | None) -> None:
-        """Have buffers for tensors like those ``given``, of a model whose first parameter is ``owner``.
+        """Get buffers for tensors like those ``given``, of a model whose first parameter is ``owner``.
 
         Raises:
             NotGrowing: the compiled graph does not hold for their capacity.
@@ -245,5 +246,4 @@ def _first_rows(
         part = part.narrow(dim, 0, length)
     if order is None:
         return part.clone(memory_format=torch.contiguous_format)
-    own = part.permute(*order).clone(memory_format=torch.contiguous_format)
-    return own.permute([order.index(d) for d in range(own.dim())])
+    return part.permute(order).clone(memory_format=torch.contiguous_format).permute(undone(order))  # a view, as eager's

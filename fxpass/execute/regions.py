@@ -1,8 +1,9 @@
 """One part of a graph as a function that is compiled when it is called, for the shapes that it is called with.
 
-The static core is compiled without symbols, once for each set of input shapes. But capacities of caches and of what grows are
-symbols in its code, and numbers in its recordings: those of what is joined from the first on. Of others the first one is a
-constant, and the next a symbol for all that follow: it is compiled twice.
+The static core is compiled once for each set of input shapes, and without symbols, except for capacities. The capacities of
+what the graph joins are symbols in its code from the first compilation on; so are all where caches are read through windows.
+Otherwise capacities are constants in the first one; once one of them is another, the core is compiled a second time, with
+symbols that serve all that follow. Recordings hold numbers.
 
 A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
 is checked on each call; where that does not hold, the part is compiled once more.
@@ -47,7 +48,7 @@ class _Variant:
 class Region:
     """``part``, compiled by ``compile``. A call takes the values of ``part.inputs``, and gives those of ``part.outputs``.
 
-    ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` has one of its own.
+    ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` puts one of its own there.
     ``is_open`` tells whether capacities may be symbols, as far as is known.
     """
 

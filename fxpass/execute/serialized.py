@@ -1,7 +1,7 @@
 """A rewritten graph as plain data, from which another process compiles what this one has compiled.
 
-Kept are the ops, the constants, and what the values look like: sizes over symbols, and which of them share memory. What a
-compiler made of the graph is not kept: compilers have caches of their own.
+It keeps the ops, the constants, and what the values look like: sizes over symbols, and which of them share memory. What a
+compiler has made of the graph is left out, since compilers have caches of their own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .partition.split import split
 from .recording.addresses import belongs_to_module, written_places
 
 CAPACITIES = [1 << n for n in range(LEAST.bit_length() - 1, 24)]
-"""Those that a graph from the cache may meet."""
+"""The capacities that a graph from the cache may meet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SerializedGraph:
 
     def compile(self, failed: Callable[[Exception], None] = lambda error: None) -> Callable[..., tuple[Any, ...]]:
         """The graph's function, as the process that saved it had it. Inductor is asked on the first call; should it fail,
-        ``failed`` is told, and the graph runs uncompiled: Dynamo's own is not here."""
+        ``failed`` is told, and the graph runs uncompiled, since Dynamo's own is not here."""
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         register()
         loaded: Any = GraphPickler.loads(self.graph, mode)
@@ -90,7 +90,7 @@ class SerializedGraph:
 
 
 def serialize(plan: Plan, settings: Options) -> SerializedGraph:
-    """``plan``, not yet assembled.
+    """``plan`` as plain data.
 
     Raises:
         NotSerializable: an input, an operator or a constant is of a kind that cannot be described.

@@ -1,10 +1,11 @@
-"""An operator without a rule is replaced by the operators that PyTorch makes it of.
+"""An operator without a rule is replaced by the operators that PyTorch computes it with.
 
     hstack([a, b])          ->          cat([a, b], 1)                                          (composite)
     hardswish(x)            ->          mul(x, div(clamp_max(clamp_min(add(x, 3), 0), 6), 6))   (in the table of decompositions)
 
 This is done only where an extent cannot get past the operator. All others stay whole for the compiler. So do operators that
-draw random numbers, which would be others, and operators that give a view of an operand, which might become a copy.
+draw random numbers, since the decomposition draws other ones, and operators that give a view of an operand, which might
+become a copy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Some of the ops of a graph: what goes into them, what comes of them, and these as a module of their own."""
+"""A part of a graph: what its ops take from the rest, what they give to it, and the part as a module of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import fx
 
 
 def operands(nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """The operands of ``nodes`` that are none of them, in the order of their first use."""
+    """The operands of ``nodes`` that are not among them, in the order of their first use."""
     own = set(nodes)
     return list(dict.fromkeys(i for n in nodes for i in n.all_input_nodes if i not in own))
 
@@ -33,7 +33,7 @@ def descendants(node: fx.Node) -> list[fx.Node]:
 def extract(
     gm: fx.GraphModule, nodes: Sequence[fx.Node], takes: Sequence[fx.Node], gives: Sequence[fx.Node], name: str
 ) -> fx.GraphModule:
-    """``nodes`` of ``gm``, which are in order, as a function of ``takes`` that returns the tuple ``gives``."""
+    """A module that computes ``nodes`` of ``gm``, in graph order: it takes ``takes`` and returns the tuple ``gives``."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in takes:
@@ -46,7 +46,7 @@ def extract(
 
 
 def copied(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
-    """A copy of ``graph``, and its nodes by those of ``graph``. What these have in ``meta`` is shared."""
+    """A copy of ``graph``, and a map from the nodes of ``graph`` to those of the copy. What ``meta`` holds is shared."""
     made = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:

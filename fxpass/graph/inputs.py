@@ -1,4 +1,4 @@
-"""What an input of a graph was made of, in each copy of the graph: nothing else reads or writes these notes.
+"""Where an input of a graph comes from. The notes are in ``meta``, so each copy of a graph has them; this file alone uses them.
 
     normal form     L_x_        was given as Dynamo's placeholder L_x_
     padded          clone       stands for the input that it pads

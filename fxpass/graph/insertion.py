@@ -11,7 +11,8 @@ _STANDS_FOR = "kvfix_stands_for"
 
 
 def call(graph: fx.Graph, target: Any, *args: Any, like: torch.Tensor | None = None, **kwargs: Any) -> fx.Node:
-    """A new call of ``target`` where ``graph`` inserts: its value is computed from those of its operands, or is ``like``."""
+    """A new call of ``target`` at the insertion point of ``graph``. Its value is computed from those of its operands, or is
+    ``like``."""
     made = graph.call_function(target, args, kwargs)
     if like is None:
         given, named = fx.node.map_arg((made.args, made.kwargs), lambda n: n.meta["val"])
@@ -21,12 +22,12 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: torch.Tensor | None = N
 
 
 def stand_for(made: fx.Node, node: fx.Node) -> None:
-    """Note that ``made`` is put in the place of ``node``, whose name the report knows."""
+    """Note that ``made`` replaces ``node``, whose name the report knows."""
     made.meta[_STANDS_FOR] = node.name
 
 
 def name_before(node: fx.Node) -> str:
-    """What ``node``, or that which it was put in the place of, is called in the graph as it came."""
+    """The name of ``node``, or of the node that it has replaced, in the graph as it came."""
     name: str = node.meta.get(_STANDS_FOR, node.name)
     return name
 

@@ -35,7 +35,7 @@ def code_of(node: fx.Node) -> str:
 
 
 def with_line(node: fx.Node) -> fx.Node:
-    """``node``, or where that has no line, as a number made of numbers, the first node with one for which it is computed."""
+    """``node`` if it has a line, which a number made of numbers has not; otherwise the first node with one that it leads to."""
     todo = [node]
     for one in todo:
         if source_of(one):

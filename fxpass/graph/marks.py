@@ -1,4 +1,4 @@
-"""What the rewrite tells later stages of the nodes that it has made."""
+"""What the rewrite tells later stages about the nodes that it has made."""
 
 from __future__ import annotations
 

@@ -76,14 +76,18 @@ def mode_of(inputs: Sequence[Any]) -> FakeTensorMode:
 
 
 class NormalForm(NamedTuple):
-    """The graph of ``gm``. The ops that are ``folded`` were given a constant in the place of a symbol: their shape may be known
-    better than ``meta["val"]`` says."""
+    """A graph in normal form.
+
+    gm: the module of the graph.
+    folded: the ops that were given a constant in the place of a symbol. Their shapes may be known better than ``meta["val"]``
+        says.
+    """
 
     gm: fx.GraphModule
     folded: set[fx.Node]
 
     def copy(self) -> NormalForm:
-        """Another one, which can be edited while this one stays as it is."""
+        """A copy, which can be edited while this one stays as it is."""
         graph, nodes = copied(self.gm.graph)
         return NormalForm(fx.GraphModule(self.gm, graph), {nodes[node] for node in self.folded})
 
@@ -199,7 +203,8 @@ def _known(value: torch.SymInt) -> int | None:
 
 
 def _inline_scalar_constants(traced: fx.GraphModule) -> None:
-    """Turn ``torch.tensor(0.1)``, which is traced as an attribute of the module, into a `full`, which is no input of a part."""
+    """Turn ``torch.tensor(0.1)``, which is traced as an attribute of the module, into a `full`, so that no part takes it as an
+    input."""
     for node in list(traced.graph.nodes):
         constant = getattr(traced, str(node.target), None) if node.op == "get_attr" else None
         if not isinstance(constant, torch.Tensor) or isinstance(constant, FakeTensor) or constant.dim() != 0:

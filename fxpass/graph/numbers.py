@@ -59,7 +59,7 @@ def known(condition: Any) -> bool:
 def guarded(condition: Any) -> bool:
     """Whether ``condition`` holds on every call: it is known to hold, or it holds now and is guarded from here on.
 
-    Slices check their bounds, reads and writes by index do not. The guards do it instead.
+    A slice checks its bounds. The reads and writes by index that replace it do not; the guards do it instead.
     """
     if isinstance(condition, bool) or known(condition):
         return bool(condition)
@@ -85,12 +85,12 @@ def supposing() -> Iterator[list[Any]]:
 
 
 def ceiling(value: int) -> int:
-    """What a number that is ``value`` now is guarded to stay below: the first of `CEILINGS` that its size is below."""
+    """The bound below which a number that is ``value`` now is guarded to stay: the first of `CEILINGS` above its magnitude."""
     return next(end for end in CEILINGS if abs(value) < end or end == CEILINGS[-1])
 
 
 def fits_int64(number: Any) -> bool:
-    """Whether ``number`` is known to stay within 64 bits: Dynamo's numbers have no end, and those of tensors wrap around.
+    """Whether ``number`` is known to stay within 64 bits: Python's ints are unbounded, and those of tensors wrap around.
 
     Each symbol is taken to stay below its `ceiling`: sizes do, and all others are guarded to.
     """
@@ -100,7 +100,7 @@ def fits_int64(number: Any) -> bool:
 
 
 CEILINGS = (2**21, 2**31, 2**63)
-"""A position times a row's heads and their size is within 64 bits below the first, the square of one below the second."""
+"""Below the first, a position times the number and size of the heads fits into 64 bits; below the second, its square does."""
 
 
 def symbols(value: Any) -> set[Any]:
@@ -111,7 +111,7 @@ def symbols(value: Any) -> set[Any]:
 
 
 def to_expr(number: Any) -> Any:
-    """``number`` itself, or its expression if it is symbolic. To compare expressions adds no guard."""
+    """``number`` itself, or its expression if it is symbolic. Comparing expressions adds no guard."""
     return number.node.expr if isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) else number
 
 
@@ -129,12 +129,12 @@ def fixed(size: Any) -> int | None:
 
 
 def hint(number: Any) -> Any:
-    """``number``, a symbolic one as what it stands for now: nothing is guarded."""
+    """``number``, or the hint of a symbolic one. No guard is added."""
     return number.node.hint if isinstance(number, torch.SymInt) else number
 
 
 def size_in_bytes(tensor: torch.Tensor) -> int:
-    """What the elements of ``tensor`` take, in the sizes that it has now; 0 where one of these is not known."""
+    """The bytes of the elements of ``tensor``, by the hints of its sizes; 0 where a size has no hint."""
     return math.prod(int(hint(size) or 0) for size in tensor.shape) * tensor.element_size()
 
 

@@ -46,8 +46,13 @@ def signature(gm: fx.GraphModule) -> tuple[list[Any], set[str]]:
 def check_graph(
     gm: fx.GraphModule, before: tuple[list[Any], set[str]], may_read: bool, cut: Mapping[int, Collection[int]] | None = None
 ) -> None:
-    """Check conditions 1, 3, 4 and 5 on the rewritten ``gm``. With ``may_read`` a refused site may still read its number.
-    What the caller gets is ``cut`` outside of the graph: which results, along which dims.
+    """Check conditions 1, 3, 4 and 5 on the rewritten ``gm``.
+
+    Args:
+        gm: the rewritten module.
+        before: the `signature` of the graph as it came.
+        may_read: whether a refused site may still read its number.
+        cut: the results that are cut outside of the graph, by their places, each with the dims along which it is cut.
 
     Raises:
         Broken: one of them does not hold.

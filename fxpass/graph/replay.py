@@ -41,7 +41,9 @@ _LITERALS = (int, bool, str, type(None), type(...), torch.dtype, torch.device, t
 class _Answer:
     """The one aten op that a call became.
 
-    node: the op. operands: for each of its operands, the place among those of the call. kind: what its result is.
+    node: the op.
+    operands: for each of its operands, the place among those of the call.
+    kind: what its result is.
     """
 
     node: fx.Node
@@ -92,7 +94,7 @@ def _of_torch(node: fx.Node) -> bool:
 
 
 class _Unlike(Exception):
-    """A call is of no kind that another call could be of, too."""
+    """Raised for a call that cannot be known to be of the same kind as another one."""
 
 
 def _again(answer: _Answer, proxies: Sequence[fx.Proxy], value: Any, tracer: Any) -> None:
@@ -112,9 +114,9 @@ def _again(answer: _Answer, proxies: Sequence[fx.Proxy], value: Any, tracer: Any
 def _answer(
     made: Sequence[fx.Node], value: Any, operands: Sequence[torch.Tensor], proxies: Sequence[fx.Proxy], tracer: Any
 ) -> _Answer | None:
-    """The answer that the trace of a call gives, which made these nodes; None where it cannot be replayed.
+    """What to remember of a call whose trace made the nodes ``made``; None where it cannot be replayed.
 
-    It can if the nodes are one op, followed by one node for each result if ``value`` is several.
+    It can where the first node is an op, and each further node takes one of its results.
     """
     kind = _result(value, operands)
     if kind is None or not made or not isinstance(made[0].target, OpOverload):

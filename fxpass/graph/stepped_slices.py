@@ -1,4 +1,4 @@
-"""A slice with a step is taken in two: a slice without one, and every so many of its rows.
+"""A slice with a step is split into two slices: one without a step, and one that takes every n-th row of it.
 
     k[:, :end:2]            ->          k[:, :end][:, ::2]
 
@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 
 def take_steps_apart(graph: fx.Graph) -> None:
-    """Take each slice of ``graph`` in two that has a step of a fixed size and a symbolic bound."""
+    """Split each slice of ``graph`` that has a step of a fixed size and a symbolic bound."""
     for node in graph.find_nodes(op="call_function", target=aten.slice.Tensor):
         x, dim, start, end, step = slice_arguments(node)
         if step == 1 or not isinstance(step, int) or not any(isinstance(bound, fx.Node) for bound in (start, end)):

@@ -24,7 +24,7 @@ def refuse_autograd(gm: fx.GraphModule, inputs: Sequence[Any]) -> None:
     """Refuse a graph that autograd would have to follow, or that is called under autocast.
 
     Raises:
-        Unfit: it is one.
+        Unfit: the graph is one of these.
     """
     needs_grad = any(isinstance(v, torch.Tensor) and v.requires_grad for v in inputs)
     if torch.is_grad_enabled() and needs_grad:

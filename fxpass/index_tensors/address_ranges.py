@@ -1,8 +1,8 @@
-"""Graph inputs that lie in one memory.
+"""Graph inputs that share memory.
 
 The table follows each graph input by itself: it does not see in one input what is written through another. So where a graph
 writes to an input, the contents of all other inputs that overlap it are lost, and its own where its elements share addresses
-(`WrittenInputs`). Whether inputs overlap is looked at when the graph is captured, and guarded from then on (`disjoint`).
+(`WrittenInputs`). Whether inputs overlap is checked when the graph is captured, and guarded from then on (`disjoint`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fxpass.torch_internals.fakes import FakeTensor
 
 @dataclasses.dataclass(frozen=True)
 class AddressRange:
-    """Where the integer tensor lies that a graph input is given in this call: its addresses ``start <= address < end``."""
+    """The addresses ``start <= address < end`` of the integer tensor that is given for a graph input in this call."""
 
     source: Any
     start: int
@@ -51,9 +51,9 @@ class WrittenInputs:
         self.graph = graph
         self.written: set[fx.Node] = set()
         self.known: set[fx.Node] = set()
-        """Those of which numbers are known although the table does not follow them (`expressions`)."""
+        """The inputs from which numbers are read although the table does not follow them (`expressions`)."""
         self.ranges: dict[fx.Node, AddressRange] = {}
-        """Those of the inputs that were asked about, which are kept since Dynamo drops inputs that it does not need."""
+        """The ranges of the inputs that were asked about. They are kept, since Dynamo drops inputs that it does not need."""
 
     def write(self, node: fx.Node) -> set[fx.Node]:
         """Note that ``node``, a graph input or a view of one, is written to; gives the other inputs that lie there."""

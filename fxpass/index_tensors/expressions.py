@@ -6,15 +6,16 @@
     done: b8[4]                       if done.all():            v0.all()
 
 Where all sizes are known and a rule covers each op, the table knows every element, and follows it through the call (`table`).
-Here nothing is known of the ops but that they are PyTorch's. PyTorch does them again, to copies in host memory, each time that
-a guard asks. On another device, ops of floats, and those which choose between equal elements, may give something else than they
-give there, and are not covered.
+Here nothing is known of the ops but that they are PyTorch's: each time that a guard asks, PyTorch runs them again on copies in
+host memory. On another device, ops on floats, and ops that choose between equal elements, may give other results than on the
+host. Such ops are not covered.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from torch import fx
 
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
-from fxpass.torch_internals.fakes import FakeTensor
+from fxpass.torch_internals.fakes import FakeTensor, set_grad_enabled
 from fxpass.torch_internals.operators import OpOverloadPacket
 
 from . import mirror
@@ -34,7 +35,7 @@ from .small_tensors import MAX_ELEMENTS, fixed
 from .table import Table
 
 MAX_LENGTH = 1024
-"""Characters; text that would be longer is not made."""
+"""In characters: longer text is not made."""
 _CASTS = {"bool", "cpu", "double", "float", "int", "long"}
 """Methods that stand for operators of another name."""
 _OF_MEMORY = {"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter", "resize_", "resize_as_", "set_"}
@@ -42,8 +43,11 @@ _OF_MEMORY = {"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatte
 _INDICES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _PLACES = {"sort": 1, "topk": 1, "kthvalue": 1, "median": 1, "mode": 1, "max": 1, "min": 1}
 """For each op that chooses between equal elements, which of its results says where they are."""
-_NAMES = {"torch": torch, "int": int, **{name: fn for name, fn in vars(operator).items() if name[0] != "_"}}
-_ERRORS = (IndexError, ValueError, TypeError, AttributeError, RuntimeError, ZeroDivisionError)
+_NAMES: dict[str, Any] = {
+    **{"torch": torch, "int": int, "inf": math.inf, "nan": math.nan},
+    **{name: fn for name, fn in vars(operator).items() if name[0] != "_"},
+}
+_ERRORS = (LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError)
 """What PyTorch raises where the ops cannot be done to what the tensors hold."""
 
 
@@ -96,7 +100,7 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
 
     A ``form`` says what is made of tensors beyond the graph's ops: ``int({})``, ``torch.equal({}, {})``.
     """
-    needed = _needed(nodes)
+    needed = _needed(table, nodes)
     inputs = tuple(n for n in needed if n.op == "placeholder")
     if not any(isinstance(_value(n), torch.Tensor) for n in inputs):
         return None
@@ -104,17 +108,19 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
         if not all(_is_input(table, n) for n in inputs):
             return None
         names = {n: f"v[{i}]" for i, n in enumerate(inputs)}
-        steps = _steps([n for n in needed if n not in inputs], names)
+        ops = [n for n in needed if n not in inputs]
+        if not _under_other_settings(nodes[0].graph).isdisjoint(filter(_takes_or_gives_floats, ops)):
+            return None
+        steps = _steps(ops, names)
     except NotCovered:
         return None
     result = form.format(*(names[n] for n in nodes))
     return Expression(inputs, f"({', '.join([*steps, result])})[-1]" if steps else result)
 
 
-def _needed(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
     """``nodes`` and what they are computed from, in the order of the graph, with all that writes to one of these."""
-    graph = nodes[0].graph
-    writers = [(n, memory_of(_value(w))) for n in graph.nodes if n.op != "placeholder" for w in may_write(n)]
+    writers = [(op, memory_of(_value(target))) for op, target in table.writes()]
     needed: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:
@@ -122,7 +128,23 @@ def _needed(nodes: Sequence[fx.Node]) -> list[fx.Node]:
         memories = {memory_of(_value(n)) for n in needed} - {None}
         operands = {n for own in waiting for n in own.all_input_nodes}
         waiting = list((operands | {n for n, memory in writers if memory in memories}) - needed)
-    return [n for n in graph.nodes if n in needed]
+    return sorted(needed)
+
+
+def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes of ``graph`` behind one that is given no tensor and gives nothing. It may have set autocast or the default
+    dtype, which a guard finds as they were."""
+    nodes = list(graph.nodes)
+    for i, node in enumerate(nodes):
+        of_tensors = any(isinstance(v, torch.Tensor) for n in node.all_input_nodes for v in _values(n))
+        if node.op == "call_function" and _value(node) is None and not of_tensors and node.target is not set_grad_enabled:
+            return set(nodes[i:])
+    return set()
+
+
+def _takes_or_gives_floats(op: fx.Node) -> bool:
+    tensors = (v for n in (op, *op.all_input_nodes) for v in _values(n) if isinstance(v, torch.Tensor))
+    return any(v.is_floating_point() for v in tensors)
 
 
 def _is_input(table: Table, placeholder: fx.Node) -> bool:
@@ -142,7 +164,8 @@ def _is_small(value: Any) -> bool:
 
 
 def _steps(ops: Sequence[fx.Node], names: dict[fx.Node, str]) -> list[str]:
-    """Those of ``ops`` that are steps, as something is written or they are used twice. ``names`` gets the text of each op."""
+    """The assignments: one for each of ``ops`` if one of them writes, otherwise one for each that is used twice. ``names`` gets
+    the text of each op."""
     steps: list[str] = []
     simple = not any(may_write(n) for n in ops)
     for op in ops:
@@ -158,7 +181,7 @@ def _steps(ops: Sequence[fx.Node], names: dict[fx.Node, str]) -> list[str]:
 
 
 def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
-    values = _value(node) if isinstance(_value(node), (tuple, list)) else [_value(node)]
+    values = _values(node)
     if not all(_is_small(v) or isinstance(v, (int, torch.SymInt)) or v is None for v in values):
         raise NotCovered
     if not all(v.is_cpu or _is_exact(node, v) for v in values if isinstance(v, torch.Tensor)):
@@ -178,8 +201,8 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
 
 
 def _is_repeatable(name: str) -> bool:
-    """Whether the op of PyTorch called ``name`` gives the same for a copy, each time: it draws no random numbers, and sees no
-    memory between or behind the elements."""
+    """Whether the op of PyTorch called ``name`` gives the same result on a copy each time: it draws no random numbers, and
+    reaches no memory between or behind the elements."""
     if name in _CASTS:
         return True
     if name in _OF_MEMORY:
@@ -212,6 +235,11 @@ def _operand(operand: Any, names: dict[fx.Node, str]) -> str:
     if operand is None or type(operand) in (int, bool, float, str, torch.dtype, type(...)):
         return "..." if operand is ... else repr(operand)
     raise NotCovered
+
+
+def _values(node: fx.Node) -> Sequence[Any]:
+    value = _value(node)
+    return value if isinstance(value, (tuple, list)) else [value]
 
 
 def _value(node: fx.Node) -> Any:

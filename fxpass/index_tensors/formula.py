@@ -17,7 +17,7 @@ from .contents import Arith, Element, Entry, GraphInt, in_order, tensors
 from .functions import COMPARISONS, FOLDS, choose, int32, on_host
 
 MAX_LENGTH = 2**15
-"""Characters; a formula that would be longer is not made."""
+"""In characters: a longer formula is not made."""
 _OPERATORS = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)
 _FUNCTIONS = {fn.__name__: on_host(fn) for fn in (*FOLDS, *COMPARISONS, *_OPERATORS, choose, int32, max, min)}
 

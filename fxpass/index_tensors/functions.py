@@ -1,4 +1,4 @@
-"""The functions that entries of index tensors are made by (`contents.Arith`), on Python's ints as tensors compute them.
+"""The functions that compute entries of index tensors (`contents.Arith`), on Python's ints as tensors compute them.
 
     lens.sum()            total(e0, e1)                      wraps around at 64 bits
     (pad > 0).any()       any_of(gt(e0, 0), gt(e1, 0))
@@ -66,7 +66,7 @@ def how_many(*truths: Any) -> int:
 
 
 PAIRWISE = (max, min, total, product)
-"""Those that make a number of two, and of one number that number."""
+"""The folds that combine numbers two at a time. Of a single number they give that number."""
 FOLDS = (*PAIRWISE, place_of_max, place_of_min, how_many, any_of, all_of)
 """The functions that make one number, or one truth value, of all elements."""
 QUANTIFIERS = (any_of, all_of)
@@ -74,7 +74,7 @@ TRUTHS = (*COMPARISONS, *QUANTIFIERS)
 
 
 def on_host(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn`` on Python's ints, which have no end, as tensors of 64 bits compute it."""
+    """``fn`` on Python's ints, which are unbounded, as tensors of 64 bits compute it."""
     return _WRAPPING.get(fn, fn)
 
 

@@ -93,8 +93,8 @@ def unsqueeze(a: np.ndarray, dim: int) -> np.ndarray:
 
 
 def cast(a: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
-    """``a.to(...)``: numbers are brought into the dtype later (`arithmetic.hold`); truth values become 0 or 1, or numbers truth
-    values."""
+    """``a.to(...)``: numbers are brought into the dtype later (`arithmetic.hold`); truth values become 0 or 1, and numbers
+    become truth values where ``torch.bool`` is asked for."""
     wanted = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.dtype)]
     if any(dtype not in (torch.int32, torch.int64, torch.bool) for dtype in wanted):
         raise NotCovered

@@ -3,7 +3,7 @@
 A guard on a position needs the number on every call. Reading it from a GPU tensor would wait for the device, so the mirror
 remembers the last known values of each index tensor, together with its identity, PyTorch's version counter and its memory:
 
-    read(t)      identity, ``t._version`` and memory as remembered  ->  the remembered values, no device read
+    values(t)    identity, ``t._version`` and memory as remembered  ->  the remembered values, no device read
                  otherwise                                          ->  one device read, which is remembered
     advance(t)   after a compiled call, with the values that the graph's arithmetic gives
 
@@ -42,17 +42,13 @@ class _Remembered:
     values: tuple[int, ...]
     on_host: bool
 
-    def is_of(self, tensor: Any) -> bool:
-        """Whether this is what is remembered of ``tensor``, and it has not been written since as far as PyTorch counts; in host
-        memory, as far as its elements show.
+    def is_unwritten(self, tensor: Any) -> bool:
+        """Whether ``tensor`` has not been written since, as far as PyTorch counts.
 
         The memory is compared too, since ``t.data = other`` exchanges it and leaves the version as it was.
         """
-        if self.on_host:
-            return self.ref() is tensor and self.values == _load(tensor)
         return (
-            self.ref() is tensor
-            and self.version == tensor._version
+            self.version == tensor._version
             and self.storage._cdata == tensor.untyped_storage()._cdata
             and self.layout == (tensor.storage_offset(), tensor.stride())
         )
@@ -65,14 +61,18 @@ _entries: dict[int, _Remembered] = {}
 def values(tensor: Any) -> tuple[int, ...]:
     """All elements of ``tensor`` (any shape, integer dtype) in row-major order, as Python ints.
 
-    Each call of a compiled graph asks some times for each index tensor.
+    A call of a compiled graph asks a few times for each index tensor.
     """
-    entry = _entries.get(id(tensor))
-    on_host = entry is not None and entry.on_host
-    loaded = _load(tensor) if on_host else None
-    if entry is not None and (loaded == entry.values and entry.ref() is tensor if on_host else entry.is_of(tensor)):
-        counters.hits += 1
-        return entry.values
+    entry, loaded = _entries.get(id(tensor)), None
+    if entry is not None and entry.ref() is tensor:
+        if entry.on_host:
+            loaded = _load(tensor)
+            is_same = loaded == entry.values
+        else:
+            is_same = entry.is_unwritten(tensor)
+        if is_same:
+            counters.hits += 1
+            return entry.values
     counters.refreshes += 1
     loaded = _load(tensor) if loaded is None else loaded
     if not tensor.is_inference():
@@ -111,9 +111,9 @@ def advance(tensor: torch.Tensor, new_values: Sequence[int]) -> None:
 
 
 def known(tensor: torch.Tensor) -> tuple[int, ...] | None:
-    """What is remembered of ``tensor``, if it has been read, and not been written since."""
+    """All elements of ``tensor``, if somebody has asked for them before; None otherwise."""
     entry = _entries.get(id(tensor))
-    return entry.values if entry is not None and entry.is_of(tensor) else None
+    return values(tensor) if entry is not None and entry.ref() is tensor else None
 
 
 def describe(fake: torch.Tensor, held: tuple[int, ...]) -> None:
@@ -135,7 +135,7 @@ def reset() -> None:
 
 
 def _load(tensor: torch.Tensor) -> tuple[int, ...]:
-    """All elements, by `tolist` alone: guards ask for them, and an operator costs more than they do."""
+    """All elements of ``tensor``, by `tolist` alone: this runs in guards, and one operator would cost more than all of it."""
     held: Any = tensor.tolist()
     if not (dims := tensor.dim()):
         return (held,)

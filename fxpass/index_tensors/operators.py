@@ -72,7 +72,7 @@ def _is_told_to_write(node: fx.Node) -> bool:
 
 @functools.cache
 def _parameters(target: Any) -> tuple[str, ...]:
-    """The names of the parameters of ``target``, in order; none where it is no function of Python's."""
+    """The names of the parameters of ``target``, in order; none for a function that is not written in Python."""
     return tuple(inspect.signature(target).parameters) if inspect.isfunction(target) else ()
 
 

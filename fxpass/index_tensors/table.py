@@ -9,15 +9,14 @@ in PyTorch are views in numpy, so what is written through one name is seen throu
     b = a + 1                 a new array     b   = e0 + 1
     idx[0] = b                in place        idx = [e0 + 1, e1], and a = e0 + 1 too
 
-What an op makes of the arrays is said by `rules`. A tensor that they do not cover is not in the table, and Dynamo does with it
-what it does without kvfix.
+`rules` says what an op makes of the arrays, and `arrays` which of them share memory. A tensor that no rule covers is not in the
+table, and Dynamo does with it what it does without kvfix.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -26,10 +25,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from fxpass.graph.schemas import memory_of
-
 from .address_ranges import AddressRange, WrittenInputs
 from .arithmetic import NotCovered, hold
+from .arrays import Arrays
 from .contents import Element, Entry, GraphInt
 from .operators import by_operator, may_write
 from .rules import FACTORIES, RULES
@@ -49,10 +47,10 @@ class Table:
         """The branches on positions that became guards: each condition with its source line."""
         self.variables: dict[Entry, Any] = {}
         """The Dynamo variables that stand for entries."""
-        self._arrays: dict[fx.Node, np.ndarray] = {}
-        self._parts: dict[fx.Node, list[np.ndarray]] = {}
-        self._lost: set[fx.Node] = set()
+        self._arrays = Arrays(graph)
         self._inputs = WrittenInputs(graph)
+        self._writes: list[tuple[fx.Node, fx.Node]] = []
+        """The ops that may write to a tensor, each with that tensor."""
         self._done: set[fx.Node] = set()
         self._failed = False
         """Whether a rule failed with an error of ours. The table knows nothing from then on."""
@@ -70,8 +68,7 @@ class Table:
     def start_again(self) -> None:
         """Follow the graph from its start once more: sizes that were symbols have become known."""
         self._arrays.clear()
-        self._parts.clear()
-        self._lost.clear()
+        self._writes.clear()
         self._done.clear()
 
     def entry(self, node: fx.Node) -> Entry | None:
@@ -91,7 +88,7 @@ class Table:
 
     def index_tensors(self) -> list[fx.Node]:
         """The graph inputs that somebody has asked the table about."""
-        return [node for node in self._arrays if node.op == "placeholder"]
+        return [node for node in self._arrays.known if node.op == "placeholder"]
 
     def moved(self) -> dict[fx.Node, tuple[Entry | None, ...]]:
         """The new contents of each index tensor that the graph leaves with other numbers than it found in it."""
@@ -103,10 +100,15 @@ class Table:
         self._catch_up()
         return self._inputs
 
+    def writes(self) -> list[tuple[fx.Node, fx.Node]]:
+        """Each op of the graph that may write to a tensor, with that tensor."""
+        self._catch_up()
+        return [(op, target) for op, target in self._writes if not op._erased]
+
     def address_ranges(self) -> list[tuple[AddressRange, bool, bool]]:
         """Where the graph inputs lie that were asked about; for each, whether it is written to, and whether it is known."""
         self._catch_up()
-        written, known = self._inputs.written, self._arrays.keys() | self._inputs.known
+        written, known = self._inputs.written, self._inputs.known.union(self._arrays.known)
         return [(own, n in written, n in known) for n, own in self._inputs.ranges.items()]
 
     # -- following the graph
@@ -130,19 +132,20 @@ class Table:
     def _step(self, node: fx.Node) -> None:
         written = may_write(node)
         for operand in written:
+            self._writes.append((node, operand))
             for other in self._inputs.write(operand):
-                self._lose(other)
+                self._arrays.lose(other)
         if node.target in _FACTORIES and not written and is_small_int(node):
             self._create(node)
         elif not self._follow(node):
             for operand in written:
-                self._lose(operand)
+                self._arrays.lose(operand)
 
     def _create(self, node: fx.Node) -> None:
         """Track a tensor that is made from numbers."""
         made = self._applied(functools.partial(_FACTORIES[node.target], shape_of(node)), node)
         if made is not None and hold(made, node.meta["example_value"].dtype):
-            self._arrays[node] = made
+            self._arrays.put(node, made)
 
     def _follow(self, node: fx.Node) -> bool:
         """Do to the arrays what ``node`` does to its operands; False where no rule says what that is."""
@@ -152,13 +155,13 @@ class Table:
         if out is None:
             return False
         if isinstance(out, list):
-            self._parts[node] = out
+            self._arrays.put_views(node, out)
             return True
         changed = node if isinstance(node.meta.get("example_value"), torch.Tensor) else node.args[0]
         if not hold(out, changed.meta["example_value"].dtype):  # type: ignore[union-attr]
-            self._lose(changed)  # type: ignore[arg-type]  # a float is written to an index tensor
+            self._arrays.lose(changed)  # type: ignore[arg-type]  # a float is written to an index tensor
         elif is_small_int(node, bool_too=True):
-            self._track(node, out)
+            self._arrays.put_result(node, out)
         return True
 
     def _applied(self, rule: Callable[..., Any], node: fx.Node) -> Any:
@@ -167,21 +170,6 @@ class Table:
             return rule(*_map(node.args, self._operand), **_map(node.kwargs, self._operand))
         except (NotCovered, TypeError, ValueError, IndexError, ZeroDivisionError):
             return None
-
-    def _track(self, node: fx.Node, out: np.ndarray) -> None:
-        """Track ``out`` as the array of ``node``, sharing memory with the operands where PyTorch's result does."""
-        if out.shape != shape_of(node):
-            return  # the rule is not of what PyTorch has done
-        for source in node.all_input_nodes:
-            array = self._array(source)
-            if array is None:
-                continue
-            shared = np.shares_memory(out, array)
-            if _memory(source) == _memory(node) and not shared:
-                return  # a view in PyTorch and a copy in numpy: not followed
-            if shared and _memory(source) != _memory(node):
-                out = out.copy()
-        self._arrays[node] = out
 
     def _operand(self, node: fx.Node) -> Any:
         """What a rule is given for the operand ``node``: its array, or the number that it stands for."""
@@ -197,37 +185,27 @@ class Table:
 
     def _held(self, node: fx.Node) -> np.ndarray | list[np.ndarray] | None:
         """The array of ``node``, or those of the views that it gives."""
-        return self._parts[node] if node in self._parts else self._array(node)
+        self._start(node)
+        return None if self._failed else self._arrays.held(node)
 
     def _array(self, node: fx.Node) -> np.ndarray | None:
         """The array of ``node``. That of a graph input is made when it is first asked for."""
-        if self._failed:
-            return None
-        if node not in self._arrays and node.op == "placeholder" and node not in self._lost and is_small_int(node):
-            if self._inputs.is_written_elsewhere(node):
-                self._lost.add(node)
-                return None
-            shape = shape_of(node)
-            flat = np.empty(math.prod(shape), dtype=object)
-            for i in range(flat.size):
-                flat[i] = Element(node, i)
-            self._arrays[node] = flat.reshape(shape)
-        return self._arrays.get(node)
+        self._start(node)
+        return None if self._failed else self._arrays.get(node)
 
-    def _lose(self, node: fx.Node) -> None:
-        """Forget the contents of everything that shares memory with ``node``: an op without a rule may have written there."""
-        memory = _memory(node)
-        nodes = (*self._arrays, *self.graph.nodes)
-        lost = {n for n in nodes if n is node or memory is not None and _memory(n) == memory}
-        self._lost |= lost
-        self._parts.clear()  # they may be views of what is lost
-        for other in lost & self._arrays.keys():
-            del self._arrays[other]
+    def _start(self, node: fx.Node) -> None:
+        """Follow ``node`` from here on, if it is a graph input that nobody has written to by another name."""
+        if self._failed or node.op != "placeholder" or not self._arrays.may_start(node):
+            return
+        if self._inputs.is_written_elsewhere(node):
+            self._arrays.give_up(node)
+        else:
+            self._arrays.start(node)
 
 
 @contextlib.contextmanager
 def tables() -> Iterator[None]:
-    """Dynamo compiles one frame in the block. The tables of its graphs live as long as that."""
+    """A block in which Dynamo compiles one frame. The tables of the frame's graphs live as long as the block."""
     token = _tables.set({})
     try:
         yield
@@ -235,12 +213,8 @@ def tables() -> Iterator[None]:
         _tables.reset(token)
 
 
-def _memory(node: fx.Node) -> int | None:
-    return memory_of(node.meta.get("example_value"))
-
-
 def _map(tree: Any, fn: Callable[[fx.Node], Any]) -> Any:
-    """``tree`` with ``fn(node)`` for each of its nodes, as `fx.node.map_arg`, which takes graph arguments for results only."""
+    """``tree`` with ``fn(node)`` for each of its nodes, as `fx.node.map_arg`, whose results must be graph arguments."""
     if isinstance(tree, fx.Node):
         return fn(tree)
     if isinstance(tree, (tuple, list)):

@@ -24,7 +24,7 @@ from .online_softmax import GRAIN, attend, join
 from .pointwise import function
 
 ARGUMENTS = tuple(f"p{i}" for i in range(MAX_LEAVES)) + ("i0", "i1", "i2", "i3")
-"""What functions of an element take: the leaves, and its place."""
+"""The parameters of a function that computes an element: the leaves, and its place."""
 AT_ONCE = 8192
 """A buffer is small if it has at most this many elements for each head."""
 
@@ -87,7 +87,7 @@ def write_and_attend(
 
     Args:
         leaves: at most `MAX_LEAVES`, floating point, on CUDA.
-        query, key, value: what an element is computed of ``leaves``, see `element_functions`.
+        query, key, value: the texts of functions that compute an element from ``leaves``, see `element_functions`.
         heads: the number of heads of the query.
         slots: (1,) int64, the row of ``k`` and ``v`` to write. One that they do not have is not written.
         early: whether no other op of the graph writes to ``k`` and ``v``, which are inputs of it: what they hold is then read
@@ -106,7 +106,7 @@ def _(leaves: Any, query: str, key: str, value: str, heads: int, slots: Any, k: 
 
 
 class Own(NamedTuple):
-    """What the kernel computes the query, and the row that it writes, of."""
+    """What the kernel computes the query from, and the row that it writes."""
 
     leaves: Sequence[Tensor]
     texts: Sequence[str]

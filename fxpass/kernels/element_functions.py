@@ -1,4 +1,4 @@
-"""What an element of a tensor is computed of, through views and ops on elements, as a function of Triton of its place.
+"""The computation of one element, through views and pointwise ops, as a function of Triton that takes the element's place.
 
     q = stack([-x[.., 1::2], x[.., ::2]], -1).flatten(-2) * sin     ->     def pointwise(p0, p1, i0, i1):
                                                                                t0 = tl.load(p0 + i0 * 64 + i1 // 2 * 2 + 1)
@@ -6,7 +6,7 @@
                                                                                return t4 * t5
 
 So a kernel of ours can compute what it reads, from tensors (the *leaves*) that others have stored. Views cost nothing: they are
-arithmetic on places. As in `pointwise`, all is float32 in between, and nothing is rounded but by casts.
+arithmetic on places. As in `pointwise`, everything in between is float32, and only casts round.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _JOINS = {aten.cat.default, aten.stack.default}
 
 
 class Elements:
-    """Functions of the elements of nodes. Ops on elements are followed where ``computes`` holds; any other node is a leaf."""
+    """Functions of the elements of nodes. Pointwise ops are followed where ``computes`` holds; any other node is a leaf."""
 
     def __init__(self, computes: Callable[[fx.Node], bool], writing: Writing) -> None:
         self._computes, self._writing = computes, writing
@@ -95,7 +95,7 @@ class Elements:
         return text
 
     def _load(self, node: fx.Node, place: Place) -> str:
-        """The leaf ``node`` lies in memory row by row."""
+        """The name of the loaded element of ``node``, which becomes a leaf. It lies in memory row by row."""
         leaf = next((i for i, known in enumerate(self.leaves) if is_same(known, node, self._writing)), len(self.leaves))
         self.leaves += [node] if leaf == len(self.leaves) else []
         offset = flat(place, node.meta["val"].shape)
@@ -108,7 +108,7 @@ class Elements:
 
 
 def is_same(one: Any, other: Any, writing: Writing) -> bool:
-    """Whether two arguments are the same, or computed alike of the same nodes, to which no op writes."""
+    """Whether two arguments are the same, or computed alike from the same nodes, to which no op writes."""
     if not isinstance(one, fx.Node) or not isinstance(other, fx.Node):
         return type(one) is type(other) and bool(one == other)
     if one is other or one.target is not other.target or one.op != "call_function" or aliases.is_impure(one):

@@ -17,9 +17,9 @@ def fill_at_once(
     buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor,
     values: Sequence[int],
 ) -> bool:  # fmt: skip
-    """Copy each of ``given`` into its one of ``buffers``, and ``values`` into ``numbers``, see `fills.launch`.
+    """Copy each of ``given`` into the buffer at its place, and ``values`` into ``numbers``, see `fills.fill`.
 
-    Returns whether that was done: where the kernel is not written for these, nothing is.
+    Returns whether that was done. Nothing is done where the kernel is not written for these.
     """
     if _failed or not given or not limits.HAS_TRITON or numbers.device.type not in limits.DEVICES:
         return False

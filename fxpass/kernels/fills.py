@@ -79,10 +79,10 @@ def fill(
     buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor,
     values: Sequence[int],
 ) -> None:  # fmt: skip
-    """Copy each of ``given`` to where its one of ``buffers`` begins along its one of ``dims``, and ``values`` into ``numbers``.
+    """Copy each of ``given`` to the beginning of its buffer along its dim, and ``values`` into ``numbers``.
 
     Args:
-        buffers, given: up to `MOST_TENSORS` each, contiguous; two have the same sizes but along their dim, and one dtype.
+        buffers, given: up to `MOST_TENSORS` each, contiguous; a pair has one dtype, and the same sizes but along its dim.
         numbers: int64, of up to `MOST_NUMBERS` elements.
     """
     counts, end = [], 0
@@ -117,7 +117,7 @@ def on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
 def _compiled(device: torch.device, kinds: tuple[torch.dtype, ...], numbers: int) -> Any:
     """The kernel for addresses that are `ALIGNED`, and numbers of 32 bits; None where Triton interprets it.
 
-    It is launched with addresses alone. To find it for the arguments of a call would take Triton longer than the launch.
+    It is launched with addresses alone. Triton would take longer to find it for the arguments of a call than to launch it.
     """
     if not isinstance(_kernel, triton.JITFunction):
         return None

@@ -1,4 +1,4 @@
-"""Ops on the elements of what one or two linear layers give go into the kernel that computes these.
+"""Pointwise ops on the outputs of one or two linear layers go into the kernel that computes the outputs.
 
     g, u = linear(x, w).chunk(2, -1)               ->     y = kvfix.gated_few_rows(x, [w[:n], w[n:]], [], text, True)
     y = silu(g) * u
@@ -6,9 +6,9 @@
     y = silu(linear(x, w)) * linear(x, v)          ->     y = kvfix.gated_few_rows(x, [w, v], [], text, True)
     y = relu(linear(x, w, b))                      ->     y = kvfix.gated_few_rows(x, [w], [b], text, True)
 
-The ``text`` is the function that the ops are (`pointwise`). A kernel gives no function of sums that are cut into parts: where
-that is faster (`tiles`), it stays so. On an H100 that is seven rows of float32, 768 columns and 6,144 outputs: not cut, and
-with the function in the kernel, twelve such layers take 15 microseconds longer.
+``text`` is the source of the function that the ops compute (`pointwise`). A kernel cannot apply a function to sums that are cut
+into parts: where parts are faster (`tiles`), the ops stay outside. On an H100 this is so for seven rows of float32, 768 columns
+and 6,144 outputs: uncut, and with the function in the kernel, twelve such layers take 15 microseconds longer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Operand(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """What the nodes ``inside`` compute, the first of them as the result, of ``operands``, of which some may be the same."""
+    """The nodes ``inside``, of which the first is the result, and the ``operands`` that they compute it from; some may be
+    equal."""
 
     inside: list[fx.Node]
     operands: list[Operand]
@@ -51,8 +52,8 @@ class Gate(NamedTuple):
 
 
 def use_gates(graph: fx.Graph, writing: Writing, fits: Callable[[Sequence[fx.Node], int], bool]) -> None:
-    """Replace the ops on linear layers of ``graph`` (propagated, on CUDA) for which ``fits`` holds: of the layers, and how many
-    outputs of each are used."""
+    """Replace the ops on linear layers of ``graph`` (propagated, on CUDA) where ``fits(layers, outputs)`` holds: ``outputs`` is
+    how many of each layer are used."""
     gone: set[fx.Node] = set()
     for node in reversed(list(graph.nodes)):
         gate = None if node in gone else _gate(node)
@@ -61,7 +62,7 @@ def use_gates(graph: fx.Graph, writing: Writing, fits: Callable[[Sequence[fx.Nod
 
 
 def _gate(result: fx.Node) -> Gate | None:
-    """All that ``result`` is computed of up to linear layers, if that is used for nothing else."""
+    """All ops from linear layers to ``result``; None if these are used for anything else, or are no pointwise ops."""
     inside: dict[fx.Node, None] = {}
     operands: dict[fx.Node, Operand] = {}
     todo = [result]
@@ -152,7 +153,7 @@ def _may_join(gate: Gate, writing: Writing) -> bool:
 
 
 def _replace(graph: fx.Graph, gate: Gate, writing: Writing) -> set[fx.Node]:
-    """The nodes that are no longer there."""
+    """Let the kernel compute ``gate``. Gives the nodes that are gone."""
     result, operands = gate.inside[0], gate.distinct
     layers, names = [o.layer for o in operands], {(o.layer, o.start): name for o, name in zip(operands, NAMES, strict=False)}
     text = body(result, {o.node: names[o.layer, o.start] for o in gate.operands})

@@ -1,6 +1,6 @@
 """The memory of the inputs of a recording that is being made. It is there before the recording starts.
 
-What a kernel gets may be a copy of an input that another kernel of the same recording makes. So it is asked where it lies.
+A tensor that a kernel takes may be a copy of an input, made by another kernel of the same recording. So its address decides.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ MAX_ROWS_AT_ONCE = 32
 MAX_PARTS = 12
 """The sums of a product are cut into at most this many parts."""
 MAX_LEAVES = 8
-"""Attention computes its rows of at most this many tensors."""
+"""Attention computes its rows from at most this many tensors."""
 MAX_QUERIES = 64
 """Attention of more queries than this is left to torch: there, one read of the keys serves many queries."""
 FEW_QUERIES = 16

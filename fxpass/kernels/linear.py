@@ -30,7 +30,7 @@ def _kernel(
     DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program computes BLOCK_N outputs of one layer for all rows, or for one of GROUPS of them, over PART of the K columns.
-    With a GATE, it stores what that gives of the outputs of the first layer, or of those of the first and the second."""
+    With a GATE, it stores what that computes from the outputs of the first layer, or from those of the first and the second."""
     block, part = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     PAIR: tl.constexpr = GATE is not None and COUNT == 2
     w_ptr, b_ptr, y_ptr, size, first = w0, b0, y0, n0, 0
@@ -149,7 +149,8 @@ def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, parts: i
 def gated_few_rows(
     x: torch.Tensor, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor], gate: str, early: bool
 ) -> torch.Tensor:
-    """A function of one or two linear layers of ``x``, with its text as ``gate`` (see `pointwise`); else as above.
+    """A function of one or two linear layers of ``x``, with its text as ``gate`` (see `pointwise`); all else is as in
+    `linears_few_rows`.
 
     Args:
         weights: one or two of the same shape.

@@ -5,8 +5,8 @@
                                        t1 = t0 * b
                                        return t1
 
-The function gets and gives float32; in between nothing is rounded but by casts, as in the code that Inductor generates. A graph
-holds the text alone, which is plain data.
+The function takes and returns float32. In between only casts round, as in the code that Inductor generates. A graph holds the
+text alone, which is plain data.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _DTYPES = {
 
 
 def form(node: fx.Node) -> str | None:
-    """How Triton computes ``node`` of its arguments; None if it is no op that this file knows."""
+    """How Triton computes ``node`` from its arguments; None if it is no op that this file knows."""
     kwargs = dict(node.kwargs)
     if node.target is aten.gelu.default:
         found = _GELU.get(kwargs.pop("approximate", "none"))
@@ -65,13 +65,13 @@ def form(node: fx.Node) -> str | None:
 
 
 def operands_of(node: fx.Node) -> tuple[Any, ...]:
-    """The arguments of which `form` computes ``node``."""
+    """The arguments from which `form` computes ``node``."""
     return node.args[:1] if node.target is aten.type_as.default else node.args
 
 
 def body(result: fx.Node, operands: Mapping[fx.Node, str]) -> str:
-    """The statements of a function of the ``operands``, of which some may have the same name, that gives ``result``. There is a
-    `form` of all in between."""
+    """The statements of a function of the ``operands``, of which some may have the same name, that gives ``result``. Each op
+    in between has a `form`."""
     names = dict(operands)
     lines: list[str] = []
 

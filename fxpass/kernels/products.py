@@ -9,7 +9,7 @@
                                                                  y = p.sum(0).t().contiguous()
 
 On a product with seven rows, whose only cost is to read the weights, cuBLAS reaches a fifth of the memory bandwidth. The new
-products are opaque operators, which the compiler traces and lowers in no time. The parts are summed by the compiler, within the
+products are opaque operators, which take the compiler hardly any time. The parts are summed by the compiler, within the
 kernel that reads the sum.
 """
 

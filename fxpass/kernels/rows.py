@@ -1,14 +1,14 @@
-"""Attention of one query writes its key and value to the cache itself, and computes all three of what a product has stored.
+"""Attention of one query writes its key and value to the cache itself, and computes all three from what a product has stored.
 
     q, k = rotate(p.sum(0)..), ..
     write_rows(ks, 2, slots, k)                     ->     o = write_and_attend([p, cos, sin], text of q, of k, of v,
     write_rows(vs, 2, slots, v)                                                 slots, ks, vs, n, ..)
     o = decode_attention(q, ks, vs, n, ..)
 
-The three are views and ops on elements of what products have given, and of what depends on none, such as angles (see
-`element_functions`).
-So there is one kernel where there were two, and what the first of them stored for the second to read never is.
-The kernel takes the new row as it has computed it, not from the cache: a row that another program is writing is not read.
+The three are computed, by views and pointwise ops, from results of products and from tensors that depend on none, such as
+angles (see `element_functions`). So there is one kernel in the place of two, and what the first stored for the second is not
+stored at all. The kernel uses the new row as it has computed it, and does not read it from the cache, where another program may
+be writing it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _join(graph: fx.Graph, node: fx.Node, writing: Writing, computed: set[fx.Nod
 
 
 def _computed_of_products(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes that depend on what a product gives, without the product itself."""
+    """The nodes that depend on the result of a product, without the product itself."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
         if any(n in found or _is_product(n) for n in node.all_input_nodes) and not _is_product(node):
@@ -97,7 +97,7 @@ def _is_product(node: fx.Node) -> bool:
 
 
 def _may_load(leaf: fx.Node, node: fx.Node, writing: Writing, computed: set[fx.Node]) -> bool:
-    """Whether the kernel in the place of ``node`` can load ``leaf``, and none of its own is needed to compute that."""
+    """Whether the kernel in the place of ``node`` can load ``leaf``, which does not depend on what the kernel computes."""
     value = leaf.meta["val"]
     if leaf in computed or not isinstance(value, torch.Tensor) or value.dtype not in FLOATS:
         return False
@@ -109,8 +109,8 @@ def _may_load(leaf: fx.Node, node: fx.Node, writing: Writing, computed: set[fx.N
 def _rows_before(node: fx.Node, caches: Sequence[fx.Node], writing: Writing) -> list[Row] | None:
     """What is written to each of ``caches``, a single row in the same slot, if nothing touches them from there to ``node``.
 
-    Two caches in one memory are left: of two arguments that an op writes to in one memory, Inductor gives it a copy of one, and
-    torch 2.11 writes that copy back to another place.
+    Two caches in one memory are left as they are: where an op writes to two arguments in one memory, Inductor gives it a copy
+    of one of them, and torch 2.11 writes that copy back to another place.
     """
     wanted = {aliases.storage(c) for c in caches}
     if len(wanted) < len(caches):

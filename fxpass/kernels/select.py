@@ -8,7 +8,7 @@
 
 Products are replaced by `products`, with what is computed of their results by `gates`. Attention with a mask and two filled
 copies of the cache becomes one kernel, which does not read invalid keys. All kernels accumulate in float32, and are as exact
-as float32 where they are given float32. They are opaque operators, which the compiler traces and lowers in no time. Inductor
+as float32 where they are given float32. They are opaque operators, which take the compiler hardly any time. Inductor
 can generate the write, and does so within the kernel that computes the rows (`torch_internals.inductor.writes`).
 """
 

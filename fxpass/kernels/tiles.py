@@ -13,8 +13,10 @@ from .limits import MAX_PARTS
 
 
 class Tile(NamedTuple):
-    """How many outputs and columns a program takes at a time, and its warps. With ``is_part`` it takes no further columns. A
-    thread gets at most so many ``registers``: where that lets all programs of a kernel start, none reads its weights late."""
+    """How many outputs and columns a program takes at a time, and its warps. With ``is_part`` it takes no further columns.
+
+    A thread gets at most so many ``registers``: where that lets all programs of a kernel start, none reads its weights late.
+    """
 
     outputs: int
     columns: int

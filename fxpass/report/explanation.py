@@ -45,7 +45,8 @@ class Explanation:
         return [text for text in said if text]
 
     def bytes_read(self) -> tuple[int, int, int]:
-        """What the reads of the last graph take per step: as the model wrote them, now, and masks (equal ones once)."""
+        """The bytes that the reads of the last graph take per step: as the model wrote them, now, and masks (equal ones
+        once)."""
         costs = [site.cost for site in self.reports[-1].sites if site.cost is not None] if self.reports else []
         masks = {(site.position, site.cost.mask) for site in self.reports[-1].sites if site.cost} if self.reports else set()
         return sum(c.before for c in costs), sum(c.now for c in costs), sum(mask for _, mask in masks)

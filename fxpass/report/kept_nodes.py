@@ -2,7 +2,7 @@
 
     add_4: i64[] = aten.add(select_int, 1)    ->    Kept("add_4", ..., aten.add.Tensor, ("select_int", 1), value, line, module)
 
-Neither the graph is kept nor, once it is `settled`, a tensor or the environment of its shapes.
+The graph is not kept. Once the nodes are `settled`, no tensor and no environment of shapes is, either.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def kept(graph: fx.Graph) -> list[Kept]:
 
 
 def settled(nodes: Sequence[Kept]) -> list[Kept]:
-    """``nodes`` without their fake values, of which the sizes are kept as the guards of now let them be written."""
+    """``nodes`` with shapes in the place of their fake values; sizes are written as the guards allow by now."""
     return [node._replace(value=shape_of(node.value)) for node in nodes]
 
 

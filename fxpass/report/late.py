@@ -9,9 +9,9 @@ Made = TypeVar("Made")
 
 
 class Late(Generic[Made]):
-    """What ``make()`` gives: made once, by the first call; pickled and copied as what was made.
+    """The value of ``make()``, which is made once, by the first call. It is pickled and copied as the value itself.
 
-    What ``make`` holds is let go when it is there.
+    ``make``, and what it holds, is let go of once the value is there.
     """
 
     def __init__(self, make: Callable[[], Made]) -> None:
@@ -20,7 +20,7 @@ class Late(Generic[Made]):
 
     @classmethod
     def of(cls, made: Made) -> Late[Made]:
-        """What is there already."""
+        """A value that is there already."""
         return cls(lambda: made)
 
     def __call__(self) -> Made:

@@ -121,7 +121,8 @@ class Report:
 
     @property
     def lacks_buffer(self) -> bool:
-        """Whether a cache grows and got no buffer; what the caller makes longer, and all of which is worked on, is none."""
+        """Whether a cache grows and got no buffer. What the caller makes longer, and what is worked on as a whole, is no
+        cache."""
         return reasons.of(self.unbuffered) not in (None, reasons.GROWS_WHOLE)
 
     @property

@@ -1,4 +1,4 @@
-"""What a user calls what Dynamo calls by its source.
+"""The user's names for what Dynamo calls by its source.
 
     L['self']._modules['layers']._modules['3']._buffers['k_cache']        layers.3.k_cache
     L['used'][0]                                                          used[0]
@@ -28,7 +28,7 @@ def user_name(text: str) -> str:
 
 
 def user_names(texts: Iterable[str]) -> dict[str, str]:
-    """The `user_name` of each of ``texts``; a text that another one would be called, too, stays as it is."""
+    """The `user_name` of each of ``texts``; texts that would get one name stay as they are."""
     names = {text: user_name(text) for text in texts}
     often = collections.Counter(names.values())
     return {text: name if often[name] == 1 else text for text, name in names.items()}

@@ -1,4 +1,4 @@
-"""What kvfix is at, on a terminal, while it compiles; silent where stderr is none, and gone when it is done.
+"""A line on the terminal that says what kvfix is doing while it compiles. Where stderr is no terminal, there is none.
 
     ⠋ kvfix: graph 1: rewrite
     ⠋ kvfix: compiling the core, 412 ops

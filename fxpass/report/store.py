@@ -31,7 +31,7 @@ from .symbols import renamed, sources
 
 _logger = logging.getLogger("fxpass")
 MOST_REPORTS = 1000
-"""Of older graphs there is no report any more."""
+"""So many reports are kept, those of the latest graphs."""
 
 
 @dataclasses.dataclass
@@ -91,9 +91,13 @@ def reset() -> None:
 
 
 def complain(report: Report, settings: Options, cause: Exception | None = None, code: CodeType | None = None) -> None:
-    """One warning for what was not rewritten, at the line of the first site, or of the function that is compiled (``code``):
-    with reasons and source lines, for a cache that grows without a buffer, and where that does not say it, for work that is
-    left outside of the static core. With ``strict``, an error from ``cause``.
+    """Warn once of what was not rewritten, with reasons and source lines, and of a cache that grows without a buffer; where
+    there is none of these, of work that is left outside of the static core.
+
+    The warning is at the line of the first site, or of the function that is compiled (``code``).
+
+    Raises:
+        KvfixError: ``strict`` is set: the same, from ``cause``.
     """
     refused, names = [site for site in report.sites if site.decision == "refused"], sources(report.symbols)
     lines = [report.unfit] if report.unfit else []
@@ -119,7 +123,7 @@ def complain(report: Report, settings: Options, cause: Exception | None = None, 
 
 
 def left_to_eager(settings: Options, code: CodeType, error: Exception) -> None:
-    """Dynamo leaves the function of ``code`` to eager, because of ``error``: no graph, and a report that says so.
+    """Report that Dynamo leaves the function of ``code`` to eager, because of ``error``. There is no graph.
 
     Raises:
         KvfixError: ``strict`` is set.
@@ -147,8 +151,9 @@ def buffered(report: Report, names: Sequence[str], buffers: Sequence[torch.Tenso
 
 
 def failed(report: Report, settings: Options, error: Exception) -> None:
-    """A part of the graph failed when it first ran, or has buffers for what does not grow, and the graph runs as it came: said
-    in ``report`` and, but of a series, in a warning; a failure is logged once.
+    """Report that the graph runs as it came: a part failed when it first ran, or there are buffers for what does not grow.
+
+    ``report`` says so and, unless it is about a series, a warning does. A failure is logged.
 
     Raises:
         KvfixError: ``strict`` is set, and it is no series.

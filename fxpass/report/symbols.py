@@ -1,4 +1,4 @@
-"""What a symbol is called in the code of a graph: what it is, by its kind, and not ``s61``.
+"""Names for symbols in the code of a graph: what they are, by their kinds, and not ``s61``.
 
     position    pos                    growth      len          capacity    capacity
     variant     size, size2            layout      stride       of the memory that an input lies in

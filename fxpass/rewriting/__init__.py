@@ -4,9 +4,9 @@ from .around import Around
 from .decisions import Decision, reason
 from .dense import dense_results
 from .driver import Rewritten, rewrite_graph
+from .extra_inputs import copy_inputs, give_numbers
 from .fixed_rows import copy_fixed_rows
 from .floats import floats_as_tensors
-from .given import copy_inputs, give_numbers
 from .growth import Grower, Grown
 from .overwrites import mask_overwritten_rows
 from .result_layout import lay_out_results

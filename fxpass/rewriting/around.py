@@ -64,8 +64,8 @@ class Around:
     """What has to be done around a graph that has buffers, or windows.
 
     axes: what grows, one for each buffer, in the order of the buffers among the graph's last inputs.
-    cuts: for each result that the graph gives in full, the dims along which it is cut, with the lengths (`formulas`).
-    orders: the order in memory of the dims of those of them that are not contiguous.
+    cuts: for each result that the graph gives at full size, the dims along which it is cut, with the lengths (`formulas`).
+    orders: for each of these results that is not contiguous, the order of its dims in memory.
     slices: the results that the graph does not give, since they are slices of other results.
     dense: the results that are cut and leave the graph together, in one flat tensor (`dense`).
     windows: those whose sizes are the sizes of the inputs that follow the buffers.

@@ -26,5 +26,5 @@ def moved_as(dtype: torch.dtype) -> torch.dtype:
 
 
 def number(value: Any, dtype: torch.dtype) -> Any:
-    """The number that ``value``, of ``dtype``, is in the dtype that it is moved in."""
+    """The number ``value``, of ``dtype``, as the number of the same bits in the dtype that elements are moved in."""
     return value if moved_as(dtype) is dtype else torch.tensor(value).to(dtype).view(moved_as(dtype)).item()

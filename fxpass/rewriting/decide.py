@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import fx
 
-from fxpass.analysis.extents import Extent, Extents, Flow, Leave, Part, no_result
+from fxpass.analysis.extents import Extent, Extents, Flow, Leave, WrittenSlice, no_result
 from fxpass.analysis.follow import Stuck, follow
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
@@ -67,7 +67,7 @@ def _begun(
     """The extents of the slice at ``site``. Where it is written to, from a start that is not 0, it is a part of the buffer."""
     extent = start_extent(site, graph)
     if site.writers and not equal(site.start, 0):
-        flow.parts[site.node] = Part(site.base, site.dim, extent, site.start, extent.length)
+        flow.parts[site.node] = WrittenSlice(site.base, site.dim, extent, site.start, extent.length)
         return {site.dim: extent}
     return {site.dim: smallest(windowed(extent), ahead)}
 

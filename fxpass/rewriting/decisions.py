@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 class Decision:
     """What was decided about one place that uses a position.
 
-    ``chain`` is what the position is made of (`analysis.flow.chain`); of a slice, ``base`` and ``rows`` are the fake tensors
-    that it is taken of and that it gives.
+    chain: what the position is made of (`analysis.flow.chain`).
+    base, rows: for a slice, the fake tensor that is sliced, and that of the slice.
     """
 
     kind: Literal["read", "write", "scalar", "predicate"]
@@ -43,6 +43,7 @@ class Decision:
 
 
 def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason: str = "") -> Decision:
+    """The decision that ``node`` is rewritten, or why it is not."""
     used = [i for i in node.all_input_nodes if i in positions]
     position = ", ".join(dict.fromkeys(expression_text(i) for i in used))
     made = chain(node, positions)
@@ -59,7 +60,7 @@ def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason:
 
 
 def left(one: Unsliced, positions: Positions) -> Decision:
-    """That a part of a buffer stays as it is."""
+    """The decision that a part of a buffer stays as it is."""
     dim = one.node.args[1] if is_slice(one.node) else None
     position = ", ".join(map(expression_text, one.sizes))
     made = chain(one.node, positions)
@@ -75,7 +76,7 @@ def reason(error: Exception) -> str:
 
 
 class SweepFailed(Exception):
-    """The sweep failed with ``error``. Without the nodes in ``blamed``, sites or a single number, it would not have."""
+    """The sweep failed with ``error``, because of the nodes in ``blamed``: sites, or a single number."""
 
     def __init__(self, error: Exception, blamed: set[fx.Node]) -> None:
         super().__init__(str(error))

@@ -1,10 +1,10 @@
-"""Results that are cut outside leave a recording with what is valid in front, so that a part of one copy is each of them.
+"""Results that are cut outside of a recording leave it in one flat tensor, with what is valid in front: one copy serves all.
 
     return loc, scale           [2, C], of which [:, :n] is cut and copied, twice
                           ->    flat = stack([loc, scale]).reshape([-1])
                                 dense = index_select(flat, 0, i // n * C + i % n)         return dense, dense
 
-Of what is copied once, the first 2 * n elements are ``loc``, and the next 2 * n are ``scale``.
+In the copy of ``dense``, the first 2 * n elements are ``loc``, and the next 2 * n are ``scale``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ aten = torch.ops.aten
 
 
 def dense_results(gm: fx.GraphModule, around: Around) -> Around:
-    """``around``, with what is cut of the results of ``gm`` put together, where it is cut along one dim and all others are
-    fixed."""
+    """Put the results of ``gm`` together that are cut along one dim, with all other sizes fixed.
+
+    Gives ``around`` with a `Dense` for each of them.
+    """
     graph, output = gm.graph, gm.graph.output_node()
     inputs = graph.find_nodes(op="placeholder")
     returned: list[Any] = list(output.args[0])  # type: ignore[arg-type]

@@ -39,8 +39,11 @@ from .windows import Windows
 class Rewritten:
     """The outcome of `rewrite_graph`.
 
-    decisions: what was decided about each place that uses a position. sites: the slices that were rewritten. kinds: those of
-    the graph's symbols. flow: from positions to consumers (`analysis.flow`). marks: what is known of the nodes that were made.
+    decisions: what was decided about each place that uses a position.
+    sites: the slices that were rewritten.
+    kinds: the kinds of the graph's symbols.
+    flow: from positions to consumers (`analysis.flow`).
+    marks: what is known of the nodes that were made.
     around: the buffers of what grows, and the windows of caches.
     """
 
@@ -68,11 +71,11 @@ def rewrite_graph(
         gm: the graph.
         origins: the placeholders that are positions.
         name_of: names of graph inputs, for the picture of the flow.
-        decompose: replaces an operator without a rule by the operators that it is made of, or returns False.
+        decompose: replaces an operator without a rule by operators that compute it, or returns False.
         seen: what the calls so far say of the symbols.
         before_edits: called with ``gm`` and its sites once these are decided, while nothing has been edited or guarded for
             them. What it raises goes to the caller.
-        leave: whether a result may be given in full, see `Flow.leave`.
+        leave: whether a result may leave the graph at full size, see `Flow.leave`.
         windows: those through which caches are read. Without them, all reads are of whole caches.
     """
     state = _State(gm, origins, seen, windows)
@@ -131,7 +134,7 @@ class _State:
         self.padded = pad_inputs(gm.graph, positions, ahead, self.restorable.copy_once)
 
     def refuse(self, nodes: Iterable[fx.Node], why: str, at: str = "") -> None:
-        """Refuse ``nodes``, and undo all edits of the graph. What stands in the way is ``at`` a line of the user's."""
+        """Refuse ``nodes``, and undo all edits of the graph. ``at`` is the user's line of what stands in the way."""
         for node in (n for n in nodes if n not in self.padded):
             self.refused[node] = why if at in ("", source_of(node)) else f"{why} (at {at})"
         if now := self.restorable.undo():

@@ -1,11 +1,11 @@
-"""Rows of a fixed number of what grows are copied: their strides grow with it, and those of a copy do not.
+"""A fixed number of rows of a tensor that grows is copied: the strides of the rows grow with it, and those of a copy do not.
 
     series: f32[2, s0, 8]
     last = series[:, -1:]        f32[2, 1, 8], strides (8 * s0, 8, 1)        ->        last = clone(series[:, -1:])
     y = linear(last, w)          needs a symbol                              ->        in the static core
 
-They are left as they are where their memory is written later on or given to the caller, since a copy would not show that, and
-where they are many.
+Rows are left as they are where their memory is written later on or given to the caller, since a copy would not show that, and
+where they have many elements.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from fxpass.graph.numbers import hint, symbols
 aten = torch.ops.aten
 
 MOST_ELEMENTS = 2**20
-"""More are not copied."""
+"""Rows with more elements are not copied."""
 
 
 def copy_fixed_rows(graph: fx.Graph, bound: Set[Any]) -> bool:
-    """Copy such views in ``graph`` (propagated), in which symbols in ``bound`` do not move; whether there are any.
+    """Copy such views in ``graph`` (propagated), where the symbols in ``bound`` do not move. Gives whether there are any.
 
-    What is new has no ``meta["val"]`` yet.
+    The copies have no ``meta["val"]`` yet.
     """
     kept = {m for n in graph.output_node().all_input_nodes for m in aliases.storages(n)}
     found: set[fx.Node] = set()

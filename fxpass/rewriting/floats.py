@@ -5,7 +5,7 @@
                                           y = mul(x, f_t)
 
 Dynamo hands in a float that has moved as a tensor, and the graph reads a number from it. What takes the number would be left
-outside of the static core, with all that follows from it. Now only the `full` is.
+outside of the static core, with all that follows from it. With a tensor in its place, only the `full` is.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def _called(graph: fx.Graph, target: Any, args: list[Any], node: fx.Node, wide: 
 
 
 def _twin(graph: fx.Graph, number: fx.Node, beside: torch.Tensor, made: dict[tuple[fx.Node, torch.device], fx.Node]) -> fx.Node:
-    """``number`` as a tensor that promotes beside another one as it does, which a float64 tensor does beside one with dims."""
+    """``number`` as a tensor that promotes as the number does beside another tensor. One of float64 does, beside one with
+    dims."""
     key = number, beside.device
     with graph.inserting_after(number):
         if key not in made:

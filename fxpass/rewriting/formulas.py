@@ -1,8 +1,8 @@
-"""Numbers that are worked out of a call's arguments, outside of the graph, as plain data.
+"""Numbers that are computed from a call's arguments, outside of the graph, as plain data.
 
     8 * (x.size(2) // 8)        Formula(mul, (8, Formula(floordiv, (Size(0, 2), 8))))
 
-Each call needs them, so `function_of` makes one function of all, in which what several have in common stands once:
+Each call needs all of them, so `function_of` makes one function, in which what several of them share is computed once:
 
     lambda given: ((v0 := given[0].size(2)), (v1 := fv1(v2, (v3 := fv3(v0, v2)))), v1)
 """
@@ -61,8 +61,8 @@ def function_of(*numbers: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
 
 
 def formula(value: Any, given: Sequence[fx.Node], resolve: Callable[[Any], Any] = lambda value: value) -> Any:
-    """The number ``value``, a node or what `Derived` says, in terms of the inputs ``given``; an int stays one. ``resolve``
-    gives what a number is known to equal.
+    """The number ``value``, a node or what `Derived` says, in terms of the inputs ``given``; an int stays an int.
+    ``resolve`` gives what a number is known to equal.
 
     Raises:
         ValueError: it depends on something else, such as a capacity.

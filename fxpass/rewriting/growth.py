@@ -7,8 +7,8 @@
     y = attention(q, k, v)                        y = attention(q, k, v)
     return y, k                                   return y, buffer
 
-From here on the graph is like one whose cache was allocated in full, with ``s`` for its position. What fills the buffer, and
-takes what was joined out of it, stands around the graph (`execute.growth`).
+From here on the graph is like one whose cache was allocated in full, with ``s`` for its position. `execute.growth` fills the
+buffer before a call, and takes what was joined out of it afterwards.
 """
 
 from __future__ import annotations
@@ -37,16 +37,21 @@ from fxpass.graph.numbers import input_sizes, symbols, to_expr
 from .around import Around, Axis
 from .formulas import formula
 from .joins import as_cats
+from .min_max import as_one_of_two
 from .sliced_results import sliced_results
-from .smaller import as_one_of_two
 
 aten = torch.ops.aten
 
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """What `grow` made of a graph with ``given`` inputs: the buffers ``around`` it, the ``origins`` of their lengths, and the
-    symbols of ``lengths`` and of ``capacities``."""
+    """What `grow` has made of a graph.
+
+    given: the number of inputs that the graph came with.
+    around: the buffers, and what has to be done around the graph.
+    origins: those of the lengths, which are positions from here on.
+    lengths, capacities: the symbols of the lengths and of the capacities.
+    """
 
     given: int
     around: Around
@@ -196,9 +201,9 @@ def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt, name: str) ->
 
 
 def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
-    """Let ``buffer`` stand for what grows, and for what it is joined to; the node that gives its length.
+    """Let ``buffer`` stand for what grows, and for what rows are joined to it as. Gives the node of its length.
 
-    What is read of the buffer keeps the value that it had, of memory of its own: nothing is written to it meanwhile.
+    What is read from the buffer keeps its fake value, which has memory of its own: nothing writes there in between.
     """
     past, dim, join = one.node, one.dim, one.join
     with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):

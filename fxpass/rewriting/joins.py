@@ -8,7 +8,7 @@
     pad(new, (s, 0))                                        cat([zeros(s), new], 0)
     cat([past, new], 2)[:, :, -8:], which is all of it      cat([past, new], 2)
 
-The last line is a window that is not full, which a guard of Dynamo's says. A tensor that is written in pieces is joined where
+The last line is a window that is not full, as a guard of Dynamo's says. A tensor that is written in pieces is joined where
 the last piece is written, so nothing may read it, or write anything else to it, before that. A padding that is not filled in
 this way, in front or behind, is joined with zeros.
 """
@@ -41,7 +41,7 @@ _PADS = {aten.pad.default: ("self", "pad", "mode", "value"), aten.constant_pad_n
 
 
 class _Piece(NamedTuple):
-    """The rows of a tensor from ``start`` on that are a copy of ``source``, by ``writes``."""
+    """So many ``rows`` of a tensor, from ``start`` on, to which ``writes`` copy ``source``."""
 
     start: Any
     rows: Any

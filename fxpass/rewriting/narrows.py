@@ -4,7 +4,7 @@
     x[:, s]                                         ->        clone(squeeze(x[:, s:s + 1], 1))
 
 The size of ``T - 64:T`` is static by construction; that of ``-64:`` would be ``Min(64, T)``. The copy has strides that do not
-grow with T. It is left out where the memory is written later on, since a copy would not show that.
+grow with T. The copy is left out where the memory is written later on, since a copy would not show that.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ Self = TypeVar("Self", bound="NodeBuilder")
 class NodeBuilder:
     """Inserts nodes before the current node of ``graph``, which `at` sets, and gives them the source line of that node.
 
-    A node that has been replaced may still be passed: what stands for it by then is taken.
+    A node that has been replaced may still be passed: what stands for it by then is used.
     """
 
     def __init__(self, graph: fx.Graph, twins: Twins, kinds: Kinds) -> None:

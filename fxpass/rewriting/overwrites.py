@@ -6,10 +6,10 @@
                                                 ...
                                                 copy_(buf, flip(buf, 1))
 
-Inductor writes indexed rows in place, and what is written last too. What is read of a buffer between two writes in place it
-takes for safe to fuse with the second, which then overwrites rows that are still to be read (pytorch#198270). A masked write,
-like the slice that the model has, is a value until the end of the graph: there is one write in place. It costs a pass over the
-buffer, which the other write as a rule costs anyway.
+Inductor writes indexed rows in place, and so it does the last write to a buffer. It may fuse a read between two writes in place
+with the second one, which then overwrites rows that are still to be read (pytorch#198270). A masked write, like the slice that
+the model has, is a value until the end of the graph, so there is one write in place. It costs a pass over the buffer, which the
+other write usually costs anyway.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ aten = torch.ops.aten
 
 
 def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
-    """Put rows in by a mask where their buffer is written otherwise later in ``graph`` (propagated); whether there are any.
+    """Put rows in by a mask where their buffer is written otherwise later in ``graph`` (propagated). Gives whether there are
+    any.
 
-    What is new gets its ``meta["val"]``; nothing else changes its own, since a buffer stays as it lies.
+    New nodes get a ``meta["val"]``. All others keep theirs, since the layout of a buffer stays the same.
     """
     overwritten: set[int | None] = set()
     found = []

@@ -27,7 +27,8 @@ class Restorable:
             self._copy, self._nodes = copied(self.gm.graph)
 
     def undo(self) -> dict[fx.Node, fx.Node]:
-        """Put the copy in the place of the graph. Gives its nodes by those of the graph; none if there is no copy."""
+        """Put the copy in the place of the graph. Gives a map from the graph's nodes to its own, which is empty without a
+        copy."""
         if self._copy is None:
             return {}
         self.gm.graph, nodes = self._copy, self._nodes

@@ -1,11 +1,11 @@
-"""Results lie in memory as they did.
+"""Results keep their layout in memory.
 
     k: f32[2, 8, 4], strides (32, 1, 8)           a cache that is stored with its rows last
     y = mul(k[:, s:s + 3], 2)                     f32[2, 3, 4], strides (12, 1, 3): as its operand lies
     y = mul(index_select(k, 1, rows), 2)          strides (12, 4, 1)          ->      clone, with strides (12, 1, 3)
 
-What a rewrite puts in may lay its result out otherwise, which the caller could tell: ``y.view(-1)`` works for one layout alone.
-A result that the caller gets a view of too, or that is not dense, is left as it is.
+An op that a rewrite puts in may lay out its result in another way, which the caller could tell: ``y.view(-1)`` works for one
+layout alone. A result of which the caller gets a view too, or that is not dense, is left as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ aten = torch.ops.aten
 
 
 def lay_out_results(graph: fx.Graph, before: Sequence[Any], cut: Collection[int]) -> None:
-    """Copy the results of ``graph`` (propagated) that lie otherwise than the fake values ``before``.
+    """Copy the results of ``graph`` (propagated) whose layout is not that of the fake values ``before``.
 
     Those at the places ``cut`` are cut outside, and copied there.
     """
@@ -41,10 +41,15 @@ def lay_out_results(graph: fx.Graph, before: Sequence[Any], cut: Collection[int]
                 continue
             rows = call(graph, aten.permute.default, result, order)
             dense = call(graph, aten.clone.default, rows, memory_format=torch.contiguous_format)
-            made = call(graph, aten.permute.default, dense, [order.index(d) for d in range(len(order))])
+            made = call(graph, aten.permute.default, dense, undone(order))
             for node in (rows, dense, made):
                 take_line(node, result)
             output.replace_input_with(result, made)
+
+
+def undone(order: Sequence[int]) -> list[int]:
+    """The order of dims that undoes a permutation by ``order``."""
+    return [order.index(d) for d in range(len(order))]
 
 
 def _lies_as(result: fx.Node, old: torch.Tensor) -> bool:

@@ -9,7 +9,7 @@ import typer
 
 TargetName = Annotated[str, typer.Argument(metavar="MODULE:FACTORY", help="Returns (callable, args, kwargs).")]
 Calls = Annotated[int, typer.Option(min=1, help="How often the callable is called.")]
-Grad = Annotated[bool, typer.Option("--grad", help="Call it with gradients; without, otherwise.")]
+Grad = Annotated[bool, typer.Option("--grad", help="Call it with gradients enabled; they are disabled otherwise.")]
 
 
 class Compiler(str, Enum):

@@ -111,7 +111,7 @@ def _stock_launches(case: Case, device: str) -> tuple[int, int] | None:
 
 
 def _of_steps(reports: list[fxpass.Report]) -> list[fxpass.Report]:
-    """Those of ``reports`` that are of decode steps: of a frame that has graphs with positions, only these. Its others are
+    """The ``reports`` of decode steps. Of a frame that has graphs with positions, these alone are steps: the others are
     prefills of another batch or length."""
     at_positions = [report for report in reports if any(symbol.kind == "position" for symbol in report.symbols)]
     frames = {_frame(report) for report in at_positions}

@@ -82,7 +82,7 @@ def script(path: str, arguments: Sequence[str], grad: bool) -> Run:
 
 
 def _recompilations() -> dict[str, str]:
-    """By compilation, the guard that did not hold; of two of one id, the latest counts."""
+    """The guard that did not hold, for each compilation by its id; the latest one counts."""
     return {str(made.compile_id): _guard(made.recompile_reason or "") for made in get_compilation_metrics()}
 
 

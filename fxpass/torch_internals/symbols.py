@@ -25,8 +25,8 @@ _UNBACKED = 2**63 - 2**32
 
 
 def bounds_of(number: Any, ceiling: Callable[[int], int]) -> tuple[Any, Any]:
-    """The least and the largest value of the SymInt ``number``. Each symbol stays below the ``ceiling`` of what it is now; one
-    without a value, as in an exported graph, in its own range, and below what a row more would not fit in 64 bits."""
+    """The least and the largest value of the SymInt ``number``. Each symbol stays below the ``ceiling`` of what it is now.
+    A symbol without a value, as in an exported graph, stays in its own range, and so far below 2**63 that rows can be added."""
     env, ranges = number.node.shape_env, {}
     for symbol in number.node.expr.free_symbols:
         value, own = env.backed_var_to_val.get(symbol), env.var_to_range[symbol]

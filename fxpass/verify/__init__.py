@@ -1,6 +1,6 @@
 """The self-check, ``options={"verify": n}``: the first n calls of a graph also run as Dynamo gave it, and must agree.
 
-    compiled(*args)        ->        expected = original(*copies(args))           (the graph before the pass, eager)
+    compiled(*args)        ->        expected = original(*copied(args))           (the graph before the pass, eager)
                                      found = compiled(*args)
                                      results and inputs of both are compared
 
@@ -24,7 +24,7 @@ from fxpass.execute.assemble import Plan
 from fxpass.options import Options
 from fxpass.report import Report
 
-from .copies import copies
+from .copies import copied
 from .exact import is_exact, moved_only
 from .outcome import Outcome, difference
 from .script import write_script
@@ -76,8 +76,8 @@ class _Check:
     settings: Options
 
     def __call__(self, compiled: Callable[..., Any], args: Sequence[Any], call: int) -> Any:
-        before = copies(args)
-        mine = copies(before)
+        before = copied(args)
+        mine = copied(before)
         devices = {a.device.index for a in args if isinstance(a, torch.Tensor) and a.device.type == "cuda"}
         with torch.random.fork_rng(sorted(devices)), torch.set_grad_enabled(torch.is_grad_enabled()):
             expected = Outcome.of(self.original, mine)

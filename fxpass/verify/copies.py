@@ -17,10 +17,10 @@ from torch import Tensor
 from fxpass.torch_internals.fakes import DisableTorchFunctionSubclass
 
 _ALIGNED = 16
-"""Bytes. Memories that overlap are copied as one where their starts are a multiple of this apart, as any dtype asks for."""
+"""In bytes. Memories that overlap are copied as one where their starts are a multiple of this apart, which suits any dtype."""
 
 
-def copies(values: Sequence[Any]) -> list[Any]:
+def copied(values: Sequence[Any]) -> list[Any]:
     """Copies of the tensors and generators among ``values``; anything else as it is."""
     with torch.no_grad():
         memories = _memories([plain for value in values for plain in _plain(value)])
@@ -29,7 +29,7 @@ def copies(values: Sequence[Any]) -> list[Any]:
 
 
 @dataclasses.dataclass
-class _Memory:
+class _CopiedMemory:
     """One or several storages that overlap, from address ``start`` to ``end`` on ``device``, and their ``copy``."""
 
     device: torch.device
@@ -45,16 +45,16 @@ class _Memory:
             self.copy[at : at + storage.nbytes()].copy_(self.copy.new_empty(0).set_(storage))
 
 
-def _memories(tensors: Sequence[Tensor]) -> dict[int, _Memory]:
+def _memories(tensors: Sequence[Tensor]) -> dict[int, _CopiedMemory]:
     """The memory behind each of the storages of ``tensors``, by the storage's id."""
     storages = {s._cdata: s for t in tensors if (s := t.untyped_storage()).nbytes()}
-    found: dict[int, _Memory] = {}
-    last: _Memory | None = None
+    found: dict[int, _CopiedMemory] = {}
+    last: _CopiedMemory | None = None
     for key, storage in sorted(storages.items(), key=lambda item: (str(item[1].device), item[1].data_ptr())):
         start, end = storage.data_ptr(), storage.data_ptr() + storage.nbytes()
         within = last is not None and last.device == storage.device and start < last.end
         if last is None or not within or (start - last.start) % _ALIGNED:
-            last = _Memory(storage.device, start, end, [], torch.empty(0))
+            last = _CopiedMemory(storage.device, start, end, [], torch.empty(0))
         last.end = max(last.end, end)
         last.storages.append(storage)
         found[key] = last
@@ -83,7 +83,7 @@ def _has_memory(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and tensor.device.type != "meta" and not tensor.is_quantized
 
 
-def _copy(value: Any, memories: dict[int, _Memory]) -> Any:
+def _copy(value: Any, memories: dict[int, _CopiedMemory]) -> Any:
     if isinstance(value, torch.Generator):
         return value.clone_state()
     if not isinstance(value, Tensor):
@@ -92,7 +92,7 @@ def _copy(value: Any, memories: dict[int, _Memory]) -> Any:
         return _like(value, memories)
 
 
-def _like(value: Tensor, memories: dict[int, _Memory]) -> Tensor:
+def _like(value: Tensor, memories: dict[int, _CopiedMemory]) -> Tensor:
     inner = parts(value)
     if inner is not None:
         made = {name: _copy(part, memories) for name, part in inner.items()}
@@ -110,7 +110,7 @@ def _like(value: Tensor, memories: dict[int, _Memory]) -> Tensor:
     return new.requires_grad_() if value.is_leaf else _beyond_a_leaf(new)
 
 
-def _view(value: Tensor, memories: dict[int, _Memory]) -> Tensor:
+def _view(value: Tensor, memories: dict[int, _CopiedMemory]) -> Tensor:
     """The part of the copied memory that corresponds to ``value``."""
     storage = value.untyped_storage()
     memory = memories.get(storage._cdata)

@@ -60,8 +60,10 @@ def difference(found: Outcome, expected: Outcome, exact: tuple[bool, Sequence[bo
 
 
 def tolerance(expected: Tensor) -> tuple[float, float]:
-    """Relative and absolute tolerance against ``expected``: those of `torch.testing` for its dtype, the relative one of what
-    ``expected`` holds on average, too, for a small number among large ones is what is left of these."""
+    """Relative and absolute tolerance against ``expected``: those of `torch.testing` for its dtype.
+
+    The relative one is also allowed of the average magnitude: a small number among large ones is what is left of these.
+    """
     wide = expected.dtype in (torch.float64, torch.complex128)
     relative, absolute = RELATIVE.get(expected.dtype), 1e-7 if wide else 1e-5
     if relative is None:  # of 8 bits or fewer: two neighbors are alike
@@ -125,8 +127,11 @@ def _values(name: str, found: Tensor, expected: Tensor, exact: bool) -> str:
 
 
 def _sharing(found: Outcome, expected: Outcome) -> str:
-    """Whoever writes to a result writes to what it is a view of: that is the same input in both runs. Two results begin at one
-    address only where they do without kvfix, too."""
+    """The first difference in which memory results share; empty where there is none.
+
+    The caller may write to a result. So it must be a view of the same input in both runs, and two results may begin at one
+    address only where they do without kvfix, too.
+    """
     for i, (mine, theirs) in enumerate(zip(found.values, expected.values, strict=True)):
         of = _input_of(mine, found.held), _input_of(theirs, expected.held)
         if of[0] != of[1]:

@@ -45,14 +45,14 @@ def write_script(
 def script_text(
     gm: fx.GraphModule, exact: tuple[bool, Sequence[bool]], settings: Options, title: str, inputs: str
 ) -> tuple[str, list[int]]:
-    """The script for ``gm``, whose ``inputs`` are had by that code; and which of the graph's inputs they are."""
+    """The script for ``gm``, with the code ``inputs`` that makes its inputs; and which of the graph's inputs these are."""
     return with_graph(around(gm, exact, settings, title, inputs), gm), taken_inputs(gm)
 
 
 def around(
     gm: fx.GraphModule, exact: tuple[bool, Sequence[bool]], settings: Options, title: str, inputs: str
 ) -> dict[str, Any]:
-    """What stands in the script of ``gm`` around the code of the graph."""
+    """What is in the script of ``gm`` around the code of the graph."""
     nodes = gm.graph.find_nodes(op="placeholder")
     made, taken = _numbers(nodes), taken_inputs(gm)
     moving, dynamic = _moving(nodes, taken)
@@ -88,7 +88,7 @@ def with_graph(rest: Mapping[str, Any], gm: fx.GraphModule) -> str:
 
 
 def taken_inputs(gm: fx.GraphModule) -> list[int]:
-    """Which of ``gm``'s inputs the script's own function takes: the others are computed of them."""
+    """Which of ``gm``'s inputs the script's own function takes: the others are computed from them."""
     nodes = gm.graph.find_nodes(op="placeholder")
     made = _numbers(nodes)
     return [i for i in range(len(nodes)) if i not in made]

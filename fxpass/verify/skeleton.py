@@ -1,4 +1,4 @@
-"""What of a graph its code is made of, kept for later: nodes, the user's lines and fake values.
+"""The parts of a graph that its code is made of, kept for later: nodes, the user's lines and fake values.
 
     linear = torch.nn.functional.linear(x, self.weight)        # the node, its line, f32[2, 8]; not the tensor ``self.weight``
 
@@ -25,7 +25,7 @@ class Skeleton(NamedTuple):
 
     @classmethod
     def of(cls, gm: fx.GraphModule) -> Skeleton:
-        """That of ``gm``, which may change afterwards."""
+        """The skeleton of ``gm``, which may change afterwards."""
         graph = copy.deepcopy(gm.graph)
         for node in graph.nodes:
             node.meta = {key: node.meta[key] for key in _KEPT if key in node.meta}

@@ -93,13 +93,16 @@ def same(compiled):
     if found_error is not None or expected_error is not None:
         print(f"with kvfix: {{found_error or 'runs'!r}}; without: {{expected_error or 'runs'!r}}")
         return found_error is not None and expected_error is not None
+    if len(found) != len(expected):
+        print(f"with kvfix and without: {{len(found)}} results and arguments, {{len(expected)}}")
+        return False
     results, args = EXACT
     names = [f"result {{i}}" for i in range(len(found) - len(args))] + [f"argument {{i}}" for i in range(len(args))]
     exact = [results] * (len(found) - len(args)) + args
     alike = shares(found) == shares(expected)
     if not alike:
         print(f"which of {{names}} begin at one address, with kvfix and without: {{shares(found)}}, {{shares(expected)}}")
-    return all([compare(*each) for each in zip(names, found, expected, exact)]) and alike
+    return all([compare(*each) for each in zip(names, found, expected, exact, strict=True)]) and alike
 
 
 graph = instance({name})

@@ -46,7 +46,7 @@ NAMES = {
     "scalar": "fxpass.rewriting.scalars:_twin",
     "scalar_arange": "fxpass.rewriting.scalars:_arange",
     "roll": "fxpass.rewriting.scalars:_roll",
-    "mirror": "fxpass.index_tensors.mirror:_Remembered.is_of",
+    "mirror": "fxpass.index_tensors.mirror:values",
     "depends": "fxpass.execute.partition.split:dependencies",
 }  # fmt: skip
 
@@ -254,7 +254,7 @@ MUTANTS = [
     Mutant(
         "the mirror trusts the version alone",
         "mirror",
-        "if self.on_host:",
+        "if entry.on_host:",
         "if False:",
     ),
     Mutant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -220,9 +221,35 @@ NOT_ALL_FOLLOWED: dict[str, Callable[[Tensor, Tensor], int]] = {
     "in place by its place": lambda at, other: _after(t := at - 2, lambda: relu(t, True)),
     "between bounds, by its place": lambda at, other: _after(at, lambda: hardtanh(at, 3, 4, True)),
     "truths chosen among": lambda at, other: int((at > 2).where(at < 100, at > 0).sum()),
+    "under autocast": lambda at, other: int(under(torch.autocast("cpu", torch.bfloat16), products, at)[0]) % 40,
+    "under autocast, no int": lambda at, other: int(under(torch.autocast("cpu", torch.bfloat16), products, at).item() > 4e4),
+    "behind autocast": lambda at, other: int(products(at + under(torch.autocast("cpu"), products, at)[0] * 0)) % 40,
+    "by another default": lambda at, other: int(by_doubles(lambda: (at / 3).sum().item() - 1 / 3 * at.sum().item() == 0)),
+    "without autocast": lambda at, other: int(under(torch.autocast("cpu", enabled=False), products, at)[0]) % 40,
+    "numbers without end": lambda at, other: int(at.double().masked_fill(at < 2, -math.inf).clamp(max=math.inf).amax()),
+    "a float without end": lambda at, other: 2 * (at.float().masked_fill(at > 2, math.inf).amax().item() == math.inf),
+    "no number": lambda at, other: int((at * math.nan).sum().item() != 0),
     "by addresses": lambda at, other: int(at.as_strided((1,), (1,), 1)[0]) + int(at.bitwise_xor(1)[0]),
     "a rule of other sizes": lambda at, other: int(at[None][torch.tensor([0])].sum(0).max()),
 }
+
+
+def under(region: torch.autocast, make: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    with region:
+        return make(at)
+
+
+def products(at: Tensor) -> Tensor:
+    return (at.float() * 101.3)[None] @ (at.float() * 7.7)[:, None]
+
+
+def by_doubles(make: Callable[[], Any]) -> Any:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        return make()
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _after(t: Tensor, write: Callable[[], Tensor]) -> int:
@@ -321,6 +348,7 @@ def test_two_views_of_one_memory() -> None:
         ("v[0][2]", [[4, 5]], None),
         ("v[0]", [[4, 5]], None),
         ("v[0].max()", [[]], None),
+        ("int((v[0] * inf).sum())", [[4, 5]], None),
     ],
 )
 def test_number(text: str, inputs: list[Any], made: float | None) -> None:

@@ -20,8 +20,10 @@ from small_models import TENSOR_CACHES
 from torch._dynamo.guards import GuardsStatePickler
 from torch._dynamo.precompile_context import PrecompileContext
 
+import fxpass
 from fxpass.index_tensors import mirror
 from fxpass.torch_internals.dynamo.compilation import compiling
+from fxpass.torch_internals.precompile import hooks
 
 SCRIPT = pathlib.Path(__file__).parent / "precompiled.py"
 
@@ -116,6 +118,13 @@ def test_another_version_compiles_again(kept: tuple[pathlib.Path, dict[str, Any]
     second = process(path, "item", "eager", "16", code=code)
     assert second["graphs"] == 2
     assert [w for w in second["warnings"] if "another version of kvfix" in w]
+
+
+def test_a_version_is_that_of_all_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, stock = set(), pathlib.Path.read_bytes
+    monkeypatch.setattr(pathlib.Path, "read_bytes", lambda file: seen.add(file) or stock(file))
+    hooks._own_version.__wrapped__()
+    assert seen == set(pathlib.Path(fxpass.__file__).parent.rglob("*.py"))
 
 
 def test_guards_that_can_never_hold_are_not_kept(tmp_path: pathlib.Path) -> None:

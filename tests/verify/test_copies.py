@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fxpass.verify.copies import copies
+from fxpass.verify.copies import copied
 
 
 def two_views() -> list[Any]:
@@ -93,7 +93,7 @@ def plain(value: Tensor) -> Tensor:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.__name__)
 def test_a_copy_is_like_its_input(case: Callable[[], list[Any]]) -> None:
     given = case()
-    made = copies(given)
+    made = copied(given)
     for a, b in zip(given, made, strict=True):
         if not isinstance(a, Tensor):
             assert a is b
@@ -117,7 +117,7 @@ def test_a_copy_is_like_its_input(case: Callable[[], list[Any]]) -> None:
 @torch.no_grad()
 def test_a_write_to_one_is_seen_in_the_others_alone(case: Callable[[], list[Any]]) -> None:
     given = case()
-    before, made = [v.clone() for v in given if isinstance(v, Tensor)], copies(given)
+    before, made = [v.clone() for v in given if isinstance(v, Tensor)], copied(given)
     for values in (given, made):
         values[-1][...] = 7
         if values is given:
@@ -128,7 +128,7 @@ def test_a_write_to_one_is_seen_in_the_others_alone(case: Callable[[], list[Any]
 
 
 def test_the_same_tensor_is_one_copy() -> None:
-    first, *_, second = copies(one_twice())
+    first, *_, second = copied(one_twice())
     assert first is second
 
 
@@ -137,13 +137,13 @@ def test_inference_tensors_stay_so(inference: bool) -> None:
     with torch.inference_mode():
         made_there = torch.zeros(2)
     with torch.inference_mode(inference):
-        there, here = copies([made_there, torch.zeros(2, requires_grad=not inference)])
+        there, here = copied([made_there, torch.zeros(2, requires_grad=not inference)])
     assert there.is_inference() and here.is_inference() == inference
 
 
 def test_a_generator_draws_the_same() -> None:
     given = torch.Generator().manual_seed(3)
-    (made,) = copies([given])
+    (made,) = copied([given])
     assert made is not given and torch.equal(torch.rand(3, generator=made), torch.rand(3, generator=given))
 
 
@@ -156,14 +156,14 @@ class Doubled(Tensor):
 def test_subclasses_stay_so() -> None:
     given = torch.randn(3).as_subclass(Doubled)
     given.word = "kept"
-    (made,) = copies([given])
+    (made,) = copied([given])
     assert type(made) is Doubled and made.word == "kept" and made.data_ptr() != given.data_ptr()
     assert torch.equal(made.as_subclass(Tensor), given.as_subclass(Tensor))
 
 
 def test_wrappers_are_copied_within() -> None:
     given = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
-    (made,) = copies([given])
+    (made,) = copied([given])
     assert type(made) is type(given) and torch.equal(made.values(), given.values())
     made.values().zero_()
     assert given.values().sum() == 5

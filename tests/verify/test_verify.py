@@ -202,8 +202,8 @@ def test_it_ends_after_n_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     import fxpass.verify
 
     made: list[int] = []
-    stock = fxpass.verify.copies
-    monkeypatch.setattr(fxpass.verify, "copies", lambda values: made.append(1) or stock(values))
+    stock = fxpass.verify.copied
+    monkeypatch.setattr(fxpass.verify, "copied", lambda values: made.append(1) or stock(values))
     model = StartPos()
     compiled = kvfix(model, verify=2)
     for position, x in enumerate(steps(prompt=1, decoded=9)):

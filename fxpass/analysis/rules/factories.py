@@ -3,7 +3,7 @@
 ones([q, n])          ->   ones([q, S])          {1: e}
 arange(0, n)          ->   arange(0, S)          {0: e}
 arange(a, n)          ->   arange(0, S) + a      {0: e}, of length n - a
-arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewrite/scalars.py)
+arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewriting/scalars.py)
 """
 
 from __future__ import annotations

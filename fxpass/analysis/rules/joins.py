@@ -4,6 +4,8 @@ cat([past[:, :n], new], 1)      {1: n} of past, 4 new rows     ->      index_sel
 
 places = [0 .. n - 1, S .. S + 3, anything]       one for each row of a buffer with room for all of them, n + 4 <= S,
                                                  or of all parts together
+
+A result of as many rows at any position is all valid: cat([k[:, e:8], k[:, :e]], 1)
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.analysis.resizing import new_axis
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import size_of
-from fxpass.graph.numbers import equal, known
+from fxpass.graph.numbers import equal, fixed, known
 
 aten = torch.ops.aten
 
@@ -41,6 +43,10 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
     ends = [lengths[0]]
     for length in lengths[1:]:
         ends.append(flow.derive(node, operator.add, ends[-1], length))
+    count = fixed(node.meta["val"].shape[dim])
+    if count is not None:
+        flow.replace(node, lambda b: _joined(b, parts, dim, own, ends, count))
+        return others
     found = [e for e in own if e is not None]
     room = flow.within(ends[-1], known)  # without a guard: all parts together always have room
     if room is None:
@@ -50,14 +56,14 @@ def cat(node: fx.Node, flow: Flow) -> Extents:
         extent = new_axis(flow, ends[-1], full, *found)
     else:
         extent = new_axis(flow, ends[-1], room.full, room, *found)
-    flow.replace(node, lambda b: _joined(b, parts, dim, own, ends, extent))
+    flow.replace(node, lambda b: _joined(b, parts, dim, own, ends, b.full(extent)))
     return {**others, dim: extent}
 
 
-def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: list[Any], extent: Extent) -> fx.Node:
-    """The valid rows of all parts, gathered from the `cat` of the parts at full size."""
+def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: list[Any], count: Any) -> fx.Node:
+    """The valid rows of all parts, gathered from the `cat` of the parts at full size, in a tensor of ``count`` rows."""
     device = parts[0].meta["val"].device
-    places = b.call(aten.arange.default, b.full(extent), device=device)
+    places = b.call(aten.arange.default, count, device=device)
     sizes = [b.full(e) if e is not None else b.size(p, dim) for e, p in zip(own, parts, strict=True)]
     chosen, offset = places, 0
     for size, end in zip(sizes[:-1], ends[:-1], strict=True):

@@ -4,7 +4,7 @@ embedding(table, distance)          {1: e} of distance     ->     embedding(tabl
 index_select(mask, 0, rows)         {1: e} of mask passes
 index_select(k, 1, rows)            {1: e} of k            ->     _assert_async(all(rows < e)), index_select(k, 1, rows)
 
-In the last one, an index past the valid rows is an error in eager; without the slice it would be one only past the buffer.
+In the last line, eager raises an error for an index past the valid rows. Without the slice, only one past the buffer would.
 """
 
 from __future__ import annotations

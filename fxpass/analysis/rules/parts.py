@@ -5,7 +5,7 @@ x[:, -4:].mul_(2)      {1: e}       ->      copy_(x, where(arange(S) in [e - 4, 
 buf[:, s:].zero_()     s moves      ->      copy_(buf, where(arange(S) in [s, S), 0, buf))
 x[:, 0] = 0            {1: e}       ->      copy_(x, where(arange(S) in [0, 1), 0, x))
 
-The op is done on a copy of the rows, made where it stands, which is put back. Nobody else may see the slice.
+The op runs on a copy of the rows, which is made right before it and then put back. Nobody else may see the slice.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.extents import RULES, Extents, Flow, Part
+from fxpass.analysis.extents import RULES, Extents, Flow, WrittenSlice
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 
@@ -27,7 +27,7 @@ from .stores import refuse_writer
 aten = torch.ops.aten
 
 
-def take_part(node: fx.Node, flow: Flow, part: Part, step: int = 1) -> None:
+def take_part(node: fx.Node, flow: Flow, part: WrittenSlice, step: int = 1) -> None:
     """Note that the slice ``node``, which becomes a copy, is ``part``, if it is only written to.
 
     Raises:
@@ -89,7 +89,7 @@ def parts(node: fx.Node, flow: Flow) -> Extents:
     return out
 
 
-def _put_back(b: Any, node: fx.Node, part: Part, views: list[fx.Node], given: Any) -> fx.Node:
+def _put_back(b: Any, node: fx.Node, part: WrittenSlice, views: list[fx.Node], given: Any) -> fx.Node:
     base, dim, extent, like = b.current(part.base), part.dim, part.extent, part.base.meta["val"]
     start = b.twin(part.start, like.device)
     count = part.count if isinstance(part.count, int) else b.full(extent)

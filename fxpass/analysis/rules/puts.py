@@ -1,12 +1,12 @@
-"""Values that are put where index tensors say, or a mask: places are counted from the first row, and asserted to be valid.
+"""Values that are put at places which index tensors, or a mask, name: they count from the first row, and are asserted valid.
 
 index_put_(k, [None, rows], x)          {1: e}      ->      _assert_async(all(-e <= rows < e)), index_put_(k, [None, rows'], x)
 scatter(k, 1, rows, x)                  {1: e}      ->      _assert_async(all(rows < e)), scatter(k, 1, rows, x)
 masked_scatter(k, mask, x)              {1: e}      ->      masked_scatter(k, mask & valid, x)
 
-Eager raises an error for a place past the valid rows. Without the assertion it would be one only past the buffer.
+Eager raises an error for a place past the valid rows. Without the assertion, only one past the buffer would.
 
-As many rows as are valid may be put into what has a fixed size. Those past the last one are that one again, or add nothing:
+Valid rows may also be put into a tensor of fixed sizes. Those past the last valid one then repeat it, or add nothing:
 
 counts.scatter_add(1, tokens[:, :e], x[:, :e])          ->      counts.scatter_add(1, zeroed(tokens), zeroed(x))
 scores.scatter(1, tokens[:, :e], x[:, :e])              ->      scores.scatter(1, tokens[:, min(i, e - 1)], x[:, min(i, e - 1)])
@@ -117,12 +117,12 @@ def _way(node: fx.Node) -> str | None:
 
 
 def _is_of_moving_rows(flow: Flow, x: fx.Node, *operands: Any) -> bool:
-    """Whether ``x``, which ``operands`` are put into, is of fixed sizes, and they are not."""
+    """Whether ``operands`` have extents, and ``x``, into which they are put, has none."""
     return not flow.of(x) and any(flow.of(operand) for operand in operands)
 
 
 def _put_moving_rows(node: fx.Node, flow: Flow, operands: Sequence[Any], adds: bool) -> Extents:
-    """Let the rows of ``operands`` past the last valid one be that one again, or, where ``node`` ``adds`` them up, add nothing.
+    """Let the rows of ``operands`` past the last valid one repeat it, or, where ``node`` ``adds`` them up, add nothing.
 
     Raises:
         Refusal: they lie in tensors of different sizes, or it is not known that there is a row.

@@ -68,7 +68,7 @@ def mean(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _check_extremum(node: fx.Node, flow: Flow, dims: set[int]) -> None:
-    """Refuse an extremum of no elements, an error in eager, and a place in a flattened tensor, which would be another."""
+    """Refuse an extremum of no elements, which eager raises for, and a place in a flattened tensor, which would be another."""
     extents = flow.of(node.args[0])
     if node.target not in _ANY and not all(guarded(number(extents[d].length) >= 1) for d in dims if d in extents):
         raise Refusal(reasons.TOO_FEW, op=node.target)

@@ -120,7 +120,7 @@ def _other_axes(old: list[Any], new: list[Any], out: Extents) -> dict[int, int]:
     """For each symbolic size of ``new`` that is no extent, the dim of ``old`` that has it: a batch.
 
     Raises:
-        Refusal: none has.
+        Refusal: no dim has it.
     """
     moving = [d for d, size in enumerate(new) if d not in out and not isinstance(size, int)]
     found = {d: e for d in moving for e, size in enumerate(old) if equal(size, new[d])}

@@ -84,16 +84,16 @@ def slice_scatter(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _stop(given: dict[str, Any], extent: Extent) -> Any:
-    """Where the slice ends of which a `slice_scatter` is ``given`` the bounds; one past the valid rows ends with these."""
+    """The end of the slice of a `slice_scatter` with the arguments ``given``: the end of the valid rows at most."""
     stop = given.get("end")
     return extent.length if stop is None or guarded(number(stop) >= number(extent.length)) else stop
 
 
 def _refuse_other_sizes(new: fx.Node, sizes: Sequence[Any]) -> None:
-    """Refuse what eager refuses, and a mask would broadcast or cut. Tensors without data do not tell.
+    """Refuse sizes that eager refuses, and that a mask would broadcast or cut. Tensors without data do not raise for them.
 
     Raises:
-        Refusal: ``new`` has other sizes than the rows in the place of which it is put.
+        Refusal: ``new`` has other sizes than the rows that it replaces.
     """
     own = new.meta["val"].shape
     if len(own) != len(sizes) or not all(guarded(a == b) for a, b in zip(own, sizes, strict=True)):

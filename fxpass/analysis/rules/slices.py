@@ -20,7 +20,7 @@ import torch
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.extents import Extent, Extents, Flow, Part, rule
+from fxpass.analysis.extents import Extent, Extents, Flow, WrittenSlice, rule
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import TO_THE_END, slice_arguments
 from fxpass.graph.numbers import equal, fixed, guarded, number
@@ -59,7 +59,7 @@ def select(node: fx.Node, flow: Flow) -> Extents:
     extent = flow.of(x).get(dim)
     if extent is not None:
         place = from_the_front(node, flow, extent, index, below=True)
-        take_part(node, flow, Part(x, dim, extent, place, 1, squeezed=True))
+        take_part(node, flow, WrittenSlice(x, dim, extent, place, 1, squeezed=True))
         flow.replace(node, lambda b: b.call(aten.squeeze.dim, _rows(b, x, dim, extent, place, 1, 1), dim))
     return {d - (d > dim): e for d, e in flow.of(x).items() if d != dim}
 
@@ -70,7 +70,7 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
     rest = {d: e for d, e in flow.of(x).items() if d != dim}
     count = fixed(node.meta["val"].shape[dim])
     if count is not None:
-        take_part(node, flow, Part(x, dim, extent, start, count), step)
+        take_part(node, flow, WrittenSlice(x, dim, extent, start, count), step)
         flow.replace(node, lambda b: _rows(b, x, dim, extent, start, count, step))
         return rest
     length = end if equal(start, 0) else flow.derive(node, operator.sub, end, start)
@@ -82,7 +82,7 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
     if equal(start, 0) and step == 1:
         flow.replace(node, lambda b: b.call(aten.alias.default, x))
     else:
-        take_part(node, flow, Part(x, dim, extent, start, length), step)
+        take_part(node, flow, WrittenSlice(x, dim, extent, start, length), step)
         flow.replace(node, lambda b: _rows(b, x, dim, extent, start, b.full(extent), step))
     flow.lengths.append(own)
     return {**rest, dim: own}

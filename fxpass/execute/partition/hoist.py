@@ -51,8 +51,8 @@ def hoist(graph: fx.Graph) -> None:
 def _move(graph: fx.Graph, wanted: set[fx.Node]) -> None:
     """Move ``wanted`` with what they need to the front.
 
-    The others are needed in one place, and cost nothing in the kernel that takes them. What is a result of the graph is taken
-    by none.
+    Other ops are needed in one place, and cost nothing in the kernel that uses their results. A result of the graph is used by
+    no kernel.
     """
     for node in reversed(graph.nodes):
         if node in wanted:

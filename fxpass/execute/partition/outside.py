@@ -26,15 +26,15 @@ from fxpass.graph.work import is_heavy
 from .split import Part, values_of
 
 _MOST_LINES = 6
-"""The lines of code that are named of a part with light ops."""
+"""So many lines of code are named at most for a part with light ops."""
 
 
 def outside(
     graphs: Iterable[fx.Graph], bound: Set[Any], table: Sequence[Symbol], is_part: bool = True
 ) -> list[str]:
     """The heavy ops of ``graphs`` that have symbols that are not ``bound``, a line of text each: the user's line of code, the
-    op, and what these symbols are of, as the ``table`` of a report calls it. In a part of a graph, ``is_part``, an op may have
-    none, and be there for the order of writes."""
+    op, and what these symbols are of, as the ``table`` of a report calls it. In a part of a graph (``is_part``) an op may have
+    no such symbol, and be there for the order of writes."""
     names = {name: f"{symbol.of} ({symbol.kind})" for symbol in table for name in symbol.symbol.split(", ")}
     found: dict[str, None] = {}
     for graph in graphs:
@@ -76,7 +76,8 @@ def works_on(graphs: Iterable[fx.Graph], lengths: Set[Any]) -> str | None:
 
 
 def _causes(graph: fx.Graph, bound: Set[Any], is_part: bool) -> Iterator[tuple[fx.Node, set[Any]]]:
-    """For each op of ``graph``, the symbols that it has, or that an op has that it waits for; in a part, else those of all."""
+    """Each op of ``graph`` with its symbols; those of the ops that it waits for if it has none, and in a part else those of
+    all."""
     every = {s for n in graph.nodes for v in values_of(n) for s in symbols(v)} - bound
     found: dict[fx.Node, set[Any]] = {}
     for node in graph.nodes:

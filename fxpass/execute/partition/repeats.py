@@ -84,7 +84,8 @@ def piece_calls(gm: fx.GraphModule) -> list[Call]:
 class _Layer:
     """One of the stretches of ops that repeat.
 
-    ops: those that are the same in all of them. views: those with other constant bounds in each.
+    ops: those that are the same in all of them.
+    views: those with other constant bounds in each.
     takes: the operands of ``ops``, and numbers in their sizes.
     """
 

@@ -15,8 +15,8 @@ from fxpass.graph.numbers import size_in_bytes
 def recording_costs(
     copied: Sequence[Sequence[fx.Node]], carried: Sequence[fx.Node], variants: Iterable[Any]
 ) -> Iterator[str]:
-    """``copied`` results leave the recording's memory, ``carried`` index tensors are written back; there is a recording for
-    each value of the ``variants``."""
+    """The reasons for a core of which ``copied`` results leave the recording's memory and ``carried`` index tensors are written
+    back, with a recording for each value of the ``variants``."""
     anew = ", ".join(sorted(map(str, variants)))
     yield reasons.RECORDED.text(anew=f", anew for each value of {anew}" if anew else "")
     results = [node for group in copied for node in group]

@@ -5,8 +5,8 @@
     from then on    copy what is not static into the buffers; launch the recording
 
 A call costs a look at the addresses, one copy and the launch. The results lie in the memory of the recording, and the next call
-overwrites them: `results` and `packing` copy out what leaves the graph. So recordings can share memory, and nothing must be
-known of the order in which they run.
+overwrites them: `results` and `packing` copy out what leaves the graph. So recordings can share memory, in whatever order they
+run.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from fxpass.kernels.inputs import recording_of
 from .copying import copy_into
 
 MOST = 64
-"""As many recordings of one function are kept in each thread: those that ran last."""
+"""So many recordings of one function are kept in each thread: those that ran last."""
 Run = Callable[..., Sequence[Any]]
 Capture = Callable[[Callable[[], Sequence[Any]]], tuple[Sequence[Any], Callable[[], None]]]
 """Records what a function does, and gives its results and what launches the recording."""
 
 
-class _Memory(threading.local):
+class _Pools(threading.local):
     """The memory pool and the stream of each device that recordings of this thread are made with."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class _Memory(threading.local):
         return self._of[device]
 
 
-_memory = _Memory()
+_pools = _Pools()
 _made: weakref.WeakSet[_Recording] = weakref.WeakSet()
 
 
@@ -57,7 +57,7 @@ def on_device(device: int) -> Capture:
     """What records on the GPU ``device``."""
 
     def capture(run: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], Callable[[], None]]:
-        pool, stream = _memory.of(device)
+        pool, stream = _pools.of(device)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device), torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
             results = run()

@@ -1,4 +1,4 @@
-"""The nodes that a position reaches a slice by, and what has taken the place of that.
+"""The nodes by which a position reaches a slice, and those that have taken their place.
 
     before      used[0] -> add -> slice -> ... -> scaled_dot_product_attention
     after       used -> select -> add -> lt -> unsqueeze -> scaled_dot_product_attention          (a mask)
@@ -16,7 +16,7 @@ from .slots import Slot
 
 
 class Paths:
-    """Of a report's flow, for each site, by the name of its node before the rewrite.
+    """The paths of a report's flow, for each site, which goes by the name of its node before the rewrite.
 
     slots: those of the two graphs; flow: `Report.flow`.
     """

@@ -3,7 +3,7 @@
     with Capacity(env) as capacity:
         C = capacity.beyond([s, s + 1])      s < C and s + 1 < C hold on every call: the buffer is made so large
         ...                                  a graph is rewritten; what is asked about C is noted as guards
-    capacity.conditions                      [C < 1024]: what must be looked at when the capacity is another
+    capacity.conditions()                    [C < 1024]: what must hold of another capacity, too
 
 Dynamo knows nothing of this number, so none of its guards may mention it. Those that do are taken out when the block ends. Each
 holds of any capacity, or is a condition on the capacity alone, or relates it to other numbers; in the last case the rewrite is

@@ -13,7 +13,7 @@ from fxpass.index_tensors.table import tables
 from .names import CompileContext, Unsupported
 
 _RAISES = {"Observed exception", "Assertion failed on symbolic shapes"}
-"""What Dynamo calls it where the code that it traces raises."""
+"""Dynamo's names for an error that the traced code itself raises."""
 
 
 @dataclasses.dataclass

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import fx
@@ -84,6 +84,18 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
                 _mark(tx.output.root_tx, inputs, places)
 
 
+def make_place(tx: Any, name: str) -> None:
+    """Make the int called ``name``, which says at which place of a list something is, a symbol from the start.
+
+    Raises:
+        RestartAnalysis: it has been a constant so far; Dynamo traces the frame again.
+    """
+    places = history_of(tx.output.root_tx.f_code).places
+    if name not in places:
+        places.add(name)
+        _restart(tx.output.root_tx, "kvfix: an int that says a place")
+
+
 def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     """Mark the dims of graph inputs that the ``sites`` of ``gm`` slice, and what goes with them; ``gm`` is in normal form.
 
@@ -104,8 +116,8 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
 
 
 def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
-    """Mark what the next graph would be traced twice for, in a graph that advances an index tensor: the dims of inputs along
-    which it writes a part. ``gm`` is the graph from Dynamo, and ``normal`` its normal form."""
+    """In a graph that advances an index tensor, mark the dims of inputs along which it writes a part: the next graph would be
+    traced twice for these. ``gm`` is the graph from Dynamo, and ``normal`` its normal form."""
     tx = current_frame()
     if tx is None or config.assume_static_by_default is False:
         return
@@ -153,8 +165,12 @@ def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]]
     seen.tied |= {first[node][dim] for node, dim in places}
     changed |= any([_mark_int(tx, name) for name, v in seen.ints.items() if v in seen.tied and v > 1])
     if changed and restart:
-        tx.speculation_log.clear()
-        raise TensorifyScalarRestartAnalysis(restart_reason="kvfix: sizes that go with a moving position")
+        _restart(tx, "kvfix: sizes that go with a moving position")
+
+
+def _restart(tx: Any, why: str) -> NoReturn:
+    tx.speculation_log.clear()
+    raise TensorifyScalarRestartAnalysis(restart_reason=why)
 
 
 def _changed(tx: Any) -> set[int]:

@@ -145,7 +145,7 @@ def _indices(entry: Arith) -> set[int]:
 def _seen(tx: Any, tensor: fx.Node) -> tuple[ElementHistory, set[int]]:
     """The history of the elements of ``tensor``, and the indices of those that have been seen to change.
 
-    All elements are looked at, since decoding may read another one first than the prefill has read.
+    All elements are looked at, since decoding may read other ones than the prefill has read.
     """
     argument = _argument(tensor)
     values = mirror.values(argument.example)
@@ -179,6 +179,6 @@ def _number(tx: Any, source: Any, value: int) -> Any:
 
 
 def _without_source(number: Any) -> Any:
-    """``number``, which after the graph is what the graph was given: what is at its source may have been written by then."""
+    """``number`` without a source: what is at its source may be written by the time that it is used after the graph."""
     number.source = None
     return number

@@ -4,8 +4,8 @@
                                               kvfix: guard s0 == 3, lens: i64[3]
 
 Another number of rows then takes another graph. This is done for vectors, and for few sizes of each. A tensor that comes in
-more sizes, or that the caller hands in anew for each call, is followed without where that can be (`expressions`). The places at
-which an index tensor is read are fixed too, as long as they do not change from call to call:
+more sizes, or that the caller hands in anew for each call, is followed without a fixed size where possible (`expressions`). The
+places at which an index tensor is read are fixed too, as long as they do not change from call to call:
 
     row = int(rows[layer])         s3, as another model keeps its layers elsewhere
     length = int(lens[row])        stock: a graph break
@@ -30,17 +30,18 @@ from fxpass.torch_internals.dynamo.names import ChainedSource
 from . import frames
 
 MAX_SIZES = 3
-"""An index tensor has no more sizes than this, and a place no more values. A prefill and a step for each, and two once more for
-all others, are as many graphs as Dynamo makes of a frame."""
+"""An index tensor is fixed at no more sizes than this, and a place at no more values. A prefill and a step for each of these,
+and two more for all others, are as many graphs as Dynamo makes of a frame."""
 MOST_WITHOUT = 2
-"""The same for one that can be followed without."""
+"""The same for an index tensor that can be followed without a fixed size."""
 _SELECTING = (torch.select, "select", operator.getitem)
 
 
 def fix_numbers(tx: Any, node: fx.Node, whole: Sequence[fx.Node] = ()) -> None:
     """Fix the sizes of the small graph inputs that ``node`` is computed from, and the places at which they are read.
 
-    The graph inputs ``whole`` can be followed without."""
+    The graph inputs ``whole`` can be followed without fixed sizes.
+    """
     integers = _followed(node)
     done = [_fix_sizes(tx, n, n in whole) for n in integers if n.op == "placeholder"]
     done += [_fix_place(tx, n) for n in integers if n.target in _SELECTING]

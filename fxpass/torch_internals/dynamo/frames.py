@@ -29,6 +29,7 @@ class FrameHistory:
     fixed_sizes: the sizes that each index tensor has been fixed at.
     fixed_numbers: the values that each other number has been fixed at.
     of_modules: the values that each int of a module has had.
+    places: the ints that say at which place of a list something is.
     slices: whether the frame slices caches.
     tied: the first values of numbers that go with a position, or with a size that has changed.
     """
@@ -42,6 +43,7 @@ class FrameHistory:
     fixed_sizes: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     fixed_numbers: dict[str, set[float]] = dataclasses.field(default_factory=dict)
     of_modules: dict[str, set[int]] = dataclasses.field(default_factory=dict)
+    places: set[str] = dataclasses.field(default_factory=set)
     slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
 

@@ -1,11 +1,11 @@
-"""The functions of ours that run from guards and from Dynamo's bytecode, where an error would be for the user.
+"""The functions of ours that run from guards and from Dynamo's bytecode, where an error would reach the user.
 
     a guard of a compiled call      does not hold, which is what torch makes of an error in a guard
     while a frame is compiled       the frame is compiled once more without our hooks, as stock torch.compile does (`hooks`)
     in bytecode                     the number is read from the tensor itself
 
-One warning tells of the fault, with its traceback. Each tells of its own: what stood around all of them would be one more call
-of each in every step. `install` keeps Dynamo from tracing what runs here.
+One warning tells of the fault, with its traceback. Each function handles its own errors, since a wrapper around all of them
+would add a call of each to every step. `install` keeps Dynamo from tracing what runs here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .compilation import current_compilation
 
 @torch.compiler.disable
 def note(look: Callable[..., Any], error: Exception) -> None:
-    """Tell of an ``error`` of ``look``; of those that follow from it while a frame is compiled, not again."""
+    """Tell of an ``error`` of ``look``, but not of those that follow from it while a frame is compiled."""
     compilation = current_compilation()
     if compilation is None or not compilation.guard_failed:
         tell(look, error)
@@ -37,7 +37,7 @@ def note(look: Callable[..., Any], error: Exception) -> None:
 
 
 def values(tensor: Any) -> tuple[int, ...]:
-    """All elements of ``tensor``, as `mirror.values` gives them. This or `read` is the first to be asked of a call."""
+    """All elements of ``tensor``, as `mirror.values` gives them. In a call, this or `read` runs first."""
     try:
         if get_ident() not in threads:
             meet()
@@ -136,6 +136,16 @@ def computed_by(text: str, *inputs: Any) -> Any:
         raise
 
 
+def item(text: str, container: Any, *numbers: int) -> Any:
+    """The item of ``container`` at the place that ``text`` makes of ``numbers``, which are called ``n`` there."""
+    return container[numbers[0] if text == "n[0]" else eval(text, {"n": numbers})]
+
+
+def length(container: Any) -> int:
+    """The length of ``container``."""
+    return len(container)
+
+
 def install() -> None:
     """Keep Dynamo from tracing these functions, and those of the mirror that they call."""
     for function in (
@@ -149,12 +159,14 @@ def install() -> None:
         disjoint,
         read,
         computed,
+        item,
+        length,
         mirror.read,
         mirror.computed,
         mirror.all_agree,
         mirror.values,
         formula.evaluate,
-        mirror._Remembered.is_of,
+        mirror._Remembered.is_unwritten,
         mirror._load,
         mirror._remember,
         address_ranges.disjoint,

@@ -12,7 +12,16 @@ from fxpass.torch_internals.dynamo.names import GuardManagerType, Unsupported, s
 from fxpass.torch_internals.patches import patch
 
 from . import guard_functions
-from .sources import AggregateSource, AgreementSource, ExpressionSource, NameSource, PositionSource, full_name
+from .sources import (
+    AggregateSource,
+    AgreementSource,
+    ExpressionSource,
+    ItemSource,
+    LengthSource,
+    NameSource,
+    PositionSource,
+    full_name,
+)
 
 _agreements: weakref.WeakKeyDictionary[Any, dict[str, tuple[list[tuple[int, int]], Any]]] = weakref.WeakKeyDictionary()
 """For each guard builder and each tensor, by name: the pairs of elements that must be equal, and the manager of these."""
@@ -62,6 +71,17 @@ def _expression(builder: Any, source: ExpressionSource) -> Any:
         where = compile(f"({source.base.name}, {', '.join(source.names)})", source.name, "eval")
         look = functools.partial(guard_functions.of_several, source.text, where, builder.scope["G"])
     return base.lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
+
+
+def _item(builder: Any, source: ItemSource) -> Any:
+    """The manager of an item, which is reached from the frame's locals, as the numbers that say its place are."""
+    look = functools.partial(guard_functions.found, compile(source.name, source.name, "eval"), builder.scope["G"])
+    return builder.guard_manager.root.lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
+
+
+def _length(builder: Any, source: LengthSource) -> Any:
+    base = builder.get_guard_manager_from_source(source.base)
+    return base.lambda_manager(python_lambda=guard_functions.length, source=source.name, **_example(builder, source))
 
 
 def _example(builder: Any, source: Any) -> dict[str, Any]:
@@ -114,5 +134,7 @@ _MANAGERS: dict[type, Callable[[Any, Any], Any]] = {
     AggregateSource: _aggregate,
     ExpressionSource: _expression,
     AgreementSource: _agreement,
+    ItemSource: _item,
+    LengthSource: _length,
     NameSource: _named,
 }

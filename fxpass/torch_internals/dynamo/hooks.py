@@ -34,25 +34,19 @@ from fxpass.options import Options
 from fxpass.torch_internals.dynamo.names import (
     BuiltinVariable,
     ConstantVariable,
-    FrameStateSizeEntry,
-    GuardBuilder,
     InstructionTranslatorBase,
     OutputGraph,
     TensorVariable,
-    is_constant_source,
-    process_automatic_dynamic,
     type_dispatch,
 )
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, frames, indexing, module_ints, number_variables, retries
+from . import dynamism, indexing, number_variables, retries
 from .compilation import current_compilation
+from .lengths import length_of
 from .operands import with_numbers
-from .sources import AggregateSource, PositionSource
-
-MAX_FLOATS = 3
-"""For as many values of one float of a module, graphs are made that have it as a constant; for one value of any other."""
+from .wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
 
 
 def parse_options_early(options_of: Callable[[Any], Options | None], begin: Callable[[Options], None]) -> None:
@@ -73,10 +67,10 @@ def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Excep
     patch("torch._dynamo.convert_frame._compile", functools.partial(retries.compile_frame, is_ours, left))
     is_ours = functools.partial(_acts_for, is_ours)
     patch("torch._dynamo.variables.TensorVariable.call_method", functools.partial(_call_method, is_ours))
-    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(_wrap_symint, is_ours))
-    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(_wrap_symfloat, is_ours))
+    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symint", functools.partial(wrap_symint, is_ours))
+    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", functools.partial(wrap_symfloat, is_ours))
     on_uninstall(type_dispatch.cache_clear)
-    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(_wrap_literal, is_ours))
+    patch("torch._dynamo.variables.builder.VariableBuilder.wrap_literal", functools.partial(wrap_literal, is_ours))
     type_dispatch.cache_clear()  # made before, it holds `wrap_literal` as it was
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
@@ -119,49 +113,8 @@ def _call_method(
     return stock(self, tx, name, args, kwargs)
 
 
-def _wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: Any) -> Any:
-    if type(value) is int and is_ours(self.tx.output.compiler_fn) and module_ints.moves(self.tx, self.source, value):
-        return self.wrap_symint(value)
-    return stock(self, value)
-
-
-def _wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int, *args: Any, **kwargs: Any) -> Any:
-    """Guard a number that is not negative to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``. It is
-    also guarded to stay below its `ceiling`, so that what is computed from it does not overflow.
-
-    Zero is a guarded constant, as in `element_variables`, so that an empty cache has a graph of its own, also under
-    ``dynamic=True``.
-    """
-    if not is_ours(self.tx.output.compiler_fn):
-        return stock(self, value, *args, **kwargs)
-    dynamism.see_int(self.tx, self.source.name, value)
-    ours = isinstance(self.source, (PositionSource, AggregateSource))  # `element_variables` has decided
-    made = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
-    if value == 0 and not ours and not made:
-        process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
-        self.install_guards(GuardBuilder.CONSTANT_MATCH)
-        return ConstantVariable.create(value)
-    variable = stock(self, value, *args, **kwargs)
-    if not variable.is_python_constant():
-        number_variables.guard_range(variable.sym_num, value)
-    return variable
-
-
-def _wrap_symfloat(is_ours: Callable[..., bool], stock: Any, self: Any, value: float) -> Any:
-    """Make a float that does not change a guarded constant, also under ``dynamic=True``, and if it differs between models."""
-    known = self.name in self.tx.output.unspec_variable_map or is_constant_source(self.source)
-    if not is_ours(self.tx.output.compiler_fn) or known:
-        return stock(self, value)
-    most = MAX_FLOATS if self.source.guard_source.is_unspecialized_nn_module() else 1
-    if not frames.may_fix(self.tx.output.root_tx.f_code, self.source.name, value, most):
-        return stock(self, value)
-    process_automatic_dynamic(self.tx, self.source.name, FrameStateSizeEntry.make_scalar(value))
-    self.install_guards(GuardBuilder.CONSTANT_MATCH)
-    return ConstantVariable.create(value, source=self.source)
-
-
 def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
-    """``3 in lens.tolist()`` and ``idx[0] in (4, 5)`` look at numbers that move, too, which is a guard on each; Dynamo looks at
+    """``3 in lens.tolist()`` and ``idx[0] in (4, 5)`` compare numbers that move, too, with a guard for each. Dynamo compares
     constants alone, or gives a tensor."""
     items = list(items)
     sought = number_variables.number_of(tx, search) if is_ours(tx.output.compiler_fn) else None
@@ -175,20 +128,26 @@ def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any,
 
 
 def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
-    """Let the jump take the outcome as a constant. If it leaves its operand on the stack, as for ``or``, it is the tensor.
+    """Let the jump take the outcome as a constant. If it leaves its operand on the stack, as for ``or``, that stays the tensor.
 
     An ``assert`` that no table answers goes into the graph, as in stock: the device looks, and no guard waits for it.
     """
     depth, operand = len(tx.stack), tx.stack[-1]
-    tensor = operand.realize() if hasattr(operand, "realize") else operand
-    value = None
-    if isinstance(tensor, TensorVariable) and is_ours(tx.output.compiler_fn):
-        value = number_variables.number_in(tx, tensor.as_proxy().node, by_ops=not _is_assert(tx.next_instruction))
+    value = _truth_of(tx, operand, by_ops=not _is_assert(tx.next_instruction)) if is_ours(tx.output.compiler_fn) else None
     if value is not None:
         tx.stack[-1] = number_variables.decided(tx, value)
     stock(tx, inst)
     if value is not None and inst.opname in _OR_POP and len(tx.stack) == depth:
         tx.stack[-1] = operand
+
+
+def _truth_of(tx: Any, operand: Any, by_ops: bool) -> Any:
+    """The number that makes ``operand`` true: what a tensor holds, or the length of a list. None where it is not known."""
+    value = length_of(tx, operand)
+    if value is not None:
+        return value
+    tensor = operand.realize() if hasattr(operand, "realize") else operand
+    return number_variables.number_in(tx, tensor.as_proxy().node, by_ops) if isinstance(tensor, TensorVariable) else None
 
 
 def _is_assert(following: Any) -> bool:

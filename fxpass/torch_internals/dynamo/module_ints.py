@@ -20,7 +20,7 @@ from fxpass.torch_internals.dynamo.names import ChainedSource
 from . import frames
 
 MAX_COUNTED = 3
-"""For as many modules that are counted, graphs are made that have the number of the module as a constant."""
+"""For so many modules that are counted, graphs are made in which the number of the module is a constant."""
 _first: weakref.WeakKeyDictionary[nn.Module, dict[str, int]] = weakref.WeakKeyDictionary()
 _moved: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
@@ -42,8 +42,23 @@ def moves(tx: Any, source: Any, value: int) -> bool:
         _moved.setdefault(owner, set()).add(source.name)
     values = frames.history_of(tx.output.root_tx.f_code).of_modules.setdefault(source.name, set())
     values.add(value)
+    if source.name in frames.history_of(tx.output.root_tx.f_code).places:
+        return True
     counts = len(values) > MAX_COUNTED and values == set(range(len(values)))
     return counts or source.name in _moved.get(owner, ())
+
+
+def is_single(tx: Any, source: Any) -> bool:
+    """Whether the int at ``source`` belongs to a module, or is the caller's, and no list of modules holds others like it."""
+    scope = {"L": tx.output.root_tx.f_locals, "G": tx.output.root_tx.f_globals}
+    while isinstance(source, ChainedSource):
+        source = source.base
+        try:
+            if isinstance(eval(source.name, scope), (nn.ModuleList, nn.Sequential, nn.ModuleDict)):
+                return False
+        except Exception:  # a source without a plain expression
+            return False
+    return True
 
 
 def _owner(tx: Any, source: Any) -> nn.Module | None:

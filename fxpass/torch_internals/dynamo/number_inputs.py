@@ -89,9 +89,12 @@ class NumberInputs:
         return self._calls.kind(written(source), value.node.hint, isinstance(source, TensorPropertySource))
 
     def _settle_ints(self) -> None:
-        """An int that the calls tell nothing about is a variant where it moves as a size does that is one, and a position
-        elsewhere. An int that repeats a size which is a variant, ``n`` beside ``x[:, :n]``, is one too; what else repeats a
-        position moves with it."""
+        """Decide the kinds that the calls do not tell, or not by themselves.
+
+        An int that they tell nothing about is a variant if it moves as a size does that is one; otherwise it is a position. An
+        int that repeats a size which is a variant, ``n`` beside ``x[:, :n]``, is a variant, too. Any other number that repeats
+        a position is a position.
+        """
         sizes = {self._moved(n) for n in self.all if n.is_size and n.kind == "variant"}
         for i, n in enumerate(self.all):
             if n.kind is None and not n.is_size:
@@ -134,7 +137,7 @@ class NumberInputs:
         return [Symbol(", ".join(sorted(map(str, own))), kind[n.name], n.name) for n, own in shown if own]
 
     def bound(self, kinds: Kinds, strides: Set[Any] = frozenset()) -> list[NumberInput]:
-        """Those for each value of which a core is compiled: variants, and what is made of ``strides``."""
+        """The numbers for each value of which a core is compiled: variants, and what is made of ``strides``."""
         variants = [n for n in self.all if kinds.of(n.value) == "variant" and n.symbols - kinds.layouts]
         return [n for n in self.all if n in variants or n.symbols & strides]
 

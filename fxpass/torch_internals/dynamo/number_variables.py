@@ -59,26 +59,29 @@ MAX_SIZE = 256
 def number_in(tx: Any, node: fx.Node, by_ops: bool = True) -> Any:
     """The number that the tensor ``node`` holds, as a constant or SymInt variable; None where it is not known.
 
-    ``by_ops``: what the table does not know may be found by doing ops again in each call (`expressions`).
+    ``by_ops``: whether a number that the table does not know may be found by running ops again in each call (`expressions`).
     """
     output = tx.output
     if node.graph is not output.graph:
         return None  # it is in the subgraph of a higher-order operator
     table = Table.of(output.graph)
-    whole = expression_of(table, node) if fixed_sizes.moves(node) else None
-    fixed_sizes.fix_numbers(tx, node, whole.inputs if whole else ())
+    moves = fixed_sizes.moves(node)
+    expression = expression_of(table, node) if moves else None
+    fixed_sizes.fix_numbers(tx, node, expression.inputs if expression else ())
     entry = table.entry(node)
     if entry is not None:
         with contextlib.suppress(NotCovered):
             return _variable(tx, entry)
-    expression = whole or expression_of(table, node) if by_ops else None
+    if not by_ops:
+        return None
+    expression = expression if moves else expression_of(table, node)
     with contextlib.suppress(NotCovered):
         return None if expression is None else element_variables.expression_variable(tx, expression)
     return None
 
 
 def formed(tx: Any, *nodes: fx.Node, form: str) -> Any:
-    """What ``form``, ``int({})`` or ``torch.equal({}, {})``, makes of ``nodes``; None where it is not known by then."""
+    """What ``form``, ``int({})`` or ``torch.equal({}, {})``, makes of ``nodes``; None where that is not known."""
     if any(node.graph is not tx.output.graph for node in nodes):
         return None
     expression = expression_of(Table.of(tx.output.graph), *nodes, form=form)

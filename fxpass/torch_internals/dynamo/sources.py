@@ -4,9 +4,11 @@
     AggregateSource(base, text)      what many elements make, such as ``lens.max()``          evaluated, guarded, passed
     ExpressionSource(base, text)     what ops make of ``base``, and of others beside it       evaluated, guarded, passed
     AgreementSource(base, i, j)      whether two elements are equal                           guarded
+    ItemSource(base, text)           the item of a list at a place that the caller's ints make evaluated, guarded, passed
+    LengthSource(base)               the length of a list                                     evaluated, guarded, passed
     NameSource(base)                 the full name of a function or a class                   guarded
 
-All numbers are read through the host mirror. `guard_managers` makes the guards.
+All numbers of tensors are read through the host mirror. `guard_managers` makes the guards.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ class PositionSource(ChainedSource):
     is_there: bool = dataclasses.field(default=False, compare=False)
 
     def make_guard(self, fn: Callable[..., Any]) -> Any:
-        """A guard of the kind ``fn``. That an element is an int is known of its tensor; to ask takes a look at the mirror in
-        each call."""
+        """A guard of the kind ``fn``. A guard on the tensor tells that an element is an int; one on the element would look into
+        the mirror in each call."""
         if self.is_there and fn is GuardBuilder.TYPE_MATCH:
             return self.base.make_guard(fn)
         return super().make_guard(fn)
@@ -101,12 +103,47 @@ class AgreementSource(ChainedSource):
 
 
 @dataclasses.dataclass(frozen=True)
+class ItemSource(ChainedSource):
+    """The item of the list, tuple, dict or `ModuleList` at ``base``, at the place that ``text`` makes of the ints ``n``, which
+    are at ``numbers``."""
+
+    text: str = ""
+    numbers: tuple[Any, ...] = ()
+
+    @property
+    def _name_template(self) -> str:
+        place = self.text
+        for i, number in enumerate(self.numbers):
+            place = place.replace(f"n[{i}]", number.name)
+        return "{0}[" + place.replace("{", "{{").replace("}", "}}") + "]"
+
+    def reconstruct(self, codegen: Any) -> None:
+        _call(codegen, "item", self.text, self.base, *self.numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthSource(ChainedSource):
+    """The length of the list, tuple, dict or deque at ``base``."""
+
+    @property
+    def _name_template(self) -> str:
+        return "len({0})"
+
+    def reconstruct(self, codegen: Any) -> None:
+        _call(codegen, "length", self.base)
+
+
+@dataclasses.dataclass(frozen=True)
 class NameSource(ChainedSource):
     """The full name of the function, class or enum member at ``base``."""
 
     @property
     def _name_template(self) -> str:
         return f"__load_module('{__name__}').full_name({{0}})"
+
+
+NUMBERS_OF_TENSORS = (PositionSource, AggregateSource)
+"""The sources of numbers that the graph may have moved by the time that Dynamo writes back what the frame has changed."""
 
 
 def full_name(value: Any) -> str:

@@ -4,6 +4,7 @@
     x * math.sqrt(idx[0])           stock: graph break      kvfix: a number computed from s0
     not_(idx[0])                    the same                kvfix: a guard on its truth
     int(lens.float().mean())        the same                kvfix: a number, as none of the floats is one of the graph
+    caches[self.number], len(tokens)                        kvfix: as `items` and `lengths` have them
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from fxpass.torch_internals.dynamo.names import SymNodeVariable, TensorVariable
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
+from .items import item_at
+from .lengths import length_of
 from .number_variables import formed, number_in
 
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
@@ -31,8 +34,19 @@ def install() -> None:
 
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    if not kwargs and current_compilation() is not None:
+        taken = _of_container(tx, self.fn, args)
+        if taken is not None:
+            return taken
     rounded = _rounded(tx, args[0]) if self.fn is int and len(args) == 1 and not kwargs else None
     return stock(self, tx, _numbers(tx, self.fn, args), kwargs) if rounded is None else rounded
+
+
+def _of_container(tx: Any, fn: Any, args: Any) -> Any:
+    """The item, or the length, of a list, if it is not as stock Dynamo has it; else None."""
+    if fn is operator.getitem and len(args) == 2:
+        return item_at(tx, *args)
+    return length_of(tx, args[0]) if fn is len and len(args) == 1 else None
 
 
 def _call_torchs(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:

@@ -5,8 +5,8 @@
     tl.store(out_ptr0 + ..., y)              x = tl.load(in_ptr0 + ...)
                                              ...
 
-Inductor can generate such kernels itself, but lets those not wait that do not read what the one before has written, and
-starts the next one late. Beside kernels that start the next one at once, that would be a race.
+Inductor can generate such kernels itself. But of those, a kernel that does not read what the one before it has written does not
+wait, and each starts the next one late. Beside kernels that start the next one at once, that would be a race.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def starting_early() -> Iterator[dict[str, Any]]:
         yield {}
         return
     if not is_patched(_FILTER):
-        patch(_FILTER, _filter, contain=False)  # half of it done, a kernel would not wait: better none
+        patch(_FILTER, _filter, contain=False)  # a kernel with half of it would not wait: better an error
     token = _wanted.set(True)
     try:
         yield dict(PATCHES)
@@ -45,7 +45,7 @@ def starting_early() -> Iterator[dict[str, Any]]:
 
 
 def _filter(stock: Callable[..., Any], kernel: Any, code: Any) -> None:
-    """All of a kernel's ``code`` is there, calls of both functions among it."""
+    """Put the calls of both functions at the top of a kernel's ``code``, all of which is there by now."""
     if not _wanted.get():
         return stock(kernel, code)
     if kernel._enable_pdl_codegen():

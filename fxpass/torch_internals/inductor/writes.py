@@ -19,8 +19,8 @@ _lowered: set[Any] = set()
 
 
 def lower_writes(op: Any) -> bool:
-    """Let Inductor generate ``op``, which takes (buffer, dim, slots, source) and does what ``buffer.index_copy_`` does; whether
-    it does so. A slot outside of the buffer fails an assertion on the device, as with ``index_copy_``."""
+    """Let Inductor generate ``op``, which takes (buffer, dim, slots, source) and does what ``buffer.index_copy_`` does. Gives
+    whether it does so. A slot outside of the buffer fails an assertion on the device, as with ``index_copy_``."""
     if not holds(Feature.WRITES):
         return False
     if op not in _lowered:

@@ -103,7 +103,7 @@ def _guard_by_name(entry: Any, current: Compilation) -> None:
 def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
     """Pickle the guards; where that is impossible, pickle an object that fails when it is loaded, with the reason.
 
-    To fail here would not be survived by all releases of torch.
+    Not all releases of torch survive an error here.
     """
     current = current_compilation()
     if current is None:
@@ -120,7 +120,7 @@ def _pickle_guards(stock: Any, state: Any, builder: Any) -> bytes:
 
 
 class _UncachedGuards:
-    """Stands for guards that could not be pickled. To unpickle it raises an error with the reason."""
+    """Stands for guards that could not be pickled. Unpickling it raises an error with the reason."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

@@ -86,7 +86,7 @@ _asked: ContextVar[Options | None] = ContextVar("_asked", default=None)
 @functools.cache
 def _own_version() -> str:
     """A hash of the source of kvfix: an artifact of another version may mean something else."""
-    files = sorted(pathlib.Path(__file__).parents[1].rglob("*.py"))
+    files = sorted(pathlib.Path(__file__).parents[2].rglob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 

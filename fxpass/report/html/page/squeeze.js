@@ -1,5 +1,5 @@
 "use strict";
-// A wide level, in which no group is open, drawn together: everything moves towards the middle, and what would meet in a row keeps its distance.
+// A wide level, in which no group is open, drawn together: everything moves toward the middle, and what would meet in a row keeps its distance.
 // The bends of edges stand in rows as nodes do. A row is least squares with distances kept: neighbors that push move as one.
 
 const ROOM = 740, LEAST = 0.4, BETWEEN = 16, BESIDE = 9;
@@ -45,7 +45,7 @@ function mean(block) {
   return block.sum / block.weight;
 }
 
-// An edge begins under its first node and ends above its last, towards its bends.
+// An edge begins under its first node and ends above its last, toward its bends.
 function endsOf(g, edge) {
   const { points } = g.edge(edge), from = g.node(edge.v), to = g.node(edge.w);
   const within = (node, point) => Math.max(node.x - node.width * 0.3, Math.min(node.x + node.width * 0.3, point.x));

@@ -1,0 +1,94 @@
+"""An item that a block takes out of a list by its number is reached by that number, whichever it is.
+
+    class Block(nn.Module):
+        def forward(self, caches, x):
+            cache = caches[self.number]      stock: caches[0], a graph for each block
+                                             kvfix: caches[self.number], one for all
+
+Dynamo reaches the item by the path ``caches[0]``, of which its guards, the arguments of the graph and what it writes back are
+made. Here the path is `ItemSource`, which says how the place is made of ints that Python holds. So it is for tuples, dicts with
+ints as keys and `ModuleList`, for objects as items, and for ints that are arguments.
+
+An int is a constant until it is taken for a place: Dynamo is sent back to trace the frame again, with a symbol for it. Of an
+item that is a number or a text, a constant is made, with a guard on its value.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import sympy
+import torch
+from torch import nn
+
+from fxpass.graph.numbers import to_expr
+from fxpass.torch_internals.dynamo.names import (
+    ConstantVariable,
+    GuardBuilder,
+    SymNodeVariable,
+    VariableBuilder,
+    install_guard,
+)
+from fxpass.torch_internals.symbols import PythonPrinter, free_unbacked_symbols
+
+from . import dynamism, guard_functions, module_ints
+from .sources import NUMBERS_OF_TENSORS, ItemSource
+
+_CONTAINERS = (list, tuple, dict, collections.OrderedDict, nn.ModuleList)
+
+
+def item_at(tx: Any, container: Any, place: Any) -> Any:
+    """The item of ``container`` at ``place`` as a variable, if it is to be reached by ints that the frame is given; else None.
+
+    Raises:
+        RestartAnalysis: the place is an int that has been a constant so far; Dynamo traces the frame again.
+    """
+    container, place = container.realize(), place.realize()
+    source = None if container.source is None else _source(tx, container.source, place)
+    if source is None or not _is_as_it_came(tx, container):
+        return None
+    try:
+        value = guard_functions.found(source.name, tx.output.root_tx.f_globals, tx.output.root_tx.f_locals)
+    except Exception:  # there is no such item, which the frame is to find out, or Dynamo has no plain name for the container
+        return None
+    if ConstantVariable.is_literal(value):
+        return _constant(source, value) if isinstance(place, SymNodeVariable) else None
+    if isinstance(place, SymNodeVariable):
+        return VariableBuilder(tx, source)(value)
+    dynamism.make_place(tx, place.source.name)
+    return None
+
+
+def _is_as_it_came(tx: Any, container: Any) -> bool:
+    """Whether ``container`` is one of the frame's inputs, in which nothing has been replaced so far."""
+    if tx.output.side_effects.is_modified(container):
+        return False
+    try:
+        value = guard_functions.found(container.source.name, tx.output.root_tx.f_globals, tx.output.root_tx.f_locals)
+    except Exception:  # Dynamo has no plain name for it
+        return False
+    return type(value) in _CONTAINERS
+
+
+def _source(tx: Any, container: Any, place: Any) -> ItemSource | None:
+    """The item of what is at ``container``; None if ``place`` is not made of ints that are the frame's inputs."""
+    if isinstance(place, ConstantVariable):
+        own = place.source if type(place.value) is int else None
+        return ItemSource(container, "n[0]", (own,)) if own is not None and module_ints.is_single(tx, own) else None
+    number = place.sym_num if isinstance(place, SymNodeVariable) else None
+    if not isinstance(number, torch.SymInt) or free_unbacked_symbols(number):
+        return None
+    expr = to_expr(number)
+    sources = {to_expr(t.fake): t.source for t in tx.output.tracked_fakes if isinstance(t.fake, torch.SymInt)}
+    symbols = sorted(expr.free_symbols, key=str)
+    numbers = [sources.get(symbol) for symbol in symbols]
+    if any(source is None or isinstance(source, NUMBERS_OF_TENSORS) for source in numbers):
+        return None
+    text = PythonPrinter().doprint(expr.xreplace({s: sympy.Symbol(f"n[{i}]") for i, s in enumerate(symbols)}))
+    return ItemSource(container, text, tuple(numbers))
+
+
+def _constant(source: ItemSource, value: Any) -> Any:
+    install_guard(source.make_guard(GuardBuilder.CONSTANT_MATCH))
+    return ConstantVariable.create(value, source=source)

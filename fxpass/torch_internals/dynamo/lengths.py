@@ -1,0 +1,41 @@
+"""The length of a list of which nothing else is asked is a number like any other.
+
+    p = len(tokens)         stock: a constant, a graph for each length      kvfix: s0, once it has moved
+    if tokens: ...          stock: the same                                 kvfix: a guard, s0 != 0
+
+Dynamo guards on the length of a list as soon as it looks into it, and does so at first. Once the length has been another, it is
+a number by itself. Where the frame looks into the list as well, by an item or a loop, that guard holds besides.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+from fxpass.torch_internals.dynamo.names import (
+    FrameStateSizeEntry,
+    VariableBuilder,
+    auto_dynamic,
+    process_automatic_dynamic,
+)
+
+from . import guard_functions
+from .sources import LengthSource
+
+_SIZED = (list, tuple, dict, collections.deque)
+
+
+def length_of(tx: Any, arg: Any) -> Any:
+    """The length of ``arg`` as a variable, if this is an input of the frame that has not been looked into, and had another
+    length before; else None."""
+    if not hasattr(arg, "is_realized") or arg.is_realized() or arg.source is None:
+        return None
+    try:
+        value = guard_functions.found(arg.source.name, tx.output.root_tx.f_globals, tx.output.root_tx.f_locals)
+    except Exception:  # Dynamo has no plain name for it
+        return None
+    if type(value) not in _SIZED:
+        return None
+    source = LengthSource(arg.source)
+    seen = process_automatic_dynamic(tx, source.name, FrameStateSizeEntry.make_scalar(len(value)))
+    return VariableBuilder(tx, source).wrap_symint(len(value)) if seen.scalar is auto_dynamic else None
