@@ -197,3 +197,35 @@ def test_a_window_has_room_and_little_more() -> None:
     for length in (*range(1, 3000), 8191, 8192, 10**6 + 1):
         assert length <= window_for(length) <= max(length + 15, length * 17 / 16)
     assert len({window_for(length) for length in range(1, 8193)}) < 170
+
+
+def cut_again(q: Tensor, k: Tensor, v: Tensor, pos: int, first: int = 5) -> Tensor:
+    """A part of what is read meets what is read in another length."""
+    out = as_it_is(q, k, v, pos)
+    return out + (k[:, : pos + 1][:, :first] * v[:, :first]).sum(1, keepdim=True)
+
+
+def with_a_refusal(q: Tensor, k: Tensor, v: Tensor, pos: int, first: int = 5) -> Tensor:
+    return as_it_is(q, k, v, pos) + k[:, : pos + 1].amax(1, keepdim=True) + v[:, :first].roll(1).sum(1, keepdim=True)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("step", [cut_again, with_a_refusal])
+def test_a_graph_without_windows_is_right(step: Callable[..., Tensor], work: Work) -> None:
+    fn, ours, theirs = kvfix(step), apart(300), apart(300)
+    for pos, first in ((0, 1), (7, 3), (8, 4), (40, 30), (100, 6), (9, 2)):
+        q = torch.randn(2, 7 if pos == 0 else 1, 8)
+        torch.testing.assert_close(fn(q, *ours, pos, first), step(q, *theirs, pos, first), equal_nan=True)
+    assert 300 in work.sizes
+
+
+@torch.no_grad()
+def test_small_caches_are_read_in_full(work: Work) -> None:
+    fn = kvfix(as_it_is)
+    for capacity, whole in ((64, True), (65, False)):
+        torch._dynamo.reset()
+        cache, work.sizes = apart(capacity), set()
+        for pos in (0, 7, 8, 9):
+            fn(torch.randn(2, 7 if pos == 0 else 1, 8), *cache, pos)
+        assert (capacity in work.sizes) == whole
