@@ -2,8 +2,8 @@
 
     raise Refusal(NO_RULE, op=node.target)        ->        "KV101 no rule for aten.mode"
 
-The hundreds say of what: 0 a graph as a whole, 1 a slice or a number, 2 what stays outside of the static core, 3 how many
-graphs there are, 4 compilation, recordings and copies, 5 torch's precompile cache, 6 this torch, 7 the check.
+The hundreds tell what a reason is about: 0 a graph as a whole, 1 a slice or a number, 2 what stays outside of the static core,
+3 how many graphs there are, 4 compilation, recordings and copies, 5 torch's precompile cache, 6 this torch, 7 the check.
 """
 
 from __future__ import annotations

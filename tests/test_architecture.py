@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import networkx as nx
 import pytest
-from tools_for_docs import users
+from tools_for_docs import rooms, users
 
 from fxpass.torch_internals.contracts import TABLE
 
@@ -110,6 +110,11 @@ def test_no_package_hides_its_modules() -> None:
                 if isinstance(node, ast.ImportFrom) and node.module:
                     hidden = own & {alias.asname or alias.name for alias in node.names}
                     assert not hidden, f"{module(file)}: {hidden}"
+
+
+def test_every_room_is_described() -> None:
+    page = (ROOT / "docs" / "how-it-works.md").read_text()
+    assert [name for name in rooms() if f"| [`{name}`](" not in page] == []
 
 
 def _private(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Pages of docs/ that are printed from the code: ``python tests/tools_for_docs.py`` writes them, tests compare them."""
+"""Pages of docs/ that are printed from the code, and tables in others: ``python tests/tools_for_docs.py`` writes them."""
 
 from __future__ import annotations
 
@@ -125,6 +125,25 @@ def troubleshooting_page() -> str:
     return "\n".join(lines)
 
 
+def rooms() -> dict[str, list[pathlib.Path]]:
+    """The files of each room of the package; what lies on its own floor is the room ``fxpass``."""
+    package = ROOT / "fxpass"
+    inner = sorted(folder for folder in package.iterdir() if (folder / "__init__.py").exists())
+    return {"fxpass": [*package.glob("*.py")], **{folder.name: [*folder.rglob("*.py")] for folder in inner}}
+
+
+def with_rooms(page: str) -> str:
+    """The text ``page`` of docs/how-it-works.md with the files and lines that each room has now."""
+    found = {room: [len(file.read_text().splitlines()) for file in files] for room, files in rooms().items()}
+    for room, lines in found.items():
+        row = re.compile(rf"^(\| \[`{room}`\].* \| )\d+, \d+( \| .* \|)$", re.M)
+        page = row.sub(rf"\g<1>{len(lines)}, {sum(lines)}\g<2>", page)
+    every = [n for lines in found.values() for n in lines]
+    return re.sub(r"^\| all \| \| \d+, \d+ \|", f"| all | | {len(every)}, {sum(every)} |", page, flags=re.M)
+
+
 if __name__ == "__main__":
     (ROOT / "docs" / "troubleshooting.md").write_text(troubleshooting_page())
     (ROOT / "docs" / "torch-internals.md").write_text(internals_page())
+    how = ROOT / "docs" / "how-it-works.md"
+    how.write_text(with_rooms(how.read_text()))

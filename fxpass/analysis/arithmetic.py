@@ -39,7 +39,7 @@ INTEGERS: dict[Any, Any] = {
     operator.rshift: aten.bitwise_right_shift.Tensor,
 }
 _BITS = {operator.and_, operator.or_, operator.xor}
-"""Of numbers that fit in 64 bits, these give one that does."""
+"""Their result fits in 64 bits if their operands do."""
 ROUNDING: dict[Any, Any] = {
     math.ceil: aten.ceil.default,
     math.floor: aten.floor.default,

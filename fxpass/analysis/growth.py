@@ -59,8 +59,8 @@ def growing(
     These are the inputs that rows are joined to, along sizes whose symbols are ``moving``; those that are as long as one of
     these; and each *series*, which has one of the sizes ``rising``: the caller has made it longer on each call.
 
-    A series is left as it is where an op that ``is_work`` gives a result as long as it: all of it is worked on in each call.
-    Lengths that agree now are guarded to agree always.
+    A series is left as it is where an op that ``is_work`` gives a result of its length, since all of it is worked on in each
+    call. Lengths that agree now are guarded to agree always.
     """
     kept = _Kept(graph)
     inputs = [n for n in graph.find_nodes(op="placeholder") if kept.is_read_only(n)]
@@ -87,7 +87,7 @@ def _series(node: fx.Node, rising: Sequence[Any]) -> Growing | None:
 
 
 def _unite(sizes: Iterable[Any], lengths: list[Any]) -> None:
-    """Add those of ``sizes`` to ``lengths`` that are not equal to one of these."""
+    """Add to ``lengths`` those of ``sizes`` that equal none of them."""
     for size in sizes:
         if not _is_one_of(size, lengths):
             lengths.append(size)
@@ -132,7 +132,7 @@ def _sizes(node: fx.Node) -> Sequence[Any]:
 
 
 def _joined(node: fx.Node, moving: Set[Any], kept: _Kept) -> Growing | None:
-    """``node`` with the first join that puts something behind it, or behind what is made of it, along a dim that moves."""
+    """``node`` with the first join that puts rows behind it, or behind a tensor computed from it, along a dim that moves."""
     for dim in _axes(node, moving):
         for user in node.users:
             if _is_join(user, node, dim) and kept.is_read_only(user, by_name=True) and is_plain(user):
@@ -190,7 +190,7 @@ def _is_dense(value: torch.Tensor, order: Sequence[int]) -> bool:
 
 
 def _is_one_of(size: Any, lengths: Iterable[Any]) -> bool:
-    """Whether ``size`` is one of ``lengths``: if it equals one of them now, it is guarded to do so always."""
+    """Whether ``size`` is one of ``lengths``. If it equals one of them now, a guard keeps it so."""
     return any(equal(size, length) for length in lengths) or any(guarded(size == length) for length in lengths)
 
 

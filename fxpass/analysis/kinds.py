@@ -10,7 +10,7 @@ The first of these that applies decides:
    is a size that grows and says at which place rows are written. An int that has stayed in several steps, and moves for the
    first time, is no position: it came with another prompt.
 2. A number that was taken for a variant, and then moved in call after call, is a growth (`execute.watched_variants`).
-3. A size that the graph shows to be the same for all steps is a variant (`shown`).
+3. A size that the graph shows to be the same for all steps is a variant (`steady_sizes`).
 4. Otherwise the calls so far decide (`calls`). A size that they say nothing about is a variant in a graph with positions, which
    is a step, and left symbolic in any other graph.
 """
@@ -28,7 +28,7 @@ from fxpass.graph.numbers import Derived, fixed, input_sizes, symbols, to_expr
 
 from .calls import Kind
 from .positions import Positions
-from .shown import settled, shown_steady
+from .steady_sizes import settled, shown_steady
 
 aten = torch.ops.aten
 

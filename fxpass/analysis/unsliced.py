@@ -31,7 +31,8 @@ _PICKS = {aten.index.Tensor, aten.index_select.default, aten.gather.default, ate
 
 
 class Unsliced(NamedTuple):
-    """The ``node`` that takes a part of ``base``, its sizes that move, and why it is left as it is."""
+    """A ``node`` that takes a part of ``base``, those of its ``sizes`` that move, and the ``reason`` why it is left as it
+    is."""
 
     node: fx.Node
     base: fx.Node

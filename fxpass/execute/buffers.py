@@ -20,7 +20,7 @@ from .recording.addresses import belongs_to_module
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """What a buffer holds: the tensor that was copied out of it, as it was then."""
+    """The tensor that was last copied out of a buffer, with its version and its address at that time."""
 
     tensor: weakref.ref[torch.Tensor]
     version: int

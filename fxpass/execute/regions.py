@@ -156,8 +156,9 @@ class Region:
         return _Variant(lambda now: look(now) == wanted, run)
 
     def _dynamic_variant(self, args: Sequence[Any]) -> _Variant:
-        """Compiled for all sizes at once. Where it takes a float, which would become a constant, it runs as it is; so it does
-        where inputs share memory, and the compiler finds no base for them all, as where the memory's size is a symbol."""
+        """Compiled for all sizes at once. A part that takes a float runs uncompiled, since the float would become a constant.
+        So does a part whose inputs share memory for which the compiler finds no base, as where the memory's size is a
+        symbol."""
         if any(isinstance(a, float) for a in args):
             return _Variant(lambda now: True, self.part.gm.forward)
         env = ShapeEnv()

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.graph.inputs import note_static
 from fxpass.kernels.select import register
 from fxpass.options import Options
 from fxpass.rewriting.around import Around
@@ -63,7 +64,7 @@ class SerializedGraph:
         inputs = gm.graph.find_nodes(op="placeholder")
         for node, of_module in zip(inputs, self.of_modules, strict=True):
             if of_module:
-                node.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
+                note_static(node)
         if not self.rewritten:
             run = _on_first_call(lambda: self._untouched(gm, [n.meta["val"] for n in inputs], mode))
             return WithFallback(run, [], written_places(gm), lambda: gm.forward, failed)

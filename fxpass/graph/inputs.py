@@ -1,4 +1,4 @@
-"""Where an input of a graph comes from. The notes are in ``meta``, so each copy of a graph has them; this file alone uses them.
+"""Where an input of a graph comes from. The notes are in ``meta``, so each copy of a graph has them; only this file reads them.
 
     normal form     L_x_        was given as Dynamo's placeholder L_x_
     padded          clone       stands for the input that it pads
@@ -7,13 +7,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import fx
 
 _GIVEN, _GROWS = "kvfix_given_as", "kvfix_buffer_of"
+_STATIC = "_dynamo_static_input_type"
 
 
 def note_given(node: fx.Node, before: fx.Node) -> None:
-    """Note that ``node`` stands for ``before``, an input of a graph that came before, or for what that stands for."""
+    """Note that ``node`` stands for ``before``, an input of an earlier graph, or for the input that ``before`` stands for."""
     node.meta[_GIVEN] = given_as(before)
 
 
@@ -22,11 +25,26 @@ def given_as(node: fx.Node) -> fx.Node:
     return node.meta.get(_GIVEN, node)  # type: ignore[no-any-return]
 
 
+def dynamo_source(node: fx.Node) -> Any:
+    """Dynamo's source of the input ``node``: how the frame reaches it. None where Dynamo has not made it."""
+    return getattr(given_as(node).meta.get("grapharg"), "source", None)
+
+
+def note_static(node: fx.Node) -> None:
+    """Note, as Dynamo does, that the input ``node`` has a static address."""
+    node.meta["tensor_dict"] = {_STATIC: "guarded"}
+
+
+def is_noted_static(node: fx.Node) -> bool:
+    """Whether the input ``node`` was marked so, by Dynamo or by `note_static`."""
+    return _STATIC in given_as(node).meta.get("tensor_dict", {})
+
+
 def note_buffer(node: fx.Node, name: str) -> None:
     """Note that the input ``node`` is the buffer of what grows, the input called ``name``."""
     node.meta[_GROWS] = name
 
 
 def buffer_of(node: fx.Node) -> str | None:
-    """What the input is called of which ``node`` is the buffer; None where it is none."""
+    """The name of the input whose buffer ``node`` is; None if it is no buffer."""
     return node.meta.get(_GROWS)

@@ -35,7 +35,7 @@ def code_of(node: fx.Node) -> str:
 
 
 def with_line(node: fx.Node) -> fx.Node:
-    """``node`` if it has a line, which a number made of numbers has not; otherwise the first node with one that it leads to."""
+    """``node`` if it has a line; otherwise the first node with a line that uses it. A number made of numbers has none."""
     todo = [node]
     for one in todo:
         if source_of(one):

@@ -109,7 +109,8 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
             return None
         names = {n: f"v[{i}]" for i, n in enumerate(inputs)}
         ops = [n for n in needed if n not in inputs]
-        if not _under_other_settings(nodes[0].graph).isdisjoint(filter(_takes_or_gives_floats, ops)):
+        floats = list(filter(_takes_or_gives_floats, ops))
+        if floats and not _under_other_settings(nodes[0].graph).isdisjoint(floats):
             return None
         steps = _steps(ops, names)
     except NotCovered:
@@ -119,7 +120,7 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
 
 
 def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """``nodes`` and what they are computed from, in the order of the graph, with all that writes to one of these."""
+    """``nodes``, all nodes that they are computed from, and all ops that write to one of these, in the order of the graph."""
     writers = [(op, memory_of(_value(target))) for op, target in table.writes()]
     needed: set[fx.Node] = set()
     waiting = list(nodes)
@@ -132,8 +133,8 @@ def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes of ``graph`` behind one that is given no tensor and gives nothing. It may have set autocast or the default
-    dtype, which a guard finds as they were."""
+    """The nodes of ``graph`` from the first one on that takes no tensor and gives nothing. It may have set autocast or the
+    default dtype, which a guard finds as they were before."""
     nodes = list(graph.nodes)
     for i, node in enumerate(nodes):
         of_tensors = any(isinstance(v, torch.Tensor) for n in node.all_input_nodes for v in _values(n))

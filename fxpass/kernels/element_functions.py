@@ -124,7 +124,7 @@ def _is_float(node: fx.Node) -> bool:
 
 
 def _few_parts(node: fx.Node) -> int | None:
-    """How many elements of the first dim ``node`` adds up, if these are few, and that is what it does."""
+    """The number of elements of the first dim that ``node`` adds up; None if it does something else, or adds up many."""
     if node.target is not aten.sum.dim_IntList or node.args[1:] != ([0],) or node.kwargs:
         return None
     parts: int = node.args[0].meta["val"].shape[0]  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""One launch puts what grows, what is copied along with it, and numbers into their buffers.
+"""One launch copies all tensors that grow, the inputs that are copied with them, and the numbers, into their buffers.
 
     buffer[:, :, :n] = x; other[:, :n] = mask; numbers[0] = n; ...
 

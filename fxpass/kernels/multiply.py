@@ -31,9 +31,9 @@ def multiply(total, w, x, ROWS: tl.constexpr, HOPPER: tl.constexpr):
 def _product(w, x, HOPPER: tl.constexpr):
     """``w @ x`` in float32 as three products in TF32: of both, rounded, and of each with what the other leaves.
 
-    Triton does the same with instructions that older GPUs have, too: nine for each number, where one rounds from Hopper on, one
-    subtracts, and the matrix units cut off the last bits of what is left, which has either sign. An infinite number leaves NaN,
-    which is not added.
+    Triton does the same with nine instructions for each number, which older GPUs have, too. From Hopper on, one instruction
+    rounds and one subtracts, and the matrix units cut off the last bits of the rest, which has either sign. An infinite number
+    leaves NaN, which is not added.
     """
     if not HOPPER:
         return tl.dot(w, x, input_precision="tf32x3")

@@ -54,7 +54,7 @@ def _are_apart(one: fx.Node, other: fx.Node) -> bool:
 
 
 def _may_write(node: fx.Node) -> list[fx.Node]:
-    """What ``node`` writes to: by its schema, or all that it takes where that does not say."""
+    """The tensors that ``node`` writes to by its schema, or all that it takes where the schema does not say."""
     declares = isinstance(node.target, OpOverload) and node.target not in _SILENT
     if node.op != "call_function" or declares or node.target is operator.getitem:
         return aliases.written(node)

@@ -1,4 +1,4 @@
-"""What came of some calls: their graphs with reports, why there is more than one, what is left, what stock does.
+"""The outcome of some calls: the reports of their graphs, why there is more than one, what was left, and what stock does.
 
 `Explanation` is what ``kvfix explain`` prints (`explanation_text`) and writes as JSON.
 """

@@ -32,8 +32,14 @@ class Use(str):
 
 
 class Kept(NamedTuple):
-    """A node: what its expression is made of, its fake value or, once that is settled, its `expressions.shape_of`; Dynamo's
-    name of an input; the user's line; the modules around it; whether an equal expression is the same value."""
+    """A node of a graph.
+
+    value: the fake value; once it is settled, its `expressions.shape_of`.
+    given: Dynamo's name of an input.
+    source, code: the user's line.
+    module: the modules that it was called in, the outermost first.
+    equal: whether another node with an equal expression has the same value.
+    """
 
     name: str
     op: str

@@ -1,4 +1,4 @@
-"""What is made when it is asked for, since few readers ask for it and making it takes time."""
+"""Values that are made when somebody asks for them, since few do, and making them takes time."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from .symbols import called
 
 
 class Cost(NamedTuple):
-    """Bytes that a read takes per step: of the slice as the model wrote it, and now; and those of the mask beside it."""
+    """The bytes that a read takes per step: as the model wrote it (``before``), ``now``, and those of the ``mask`` beside
+    it."""
 
     before: int
     now: int
@@ -71,7 +72,7 @@ class Report:
     sites: every place that uses a position.
     unfit: why the graph as a whole was handed on unrewritten; empty if it was not.
     unbuffered: why what grows got no buffers, where it was tried.
-    buffers: those that hold what grows, as they were last made: (what it is of, its dtype and sizes, bytes).
+    buffers: the buffers of inputs that grow, as they were last made: (name of the input, dtype and sizes, bytes).
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
     outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.

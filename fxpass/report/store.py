@@ -47,7 +47,8 @@ _made = _Made()
 
 
 def new_report(name: str | None = None) -> Report:
-    """A report for the next graph (of what is called ``name``); `add` it once it is certain that it is not traced again."""
+    """A report for the next graph, of the model called ``name``. `add` it once it is certain that the graph is not traced
+    again."""
     return Report(f"{name}, graph {_made.total}" if name else f"graph {_made.total}", compile_id=compile_id())
 
 
@@ -137,7 +138,7 @@ def left_to_eager(settings: Options, code: CodeType, error: Exception) -> None:
 
 
 def unfit(report: Report, error: Exception, expected: bool) -> None:
-    """Note in ``report`` that its graph runs as it is, because of ``error``; one that was not ``expected`` is logged."""
+    """Note in ``report`` that its graph runs as it is, because of ``error``. An error that was not ``expected`` is logged."""
     said = str(error).partition("\n\nWhile executing ")[0]  # which torch puts behind what is raised while a graph is run
     how = f"{type(error).__name__}: {said}"
     report.unfit = said if expected else reasons.PASS_FAILED.text(error=how)

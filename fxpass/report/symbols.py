@@ -51,7 +51,7 @@ def called(kinds: Mapping[str, str]) -> dict[str, str]:
 
 
 def sources(symbols: Sequence[Symbol]) -> dict[str, str]:
-    """For each symbol that is one of the caller's numbers, what the user calls that: ``used[0]``."""
+    """The user's name, such as ``used[0]``, for each symbol that stands for one of the caller's numbers."""
     return {symbol.symbol: user_name(symbol.of) for symbol in reversed(symbols)}
 
 

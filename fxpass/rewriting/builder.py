@@ -12,7 +12,7 @@ from fxpass.analysis.extents import Cut, Extent, Extents, Fill
 from fxpass.analysis.kinds import Kinds
 
 from . import bits
-from .nodes import NodeBuilder
+from .node_builder import NodeBuilder
 from .twins import Twins
 
 aten = torch.ops.aten

@@ -26,10 +26,10 @@ from fxpass.analysis.extents import Extents
 from fxpass.analysis.growth import Growing, dense_order, growing, is_contiguous
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
-from fxpass.analysis.shown import settled
+from fxpass.analysis.steady_sizes import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
-from fxpass.graph.inputs import note_buffer
+from fxpass.graph.inputs import note_buffer, note_static
 from fxpass.graph.insertion import call, stand_for, take_line
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
@@ -124,7 +124,7 @@ def placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
     with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
         made = graph.placeholder(name)
     made.meta["val"] = value
-    made.meta["tensor_dict"] = {"_dynamo_static_input_type": "guarded"}
+    note_static(made)
     return made
 
 

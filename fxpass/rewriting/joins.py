@@ -174,8 +174,8 @@ def _pad_as_cat(node: fx.Node, moving: Set[Any]) -> None:
 
 
 def _padded(node: fx.Node, dim: int) -> tuple[fx.Node, Any, Any] | None:
-    """What ``node`` makes longer along ``dim``, by how many rows before the first and behind the last one, of which one is 0;
-    None if it is no such padding."""
+    """The tensor that ``node`` pads along ``dim``, and the rows that it adds before the first and behind the last one, one of
+    which is 0. None if ``node`` is no such padding."""
     if node.target not in _PADS:
         return None
     source, widths = node.args[:2]

@@ -1,4 +1,4 @@
-"""A minimum or maximum of two numbers, one of which moves, becomes the one that it is now, and a guard.
+"""A minimum or maximum of two numbers, one of which moves, becomes the number that it equals now. A guard keeps it so.
 
     rows = min(6, s + 1)                               rows = s + 1      while s + 1 <= 6
     kept = cat([past, new], 2)[:, :, -rows:]     ->    kept = cat([past, new], 2)[:, :, -rows:]

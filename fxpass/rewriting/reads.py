@@ -35,7 +35,8 @@ def start_extent(site: SliceSite, graph: fx.Graph) -> Extent:
 
 
 def _full(site: SliceSite, graph: fx.Graph) -> Any:
-    """The full size of the sliced dim. It is read off a graph input of that size if there is one: that works everywhere."""
+    """The full size of the sliced dim. It is taken from a graph input of that size if there is one, since that is known
+    everywhere in the graph."""
     size = site.base.meta["val"].shape[site.dim]
     for node in graph.nodes:
         if node.op != "placeholder" or isinstance(size, int):

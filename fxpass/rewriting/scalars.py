@@ -40,8 +40,10 @@ def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
     """A form of ``node`` that takes tensors in the place of positions, inserted before it.
 
     Raises:
-        Refusal: the op has no form that takes a tensor there.
+        Refusal: the op has no form that takes a tensor there, or PyTorch looks at the number itself.
     """
+    if node.target in _CHECKED:
+        _guard_fit(node, positions)
     made = _BUILDERS.get(node.target)
     if made is not None:
         return made(node, b)
@@ -51,6 +53,21 @@ def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
     tensor = next(a for a in node.args if isinstance(a, fx.Node) and a not in positions)
     args = [_twin(a, tensor, b) if a in positions else a for a in node.args]
     return b.call(target, *args, **node.kwargs)
+
+
+def _guard_fit(node: fx.Node, positions: Positions) -> None:
+    """Guard the positions that ``node`` takes to fit its dtype. Where a number does not, PyTorch raises an error, and a tensor
+    is cast."""
+    dtype = node.meta["val"].dtype
+    if dtype is torch.bool or dtype.is_complex:
+        return
+    ends = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    least, most = int(ends.min) or -int(ends.max), int(ends.max)  # into unsigned numbers, negative ones wrap around
+    if most >= 2**63 - 1:
+        return
+    for value in (v for v in (*node.args, *node.kwargs.values()) if v in positions):
+        if not guarded(number(value) >= least) or not guarded(number(value) <= most):
+            raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target} of {dtype}, which it does not fit,")
 
 
 def _twin(value: Any, beside: fx.Node, b: Builder) -> Any:
@@ -173,6 +190,9 @@ for _op in (aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.ne, aten.remainder
             aten.bitwise_and, aten.add, aten.sub, aten.mul, aten.div):  # fmt: skip
     if "Scalar" in _op.overloads():
         TENSOR_FORM[_op.Scalar] = _op.Tensor
+_CHECKED = {aten.full.default, aten.scalar_tensor.default, aten.fill_.Scalar, aten.masked_fill.Scalar, aten.clamp.default,
+            aten.pow.Tensor_Scalar, aten.clamp_min.default, aten.clamp_max.default}  # fmt: skip
+"""Those that raise an error for a number that does not fit the dtype."""
 ACCEPT_TENSORS = {*TENSOR_FORM.values(), aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
                    aten.div.Tensor_mode, aten.floor_divide.default, aten.add_.Tensor, aten.sub_.Tensor,
                    aten.mul_.Tensor, aten.div_.Tensor}  # fmt: skip

@@ -1,4 +1,4 @@
-"""A result that is a slice of another one is taken out of that one, outside of the graph.
+"""A result that is a slice of another result is taken outside of the graph, from the other result.
 
     return x, x[:, -1:]          ->          return x, None          and outside x[:, -1:], of the x that is returned
 

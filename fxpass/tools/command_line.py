@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import typer
 
 from .arguments import Compiler, CompilerOption, fail
-from .graphs import explain, print_graph
+from .print_explain import explain, print_graph
 
 app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 

@@ -1,7 +1,7 @@
 """What stock torch.compile counts in the runs that kvfix is compared with: of calls here, of a script in a process of its own.
 
-In that process, ``python -m fxpass.tools.stock OUT GRAD SCRIPT ARGUMENTS``, the name "kvfix" is that of a backend which hands
-each graph to the compiler that kvfix would have handed it to, and nothing of Dynamo is replaced.
+In that process, ``python -m fxpass.tools.stock OUT GRAD SCRIPT ARGUMENTS``, "kvfix" names a backend that hands each graph, as
+it came, to the compiler that kvfix would have used. Nothing of Dynamo is replaced.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Private attributes of torch's objects, and what each tells.
 
-Whether one is there shows when it is used. Without it, what uses it fails, which is contained as any other fault: the graph
-runs as it came, or is captured as stock captures it.
+Whether one is there shows when it is used. Without it, the code that uses it fails, and that is contained as any other fault:
+the graph runs as it came, or is captured as stock captures it.
 """
 
 ATTRIBUTES = {

@@ -91,8 +91,8 @@ RELEASES = ("2.11", "2.12", "2.13", "2.14", "2.15")
 
 
 def internal(name: str) -> Any:
-    """The private object of torch that ``name`` of the table names; where torch lacks it, a class that raises `Missing` when
-    it is called."""
+    """The private object of torch that is called ``name`` in the table. Where torch lacks it, a class that raises `Missing`
+    when called."""
     contract = TABLE[name]
     try:
         return contract.resolve()

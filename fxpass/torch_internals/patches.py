@@ -67,7 +67,8 @@ def patch_attribute(owner: Any, name: Any, hook: Callable[..., Any], contain: bo
 
 
 def _contained(hook: Callable[..., Any], stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What ``hook`` returns; where it fails, what ``stock`` returns, which is called once, even if the hook fails after it.
+    """The result of ``hook``, or of ``stock`` if the hook fails. ``stock`` is called once, even if the hook fails after calling
+    it.
 
     Dynamo comes by here at every jump that it traces.
     """

@@ -1,6 +1,6 @@
 """A script that shows a difference alone: the graph as code, its inputs in a file beside it, run with kvfix and without.
 
-What the graph takes for a number is computed where Dynamo took it from, so that the script's own Dynamo guards on it again:
+Numbers that the graph takes are computed where Dynamo has taken them from, so that Dynamo guards on them again in the script:
 
     def run(index, cache, x):
         s0 = index.reshape(-1)[0].item()        # a position
@@ -21,6 +21,7 @@ import torch
 from torch import fx
 
 from fxpass.execute.recording.addresses import belongs_to_module
+from fxpass.graph.inputs import dynamo_source
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.sources import PositionSource
 
@@ -102,7 +103,7 @@ def held_by(gm: fx.GraphModule) -> dict[str, Any]:
 
 def _numbers(nodes: Sequence[fx.Node]) -> dict[int, str]:
     """How the numbers among the inputs ``nodes`` that come from tensors among them are computed."""
-    sources = [_source(node) for node in nodes]
+    sources = [dynamo_source(node) for node in nodes]
     places = {source.name: i for i, source in enumerate(sources) if source is not None}
     made = {}
     for i, source in enumerate(sources):
@@ -120,19 +121,15 @@ def _moving(
     nodes: Sequence[fx.Node], taken: Sequence[int]
 ) -> tuple[list[tuple[int, int | None]], list[tuple[int, int]]]:
     """Of the inputs that are ``taken``: numbers that have been seen to move (an int, or an element), and dynamic sizes."""
-    names = {source.name: t for t, i in enumerate(taken) if (source := _source(nodes[i])) is not None}
+    names = {source.name: t for t, i in enumerate(taken) if (source := dynamo_source(nodes[i])) is not None}
     moving: list[tuple[int, int | None]] = []
     for node in nodes:
-        source = _source(node)
+        source = dynamo_source(node)
         if isinstance(source, PositionSource) and source.base.name in names:
             moving.append((names[source.base.name], source.index))
     moving += [(t, None) for t, i in enumerate(taken) if isinstance(_value(nodes[i]), torch.SymInt)]
     tensors = [(t, _value(nodes[i])) for t, i in enumerate(taken) if isinstance(_value(nodes[i]), torch.Tensor)]
     return moving, [(t, d) for t, value in tensors for d, s in enumerate(value.shape) if isinstance(s, torch.SymInt)]
-
-
-def _source(node: fx.Node) -> Any:
-    return getattr(node.meta.get("grapharg"), "source", None)
 
 
 def _value(node: fx.Node) -> Any:

@@ -17,7 +17,7 @@ _KEPT = ("stack_trace", "example_value", "val")
 
 
 class Skeleton(NamedTuple):
-    """A graph, what its module is called, and those of the modules that it calls."""
+    """A graph, the name of its module, and the skeletons of the modules that it calls."""
 
     name: str
     graph: fx.Graph

@@ -123,4 +123,4 @@ MADE = """    torch.manual_seed(0)
 {args}
     ]
     held = {{{held}}}"""
-"""Inputs that are made at random; what is an index keeps what it held."""
+"""Inputs that are made at random; an index keeps its values."""

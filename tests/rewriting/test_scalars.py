@@ -156,3 +156,49 @@ def test_sizes_are_read_off_what_stands_for_what_was_rewritten(use, compiler):
             assert torch.equal(ours, theirs)
             p += rows
     assert not any("the pass failed" in str(report.unfit) for report in fxpass.reports())
+
+
+CHECKED = {
+    "full": lambda q, p: torch.full((2,), p * 40, dtype=torch.int8),
+    "no sign": lambda q, p: torch.full((2,), -p * 100, dtype=torch.uint8),
+    "fill_": lambda q, p: q.fill_(p * 40),
+    "fill_, half": lambda q, p: q.half().fill_(p * 25000),
+    "fill_, 32 bits": lambda q, p: q.int().fill_(p * 700_000_000),
+    "a row": lambda q, p: put_row(q, p),
+    "masked_fill": lambda q, p: q.masked_fill(q < 2, p * 40),
+    "clamp": lambda q, p: q.clamp(0, p * 40),
+    "a power": lambda q, p: q ** (p * 40),
+    "a scalar tensor": lambda q, p: torch.tensor(p * 40, dtype=torch.int8) + q,
+    "no check: a sum": lambda q, p: q + p * 400,
+    "no check: a tensor": lambda q, p: q.fill_(torch.tensor(p) * 400),
+}
+
+
+def put_row(q, p):
+    q[:, p - 1 : p] = p * 40
+    return q
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("name", list(CHECKED))
+def test_a_number_that_does_not_fit_the_dtype_is_an_error(name):
+    def step(k, q, x, p):
+        k[:, p : p + 1] = x
+        return CHECKED[name](q, p), k[:, : p + 1].sum(1)
+
+    compiled, ours, theirs = torch.compile(step, backend="kvfix", options={"compiler": "eager"}), *(
+        (torch.zeros(2, 8, 4), torch.ones(2, 8, dtype=torch.int8)) for _ in range(2)
+    )
+    for p in (1, 2, 3, 4, 5):
+        x = torch.rand(2, 1, 4)
+        try:
+            wanted = step(*theirs, x, p)
+        except RuntimeError as error:
+            with pytest.raises(RuntimeError, match="without overflow"):
+                compiled(*ours, x, p)
+            assert "without overflow" in str(error) and p > 2
+            return
+        torch.testing.assert_close(compiled(*ours, x, p), wanted)
+        assert all(map(torch.equal, ours, theirs))
+    assert "no check" in name

@@ -174,3 +174,54 @@ def test_a_float_that_has_moved_is_no_constant_in_the_next_request() -> None:
             x, factor = torch.rand(2, 1, 4), 1 + request + at / 8
             torch.testing.assert_close(compiled(mine, x, at, factor), tempered(theirs, x, at, factor))
     seen(3)
+
+
+class Rows(torch.nn.Module):
+    def __init__(self, put) -> None:
+        super().__init__()
+        self.put, self.pos = put, 0
+        self.register_buffer("k", torch.zeros(2, 10, 4))
+        self.register_buffer("v", torch.zeros(2, 10, 4))
+
+    def forward(self, x):
+        start, self.pos = self.pos, self.pos + x.shape[1]
+        self.put(self, x, start)
+        return self.k[:, : self.pos].sum(1) + self.v[:, : self.pos].amax(1)
+
+
+def data_with_rows(m, x, start):
+    m.k.data = m.k.slice_scatter(x, 1, start, m.pos)
+
+
+def data_before(m, x, start):
+    m.k.data = m.k.clone()
+    m.k[:, start : m.pos] = x
+
+
+def data_behind(m, x, start):
+    m.k[:, start : m.pos] = x
+    m.k.data = m.k.data * 2
+
+
+def data_of_one(m, x, start):
+    m.v.data = m.v + 1
+    m.k[:, start : m.pos] = x
+
+
+def data_of_another(m, x, start):
+    m.k[:, start : m.pos], m.v[:, start : m.pos] = x, -x
+    m.v.data = m.k.flip(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("put", [data_with_rows, data_before, data_behind, data_of_one, data_of_another])
+def test_sizes_of_an_input_that_is_given_other_memory_are_fixed(put):
+    """Dynamo fails on a symbol in one of them."""
+    ours, theirs = Rows(put), Rows(put)
+    compiled = torch.compile(ours, backend="kvfix", options={"compiler": "eager"})
+    for rows in (2, 1, 1, 1):
+        x = torch.rand(2, rows, 4)
+        torch.testing.assert_close(compiled(x), theirs(x))
+        assert torch.equal(ours.k, theirs.k) and torch.equal(ours.v, theirs.v)
+    assert counters["stats"]["unique_graphs"] <= 3 and not counters["graph_break"]
+    assert not any(report.faults for report in fxpass.reports())

@@ -32,9 +32,9 @@ _MOST_LINES = 6
 def outside(
     graphs: Iterable[fx.Graph], bound: Set[Any], table: Sequence[Symbol], is_part: bool = True
 ) -> list[str]:
-    """The heavy ops of ``graphs`` that have symbols that are not ``bound``, a line of text each: the user's line of code, the
-    op, and what these symbols are of, as the ``table`` of a report calls it. In a part of a graph (``is_part``) an op may have
-    no such symbol, and be there for the order of writes."""
+    """The heavy ops of ``graphs`` with symbols that are not ``bound``, a line of text each: the user's line of code, the op,
+    and the numbers that these symbols stand for, by their names in the ``table`` of a report. In a part of a graph
+    (``is_part``) an op may have no such symbol, and be there for the order of writes."""
     names = {name: f"{symbol.of} ({symbol.kind})" for symbol in table for name in symbol.symbol.split(", ")}
     found: dict[str, None] = {}
     for graph in graphs:
@@ -76,8 +76,8 @@ def works_on(graphs: Iterable[fx.Graph], lengths: Set[Any]) -> str | None:
 
 
 def _causes(graph: fx.Graph, bound: Set[Any], is_part: bool) -> Iterator[tuple[fx.Node, set[Any]]]:
-    """Each op of ``graph`` with its symbols; those of the ops that it waits for if it has none, and in a part else those of
-    all."""
+    """Each op of ``graph`` with its symbols. An op without any gets those of the ops that it waits for; in a part, those of all
+    ops if these have none either."""
     every = {s for n in graph.nodes for v in values_of(n) for s in symbols(v)} - bound
     found: dict[fx.Node, set[Any]] = {}
     for node in graph.nodes:

@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.graph.inputs import given_as
+from fxpass.graph.inputs import dynamo_source, is_noted_static
 
 
 def static_addresses(gm: fx.GraphModule) -> set[fx.Node]:
@@ -36,9 +36,5 @@ def written_places(gm: fx.GraphModule, more: Collection[fx.Node] = ()) -> list[i
 
 def belongs_to_module(placeholder: fx.Node) -> bool:
     """Whether ``placeholder`` is a parameter, a buffer or a number of a module, or was marked static."""
-    before = given_as(placeholder)
-    if "_dynamo_static_input_type" in before.meta.get("tensor_dict", {}):
-        return True
-    argument = before.meta.get("grapharg")
-    source = None if argument is None else argument.source
-    return source is not None and source.guard_source.is_unspecialized_nn_module()
+    source = dynamo_source(placeholder)
+    return is_noted_static(placeholder) or source is not None and source.guard_source.is_unspecialized_nn_module()

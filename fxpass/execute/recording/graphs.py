@@ -155,8 +155,8 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _without_inputs(results: Sequence[Any], args: Sequence[Any], static: Sequence[int]) -> tuple[list[Any], list[Any]]:
-    """``results`` without those that lie in the memory of a static input, and the places of these with what makes them of the
-    inputs of a call."""
+    """``results`` without those that lie in the memory of a static input, and for each of these its place and a function that
+    makes it from the inputs of a call."""
     memory = {args[i].untyped_storage().data_ptr(): i for i in static}
     views: list[tuple[int, Callable[[Sequence[Any]], Any]]] = []
     kept = list(results)

@@ -7,8 +7,8 @@
         layers.1
       ops 1 to 50               many ops that are in no module
 
-A group stands for its slots while it is closed, so groups side by side must not wait for each other: one that would is split
-into pieces that follow one another.
+A closed group stands for all its slots, so groups side by side must not wait for each other. A group that would is split into
+pieces that follow one another.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ RUN, MANY, CHUNK = 3, 120, 40
 
 
 class Place(NamedTuple):
-    """What is known of a slot: the labels of the groups that it is in, from the outside, and what equal slots of equal layers
-    share."""
+    """A slot's place: the labels of the groups that it is in, the outermost first, and a signature that equal slots of equal
+    layers share."""
 
     path: tuple[Label, ...]
     signature: str

@@ -1,7 +1,7 @@
 """Reports as one HTML file that needs nothing else: data, scripts and styles are in it, and nothing is loaded from elsewhere.
 
 The data is JSON in a script element. No character in it can end that element, and the page sets all text as text, so that a
-module that is called ``<img onerror=...>`` is a name and no markup.
+module called ``<img onerror=...>`` is a name and no markup.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import CodeType
 from typing import Any, NoReturn
 
 import torch
@@ -24,7 +25,7 @@ from torch import fx
 
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
-from fxpass.graph.inputs import given_as
+from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
 from fxpass.index_tensors.table import Table
@@ -129,6 +130,18 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
         _mark(tx, inputs, places, restart=False)
 
 
+def take_back(code: CodeType) -> bool:
+    """Let the sizes that were marked in the frame of ``code`` be fixed again, from now on, and tell whether there were any.
+
+    Dynamo fails on a symbol in the size of an input that is given other memory, ``k.data = other``.
+    """
+    seen = history_of(code)
+    marked, seen.marked = seen.marked, None
+    for entry, size in reversed(marked or []):
+        entry.size = size
+    return bool(marked)
+
+
 def _views(graph: fx.Graph, wholes: Collection[fx.Node]) -> Iterator[fx.Node]:
     """The tensors of ``graph`` that lie in the memory of ``wholes``."""
     return (n for n in graph.nodes if isinstance(_value(n), torch.Tensor) and aliases.root(n) in wholes)
@@ -196,9 +209,10 @@ def _mark_int(tx: Any, name: str) -> bool:
 
 
 def _mark_size(tx: Any, name: str, dim: int) -> bool:
-    entry = update_automatic_dynamic(tx, name, FrameStateSizeEntry())
-    if not isinstance(entry.size, tuple) or type(entry.size[dim]) is not int:
+    entry, marked = update_automatic_dynamic(tx, name, FrameStateSizeEntry()), history_of(tx.f_code).marked
+    if marked is None or not isinstance(entry.size, tuple) or type(entry.size[dim]) is not int:
         return False
+    marked.append((entry, entry.size))
     entry.size = (*entry.size[:dim], auto_dynamic, *entry.size[dim + 1 :])
     return True
 
@@ -221,14 +235,12 @@ def _same_dim(whole: torch.Tensor, view: torch.Tensor, dim: int) -> int | None:
 def _tensors(graph: fx.Graph) -> dict[fx.Node, str]:
     """The tensor inputs of ``graph`` that have a source, with its name."""
     inputs = [n for n in graph.find_nodes(op="placeholder") if isinstance(_value(n), torch.Tensor)]
-    return {n: name for n in inputs if (name := _source_name(n)) is not None}
+    return {n: source.name for n in inputs if (source := dynamo_source(n)) is not None}
 
 
 def _is_position(node: fx.Node) -> bool:
     """Whether the graph input ``node`` is a number that is no tensor's size."""
-    argument = node.meta.get("grapharg")
-    source = None if argument is None else argument.source
-    return isinstance(_value(node), torch.SymInt) and not isinstance(source, TensorPropertySource)
+    return isinstance(_value(node), torch.SymInt) and not isinstance(dynamo_source(node), TensorPropertySource)
 
 
 def _value(node: fx.Node) -> Any:
@@ -237,11 +249,6 @@ def _value(node: fx.Node) -> Any:
 
 def _number(value: Any) -> Any:
     return _value(value.node) if isinstance(value, fx.Proxy) else value if isinstance(value, int) else 0
-
-
-def _source_name(node: fx.Node) -> str | None:
-    argument = given_as(node).meta.get("grapharg")
-    return None if argument is None or argument.source is None else argument.source.name
 
 
 def _hints(node: fx.Node) -> tuple[int, ...]:

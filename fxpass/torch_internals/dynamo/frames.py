@@ -32,6 +32,8 @@ class FrameHistory:
     places: the ints that say at which place of a list something is.
     slices: whether the frame slices caches.
     tied: the first values of numbers that go with a position, or with a size that has changed.
+    marked: the sizes that were made dynamic by us, in Dynamo's entries of tensors, with what these held before; None where they
+        are to stay fixed.
     """
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -46,6 +48,7 @@ class FrameHistory:
     places: set[str] = dataclasses.field(default_factory=set)
     slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
+    marked: list[tuple[Any, tuple[Any, ...]]] | None = dataclasses.field(default_factory=list)
 
 
 _frames: WeakIdKeyDictionary = WeakIdKeyDictionary()

@@ -1,16 +1,16 @@
-"""An item that a block takes out of a list by its number is reached by that number, whichever it is.
+"""An item that a block takes out of a list by a number of its own is reached by that number, and not by its value.
 
     class Block(nn.Module):
         def forward(self, caches, x):
             cache = caches[self.number]      stock: caches[0], a graph for each block
                                              kvfix: caches[self.number], one for all
 
-Dynamo reaches the item by the path ``caches[0]``, of which its guards, the arguments of the graph and what it writes back are
-made. Here the path is `ItemSource`, which says how the place is made of ints that Python holds. So it is for tuples, dicts with
-ints as keys and `ModuleList`, for objects as items, and for ints that are arguments.
+Dynamo reaches the item by the path ``caches[0]``, from which it makes its guards, the arguments of the graph and what it writes
+back. Here the path is an `ItemSource`, which computes the place from ints that Python holds. The same is done for tuples, dicts
+with ints as keys and `ModuleList`, for objects as items, and for ints that are arguments.
 
-An int is a constant until it is taken for a place: Dynamo is sent back to trace the frame again, with a symbol for it. Of an
-item that is a number or a text, a constant is made, with a guard on its value.
+An int is a constant until it is used as a place: then Dynamo traces the frame again, with a symbol for the int. An item that is
+a number or a text becomes a constant, with a guard on its value.
 """
 
 from __future__ import annotations

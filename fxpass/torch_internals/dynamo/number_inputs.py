@@ -11,6 +11,7 @@ from torch import fx
 
 from fxpass.analysis.calls import CallHistory, Graph, Kind
 from fxpass.analysis.kinds import Kinds, Seen, Symbol
+from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint, symbols, to_expr
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
@@ -54,7 +55,7 @@ class NumberInputs:
         self._calls, constants = frames.calls_of(code)
         owner = None
         for place, node in enumerate(gm.graph.find_nodes(op="placeholder")):
-            source, value = _source(node), node.meta.get("example_value")
+            source, value = dynamo_source(node), node.meta.get("example_value")
             if source is None:
                 continue
             if isinstance(value, torch.Tensor):
@@ -126,7 +127,8 @@ class NumberInputs:
 
     @property
     def growing(self) -> tuple[set[Any], list[torch.SymInt]]:
-        """The symbols of sizes that may grow, all but those that keep still, and the sizes that have been seen to rise."""
+        """The symbols of sizes that may grow, since they have not been seen to stay, and the sizes that have been seen to
+        rise."""
         return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}, self._rising
 
     def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
@@ -151,8 +153,3 @@ class NumberInputs:
             return compiled
         sizes = [(place, dim) for _, place, dim in self._derived]
         return self._calls.watched(compiled, self._graph, [number.place for number in self.all], sizes)
-
-
-def _source(node: fx.Node) -> Any:
-    argument = node.meta.get("grapharg")
-    return None if argument is None else argument.source

@@ -10,7 +10,7 @@ from torch import fx
 
 from fxpass.analysis.lengths import lengths
 from fxpass.analysis.positions import Origin
-from fxpass.graph.inputs import buffer_of, given_as
+from fxpass.graph.inputs import buffer_of, dynamo_source
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.symbols import free_symbols
 
@@ -25,7 +25,7 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
     size. A size that may be ``moving`` is a position where it is one of the `lengths` of caches.
     """
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    sources = {n: _source(n) for n in placeholders}
+    sources = {n: dynamo_source(n) for n in placeholders}
     tensors = {sources[n]: n for n in placeholders if sources[n] is not None and _is_tensor(n)}
     sizes = {s for n in placeholders if _is_tensor(n) for s in free_symbols(n.meta["val"].shape)}
     found: dict[fx.Node, Origin] = {}
@@ -49,13 +49,8 @@ def name_of(placeholder: fx.Node) -> str:
     ``buffer(L['x'])``."""
     if (grows := buffer_of(placeholder)) is not None:
         return f"buffer({grows})"
-    source = _source(placeholder)
+    source = dynamo_source(placeholder)
     return placeholder.name if source is None else written(source)
-
-
-def _source(node: fx.Node) -> Any:
-    argument = given_as(node).meta.get("grapharg")
-    return None if argument is None else argument.source
 
 
 def _is_tensor(node: fx.Node) -> bool:

@@ -1,8 +1,10 @@
-"""A frame that Dynamo fails on with our hooks is compiled without them. Where it asserts something then, too, the frame is left
-to Python; what else it raises then, it raises in stock as well.
+"""A frame that Dynamo fails on with our hooks is compiled without them. If an assertion of Dynamo's fails then, too, the frame
+is left to Python. Any other error is raised in stock as well.
 
     x + range(9)[idx[0]]        Dynamo asserts that an index is a constant, and has been given a number that moves.
                                 Without hooks the graph breaks before it.
+
+Before that, sizes that were made dynamic by us are fixed again: it may have failed on one of their symbols.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupported
 from fxpass.torch_internals.patches import failures, tell
 
-from . import frames
+from . import dynamism, frames
 from .compilation import compiling
 
 
@@ -36,17 +38,21 @@ def compile_frame(
         with compiling(False):
             return stock(*args, **kwargs)
     with garbage_collection.paused():
-        code, before, fault = kwargs["code"] if "code" in kwargs else args[0], failures(), None
-        with compiling(True) as compilation, frames.following(code):
-            try:
-                return stock(*args, **kwargs)
-            except Exception as error:
-                if _is_dynamos_fault(error):
-                    fault = error
-                elif failures() == before:  # it is the model's own
-                    if compilation.works and not is_whole:
-                        left(compiler_fn, code, error)
-                    raise
+        code, before = kwargs["code"] if "code" in kwargs else args[0], failures()
+        while True:
+            fault = None
+            with compiling(True) as compilation, frames.following(code):
+                try:
+                    return stock(*args, **kwargs)
+                except Exception as error:
+                    if _is_dynamos_fault(error):
+                        fault = error
+                    elif failures() == before:  # it is the model's own
+                        if compilation.works and not is_whole:
+                            left(compiler_fn, code, error)
+                        raise
+            if fault is None or not dynamism.take_back(code):
+                break
         with compiling(False), frames.following(code):
             try:
                 made = stock(*args, **kwargs)

@@ -66,6 +66,6 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _outcome(number: Any) -> Any:
-    """The constant or SymInt that ``number`` is; of a truth that moves, what it is now, which is guarded."""
+    """The constant or SymInt that ``number`` is. A truth value that moves gives its value of now, under a guard."""
     value = value_of(number)
     return bool(value) if isinstance(value, torch.SymBool) else value

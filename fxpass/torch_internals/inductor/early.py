@@ -5,8 +5,8 @@
     tl.store(out_ptr0 + ..., y)              x = tl.load(in_ptr0 + ...)
                                              ...
 
-Inductor can generate such kernels itself. But of those, a kernel that does not read what the one before it has written does not
-wait, and each starts the next one late. Beside kernels that start the next one at once, that would be a race.
+Inductor can generate such kernels itself. But there, a kernel waits only if it reads what the one before it has written, and
+all of them start the next one late. Beside kernels that start the next one at once, that would be a race.
 """
 
 from __future__ import annotations

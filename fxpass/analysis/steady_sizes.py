@@ -5,7 +5,7 @@
     x: [2, s3, 8]      k[:, s:s + s3] = x                        s3: the rows of a chunk, as many as the caller gives
 
 A position is not among them. In the graph of the step that fills a cache, a guard may have replaced the length of the cache by
-``s0 + 1``. All sizes of that cache then move with the position, and what uses it runs as it is.
+``s0 + 1``. All sizes of that cache then move with the position, and ops that use it are left as they are.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def settled(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
 
 
 def _rows_of(node: fx.Node) -> set[fx.Node]:
-    """What is made of rows of ``node``, alone or in one list with others, as joins take them; and what these are copied to."""
+    """The tensors computed from rows of ``node``, alone or by a join with others, and those that they are copied to."""
     found = {node}
     for other in node.graph.nodes:
         if found.isdisjoint(other.all_input_nodes):
