@@ -17,7 +17,7 @@ from typing import Any
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.capacities import capacities
+from fxpass.analysis.capacities import capacities, chunks
 from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form, to_normal_form
 from fxpass.execute.assemble import Plan, assemble
@@ -45,8 +45,10 @@ from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
+from fxpass.torch_internals.dynamo.handed_on import foresee, settle
 from fxpass.torch_internals.dynamo.minifier import for_the_minifier
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
+from fxpass.torch_internals.dynamo.pinned import pinned
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
@@ -87,6 +89,7 @@ def kvfix(
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults, report.script = take_faults(), script_of(gm, example_inputs, given, report)
+    report.pinned = [reasons.PINNED.text(where=place and f" at {place}", guard=guard) for guard, place in pinned()]
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, numbers, plan, compiled, cause = Advance(), None, None, None, None
@@ -151,8 +154,11 @@ def prepare(
     """
     inputs = fake_inputs(gm, example_inputs)
     form = to_normal_form(gm, inputs, report)
+    foresee(form.gm)
     make = functools.partial(planned, gm, inputs, settings, report, numbers)
-    return with_buffers(make, form, inputs, numbers, settings, report)
+    plan, kinds = with_buffers(make, form, inputs, numbers, settings, report)
+    settle(in_vain=bool(report.unbuffered) and not plan.growth.axes)
+    return plan, kinds
 
 
 def planned(
@@ -192,7 +198,8 @@ def planned(
     at_once, added = carried is not None and settings.kernels, normal.graph.find_nodes(op="placeholder")[len(inputs) :]
     growth = Growth(around, added, gives_up=not is_step, at_once=at_once)
     sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities | growth.window_sizes.keys())
-    return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes), report), kinds
+    rows = bound & chunks(rewritten.sites) - sizes if carried is None else set()  # kernels of our own are made for a number
+    return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes, chunks=rows), report), kinds
 
 
 install(kvfix, get_ready, store.reset, store.left_to_eager)

@@ -324,6 +324,13 @@ AGAIN = _reason(
     "A number is a constant until it has moved, so a prefill and a decode step are two. "
     "[limits.md](limits.md#more-graphs-than-two) lists what makes more.",
 )
+PINNED = _reason(
+    "KV303",
+    "a graph for each value of a number that moves{where}: {guard}",
+    "Let the number be used in slices, in arithmetic and on tensors alone: `torch.arange(capacity) < p` in place of "
+    "`range(p)`, an int or an index tensor beside a list in place of its length. Else keep what needs its value outside of "
+    "what is compiled.",
+)
 
 # Compilation, recordings and copies
 TOO_MANY = _reason(

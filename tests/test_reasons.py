@@ -96,7 +96,7 @@ def heard(call: Callable[[], Any]) -> list[str]:
     said += [str(w.message) for w in caught] + [f for r in fxpass.reports() for f in r.faults]
     for report in fxpass.reports():
         said += [*(s.reason for s in report.sites), report.unfit, report.unbuffered, report.ended]
-        said += [*report.outside, *report.beside, *report.notes]
+        said += [*report.outside, *report.beside, *report.notes, *report.pinned]
     return [line for text in said for line in text.removeprefix("kvfix: ").splitlines()]
 
 
@@ -286,6 +286,12 @@ def again() -> None:
     warnings.warn("\n".join(found.why(found.reports[-1])), stacklevel=1)
 
 
+def a_graph_for_each() -> None:
+    step = torch.compile(lambda k, p: k[:, list(range(p))].sum(1), backend="kvfix", options={"compiler": "eager"})
+    for p in (*STEPS, CAPACITY):
+        step(torch.rand(2, CAPACITY), p)
+
+
 def recorded() -> None:
     """A core on a CPU, put together as if it were recorded."""
 
@@ -343,6 +349,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV212": lambda: decode(lambda k, v, p: k[:, :p].mode(1).values + (v[:, :p] @ v[:, :p].mT).sum((1, 2))[:, None]),
     "KV301": breaks,
     "KV302": again,
+    "KV303": a_graph_for_each,
     "KV401": many_capacities,
     "KV402": aliased_inputs,
     "KV403": recorded,

@@ -3,14 +3,16 @@ of a reason and the user's line, and so do the report and ``strict``."""
 
 from __future__ import annotations
 
+import functools
 import inspect
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fxpass
@@ -18,6 +20,7 @@ from fxpass.report.explanation import Explanation
 
 CAPACITY = 16
 W = torch.linspace(-1, 1, 16).view(4, 4)
+LOCK = threading.Lock()
 Step = Callable[[Tensor, int], Any]
 
 
@@ -72,6 +75,11 @@ def in_a_loop(k: Tensor, p: int) -> Tensor:
     return out
 
 
+def locked(k: Tensor, p: int) -> Tensor:
+    with LOCK:
+        return (k[:, :p] @ W).sum(1)
+
+
 def within_try(k: Tensor, p: int) -> Tensor:
     try:
         return (opaque(k[:, :p]) @ W).sum(1)
@@ -96,6 +104,7 @@ SAID: dict[str, tuple[str, Step]] = {
     # Dynamo gives up on the function
     "a graph break in a loop": ("KV012", in_a_loop),
     "a graph break in a try": ("KV012", within_try),
+    "a lock before any operator": ("KV012", locked),
     "a choice by data in a loop": ("KV012", lambda k, p: sum(k[:, :p].sum(1) * (2 if k.sum() > 2 else 1) for _ in (0, 1))),
     # a part that is no slice
     "pieces": ("KV130", lambda k, p: (k.split([p, CAPACITY - p], 1)[0] @ W).sum(1)),
@@ -111,6 +120,15 @@ SAID: dict[str, tuple[str, Step]] = {
     "expanded rows": ("KV210", lambda k, p: (k[:, :1].expand(2, p, 4).contiguous() @ W).sum(1)),
     "a new tensor": ("KV210", lambda k, p: (torch.ones(2, p, 4) @ W).sum(1) + k[:, 0]),
     "padded behind": ("KV210", lambda k, p: (F.pad(k, (0, 0, 0, p)) @ W).sum(1)),
+    # a graph for each position, since something needs its value
+    "a sum of outer products": ("KV303", lambda k, p: torch.kron(k[0, :p], k[0, :2]).sum(0)),
+    "a grid": ("KV303", lambda k, p: (torch.linspace(0, 1, p)[:, None] * k[:, :p]).sum(1)),
+    "a pool": ("KV303", lambda k, p: F.max_pool1d(k[:, :p].mT, 2).sum(2)),
+    "a window of the cache": ("KV303", lambda k, p: k.unfold(1, p, 1)[:, 0].sum(2)),
+    "a list of rows": ("KV303", lambda k, p: sum(k[:, i] for i in range(p))),
+    "rows taken apart": ("KV303", lambda k, p: sum(k[:, :p].unbind(1)) @ W),
+    "a list that is indexed": ("KV303", lambda k, p: k[:, list(range(p))] @ W),
+    "a key": ("KV303", lambda k, p: {q: k[:, :q] @ W for q in (p,)}[p].sum(1)),
     # a graph as a whole
     "vmap": ("KV003", lambda k, p: torch.vmap(lambda c: (c[:p] @ W).sum(0))(k)),
     "cond": ("KV004", lambda k, p: torch.cond(k.sum() > 2, lambda c: (c[:, :p] @ W).sum(1), lambda c: c.sum(1), (k,))),
@@ -243,3 +261,86 @@ NO_CACHES: dict[str, Callable[[Tensor, Tensor], Any]] = {
 @pytest.mark.parametrize("grow", NO_CACHES.values(), ids=NO_CACHES)
 def test_what_has_another_size_on_each_call_is_no_cache(grow: Callable[..., Any]) -> None:
     assert others(grow, *OTHERS, strict=True) == "" and not Explanation(fxpass.reports()).is_left
+
+
+class Listed(nn.Module):
+    """A cache of which a list tells the position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: list[int] = [1]
+        self.register_buffer("cache", torch.zeros(2, CAPACITY, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = len(self.tokens)
+        self.cache[:, p : p + 1] = x
+        self.tokens.append(p)
+        return (self.cache[:, : p + 1] @ W).sum(1)
+
+
+class Chunks(Listed):
+    """A cache in pieces, or a tensor that is made anew."""
+
+    def __init__(self, joined: bool) -> None:
+        super().__init__()
+        self.joined, self.chunks = joined, [torch.zeros(2, 2, 4)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.joined:
+            self.cache = torch.cat([self.cache, x], 1)
+            return (self.cache @ W).sum(1)
+        self.chunks.append(x)
+        return (torch.cat(self.chunks, 1) @ W).sum(1)
+
+
+def counted(*models: nn.Module, calls: int = 7, **options: Any) -> list[str]:
+    """The lines with KV303 that are warned of while steps of ``models`` are taken in turns."""
+    compiled = [torch.compile(model, backend="kvfix", options={"compiler": "eager", **options}) for model in models]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for n in range(calls):
+            for one in compiled:
+                one(torch.full((2, 1, 4), float(n)))
+    return [line for w in caught for line in str(w.message).splitlines() if "KV303" in line]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model", [Listed, functools.partial(Chunks, False), functools.partial(Chunks, True)])
+def test_a_graph_in_each_call_without_a_symbol(model: Callable[[], nn.Module]) -> None:
+    said = counted(model())
+    assert said and Explanation(fxpass.reports()).is_left
+    assert "test_silence.py" in said[0] or "cache" in said[0]
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="KV303"):
+        counted(model(), strict=True)
+
+
+class Indexed(nn.Module):
+    """One of many blocks that share a frame: its number is a constant of its own graph alone."""
+
+    def __init__(self, layer: int, caches: list[Tensor]) -> None:
+        super().__init__()
+        self.layer, self.caches, self.end = layer, caches, torch.tensor([2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        end = int(self.end[0]) + 1
+        self.end[0] = end
+        self.caches[self.layer][:, end - 1 : end] = x
+        return (self.caches[self.layer][:, :end] @ W).sum(1)
+
+
+@torch.no_grad()
+def test_blocks_of_which_each_has_a_graph_are_not_told_of() -> None:
+    caches = [torch.zeros(2, CAPACITY, 4) for _ in range(7)]
+    assert counted(*(Indexed(layer, caches) for layer in range(7)), calls=3) == []
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dynamic", [None, False])
+def test_prompts_of_any_length_are_not_told_of(dynamic: bool | None) -> None:
+    def step(x: Tensor) -> Tensor:
+        return (x @ W).sum(1)
+
+    compiled = torch.compile(step, backend="kvfix", dynamic=dynamic, options={"compiler": "eager", "strict": True})
+    for length in range(2, 9):
+        compiled(torch.rand(2, length, 4))

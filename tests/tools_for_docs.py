@@ -80,12 +80,19 @@ def internals_page() -> str:
 
 TROUBLES = """# Troubleshooting
 
-What kvfix says has a reason, and a reason has an id. This page is printed from the list in
-[`fxpass/reasons.py`](../fxpass/reasons.py); a test holds a program for each. Unless a section says otherwise, only speed is
-concerned: the numbers are eager's.
+What kvfix says begins with an id. Look for it below: each section has the message, and what you can do. Unless a section says
+otherwise, only speed is concerned, and the numbers are eager's.
 
-`fxpass.reports()`, `kvfix explain` and its page ([`--html FILE`](api.md#the-page)) show the reasons of every graph; with
-`{"strict": True}` what is not rewritten raises.
+| what happens | what to do |
+|---|---|
+| a warning | look up its id; it names your line of code |
+| no warning, and it is slow | [`kvfix explain`](api.md#the-command-line): what runs where, and why there is another graph |
+| you want to see the graphs | `kvfix explain ... --html FILE` writes a [page](api.md#the-page) |
+| other numbers than eager's, or an error | [switch layers off](#which-layer-makes-a-difference) |
+| you want an error in place of a warning | `options={"strict": True}` or `KVFIX_STRICT=1` |
+
+What cannot be rewritten at all is listed in [limits](limits.md). This page is printed from
+[`fxpass/reasons.py`](../fxpass/reasons.py), and a test holds a program for each section.
 
 ## Which layer makes a difference
 
@@ -101,14 +108,14 @@ Where numbers, or an error, are not what eager gives, switch layers off one afte
 difference; `fxpass.repro(report)` writes one for any graph.
 """
 CHAPTERS = {
-    "0": "A graph runs as it came",
-    "1": "A slice stays as it was",
-    "2": "Outside of the static core",
-    "3": "More graphs",
-    "4": "Compilation, recordings and copies",
-    "5": "torch's precompile cache",
-    "6": "This torch",
-    "7": "Wrong numbers",
+    "0": ("A graph runs as it came", "Nothing in it is rewritten: it is compiled as stock `torch.compile` would."),
+    "1": ("A slice stays as it was", "What depends on it runs beside the static core; the rest of the graph is rewritten."),
+    "2": ("Outside of the static core", "This part of a step is launched kernel by kernel, since its sizes move."),
+    "3": ("More graphs", "A decode loop needs two: one for the prompt, and one for all steps."),
+    "4": ("Compilation, recordings and copies", "How the core is run, and what that costs."),
+    "5": ("torch's precompile cache", "The model runs as without the cache."),
+    "6": ("This torch", "A part of kvfix is off in this process, or has failed once."),
+    "7": ("Wrong numbers", "This is what `verify` says."),
 }
 
 
@@ -118,7 +125,8 @@ def troubleshooting_page() -> str:
     for reason in REASONS.values():
         if reason.id[2] != chapter:
             chapter = reason.id[2]
-            lines += [f"## {CHAPTERS[chapter]}", ""]
+            title, meaning = CHAPTERS[chapter]
+            lines += [f"## {title}", "", meaning, ""]
         says = re.sub(r"{(\w+)}", r"*\1*", reason.says)
         numbers = ["**Numbers are concerned.**", ""] if reason.concerns == "numbers" else []
         lines += [f"### {reason.id}", "", f"> {says}", "", *numbers, reason.do, ""]

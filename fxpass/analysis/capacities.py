@@ -26,6 +26,15 @@ def capacities(graph: fx.Graph, sites: Iterable[SliceSite]) -> set[Any]:
     return {s for site in sites for s in symbols(site.size)} | {s for size in _sliced(graph) for s in symbols(size)}
 
 
+def chunks(sites: Iterable[SliceSite]) -> set[Any]:
+    """The symbols of the numbers of rows that the ``sites`` write: as many as the caller hands in.
+
+    A loop that has some tokens checked at once hands in another number from call to call.
+    """
+    written = [site.node.meta["val"].shape[site.dim] for site in sites if site.kind == "write" and not site.squeezed]
+    return {symbol for size in written for symbol in symbols(size)}
+
+
 def _sliced(graph: fx.Graph) -> Iterator[Any]:
     written = {aliases.storage(w) for n in graph.nodes for w in aliases.written(n)}
     for node in graph.nodes:

@@ -112,14 +112,28 @@ def longer_otherwise(graph: fx.Graph, moving: Set[Any], before: Mapping[tuple[in
 
 def _added(result: fx.Node, node: fx.Node, moving: Set[Any]) -> tuple[int, Any] | None:
     """The one ``moving`` dim along which ``result`` is longer than ``node``, from which it is made, and by how much."""
+    dim = _longer_along(result, node)
+    if dim is None or dim not in _axes(node, moving) or not symbols(_sizes(result)[dim]):
+        return None
+    return dim, _sizes(result)[dim] - _sizes(node)[dim]
+
+
+def _longer_along(result: fx.Node, node: fx.Node) -> int | None:
+    """The dim along which ``result``, made of ``node``, is longer now, and alike along all others; None if there is none."""
     made, given = ([hint(size) for size in _sizes(n)] for n in (result, node))
-    if len(made) != len(given) or None in (*made, *given) or result not in descendants(node):  # None: an unbacked one
+    if len(made) != len(given) or None in (*made, *given):  # None: an unbacked one
         return None
     dims = [d for d, (a, b) in enumerate(zip(made, given, strict=True)) if a != b]
-    if len(dims) != 1 or dims[0] not in _axes(node, moving) or not symbols(_sizes(result)[dims[0]]):
+    if len(dims) != 1 or made[dims[0]] < given[dims[0]] or result not in descendants(node):
         return None
-    (dim,) = dims
-    return (dim, _sizes(result)[dim] - _sizes(node)[dim]) if made[dim] > given[dim] else None
+    return dims[0]
+
+
+def made_longer(graph: fx.Graph) -> dict[fx.Node, int]:
+    """The inputs of ``graph`` of which it returns something that is longer along one dim alone; with that dim."""
+    returned = [n for n in graph.output_node().all_input_nodes if _is_tensor(n)]
+    inputs = [n for n in graph.find_nodes(op="placeholder") if _is_tensor(n)]
+    return {n: dim for n in inputs for r in returned if (dim := _longer_along(r, n)) is not None}
 
 
 def _axes(node: fx.Node, moving: Set[Any]) -> list[int]:

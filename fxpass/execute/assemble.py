@@ -44,6 +44,7 @@ class Plan:
         (`recording.carry_indices`), to be written back and not returned. None where it is not recorded.
     growth: the buffers of what grows, and windows. They are the last inputs of ``gm``, which no caller gives.
     capacities: those of ``bound`` that are capacities of caches, or of these buffers, or sizes of windows, see `regions`.
+    chunks: those of ``bound`` that are numbers of rows which a call writes, and symbols in the code of the static part as well.
     """
 
     gm: fx.GraphModule
@@ -52,6 +53,7 @@ class Plan:
     carried: Sequence[fx.Node] | None = None
     growth: Growth = dataclasses.field(default_factory=Growth)
     capacities: Set[Any] = frozenset()
+    chunks: Set[Any] = frozenset()
 
 
 def assemble(
@@ -86,7 +88,8 @@ def assemble(
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
-    regions = [Region(part, compile, plan.capacities, growth.moves_on, growth.window_sizes) for part in parts]
+    first = plan.capacities if growth.moves_on else frozenset()
+    regions = [Region(part, compile, plan.capacities | plan.chunks, first, growth.window_sizes) for part in parts]
     steps = _steps(gm, regions, places, packs, groups, dict(zip(carried, new, strict=True)))
     taken = {n: places[n] for n in inputs}
     views = [(places[n], view_maker(n, taken)) for n in views_of_inputs(gm, returned)] if recorded else []

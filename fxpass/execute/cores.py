@@ -70,7 +70,8 @@ def in_cores(
     that fails, ``otherwise`` makes it.
     """
     strides = kept_strides(plan.gm)
-    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & (plan.bound - plan.capacities | strides)}
+    counted = plan.bound - plan.capacities - plan.chunks | strides
+    left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & counted}
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         nonlocal plan

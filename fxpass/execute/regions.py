@@ -3,7 +3,8 @@
 The static core is compiled once for each set of input shapes, and without symbols, except for capacities. The capacities of
 what the graph joins are symbols in its code from the first compilation on; so are all where caches are read through windows.
 Otherwise capacities are constants in the first one; once one of them is another, the core is compiled a second time, with
-symbols that serve all that follow. Recordings hold numbers.
+symbols that serve all that follow. So it is for the numbers of rows that calls hand in, where nothing is recorded. Recordings
+hold numbers.
 
 A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
 is checked on each call; where that does not hold, the part is compiled once more.
@@ -49,29 +50,28 @@ class Region:
     """``part``, compiled by ``compile``. A call takes the values of ``part.inputs``, and gives those of ``part.outputs``.
 
     ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` puts one of its own there.
-    ``is_open`` tells whether capacities may be symbols, as far as is known.
+    ``is_open`` tells whether sizes may be symbols from the first compilation on, as far as is known.
     """
 
     def __init__(
         self,
         part: Part,
         compile: Compile,
-        capacities: Set[Any] = frozenset(),
-        first: bool = False,
+        sizes: Set[Any] = frozenset(),
+        first: Set[Any] = frozenset(),
         windows: Mapping[Any, Sequence[Any]] = {},
     ) -> None:
-        """``capacities`` are symbols in the code of a static part from its second compilation on, or from its ``first``;
-        ``windows`` are those of them that are sizes of windows, with the sizes of the axes that they are of."""
+        """``sizes`` are symbols in the code of a static part from its second compilation on; those in ``first``, always. Of
+        these, ``windows`` are sizes of windows, given with the sizes of the axes that they are of."""
         self.part, self.compile, self._windows = part, compile, windows
-        self._open_from = 0 if first else 1
         self.is_open = True
         self.variants: list[_Variant] = []  # the one that ran last comes first
         self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
         self._dynamic = [dynamic_dims(n) for n in part.inputs]
-        self._capacious = [dims_of(n, capacities) for n in part.inputs] if part.static else []
-        self._size_of = numbers_of(part.inputs, self._capacious)
+        opened = [(1, sizes), (0, first)] if part.static else []
+        self._opened = [(least, [dims_of(n, some) for n in part.inputs]) for least, some in opened]
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
         if (variants := self.variants) and variants[0].holds(args):
@@ -107,41 +107,43 @@ class Region:
     def _make_variant(self, args: Sequence[Any]) -> _Variant:
         if not self.part.static:
             return self._dynamic_variant(args)
-        if self._made >= self._open_from and self._is_open(args):
+        while opened := self._to_open(args):
             try:
-                return self._capacity_variant(args)
+                return self._open_variant(args, opened)
             except Exception:
-                _logger.warning("kvfix: %s is compiled anew for each capacity", self.part.name, exc_info=True)
-                self._capacious, self.is_open = [], False
+                _logger.warning("kvfix: %s is compiled anew for each size", self.part.name, exc_info=True)
+                self._opened = [(least, dims) for least, dims in self._opened if dims != opened]
+                self.is_open = any(least == 0 for least, _ in self._opened)
         return self._static_variant(args)
 
-    def _is_open(self, args: Sequence[Any]) -> bool:
-        """Whether all capacities are such that they may be symbols."""
-        sizes = [args[i].shape[d] for i, dims in enumerate(self._capacious) for d in dims]
-        return bool(sizes) and min(sizes) > 1
+    def _to_open(self, args: Sequence[Any]) -> list[tuple[int, ...]] | None:
+        """The dims of ``args`` along which sizes are to be symbols in what is compiled next; None if there are none."""
+        every = (dims for least, dims in self._opened if self._made >= least)
+        return next((dims for dims in every if _may_be_symbols(args, dims)), None)
 
-    def _capacity_variant(self, args: Sequence[Any]) -> _Variant:
-        """Compiled for any capacities, which are symbols of it; static in all else. Two of them that are alike now are two."""
+    def _open_variant(self, args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> _Variant:
+        """Compiled for any sizes along the dims ``opened`` of its arguments, which are symbols of it; static in all else.
+        Sizes that are alike only now are two."""
         env = ShapeEnv(duck_shape=False)
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        pairs = enumerate(zip(args, self._capacious, strict=True))
+        pairs = enumerate(zip(args, opened, strict=True))
         fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
-        known = join_sizes(self.part.inputs, fakes, self._capacious)
+        known = join_sizes(self.part.inputs, fakes, opened)
         places = symbol_places(fakes)
         sizes = [fakes[i].shape[d] for i, d in places]
         symbols = [to_expr(size) for size in sizes]
         numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
-        for i, (p, d) in self._size_of.items():
+        for i, (p, d) in numbers_of(self.part.inputs, opened).items():
             fakes[i] = fakes[p].shape[d]
             del numbers[i]
-        capacities = values_at((), places)
+        asked_for = values_at((), places)
         taken, before = values_at([i for i in range(len(args)) if i not in numbers], places), len(env.guards)
         run = self._compile([*fakes, *sizes], mode, numbers)
         asked = [g.expr for g in env.guards[before:] if is_asked(g.expr, known, self._windows)]
         look = layouts(args, [i for i, node in enumerate(self.part.inputs) if varies(node)])
         wanted = function_of_sizes(symbols, asked, look(fakes))
         lie_alike = shares_memory if shares_memory(args) else lambda now: True
-        return _Variant(lambda now: look(now) == wanted(*capacities(now)) and lie_alike(now), lambda *now: run(*taken(now)))
+        return _Variant(lambda now: look(now) == wanted(*asked_for(now)) and lie_alike(now), lambda *now: run(*taken(now)))
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
@@ -188,6 +190,12 @@ class Region:
         with tracing(TracingContext(mode)):
             with stage(f"compiling the {self.part.name}, {ops} ops"):
                 return self.compile(gm, [fakes[i] for i in taken], static)
+
+
+def _may_be_symbols(args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> bool:
+    """Whether there are sizes along the dims ``opened`` of ``args``, and compilers take all of them for symbols."""
+    sizes = [args[i].shape[d] for i, dims in enumerate(opened) for d in dims]
+    return bool(sizes) and min(sizes) > 1
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:

@@ -45,6 +45,7 @@ class SerializedGraph:
     rewritten: bool
     bound: Set[Any]
     capacities: Set[Any]
+    chunks: Set[Any]
     carried: list[str] | None
     settings: Options
     around: Around
@@ -70,13 +71,14 @@ class SerializedGraph:
             return WithFallback(run, [], written_places(gm), lambda: gm.forward, failed)
         by_name = {n.name: n for n in inputs}
         carried = None if self.carried is None else [by_name[name] for name in self.carried]
-        bound, capacities = ({load.renamed[s] for s in known} for known in (self.bound, self.capacities))
+        every = (self.bound, self.capacities, self.chunks)
+        bound, capacities, rows = ({load.renamed[s] for s in known} for known in every)
 
         def plan() -> Plan:
             buffers = inputs[len(inputs) - self.around.inputs :]
             at_once, least = carried is not None and self.settings.kernels, self.settings.capacity
             growth = Growth(self.around, buffers, self.conditions, gives_up=False, least=least, at_once=at_once)
-            return Plan(gm, split(gm, bound), bound, carried, growth, capacities)
+            return Plan(gm, split(gm, bound), bound, carried, growth, capacities, rows)
 
         uncompiled = dataclasses.replace(self.settings, compiler="eager")
         return assemble(plan(), self.settings, lambda: assemble(plan(), uncompiled), failed)
@@ -113,10 +115,8 @@ def serialize(plan: Plan, settings: Options) -> SerializedGraph:
     if conditions is not None and not all(map(conditions.hold, CAPACITIES)):
         raise NotSerializable("not every capacity of what grows would do")
     rewritten, around = bool(plan.parts), plan.growth.around
-    capacities = plan.capacities & bound
-    return SerializedGraph(
-        graph, values, of_modules, hints, rewritten, bound, capacities, carried, settings, around, conditions
-    )
+    sizes = plan.capacities & bound, plan.chunks & bound
+    return SerializedGraph(graph, values, of_modules, hints, rewritten, bound, *sizes, carried, settings, around, conditions)
 
 
 def _on_first_call(make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:

@@ -23,6 +23,8 @@ from fxpass.graph.numbers import hint, symbols
 
 from .recording.addresses import written_inputs
 
+aten = torch.ops.aten
+
 MOST_ELEMENTS = 2**20
 """A larger input is not copied."""
 
@@ -69,9 +71,10 @@ def kept_strides(gm: fx.GraphModule) -> set[Any]:
 
 
 def _moving(gm: fx.GraphModule) -> set[fx.Node]:
-    """The inputs whose strides have symbols that are in no size."""
+    """The inputs whose strides have symbols that are in no size; not those of which nothing but a size is read."""
     moving = layouts(gm.graph)
-    inputs = [n for n in gm.graph.find_nodes(op="placeholder") if isinstance(n.meta["val"], torch.Tensor)]
+    read = [n for n in gm.graph.find_nodes(op="placeholder") if any(u.target is not aten.sym_size.int for u in n.users)]
+    inputs = [n for n in read if isinstance(n.meta["val"], torch.Tensor)]
     return {n for n in inputs if any(symbols(stride) & moving for stride in n.meta["val"].stride())}
 
 

@@ -25,7 +25,7 @@ from torch import fx
 
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
-from fxpass.torch_internals.fakes import FakeTensor, set_grad_enabled
+from fxpass.torch_internals.fakes import DisableTorchFunction, FakeTensor, set_grad_enabled
 from fxpass.torch_internals.operators import OpOverloadPacket
 
 from . import mirror
@@ -69,10 +69,12 @@ class Expression:
 
 
 def number(text: str, inputs: Sequence[Any]) -> int | bool | float | None:
-    """The number that ``text`` makes of ``inputs``, which are tensors and ints; None where there is none."""
+    """The number that ``text`` makes of ``inputs``, which are tensors and ints; None where there is none. What the caller's
+    function modes do to ops has been traced, and is not done again."""
     try:
-        made = _function(text)([_on_host(v) if isinstance(v, torch.Tensor) else v for v in inputs])
-        return made.item() if isinstance(made, torch.Tensor) else made  # type: ignore[no-any-return]
+        with DisableTorchFunction():
+            made = _function(text)([_on_host(v) if isinstance(v, torch.Tensor) else v for v in inputs])
+            return made.item() if isinstance(made, torch.Tensor) else made  # type: ignore[no-any-return]
     except _ERRORS:
         return None
 

@@ -31,9 +31,9 @@ class Explanation:
 
     @property
     def is_left(self) -> bool:
-        """Whether something was refused, runs as it came, does heavy work outside of the static core, or is joined and got no
-        buffer."""
-        return any(report.refused or report.unfit or report.outside or report.lacks_buffer for report in self.reports)
+        """Whether something was refused, runs as it came, does heavy work outside of the static core, is joined and got no
+        buffer, or makes a graph in each call."""
+        return any(r.refused or r.unfit or r.outside or r.lacks_buffer or r.pinned for r in self.reports)
 
     def why(self, report: Report) -> list[str]:
         """All reasons that concern the graph as a whole."""
@@ -41,7 +41,8 @@ class Explanation:
         again = [reasons.AGAIN.text(guard=guard)] if guard else []
         faults = [fault.partition(": ") for fault in report.faults]
         hooks = [reasons.HOOK_FAILED.text(hook=hook, error=error) for hook, _, error in faults]
-        said = [*again, *hooks, report.unfit, report.unbuffered, report.ended, *report.outside, *report.beside, *report.notes]
+        whole = [report.unfit, report.unbuffered, report.ended]
+        said = [*again, *report.pinned, *hooks, *whole, *report.outside, *report.beside, *report.notes]
         return [text for text in said if text]
 
     def bytes_read(self) -> tuple[int, int, int]:
@@ -65,8 +66,8 @@ class Explanation:
         sites = [
             {**dataclasses.asdict(site), "id": site.id, "cost": site.cost and site.cost._asdict()} for site in report.sites
         ]
-        kept = ("name", "compile_id", "unfit", "unbuffered", "buffers", "faults", "outside", "beside", "notes", "ended",
-                "corrected", "timings")  # fmt: skip
+        kept = ("name", "compile_id", "unfit", "unbuffered", "buffers", "faults", "pinned", "outside", "beside", "notes",
+                "ended", "corrected", "timings")  # fmt: skip
         return {
             **{name: getattr(report, name) for name in kept},
             "again": self.again.get(report.compile_id, ""),

@@ -45,7 +45,7 @@ def _found(report: Report) -> str:
 
 def _reason(text: str) -> Iterator[Text]:
     reason = reasons.of(text)
-    quiet = reason is None or reason.id[2] in "34"
+    quiet = reason is None or reason is not reasons.PINNED and reason.id[2] in "34"
     yield Text("  " + user_name(shortened(text)), style="" if quiet else "bold red")
     if not quiet:
         yield from _advice(text)

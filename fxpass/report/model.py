@@ -82,6 +82,7 @@ class Report:
     kinds: of every symbol in the graph, its kind; beside those above "capacity" and "layout".
     corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
     notes: reasons for how the graph is run: recordings, copies.
+    pinned: what the graph has as a constant although it moves with each call, so that each value makes a graph: reasons.
     ended: why the graph ends where it does, if that is a graph break: a reason.
     script: what `fxpass.repro` writes; made when it is asked for.
     drawings: the graphs; drawn when they are asked for.
@@ -96,6 +97,7 @@ class Report:
     unbuffered: str = ""
     buffers: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
     faults: list[str] = dataclasses.field(default_factory=list)
+    pinned: list[str] = dataclasses.field(default_factory=list)
     parts: list[tuple[str, bool, int]] = dataclasses.field(default_factory=list)
     outside: list[str] = dataclasses.field(default_factory=list)
     beside: list[str] = dataclasses.field(default_factory=list)

@@ -92,8 +92,8 @@ def reset() -> None:
 
 
 def complain(report: Report, settings: Options, cause: Exception | None = None, code: CodeType | None = None) -> None:
-    """Warn once of what was not rewritten, with reasons and source lines, and of a cache that grows without a buffer; where
-    there is none of these, of work that is left outside of the static core.
+    """Warn once of what was not rewritten, with reasons and source lines, of a cache that grows without a buffer, and of a
+    graph in each call; where there is none of these, of work that is left outside of the static core.
 
     The warning is at the line of the first site, or of the function that is compiled (``code``).
 
@@ -108,6 +108,7 @@ def complain(report: Report, settings: Options, cause: Exception | None = None, 
     if report.ended and any(site.id == reasons.LEAVES.id for site in refused):
         lines.append(report.ended)
     lines += [report.unbuffered] if report.lacks_buffer else []
+    lines += map(user_name, report.pinned)
     lines += map(user_name, report.outside) if settings.strict or not lines else []
     if not lines:
         return

@@ -62,6 +62,7 @@ def render(report: Report, width: int = 160) -> str:
 def _notes(report: Report) -> list[str]:
     notes = [f"; not rewritten: {report.unfit}"] if report.unfit else []
     notes += [f"; failed: {fault}" for fault in report.faults]
+    notes += [f"; {user_name(line)}" for line in report.pinned]
     if report.parts:
         parts = [f"{name} ({count} ops{', static' if static else ''})" for name, static, count in report.parts]
         notes.append("; " + " -> ".join(parts))

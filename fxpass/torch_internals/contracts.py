@@ -35,6 +35,7 @@ class Feature(enum.Enum):
     THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     MARKS = "a script that shows a difference does not say which sizes were dynamic, and what belonged to a module"
+    AGAIN = "a graph for each length of a list, or for each key, is not warned of"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
 
 
@@ -162,6 +163,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_literal", "self value"),
+    _call(_C, "torch._dynamo.variables.builder._automatic_dynamic", "e tx source static_shapes"),
     _call(_C, "torch._dynamo.variables.lists.iter_contains", "items search tx"),
     _call(_C, "torch._dynamo.variables.BuiltinVariable.call_function", "self tx args kwargs"),
     _call(_C, "torch._dynamo.variables.torch.TorchInGraphFunctionVariable.call_function", "self tx args kwargs"),
@@ -200,6 +202,7 @@ _ROWS = [
     *_names(_P, "torch._C._dynamo.eval_frame", "_reset_precompile_entries"),
     *_names(_P, "torch.fx._graph_pickler", "GraphPickler Options"),
     *_names(_P, "torch.utils._mode_utils", "no_dispatch"),
+    _call(Feature.AGAIN, "torch._dynamo.convert_frame.get_and_maybe_log_recompilation_reasons", ""),
     # Counting what Dynamo and Inductor did
     *_names(Feature.MARKS, "torch._dynamo", "mark_static_address maybe_mark_dynamic"),
     *_names(Feature.COUNTING, "torch._dynamo", "register_backend"),

@@ -19,6 +19,7 @@ from .dynamo import (
     guard_managers,
     hooks,
     module_ints,
+    pinned,
     remembered_calls,
     swapped_tensors,
     takers,
@@ -63,6 +64,7 @@ def install(
 
     _install(Feature.CAPTURE, capture)
     _install(Feature.RETRACE, retrace.install)
+    _install(Feature.AGAIN, pinned.install)
     if holds(Feature.CAPTURE):
         _install(Feature.PRECOMPILE, lambda: precompile.install(functools.partial(options_of, backend)))
 

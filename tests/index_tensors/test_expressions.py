@@ -15,6 +15,7 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import hardtanh, relu
 from torch.nn.functional import scaled_dot_product_attention as sdpa
+from torch.overrides import TorchFunctionMode
 
 import fxpass
 from fxpass.index_tensors.expressions import expression_of, number
@@ -386,3 +387,36 @@ def test_copies_on_the_host_lie_as_inputs_do(name: str, lying: str) -> None:
         mine, eager = LYING[lying](rows), LYING[lying](rows)
         torch.testing.assert_close(compiled(k, mine), step(k, eager))
         assert torch.equal(mine, eager)
+
+
+class OneMore(TorchFunctionMode):
+    """What these ops give is one more."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        return made + 1 if func in (Tensor.bitwise_xor, torch.bitwise_or, Tensor.amax) else made
+
+
+UNDER_A_MODE: dict[str, Callable[[Tensor], Any]] = {
+    "a method": lambda at: int(at.bitwise_xor(0)[0]),
+    "a function": lambda at: torch.bitwise_or(at, 0).max().item(),
+    "twice": lambda at: int(at.bitwise_xor(1).amax()),
+    "asked": lambda at: 3 if at.bitwise_xor(0)[0] > 3 else 4,
+    "followed by rules": lambda at: int(at.amax()),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(UNDER_A_MODE))
+def test_what_a_function_mode_does_is_done_once(name: str) -> None:
+    """In the graph it has been traced; guards are asked under the mode."""
+
+    def step(k: Tensor, at: Tensor) -> Tensor:
+        return k[:, : UNDER_A_MODE[name](at)].sum(1)
+
+    compiled, k = torch.compile(step, backend="kvfix", options={"compiler": "aot_eager"}), torch.rand(2, 40)
+    for first in (1, 2, 3, 4):
+        with OneMore():
+            at = torch.arange(first, first + 3)
+            torch.testing.assert_close(compiled(k, at), step(k, at))
+    assert counters["stats"]["unique_graphs"] <= (3 if name == "asked" else 2) and not counters["graph_break"]

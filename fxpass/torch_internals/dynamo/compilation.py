@@ -10,7 +10,7 @@ from typing import Any
 
 from fxpass.index_tensors.table import tables
 
-from .names import CompileContext, Unsupported
+from .names import CompileContext, Unsupported, config
 
 _RAISES = {"Observed exception", "Assertion failed on symbolic shapes"}
 """Dynamo's names for an error that the traced code itself raises."""
@@ -24,12 +24,16 @@ class Compilation:
     guard_failed: whether a guard of ours could not be made or evaluated.
     remembered: what functions that remember have returned in each graph (`remembered_calls`).
     works: whether an operator has been traced.
+    is_dynamic: whether sizes that move become symbols; not so under ``dynamic=False``.
+    failed: of each graph that the frame has, the latest first, its compilation and the guard that does not hold.
     """
 
     process_bound: str = ""
     guard_failed: bool = False
     remembered: dict[Any, Any] = dataclasses.field(default_factory=dict)
     works: bool = False
+    is_dynamic: bool = True
+    failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 _current: ContextVar[Compilation | None] = ContextVar("current", default=None)
@@ -38,7 +42,7 @@ _current: ContextVar[Compilation | None] = ContextVar("current", default=None)
 @contextlib.contextmanager
 def compiling(ours: bool) -> Iterator[Compilation]:
     """Dynamo compiles a frame in the block: for kvfix if it is ``ours``, otherwise for another backend, or without hooks."""
-    compilation = Compilation()
+    compilation = Compilation(is_dynamic=config.automatic_dynamic_shapes)
     token = _current.set(compilation if ours else None)
     try:
         with tables():

@@ -75,7 +75,7 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
     dims = [d for d, bound in bounds.items() if free_symbols([_number(b) for b in (bound.start, bound.stop)]) & moving]
     if not dims or config.assume_static_by_default is False:
         return
-    inputs = _tensors(graph)
+    inputs = tensors_of(graph)
     memory = memory_of(_value(tensor))
     for node in inputs if memory is not None else ():
         if memory_of(_value(node)) == memory:
@@ -94,7 +94,7 @@ def make_place(tx: Any, name: str) -> None:
     places = history_of(tx.output.root_tx.f_code).places
     if name not in places:
         places.add(name)
-        _restart(tx.output.root_tx, "kvfix: an int that says a place")
+        restart(tx.output.root_tx, "kvfix: an int that says a place")
 
 
 def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
@@ -106,7 +106,7 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     tx = current_frame()
     if tx is None:
         return
-    inputs, seen = _tensors(gm.graph), history_of(tx.f_code)
+    inputs, seen = tensors_of(gm.graph), history_of(tx.f_code)
     for node, name in inputs.items():
         seen.sizes.setdefault(name, _hints(node))
     seen.written |= {inputs[root] for n in gm.graph.nodes for w in aliases.written(n) if (root := aliases.root(w)) in inputs}
@@ -122,12 +122,12 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
     tx = current_frame()
     if tx is None or config.assume_static_by_default is False:
         return
-    inputs = _tensors(normal.graph)
+    inputs = tensors_of(normal.graph)
     written = [w for n in normal.graph.nodes for w in aliases.written(n) if aliases.root(w) in inputs]
     history_of(tx.f_code).slices |= any(map(_is_part, _views(normal.graph, {aliases.root(w) for w in written})))
     places = [place for w in written for place in _parts(w)]
     if places and Table.of(gm.graph).moved():
-        _mark(tx, inputs, places, restart=False)
+        _mark(tx, inputs, places, again=False)
 
 
 def take_back(code: CodeType) -> bool:
@@ -164,24 +164,25 @@ def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
         view = base
 
 
-def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]], restart: bool = True) -> None:
-    """Mark the sizes at ``places``, and all ints that go with dynamic sizes of ``inputs``; restart if any of these is new."""
+def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]], again: bool = True) -> None:
+    """Mark the sizes at ``places``, and ints that go with dynamic sizes of ``inputs``; ``again``: trace if any is new."""
     seen = history_of(tx.f_code)
     first = {n: seen.sizes.get(s, _hints(n)) for n, s in inputs.items()}
     changed = False
     for node, dim in places:
-        if _mark_size(tx, inputs[node], dim):
+        if mark_size(tx, inputs[node], dim):
             changed = True
             for sibling in _siblings(tx, inputs[node]):
-                _mark_size(tx, sibling, dim)
+                mark_size(tx, sibling, dim)
     seen.tied |= {v for n in inputs for d, v in enumerate(first[n]) if not isinstance(_value(n).shape[d], int)}
     seen.tied |= {first[node][dim] for node, dim in places}
     changed |= any([_mark_int(tx, name) for name, v in seen.ints.items() if v in seen.tied and v > 1])
-    if changed and restart:
-        _restart(tx, "kvfix: sizes that go with a moving position")
+    if changed and again:
+        restart(tx, "kvfix: sizes that go with a moving position")
 
 
-def _restart(tx: Any, why: str) -> NoReturn:
+def restart(tx: Any, why: str) -> NoReturn:
+    """Have Dynamo trace the frame of ``tx`` again."""
     tx.speculation_log.clear()
     raise TensorifyScalarRestartAnalysis(restart_reason=why)
 
@@ -208,13 +209,20 @@ def _mark_int(tx: Any, name: str) -> bool:
     return True
 
 
-def _mark_size(tx: Any, name: str, dim: int) -> bool:
+def mark_size(tx: Any, name: str, dim: int) -> bool:
+    """Make the size of the tensor called ``name`` dynamic along ``dim``; whether it has been fixed so far."""
     entry, marked = update_automatic_dynamic(tx, name, FrameStateSizeEntry()), history_of(tx.f_code).marked
     if marked is None or not isinstance(entry.size, tuple) or type(entry.size[dim]) is not int:
         return False
     marked.append((entry, entry.size))
     entry.size = (*entry.size[:dim], auto_dynamic, *entry.size[dim + 1 :])
     return True
+
+
+def fix_size(tx: Any, name: str, dim: int, size: int) -> None:
+    """Undo `mark_size`: the size is ``size`` until it is seen to be another."""
+    entry = update_automatic_dynamic(tx, name, FrameStateSizeEntry())
+    entry.size = (*entry.size[:dim], size, *entry.size[dim + 1 :])
 
 
 def _input_dim(site: SliceSite) -> tuple[fx.Node, int] | None:
@@ -232,7 +240,7 @@ def _same_dim(whole: torch.Tensor, view: torch.Tensor, dim: int) -> int | None:
     return same[0] if len(same) == 1 else None
 
 
-def _tensors(graph: fx.Graph) -> dict[fx.Node, str]:
+def tensors_of(graph: fx.Graph) -> dict[fx.Node, str]:
     """The tensor inputs of ``graph`` that have a source, with its name."""
     inputs = [n for n in graph.find_nodes(op="placeholder") if isinstance(_value(n), torch.Tensor)]
     return {n: source.name for n in inputs if (source := dynamo_source(n)) is not None}

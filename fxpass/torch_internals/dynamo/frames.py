@@ -32,8 +32,14 @@ class FrameHistory:
     places: the ints that say at which place of a list something is.
     slices: whether the frame slices caches.
     tied: the first values of numbers that go with a position, or with a size that has changed.
+    owners: by compilation, the identities of the modules that it was of.
+    pinned: by these, the values of what is a constant of the latest graph, by its name and place (`pinned`).
     marked: the sizes that were made dynamic by us, in Dynamo's entries of tensors, with what these held before; None where they
         are to stay fixed.
+    returned: the sizes and dtypes of what graphs of the frame have returned.
+    foreseen: of those that have been made dynamic for that, the dim and the size, until the frame is compiled.
+    kept: the tensors for which that has come to nothing.
+    longer: the tensors of which graphs of the frame have returned something longer, with the dim along which it is.
     """
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -48,7 +54,13 @@ class FrameHistory:
     places: set[str] = dataclasses.field(default_factory=set)
     slices: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
+    owners: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    pinned: dict[tuple[int, ...], dict[tuple[str, str], set[int]]] = dataclasses.field(default_factory=dict)
     marked: list[tuple[Any, tuple[Any, ...]]] | None = dataclasses.field(default_factory=list)
+    returned: set[Any] = dataclasses.field(default_factory=set)
+    foreseen: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    kept: set[str] = dataclasses.field(default_factory=set)
+    longer: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 _frames: WeakIdKeyDictionary = WeakIdKeyDictionary()

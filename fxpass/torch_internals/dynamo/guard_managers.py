@@ -73,19 +73,15 @@ def _expression(builder: Any, source: ExpressionSource) -> Any:
     return base.lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
 
 
-def _item(builder: Any, source: ItemSource) -> Any:
-    """The manager of an item, which is reached from the frame's locals, as the numbers that say its place are."""
+def _found(builder: Any, source: ItemSource | LengthSource) -> Any:
+    """The manager of what is reached from the frame's locals: that of a dict whose keys are guarded on takes none of ours."""
     look = functools.partial(guard_functions.found, compile(source.name, source.name, "eval"), builder.scope["G"])
     return builder.guard_manager.root.lambda_manager(python_lambda=look, source=source.name, **_example(builder, source))
 
 
-def _length(builder: Any, source: LengthSource) -> Any:
-    base = builder.get_guard_manager_from_source(source.base)
-    return base.lambda_manager(python_lambda=guard_functions.length, source=source.name, **_example(builder, source))
-
-
 def _example(builder: Any, source: Any) -> dict[str, Any]:
     value = builder.get(source)
+    builder.guard_tree_values[id(value)] = value  # what torch keeps of the frame, with the guards, in its precompile cache
     return {"example_value": value, "guard_manager_enum": builder.get_guard_manager_type(source, value)}
 
 
@@ -134,7 +130,7 @@ _MANAGERS: dict[type, Callable[[Any, Any], Any]] = {
     AggregateSource: _aggregate,
     ExpressionSource: _expression,
     AgreementSource: _agreement,
-    ItemSource: _item,
-    LengthSource: _length,
+    ItemSource: _found,
+    LengthSource: _found,
     NameSource: _named,
 }

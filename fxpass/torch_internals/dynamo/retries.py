@@ -9,6 +9,7 @@ Before that, sizes that were made dynamic by us are fixed again: it may have fai
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
@@ -20,6 +21,8 @@ from fxpass.torch_internals.patches import failures, tell
 from . import dynamism, frames
 from .compilation import compiling
 
+_SLICES = {"BUILD_SLICE", "BINARY_SLICE", "STORE_SLICE"}
+
 
 def compile_frame(
     is_ours: Callable[[Any], bool],
@@ -30,7 +33,8 @@ def compile_frame(
 ) -> Any:
     """Compile a frame as ``stock`` does; the garbage collector is paused while one is compiled for kvfix.
 
-    ``left`` is told of a frame that is left to Python although operators of it have been traced.
+    ``left`` is told of a frame that is left to Python although it works on tensors: operators of it have been traced, or it
+    takes slices.
     """
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
     is_whole = kwargs["one_graph"] if "one_graph" in kwargs else args[6]  # Dynamo raises then
@@ -48,7 +52,7 @@ def compile_frame(
                     if _is_dynamos_fault(error):
                         fault = error
                     elif failures() == before:  # it is the model's own
-                        if compilation.works and not is_whole:
+                        if (compilation.works or _takes_slices(code)) and not is_whole:
                             left(compiler_fn, code, error)
                         raise
             if fault is None or not dynamism.take_back(code):
@@ -65,6 +69,13 @@ def compile_frame(
     if isinstance(made, Unsupported):
         raise made
     return made
+
+
+def _takes_slices(code: CodeType) -> bool:
+    """Whether ``code`` takes slices of which a bound is no constant."""
+    made = list(dis.get_instructions(code))
+    slices = (i for i, one in enumerate(made) if one.opname in _SLICES)
+    return any("LOAD_CONST" != bound.opname for i in slices for bound in made[max(i - 2, 0) : i])
 
 
 def _is_dynamos_fault(error: Exception) -> bool:

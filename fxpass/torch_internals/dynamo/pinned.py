@@ -1,0 +1,95 @@
+"""Numbers that move from call to call, and that each graph of a frame has as a constant: every value makes a graph of its own.
+
+    torch.kron(k[:, :p], x)         p is a symbol, until `kron` asks how long its operand is       p == 9
+    p = len(self.tokens)            Dynamo has no symbol for the length of a list                  len(tokens) == 9
+
+The first kind is seen when the second such graph of one place is made; what kvfix itself has made a constant, for few values
+(`fixed_sizes`), is none. The other kind is told from the guards on which the latest graphs of the frame have failed, once these
+are `_IN_A_ROW`. Blocks that are compiled one by one share a frame: those of another module are counted for themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from fxpass.torch_internals.patches import patch
+
+from .compilation import compile_id, current_compilation
+from .frames import current_frame, history_of
+
+_IN_A_ROW = 4
+_PLACE = re.compile(r"#\s*.*?([^\s/]+:\d+) in ")
+_NUMBER = re.compile(r"\b\d+\b")
+_SIZE = "size mismatch"
+_OURS = str(Path(__file__).parents[1])
+
+
+class Pinned(NamedTuple):
+    """A ``guard`` that fails on each other value, and the ``place`` in the user's code that needs it, if that is known."""
+
+    guard: str
+    place: str
+
+
+def install() -> None:
+    """Let Dynamo tell, when it compiles a frame again, which guards of its graphs have failed."""
+    patch("torch._dynamo.convert_frame.get_and_maybe_log_recompilation_reasons", _told)
+
+
+def pinned() -> list[Pinned]:
+    """What the frame that Dynamo is compiling has as constants although it moves with each call."""
+    tx, compilation = current_frame(), current_compilation()
+    if tx is None or compilation is None:
+        return []
+    seen, owner = history_of(tx.f_code), tuple(id(value) for value in tx.f_locals.values() if isinstance(value, nn.Module))
+    seen.owners[compile_id()] = owner
+    before, fixed = seen.pinned.get(owner, {}), _specialized(tx.output.shape_env)
+    seen.pinned[owner] = now = {(name, place): before.get((name, place), set()) | {value} for name, place, value in fixed}
+    latest = [text for made, text in compilation.failed if seen.owners.get(made) == owner]
+    if not compilation.is_dynamic:  # `dynamic=False` asks for a graph for each size
+        latest = [text for text in latest if _SIZE not in text]
+    moved = [Pinned(f"{name} == {value}", place) for name, place, value in fixed if len(now[name, place]) > 1]
+    return moved or _failing(latest)
+
+
+def _specialized(env: Any) -> list[tuple[str, str, int]]:
+    """The symbols of ``env`` that torch needs as constants: their sources, the places that make them so, and the values."""
+    found = []
+    for symbol, value in env.replacements.items():
+        sources, why = env.var_to_sources.get(symbol), env.replacements_slocs.get(symbol)
+        place = _PLACE.search(str(why))
+        if sources and place and value.is_number and not _is_ours(why.framework_loc):
+            found.append((sources[0].name, place[1], int(value)))
+    return found
+
+
+def _is_ours(where: Any) -> bool:
+    return getattr(where, "filename", "").startswith(_OURS)
+
+
+def _failing(texts: list[str]) -> list[Pinned]:
+    """The guard that the latest graphs have failed on, each with a number of its own; ``texts`` begin with the latest."""
+    kind = _NUMBER.sub("#", texts[0]) if texts else ""
+    alike = [text for text in texts if _NUMBER.sub("#", text) == kind]
+    if len(set(alike)) < _IN_A_ROW or texts[:_IN_A_ROW] != alike[:_IN_A_ROW]:
+        return []
+    place = _PLACE.search(texts[0])
+    return [Pinned(texts[0].partition("#")[0].strip(), place[1] if place else "")]
+
+
+def _told(stock: Any, *args: Any, **kwargs: Any) -> list[str]:
+    reasons = stock(*args, **kwargs)
+    compilation = current_compilation()
+    if compilation is not None and not compilation.failed:
+        split = [reason.splitlines()[0].partition(": ") for reason in reasons]
+        compilation.failed = sorted(((made, text) for made, _, text in split), key=lambda one: _order(one[0]), reverse=True)
+    return reasons
+
+
+def _order(made: str) -> list[int]:
+    """Of a compilation's id, ``0/12``, what they are ordered by."""
+    return [int(number) for number in re.findall(r"\d+", made)]
