@@ -142,7 +142,8 @@ def handed_off(
 
     note = functools.partial(store.note, report)
     made = functools.partial(assemble, settings=settings, instead=as_it_came, failed=failed, note=note)
-    return plan, in_cores(plan, kinds, numbers, report, made, otherwise)
+    complain = functools.partial(store.complain, report, settings)
+    return plan, in_cores(plan, kinds, numbers, report, made, otherwise, complain)
 
 
 def prepare(

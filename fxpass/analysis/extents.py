@@ -117,7 +117,16 @@ class WrittenSlice:
 
 @dataclasses.dataclass
 class Flow:
-    """The result of one pass over a graph: the extents of every node, and the edits that they ask for."""
+    """The result of one pass over a graph: the extents of every node, and the edits that they ask for.
+
+    extents: the extents of each node that has some, by the dim of its result.
+    fills: the operands to be filled or cut before an op takes them.
+    replacements: ops to be replaced, each with a function that builds its replacement.
+    lengths: the extents met so far, in order; a size that equals the length of one is recognized by it.
+    parts: the slices that are only written to, by themselves or by views of them.
+    refuse_copy: raises `Refusal` for a view of a cache that cannot become a copy, because its memory is written later on.
+    leave: whether a result with extents may leave the graph at full size.
+    """
 
     graph: fx.Graph
     positions: Positions
@@ -126,9 +135,7 @@ class Flow:
     replacements: list[tuple[fx.Node, Callable[[Any], fx.Node]]] = dataclasses.field(default_factory=list)
     lengths: list[Extent] = dataclasses.field(default_factory=list)
     parts: dict[fx.Node, WrittenSlice] = dataclasses.field(default_factory=dict)
-    """The slices that are only written to, by themselves or by views of them."""
     refuse_copy: Callable[[fx.Node], None] = lambda node: None
-    """Raises `Refusal` for a view of a cache that cannot become a copy, because its memory is written later on."""
     leave: Leave = no_result
 
     def of(self, value: Any) -> Extents:

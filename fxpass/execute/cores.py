@@ -63,11 +63,12 @@ def in_cores(
     report: Report,
     made: Callable[[Plan], Callable[..., Any]],
     otherwise: Callable[[Exception], Callable[..., Any]],
+    complain: Callable[[], None],
 ) -> Callable[..., Any]:
     """The function that ``made`` makes of ``plan``, with a core for each value of what is bound in it.
 
     A number that has had too many values is bound no more: ``plan`` is cut again, and ``made`` makes the function again. Where
-    that fails, ``otherwise`` makes it.
+    that fails, ``otherwise`` makes it; where it leaves work outside of the core, ``complain`` is called.
     """
     strides = kept_strides(plan.gm)
     counted = plan.bound - plan.capacities - plan.chunks | strides
@@ -86,6 +87,10 @@ def in_cores(
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
         return made(plan)
 
+    def told() -> None:
+        if report.outside:
+            complain()
+
     if not left:
         return made(plan)
-    return WatchedVariants(made(plan), list(left), again, config.recompile_limit - 1, otherwise)
+    return WatchedVariants(made(plan), list(left), again, config.recompile_limit - 1, otherwise, told)

@@ -21,7 +21,8 @@ class WatchedVariants:
 
     An argument that brings a new value in more than `MAX_NEW` calls in a row is a variant no more, and neither is the one with
     the most values where there are more than ``most`` combinations. ``again(places)`` then makes the function that takes the
-    place of ``run``, given the places of such arguments. If it fails, ``otherwise(error)`` makes that function.
+    place of ``run``, given the places of such arguments. If it fails, ``otherwise(error)`` makes that function. ``told()`` is
+    called with each such change, after it.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class WatchedVariants:
         again: Callable[[list[int]], Callable[..., Any]],
         most: int,
         otherwise: Callable[[Exception], Callable[..., Any]],
+        told: Callable[[], None] = lambda: None,
     ) -> None:
-        self._run, self._again, self._most, self._otherwise = run, again, most, otherwise
+        self._run, self._again, self._most, self._otherwise, self._told = run, again, most, otherwise, told
         self._watch(places)
 
     def _made_again(self, moved: list[int]) -> Callable[..., Any]:
@@ -68,3 +70,4 @@ class WatchedVariants:
         if moved:
             self._run = self._made_again(moved)
             self._watch([place for place in self._places if place not in moved])
+            self._told()

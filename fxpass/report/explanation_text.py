@@ -58,15 +58,8 @@ def _advice(text: str) -> Iterator[Text]:
 
 
 def _sites(report: Report) -> Iterator[Text]:
-    """Each site, and those of other layers that are like it only counted."""
-
-    def alike(site: Site) -> tuple[str, ...]:
-        return site.kind, site.source, site.code, site.size, site.position, site.decision, site.reason
-
-    groups: dict[tuple[str, ...], list[Site]] = {}
-    for site in report.sites:
-        groups.setdefault(alike(site), []).append(site)
-    for group in groups.values():
+    """Each site. Those of other layers that are like it are only counted."""
+    for group in report.alike:
         yield from _site(report, group[0], len(group) - 1)
 
 

@@ -40,7 +40,7 @@ class Site:
     code: the text of the source line; empty when unknown.
     size: dtype and shape of the buffer, ``f32[2, 64, 8]``.
     chain: what the position is made of, from an element of an index tensor, or an int, on.
-    cost: of a read, see `Cost`; None of the other kinds.
+    cost: of a read, see `Cost`; None for the other kinds.
     node: what the node of the slice is called in `Report.graph_before`; empty for a predicate.
     """
 
@@ -127,6 +127,15 @@ class Report:
         """Whether a cache grows and got no buffer. What the caller makes longer, and what is worked on as a whole, is no
         cache."""
         return reasons.of(self.unbuffered) not in (None, reasons.GROWS_WHOLE)
+
+    @property
+    def alike(self) -> list[list[Site]]:
+        """The sites in groups: those of a group differ in their layer alone."""
+        groups: dict[tuple[str, ...], list[Site]] = {}
+        for site in self.sites:
+            key = site.kind, site.source, site.code, site.size, site.position, site.decision, site.reason
+            groups.setdefault(key, []).append(site)
+        return list(groups.values())
 
     @property
     def host_reads(self) -> int:

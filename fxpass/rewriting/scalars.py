@@ -56,8 +56,8 @@ def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
 
 
 def _guard_fit(node: fx.Node, positions: Positions) -> None:
-    """Guard the positions that ``node`` takes to fit its dtype. Where a number does not, PyTorch raises an error, and a tensor
-    is cast."""
+    """Guard that the positions which ``node`` takes fit its dtype. PyTorch raises an error for a number that does not fit, and
+    would cast a tensor."""
     dtype = node.meta["val"].dtype
     if dtype is torch.bool or dtype.is_complex:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -340,3 +341,56 @@ def test_a_length_that_says_how_many_rows_go_is_none() -> None:
         x = torch.rand(2, n, 8)
         torch.testing.assert_close(compiled(x, ours), prefill(x, theirs))
     assert torch.equal(ours, theirs) and "position" not in kinds().values()
+
+
+W = torch.linspace(-1, 1, 16).view(4, 4)
+
+
+def by_rows(k: Tensor, p: int, n: int) -> Tensor:
+    x = torch.ones(n, 1, 4)
+    k[:n, p : p + 1] = x @ W
+    return (k[:n, : p + 1].softmax(1) @ W).sum(1)
+
+
+def by_a_size(k: Tensor, p: int, n: int) -> Tensor:
+    k[:, p : p + 1] = torch.full((1, 4), 0.5) @ W
+    return (torch.ones(n, 4) @ W).sum(0) + k[:, : p + 1].sum(1)
+
+
+def given_rows(step: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``step``, which takes ``n`` from the size of a tensor."""
+
+    def called(k: Tensor, p: int, like: Tensor) -> Tensor:
+        return step(k, p, like.shape[0])
+
+    return called
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("moving", [by_rows, by_a_size])
+@torch.no_grad()
+def test_work_that_leaves_the_core_is_said(moving: Callable[..., Tensor], strict: bool) -> None:
+    """In the report and in a warning; with ``strict``, it raises. What has left it costs no more compilations or memory."""
+    step = given_rows(moving)
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "strict": strict})
+    mine, eager = torch.zeros(64, 16, 4), torch.zeros(64, 16, 4)
+
+    def call(n: int, p: int) -> None:
+        torch.testing.assert_close(compiled(mine, p, torch.zeros(n)), step(eager, p, torch.zeros(n)))
+        torch.testing.assert_close(mine, eager)
+
+    with pytest.raises(fxpass.KvfixError, match="outside") if strict else pytest.warns(fxpass.KvfixWarning, match="outside"):
+        for n in range(3, 15):
+            call(n, n % 16)
+    assert fxpass.reports()[-1].outside
+    if strict:
+        return
+    alive = live_graphs()
+    for n in range(20, 60):
+        call(n, n % 15 + 1)
+    assert live_graphs() <= alive
+
+
+def live_graphs() -> int:
+    gc.collect()
+    return sum(isinstance(one, torch.fx.Graph) for one in gc.get_objects())

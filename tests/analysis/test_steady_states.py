@@ -305,11 +305,12 @@ def test_encoders_of_many_lengths_are_no_compilation_each() -> None:
     mine = Decoder(as_it_is).eval()
     eager = copy.deepcopy(mine)
     compiled = torch.compile(mine, backend="kvfix", options={"compiler": "eager"})
-    for length in range(4, 18):
-        encoded = torch.rand(1, length, D)
-        for start, n in ((0, 3), (3, 1), (4, 1)):
-            x = torch.rand(1, n, D)
-            torch.testing.assert_close(compiled(x, start, encoded), eager(x, start, encoded))
+    with pytest.warns(fxpass.KvfixWarning, match="outside of the static core"):
+        for length in range(4, 18):
+            encoded = torch.rand(1, length, D)
+            for start, n in ((0, 3), (3, 1), (4, 1)):
+                x = torch.rand(1, n, D)
+                torch.testing.assert_close(compiled(x, start, encoded), eager(x, start, encoded))
     report = fxpass.reports()[-1]
     assert report.corrected == ["L['encoded'].size()[1]"] and len(report.outside) > 1
     assert all("L['encoded'].size()[1] (growth)" in line for line in report.outside)

@@ -68,7 +68,7 @@ class _Page:
             "ops": [sum(node["kind"] == "op" for node in side.values()) for side in (old, new)],
             "slots": drawn,
             "groups": groups,
-            "sites": [self._site(sites, shown) for sites in self._alike()],
+            "sites": [self._site(sites, shown) for sites in self.report.alike],
             "lines": list(self.lines),
         }
 
@@ -140,13 +140,6 @@ class _Page:
         self.last = part
         if part in parts:
             yield Label(part, "part", parts[part])
-
-    def _alike(self) -> list[list[Site]]:
-        groups: dict[tuple[str, ...], list[Site]] = {}
-        for site in self.report.sites:
-            key = site.kind, site.source, site.code, site.size, site.position, site.decision, site.reason
-            groups.setdefault(key, []).append(site)
-        return list(groups.values())
 
     def _site(self, sites: list[Site], shown: dict[str, tuple[set[str], set[str]]]) -> dict[str, Any]:
         first, names = sites[0], self.names

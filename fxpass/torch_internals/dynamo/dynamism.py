@@ -219,12 +219,6 @@ def mark_size(tx: Any, name: str, dim: int) -> bool:
     return True
 
 
-def fix_size(tx: Any, name: str, dim: int, size: int) -> None:
-    """Undo `mark_size`: the size is ``size`` until it is seen to be another."""
-    entry = update_automatic_dynamic(tx, name, FrameStateSizeEntry())
-    entry.size = (*entry.size[:dim], size, *entry.size[dim + 1 :])
-
-
 def _input_dim(site: SliceSite) -> tuple[fx.Node, int] | None:
     """The graph input that ``site`` slices, and the dim of it that is sliced; None if it is no graph input."""
     if site.buffer.op != "placeholder" or site.kind == "narrow":

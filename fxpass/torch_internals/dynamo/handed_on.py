@@ -22,11 +22,11 @@ from torch import fx
 from fxpass.analysis.growth import made_longer
 from fxpass.graph import aliases
 from fxpass.graph.numbers import hint, symbols
-from fxpass.torch_internals.dynamo.names import config
+from fxpass.torch_internals.dynamo.names import FrameStateSizeEntry, config, update_automatic_dynamic
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext
 
-from .dynamism import fix_size, mark_size, restart, tensors_of
+from .dynamism import mark_size, restart, tensors_of
 from .frames import current_frame, history_of
 
 
@@ -73,9 +73,15 @@ def settle(in_vain: bool = False) -> None:
     foreseen, seen.foreseen = seen.foreseen, {}
     if in_vain:
         for name, (dim, size) in foreseen.items():
-            fix_size(tx, name, dim, size)
+            _fix_size(tx, name, dim, size)
         seen.kept |= foreseen.keys()
         restart(tx, "kvfix: what a call has returned is made longer")
+
+
+def _fix_size(tx: Any, name: str, dim: int, size: int) -> None:
+    """Undo `mark_size`: the size is ``size`` until it is seen to be another."""
+    entry = update_automatic_dynamic(tx, name, FrameStateSizeEntry())
+    entry.size = (*entry.size[:dim], size, *entry.size[dim + 1 :])
 
 
 def _free_offsets(graph: fx.Graph, inputs: Iterable[fx.Node]) -> None:
