@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import networkx as nx
 import torch
 from torch import fx
 
+from fxpass.analysis.extents import no_result
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
@@ -28,6 +30,7 @@ from fxpass.report.symbols import kinds_of
 from fxpass.rewriting import (
     Grown,
     Rewritten,
+    Windows,
     copy_fixed_rows,
     floats_as_tensors,
     lay_out_results,
@@ -89,18 +92,17 @@ def rewrite_normal_form(
     numbers: NumberInputs | None = None,
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
+    windows: Windows | None = None,
 ) -> tuple[fx.GraphModule, Rewritten]:
     """The graph ``form``, rewritten in place and checked; ``report`` is filled in.
 
     ``numbers`` are those of a graph from Dynamo. ``growing`` may put buffers in the place of what grows in the normal form,
-    before all else. ``before_edits`` is called with the normal form and its sites while nothing has been edited for these (see
-    `rewrite_graph`).
+    before all else. ``before_edits`` and ``windows`` are those of `rewrite_graph`.
     """
     normal, folded = form
     came = kept(normal.graph)
     report.drawings.before = report.drawings.after = Late(lambda: drawn(settled(came)))
     grown = growing(normal)
-    inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
     before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):
         found, moving, seen = (numbers.steady_ints, numbers.growing[0], numbers.seen()) if numbers else ((), frozenset(), None)
@@ -108,16 +110,17 @@ def rewrite_normal_form(
         if positions:
             floats_as_tensors(normal.graph)
         if grown is None:
-            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits)
+            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, no_result, windows)
         else:
             positions, seen = grown.origins | positions, grown.seen(seen)
-            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, grown.leave)
-            rewritten.around = grown.around
+            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, grown.leave, windows)
+            rewritten.around = dataclasses.replace(grown.around, windows=rewritten.around.windows)
     lengths, capacities = (grown.lengths, grown.capacities) if grown is not None else (set(), set())
     report.symbols = numbers.table(rewritten.kinds, lengths) if numbers else []
     report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities)
     report.flow = nx.relabel_nodes(rewritten.flow, user_names(rewritten.flow))
     report.sites = sites_of(rewritten)
+    inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
         mask_overwritten_rows(normal.graph, rewritten.marks)

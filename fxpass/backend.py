@@ -29,6 +29,7 @@ from fxpass.execute.partition.split import counts_along, values_of
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
+from fxpass.execute.windows import through_windows
 from fxpass.graph.normal_form import NormalForm, fake_inputs
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
@@ -172,7 +173,10 @@ def planned(
 ) -> tuple[Plan, Kinds]:
     """What `prepare` gives, for the normal ``form`` of ``gm`` and with buffers for what ``growing`` finds in it."""
     report.parts, report.outside = [], []  # a plan before this one may have come to nothing
-    normal, rewritten = rewrite_normal_form(form, inputs, report, numbers, growing, before_edits=generalize)
+    rewrite = functools.partial(rewrite_normal_form, inputs=inputs, report=report, numbers=numbers, growing=growing,
+                                before_edits=generalize)  # fmt: skip
+    recorded = is_recorded(settings, inputs)
+    normal, rewritten = rewrite(form) if recorded else through_windows(rewrite, form, inputs, report)
     report.sites[:0] = predicate_sites(gm)
     kinds = rewritten.kinds
     carried, around, bound = None, rewritten.around, kinds.bound
@@ -183,7 +187,7 @@ def planned(
             if is_step:
                 note_work(normal.graph, kinds, report)
             return Plan(normal, growth=Growth(around)), kinds
-    if is_recorded(settings, inputs):
+    if recorded:
         if settings.kernels:
             use_kernels(normal, rewritten.marks)
         carried = carry_indices(normal)
@@ -194,7 +198,7 @@ def planned(
     bound &= {s for n in normal.graph.nodes if n.users for v in values_of(n) for s in symbols(v)}
     at_once, added = carried is not None and settings.kernels, normal.graph.find_nodes(op="placeholder")[len(inputs) :]
     growth = Growth(around, added, gives_up=not is_step, at_once=at_once)
-    sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities)
+    sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities | growth.window_sizes.keys())
     rows = bound & chunks(rewritten.sites) - sizes if carried is None else set()  # kernels of our own are made for a number
     return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes, chunks=rows), report), kinds
 

@@ -42,9 +42,9 @@ class Plan:
     bound: the symbols for each value of which the static part is compiled, see `analysis.kinds`.
     carried: where the static part is recorded, the inputs whose new contents are the graph's last outputs
         (`recording.carry_indices`), to be written back and not returned. None where it is not recorded.
-    growth: the buffers of what grows. They are the last inputs of ``gm``, which no caller gives.
-    capacities: those of ``bound`` that are capacities of caches, or of these buffers, see `regions`.
-    chunks: those of ``bound`` that are numbers of rows which a call writes; they are symbols in the code of the static part.
+    growth: the buffers of what grows, and windows. They are the last inputs of ``gm``, which no caller gives.
+    capacities: those of ``bound`` that are capacities of caches, or of these buffers, or sizes of windows, see `regions`.
+    chunks: those of ``bound`` that are numbers of rows which a call writes, and symbols in the code of the static part as well.
     """
 
     gm: fx.GraphModule
@@ -76,7 +76,7 @@ def assemble(
         A function that returns the graph's outputs as a tuple.
     """
     gm, parts = plan.gm, [_copied(part) for part in plan.parts]
-    recorded, carried = plan.carried is not None, plan.carried or []
+    recorded, carried, growth = plan.carried is not None, plan.carried or [], plan.growth
     compile = compiler(settings.compiler, {**_CHECKED, **settings.inductor})
     inputs = gm.graph.find_nodes(op="placeholder")
     (results,) = gm.graph.output_node().args
@@ -88,17 +88,17 @@ def assemble(
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
-    first = plan.capacities if plan.growth.is_joined else frozenset()
-    regions = [Region(part, compile, plan.capacities | plan.chunks, first) for part in parts]
+    first = plan.capacities if growth.moves_on else frozenset()
+    regions = [Region(part, compile, plan.capacities | plan.chunks, first, growth.window_sizes) for part in parts]
     steps = _steps(gm, regions, places, packs, groups, dict(zip(carried, new, strict=True)))
     taken = {n: places[n] for n in inputs}
     views = [(places[n], view_maker(n, taken)) for n in views_of_inputs(gm, returned)] if recorded else []
     steps += [Views(views)] if views else []
     gives = [(places[r], None) if isinstance(r, fx.Node) else (None, r) for r in returned]
-    memory, growth = Buffers(buffers), plan.growth
+    memory = Buffers(buffers)
 
     def run(*args: Any) -> tuple[Any, ...]:
-        values: list[Any] = [*args, *growth.fill(args), *memory.tensors()]
+        values: list[Any] = [*args, *growth.fill(args, all(r.is_open for r in regions)), *memory.tensors()]
         for step in steps:
             step(values)
         results = [constant if place is None else values[place] for place, constant in gives]

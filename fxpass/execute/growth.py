@@ -30,6 +30,7 @@ from fxpass.torch_internals.dynamo.capacity import Conditions
 from .buffers import Buffer, Numbers, memory, owner_of, shared
 from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
+from .windows import WindowRows, window_sizes
 
 LEAST = 64
 """The smallest capacity."""
@@ -41,15 +42,16 @@ def room_for(length: int, least: int = 0) -> int:
 
 
 class Growth(threading.local):
-    """The buffers ``around`` a graph. Each thread has its own.
+    """The buffers and windows ``around`` a graph. Each thread has its own.
 
-    nodes: the placeholders of the graph that this gives values to, those of the buffers first.
+    nodes: the placeholders of the graph that this gives values to, those of the buffers first, then those of the windows.
     conditions: what a capacity must meet for the compiled graph to hold.
     gives_up: whether `fill` may raise where nothing has grown for a while. If not, all is copied in and out on each call: there
         is no other way to run the graph.
     least: the smallest capacity.
     told: is called with the buffers when they have been made.
     at_once: whether one kernel of our own fills all buffers, if it is written for them.
+    window_sizes: see `windows.window_sizes`.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Growth(threading.local):
         self._least, self._told, self._at_once = least, told, at_once
         self.axes = self.around.axes
         self._nodes = list(nodes)
+        self._windows = WindowRows(self.around.windows)
+        self.window_sizes = window_sizes(self._nodes[len(self.axes) :], self.around.windows)
         self._given, self._copied = values_at([one.place for one in self.axes]), values_at(self.around.copies)
         self._measured = function_of(*_measures(self.around))
         self._calls = RecentCalls(len(self.axes), [i for i, one in enumerate(self.axes) if one.rows != 0])
@@ -92,18 +96,20 @@ class Growth(threading.local):
         return {symbol for size in sizes for symbol in symbols(size)}
 
     @property
-    def is_joined(self) -> bool:
-        """Whether rows are added to what grows in the graph itself."""
-        return bool(self._calls.joined)
+    def moves_on(self) -> bool:
+        """Whether the next calls bring other sizes: rows are added to what grows in the graph itself, or there are windows."""
+        return bool(self._calls.joined or self.around.windows)
 
-    def fill(self, args: Sequence[Any]) -> list[torch.Tensor]:
-        """The values of the graph's last inputs, filled from ``args``: buffers, copies of inputs, and the tensor of numbers.
+    def fill(self, args: Sequence[Any], in_part: bool = True) -> list[torch.Tensor]:
+        """The values of the graph's last inputs, filled from ``args``: buffers, windows, copies of inputs, and all numbers.
+        Windows are of caches ``in_part``, or of all rows.
 
         Raises:
             NotGrowing: nothing has grown for a while, or the compiled graph does not hold for the capacity that is needed.
         """
+        windows = self._windows(args, in_part) if self.around.windows else []
         if not self.axes:
-            return []
+            return windows
         given, copied = self._given(args), self._copied(args)
         sizes, self._lengths, self._cuts, numbers = self._measured(args)
         if self._calls.go_on_to(sizes, self._lengths, lambda: self._is_part(given)) > STRANGERS and self._gives_up:
@@ -124,7 +130,7 @@ class Growth(threading.local):
         else:
             dims = [self._dims[i] for i in stale]
             self._put([memories[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
-        return [*memories, *self._copies, *([self._numbers.tensor] if numbers else [])]
+        return [*memories, *windows, *self._copies, *([self._numbers.tensor] if numbers else [])]
 
     def _memories(self) -> list[torch.Tensor]:
         return [buffer.memory for buffer in self._buffers]  # type: ignore[misc]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-from fxpass.graph.numbers import to_expr
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensorMode
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext, free_symbols
@@ -33,34 +32,6 @@ def dynamic_dims(node: fx.Node) -> tuple[int, ...] | None:
     if not isinstance(value, torch.Tensor):
         return None
     return tuple(d for d, s in enumerate(value.shape) if free_symbols(s))
-
-
-def dims_of(node: fx.Node, capacities: Set[Any]) -> tuple[int, ...]:
-    """The dims of the input ``node`` whose sizes are ``capacities`` of buffers that grow."""
-    value = node.meta.get("val")
-    sizes = value.shape if isinstance(value, torch.Tensor) else ()
-    return tuple(d for d, size in enumerate(sizes) if free_symbols(size) & capacities)
-
-
-def numbers_of(inputs: Sequence[fx.Node], dims: Sequence[tuple[int, ...]]) -> dict[int, tuple[int, int]]:
-    """Which of ``inputs`` are numbers that are sizes of others along ``dims``: each with such an input, and the dim."""
-    sizes = {to_expr(inputs[i].meta["val"].shape[d]): (i, d) for i, of in enumerate(dims) for d in of}
-    numbers = [(i, n.meta.get("val")) for i, n in enumerate(inputs)]
-    return {i: sizes[to_expr(v)] for i, v in numbers if isinstance(v, torch.SymInt) and to_expr(v) in sizes}
-
-
-def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...]) -> Any:
-    """The fake of ``value`` with symbols for its sizes along ``dims``, one for all sizes that are equal, and fixed sizes along
-    all others. Strides are fixed, or made of these."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    sizes = [DimDynamic.DUCK if d in dims else DimDynamic.STATIC for d in range(value.dim())]
-    context = StatelessSymbolicContext(dynamic_sizes=sizes)
-    fake = mode.from_tensor(unviewed(value), symbolic_context=context, source=ConstantSource(name))
-    for stride in fake.stride():
-        if free_symbols(stride) - free_symbols(fake.shape):
-            int(stride)  # a symbol that no size has becomes a number
-    return fake
 
 
 def fake_of(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...] | None) -> Any:

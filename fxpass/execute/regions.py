@@ -1,9 +1,10 @@
 """One part of a graph as a function that is compiled when it is called, for the shapes that it is called with.
 
 The static core is compiled once for each set of input shapes, and without symbols, except for capacities. The capacities of
-what the graph joins are symbols in its code from the first compilation on. All other capacities are constants in the first one;
-once one of them is another, the core is compiled a second time, with symbols that serve all that follow. So it is for
-the numbers of rows that calls hand in, where nothing is recorded. Recordings hold numbers.
+what the graph joins are symbols in its code from the first compilation on; so are all where caches are read through windows.
+Otherwise capacities are constants in the first one; once one of them is another, the core is compiled a second time, with
+symbols that serve all that follow. So it is for the numbers of rows that calls hand in, where nothing is recorded. Recordings
+hold numbers.
 
 A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
 is checked on each call; where that does not hold, the part is compiled once more.
@@ -12,13 +13,11 @@ is checked on each call; where that does not hold, the part is compiled once mor
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 
@@ -34,19 +33,9 @@ from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
 from fxpass.torch_internals.symbols import SYMPY_INTERP, ShapeEnv
 
 from .compilers import Compile
+from .open_sizes import dims_of, fake_of_capacity, function_of_sizes, is_asked, join_sizes, numbers_of
 from .partition.split import Part
-from .region_inputs import (
-    dims_of,
-    dynamic_dims,
-    fake_of,
-    fake_of_capacity,
-    layouts,
-    numbers_of,
-    shares_memory,
-    symbol_places,
-    unviewed,
-    varies,
-)
+from .region_inputs import dynamic_dims, fake_of, layouts, shares_memory, symbol_places, unviewed, varies
 
 _logger = logging.getLogger(__name__)
 
@@ -61,12 +50,21 @@ class Region:
     """``part``, compiled by ``compile``. A call takes the values of ``part.inputs``, and gives those of ``part.outputs``.
 
     ``attempt(run, args)`` calls ``run(args)``, which compiles the part for these. `WithFallback` puts one of its own there.
+    ``is_open`` tells whether sizes may be symbols from the first compilation on, as far as is known.
     """
 
-    def __init__(self, part: Part, compile: Compile, sizes: Set[Any] = frozenset(), first: Set[Any] = frozenset()) -> None:
-        """``sizes`` are symbols in the code of a static part from its second compilation on; those in ``first``, always."""
-        self.part = part
-        self.compile = compile
+    def __init__(
+        self,
+        part: Part,
+        compile: Compile,
+        sizes: Set[Any] = frozenset(),
+        first: Set[Any] = frozenset(),
+        windows: Mapping[Any, Sequence[Any]] = {},
+    ) -> None:
+        """``sizes`` are symbols in the code of a static part from its second compilation on; those in ``first``, always. Of
+        these, ``windows`` are sizes of windows, given with the sizes of the axes that they are of."""
+        self.part, self.compile, self._windows = part, compile, windows
+        self.is_open = True
         self.variants: list[_Variant] = []  # the one that ran last comes first
         self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
@@ -115,6 +113,7 @@ class Region:
             except Exception:
                 _logger.warning("kvfix: %s is compiled anew for each size", self.part.name, exc_info=True)
                 self._opened = [(least, dims) for least, dims in self._opened if dims != opened]
+                self.is_open = any(least == 0 for least, _ in self._opened)
         return self._static_variant(args)
 
     def _to_open(self, args: Sequence[Any]) -> list[tuple[int, ...]] | None:
@@ -123,11 +122,13 @@ class Region:
         return next((dims for dims in every if _may_be_symbols(args, dims)), None)
 
     def _open_variant(self, args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> _Variant:
-        """Compiled for any sizes along the dims ``opened`` of its arguments, which are symbols of it; static in all else."""
-        env = ShapeEnv()
+        """Compiled for any sizes along the dims ``opened`` of its arguments, which are symbols of it; static in all else.
+        Sizes that are alike only now are two."""
+        env = ShapeEnv(duck_shape=False)
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         pairs = enumerate(zip(args, opened, strict=True))
         fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
+        known = join_sizes(self.part.inputs, fakes, opened)
         places = symbol_places(fakes)
         sizes = [fakes[i].shape[d] for i, d in places]
         symbols = [to_expr(size) for size in sizes]
@@ -138,17 +139,11 @@ class Region:
         asked_for = values_at((), places)
         taken, before = values_at([i for i in range(len(args)) if i not in numbers], places), len(env.guards)
         run = self._compile([*fakes, *sizes], mode, numbers)
-        asked = [g.expr for g in env.guards[before:]]
+        asked = [g.expr for g in env.guards[before:] if is_asked(g.expr, known, self._windows)]
         look = layouts(args, [i for i, node in enumerate(self.part.inputs) if varies(node)])
-
-        @functools.cache
-        def wanted(*sizes: int) -> Any:
-            known = dict(zip(symbols, map(sympy.Integer, sizes), strict=True))
-            if min(sizes) < 2 or not all(condition.xreplace(known) == sympy.true for condition in asked):
-                return None  # compilers suppose that a size which is a symbol is at least 2
-            return _at(known, look(fakes))
-
-        return _Variant(lambda now: look(now) == wanted(*asked_for(now)), lambda *now: run(*taken(now)))
+        wanted = function_of_sizes(symbols, asked, look(fakes))
+        lie_alike = shares_memory if shares_memory(args) else lambda now: True
+        return _Variant(lambda now: look(now) == wanted(*asked_for(now)) and lie_alike(now), lambda *now: run(*taken(now)))
 
     def _static_variant(self, args: Sequence[Any]) -> _Variant:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
@@ -201,13 +196,6 @@ def _may_be_symbols(args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> b
     """Whether there are sizes along the dims ``opened`` of ``args``, and compilers take all of them for symbols."""
     sizes = [args[i].shape[d] for i, dims in enumerate(opened) for d in dims]
     return bool(sizes) and min(sizes) > 1
-
-
-def _at(known: Mapping[Any, Any], numbers: Any) -> Any:
-    """``numbers``, one or a tuple of them, for values ``known`` of their symbols."""
-    if isinstance(numbers, tuple):
-        return tuple(_at(known, number) for number in numbers)
-    return int(to_expr(numbers).xreplace(known)) if isinstance(numbers, torch.SymInt) else numbers
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:

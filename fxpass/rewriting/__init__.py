@@ -10,7 +10,8 @@ from .floats import floats_as_tensors
 from .growth import Grower, Grown
 from .overwrites import mask_overwritten_rows
 from .result_layout import lay_out_results
+from .windows import Windows
 
-__all__ = ["Around", "Decision", "Grower", "Grown", "Rewritten", "copy_fixed_rows", "copy_inputs", "dense_results",
+__all__ = ["Around", "Decision", "Grower", "Grown", "Rewritten", "Windows", "copy_fixed_rows", "copy_inputs", "dense_results",
            "floats_as_tensors", "give_numbers", "lay_out_results", "mask_overwritten_rows", "reason",
            "rewrite_graph"]  # fmt: skip

@@ -1,4 +1,5 @@
-"""What has to be done around a graph whose inputs grow, as plain data, which can be kept for another process."""
+"""What has to be done around a graph whose inputs grow, or whose caches are read through windows, as plain data, which can be
+kept for another process."""
 
 from __future__ import annotations
 
@@ -51,15 +52,24 @@ class Dense:
 
 
 @dataclasses.dataclass(frozen=True)
+class Window:
+    """The first rows of axes of ``sizes``, with room for ``length`` (`formulas`)."""
+
+    length: Any
+    sizes: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Around:
-    """What has to be done around a graph that has buffers.
+    """What has to be done around a graph that has buffers, or windows.
 
     axes: what grows, one for each buffer, in the order of the buffers among the graph's last inputs.
     cuts: for each result that the graph gives at full size, the dims along which it is cut, with the lengths (`formulas`).
     orders: for each of these results that is not contiguous, the order of its dims in memory.
     slices: the results that the graph does not give, since they are slices of other results.
     dense: the results that are cut and leave the graph together, in one flat tensor (`dense`).
-    copies: the inputs that are copied, each into one of the inputs that follow the buffers. These stay at one address.
+    windows: those whose sizes are the sizes of the inputs that follow the buffers.
+    copies: the inputs that are copied, each into one of the inputs that follow the windows. These stay at one address.
     numbers: the formulas of the numbers in the last input of the graph, if there are any.
     """
 
@@ -68,10 +78,11 @@ class Around:
     orders: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     slices: dict[int, SliceOf] = dataclasses.field(default_factory=dict)
     dense: Mapping[int, Dense] = dataclasses.field(default_factory=dict)
+    windows: Sequence[Window] = ()
     copies: Sequence[int] = ()
     numbers: Sequence[Any] = ()
 
     @property
     def inputs(self) -> int:
         """The number of the graph's inputs that its caller does not give."""
-        return len(self.axes) + len(self.copies) + bool(self.numbers)
+        return len(self.axes) + len(self.windows) + len(self.copies) + bool(self.numbers)

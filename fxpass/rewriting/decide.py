@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import fx
 
@@ -16,6 +16,7 @@ from fxpass.graph.numbers import equal, guarded, number, supposing, to_expr
 
 from .decisions import reason
 from .reads import smallest, start_extent
+from .windows import Windows
 
 
 def decide(
@@ -24,6 +25,7 @@ def decide(
     refused: dict[fx.Node, str],
     seen: Seen | None = None,
     leave: Leave = no_result,
+    windows: Windows | None = None,
 ) -> tuple[dict[fx.Node, SliceSite], Flow, SiteFinder] | Stuck:
     """The sites of ``graph`` that are not ``refused``, the flow from them, and their finder; or where the flow got stuck.
 
@@ -32,7 +34,11 @@ def decide(
     positions = Positions(graph, origins)
     finder = SiteFinder(graph, positions, seen)
     sites: dict[fx.Node, SliceSite] = {}
-    ahead = extents_ahead(graph, finder, refused)
+
+    def windowed(extent: Extent) -> Extent:
+        return extent if windows is None else windows.of(extent, graph)
+
+    ahead = extents_ahead(map(windowed, (extent for _, extent in reads_ahead(graph, finder, refused))))
 
     def begin(node: fx.Node, flow: Flow) -> Extents | None:
         if node in refused or not is_slice(node):
@@ -42,7 +48,7 @@ def decide(
                 site = finder.at(node)
                 if site is None or (site.kind == "narrow" and flow.of(site.base)):
                     return None  # no site, or a slice of what another site gives, which a rule deals with
-                begun = _begun(site, graph, flow, ahead) if site.kind == "extent" else None
+                begun = _begun(site, graph, flow, ahead, windowed) if site.kind == "extent" else None
         except Exception as error:
             refused[node] = reason(error)
             return None
@@ -55,25 +61,32 @@ def decide(
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
 
 
-def _begun(site: SliceSite, graph: fx.Graph, flow: Flow, ahead: list[Extent]) -> Extents:
+def _begun(
+    site: SliceSite, graph: fx.Graph, flow: Flow, ahead: list[Extent], windowed: Callable[[Extent], Extent]
+) -> Extents:
     """The extents of the slice at ``site``. Where it is written to, from a start that is not 0, it is a part of the buffer."""
     extent = start_extent(site, graph)
     if site.writers and not equal(site.start, 0):
         flow.parts[site.node] = WrittenSlice(site.base, site.dim, extent, site.start, extent.length)
         return {site.dim: extent}
-    return {site.dim: smallest(extent, ahead)}
+    return {site.dim: smallest(windowed(extent), ahead)}
 
 
-def extents_ahead(graph: fx.Graph, finder: SiteFinder, refused: Mapping[fx.Node, str]) -> list[Extent]:
-    """The extents that the sites of ``graph`` are going to start, if the full size is known where the graph is entered."""
-    found = []
+def reads_ahead(
+    graph: fx.Graph, finder: SiteFinder, refused: Mapping[fx.Node, str]
+) -> Iterator[tuple[SliceSite, Extent]]:
+    """The sites of ``graph`` that are going to start extents, with these."""
     for node in graph.nodes:
         if node in refused or not is_slice(node):
             continue
         with contextlib.suppress(Exception):  # decide refuses it when it comes to it
             site = finder.at(node)
             if site is not None and site.kind == "extent":
-                found.append(start_extent(site, graph))
-    known = [e for e in found if isinstance(e.full, int) or e.full.args[0].op == "placeholder"]
+                yield site, start_extent(site, graph)
+
+
+def extents_ahead(extents: Iterable[Extent]) -> list[Extent]:
+    """Those of ``extents``, of `reads_ahead`, whose full size is known where the graph is entered."""
+    known = [e for e in extents if isinstance(e.full, int) or e.full.args[0].op == "placeholder"]
     first = {(to_expr(number(e.length)), to_expr(e.full_size)): e for e in reversed(known)}  # layers share them
     return [smallest(e, first.values()) for e in reversed(first.values())]

@@ -27,11 +27,12 @@ from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 
 from .around import Around
-from .decide import decide, extents_ahead
+from .decide import decide, extents_ahead, reads_ahead
 from .decisions import Decision, SweepFailed, decided, left, reason
 from .padded import pad_inputs
 from .restore import Restorable
 from .sweep import sweep
+from .windows import Windows
 
 
 @dataclasses.dataclass
@@ -43,7 +44,7 @@ class Rewritten:
     kinds: the kinds of the graph's symbols.
     flow: from positions to consumers (`analysis.flow`).
     marks: what is known of the nodes that were made.
-    around: the buffers of what grows.
+    around: the buffers of what grows, and the windows of caches.
     """
 
     decisions: list[Decision]
@@ -62,6 +63,7 @@ def rewrite_graph(
     seen: Seen | None = None,
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
     leave: Leave = no_result,
+    windows: Windows | None = None,
 ) -> Rewritten:
     """Rewrite ``gm`` (in normal form) in place.
 
@@ -74,11 +76,12 @@ def rewrite_graph(
         before_edits: called with ``gm`` and its sites once these are decided, while nothing has been edited or guarded for
             them. What it raises goes to the caller.
         leave: whether a result may leave the graph at full size, see `Flow.leave`.
+        windows: those through which caches are read. Without them, all reads are of whole caches.
     """
-    state = _State(gm, origins, seen)
+    state = _State(gm, origins, seen, windows)
     while True:
         with supposing() as supposed:
-            plan = decide(gm.graph, state.origins, state.refused, seen, leave)
+            plan = decide(gm.graph, state.origins, state.refused, state.seen, leave, windows)
         if isinstance(plan, Stuck):
             if not plan.no_rule or not _decomposed(plan.node, decompose, state.restorable):
                 state.refuse(state.padded & plan.reads or plan.reads, plan.reason, source_of(plan.node))
@@ -103,21 +106,31 @@ def rewrite_graph(
     if not any(d.rewritten for d in decisions):
         state.restorable.undo()
     aliases.remove_dead(gm.graph)
+    around = Around(windows=windows.close(gm.graph)) if windows is not None else Around()
     gm.recompile()
-    return Rewritten(decisions, list(sites.values()), finder.kinds, picture, marks)
+    return Rewritten(decisions, list(sites.values()), finder.kinds, picture, marks, around)
 
 
 class _State:
     """What is known of the graph of ``gm`` between attempts: the placeholders that are positions, the sites that are refused,
     with the reasons, and the slices of inputs that are padded."""
 
-    def __init__(self, gm: fx.GraphModule, origins: Mapping[fx.Node, Origin], seen: Seen | None) -> None:
-        self.origins = origins
+    def __init__(
+        self, gm: fx.GraphModule, origins: Mapping[fx.Node, Origin], seen: Seen | None, windows: Windows | None
+    ) -> None:
+        self.origins, self.seen = origins, seen
         self.refused: dict[fx.Node, str] = {}
         self.restorable = Restorable(gm)
         positions = Positions(gm.graph, origins)
         with supposing():
-            ahead = extents_ahead(gm.graph, SiteFinder(gm.graph, positions, seen), self.refused)
+            reads = list(reads_ahead(gm.graph, SiteFinder(gm.graph, positions, seen), self.refused))
+        starts = [extent for _, extent in reads]
+        if windows is not None:
+            windows.open(gm.graph, reads, positions)
+            self.seen = windows.seen(gm.graph, seen)
+            starts = [windows.of(extent, gm.graph) for extent in starts]
+        with supposing():
+            ahead = extents_ahead(starts)
         self.padded = pad_inputs(gm.graph, positions, ahead, self.restorable.copy_once)
 
     def refuse(self, nodes: Iterable[fx.Node], why: str, at: str = "") -> None:

@@ -47,11 +47,13 @@ aten = torch.ops.aten
 class Grown:
     """What `grow` has made of a graph.
 
+    given: the number of inputs that the graph came with.
     around: the buffers, and what has to be done around the graph.
     origins: those of the lengths, which are positions from here on.
     lengths, capacities: the symbols of the lengths and of the capacities.
     """
 
+    given: int
     around: Around
     origins: dict[fx.Node, Origin]
     lengths: Set[Any]
@@ -69,8 +71,7 @@ class Grown:
         order = dense_order(result)
         if not alone or order is None:
             return False
-        inputs = result.graph.find_nodes(op="placeholder")
-        given = inputs[: len(inputs) - len(self.around.axes)]
+        given = result.graph.find_nodes(op="placeholder")[: self.given]
         try:
             cuts = tuple((dim, formula(extent.length, given, positions.resolve)) for dim, extent in extents.items())
         except ValueError:
@@ -158,7 +159,7 @@ def grow(
         if isinstance(node, fx.Node) and not node.users and node.op == "call_function":
             graph.erase_node(node)
     gm.recompile()
-    return Grown(Around(axes, slices=slices), origins, moving, symbols(capacity))
+    return Grown(len(inputs), Around(axes, slices=slices), origins, moving, symbols(capacity))
 
 
 def _is_of(result: Any, join: fx.Node) -> bool:

@@ -124,3 +124,31 @@ def test_buffers_of_what_grows_are_made_anew() -> None:
         found, wanted = loaded(length, past, new), step(past, new)
         for a, b in zip(found, wanted, strict=True):
             torch.testing.assert_close(a, b)
+
+
+@torch.no_grad()
+def test_windows_are_as_large_as_what_is_read() -> None:
+    kept: list[tuple[list[str], bytes]] = []
+
+    def save(plan: Plan, settings: Options, **options: Any) -> Any:
+        if plan.growth.around.windows:
+            names = [node.name for node in plan.gm.graph.find_nodes(op="placeholder")]
+            kept.append((names, pickle.dumps(serialize(plan, settings))))
+        return assemble(plan, settings, **options)
+
+    def step(cache: torch.Tensor, new: torch.Tensor, pos: int) -> tuple[torch.Tensor]:
+        cache[:, pos : pos + 1] = new
+        return ((new @ cache[:, : pos + 1].mT).softmax(-1) @ cache[:, : pos + 1],)
+
+    compiled, cache = torch.compile(step, backend="kvfix", options={"compiler": "eager"}), torch.zeros(2, 90, 4)
+    with mock.patch.object(backend, "assemble", save):
+        for pos in range(1, 4):
+            compiled(cache, torch.randn(2, 1, 4), pos)
+    names, data = kept[-1]
+    loaded = pickle.loads(data).compile()
+    for pos, capacity in ((3, 90), (40, 90), (89, 90), (150, 200), (20, 400)):
+        cache, new = torch.full((2, capacity, 4), torch.nan), torch.randn(2, 1, 4)
+        cache[:, :pos] = 1
+        numbers = iter([pos, capacity])
+        given = [cache if "cache" in n else new if "new" in n else next(numbers) for n in names[:4]]
+        torch.testing.assert_close(loaded(*given), step(cache, new, pos))

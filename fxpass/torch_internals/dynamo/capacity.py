@@ -13,7 +13,7 @@ given up.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -21,9 +21,9 @@ import torch
 
 from fxpass import reasons
 from fxpass.errors import Refusal
-from fxpass.torch_internals.symbols import DimDynamic, Max, Min
+from fxpass.graph.numbers import hint
 
-from .names import ConstantSource
+from .own_numbers import count, from_the_least_on, holds, number_of_ours, taken_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +44,19 @@ class Capacity:
     def __init__(self, env: Any, room: Callable[[int], int]) -> None:
         self._env, self._room = env, room
         self._symbol: Any = None
+        self._number: torch.SymInt | None = None
         self._lengths: list[torch.SymInt] = []
         self._asked: list[Any] = []
 
     def beyond(self, lengths: Sequence[torch.SymInt]) -> torch.SymInt:
-        """The capacity, as a number that is known to be larger than each of ``lengths`` from here on."""
-        value = self._room(max(length.node.hint for length in lengths))
-        self._symbol = self._env.create_symbol(value, ConstantSource("capacity"), dynamic_dim=DimDynamic.DYNAMIC)
-        number: torch.SymInt = self._env.create_symintnode(self._symbol, hint=value)
-        self._lengths = list(lengths)
+        """The capacity, as a number that is known to be larger than each of ``lengths`` from here on. A graph that is rewritten
+        twice has one."""
+        if self._number is None:
+            self._symbol, self._number = number_of_ours(self._env, "capacity", self._room(max(map(hint, lengths))))
+        self._lengths += lengths
         for length in lengths:
-            assert length < number
-        return number
+            assert length < self._number
+        return self._number
 
     @property
     def is_used(self) -> bool:
@@ -67,9 +68,7 @@ class Capacity:
 
     def __exit__(self, *error: Any) -> None:
         """Take all guards on the capacity out of the environment."""
-        guards = self._env.guards
-        self._asked = [g.expr for g in guards if self._symbol in g.expr.free_symbols]
-        guards[:] = [g for g in guards if self._symbol not in g.expr.free_symbols]
+        self._asked = taken_out(self._env, {self._symbol})
 
     def conditions(self) -> Conditions:
         """The conditions on the capacity that the block has asked about.
@@ -84,28 +83,13 @@ class Capacity:
 
     def _is_certain(self, condition: Any) -> bool:
         others = (condition.free_symbols | self._of_lengths()) - {self._symbol}
-        least = {s: self._env.var_to_range[s].lower for s in others}
-        counted = {s: _count(str(s)) + low for s, low in least.items() if low.is_finite and low >= 0}
+        counted = from_the_least_on(self._env, others)
         return any(_holds(condition, self._symbol, length.node.expr, counted) for length in self._lengths)
 
     def _of_lengths(self) -> set[Any]:
         return {s for length in self._lengths for s in length.node.expr.free_symbols}
 
 
-def _count(name: str) -> Any:
-    return sympy.Symbol(name, integer=True, nonnegative=True)
-
-
-def _holds(condition: Any, symbol: Any, length: Any, counted: dict[Any, Any]) -> bool:
-    """Whether the relation ``condition`` holds whenever ``symbol`` is larger than ``length``, whichever operand each
-    maximum and minimum in it is. ``counted`` has every other symbol as the least value that it can have, and a count beyond."""
-    if not isinstance(condition, sympy.core.relational.Relational):
-        return bool(condition == sympy.true)
-    chosen = next(iter(condition.atoms(Max, Min)), None)
-    if chosen is not None:
-        return all(_holds(condition.xreplace({chosen: one}), symbol, length, counted) for one in chosen.args)
-    larger = (condition.lhs - condition.rhs).xreplace({symbol: length + 1 + _count("room")})
-    left = sympy.expand(larger.xreplace(counted))
-    signs = {sympy.Ne: left.is_nonzero, sympy.Lt: left.is_negative, sympy.Le: left.is_nonpositive,
-             sympy.Gt: left.is_positive, sympy.Ge: left.is_nonnegative, sympy.Eq: left.is_zero}  # fmt: skip
-    return bool(signs.get(type(condition), False))
+def _holds(condition: Any, symbol: Any, length: Any, counted: Mapping[Any, Any]) -> bool:
+    """Whether the relation ``condition`` holds whenever ``symbol`` is larger than ``length``."""
+    return holds(condition, {symbol: length + 1 + count("room")}, counted)
