@@ -113,19 +113,18 @@ def test_a_later_variant_is_an_error_where_that_is_asked_for(monkeypatch: pytest
 def test_cores_that_cannot_be_made_anew(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A number that was taken for a variant moves, and the graph cannot be cut again."""
 
-    def chunk(k: Tensor, x: Tensor, p: int) -> Tensor:
-        k[:, p : p + x.shape[1]] = x
-        return k[:, : p + x.shape[1]].sum(1)
+    def step(k: Tensor, x: Tensor, encoded: Tensor, p: int) -> Tensor:
+        k[:, p : p + 1] = x
+        return (k[:, : p + 1].sum(1, keepdim=True) * encoded).sum(1)
 
     monkeypatch.setattr(backend.NumberInputs, "correct", fails)
-    compiled, k, p = kvfix(chunk), torch.zeros(2, 90), 0
+    compiled, k = kvfix(step), torch.zeros(2, 90)
     mine = k.clone()
     with pytest.warns(KvfixWarning, match="of ours"), caplog.at_level(logging.WARNING, "fxpass"):
-        for rows in (3, 5, 5, 5, 5, 5, 5, 5, 2, 4, 6, 7, 8, 9):
-            x = torch.rand(2, rows)
-            torch.testing.assert_close(compiled(mine, x, p), chunk(k, x, p))
+        for p in range(30):
+            x, encoded = torch.rand(2, 1), torch.rand(2, 4 + p // 3)
+            torch.testing.assert_close(compiled(mine, x, encoded, p), step(k, x, encoded, p))
             assert torch.equal(mine, k)
-            p += rows
     assert len([record for record in caplog.records if record.exc_info and record.name == "fxpass"]) == 1
 
 
