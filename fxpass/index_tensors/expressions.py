@@ -38,6 +38,8 @@ MAX_LENGTH = 1024
 """In characters: longer text is not made."""
 _CASTS = {"bool", "cpu", "double", "float", "int", "long"}
 """Methods that stand for operators of another name."""
+_COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
+"""Methods that Dynamo of torch 2.11 puts into the graph where others put a function of `operator`."""
 _OF_MEMORY = {"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter", "resize_", "resize_as_", "set_"}
 """Ops that reach elements by their addresses."""
 _INDICES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -206,7 +208,7 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
 def _is_repeatable(name: str) -> bool:
     """Whether the op of PyTorch called ``name`` gives the same result on a copy each time: it draws no random numbers, and
     reaches no memory between or behind the elements."""
-    if name in _CASTS:
+    if name in _CASTS or name in _COMPARISONS:
         return True
     if name in _OF_MEMORY:
         return False

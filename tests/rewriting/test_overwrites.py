@@ -93,6 +93,12 @@ def test_written_and_permuted_by_inductor(again: Write):
 
 
 @pytest.mark.inductor
+@pytest.mark.xfail(
+    torch.__version__ < "2.13",  # type: ignore[operator]
+    raises=fxpass.KvfixError,
+    strict=True,
+    reason="Inductor of 2.11 compiles it wrongly, with and without kvfix; the self-check says so",
+)
 @torch.no_grad()
 def test_what_was_read_between_two_writes():
     """A read that has nothing to do with the second write must not see it either."""
