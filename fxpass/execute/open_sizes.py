@@ -24,6 +24,7 @@ from fxpass.torch_internals.symbols import (
     PythonPrinter,
     StatelessSymbolicContext,
     free_symbols,
+    symbols_for,
 )
 
 from .region_inputs import unviewed
@@ -46,9 +47,27 @@ def numbers_of(inputs: Sequence[fx.Node], dims: Sequence[tuple[int, ...]]) -> di
     return {i: sizes[to_expr(v)] for i, v in numbers if isinstance(v, torch.SymInt) and to_expr(v) in sizes}
 
 
-def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...]) -> Any:
-    """The fake of ``value`` with symbols for its sizes along ``dims``, and fixed sizes along all others. Strides are fixed, or
-    made of these."""
+def fakes_of(
+    mode: FakeTensorMode, inputs: Sequence[fx.Node], values: Sequence[Any], dims: Sequence[tuple[int, ...]]
+) -> tuple[list[Any], dict[Any, torch.SymInt]]:
+    """Fakes of ``values``, the arguments for ``inputs``, with symbols for sizes along ``dims`` and fixed sizes along all others.
+
+    Sizes have one symbol where those of the inputs have, and two where they are only alike now. The second result gives these
+    sizes by those of the inputs, as expressions.
+    """
+    fakes: list[Any] = []
+    known: dict[Any, torch.SymInt] = {}
+    for i, (node, value, own) in enumerate(zip(inputs, values, dims, strict=True)):
+        of_dims = {d: to_expr(node.meta["val"].shape[d]) for d in own}
+        symbols_for(mode.shape_env, {value.shape[d]: to_expr(known[size]) for d, size in of_dims.items() if size in known})
+        fakes.append(_fake_of(mode, f"t{i}", value, own))
+        for d, size in of_dims.items():
+            assert known.setdefault(size, fakes[-1].shape[d]) == fakes[-1].shape[d]
+    return fakes, known
+
+
+def _fake_of(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...]) -> Any:
+    """The fake of ``value``, of which sizes along ``dims`` are symbols. Strides are fixed, or made of these."""
     if not isinstance(value, torch.Tensor):
         return value
     sizes = [DimDynamic.DUCK if d in dims else DimDynamic.STATIC for d in range(value.dim())]
@@ -60,20 +79,9 @@ def fake_of_capacity(mode: FakeTensorMode, name: str, value: Any, dims: tuple[in
     return fake
 
 
-def join_sizes(inputs: Sequence[fx.Node], fakes: Sequence[Any], dims: Sequence[tuple[int, ...]]) -> dict[Any, torch.SymInt]:
-    """Let sizes of ``fakes`` along ``dims`` have one symbol where those of ``inputs`` have. Gives these sizes of ``fakes`` by
-    those of ``inputs``, as expressions."""
-    known: dict[Any, torch.SymInt] = {}
-    for node, fake, own in zip(inputs, fakes, dims, strict=True):
-        for d in own:
-            size = known.setdefault(to_expr(node.meta["val"].shape[d]), fake.shape[d])
-            assert size == fake.shape[d]  # which the environment knows from here on
-    return known
-
-
 def is_asked(condition: Any, sizes: Mapping[Any, torch.SymInt], windows: Mapping[Any, Sequence[Any]]) -> bool:
     """Whether ``condition`` is to be looked at for sizes that come: it is more than one of the layout of ``windows``, each with
-    the sizes of the axes that it is of, and than that a view lies within its memory. ``sizes`` are those of `join_sizes`.
+    the sizes of the axes that it is of, and than that a view lies within its memory. ``sizes`` are those of `fakes_of`.
 
     Raises:
         ValueError: it is about the size of a memory that views share.

@@ -33,7 +33,7 @@ from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
 from fxpass.torch_internals.symbols import SYMPY_INTERP, ShapeEnv
 
 from .compilers import Compile
-from .open_sizes import dims_of, fake_of_capacity, function_of_sizes, is_asked, join_sizes, numbers_of
+from .open_sizes import dims_of, fakes_of, function_of_sizes, is_asked, numbers_of
 from .partition.split import Part
 from .region_inputs import dynamic_dims, fake_of, layouts, shares_memory, symbol_places, unviewed, varies
 
@@ -124,11 +124,9 @@ class Region:
     def _open_variant(self, args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> _Variant:
         """Compiled for any sizes along the dims ``opened`` of its arguments, which are symbols of it; static in all else.
         Sizes that are alike only now are two."""
-        env = ShapeEnv(duck_shape=False)
+        env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
-        pairs = enumerate(zip(args, opened, strict=True))
-        fakes = [fake_of_capacity(mode, f"t{i}", a, dims) for i, (a, dims) in pairs]
-        known = join_sizes(self.part.inputs, fakes, opened)
+        fakes, known = fakes_of(mode, self.part.inputs, args, opened)
         places = symbol_places(fakes)
         sizes = [fakes[i].shape[d] for i, d in places]
         symbols = [to_expr(size) for size in sizes]

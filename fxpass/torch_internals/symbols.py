@@ -24,6 +24,11 @@ bound_sympy: Any = internal("torch.utils._sympy.value_ranges.bound_sympy")
 _UNBACKED = 2**63 - 2**32
 
 
+def symbols_for(env: Any, known: dict[int, Any]) -> None:
+    """From now on, let ``env`` take the symbols in ``known`` for numbers of these values, and new ones for all others."""
+    env.val_to_var = dict(known)
+
+
 def bounds_of(number: Any, ceiling: Callable[[int], int]) -> tuple[Any, Any]:
     """The least and the largest value of the SymInt ``number``. Each symbol stays below the ``ceiling`` of what it is now.
     A symbol without a value, as in an exported graph, stays in its own range, and so far below 2**63 that rows can be added."""
