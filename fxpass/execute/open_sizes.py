@@ -50,7 +50,7 @@ def numbers_of(inputs: Sequence[fx.Node], dims: Sequence[tuple[int, ...]]) -> di
 def fakes_of(
     mode: FakeTensorMode, inputs: Sequence[fx.Node], values: Sequence[Any], dims: Sequence[tuple[int, ...]]
 ) -> tuple[list[Any], dict[Any, torch.SymInt]]:
-    """Fakes of ``values``, the arguments for ``inputs``, with symbols for sizes along ``dims`` and fixed sizes along all others.
+    """Fakes of ``values``, the arguments for ``inputs``, with symbols for sizes along ``dims``; all other sizes are fixed.
 
     Sizes have one symbol where those of the inputs have, and two where they are only alike now. The second result gives these
     sizes by those of the inputs, as expressions.

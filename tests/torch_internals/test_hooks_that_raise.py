@@ -41,10 +41,11 @@ class Model(torch.nn.Module):
         cache[:, start : start + 1] = x
         idx += 1
         self.seen += 1
+        cached = {f"{p} rows": cache}
         twice = 2 if idx[0] > 3 else 1
         more = size(3) if 7 in idx.tolist() or torch.equal(idx, idx + 1) else size(4)
         filled = torch.full((2,), idx[0])
-        return cache[:, : idx[0]].sum(1) * twice * f + sum(idx.tolist()) + p + self.seen + more + filled
+        return cached[f"{p} rows"][:, : idx[0]].sum(1) * twice * f + sum(idx.tolist()) + p + self.seen + more + filled
 
 
 @functools.lru_cache

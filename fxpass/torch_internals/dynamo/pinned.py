@@ -4,9 +4,9 @@
     p = len(self.tokens)            Dynamo has no symbol for the length of a list                  len(tokens) == 9
 
 The first kind is seen when the second such graph of one place is made. Numbers that kvfix itself has made a constant, since
-they have few values (`fixed_sizes`), do not count. The second kind is told from the guards on which the latest graphs of the
-frame have failed, once there are `_IN_A_ROW` of them. Blocks that are compiled one by one share a frame, so the graphs of each
-module are counted by themselves.
+they have few values (`fixed_sizes`), do not count, and neither does how a tensor lies in memory, which Dynamo guards in stock,
+too. The second kind is told from the guards on which the latest graphs of the frame have failed, once there are `_IN_A_ROW` of
+them. Blocks that are compiled one by one share a frame, so the graphs of each module are counted by themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.patches import patch
 
 from .compilation import compile_id, current_compilation
@@ -63,9 +64,14 @@ def _specialized(env: Any) -> list[tuple[str, str, int]]:
     for symbol, value in env.replacements.items():
         sources, why = env.var_to_sources.get(symbol), env.replacements_slocs.get(symbol)
         place = _PLACE.search(str(why))
-        if sources and place and value.is_number and not _is_ours(why.framework_loc):
+        if sources and place and value.is_number and not _is_of_layout(sources[0]) and not _is_ours(why.framework_loc):
             found.append((sources[0].name, place[1], int(value)))
     return found
+
+
+def _is_of_layout(source: Any) -> bool:
+    """Whether ``source`` is a stride or the offset of a tensor."""
+    return isinstance(source, TensorPropertySource) and source.prop.name != "SIZE"
 
 
 def _is_ours(where: Any) -> bool:
