@@ -32,8 +32,9 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.symbols import PythonPrinter, free_unbacked_symbols
 
-from . import dynamism, guard_functions, module_ints
+from . import dynamism, module_ints
 from .sources import NUMBERS_OF_TENSORS, ItemSource
+from .values import NOTHING, value_at
 
 _CONTAINERS = (list, tuple, dict, collections.OrderedDict, nn.ModuleList)
 
@@ -48,9 +49,8 @@ def item_at(tx: Any, container: Any, place: Any) -> Any:
     source = None if container.source is None else _source(tx, container.source, place)
     if source is None or not _is_as_it_came(tx, container):
         return None
-    try:
-        value = guard_functions.found(source.name, tx.output.root_tx.f_globals, tx.output.root_tx.f_locals)
-    except Exception:  # there is no such item, which the frame is to find out, or Dynamo has no plain name for the container
+    value = value_at(tx, source)
+    if value is NOTHING:
         return None
     if ConstantVariable.is_literal(value):
         return _constant(source, value) if isinstance(place, SymNodeVariable) else None
@@ -62,13 +62,7 @@ def item_at(tx: Any, container: Any, place: Any) -> Any:
 
 def _is_as_it_came(tx: Any, container: Any) -> bool:
     """Whether ``container`` is one of the frame's inputs, in which nothing has been replaced so far."""
-    if tx.output.side_effects.is_modified(container):
-        return False
-    try:
-        value = guard_functions.found(container.source.name, tx.output.root_tx.f_globals, tx.output.root_tx.f_locals)
-    except Exception:  # Dynamo has no plain name for it
-        return False
-    return type(value) in _CONTAINERS
+    return not tx.output.side_effects.is_modified(container) and type(value_at(tx, container.source)) in _CONTAINERS
 
 
 def _source(tx: Any, container: Any, place: Any) -> ItemSource | None:

@@ -19,8 +19,8 @@ from fxpass.torch_internals.dynamo.names import (
     process_automatic_dynamic,
 )
 
-from . import guard_functions
 from .sources import LengthSource
+from .values import value_at
 
 _SIZED = (list, tuple, dict, collections.deque)
 
@@ -30,10 +30,7 @@ def length_of(tx: Any, arg: Any) -> Any:
     length before; else None."""
     if not hasattr(arg, "is_realized") or arg.is_realized() or arg.source is None:
         return None
-    try:
-        value = guard_functions.found(arg.source.name, tx.output.root_tx.f_globals, tx.output.root_tx.f_locals)
-    except Exception:  # Dynamo has no plain name for it
-        return None
+    value = value_at(tx, arg.source)
     if type(value) not in _SIZED:
         return None
     source = LengthSource(arg.source)

@@ -1,0 +1,19 @@
+"""What the inputs of the frame that Dynamo compiles hold at a source, as a guard would find it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import guard_functions
+
+NOTHING: Any = object()
+"""What is at no source: there is no such item, which the frame is to find out, or Dynamo has no plain name for it."""
+
+
+def value_at(tx: Any, source: Any) -> Any:
+    """The value at ``source`` in the outermost frame of ``tx``, or `NOTHING`."""
+    frame = tx.output.root_tx
+    try:
+        return guard_functions.found(source.name, frame.f_globals, frame.f_locals)
+    except Exception:  # evaluating a name of the user's may raise anything
+        return NOTHING
