@@ -1,4 +1,4 @@
-"""Ops along dims of index tensors, choices, and what is made of numbers: as PyTorch computes them, and guards in a step."""
+"""The rules of ops on index tensors, over dims, of choices, and of what is made of numbers: as PyTorch computes them, and in a step."""
 
 from __future__ import annotations
 
