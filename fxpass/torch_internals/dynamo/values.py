@@ -12,8 +12,13 @@ NOTHING: Any = object()
 
 def value_at(tx: Any, source: Any) -> Any:
     """The value at ``source`` in the outermost frame of ``tx``, or `NOTHING`."""
+    return named(tx, source.name)
+
+
+def named(tx: Any, name: str) -> Any:
+    """The value at the source called ``name``, or `NOTHING`."""
     frame = tx.output.root_tx
     try:
-        return guard_functions.found(source.name, frame.f_globals, frame.f_locals)
+        return guard_functions.found(name, frame.f_globals, frame.f_locals)
     except Exception:  # evaluating a name of the user's may raise anything
         return NOTHING
