@@ -10,6 +10,7 @@ Each call needs all of them, so `function_of` makes one function, in which what 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from fxpass.analysis.arithmetic import SUM, call_of
 from fxpass.graph.numbers import Derived, number, to_expr
 
 aten = torch.ops.aten
+
+MAX_TERMS = 128
+"""A formula of more terms is not made: each call would evaluate it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,21 +69,28 @@ def formula(value: Any, given: Sequence[fx.Node], resolve: Callable[[Any], Any] 
     ``resolve`` gives what a number is known to equal.
 
     Raises:
-        ValueError: it depends on something else, such as a capacity.
+        ValueError: it depends on something else, such as a capacity, or has more than `MAX_TERMS` terms, written out.
     """
-    value = resolve(value)
-    if value in given:
-        return Size(given.index(value))
-    if not isinstance(value, (fx.Node, Derived)):
-        return value
-    fn, args = call_of(value)
-    if fn is aten.sym_size.int:
-        return Size(given.index(args[0]), args[1]) if args[0] in given else _size_of(number(value), given)
-    if fn is SUM:
-        fn, args = _total, tuple(args[0])
-    if not callable(fn):
-        raise ValueError(f"{value} is computed by no function")
-    return Formula(fn, tuple(formula(arg, given, resolve) for arg in args))
+    terms = itertools.count(1)
+
+    def of(value: Any) -> Any:
+        if next(terms) > MAX_TERMS:
+            raise ValueError("the formula is too long")
+        value = resolve(value)
+        if value in given:
+            return Size(given.index(value))
+        if not isinstance(value, (fx.Node, Derived)):
+            return value
+        fn, args = call_of(value)
+        if fn is aten.sym_size.int:
+            return Size(given.index(args[0]), args[1]) if args[0] in given else _size_of(number(value), given)
+        if fn is SUM:
+            fn, args = _total, tuple(args[0])
+        if not callable(fn):
+            raise ValueError(f"{value} is computed by no function")
+        return Formula(fn, tuple(map(of, args)))
+
+    return of(value)
 
 
 def _size_of(size: Any, given: Sequence[fx.Node]) -> Size:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import operator
 
+import pytest
 import torch
+from torch import fx
 
-from fxpass.rewriting.formulas import Formula, Size, function_of
+from fxpass.graph.numbers import Derived
+from fxpass.rewriting.formulas import Formula, Size, formula, function_of
 
 
 class Counted:
@@ -39,3 +42,15 @@ def test_what_is_shared_is_asked_for_once() -> None:
 def test_constants_that_are_equal_stay_what_they_are() -> None:
     kinds = function_of(*(Formula(lambda n: type(n), (one,)) for one in (1, True, 1.0)))([])
     assert kinds == (int, bool, float)
+
+
+def test_a_formula_that_is_long_when_written_out_is_not_made() -> None:
+    end = fx.Graph().placeholder("end")
+    value: fx.Node | Derived = end
+    for _ in range(3):
+        value = Derived(operator.add, (value, value), 2, end)
+    assert function_of(formula(value, [end]))([1]) == (8,)
+    for _ in range(60):
+        value = Derived(operator.add, (value, value), 2, end)
+    with pytest.raises(ValueError, match="too long"):
+        formula(value, [end])
