@@ -105,6 +105,8 @@ def rewrite_normal_form(
     grown = growing(normal)
     before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):
+        if numbers:
+            numbers.settle(normal.graph)
         found, moving, seen = (numbers.steady_ints, numbers.growing[0], numbers.seen()) if numbers else ((), frozenset(), None)
         positions = origins(normal, found, moving)
         if positions:
