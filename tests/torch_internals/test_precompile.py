@@ -81,9 +81,7 @@ def test_the_second_process_traces_nothing(tmp_path: pathlib.Path, kind: str, co
 
 
 def test_through_inductor(tmp_path: pathlib.Path) -> None:
-    """C++ headers, which are kept with the rest, would take longer to compile than the kernels."""
-    code = "import torch._inductor.config as c; c.cpp_cache_precompile_headers = c.cpp.precompile_headers = False"
-    first, second = (process(tmp_path, "item", "inductor", "16", code=code) for _ in range(2))
+    first, second = (process(tmp_path, "item", "inductor", "16") for _ in range(2))
     assert (first["graphs"], second["graphs"]) == (2, 0)
 
 
