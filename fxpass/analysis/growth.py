@@ -21,6 +21,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import descendants
+from fxpass.graph.layouts import is_contiguous
 from fxpass.graph.numbers import equal, fixed, guarded, hint, input_sizes, layout, symbols
 
 aten = torch.ops.aten
@@ -179,28 +180,7 @@ def _is_join(user: fx.Node, node: fx.Node, dim: int) -> bool:
 
 def is_plain(join: fx.Node) -> bool:
     """Whether ``join`` is contiguous, and of the dtype of what it makes longer."""
-    return bool(join.meta["val"].dtype == join.args[0][0].meta["val"].dtype) and is_contiguous(join)  # type: ignore
-
-
-def is_contiguous(node: fx.Node) -> bool:
-    """Whether ``node`` is known to be contiguous, without a guard."""
-    return _is_dense(node.meta["val"], range(node.meta["val"].dim()))
-
-
-def dense_order(node: fx.Node) -> tuple[int, ...] | None:
-    """The order of dims in which ``node`` is known to be contiguous, without a guard; None if there is none."""
-    value = node.meta["val"]
-    order = sorted(range(value.dim()), key=lambda d: -hint(value.stride(d)))
-    return next((tuple(dims) for dims in (range(value.dim()), order) if _is_dense(value, dims)), None)
-
-
-def _is_dense(value: torch.Tensor, order: Sequence[int]) -> bool:
-    stride: Any = 1
-    for dim in reversed(order):
-        if not equal(value.stride(dim), stride):
-            return False
-        stride = stride * value.shape[dim]
-    return True
+    return bool(join.meta["val"].dtype == join.args[0][0].meta["val"].dtype) and is_contiguous(join.meta["val"])  # type: ignore
 
 
 def _is_one_of(size: Any, lengths: Iterable[Any]) -> bool:

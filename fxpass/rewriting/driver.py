@@ -9,12 +9,12 @@ operator is decomposed, an input is padded) is undone in the same way where it w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 
 import networkx as nx
 from torch import fx
 
-from fxpass.analysis.extents import Leave, no_result
+from fxpass.analysis.extents import Flow, Leave, no_result
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.follow import Stuck
 from fxpass.analysis.kinds import Kinds, Seen
@@ -91,9 +91,7 @@ def rewrite_graph(
         for condition in supposed if sites else []:
             guarded(condition)
         picture = flow_graph(sites.values(), flow, finder.positions, name_of)
-        stay = [decided(node, None, finder.positions, why) for node, why in state.refused.items()]
-        known = sites.keys() | state.refused.keys()
-        stay += [left(one, finder.positions) for one in unsliced(gm.graph, finder, flow, known)]
+        stay = _staying(gm.graph, sites.keys(), flow, finder, state.refused)
         state.restorable.copy_once()
         try:
             swept, marks = sweep(gm.graph, sites, flow, finder, state.refused)
@@ -141,6 +139,15 @@ class _State:
             self.origins = {now[node]: origin.moved(now) for node, origin in self.origins.items()}
             self.refused = {now.get(node, node): text for node, text in self.refused.items()}
             self.padded.clear()
+
+
+def _staying(
+    graph: fx.Graph, sites: Set[fx.Node], flow: Flow, finder: SiteFinder, refused: Mapping[fx.Node, str]
+) -> list[Decision]:
+    """What stays as it is: the sites that are ``refused``, and parts of buffers that are taken otherwise than by a slice."""
+    others = unsliced(graph, finder, flow, sites | refused.keys())
+    stay = [decided(node, None, finder.positions, why) for node, why in refused.items()]
+    return stay + [left(one, finder.positions) for one in others]
 
 
 def _decomposed(node: fx.Node, decompose: Callable[[fx.Node], bool], restorable: Restorable) -> bool:

@@ -23,7 +23,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.analysis.extents import Extents
-from fxpass.analysis.growth import Growing, dense_order, growing, is_contiguous
+from fxpass.analysis.growth import Growing, growing
 from fxpass.analysis.kinds import Seen
 from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.steady_sizes import settled
@@ -31,6 +31,7 @@ from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.inputs import note_buffer, note_static
 from fxpass.graph.insertion import call, stand_for, take_line
+from fxpass.graph.layouts import dense_order, is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
 
@@ -68,7 +69,7 @@ class Grown:
         """Whether ``result`` can be cut outside: it has memory of its own, and inputs tell the lengths of its ``extents``."""
         returned = result.graph.output_node().all_input_nodes
         alone = all(aliases.storage(r) != aliases.storage(result) for r in returned if r is not result)
-        order = dense_order(result)
+        order = dense_order(result.meta["val"])
         if not alone or order is None:
             return False
         given = result.graph.find_nodes(op="placeholder")[: self.given]
@@ -79,7 +80,7 @@ class Grown:
         (results,) = result.graph.output_node().args
         places = [i for i, r in enumerate(results) if r is result]  # type: ignore[arg-type]
         self.around.cuts.update(dict.fromkeys(places, cuts))
-        if not is_contiguous(result):
+        if not is_contiguous(result.meta["val"]):
             self.around.orders.update(dict.fromkeys(places, order))
         return True
 

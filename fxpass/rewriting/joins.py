@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx
 
-from fxpass.analysis.growth import is_contiguous
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
 from fxpass.graph.insertion import call, take_line
+from fxpass.graph.layouts import is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal, known, number, symbols
 
@@ -60,7 +60,7 @@ def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
             _without_out(node)
     aliases.remove_dead(gm.graph)
     for node in _moving_tensors(gm.graph, moving):
-        if aliases.base(node) is None and is_contiguous(node):
+        if aliases.base(node) is None and is_contiguous(node.meta["val"]):
             _join_pieces(node, moving)
     for node in _moving_tensors(gm.graph, moving):
         if node.target in _PADS:
