@@ -188,6 +188,7 @@ _ROWS = [
     *_names(_C, "torch._dynamo.exc", "RestartAnalysis TensorifyScalarRestartAnalysis TorchDynamoException Unsupported"),
     *_names(_C, "torch._dynamo.exc", "InternalTorchDynamoError"),
     *_names(_C, "torch._dynamo.eval_frame", "skip_code"),
+    *_names(_C, "torch._dynamo.resume_execution", "ContinueExecutionCache"),
     *_names(_C, "torch", "_TorchCompileWrapper"),
     *_names(Feature.THREADS, "torch._C._dynamo.eval_frame", "_set_lru_cache"),
     # Torch's precompile cache
@@ -208,7 +209,7 @@ _ROWS = [
     *_names(Feature.MARKS, "torch._dynamo", "mark_static_address maybe_mark_dynamic"),
     *_names(Feature.COUNTING, "torch._dynamo", "register_backend"),
     *_names(Feature.COUNTING, "torch._dynamo.convert_frame", "register_bytecode_hook"),
-    *_names(Feature.COUNTING, "torch._dynamo.utils", "counters get_compilation_metrics"),
+    *_names(Feature.COUNTING, "torch._dynamo.utils", "counters get_compilation_metrics graph_break_reasons"),
     *_names(Feature.COUNTING, "torch._inductor", "cudagraph_trees"),
     *_names(Feature.COUNTING, "torch._inductor.cudagraph_utils", "cudagraphs_log"),
 ]
