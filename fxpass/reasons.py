@@ -332,7 +332,7 @@ AGAIN = _reason(
 )
 PINNED = _reason(
     "KV303",
-    "a graph for each value of a number that moves{where}: {guard}",
+    "a graph for each value of a number or a text that moves{where}: {guard}",
     "Let the number be used in slices, in arithmetic and on tensors alone: `torch.arange(capacity) < p` in place of "
     "`range(p)`, an int or an index tensor beside a list in place of its length. Else keep what needs its value outside of "
     "what is compiled.",

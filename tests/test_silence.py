@@ -18,6 +18,7 @@ from torch.nn import functional as F
 import fxpass
 from fxpass import reasons
 from fxpass.report.explanation import Explanation
+from fxpass.torch_internals.dynamo.pinned import _failing
 
 CAPACITY = 16
 W = torch.linspace(-1, 1, 16).view(4, 4)
@@ -345,6 +346,18 @@ class Chunks(Listed):
         return (torch.cat(self.chunks, 1) @ W).sum(1)
 
 
+class Named(Listed):
+    """A text that is another in each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = "a"
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.step += "."
+        return (self.cache + x if self.step.startswith("a") else x).sum(1) @ W
+
+
 def counted(*models: nn.Module, calls: int = 7, **options: Any) -> list[str]:
     """The lines with KV303 that are warned of while steps of ``models`` are taken in turns."""
     compiled = [torch.compile(model, backend="kvfix", options={"compiler": "eager", **options}) for model in models]
@@ -357,7 +370,7 @@ def counted(*models: nn.Module, calls: int = 7, **options: Any) -> list[str]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("model", [Listed, functools.partial(Chunks, False), functools.partial(Chunks, True)])
+@pytest.mark.parametrize("model", [Listed, Named, functools.partial(Chunks, False), functools.partial(Chunks, True)])
 def test_a_graph_in_each_call_without_a_symbol(model: Callable[[], nn.Module]) -> None:
     said = counted(model())
     assert said and Explanation(fxpass.reports()).is_left
@@ -365,6 +378,22 @@ def test_a_graph_in_each_call_without_a_symbol(model: Callable[[], nn.Module]) -
     torch._dynamo.reset()
     with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="KV303"):
         counted(model(), strict=True)
+
+
+@pytest.mark.parametrize(
+    "guard, is_told",
+    [
+        ("name == 'a{}'  # name.startswith('a')  # model.py:3 in step", True),
+        ("list(dict.keys(d))[0] == 'a{}'  # d.values()  # model.py:3 in step", True),
+        ("len(seen) == {}  # seen.append(1)  # model.py:3 in step", True),
+        ("tensor 'x' size mismatch at index 1. expected {}, actual 9", True),
+        ("d['a{}'] == 1  # d['a']  # model.py:3 in step", False),  # each is another item
+    ],
+)
+def test_guards_that_fail_on_each_other_value(guard: str, is_told: bool) -> None:
+    latest_first = [guard.format(n) for n in (6, 5, 4, 3)]
+    assert bool(_failing(latest_first)) == is_told
+    assert not _failing(latest_first[1:]) and not _failing(["p == 0", *latest_first])
 
 
 class Indexed(nn.Module):

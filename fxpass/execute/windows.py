@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from fxpass import reasons
-from fxpass.graph.lines import source_of, with_line
 from fxpass.graph.normal_form import NormalForm, mode_of
 from fxpass.graph.numbers import hint, symbols, to_expr
+from fxpass.graph.source_lines import source_of, with_line
 from fxpass.graph.unfit import Unfit
 from fxpass.report import Report, store
 from fxpass.report.symbols import renamed

@@ -8,8 +8,8 @@ import torch
 from torch import fx
 
 from fxpass.graph.insertion import name_before
-from fxpass.graph.lines import code_of, source_of, with_line
 from fxpass.graph.numbers import expression_text, hint, size_in_bytes
+from fxpass.graph.source_lines import code_of, source_of, with_line
 from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten
 from fxpass.rewriting.decisions import Decision

@@ -54,8 +54,8 @@ def sweep(
                 b.replace(node, replacement(b.at(node)))
                 b.drop(node)
                 continue
-            for operand, filled in b.filled_operands(node).items():
-                node.replace_input_with(b.current(operand), filled)
+            if b.is_filled(node):
+                node.args, node.kwargs = b.arguments(node)
         except Exception as error:
             extents = [flow.of(i) for i in (node, *node.all_input_nodes)]
             blamed = {read for of in extents for e in of.values() for read in e.reads} | ({node} if site else set())

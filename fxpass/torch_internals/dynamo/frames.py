@@ -65,7 +65,7 @@ class FrameHistory:
     pinned: dict[tuple[int, ...], dict[tuple[str, str], set[int]]] = dataclasses.field(default_factory=dict)
     marked: list[tuple[Any, tuple[Any, ...]]] | None = dataclasses.field(default_factory=list)
     returned: set[Any] = dataclasses.field(default_factory=set)
-    foreseen: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    foreseen: dict[str, tuple[int, Any]] = dataclasses.field(default_factory=dict)
     kept: set[str] = dataclasses.field(default_factory=set)
     longer: dict[str, int] = dataclasses.field(default_factory=dict)
 

@@ -1,11 +1,12 @@
-"""Numbers that move from call to call, but are a constant in each graph of a frame: every value makes a graph of its own.
+"""Numbers and texts that move from call to call, but are a constant in each graph: every value makes a graph of its own.
 
     torch.kron(k[:, :p], x)         p is a symbol, until `kron` asks how long its operand is       p == 9
     p = len(self.tokens)            Dynamo has no symbol for the length of a list                  len(tokens) == 9
+    if name.startswith("a"): ...    nor for a text                                                 name == 'a9'
 
-The first kind is seen when the second such graph of one place is made. Numbers that kvfix itself has made a constant, since
+The first is seen when the second such graph of one place is made. Numbers that kvfix itself has made a constant, since
 they have few values (`fixed_sizes`), do not count, and neither does how a tensor lies in memory, which Dynamo guards in stock,
-too. The second kind is told from the guards on which the latest graphs of the frame have failed, once there are `_IN_A_ROW` of
+too. The others are told from the guards on which the latest graphs of the frame have failed, once there are `_IN_A_ROW` of
 them. Blocks that are compiled one by one share a frame, and so do the calls of a function that is told the number of a layer:
 the graphs of each module, and of each set of caches, are counted by themselves.
 """
@@ -24,7 +25,7 @@ from fxpass.torch_internals.patches import patch
 
 from .compilation import compile_id, current_compilation
 from .frames import current_frame, history_of
-from .values import named
+from .values import value_of
 
 _IN_A_ROW = 4
 _PLACE = re.compile(r"#\s*.*?([^\s/]+:\d+) in ")
@@ -66,7 +67,7 @@ def _owner(tx: Any) -> tuple[int, ...]:
     """The identities of what the latest graph of the frame of ``tx`` is for: modules, and the tensors that it writes to, unless
     it is the only graph that writes to any. Those that a call before has written to, and that are gone since, do not count."""
     seen = history_of(tx.f_code)
-    written = {id(t): t for name in sorted(seen.writes) if isinstance(t := named(tx, name), torch.Tensor)}
+    written = {id(t): t for name in sorted(seen.writes) if isinstance(t := value_of(tx, name), torch.Tensor)}
     others = [t for t in seen.wrote if id(t) not in written]
     seen.wrote.update(dict.fromkeys(written.values()))
     modules = [id(value) for value in tx.f_locals.values() if isinstance(value, nn.Module)]
@@ -95,12 +96,18 @@ def _is_ours(where: Any) -> bool:
 
 def _failing(texts: list[str]) -> list[Pinned]:
     """The guard on which the latest graphs have failed, each with a number of its own; ``texts`` begins with the latest."""
-    kind = _NUMBER.sub("#", texts[0]) if texts else ""
-    alike = [text for text in texts if _NUMBER.sub("#", text) == kind]
+    kind = _without_value(texts[0]) if texts else ""
+    alike = [text for text in texts if _without_value(text) == kind]
     if len(set(alike)) < _IN_A_ROW or texts[:_IN_A_ROW] != alike[:_IN_A_ROW]:
         return []
     place = _PLACE.search(texts[0])
     return [Pinned(texts[0].partition("#")[0].strip(), place[1] if place else "")]
+
+
+def _without_value(text: str) -> str:
+    """The guard ``text`` without the numbers in it, and without the value, such as a text, that something has to equal."""
+    guard, _, line = text.partition("#")
+    return _NUMBER.sub("#", f"{guard.partition(' == ')[0].strip()} {line}")
 
 
 def _told(stock: Any, *args: Any, **kwargs: Any) -> list[str]:
