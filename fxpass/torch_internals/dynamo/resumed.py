@@ -17,8 +17,8 @@ import torch
 from torch import fx
 
 from fxpass.graph.inputs import dynamo_source
-from fxpass.graph.lines import source_of
 from fxpass.graph.numbers import hint, to_expr
+from fxpass.graph.source_lines import source_of
 from fxpass.torch_internals.dynamo.names import ContinueExecutionCache
 from fxpass.torch_internals.operators import tree_leaves
 
