@@ -205,8 +205,8 @@ class SiteFinder:
                 raise Refusal(reasons.STALE)
 
     def _may_be_copied(self, node: fx.Node, users: Collection[fx.Node]) -> bool:
-        """Whether the caller, who gets views of the slice ``node`` among its ``users``, cannot tell them from views of a copy: they
-        lie densely, and it knows nothing else in the memory."""
+        """Whether the caller, who gets views of the slice ``node`` among its ``users``, cannot tell them from views of a copy:
+        they lie densely, and it knows nothing else in the memory."""
         memory, results = aliases.storage(node), self.graph.output_node().all_input_nodes
         given = [r for r in results if memory in aliases.storages(r)]
         own = all((r is node or r in users) and dense_order(r.meta["val"]) is not None for r in given)
