@@ -11,7 +11,7 @@ from __future__ import annotations
 import builtins
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -93,8 +93,9 @@ def is_leaf(value: fx.Node | Derived, positions: Positions) -> bool:
     )  # fmt: skip
 
 
-def check(value: Any, positions: Positions) -> None:
-    """Check that the number ``value`` can be computed on tensors.
+def check(value: Any, positions: Positions, passed: Set[Any] = frozenset()) -> Set[Any]:
+    """Check that the number ``value`` can be computed on tensors. Returns the numbers that have been checked: ``passed``, which
+    are not looked at again, and those that it is computed from.
 
     Raises:
         Refusal: an operator that it is computed by has no exact counterpart, or may give more than 64 bits.
@@ -104,7 +105,7 @@ def check(value: Any, positions: Positions) -> None:
     todo = [value]
     while todo:
         value = positions.resolve(todo.pop())
-        if not isinstance(value, (fx.Node, Derived)) or value in seen or is_leaf(value, positions):
+        if not isinstance(value, (fx.Node, Derived)) or value in passed or value in seen or is_leaf(value, positions):
             continue
         seen.add(value)
         target, args = call_of(value)
@@ -117,6 +118,7 @@ def check(value: Any, positions: Positions) -> None:
             made.append(value)
     if not all(fits_int64(number(value)) for value in made):
         raise Refusal(reasons.NO_TWIN, op="numbers that may need more than 64 bits")
+    return passed | seen
 
 
 def _is_exact(target: Any, args: list[Any]) -> bool:

@@ -95,6 +95,11 @@ class CallHistory:
         self._count()
         return self._last.get(name)
 
+    def has_stayed(self, name: str) -> bool:
+        """Whether the number called ``name`` has been the same in two calls, one after the other."""
+        self._count()
+        return self._stays[name] > 0
+
     def kind(self, name: str, value: int, is_size: bool) -> Kind | None:
         """The kind of the number called ``name``, a size or an int of the caller's, whose value is ``value`` now.
 

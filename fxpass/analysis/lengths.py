@@ -16,8 +16,8 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.bounds import slice_arguments, sliced_axis
+from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import number, symbols
-from fxpass.graph.work import is_heavy
 
 aten = torch.ops.aten
 

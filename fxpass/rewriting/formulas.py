@@ -4,12 +4,13 @@
 
 Each call needs all of them, so `function_of` makes one function, in which what several of them share is computed once:
 
-    lambda given: ((v0 := given[0].size(2)), (v1 := fv1(v2, (v3 := fv3(v0, v2)))), v1)
+    lambda given: ((v3 := given[0].size(2)), (v2 := fv2(v3, v1)), (v0 := fv0(v1, v2)), (v0,),)[-1]
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from fxpass.analysis.arithmetic import SUM, call_of
 from fxpass.graph.numbers import Derived, number, to_expr
 
 aten = torch.ops.aten
+
+MOST = 256
+"""Terms of a formula. Numbers that are made of each other again and again would be written out again and again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,7 @@ def function_of(*numbers: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     """A function of a call's inputs that gives what each of ``numbers`` is for these: sizes, formulas, and tuples of them."""
     names: dict[str, str] = {}
     known: dict[str, Any] = {}
+    steps: list[str] = []
 
     def text(number: Any) -> str:
         if isinstance(number, tuple):
@@ -50,14 +55,16 @@ def function_of(*numbers: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
             return names[key]
         name = names[key] = f"v{len(names)}"
         if isinstance(number, Size):
-            return f"({name} := given[{number.place}]{'' if number.dim is None else f'.size({number.dim})'})"
-        if not isinstance(number, Formula):
+            steps.append(f"({name} := given[{number.place}]{'' if number.dim is None else f'.size({number.dim})'}), ")
+        elif isinstance(number, Formula):
+            known[f"f{name}"] = number.fn
+            steps.append(f"({name} := f{name}({', '.join(map(text, number.args))})), ")
+        else:
             known[name] = number
-            return name
-        known[f"f{name}"] = number.fn
-        return f"({name} := f{name}({', '.join(map(text, number.args))}))"
+        return name
 
-    return eval(f"lambda given: {text(numbers)}", known)  # type: ignore[no-any-return]
+    result = text(numbers)
+    return eval(f"lambda given: ({''.join(steps)}{result},)[-1]", known)  # type: ignore[no-any-return]
 
 
 def formula(value: Any, given: Sequence[fx.Node], resolve: Callable[[Any], Any] = lambda value: value) -> Any:
@@ -65,21 +72,28 @@ def formula(value: Any, given: Sequence[fx.Node], resolve: Callable[[Any], Any] 
     ``resolve`` gives what a number is known to equal.
 
     Raises:
-        ValueError: it depends on something else, such as a capacity.
+        ValueError: it depends on something else, such as a capacity, or is made of more than `MOST` terms.
     """
-    value = resolve(value)
-    if value in given:
-        return Size(given.index(value))
-    if not isinstance(value, (fx.Node, Derived)):
-        return value
-    fn, args = call_of(value)
-    if fn is aten.sym_size.int:
-        return Size(given.index(args[0]), args[1]) if args[0] in given else _size_of(number(value), given)
-    if fn is SUM:
-        fn, args = _total, tuple(args[0])
-    if not callable(fn):
-        raise ValueError(f"{value} is computed by no function")
-    return Formula(fn, tuple(formula(arg, given, resolve) for arg in args))
+    terms = itertools.count()
+
+    def of(value: Any) -> Any:
+        if next(terms) == MOST:
+            raise ValueError(f"{value} is made of more than {MOST} terms")
+        value = resolve(value)
+        if value in given:
+            return Size(given.index(value))
+        if not isinstance(value, (fx.Node, Derived)):
+            return value
+        fn, args = call_of(value)
+        if fn is aten.sym_size.int:
+            return Size(given.index(args[0]), args[1]) if args[0] in given else _size_of(number(value), given)
+        if fn is SUM:
+            fn, args = _total, tuple(args[0])
+        if not callable(fn):
+            raise ValueError(f"{value} is computed by no function")
+        return Formula(fn, tuple(map(of, args)))
+
+    return of(value)
 
 
 def _size_of(size: Any, given: Sequence[fx.Node]) -> Size:

@@ -12,6 +12,7 @@ becomes a `full`, which runs outside of the static core. A number that analysis 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class Twins:
         self.positions = positions
         self._made: dict[tuple[Any, torch.device], fx.Node] = {}
         self._snapshots: dict[fx.Node, fx.Node] = {}
+        self._checked: Set[Any] = frozenset()
         self._entry = next(n for n in graph.nodes if n.op != "placeholder")
 
     def of(self, value: Any, device: torch.device) -> Any:
@@ -51,7 +53,7 @@ class Twins:
             return value
         key = (value, device)
         if key not in self._made:
-            arithmetic.check(value, self.positions)
+            self._checked = arithmetic.check(value, self.positions, self._checked)
             self._made[key] = self._make(value, device)
         return self._made[key]
 

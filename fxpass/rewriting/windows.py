@@ -121,13 +121,16 @@ def _is_of_first_rows(site: SliceSite, extent: Extent) -> bool:
 
 def _is_known(length: Any, positions: Positions) -> bool:
     """Whether ``length`` is made of numbers of the caller's, and of sizes."""
-    length = positions.resolve(length)
-    if not isinstance(length, (fx.Node, Derived)):
-        return True
-    target, args = call_of(length)
-    if target is aten.sym_size.int or isinstance(length, fx.Node) and length.op == "placeholder":
-        return True
-    if isinstance(length, fx.Node) and not is_scalar(length):
-        return False
-    terms = args[0] if target is SUM else args
-    return all(_is_known(term, positions) for term in terms)
+    seen, todo = set(), [length]
+    while todo:
+        value = positions.resolve(todo.pop())
+        if value in seen or not isinstance(value, (fx.Node, Derived)):
+            continue
+        seen.add(value)
+        target, args = call_of(value)
+        if target is aten.sym_size.int or isinstance(value, fx.Node) and value.op == "placeholder":
+            continue
+        if isinstance(value, fx.Node) and not is_scalar(value):
+            return False
+        todo += args[0] if target is SUM else args
+    return True

@@ -256,6 +256,43 @@ def test_an_int_that_only_another_prompt_moves(scaled: Callable[..., Tensor]) ->
     assert len(fxpass.reports()) == 3 and not fxpass.reports()[2].parts
 
 
+def samples(y: Tensor, k: Tensor, n: int) -> Tensor:
+    return (y.repeat_interleave(n, 0) @ torch.ones(8, n)).softmax(-1).topk(n - 1).values
+
+
+def heads(y: Tensor, k: Tensor, n: int) -> Tensor:
+    q = y[:, None].expand(-1, n, -1, -1)
+    return scaled_dot_product_attention(q, q, q).transpose(1, 2).flatten(2)
+
+
+def table(y: Tensor, k: Tensor, n: int) -> Tensor:
+    scores = y @ nn.functional.pad(k[0, ::n].mT, (0, n))
+    return scores.amax(-1, keepdim=True) + k[:, torch.arange(n)].sum(1, keepdim=True)
+
+
+def window(y: Tensor, k: Tensor, n: int) -> Tensor:
+    return y @ k[:, :n].mT @ torch.ones(n, 8)
+
+
+@pytest.mark.parametrize("use, kind", [(samples, "variant"), (heads, "variant"), (table, "variant"), (window, "position")])
+@torch.no_grad()
+def test_an_int_that_says_how_large_tensors_are(use: Callable[[Tensor, Tensor, int], Tensor], kind: str) -> None:
+    """It moves once, in the middle: that says nothing of the next step. Where it is also a place, it is a position."""
+
+    def step(x: Tensor, k: Tensor, at: int, n: int) -> Tensor:
+        k[:, at : at + 1] = x
+        return use(scaled_dot_product_attention(x, k[:, : at + 1], k[:, : at + 1]), k, n)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "strict": True})
+    ours, theirs = torch.zeros(2, 16, 8), torch.zeros(2, 16, 8)
+    for at, n in enumerate((2, 2, 2, 4, 4, 2, 8), start=1):
+        x = torch.rand(2, 1, 8)
+        torch.testing.assert_close(compiled(x, ours, at, n), step(x, theirs, at, n))
+        assert torch.equal(ours, theirs)
+    report = fxpass.reports()[-1]
+    assert kinds()["L['n']"] == kind and one_core() and not report.outside and len(fxpass.reports()) == 3
+
+
 def test_many_calls_are_counted_as_they_come() -> None:
     calls = seen(*((n, 2) for n in range(2000)))
     assert calls.kind("rows", 2, True) == "variant" and calls.kind("start", 2000, False) == "position"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 
+import pytest
 import torch
+from torch import fx
 
-from fxpass.rewriting.formulas import Formula, Size, function_of
+from fxpass.analysis.positions import Origin, Positions
+from fxpass.rewriting import windows
+from fxpass.rewriting.formulas import Formula, Size, formula, function_of
 
 
 class Counted:
@@ -39,3 +44,28 @@ def test_what_is_shared_is_asked_for_once() -> None:
 def test_constants_that_are_equal_stay_what_they_are() -> None:
     kinds = function_of(*(Formula(lambda n: type(n), (one,)) for one in (1, True, 1.0)))([])
     assert kinds == (int, bool, float)
+
+
+def doubled(times: int) -> tuple[fx.Node, fx.Node]:
+    """The number n and, made of it, ``n + n`` so many times over: as many terms as there are paths."""
+    graph = fx.Graph()
+    number = given = graph.placeholder("n")
+    given.meta["val"] = 3
+    for _ in range(times):
+        number = graph.call_function(operator.add, (number, number))
+        number.meta["val"] = 3
+    return number, given
+
+
+def test_numbers_that_are_made_of_each_other_are_no_formula_and_take_no_time() -> None:
+    number, given = doubled(50)
+    assert windows._is_known(number, Positions(number.graph, {given: Origin("n")}))
+    with pytest.raises(ValueError, match="more than 256 terms"):
+        formula(number, [given])
+    number, given = doubled(6)
+    assert function_of(formula(number, [given]))([3]) == (3 * 2**6,)
+
+
+def test_a_long_sum_is_a_formula() -> None:
+    long = functools.reduce(lambda total, i: Formula(operator.add, (total, i)), range(200), Size(0))
+    assert function_of(long)([5]) == (5 + sum(range(200)),)

@@ -11,6 +11,7 @@ from torch import fx
 
 from fxpass.analysis.calls import CallHistory, Graph, Kind
 from fxpass.analysis.kinds import Kinds, Seen, Symbol
+from fxpass.analysis.sized_by import only_sizes
 from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint, symbols, to_expr
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
@@ -42,6 +43,8 @@ class NumberInputs:
 
     def __init__(self, gm: fx.GraphModule) -> None:
         self.all: list[NumberInput] = []
+        self._in_doubt: set[str] = set()
+        """The ints that have moved for the first time, after calls in which they stayed."""
         self._rising: list[torch.SymInt] = []
         """The sizes of tensors that have been seen to grow from call to call, or that are to grow from this one on."""
         self.before: dict[tuple[int, int], int | None] = {}
@@ -102,6 +105,7 @@ class NumberInputs:
         for i, n in enumerate(self.all):
             if n.kind is None and not n.is_size:
                 self.all[i] = dataclasses.replace(n, kind="variant" if self._moved(n) in sizes else "position")
+                self._in_doubt |= {n.name} if self._calls.has_stayed(n.name) else set()
         rows = {to_expr(n.value) for n in self.all if n.is_size and n.kind == "variant"}
         for i, n in enumerate(self.all):
             if n.kind == "position" and not n.is_size and not n.is_held and to_expr(n.value) in rows:
@@ -114,6 +118,15 @@ class NumberInputs:
     def _moved(self, number: NumberInput) -> tuple[int | None, int]:
         """From where, and to where, ``number`` has moved since the last call."""
         return self._calls.last(number.name), number.value.node.hint
+
+    def settle(self, graph: fx.Graph) -> None:
+        """Make a variant of each int in doubt that in ``graph``, in normal form, says nothing but how large new tensors are."""
+        others = {s for n in self.all if n.name not in self._in_doubt for s in n.symbols}
+        doubtful = {s for n in self.all if n.name in self._in_doubt for s in n.symbols} - others
+        sizes = only_sizes(graph, doubtful) if doubtful else set()
+        for i, n in enumerate(self.all):
+            if n.name in self._in_doubt and n.symbols and n.symbols <= sizes:
+                self.all[i] = dataclasses.replace(n, kind="variant")
 
     def seen(self) -> Seen:
         """What the calls so far say of the symbols."""
