@@ -188,6 +188,28 @@ def test_what_differs_between_blocks_is_eagers(block: type[Block], most: int) ->
     assert decode(block)[0] <= most
 
 
+class Counted:
+    def __init__(self) -> None:
+        self.k, self.n = caches(), 0
+
+
+class FirstCounts(Block):
+    """The first block moves a number that all of them use."""
+
+    make = Counted
+
+    def forward(self, cache: Any, x: Tensor, p: int) -> Tensor:
+        if self.number == 0:
+            cache.n += 1
+        cache.k[self.number][:, cache.n - 1 : cache.n] = self.proj(x)
+        return cache.k[self.number][:, : cache.n].sum(1, keepdim=True)
+
+
+def test_a_number_that_one_block_moves_for_all_is_no_core_for_each_value(compiled_parts: list[str]) -> None:
+    graphs, breaks = decode(FirstCounts, steps=7)
+    assert graphs <= 4 and not breaks and compiled_parts.count("core") <= graphs
+
+
 class Replaced(Block):
     """An item is replaced before it is read: Dynamo follows the list, which has constant places."""
 
