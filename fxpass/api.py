@@ -23,7 +23,7 @@ from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.drawing import Drawings, drawn, later
 from fxpass.report.kept_nodes import kept, settled
-from fxpass.report.late import Late
+from fxpass.report.lazy import Lazy
 from fxpass.report.names import user_names
 from fxpass.report.sites import sites_of
 from fxpass.report.symbols import kinds_of
@@ -101,7 +101,7 @@ def rewrite_normal_form(
     """
     normal, folded = form
     came = kept(normal.graph)
-    report.drawings.before = report.drawings.after = Late(lambda: drawn(settled(came)))
+    report.drawings.before = report.drawings.after = Lazy(lambda: drawn(settled(came)))
     grown = growing(normal)
     before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):

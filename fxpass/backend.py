@@ -89,7 +89,6 @@ def kvfix(
         return compile_stock(gm, example_inputs)
     report, original = store.new_report(name), original_of(gm, settings)
     report.faults, report.script = take_faults(), script_of(gm, example_inputs, given, report)
-    report.pinned = [reasons.PINNED.text(where=place and f" at {place}", guard=guard) for guard, place in pinned()]
     if broken := broken_at(gm):
         report.ended = reasons.BREAK.text(why=broken[0], where=broken[1])
     advance, numbers, plan, compiled, cause = Advance(), None, None, None, None
@@ -104,6 +103,7 @@ def kvfix(
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
         plan, cause = None, error
         store.unfit(report, error, expected=isinstance(error, (Unfit, Broken)))
+    report.pinned = [reasons.PINNED.text(where=place and f" at {place}", guard=guard) for guard, place in pinned()]
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:

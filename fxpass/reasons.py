@@ -331,6 +331,13 @@ PINNED = _reason(
     "`range(p)`, an int or an index tensor beside a list in place of its length. Else keep what needs its value outside of "
     "what is compiled.",
 )
+NO_MORE_GRAPHS = _reason(
+    "KV304",
+    "{function} has {most} graphs, and gets no more: what none of them is for runs in eager. The latest guard that does not "
+    "hold: {guard}",
+    "Hand in what the guard names as a tensor, or let it take few values. A larger `torch.compiler.config.recompile_limit` "
+    "makes more graphs, each of which is compiled.",
+)
 
 # Compilation, recordings and copies
 TOO_MANY = _reason(
@@ -359,6 +366,12 @@ WRITTEN_BACK = _reason(
     "KV405",
     "{tensors} index tensors ({size} bytes) are written back after every step",
     "Keep one index tensor for all layers in place of one each.",
+)
+ALL_ROWS = _reason(
+    "KV406",
+    "all rows of a buffer are read, and not only as many as are filled, at {where}: {why}",
+    "Nothing, where the buffer is short. Else read from row 0 on, `buffer[:, :end]`, to an end that is computed from ints and "
+    "index tensors.",
 )
 
 # torch's precompile cache

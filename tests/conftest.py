@@ -26,6 +26,7 @@ if not torch.cuda.is_available():
 from torch._dynamo import guards  # noqa: E402
 from torch._dynamo.utils import counters  # noqa: E402
 
+_TESTS = pytest.StashKey[int]()
 note_coverage = None
 if folder := os.environ.get("KVFIX_COVERAGE"):
     from measured import measure
@@ -41,7 +42,8 @@ guards.profile_guard_manager = lambda *_: 0.0
 logging.getLogger("torch.__trace").propagate = True
 
 
-gc.freeze()  # what is imported stays: to look through it at every full collection takes a twentieth of the suite
+gc.freeze()  # what is imported stays
+gc.set_threshold(20_000)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,6 +61,16 @@ def temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is left in the folder for temporary files, here and by the processes that tests start, goes with pytest's own."""
     folder = str(tmp_path_factory.mktemp("temporary"))
     tempfile.tempdir = os.environ["TMPDIR"] = folder
+
+
+@pytest.fixture(autouse=True)
+def small_heap(request: pytest.FixtureRequest) -> None:
+    """What torch remembers of each test, some thousand objects, is not looked through again at every full collection: that
+    takes a quarter of the suite."""
+    request.session.stash[_TESTS] = tests = request.session.stash.get(_TESTS, 0) + 1
+    if tests % 50 == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

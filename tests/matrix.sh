@@ -9,6 +9,7 @@ while [ $# -gt 0 ] && [ "$1" != "--" ]; do
     shift
 done
 [ $# -gt 0 ] && shift
+export KVFIX_EVERY_NAME=1  # CI tries a sample of what is computed without a private name
 failed=
 for release in ${releases:-2.11.0 2.13.0 2.14.1 newest}; do
     venv=.venv-$release

@@ -292,6 +292,18 @@ def a_graph_for_each() -> None:
         step(torch.rand(2, CAPACITY), p)
 
 
+def no_more_graphs() -> None:
+    with torch.compiler.config.patch(recompile_limit=2):
+        a_graph_for_each()
+
+
+def read_whole() -> None:
+    """What lies behind a position is as long as the buffer, but for that."""
+    step = torch.compile(lambda k, p: k[:, p:].sum(1), backend="kvfix", options={"compiler": "eager"})
+    for p in STEPS:
+        step(torch.rand(2, 8 * CAPACITY), p)
+
+
 def recorded() -> None:
     """A core on a CPU, put together as if it were recorded."""
 
@@ -350,11 +362,13 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV301": breaks,
     "KV302": again,
     "KV303": a_graph_for_each,
+    "KV304": no_more_graphs,
     "KV401": many_capacities,
     "KV402": aliased_inputs,
     "KV403": recorded,
     "KV404": recorded,
     "KV405": recorded,
+    "KV406": read_whole,
     "KV501": lambda: guards.warn_not_cached(ValueError("no")),
     "KV502": not_used,
     "KV601": another_torch,

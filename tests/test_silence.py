@@ -7,7 +7,7 @@ import functools
 import inspect
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fxpass
+from fxpass import reasons
 from fxpass.report.explanation import Explanation
 from fxpass.torch_internals.dynamo.pinned import _failing
 
@@ -43,6 +44,21 @@ def picked(x: Tensor, rows: Tensor) -> Tensor:
 @picked.register_fake
 def _(x: Tensor, rows: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], rows.shape[0], x.shape[2])
+
+
+@torch.library.custom_op("kvfix_tests::put", mutates_args=("x",))
+def put(x: Tensor, row: int) -> None:
+    x[:, row] = 1
+
+
+@torch.library.custom_op("kvfix_tests::both", mutates_args=())
+def both(x: Tensor, p: int) -> tuple[Tensor, Tensor]:
+    return x[:, :p].sum(1), x[:, p:].sum(1)
+
+
+@both.register_fake
+def _(x: Tensor, p: int) -> tuple[Tensor, Tensor]:
+    return x.new_empty(2, 4), x.new_empty(2, 4)
 
 
 def places(p: int) -> Tensor:
@@ -81,6 +97,20 @@ def locked(k: Tensor, p: int) -> Tensor:
         return (k[:, :p] @ W).sum(1)
 
 
+def narrowed(k: Tensor, p: int) -> Tensor:
+    with LOCK:
+        return (k.narrow(1, 0, p) @ W).sum(1)
+
+
+def generated(k: Tensor, p: int) -> Tensor:
+    def rows() -> Iterator[Tensor]:
+        for end in (p, p - 1):
+            torch._dynamo.graph_break()
+            yield (k[:, :end] @ W).sum(1)
+
+    return sum(rows())
+
+
 def within_try(k: Tensor, p: int) -> Tensor:
     try:
         return (opaque(k[:, :p]) @ W).sum(1)
@@ -106,6 +136,8 @@ SAID: dict[str, tuple[str, Step]] = {
     "a graph break in a loop": ("KV012", in_a_loop),
     "a graph break in a try": ("KV012", within_try),
     "a lock before any operator": ("KV012", locked),
+    "a lock, and no slice": ("KV012", narrowed),
+    "a generator": ("KV012", generated),
     "a choice by data in a loop": ("KV012", lambda k, p: sum(k[:, :p].sum(1) * (2 if k.sum() > 2 else 1) for _ in (0, 1))),
     # a part that is no slice
     "pieces": ("KV130", lambda k, p: (k.split([p, CAPACITY - p], 1)[0] @ W).sum(1)),
@@ -116,6 +148,9 @@ SAID: dict[str, tuple[str, Step]] = {
     "a bag of rows": ("KV130", lambda k, p: F.embedding_bag(torch.arange(p)[None], k[0], mode="sum")),
     "rows put elsewhere": ("KV130", lambda k, p: torch.zeros(2, CAPACITY, 4).scatter(1, places(p), k).sum(1)),
     "a user's operator that is told places": ("KV130", lambda k, p: picked(k, torch.arange(p)).sum(1)),
+    # an operator is told the position itself
+    "a user's operator that is told how many": ("KV127", lambda k, p: both(k, p)[0] @ W),
+    "a user's operator that writes at a position": ("KV127", lambda k, p: (put(k, p), (k @ W).sum(1))[1]),
     # made as long as the position says, of no cache
     "repeated rows": ("KV210", lambda k, p: (k[:, :1].repeat(1, p, 1) @ W).sum(1)),
     "expanded rows": ("KV210", lambda k, p: (k[:, :1].expand(2, p, 4).contiguous() @ W).sum(1)),
@@ -362,6 +397,68 @@ class Indexed(nn.Module):
 def test_blocks_of_which_each_has_a_graph_are_not_told_of() -> None:
     caches = [torch.zeros(2, CAPACITY, 4) for _ in range(7)]
     assert counted(*(Indexed(layer, caches) for layer in range(7)), calls=3) == []
+
+
+Layer = Callable[[int, int], Any]
+CACHES = [torch.zeros(2, CAPACITY, 4) for _ in range(6)]
+HEADS = [2, 3, 4, 5, 6, 7]
+
+
+def update(cache: Tensor, p: int) -> Tensor:
+    cache[:, p : p + 1] = 1
+    return (cache[:, : p + 1] @ W).sum(1)
+
+
+LAYERS: dict[str, Layer] = {
+    "a loop": lambda layer, p: update(CACHES[layer], p) + sum(range(layer)),
+    "a list of numbers": lambda layer, p: update(CACHES[layer], p).repeat(HEADS[layer], 1),
+    "a branch": lambda layer, p: update(CACHES[layer], p) * (1 if layer == 0 else 2 if layer == 5 else 3),
+    "a set": lambda layer, p: update(CACHES[layer], p) * (2 if layer in (1, 3, 5) else 1),
+}
+
+
+def told_of_layers(layer: Layer, **options: Any) -> set[str]:
+    """The ids of what is warned of while the layers of a model are run at three positions."""
+    compiled = torch.compile(layer, backend="kvfix", options={"compiler": "eager", **options})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for p in (2, 3, 4):
+            for number in range(6):
+                compiled(number, p)
+    return {reason.id for w in caught for line in str(w.message).splitlines() if (reason := reasons.of(line.strip()))}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_the_number_of_a_layer_is_no_number_that_moves(layer: Layer) -> None:
+    with torch.compiler.config.patch(recompile_limit=32):
+        assert told_of_layers(layer, strict=True) == set()
+
+
+@torch.no_grad()
+def test_more_layers_than_graphs_are_told_of() -> None:
+    with torch.compiler.config.patch(recompile_limit=4):
+        assert told_of_layers(LAYERS["a loop"]) == {"KV304"} and Explanation(fxpass.reports()).is_left
+        torch._dynamo.reset()
+        with pytest.raises(fxpass.KvfixError, match="KV304 <lambda> has 4 graphs"):
+            told_of_layers(LAYERS["a loop"], strict=True)
+
+
+@torch.no_grad()
+def test_a_position_is_told_of_in_each_layer() -> None:
+    """Where caches differ from layer to layer, what moves with the steps of each is no number of a layer."""
+
+    def step(cache: Tensor, p: int) -> Tensor:
+        cache[:, p : p + 1] = 1
+        return sum(cache[:, i] for i in range(p)) @ W
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    with warnings.catch_warnings(record=True) as caught, torch.compiler.config.patch(recompile_limit=32):
+        warnings.simplefilter("always")
+        for p in (2, 3, 4, 5):
+            for cache in CACHES[:2]:
+                compiled(cache, p)
+    assert any("KV303" in str(w.message) for w in caught)
 
 
 @torch.no_grad()

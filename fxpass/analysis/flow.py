@@ -15,8 +15,8 @@ import networkx as nx
 from torch import fx
 
 from fxpass.graph.insertion import name_before
-from fxpass.graph.lines import source_of
 from fxpass.graph.numbers import expression_text
+from fxpass.graph.source_lines import source_of
 
 from .arithmetic import inputs_of
 from .extents import Flow

@@ -5,7 +5,8 @@
     x = embed(prompt); q(x) @ k[:, : x.shape[1]].mT     none: the prompt itself is worked on, so its length moves anyway
     k[:, start : start + x.shape[1]] = x                none: the number of rows
 
-A size that a guard has made of a position, ``mask.shape[1] == start + 1``, is one where a cache is sliced at it (`bound_caches`).
+A size that a guard has made of a position, ``mask.shape[1] == start + 1``, is one where a cache is sliced at it
+(`bound_caches`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.bounds import slice_arguments, sliced_axis
+from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import number, symbols
-from fxpass.graph.work import is_heavy
 
 aten = torch.ops.aten
 

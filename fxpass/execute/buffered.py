@@ -18,10 +18,10 @@ from fxpass import reasons
 from fxpass.analysis.growth import longer_otherwise
 from fxpass.analysis.kinds import Kinds
 from fxpass.errors import Refusal
+from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.normal_form import NormalForm, mode_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.unfit import Unfit
-from fxpass.graph.work import is_heavy
 from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.names import input_name

@@ -21,7 +21,7 @@ from fxpass import reasons
 from fxpass.errors import NotGrowing
 from fxpass.graph.arguments import values_at
 from fxpass.graph.numbers import symbols
-from fxpass.kernels.filling import fill_at_once
+from fxpass.kernels.fill_buffers import fill_at_once
 from fxpass.rewriting.around import Around
 from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.rewriting.result_layout import undone

@@ -10,18 +10,23 @@ than 16 more; so a cache of n rows has some 16 * log2(n) windows, and none is la
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
+from fxpass import reasons
 from fxpass.graph.normal_form import NormalForm, mode_of
-from fxpass.graph.numbers import symbols, to_expr
+from fxpass.graph.numbers import hint, symbols, to_expr
+from fxpass.graph.source_lines import source_of, with_line
 from fxpass.graph.unfit import Unfit
-from fxpass.report import Report
+from fxpass.report import Report, store
+from fxpass.report.symbols import renamed
 from fxpass.rewriting import Rewritten, Windows
 from fxpass.rewriting.around import Window
+from fxpass.rewriting.decisions import Decision
 from fxpass.rewriting.formulas import function_of
+from fxpass.rewriting.windows import LEAST
 from fxpass.torch_internals.dynamo.dynamism import Restart
 from fxpass.torch_internals.dynamo.window_sizes import WindowSizes
 
@@ -43,7 +48,8 @@ def through_windows(
     """What ``rewrite(form)`` gives, with windows for the caches of a graph that runs on a CPU.
 
     It is rewritten without windows where one of its sites is refused, or where what was asked about a window does not hold of
-    each. On a GPU our own kernels read what is filled, and a recording has one size.
+    each. The report names the reads of all rows, and why. On a GPU our own kernels read what is filled, and a recording has one
+    size.
     """
     if any(isinstance(v, torch.Tensor) and v.device.type != "cpu" for v in inputs):
         return rewrite(form)
@@ -53,13 +59,32 @@ def through_windows(
             made = rewrite(form.copy(), windows=windows)
         except (Restart, Unfit):
             raise
-        except Exception:
+        except Exception as error:
             if not windows.are_open:
                 raise
             _logger.warning("kvfix: caches are read in full", exc_info=True)
-            made = None
-    is_whole = made is not None and not report.refused and sizes.are_free
-    return made if made is not None and (is_whole or not windows.are_open) else rewrite(form)
+            made, why = None, f"the rewrite failed with windows: {type(error).__name__}: {error}"
+        else:
+            why = _BEHIND
+    if made is not None and windows.are_open and report.refused:
+        made, why = None, "a slice of the graph is refused"
+    elif made is not None and sizes.asked is not None:
+        made, why = None, f"this does not hold of every window: {renamed(str(sizes.asked), report.names)}"
+    made = made or rewrite(form)
+    _note_whole(made[1].decisions, why, report)
+    return made
+
+
+_BEHIND = "they lie behind a position, or only the graph finds out how many there are"
+
+
+def _note_whole(decisions: Iterable[Decision], why: str, report: Report) -> None:
+    """Note which reads take all rows of a long buffer."""
+    moving = [d for d in decisions if d.taken is not None]
+    whole = [d for d in moving if LEAST < hint(d.taken) == hint(d.base.shape[d.dim])]
+    if whole:
+        lines = ", ".join(dict.fromkeys(source_of(with_line(d.node)) for d in whole))
+        store.note(report, reasons.ALL_ROWS.text(where=lines, why=why))
 
 
 def window_sizes(nodes: Sequence[torch.fx.Node], windows: Sequence[Window]) -> dict[Any, list[Any]]:

@@ -40,8 +40,8 @@ from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 from .aliases import remove_dead
 from .extract import copied
 from .inputs import note_given
-from .lines import source_in
 from .replay import Replaying
+from .source_lines import source_in
 from .stepped_slices import take_steps_apart
 from .unfit import Unfit, refuse_attributes, refuse_autograd, refuse_transforms
 

@@ -12,8 +12,8 @@ from fxpass import reasons
 from fxpass.errors import Reasoned
 from fxpass.torch_internals.fakes import FakeTensor, set_grad_enabled
 
-from .lines import source_of
 from .schemas import is_transform
+from .source_lines import source_of
 
 
 class Unfit(Reasoned):

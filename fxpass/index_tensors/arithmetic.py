@@ -1,8 +1,9 @@
-"""Arithmetic on the entries of index tensors: elementwise, over all entries of a tensor, and on truth values.
+"""Arithmetic on the entries of index tensors: elementwise, over all entries of a tensor, on truth values, and choices.
 
     add(idx, 1)           [e0, e1]        ->      [e0 + 1, e1 + 1]
     max(idx + 1)          [e0, e1]        ->      max(e0, e1) + 1
     any(idx > 0)          [e0, e1]        ->      any_of(e0 > 0, e1 > 0)
+    where(p > 0, idx, 0)  [p0], [e0]      ->      choose(p0 > 0, e0, 0)
 
 A rule takes and returns numpy arrays of entries (`contents.Entry`). Numpy broadcasts; entries that are no constants become an
 `Arith`. A rule raises `NotCovered` where it cannot say what PyTorch would compute.
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from .contents import Arith, Element, Entry
-from .functions import PAIRWISE, QUANTIFIERS, TRUTHS, how_many, int32, on_host, total
+from .functions import PAIRWISE, QUANTIFIERS, TRUTHS, choose, how_many, int32, on_host, total
 
 
 class NotCovered(Exception):
@@ -153,9 +154,31 @@ def clamp(a: np.ndarray, min: Any = None, max: Any = None) -> np.ndarray:
 _LARGER, _SMALLER = elementwise(max), elementwise(min)
 
 
-def _refuse_numbers(*values: Any) -> None:
-    if not all(e is None or is_truth(e) for value in values for e in as_array(value).flat):
+def where(first: Any, second: Any, third: Any) -> np.ndarray:
+    """``torch.where(condition, a, b)``, and ``a.where(condition, b)``. Of truth values alone, the two look alike."""
+    is_function, is_method = _may_be_truths(first), _may_be_truths(second)
+    condition, a, b = (first, second, third) if is_function else (second, first, third)
+    if is_function == is_method or any(isinstance(value, float) for value in (a, b)):
         raise NotCovered
+    return as_array(np.frompyfunc(_chosen, 3, 1)(as_array(condition), as_array(a), as_array(b)))
+
+
+def masked_fill(a: np.ndarray, mask: Any, value: Any) -> np.ndarray:
+    """``a.masked_fill(mask, value)``."""
+    return where(mask, value, a)
+
+
+def _chosen(condition: Any, a: Any, b: Any) -> Any:
+    return (a if condition else b) if isinstance(condition, bool) else apply(choose, condition, a, b)
+
+
+def _refuse_numbers(*values: Any) -> None:
+    if not all(map(_may_be_truths, values)):
+        raise NotCovered
+
+
+def _may_be_truths(value: Any) -> bool:
+    return all(e is None or is_truth(e) for e in as_array(value).flat)
 
 
 def is_truth(entry: Entry) -> bool:

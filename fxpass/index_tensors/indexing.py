@@ -1,4 +1,4 @@
-"""Ops that move entries of index tensors without computing: indexing, views, casts, fills, joins, and `arange`.
+"""Ops that move entries of index tensors without computing: indexing, views, casts, fills, joins, other orders, and `arange`.
 
     idx[1:]                  a view in PyTorch, and a numpy view here: what is written to one is seen through the other
     idx.reshape(2, 2)        a view, or a copy where numpy makes one
@@ -90,6 +90,23 @@ def squeeze(a: np.ndarray, dim: int | None = None) -> np.ndarray:
 def unsqueeze(a: np.ndarray, dim: int) -> np.ndarray:
     """``a.unsqueeze(dim)``."""
     return np.expand_dims(a, dim if dim >= 0 else dim + a.ndim + 1)
+
+
+def flip(a: np.ndarray, *dims: Any) -> np.ndarray:
+    """``a.flip(*dims)``."""
+    return np.flip(a, tuple(dims[0]) if isinstance(dims[0], (tuple, list)) else dims)
+
+
+def permute(a: np.ndarray, *dims: Any) -> np.ndarray:
+    """``a.permute(*dims)``: a view."""
+    return a.transpose(dims[0] if len(dims) == 1 else dims)
+
+
+def expand(a: np.ndarray, *sizes: Any) -> np.ndarray:
+    """``a.expand(*sizes)``: a view, which nothing can be written through here."""
+    wanted = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+    own = (1,) * (len(wanted) - a.ndim) + a.shape
+    return np.broadcast_to(a, [size if new == -1 else new for size, new in zip(own, wanted, strict=True)])
 
 
 def cast(a: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:

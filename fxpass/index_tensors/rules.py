@@ -8,19 +8,33 @@ from typing import Any
 
 import numpy as np
 
-from .along import along, cumsum, expand, flip, largest, masked_fill, permute, smallest, summed, where
-from .arithmetic import clamp, divide, elementwise, fold, in_place, logical, negate, quantify, truths
+from .arithmetic import (
+    clamp,
+    divide,
+    elementwise,
+    fold,
+    in_place,
+    logical,
+    masked_fill,
+    negate,
+    quantify,
+    truths,
+    where,
+)
 from .functions import COMPARISONS, all_of, any_of, how_many, place_of_max, place_of_min, product
 from .indexing import (
     arange,
     as_number,
     cast,
     chunk,
+    expand,
     fill,
+    flip,
     full,
     getitem,
     joined,
     like,
+    permute,
     reshape,
     select,
     setitem,
@@ -31,6 +45,7 @@ from .indexing import (
     unsqueeze,
     view,
 )
+from .reductions import cumsum, largest, over_dims, smallest, summed
 
 _ARITHMETIC = {fn.__name__: fn for fn in (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)}
 _BINARY: dict[str, Callable[..., Any]] = {
@@ -75,16 +90,16 @@ RULES: dict[str, Callable[..., np.ndarray | list[np.ndarray]]] = {
     "zero_": lambda a: fill(a, 0),
     "max": largest,
     "min": smallest,
-    "amax": along(fold(max)),
-    "amin": along(fold(min)),
-    "sum": along(summed),
-    "prod": along(fold(product)),
-    "argmax": along(fold(place_of_max)),
-    "argmin": along(fold(place_of_min)),
-    "count_nonzero": along(quantify(how_many)),
+    "amax": over_dims(fold(max)),
+    "amin": over_dims(fold(min)),
+    "sum": over_dims(summed),
+    "prod": over_dims(fold(product)),
+    "argmax": over_dims(fold(place_of_max)),
+    "argmin": over_dims(fold(place_of_min)),
+    "count_nonzero": over_dims(quantify(how_many)),
     "bool": truths,
-    "any": along(quantify(any_of)),
-    "all": along(quantify(all_of)),
+    "any": over_dims(quantify(any_of)),
+    "all": over_dims(quantify(all_of)),
     "cumsum": cumsum,
     "flip": flip,
     "permute": permute,

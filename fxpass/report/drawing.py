@@ -28,7 +28,7 @@ from fxpass.graph.schemas import is_operator
 
 from .expressions import type_text
 from .kept_nodes import Kept, Use
-from .late import Late
+from .lazy import Lazy
 from .names import is_owned, user_name
 
 
@@ -37,9 +37,9 @@ class Drawings:
     """The graphs of a report, each drawn when it is asked for: before the rewrite, after it, and the parts that the latter is
     cut in, with their names and whether they are static."""
 
-    before: Late[nx.DiGraph] = dataclasses.field(default_factory=lambda: Late(nx.DiGraph))
-    after: Late[nx.DiGraph] = dataclasses.field(default_factory=lambda: Late(nx.DiGraph))
-    parts: Sequence[tuple[str, bool, Late[nx.DiGraph]]] = ()
+    before: Lazy[nx.DiGraph] = dataclasses.field(default_factory=lambda: Lazy(nx.DiGraph))
+    after: Lazy[nx.DiGraph] = dataclasses.field(default_factory=lambda: Lazy(nx.DiGraph))
+    parts: Sequence[tuple[str, bool, Lazy[nx.DiGraph]]] = ()
 
     def placed(self) -> nx.DiGraph:
         """The graph after the rewrite, with the part that each op runs in."""
@@ -55,9 +55,9 @@ class Drawings:
         return [part() for _, static, part in self.parts if static]
 
 
-def later(nodes: Sequence[Kept]) -> Late[nx.DiGraph]:
+def later(nodes: Sequence[Kept]) -> Lazy[nx.DiGraph]:
     """The graph of ``nodes``, drawn when it is asked for."""
-    return Late(functools.partial(drawn, nodes))
+    return Lazy(functools.partial(drawn, nodes))
 
 
 def drawn(nodes: Iterable[Kept]) -> nx.DiGraph:

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
-from fxpass.graph.lines import code_of, source_of
+from fxpass.graph.source_lines import code_of, source_of
 from fxpass.torch_internals.dynamo.origins import name_of
 
 from .expressions import shape_of

@@ -11,7 +11,7 @@ from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
 
 from .drawing import Drawings
-from .late import Late
+from .lazy import Lazy
 from .readable import readable_code
 from .symbols import called
 
@@ -106,7 +106,7 @@ class Report:
     corrected: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     ended: str = ""
-    script: Late[str] = dataclasses.field(default_factory=lambda: Late(str), repr=False, compare=False)
+    script: Lazy[str] = dataclasses.field(default_factory=lambda: Lazy(str), repr=False, compare=False)
     drawings: Drawings = dataclasses.field(default_factory=Drawings, repr=False, compare=False)
     compile_id: str = ""
     timings: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -8,8 +8,8 @@ import torch
 from torch import fx
 
 from fxpass.graph.insertion import name_before
-from fxpass.graph.lines import code_of, source_of, with_line
 from fxpass.graph.numbers import expression_text, hint, size_in_bytes
+from fxpass.graph.source_lines import code_of, source_of, with_line
 from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten
 from fxpass.rewriting.decisions import Decision
@@ -64,9 +64,8 @@ def _cost(decision: Decision) -> Cost | None:
     """What a read takes, with the position that the graph was traced for; None of other sites."""
     if decision.kind != "read" or not isinstance(decision.base, torch.Tensor):
         return None
-    before, full = size_in_bytes(decision.rows), size_in_bytes(decision.base)
-    if not decision.rewritten:
+    before = size_in_bytes(decision.rows)
+    if decision.taken is None:
         return Cost(before, before, 0)
-    is_one_row = decision.rows.dim() < decision.base.dim()  # `table[p]`
-    moves = not is_one_row and not isinstance(decision.rows.shape[decision.dim], int)
-    return Cost(before, full if moves else before, int(hint(decision.base.shape[decision.dim]) or 0) if moves else 0)
+    taken, all_rows = (int(hint(size) or 0) for size in (decision.taken, decision.base.shape[decision.dim]))
+    return Cost(before, size_in_bytes(decision.base) * taken // max(all_rows, 1), taken)

@@ -23,6 +23,7 @@ class Builder(NodeBuilder):
 
     def __init__(self, graph: fx.Graph, twins: Twins, kinds: Kinds) -> None:
         super().__init__(graph, twins, kinds)
+        self._given = {node: (node.args, node.kwargs) for node in graph.nodes}
         self._filled: dict[fx.Node, dict[fx.Node, fx.Node]] = {}
         self._masks: list[tuple[Extent, torch.device, fx.Node]] = []
 
@@ -99,9 +100,16 @@ class Builder(NodeBuilder):
         """What ``user`` is to take in the place of ``operand``."""
         return self._filled.get(user, {}).get(operand, operand)
 
-    def filled_operands(self, user: fx.Node) -> dict[fx.Node, fx.Node]:
-        """The operands of ``user`` that are filled or cut, with what it is to take instead."""
-        return self._filled.get(user, {})
+    def arguments(self, user: fx.Node) -> tuple[Any, Any]:
+        """The arguments of ``user``, with what it is to take in the place of each.
+
+        They are those of the graph as it came: two slices of one buffer are two operands, and later both are the buffer.
+        """
+        return fx.map_arg(self._given[user], lambda operand: self.current(self.operand(user, operand)))
+
+    def is_filled(self, user: fx.Node) -> bool:
+        """Whether ``user`` is to take an operand that is filled, or cut."""
+        return user in self._filled
 
     def attention_mask(self, extent: Extent, mask: Any, q: fx.Node, is_causal: bool) -> fx.Node:
         """The model's ``mask`` (bool, float or None) joined with what is valid; its last two dims are (queries, full size)."""

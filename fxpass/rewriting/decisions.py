@@ -28,6 +28,7 @@ class Decision:
 
     chain: what the position is made of (`analysis.flow.chain`).
     base, rows: for a slice, the fake tensor that is sliced, and that of the slice.
+    taken: for a read whose number of rows moves, the size of the axis that is read in its place.
     """
 
     kind: Literal["read", "write", "scalar", "predicate"]
@@ -40,10 +41,13 @@ class Decision:
     chain: list[tuple[str, fx.Node]] = dataclasses.field(default_factory=list)
     base: Any = None
     rows: Any = None
+    taken: Any = None
 
 
-def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason: str = "") -> Decision:
-    """The decision that ``node`` is rewritten, or why it is not."""
+def decided(
+    node: fx.Node, site: SliceSite | None, positions: Positions, reason: str = "", taken: Any = None
+) -> Decision:
+    """The decision that ``node`` is rewritten, which reads as many rows as are ``taken``; or why it is not."""
     used = [i for i in node.all_input_nodes if i in positions]
     position = ", ".join(dict.fromkeys(expression_text(i) for i in used))
     made = chain(node, positions)
@@ -56,7 +60,7 @@ def decided(node: fx.Node, site: SliceSite | None, positions: Positions, reason:
     buffer = site.buffer if site is not None else aliases.root(base)
     what: Literal["read", "write"] = "write" if writes else "read"
     values = base.meta["val"], node.meta["val"]
-    return Decision(what, node, buffer, dim, position, not reason, reason, made, *values)
+    return Decision(what, node, buffer, dim, position, not reason, reason, made, *values, taken)
 
 
 def left(one: Unsliced, positions: Positions) -> Decision:

@@ -22,9 +22,9 @@ from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import SiteFinder, SliceSite
 from fxpass.analysis.unsliced import unsliced
 from fxpass.graph import aliases
-from fxpass.graph.lines import source_of
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
+from fxpass.graph.source_lines import source_of
 
 from .around import Around
 from .decide import decide, extents_ahead, reads_ahead

@@ -4,7 +4,7 @@
 
 Each call needs all of them, so `function_of` makes one function, in which what several of them share is computed once:
 
-    lambda given: ((v0 := given[0].size(2)), (v1 := fv1(v2, (v3 := fv3(v0, v2)))), v1)
+    lambda given: ((v3 := given[0].size(2)), (v2 := fv2(v3, v1)), (v0 := fv0(v1, v2)), (v0,),)[-1]
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from fxpass.graph.numbers import Derived, number, to_expr
 
 aten = torch.ops.aten
 
-MAX_TERMS = 128
-"""A formula of more terms is not made: each call would evaluate it."""
+MOST = 256
+"""Terms of a formula. Numbers that are made of each other again and again would be written out again and again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ def function_of(*numbers: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     """A function of a call's inputs that gives what each of ``numbers`` is for these: sizes, formulas, and tuples of them."""
     names: dict[str, str] = {}
     known: dict[str, Any] = {}
+    steps: list[str] = []
 
     def text(number: Any) -> str:
         if isinstance(number, tuple):
@@ -54,14 +55,16 @@ def function_of(*numbers: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
             return names[key]
         name = names[key] = f"v{len(names)}"
         if isinstance(number, Size):
-            return f"({name} := given[{number.place}]{'' if number.dim is None else f'.size({number.dim})'})"
-        if not isinstance(number, Formula):
+            steps.append(f"({name} := given[{number.place}]{'' if number.dim is None else f'.size({number.dim})'}), ")
+        elif isinstance(number, Formula):
+            known[f"f{name}"] = number.fn
+            steps.append(f"({name} := f{name}({', '.join(map(text, number.args))})), ")
+        else:
             known[name] = number
-            return name
-        known[f"f{name}"] = number.fn
-        return f"({name} := f{name}({', '.join(map(text, number.args))}))"
+        return name
 
-    return eval(f"lambda given: {text(numbers)}", known)  # type: ignore[no-any-return]
+    result = text(numbers)
+    return eval(f"lambda given: ({''.join(steps)}{result},)[-1]", known)  # type: ignore[no-any-return]
 
 
 def formula(value: Any, given: Sequence[fx.Node], resolve: Callable[[Any], Any] = lambda value: value) -> Any:
@@ -69,13 +72,13 @@ def formula(value: Any, given: Sequence[fx.Node], resolve: Callable[[Any], Any] 
     ``resolve`` gives what a number is known to equal.
 
     Raises:
-        ValueError: it depends on something else, such as a capacity, or has more than `MAX_TERMS` terms, written out.
+        ValueError: it depends on something else, such as a capacity, or is made of more than `MOST` terms.
     """
-    terms = itertools.count(1)
+    terms = itertools.count()
 
     def of(value: Any) -> Any:
-        if next(terms) > MAX_TERMS:
-            raise ValueError("the formula is too long")
+        if next(terms) == MOST:
+            raise ValueError(f"{value} is made of more than {MOST} terms")
         value = resolve(value)
         if value in given:
             return Size(given.index(value))

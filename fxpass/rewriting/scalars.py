@@ -20,6 +20,7 @@ from fxpass import reasons
 from fxpass.analysis.arithmetic import is_float
 from fxpass.analysis.positions import Positions
 from fxpass.errors import Refusal
+from fxpass.graph import aliases
 from fxpass.graph.bounds import from_the_front, size_of
 from fxpass.graph.numbers import equal, guarded, number
 from fxpass.graph.schemas import arguments_by_name
@@ -30,10 +31,15 @@ aten = torch.ops.aten
 
 
 def uses_position(node: fx.Node, positions: Positions) -> bool:
-    """Whether the tensor op ``node`` takes a position as an argument."""
-    if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
-        return False
-    return any(i in positions for i in node.all_input_nodes)
+    """Whether ``node``, an op that gives tensors or writes to some, takes a position as an argument."""
+    return node.op == "call_function" and bool(made_by(node)) and any(i in positions for i in node.all_input_nodes)
+
+
+def made_by(node: fx.Node) -> list[torch.Tensor]:
+    """The tensors that ``node`` gives, and those that it writes to."""
+    value = node.meta.get("val")
+    given = [value] if isinstance(value, torch.Tensor) else value if isinstance(value, (tuple, list)) else []
+    return [t for t in (*given, *(w.meta["val"] for w in aliases.written(node))) if isinstance(t, torch.Tensor)]
 
 
 def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:
@@ -184,10 +190,13 @@ _BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
     aten.scalar_tensor.default: _full,
 }
 
-TENSOR_FORM: dict[Any, Any] = {aten.pow.Tensor_Scalar: aten.pow.Tensor_Tensor, aten.clamp_min.default: aten.clamp_min.Tensor,
-                                aten.clamp_max.default: aten.clamp_max.Tensor}  # fmt: skip
-for _op in (aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.ne, aten.remainder, aten.masked_fill, aten.fill_,
-            aten.bitwise_and, aten.add, aten.sub, aten.mul, aten.div):  # fmt: skip
+TENSOR_FORM: dict[Any, Any] = {aten.pow.Tensor_Scalar: aten.pow.Tensor_Tensor, aten.pow.Scalar: aten.pow.Tensor_Tensor,
+                                aten.clamp_min.default: aten.clamp_min.Tensor, aten.clamp_max.default: aten.clamp_max.Tensor,
+                                aten.lerp.Scalar: aten.lerp.Tensor, aten.floor_divide.Scalar: aten.floor_divide.default,
+                                aten.where.ScalarSelf: aten.where.self, aten.where.ScalarOther: aten.where.self,
+                                aten.xlogy.Scalar_Other: aten.xlogy.Tensor}  # fmt: skip
+for _op in (aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.ne, aten.remainder, aten.fmod, aten.masked_fill, aten.fill_,
+            aten.copysign, aten.bitwise_and, aten.add, aten.sub, aten.mul, aten.div):  # fmt: skip
     if "Scalar" in _op.overloads():
         TENSOR_FORM[_op.Scalar] = _op.Tensor
 _CHECKED = {aten.full.default, aten.scalar_tensor.default, aten.fill_.Scalar, aten.masked_fill.Scalar, aten.clamp.default,

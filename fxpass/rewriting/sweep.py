@@ -17,7 +17,7 @@ from .builder import Builder
 from .decisions import Decision, SweepFailed, decided
 from .narrows import rewrite_narrow
 from .reads import rewrite_read
-from .scalars import rewrite_scalar, uses_position
+from .scalars import made_by, rewrite_scalar, uses_position
 from .twins import Twins
 from .writes import rewrite_gather, rewrite_write
 
@@ -41,7 +41,8 @@ def sweep(
         try:
             if site is not None:
                 _rewrite_site(site, flow, b)
-                decisions.append(decided(node, site, finder.positions))
+                taken = flow.extents[node][site.dim].full_size if site.kind == "extent" and flow.of(node) else None
+                decisions.append(decided(node, site, finder.positions, taken=taken))
                 continue
             size = finder.positions.resolve(node)
             if size is not node:  # the size of a slice: the slice is the full buffer from here on
@@ -53,8 +54,8 @@ def sweep(
                 b.replace(node, replacement(b.at(node)))
                 b.drop(node)
                 continue
-            for operand, filled in b.filled_operands(node).items():
-                node.replace_input_with(b.current(operand), filled)
+            if b.is_filled(node):
+                node.args, node.kwargs = b.arguments(node)
         except Exception as error:
             extents = [flow.of(i) for i in (node, *node.all_input_nodes)]
             blamed = {read for of in extents for e in of.values() for read in e.reads} | ({node} if site else set())
@@ -85,7 +86,7 @@ def _rewrite_number(node: fx.Node, flow: Flow, finder: SiteFinder, b: Builder) -
             uses_position(node, positions)
             and not b.is_new(node)
             and not is_slice(node)
-            and (finder.is_buffer(node) or flow.of(node))
+            and (flow.of(node) or all(finder.kinds.are_steady(t.shape) for t in made_by(node)))
         ):
             b.replace(node, rewrite_scalar(node, positions, b.at(node)))
             b.drop(node)  # it may write in place: it must not run twice

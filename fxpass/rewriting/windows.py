@@ -121,11 +121,10 @@ def _is_of_first_rows(site: SliceSite, extent: Extent) -> bool:
 
 def _is_known(length: Any, positions: Positions) -> bool:
     """Whether ``length`` is made of numbers of the caller's, and of sizes."""
-    seen: set[Any] = set()
-    todo = [length]
+    seen, todo = set(), [length]
     while todo:
         value = positions.resolve(todo.pop())
-        if not isinstance(value, (fx.Node, Derived)) or value in seen:
+        if value in seen or not isinstance(value, (fx.Node, Derived)):
             continue
         seen.add(value)
         target, args = call_of(value)

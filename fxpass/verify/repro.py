@@ -19,7 +19,7 @@ from torch import fx
 from fxpass.graph.numbers import hint
 from fxpass.options import Options
 from fxpass.report import Report
-from fxpass.report.late import Late
+from fxpass.report.lazy import Lazy
 
 from .script import around, held_by, taken_inputs, with_graph
 from .skeleton import Skeleton
@@ -51,7 +51,7 @@ def repro(report: Report, path: str | None = None) -> str:
     return path
 
 
-def script_of(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> Late[str]:
+def script_of(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Options, report: Report) -> Lazy[str]:
     """What `repro` writes for the Dynamo graph ``gm``, or a comment that says why there is none.
 
     The graph becomes code when it is asked for. Until then a `Skeleton` of it is kept: none of the tensors that a caller has.
@@ -62,8 +62,8 @@ def script_of(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Optio
         exact, title = (False, [False] * len(example_inputs)), f"kvfix: {report.name}, with kvfix and without"
         rest, skeleton = around(gm, exact, settings, title, MADE.format(args=args, held=held)), Skeleton.of(gm)
     except Exception as error:  # whatever a model takes: it is compiled all the same
-        return Late(_no_script(error).__str__)
-    return Late(lambda: _script(rest, skeleton))
+        return Lazy(_no_script(error).__str__)
+    return Lazy(lambda: _script(rest, skeleton))
 
 
 def _script(rest: Mapping[str, Any], skeleton: Skeleton) -> str:

@@ -105,3 +105,30 @@ def test_places_from_a_buffer_in_a_tensor_that_is_as_long_as_its_valid_part(name
         x, t = torch.rand(2, 1, 3), torch.rand(2, p + 1, 3)
         torch.testing.assert_close(compiled(mine, x, p, t), step(eager, x, p, t))
     assert not any(report.unfit for report in fxpass.reports())
+
+
+PLACES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gather, of an order": lambda k, i: k.gather(1, i.sort(-1).values[:, 1:, None].expand(-1, -1, 3)),
+    "gather, of rows that are expanded": lambda k, i: k.gather(1, i[..., None].expand(-1, i.shape[1], 3)),
+    "gather, of rows as they are": lambda k, i: k[..., 0].gather(1, i),
+    "index_select": lambda k, i: k.index_select(1, i[0].view(-1)),
+    "embedding": lambda k, i: F.embedding(i[0].flip(0), k[0])[None],
+    "index": lambda k, i: k[:, i[0].reshape(i.shape[1])],
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(PLACES))
+def test_places_that_are_rows_themselves(name: str) -> None:
+    """What lies behind the valid places is no place: a buffer of them holds anything there."""
+
+    def step(c: Tensor, places: Tensor, x: Tensor, p: int) -> Tensor:
+        c[:, p : p + 1], places[:, p : p + 1] = x, p // 2
+        return PLACES[name](c[:, : p + 1], places[:, : p + 1]).sum(1)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "strict": True})
+    mine, eager = torch.full((2, 2, 8, 3), 9.0)
+    places = torch.tensor([[[0, 0, 0, *[10**6] * 5]]]).repeat(2, 2, 1)
+    for p in (3, 4, 5, 6, 1):
+        x = torch.rand(2, 1, 3)
+        torch.testing.assert_close(compiled(mine, places[0], x, p), step(eager, places[1], x, p))

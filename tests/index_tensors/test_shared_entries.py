@@ -59,7 +59,7 @@ def cubes(p: Tensor) -> Tensor:
 STEPS: list[Callable[[Tensor], Tensor]] = [
     maxima, minima, doubled, multiples, joined, clamped, in_32_bits, mixed, squares, cubes,
 ]  # fmt: skip
-LENGTH = 24
+LENGTH = 12
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda s: s.__name__)

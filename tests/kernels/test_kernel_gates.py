@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import fxpass.kernels.writes  # noqa: F401  (registers the operator)
 from fxpass import backend
 from fxpass.execute.partition.outside import works_on
-from fxpass.graph.work import is_heavy
+from fxpass.graph.heavy_ops import is_heavy
 from fxpass.kernels.limits import FEW_QUERIES, MAX_QUERIES, MAX_ROWS
 from fxpass.kernels.products import few_rows
 from fxpass.kernels.select import _few_queries, _writes_rows, over_all_keys

@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 
 import fxpass
 from fxpass.execute import cores
-from fxpass.graph.work import _HEAVY
+from fxpass.graph.heavy_ops import _HEAVY
 
 from .models import Model
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import fxpass
 from fxpass import Report
 from fxpass.report.drawing import Drawings
-from fxpass.report.late import Late
+from fxpass.report.lazy import Lazy
 
 MARKUP = "<img src=x onerror=hit=1></script><!--"
 F = nn.functional
@@ -85,7 +85,7 @@ def deep(layers: int, ops: int) -> Report:
     for i in range(layers):
         sites.append(fxpass.Site("read", f"layers.{i}.k", 1, "p", "m.py:3", "rewritten", node=f"slice{i}"))
     core = after.subgraph(name for name in after if name.startswith(("op", "lt")))
-    drawings = Drawings(Late.of(before), Late.of(after), [("core", True, Late.of(core))])
+    drawings = Drawings(Lazy.of(before), Lazy.of(after), [("core", True, Lazy.of(core))])
     return Report("deep", sites, parts=[("core", True, len(after))], flow=flow, drawings=drawings)
 
 

@@ -188,3 +188,26 @@ def test_the_cost_of_one_row(row: Callable[[torch.Tensor, int], torch.Tensor]) -
         compiled(cache, torch.rand(2, 1), p)
     report = fxpass.reports()[-1]
     assert not report.unfit and [s.cost.now for s in report.sites if s.kind == "read" and s.cost] == [128, 8]
+
+
+W = torch.linspace(-1, 1, 16).view(4, 4)
+READS: dict[str, tuple[Callable[[torch.Tensor, int], torch.Tensor], int, str]] = {
+    # a window of 32 rows, of 4 floats each; or all 200, and why
+    "filled rows": (lambda c, p: (c[:, :p] @ W).sum(1), 32, ""),
+    "all but the first": (lambda c, p: (c[:, 2:p] @ W).sum(1), 32, ""),
+    "beside a number of rows that stays": (lambda c, p: (c[:, :p] @ W).sum(1) + c[:, p - 1 : p].sum(1), 33, ""),
+    "what is behind a position": (lambda c, p: (c[:, p:] @ W).sum(1), 200, "behind a position"),
+    "a window in pairs": (lambda c, p: (c[:, : p // 2 * 2].unflatten(1, (-1, 2)) @ W).sum((1, 2)), 200, "every window"),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", READS)
+def test_what_is_read_of_a_long_cache(name: str) -> None:
+    step, rows, why = READS[name]
+    compiled, cache = torch.compile(step, backend="kvfix", options={"compiler": "eager"}), torch.rand(1, 200, 4)
+    for p in (20, 21, 22):
+        torch.testing.assert_close(compiled(cache, p), step(cache, p))
+    said = [note for note in fxpass.reports()[-1].notes if note.startswith("KV406")]
+    assert Explanation(fxpass.reports()).bytes_read()[1] == rows * 4 * 4
+    assert [why in text and "test_explanation.py:" in text for text in said] == [True] * bool(why)

@@ -20,7 +20,7 @@ import fxpass
 from fxpass import api
 from fxpass.report import drawing
 from fxpass.report.kept_nodes import kept, settled
-from fxpass.report.late import Late
+from fxpass.report.lazy import Lazy
 from fxpass.report.names import user_name
 
 F = nn.functional
@@ -294,7 +294,7 @@ def test_what_is_kept_for_it_holds_neither_the_graph_nor_a_value() -> None:
         of_counted()
     reports = fxpass.reports()
     for report in reports:
-        report.script = Late(str)  # it keeps the graph as Dynamo gave it
+        report.script = Lazy(str)  # it keeps the graph as Dynamo gave it
     torch.compiler.reset()
     gc.collect()
     assert len(graphs) == 4 and not any(graph() is not None for graph in graphs)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 
 import pytest
 import torch
 from torch import fx
 
-from fxpass.graph.numbers import Derived
+from fxpass.analysis.positions import Origin, Positions
+from fxpass.rewriting import windows
 from fxpass.rewriting.formulas import Formula, Size, formula, function_of
 
 
@@ -44,13 +46,26 @@ def test_constants_that_are_equal_stay_what_they_are() -> None:
     assert kinds == (int, bool, float)
 
 
-def test_a_formula_that_is_long_when_written_out_is_not_made() -> None:
-    end = fx.Graph().placeholder("end")
-    value: fx.Node | Derived = end
-    for _ in range(3):
-        value = Derived(operator.add, (value, value), 2, end)
-    assert function_of(formula(value, [end]))([1]) == (8,)
-    for _ in range(60):
-        value = Derived(operator.add, (value, value), 2, end)
-    with pytest.raises(ValueError, match="too long"):
-        formula(value, [end])
+def doubled(times: int) -> tuple[fx.Node, fx.Node]:
+    """The number n and, made of it, ``n + n`` so many times over: as many terms as there are paths."""
+    graph = fx.Graph()
+    number = given = graph.placeholder("n")
+    given.meta["val"] = 3
+    for _ in range(times):
+        number = graph.call_function(operator.add, (number, number))
+        number.meta["val"] = 3
+    return number, given
+
+
+def test_numbers_that_are_made_of_each_other_are_no_formula_and_take_no_time() -> None:
+    number, given = doubled(50)
+    assert windows._is_known(number, Positions(number.graph, {given: Origin("n")}))
+    with pytest.raises(ValueError, match="more than 256 terms"):
+        formula(number, [given])
+    number, given = doubled(6)
+    assert function_of(formula(number, [given]))([3]) == (3 * 2**6,)
+
+
+def test_a_long_sum_is_a_formula() -> None:
+    long = functools.reduce(lambda total, i: Formula(operator.add, (total, i)), range(200), Size(0))
+    assert function_of(long)([5]) == (5 + sum(range(200)),)

@@ -93,9 +93,9 @@ def _checked(node: fx.Node, flow: Flow, index: Any, extent: Extent | None) -> No
         return
 
     def build(b: Any) -> fx.Node:
-        seen = b.operand(node, index)
-        b.check_index(seen, extent, index)
-        return b.call(node.target, *(seen if a is index else a for a in node.args), **node.kwargs)
+        b.check_index(b.operand(node, index), extent, index)
+        args, kwargs = b.arguments(node)
+        return b.call(node.target, *args, **kwargs)
 
     flow.replace(node, build)
 

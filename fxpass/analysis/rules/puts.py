@@ -140,20 +140,18 @@ def _put_moving_rows(node: fx.Node, flow: Flow, operands: Sequence[Any], adds: b
             flow.fill(node, operand, flow.of(operand), 0)
         return {}
 
-    own: list[Extents] = []
-    fx.map_arg((node.args, node.kwargs), lambda operand: own.append(dict(flow.of(operand))))
+    given = node.args, node.kwargs
 
-    def last_again(b: Any, operand: fx.Node, extents: Extents) -> fx.Node:
+    def last_again(b: Any, operand: fx.Node) -> fx.Node:
         made, device = b.operand(node, operand), operand.meta["val"].device
-        for dim, extent in extents.items():
+        for dim, extent in flow.of(operand).items():
             steps = b.call(aten.arange.default, b.full(extent), device=device)
             last = b.call(aten.sub.Tensor, b.tensor(extent.length, device), 1)
             made = b.taken(made, dim, b.call(aten.minimum.default, steps, last))
         return made
 
     def build(b: Any) -> fx.Node:
-        each = iter(own)  # by then an operand that was a slice is the buffer
-        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda operand: last_again(b, operand, next(each)))
+        args, kwargs = fx.map_arg(given, lambda operand: last_again(b, operand))
         return b.call(node.target, *args, **kwargs)
 
     flow.replace(node, build)
@@ -178,7 +176,7 @@ def _check(node: fx.Node, flow: Flow, dim: int, index: Any) -> None:
     def build(b: Any) -> fx.Node:
         if extent is not None:
             b.check_index(index, extent, index)
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda operand: b.operand(node, operand))
+        args, kwargs = b.arguments(node)
         return b.call(node.target, *args, **kwargs)
 
     flow.replace(node, build)

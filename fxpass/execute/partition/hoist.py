@@ -18,8 +18,8 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases
+from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import hint
-from fxpass.graph.work import is_heavy
 from fxpass.torch_internals.operators import OpOverload
 
 from .split import values_of

@@ -19,9 +19,9 @@ from torch import fx
 from fxpass import reasons
 from fxpass.analysis.kinds import Symbol
 from fxpass.graph import aliases
-from fxpass.graph.lines import source_of
+from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import symbols
-from fxpass.graph.work import is_heavy
+from fxpass.graph.source_lines import source_of
 
 from .split import Part, values_of
 

@@ -25,9 +25,9 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import extract, results
+from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import hint
 from fxpass.graph.propagate import value_of
-from fxpass.graph.work import is_heavy
 
 from .hoist import hoist
 from .sizes import operands_and_sizes, read_from_inputs

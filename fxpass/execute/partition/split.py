@@ -22,8 +22,8 @@ from fxpass.analysis.positions import is_scalar
 from fxpass.execute.recording.addresses import static_addresses
 from fxpass.graph import aliases
 from fxpass.graph.extract import extract, operands, results
+from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import symbols
-from fxpass.graph.work import is_heavy
 
 
 @dataclasses.dataclass

@@ -14,6 +14,8 @@ from .names import CompileContext, Unsupported, config
 
 _RAISES = {"Observed exception", "Assertion failed on symbolic shapes"}
 """Dynamo's names for an error that the traced code itself raises."""
+_LIMIT = "Dynamo recompile limit exceeded"
+"""Its name for the error by which a function gets no more graphs."""
 
 
 @dataclasses.dataclass
@@ -75,6 +77,16 @@ def left_out(error: Exception) -> tuple[str, str] | None:
     frame = error.real_stack[-1] if error.real_stack else None
     said = why if not error.gb_type or error.gb_type.lower() in why.lower() else f"{why}, {error.gb_type}"
     return said, f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
+
+
+def limited(error: Exception) -> str | None:
+    """The guard on which the latest graph of the function under compilation has failed, where the ``error`` is that Dynamo
+    makes no more graphs of it. None for any other error."""
+    if getattr(error, "gb_type", None) != _LIMIT:
+        return None
+    compilation = current_compilation()
+    failed = compilation.failed if compilation is not None else []
+    return failed[0][1].partition("#")[0].strip() if failed else "unknown"
 
 
 def current_compilation() -> Compilation | None:

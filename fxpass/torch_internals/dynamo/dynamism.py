@@ -109,7 +109,8 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     inputs, seen = tensors_of(gm.graph), history_of(tx.f_code)
     for node, name in inputs.items():
         seen.sizes.setdefault(name, _hints(node))
-    seen.written |= {inputs[root] for n in gm.graph.nodes for w in aliases.written(n) if (root := aliases.root(w)) in inputs}
+    seen.writes = {inputs[root] for n in gm.graph.nodes for w in aliases.written(n) if (root := aliases.root(w)) in inputs}
+    seen.written |= seen.writes
     sites = list(sites)
     seen.slices |= bool(sites)
     if sites and config.assume_static_by_default is not False:

@@ -23,6 +23,8 @@ class FrameHistory:
 
     ints, sizes: the first value of each int, and the first sizes of each tensor.
     written: the tensors that a graph of the frame has written to.
+    writes: those that the latest graph writes to.
+    wrote: all of them that still exist.
     now: the ints of the compilation under way.
     elements: the history of each index tensor.
     calls: the history of the frame's calls.
@@ -33,7 +35,7 @@ class FrameHistory:
     slices: whether the frame slices caches.
     names: whether it makes strings of numbers.
     tied: the first values of numbers that go with a position, or with a size that has changed.
-    owners: the identities of the modules that each compilation was for.
+    owners: the identities of the modules and caches that each compilation was for.
     pinned: for each of these, the values of the constants in the latest graph, by name and place (see `dynamo.pinned`).
     marked: Dynamo's entries of the tensors whose sizes we made dynamic, with the sizes before; None if sizes are to stay fixed.
     returned: the sizes and dtypes of what graphs of the frame have returned.
@@ -45,6 +47,8 @@ class FrameHistory:
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     written: set[str] = dataclasses.field(default_factory=set)
+    writes: set[str] = dataclasses.field(default_factory=set)
+    wrote: WeakIdKeyDictionary = dataclasses.field(default_factory=WeakIdKeyDictionary)
     now: dict[str, int] = dataclasses.field(default_factory=dict)
     elements: dict[str, ElementHistory] = dataclasses.field(default_factory=dict)
     calls: CallHistory = dataclasses.field(default_factory=CallHistory)
@@ -59,7 +63,7 @@ class FrameHistory:
     pinned: dict[tuple[int, ...], dict[tuple[str, str], set[int]]] = dataclasses.field(default_factory=dict)
     marked: list[tuple[Any, tuple[Any, ...]]] | None = dataclasses.field(default_factory=list)
     returned: set[Any] = dataclasses.field(default_factory=set)
-    foreseen: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    foreseen: dict[str, tuple[int, Any]] = dataclasses.field(default_factory=dict)
     kept: set[str] = dataclasses.field(default_factory=set)
     longer: dict[str, int] = dataclasses.field(default_factory=dict)
 

@@ -7,13 +7,17 @@ Dynamo would take the size for a constant until it has seen a second one, and ma
 that the strides are those of a contiguous tensor, or of a view of one. Where a caller takes some rows back, as in
 ``past[:, :, :-2]``, that would cost more graphs. Inputs that a graph writes are left to Dynamo: how they lie in a base decides
 which other tensors change.
+
+The dim is told when Dynamo meets the input, by where its size comes from: ``past`` is new, has the sizes of a result, and 12
+was the size of another input, the prompt, which has another one now. Where that leaves it open, as for a prompt of 8 tokens and
+heads of 8, the graph is traced to its end, and once more when that has shown what it makes longer.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 import sympy
@@ -28,8 +32,9 @@ from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext
 
 from .dynamism import restart, tensors_of
-from .frames import current_frame, history_of
+from .frames import FrameHistory, current_frame, history_of
 from .marked import fix_size, mark_size
+from .values import value_of
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
@@ -44,40 +49,52 @@ def foresee(normal: fx.GraphModule) -> None:
         RestartAnalysis: a size has been made dynamic, or a tensor that was noted is written; Dynamo traces the frame again.
     """
     tx = current_frame()
-    if tx is None or config.assume_static_by_default is False:
+    if tx is None or not _are_fixed_first():
         return
     graph, inputs, seen = normal.graph, tensors_of(normal.graph), history_of(tx.f_code)
     memories = {m for n in graph.nodes for w in aliases.written(n) for m in aliases.storages(w)}
     written = {name for n, name in inputs.items() if aliases.storage(n) in memories}
     longer = {n: dim for n, dim in made_longer(graph).items() if n in inputs and inputs[n] not in written}
-    before, taken_back = len(seen.foreseen), [seen.longer.pop(name) for name in written & seen.longer.keys()]
+    names = {inputs[n] for n in longer}
+    taken_back = _leave(tx, seen, (seen.longer.keys() & written) | (seen.foreseen.keys() - names)) & written
     seen.longer |= {inputs[n]: dim for n, dim in longer.items()}
     new = [(n, dim) for n, dim in longer.items() if inputs[n] not in seen.kept]
     known = [(n, dim) for n, dim in new if any(_is_part(n, dim, *of) for of in seen.returned)]
     returned = [n.meta["val"] for n in graph.output_node().all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
     seen.returned |= {(tuple(map(hint, value.shape)), value.dtype) for value in returned}
-    seen.foreseen |= {inputs[n]: (dim, hint(n.meta["val"].shape[dim])) for n, dim in known if mark_size(tx, inputs[n], dim)}
-    if taken_back or len(seen.foreseen) > before:
+    marked = [inputs[n] for n, dim in known if mark_size(tx, inputs[n], dim)]
+    seen.foreseen |= {inputs[n]: (dim, n.meta["val"].shape[dim]) for n, dim in known if inputs[n] in {*marked, *seen.foreseen}}
+    if taken_back or marked:
         restart(tx, "kvfix: what a call has returned is made longer")
     _free_offsets(graph, longer)
 
 
 def settle(in_vain: bool = False) -> None:
-    """Let the sizes that `foresee` has made dynamic stay so. If that was ``in_vain``, they are left to Dynamo instead.
+    """Let the sizes that have been made dynamic here stay so. If that was ``in_vain``, they are left to Dynamo instead.
 
     Raises:
-        RestartAnalysis: there are such sizes, and they are fixed again; Dynamo traces the frame again.
+        RestartAnalysis: the graph has symbols for such sizes, and is to have none; Dynamo traces the frame again.
     """
     tx = current_frame()
     seen = None if tx is None else history_of(tx.f_code)
     if seen is None or not seen.foreseen:
         return
-    foreseen, seen.foreseen = seen.foreseen, {}
+    are_symbols = any(symbols(size) for _, size in seen.foreseen.values())
     if in_vain:
-        for name, (dim, size) in foreseen.items():
-            fix_size(tx, name, dim, size)
-        seen.kept |= foreseen.keys()
+        _leave(tx, seen, set(seen.foreseen))
+    seen.foreseen = {}
+    if in_vain and are_symbols:
         restart(tx, "kvfix: what a call has returned is made longer")
+
+
+def _leave(tx: Any, seen: FrameHistory, names: Set[str]) -> Set[str]:
+    """Leave the inputs called ``names`` to Dynamo from now on; gives these."""
+    for name in names & seen.foreseen.keys():
+        dim, size = seen.foreseen.pop(name)
+        fix_size(tx, name, dim, hint(size))
+    seen.longer = {name: dim for name, dim in seen.longer.items() if name not in names}
+    seen.kept |= names
+    return names
 
 
 def _free_offsets(graph: fx.Graph, inputs: Iterable[fx.Node]) -> None:
@@ -97,22 +114,59 @@ def _free_offsets(graph: fx.Graph, inputs: Iterable[fx.Node]) -> None:
 def _is_part(node: fx.Node, dim: int, sizes: tuple[int, ...], dtype: torch.dtype) -> bool:
     """Whether ``node`` may be a tensor of ``sizes`` and ``dtype``, or a part of it along ``dim``."""
     value = node.meta["val"]
-    own = [hint(size) for size in value.shape]
-    if value.dtype != dtype or len(own) != len(sizes) or own[dim] > sizes[dim]:
-        return False
-    return (*own[:dim], *own[dim + 1 :]) == (*sizes[:dim], *sizes[dim + 1 :])
+    own = tuple(map(hint, value.shape))
+    return value.dtype == dtype and len(own) == len(sizes) and _is_shorter(own, sizes, dim)
+
+
+def _is_shorter(own: tuple[int, ...], sizes: tuple[int, ...], dim: int) -> bool:
+    """Whether ``own`` sizes are ``sizes``, or smaller ones along ``dim`` alone."""
+    return own[dim] <= sizes[dim] and (*own[:dim], *own[dim + 1 :]) == (*sizes[:dim], *sizes[dim + 1 :])
 
 
 def _automatic_dynamic(
     is_ours: Callable[..., bool], stock: Any, e: Any, tx: Any, source: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Let the strides of a tensor that grows be symbols."""
+    """Let the size of a tensor that grows be a symbol from the first step on, and its strides."""
     context = stock(e, tx, source, *args, **kwargs)
-    dim = history_of(tx.output.root_tx.f_code).longer.get(source.name) if is_ours(tx.output.compiler_fn) else None
+    if not is_ours(tx.output.compiler_fn):
+        return context
+    frame = tx.output.root_tx
+    seen = history_of(frame.f_code)
+    if source.name not in seen.longer and (told := _longer_dim(frame, source.name, e)) is not None:
+        if mark_size(frame, source.name, told):
+            seen.longer[source.name], seen.foreseen[source.name] = told, (told, e.shape[told])
+            context = stock(e, tx, source, *args, **kwargs)
+    dim = seen.longer.get(source.name)
     if dim is None or dim >= e.dim() or context.dynamic_sizes[dim] is DimDynamic.STATIC:
         return context
     strides = [DimDynamic.DYNAMIC if e.stride(d) > 1 else s for d, s in enumerate(context.dynamic_strides)]
     return dataclasses.replace(context, dynamic_strides=strides, view_base_context=_fixed(e._base))
+
+
+def _longer_dim(tx: Any, name: str, tensor: torch.Tensor) -> int | None:
+    """The dim along which the graph will make the input ``tensor``, called ``name``, longer, as far as inputs tell: it is new,
+    and is a tensor that has been returned, or a part of one, along the only dim that was as long as another input was, which
+    is of another size now. None where they do not tell."""
+    seen = history_of(tx.f_code)
+    if name in seen.sizes or name in seen.kept or not seen.returned or not _are_fixed_first():
+        return None
+    of = [sizes for sizes, dtype in seen.returned if dtype == tensor.dtype and len(sizes) == tensor.dim()]
+    fits = [(d, sizes[d]) for sizes in of for d in range(tensor.dim()) if _is_shorter(tuple(tensor.shape), sizes, d)]
+    left = _left_sizes(tx) if fits else set()
+    dims = {d for d, size in fits if size in left}
+    return dims.pop() if len(dims) == 1 else None
+
+
+def _are_fixed_first() -> bool:
+    """Whether Dynamo takes sizes for constants until they have been seen to change, as without ``dynamic``."""
+    return config.automatic_dynamic_shapes and config.assume_static_by_default is not False
+
+
+def _left_sizes(tx: Any) -> Set[int]:
+    """The first sizes of inputs that have others now."""
+    now = {name: value_of(tx, name) for name in history_of(tx.f_code).sizes}
+    return {a for name, first in history_of(tx.f_code).sizes.items() if isinstance(now[name], torch.Tensor)
+            for a, b in zip(first, now[name].shape, strict=False) if a != b}  # fmt: skip
 
 
 def _fixed(base: torch.Tensor | None) -> Any:

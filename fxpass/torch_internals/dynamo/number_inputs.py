@@ -47,7 +47,7 @@ class NumberInputs:
         self._in_doubt: set[str] = set()
         """The ints that have moved for the first time, after calls in which they stayed."""
         self._rising: list[torch.SymInt] = []
-        """The sizes of tensors that have been seen to grow from call to call."""
+        """The sizes of tensors that have been seen to grow from call to call, or that are to grow from this one on."""
         self.before: dict[tuple[int, int], int | None] = {}
         """How long tensors were in the last call, by their places and dims."""
         self._derived: list[tuple[str, int, int]] = []
@@ -58,6 +58,7 @@ class NumberInputs:
         if code is None:
             return
         self._calls, constants = frames.calls_of(code)
+        self._foreseen = {name: dim for name, (dim, _) in frames.history_of(code).foreseen.items()}
         owner = self._find_owner(gm)
         for place, node in enumerate(gm.graph.find_nodes(op="placeholder")):
             source, value = dynamo_source(node), node.meta.get("example_value")
@@ -97,7 +98,8 @@ class NumberInputs:
             self.before[place, d] = self._calls.last(own, self._owner)
             if isinstance(size, torch.SymInt):
                 self._derived.append((own, place, d))
-                self._rising += [size] if self._calls.kind(own, now, True, self._owner) == "growth" else []
+                rises = self._foreseen.get(name) == d or self._calls.kind(own, now, True, self._owner) == "growth"
+                self._rising += [size] if rises else []
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):

@@ -7,7 +7,8 @@
 The first is seen when the second such graph of one place is made. Numbers that kvfix itself has made a constant, since
 they have few values (`fixed_sizes`), do not count, and neither does how a tensor lies in memory, which Dynamo guards in stock,
 too. The others are told from the guards on which the latest graphs of the frame have failed, once there are `_IN_A_ROW` of
-them. Blocks that are compiled one by one share a frame, so the graphs of each module are counted by themselves.
+them. Blocks that are compiled one by one share a frame, and so do the calls of a function that is told the number of a layer:
+the graphs of each module, and of each set of caches, are counted by themselves.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
@@ -23,6 +25,7 @@ from fxpass.torch_internals.patches import patch
 
 from .compilation import compile_id, current_compilation
 from .frames import current_frame, history_of
+from .values import value_of
 
 _IN_A_ROW = 4
 _PLACE = re.compile(r"#\s*.*?([^\s/]+:\d+) in ")
@@ -44,11 +47,12 @@ def install() -> None:
 
 
 def pinned() -> list[Pinned]:
-    """The numbers that are constants in the frame that Dynamo is compiling, although they move with each call."""
+    """The numbers that are constants in the frame that Dynamo is compiling, although they move with each call. It is asked once
+    for each graph, when it is known to what this writes."""
     tx, compilation = current_frame(), current_compilation()
     if tx is None or compilation is None:
         return []
-    seen, owner = history_of(tx.f_code), tuple(id(value) for value in tx.f_locals.values() if isinstance(value, nn.Module))
+    seen, owner = history_of(tx.f_code), _owner(tx)
     seen.owners[compile_id()] = owner
     before, fixed = seen.pinned.get(owner, {}), _specialized(tx.output.shape_env)
     seen.pinned[owner] = now = {(name, place): before.get((name, place), set()) | {value} for name, place, value in fixed}
@@ -57,6 +61,17 @@ def pinned() -> list[Pinned]:
         latest = [text for text in latest if _SIZE not in text]
     moved = [Pinned(f"{name} == {value}", place) for name, place, value in fixed if len(now[name, place]) > 1]
     return moved or _failing(latest)
+
+
+def _owner(tx: Any) -> tuple[int, ...]:
+    """The identities of what the latest graph of the frame of ``tx`` is for: modules, and the tensors that it writes to, unless
+    it is the only graph that writes to any. Those that a call before has written to, and that are gone since, do not count."""
+    seen = history_of(tx.f_code)
+    written = {id(t): t for name in sorted(seen.writes) if isinstance(t := value_of(tx, name), torch.Tensor)}
+    others = [t for t in seen.wrote if id(t) not in written]
+    seen.wrote.update(dict.fromkeys(written.values()))
+    modules = [id(value) for value in tx.f_locals.values() if isinstance(value, nn.Module)]
+    return (*modules, *(written if others else ()))
 
 
 def _specialized(env: Any) -> list[tuple[str, str, int]]:

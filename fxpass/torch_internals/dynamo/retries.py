@@ -9,7 +9,6 @@ Before that, sizes that we have made dynamic are fixed again, since Dynamo may h
 
 from __future__ import annotations
 
-import dis
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
@@ -19,9 +18,8 @@ from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupp
 from fxpass.torch_internals.patches import failures, tell
 
 from . import frames, marked
-from .compilation import compiling
-
-_SLICES = {"BUILD_SLICE", "BINARY_SLICE", "STORE_SLICE"}
+from .code_of_tensors import works_on_tensors
+from .compilation import compiling, limited
 
 
 def compile_frame(
@@ -33,8 +31,8 @@ def compile_frame(
 ) -> Any:
     """Compile a frame as ``stock`` does; the garbage collector is paused while one is compiled for kvfix.
 
-    ``left`` is told of a frame that is left to Python although it works on tensors: some of its operators have been traced, or
-    it takes slices.
+    ``left`` is told of a frame that is left to Python although it works on tensors: some of its operators have been traced, its
+    code says so, or it has graphs that depend on positions and gets no more.
     """
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
     is_whole = kwargs["one_graph"] if "one_graph" in kwargs else args[6]  # Dynamo raises then
@@ -52,7 +50,8 @@ def compile_frame(
                     if _is_dynamos_fault(error):
                         fault = error
                     elif failures() == before:  # it is the model's own
-                        if (compilation.works or _takes_slices(code)) and not is_whole:
+                        works = compilation.works or works_on_tensors(code)
+                        if (works or limited(error) and _is_of_positions(code)) and not is_whole:
                             left(compiler_fn, code, error)
                         raise
             if fault is None or not marked.take_back(code):
@@ -71,11 +70,10 @@ def compile_frame(
     return made
 
 
-def _takes_slices(code: CodeType) -> bool:
-    """Whether ``code`` takes a slice with a bound that is not a constant."""
-    made = list(dis.get_instructions(code))
-    slices = (i for i, one in enumerate(made) if one.opname in _SLICES)
-    return any("LOAD_CONST" != bound.opname for i in slices for bound in made[max(i - 2, 0) : i])
+def _is_of_positions(code: CodeType) -> bool:
+    """Whether the graphs of ``code`` slice caches, or need the value of a number that moves."""
+    seen = frames.history_of(code)
+    return seen.slices or any(seen.pinned.values())
 
 
 def _is_dynamos_fault(error: Exception) -> bool:

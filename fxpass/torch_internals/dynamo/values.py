@@ -12,8 +12,16 @@ NOTHING: Any = object()
 
 def value_at(tx: Any, source: Any) -> Any:
     """The value at ``source`` in the outermost frame of ``tx``, or `NOTHING`."""
+    try:
+        return value_of(tx, source.name)
+    except Exception:  # Dynamo has no plain name for the source
+        return NOTHING
+
+
+def value_of(tx: Any, name: str) -> Any:
+    """The value of the input called ``name`` in the outermost frame of ``tx``, or `NOTHING`."""
     frame = tx.output.root_tx
     try:
-        return guard_functions.found(source.name, frame.f_globals, frame.f_locals)
+        return guard_functions.found(name, frame.f_globals, frame.f_locals)
     except Exception:  # evaluating a name of the user's may raise anything
         return NOTHING

@@ -3,7 +3,7 @@
     with WindowSizes(env, room) as sizes:
         W = sizes.window(s + 1, [S])         s + 1 <= W <= S hold on every call: the window is made so
         ...                                  a graph is rewritten; what is asked about W is noted as guards
-    sizes.are_free                           whether all that was asked holds of any such W
+    sizes.asked                              what was asked and does not hold of any such W, if there is such a thing
 
 As with a `Capacity`, Dynamo knows nothing of these numbers, and guards on them are taken out when the block ends.
 """
@@ -53,10 +53,10 @@ class WindowSizes:
         self._asked = [e for e in taken_out(self._env, self._limits.keys()) if e not in self._known]
 
     @property
-    def are_free(self) -> bool:
-        """Whether each condition that the block has asked about holds of any windows that have room and are no larger than
-        their axes, or is one of layout."""
-        return all(map(self._is_certain, self._asked))
+    def asked(self) -> Any:
+        """The first condition that the block has asked about and that does not hold of any windows that have room and are no
+        larger than their axes; None if there is none. Those of layout do not count."""
+        return next((condition for condition in self._asked if not self._is_certain(condition)), None)
 
     def _is_certain(self, condition: Any) -> bool:
         rooms: list[dict[Any, Any]] = []

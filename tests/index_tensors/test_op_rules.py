@@ -1,4 +1,4 @@
-"""Ops along dims of index tensors, choices, and what is made of numbers: as PyTorch computes them, and guards in a step."""
+"""Rules of ops on index tensors: over dims, choices, what is made of numbers. As PyTorch computes them, and in a step."""
 
 from __future__ import annotations
 

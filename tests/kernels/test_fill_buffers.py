@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fxpass.kernels import filling, fills, limits
-from fxpass.kernels.filling import fill_at_once
+from fxpass.kernels import fill_buffers, fill_kernel, limits
+from fxpass.kernels.fill_buffers import fill_at_once
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_what_it_is_not_written_for_is_left() -> None:
         buffers = [torch.zeros(6, 6) if g.dtype is torch.float64 else torch.zeros(8, 6, dtype=g.dtype) for g in given]
         assert not fill_at_once(buffers, given, [0] * len(given), numbers, [3])
         assert not any(b.any() for b in buffers) and not numbers.any()
-    assert not filling._failed
+    assert not fill_buffers._failed
 
 
 @pytest.mark.parametrize("current, entered", [(0, [torch.device("cuda", 1)]), (1, [])])
@@ -57,7 +57,7 @@ def test_where_it_is_launched(monkeypatch: pytest.MonkeyPatch, current: int, ent
     seen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
     monkeypatch.setattr(torch.cuda, "device", lambda device: seen.append(device) or contextlib.nullcontext())
-    with fills.on(torch.device("cuda", 1)):
+    with fill_kernel.on(torch.device("cuda", 1)):
         pass
     assert seen == entered
 
@@ -72,5 +72,5 @@ def test_the_device_is_asked_around_the_launch(monkeypatch: pytest.MonkeyPatch) 
         inside.append(buffer.any().item())
 
     buffer = torch.zeros(6)
-    monkeypatch.setattr(fills, "on", on)
+    monkeypatch.setattr(fill_kernel, "on", on)
     assert fill_at_once([buffer], [torch.ones(4)], [0], torch.zeros(1, dtype=torch.int64), [3]) and inside == [True, True]

@@ -1,4 +1,4 @@
-"""Fills all buffers of a call with one kernel (`fills`), where Triton is installed and the kernel is written for them."""
+"""Fills all buffers of a call with one kernel (`fill_kernel`), where Triton is installed and the kernel is written for them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ def fill_at_once(
     buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor,
     values: Sequence[int],
 ) -> bool:  # fmt: skip
-    """Copy each of ``given`` into the buffer at its place, and ``values`` into ``numbers``, see `fills.fill`.
+    """Copy each of ``given`` into the buffer at its place, and ``values`` into ``numbers``, see `fill_kernel.fill`.
 
     Returns whether that was done. Nothing is done where the kernel is not written for these.
     """
     if _failed or not given or not limits.HAS_TRITON or numbers.device.type not in limits.DEVICES:
         return False
-    from . import fills
+    from . import fill_kernel
 
-    if len(given) > fills.MOST_TENSORS or len(values) > fills.MOST_NUMBERS or not numbers.is_contiguous():
+    if len(given) > fill_kernel.MOST_TENSORS or len(values) > fill_kernel.MOST_NUMBERS or not numbers.is_contiguous():
         return False
     for buffer, tensor in zip(buffers, given, strict=True):
         if tensor.dtype != buffer.dtype or tensor.dtype.is_complex or not tensor.device == buffer.device == numbers.device:
             return False
-        if not tensor.is_contiguous() or not buffer.is_contiguous() or buffer.numel() > fills.MOST_ELEMENTS:
+        if not tensor.is_contiguous() or not buffer.is_contiguous() or buffer.numel() > fill_kernel.MOST_ELEMENTS:
             return False
     try:
-        fills.fill(buffers, given, dims, numbers, values)
+        fill_kernel.fill(buffers, given, dims, numbers, values)
     except Exception as error:  # a kernel that does not compile must not cost the call
         _failed.append(error)
         tell(fill_at_once, error)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Made = TypeVar("Made")
 
 
-class Late(Generic[Made]):
+class Lazy(Generic[Made]):
     """The value of ``make()``, which is made once, by the first call. It is pickled and copied as the value itself.
 
     ``make``, and what it holds, is let go of once the value is there.
@@ -19,7 +19,7 @@ class Late(Generic[Made]):
         self._made: Made
 
     @classmethod
-    def of(cls, made: Made) -> Late[Made]:
+    def of(cls, made: Made) -> Lazy[Made]:
         """A value that is there already."""
         return cls(lambda: made)
 
@@ -29,5 +29,5 @@ class Late(Generic[Made]):
             self._made, self._make = make(), None
         return self._made
 
-    def __reduce__(self) -> tuple[Callable[[Made], Late[Made]], tuple[Made]]:
-        return Late.of, (self(),)
+    def __reduce__(self) -> tuple[Callable[[Made], Lazy[Made]], tuple[Made]]:
+        return Lazy.of, (self(),)

@@ -1,0 +1,56 @@
+"""Whether code that Dynamo leaves to Python works on tensors there, as far as the code itself tells.
+
+    k[:, :p]                 a slice with a bound that is no constant
+    k.narrow(1, 0, p)        an attribute or a global with the name of an operator of PyTorch
+    (k[:, :e] for e in ..)   the body of a generator, a coroutine or a class: Dynamo compiles none of these for itself
+
+A function that only calls others (`return fn(*args)`) does neither. Those are compiled each for itself.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import functools
+import inspect
+from collections.abc import Iterator
+from types import CodeType
+
+import torch
+
+_SLICES = {"BUILD_SLICE", "BINARY_SLICE", "STORE_SLICE"}
+_NAMED = {"LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_NAME"}
+_PAUSES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def works_on_tensors(code: CodeType) -> bool:
+    """Whether ``code``, or a body in it that is never compiled for itself, takes slices or names an operator."""
+    return any(_slices(body) or _names_an_operator(body) for body in _bodies(code))
+
+
+def _bodies(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType) and (inner.co_flags & _PAUSES or not inner.co_flags & inspect.CO_OPTIMIZED):
+            yield from _bodies(inner)
+
+
+def _slices(code: CodeType) -> bool:
+    made = list(dis.get_instructions(code))
+    slices = (i for i, one in enumerate(made) if one.opname in _SLICES)
+    return any("LOAD_CONST" != bound.opname for i in slices for bound in made[max(i - 2, 0) : i])
+
+
+def _names_an_operator(code: CodeType) -> bool:
+    return any(one.opname in _NAMED and one.argval in _operators() for one in dis.get_instructions(code))
+
+
+@functools.cache
+def _operators() -> frozenset[str]:
+    """The names of PyTorch's functions and methods that give tensors, but for those that Python's types and functions have."""
+    named = (fn.__name__ for of in torch.overrides.get_overridable_functions().values() for fn in of if hasattr(fn, "__name__"))
+    pythons = {name for one in (builtins, str, list, dict, set, bytes) for name in dir(one)}
+    return frozenset(name for name in named if not name.startswith("_")) - pythons - _OF_NUMBERS
+
+
+_OF_NUMBERS = {"size", "dim", "numel", "item", "stride", "tolist", "get_device", "is_contiguous", "element_size", "nelement"}
