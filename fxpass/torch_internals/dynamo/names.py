@@ -36,6 +36,7 @@ InternalTorchDynamoError: Any = internal("torch._dynamo.exc.InternalTorchDynamoE
 RestartAnalysis: Any = internal("torch._dynamo.exc.RestartAnalysis")
 Unsupported: Any = internal("torch._dynamo.exc.Unsupported")
 TensorifyScalarRestartAnalysis: Any = internal("torch._dynamo.exc.TensorifyScalarRestartAnalysis")
+is_torch_function_mode_enabled: Any = internal("torch._C._is_torch_function_mode_enabled")
 skip_code: Any = internal("torch._dynamo.eval_frame.skip_code")
 TorchCompileWrapper: Any = internal("torch._TorchCompileWrapper")
 register_backend: Any = internal("torch._dynamo.register_backend")
