@@ -25,9 +25,11 @@ def is_contiguous(value: torch.Tensor) -> bool:
     return True
 
 
-def dense_order(value: torch.Tensor) -> tuple[int, ...] | None:
+def dense_order(value: Any) -> tuple[int, ...] | None:
     """The dims of ``value`` from the outermost to the innermost, in their own order if that fits; None if it is not known to
-    be dense. The strides of dims of size 1 tell nothing."""
+    be dense, or is no tensor. The strides of dims of size 1 tell nothing."""
+    if not isinstance(value, torch.Tensor):
+        return None
     steps = [(hint(value.stride(d)), hint(value.shape[d])) for d in range(value.dim())]
     if any(None in step for step in steps):
         return None

@@ -37,9 +37,8 @@ def lay_out_results(graph: fx.Graph, before: Sequence[Any], cut: Collection[int]
     places = {result: i for i, result in enumerate(tree_leaves(output.args)) if isinstance(result, fx.Node)}
     with faking(mode_of([n.meta["val"] for n in inputs])), graph.inserting_before(output):
         for result, place in places.items():
-            old, is_alone = before[place], memories[aliases.storage(result)] == 1
-            order = dense_order(old) if isinstance(old, torch.Tensor) else None
-            if order is None or place in cut or not is_alone or _lies_as(result, old):
+            order, is_alone = dense_order(before[place]), memories[aliases.storage(result)] == 1
+            if order is None or place in cut or not is_alone or _lies_as(result, before[place]):
                 continue
             rows = call(graph, aten.permute.default, result, order)
             dense = call(graph, aten.clone.default, rows, memory_format=torch.contiguous_format)
