@@ -14,8 +14,8 @@ from test_architecture import FILES, ROOT
 
 from fxpass.torch_internals.attributes import ATTRIBUTES
 
-OF_OTHERS = {"_asdict", "_replace", "_print"}
-"""Of named tuples and of SymPy's printers."""
+OF_OTHERS = {"_asdict", "_replace", "_print", "_getframe"}
+"""Of named tuples, of SymPy's printers, and of `sys`."""
 
 
 def own(tree: ast.Module) -> Iterator[str]:
