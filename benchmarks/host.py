@@ -35,6 +35,7 @@ import fxpass.backend
 from fxpass.execute.regions import Region
 from fxpass.index_tensors import mirror
 from fxpass.report import figures
+from fxpass.torch_internals.dynamo.names import skip_code
 from toto_model.bench.approaches import REFERENCE, make
 from toto_model.bench.sizes import Size
 from toto_model.config import TotoConfig
@@ -77,6 +78,7 @@ class Stopwatch:
                 if name == "around":
                     self._open[-1] = "after"
 
+        skip_code(timed.__code__)  # type: ignore[attr-defined]  # Dynamo would trace it, and break in it
         return timed
 
     def call(self, run: Callable[..., Any]) -> Callable[..., Any]:

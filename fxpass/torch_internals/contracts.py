@@ -35,6 +35,7 @@ class Feature(enum.Enum):
     THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     MARKS = "a script that shows a difference does not say which sizes were dynamic, and what belonged to a module"
+    ASKED = "sizes and strides that are symbols of a graph take longer to read from its inputs"
     AGAIN = "a graph for each length of a list, or for each key, is not warned of"
     COUNTING = "`kvfix demo`, `bench` and `reach` do not count recompilations and recordings"
 
@@ -190,6 +191,9 @@ _ROWS = [
     *_names(_C, "torch._dynamo.eval_frame", "skip_code"),
     *_names(_C, "torch._dynamo.resume_execution", "ContinueExecutionCache"),
     *_names(_C, "torch", "_TorchCompileWrapper"),
+    _call(Feature.ASKED, "torch._dynamo.utils.call_size", "x i", why="every call of a graph with symbols asks by it"),
+    _call(Feature.ASKED, "torch._dynamo.utils.call_stride", "x i", why="the same"),
+    *_names(Feature.ASKED, "torch._C", "_is_torch_function_mode_enabled"),
     *_names(Feature.THREADS, "torch._C._dynamo.eval_frame", "_set_lru_cache"),
     # Torch's precompile cache
     _call(_P, "torch._dynamo.eval_frame._TorchDynamoContext.__call__", "self fn"),

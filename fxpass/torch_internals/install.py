@@ -12,6 +12,7 @@ from fxpass.options import Options, parse
 from . import lookup_order, patches, retrace
 from .contracts import Feature
 from .dynamo import (
+    asked_sizes,
     dynamism,
     einsum_paths,
     fill_dtypes,
@@ -67,6 +68,7 @@ def install(
     _install(Feature.RETRACE, retrace.install)
     _install(Feature.AGAIN, pinned.install)
     if holds(Feature.CAPTURE):
+        _install(Feature.ASKED, asked_sizes.install)
         _install(Feature.PRECOMPILE, lambda: precompile.install(functools.partial(options_of, backend)))
 
 

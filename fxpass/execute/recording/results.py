@@ -19,6 +19,8 @@ from torch import fx
 from fxpass.execute.partition.split import Part
 from fxpass.graph import aliases
 
+_CONVERSIONS = (torch.ops.aten.to, torch.ops.aten.type_as, torch.ops.aten.contiguous)
+
 
 def views_of_inputs(gm: fx.GraphModule, results: Sequence[Any]) -> list[fx.Node]:
     """Those of ``results`` of ``gm`` that are views of an input."""
@@ -50,7 +52,7 @@ def view_maker(node: fx.Node, places: Mapping[fx.Node, int]) -> Callable[[Sequen
     inputs are at ``places``."""
     if node in places:
         return operator.itemgetter(places[node])
-    if targets := aliases.written(node):
+    if targets := aliases.written(node) or _unchanged(node):
         return view_maker(targets[0], places)  # an in-place op returns its target
     makers = {operand: view_maker(operand, places) for operand in node.all_input_nodes}
 
@@ -59,6 +61,12 @@ def view_maker(node: fx.Node, places: Mapping[fx.Node, int]) -> Callable[[Sequen
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
     return make
+
+
+def _unchanged(node: fx.Node) -> list[fx.Node]:
+    """The operand that ``node`` itself is: what a conversion returns that has nothing to convert."""
+    operand = node.args[0] if getattr(node.target, "overloadpacket", None) in _CONVERSIONS else None
+    return [operand] if isinstance(operand, fx.Node) and aliases.storage(operand) == aliases.storage(node) else []
 
 
 def copied_groups(groups: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
