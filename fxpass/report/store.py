@@ -112,7 +112,8 @@ def complain(report: Report, settings: Options, cause: Exception | None = None, 
     lines += map(user_name, report.outside) if settings.strict or not lines else []
     if not lines:
         return
-    message = f"kvfix: {report.name} runs as it is, in part or as a whole:\n  " + "\n  ".join(lines)
+    stays = "would run" if settings.strict else "runs"
+    message = f"kvfix: {report.name} {stays} as it is, in part or as a whole:\n  " + "\n  ".join(lines)
     if settings.strict:
         raise KvfixError(message) from cause
     code = code or current_code()
