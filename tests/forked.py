@@ -50,6 +50,8 @@ def child(told: dict) -> int:
     try:
         for text, path in ((told["code"], "<code>"), (pathlib.Path(told["script"]).read_text(), told["script"])):
             exec(compile(text, path, "exec"), vars(main))
+    except SystemExit as end:
+        return int(end.code or 0)
     except BaseException:
         traceback.print_exc()
         return 1

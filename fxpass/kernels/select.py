@@ -31,6 +31,7 @@ from .limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
 from .pairs import use_pairs
 from .products import use_few_rows
 from .rows import use_own_rows
+from .scans import cut_scans
 from .writing import Writing
 from .written_out import unrepeated, written_out
 
@@ -61,6 +62,7 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
     use_pairs(gm.graph, Writing(gm.graph))
     aliases.remove_dead(gm.graph)
     use_own_rows(gm.graph, Writing(gm.graph))
+    cut_scans(gm.graph)
     aliases.remove_dead(gm.graph)
 
 

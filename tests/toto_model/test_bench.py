@@ -157,7 +157,7 @@ def test_a_run_on_the_cpu(tmp_path: pathlib.Path) -> None:
     line = (
         "bench --device cpu --config tiny --layers 2 --size 1x64-32 --rounds 2 --compiler eager --no-warm --compiles 2"
     )
-    only = ("baseline kvfix", "toto-ts kvfix", "*hand")
+    only = ("toto-ts kvfix", "*hand")
     done = CliRunner().invoke(
         app, [*line.split(), *(word for name in only for word in ("--only", name)), "--json", str(path)]
     )
@@ -165,11 +165,11 @@ def test_a_run_on_the_cpu(tmp_path: pathlib.Path) -> None:
     found = json.loads(path.read_text())
     (result,) = found["sizes"]
     rows = {row["approach"]: row for row in result["rows"]}
-    assert list(rows) == ["toto-ts eager", "toto-ts kvfix", "baseline kvfix", "fixed_size hand"]
-    for name in ("toto-ts kvfix", "baseline kvfix", "fixed_size hand"):
+    assert list(rows) == ["toto-ts eager", "toto-ts kvfix", "fixed_size hand"]
+    for name in ("toto-ts kvfix", "fixed_size hand"):
         assert rows[name]["relative_mae"] < 1e-6
         assert len(rows[name]["forecast_s"]) == 2 and len(rows[name]["call_ms"]) == 2 * 3
         assert rows[name]["breaks"] == 0
         assert len(rows[name]["cold_s"]) == (2 if name == "toto-ts kvfix" else 1)
-    assert (rows["baseline kvfix"]["graphs"], rows["fixed_size hand"]["graphs"]) == (2, 3)
-    assert "baseline kvfix" in done.stdout
+    assert (rows["toto-ts kvfix"]["graphs"], rows["fixed_size hand"]["graphs"]) == (2, 3)
+    assert "toto-ts kvfix" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import pytest
@@ -61,41 +62,63 @@ def close(found: Tensor, expected: Tensor) -> None:
     relative_close(found, expected)
 
 
+@dataclasses.dataclass
+class Decoded:
+    """Nine steps of one model in eager, and twice compiled: the series, and the cache after every step."""
+
+    expected: Tensor
+    theirs: list[Any]
+    found: list[Tensor]
+    mine: list[Any]
+    graphs: int
+    breaks: int
+    report: fxpass.Report
+
+
+@functools.cache
+def decoded(kv_cache: str) -> Decoded:
+    """Compiled once for the three tests that follow."""
+    model, theirs, mine = make(kv_cache), [], []
+    compiled = kvfix(model)
+    expected = decode(model, series(8), 8, 8, theirs)
+    found = [decode(compiled, series(8), 8, 8, mine) for _ in range(2)]
+    return Decoded(expected, theirs, found, mine, graphs(), breaks(), fxpass.reports()[-1])
+
+
 @EVERY_CACHE
-@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
-def test_single_step(kv_cache: str, compiler: str):
-    model = make(kv_cache)
-    expected, found = decode(model, series(8), 8, 1, []), decode(kvfix(model, compiler), series(8), 8, 1, [])
-    close(found, expected)
+def test_single_step(kv_cache: str):
+    run, fed = decoded(kv_cache), 9 * PATCH
+    close(run.found[0][..., :fed], run.expected[..., :fed])
+    assert run.breaks == 0
+
+
+def test_single_step_with_aot_autograd():
+    model = make("upstream")
+    close(decode(kvfix(model, "aot_eager"), series(8), 8, 1, []), decode(model, series(8), 8, 1, []))
     assert breaks() == 0
 
 
 @EVERY_CACHE
 def test_autoregressive(kv_cache: str):
     """Eight steps, twice: two graphs for both."""
-    model = make(kv_cache)
-    compiled = kvfix(model)
-    expected = decode(model, series(8), 8, 8, [])
-    for _ in range(2):
-        close(decode(compiled, series(8), 8, 8, []), expected)
-    assert (graphs(), breaks()) == (2, 0)
-    assert fxpass.reports()[-1].refused == 0 and fxpass.reports()[-1].rewritten >= 4
+    run = decoded(kv_cache)
+    for found in run.found:
+        close(found, run.expected)
+    assert (run.graphs, run.breaks) == (2, 0)
+    assert run.report.refused == 0 and run.report.rewritten >= 4
 
 
 @EVERY_CACHE
 def test_cache_state(kv_cache: str):
     """After every step: lengths and unwritten rows bitwise, written rows within 1e-6."""
-    model = make(kv_cache)
-    theirs: list[Any] = []
-    mine: list[Any] = []
-    decode(model, series(8), 8, 8, theirs)
-    decode(kvfix(model), series(8), 8, 8, mine)
-    assert len(mine) == len(theirs) == 9
-    for n, (found, expected) in enumerate(zip(mine, theirs, strict=True)):
-        assert torch.equal(found[2], expected[2]) and int(found[2]) == 8 + n
+    run = decoded(kv_cache)
+    assert len(run.theirs) == 9 and len(run.mine) == 18
+    for n, (found, expected) in enumerate(zip(run.mine, run.theirs * 2, strict=True)):
+        rows = 8 + n % 9
+        assert torch.equal(found[2], expected[2]) and int(found[2]) == rows
         for a, b in zip(found[:2], expected[:2], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-            assert torch.equal(a[:, :, :, 8 + n :], b[:, :, :, 8 + n :])
+            assert torch.equal(a[:, :, :, rows:], b[:, :, :, rows:])
 
 
 @EVERY_CACHE
@@ -112,10 +135,9 @@ def test_varying_lengths(kv_cache: str):
     assert breaks() == 0
 
 
-@EVERY_CACHE
-def test_last_slot(kv_cache: str):
+def test_last_slot():
     """The step that fills a cache costs a graph, as its slice is contiguous only then, and says so; its numbers are right."""
-    model = make(kv_cache)
+    model = make("upstream")
     caches = []
     with pytest.warns(fxpass.KvfixWarning, match="KV201 .* KV210 .* runs outside of the static core"):
         for run in (model, kvfix(model)):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import os
 import pathlib
 import re
 import runpy
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from small_models import CACHES, Attention, ItemCache, StartPos, kvfix, same_step, steps
 from torch import Tensor
 from torch.nn.functional import dropout
@@ -66,10 +67,11 @@ def test_a_broken_rule_is_found(kind: str, compiler: str) -> None:
 @pytest.mark.usefixtures("broken")
 def test_the_script_runs_alone() -> None:
     script = shown_by(found(Attention(), ItemCache(fill=float("inf"))))
+    parent = Forked("fxpass.backend", environment={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     for before, code, word in ((BROKEN, 1, "they differ"), ("", 0, "no difference")):
-        command = f"{before}\nimport runpy\nrunpy.run_path({str(script)!r}, run_name='__main__')"
-        done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+        done = parent.run(str(script), code=before, environment={})
         assert done.returncode == code and done.stdout.splitlines()[-1] == word, done.stdout + done.stderr
+    parent.end()
 
 
 def wrong(monkeypatch: pytest.MonkeyPatch, wrongly: Any) -> None:
