@@ -90,18 +90,20 @@ class CallHistory:
         """Note a call of ``graph`` with ``values``, one for each of its ``names``. ``owner`` is the identity of the module."""
         self._entries.append((graph, values, owner))
 
-    def last(self, name: str) -> int | None:
-        """The value that the number called ``name`` had at the last call; None if it has not been seen."""
+    def last(self, name: str, owner: int = 0) -> int | None:
+        """The value that the number called ``name`` had at the last call of ``owner``, or of another module where this one has
+        not been called; None if it has not been seen."""
         self._count()
-        return self._last.get(name)
+        return self._last_of.get((name, owner), self._last.get(name))
 
     def has_stayed(self, name: str) -> bool:
         """Whether the number called ``name`` has been the same in two calls, one after the other."""
         self._count()
         return self._stays[name] > 0
 
-    def kind(self, name: str, value: int, is_size: bool) -> Kind | None:
-        """The kind of the number called ``name``, a size or an int of the caller's, whose value is ``value`` now.
+    def kind(self, name: str, value: int, is_size: bool, owner: int = 0) -> Kind | None:
+        """The kind of the number called ``name``, a size or an int of the caller's, whose value is ``value`` in a call of
+        ``owner`` now.
 
         A size is a growth where it has moved more often than it has stayed, and has mostly risen. In doubt it is a variant,
         which is corrected later. An int is a variant where it is steady, or where steps have left it as it was.
@@ -109,7 +111,7 @@ class CallHistory:
         The kind is None for a number that has not been seen. It is None, too, for an int that moves for the first time and
         either was 0 until now or has not been seen in many steps.
         """
-        last = self.last(name)
+        last = self.last(name, owner)
         if name in self.corrected or last is None:
             return None if last is None else "growth" if is_size else "position"
         stays, moves, rises = self._stays[name], self._moves[name], self._rises[name]

@@ -4,6 +4,9 @@
     q @ k[:, : mask.shape[1]].mT + mask                 how far a cache is read
     x = embed(prompt); q(x) @ k[:, : x.shape[1]].mT     none: the prompt itself is worked on, so its length moves anyway
     k[:, start : start + x.shape[1]] = x                none: the number of rows
+
+A size that a guard has made of a position, ``mask.shape[1] == start + 1``, is one where a cache is sliced at it
+(`bound_caches`).
 """
 
 from __future__ import annotations
@@ -37,6 +40,22 @@ def lengths(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
         others |= bounds - _sizes(axis[0])
         rows |= _sizes(node) if symbols(number(_start(node))) else set()
     return places | {size for size in others - places - rows if not _is_worked_on(graph, size)}
+
+
+def bound_caches(graph: fx.Graph, sizes: Set[fx.Node]) -> set[fx.Node]:
+    """Those of the inputs ``sizes`` of ``graph``, which are numbers, at which inputs are sliced that do not have that size."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        axis = sliced_axis(node)
+        if axis is not None and aliases.root(node).op == "placeholder":
+            found |= {n for n in _numbers_behind(node) & sizes if not symbols(n.meta["val"]) & _sizes(axis[0])}
+    return found
+
+
+def _numbers_behind(node: fx.Node) -> set[fx.Node]:
+    """The numbers that ``node`` takes, and those that they are made of."""
+    own = {n for n in node.all_input_nodes if not _is_tensor(n)}
+    return own.union(*map(_numbers_behind, own))
 
 
 def _start(node: fx.Node) -> Any:

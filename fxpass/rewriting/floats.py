@@ -18,6 +18,7 @@ from torch import fx
 from fxpass.analysis.arithmetic import is_float
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
+from fxpass.graph.schemas import arguments_by_name
 
 from .scalars import ACCEPT_TENSORS, TENSOR_FORM
 
@@ -29,21 +30,40 @@ _WIDE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 def floats_as_tensors(graph: fx.Graph) -> None:
     """Let ops of ``graph`` that take a moving float take a tensor. Those that cannot are left as they are."""
     made: dict[tuple[fx.Node, torch.device], fx.Node] = {}
+    for node in graph.find_nodes(op="call_function", target=aten.clamp.default):
+        _in_two(graph, node)
     for node in list(graph.nodes):
         floats = [a for a in node.args if isinstance(a, fx.Node) and is_float(a)]
         target = aten.sub.Tensor if node.target is aten.rsub.Scalar else TENSOR_FORM.get(node.target, node.target)
         tensors = [a.meta["val"] for a in node.args if isinstance(a, fx.Node) and isinstance(a.meta["val"], torch.Tensor)]
         if not floats or not tensors or target not in ACCEPT_TENSORS or len(node.args) > 2 and target in _WIDE:
             continue
-        wide = tensors[0].dtype.itemsize == 2 and tensors[0].dtype.is_floating_point
+        beside = next((t for t in tensors if t.dtype is not torch.bool), tensors[0])
+        wide = beside.dtype.itemsize == 2 and beside.dtype.is_floating_point
         if wide and (target not in _WIDE or aliases.written(node)):
             continue
-        args = [_twin(graph, a, tensors[0], made) if a in floats else a for a in node.args]
+        args = [_twin(graph, a, beside, made) if a in floats else a for a in node.args]
         with graph.inserting_before(node):
             new = _called(graph, target, args[::-1] if node.target is aten.rsub.Scalar else args, node, wide)
         take_line(new, node)
         node.replace_all_uses_with(new)
         graph.erase_node(node)
+
+
+def _in_two(graph: fx.Graph, clamp: fx.Node) -> None:
+    """Make ``clamp_max(clamp_min(x, f), g)`` of ``clamp(x, f, g)``, if a bound is a moving float."""
+    given = arguments_by_name(clamp)
+    bounds = [(given.get("min"), aten.clamp_min.default), (given.get("max"), aten.clamp_max.default)]
+    if not any(isinstance(bound, fx.Node) and is_float(bound) for bound, _ in bounds):
+        return
+    x = given["self"]
+    with graph.inserting_before(clamp):
+        for bound, target in bounds:
+            if bound is not None:
+                x = call(graph, target, x, bound, like=clamp.meta["val"])
+                take_line(x, clamp)
+    clamp.replace_all_uses_with(x)
+    graph.erase_node(clamp)
 
 
 def _called(graph: fx.Graph, target: Any, args: list[Any], node: fx.Node, wide: bool) -> fx.Node:

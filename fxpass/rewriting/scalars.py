@@ -208,10 +208,13 @@ _BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
     aten.scalar_tensor.default: _full,
 }
 
-TENSOR_FORM: dict[Any, Any] = {aten.pow.Tensor_Scalar: aten.pow.Tensor_Tensor, aten.clamp_min.default: aten.clamp_min.Tensor,
-                                aten.clamp_max.default: aten.clamp_max.Tensor}  # fmt: skip
-for _op in (aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.ne, aten.remainder, aten.masked_fill, aten.fill_,
-            aten.bitwise_and, aten.add, aten.sub, aten.mul, aten.div):  # fmt: skip
+TENSOR_FORM: dict[Any, Any] = {aten.pow.Tensor_Scalar: aten.pow.Tensor_Tensor, aten.pow.Scalar: aten.pow.Tensor_Tensor,
+                                aten.clamp_min.default: aten.clamp_min.Tensor, aten.clamp_max.default: aten.clamp_max.Tensor,
+                                aten.lerp.Scalar: aten.lerp.Tensor, aten.floor_divide.Scalar: aten.floor_divide.default,
+                                aten.where.ScalarSelf: aten.where.self, aten.where.ScalarOther: aten.where.self,
+                                aten.xlogy.Scalar_Other: aten.xlogy.Tensor}  # fmt: skip
+for _op in (aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.ne, aten.remainder, aten.fmod, aten.masked_fill, aten.fill_,
+            aten.copysign, aten.bitwise_and, aten.add, aten.sub, aten.mul, aten.div):  # fmt: skip
     if "Scalar" in _op.overloads():
         TENSOR_FORM[_op.Scalar] = _op.Tensor
 _CHECKED = {aten.full.default, aten.scalar_tensor.default, aten.fill_.Scalar, aten.masked_fill.Scalar, aten.clamp.default,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 import fxpass
 from fxpass.analysis.calls import CallHistory, Graph
@@ -218,6 +220,15 @@ def test_an_int_that_moves_for_the_first_time(
     assert calls.kind("start", now, False) == kind
 
 
+def test_an_int_is_compared_with_what_it_was_for_the_same_module() -> None:
+    """The first of two blocks moves it, and the second finds it moved: it has not stayed from one to the other."""
+    calls, first, second = CallHistory(), Graph([], {"n": 0}), Graph(["n"], {})
+    calls.see(first, (), owner=1)
+    calls.see(second, (4,), owner=2)
+    assert calls.last("n", 1) == 0 and calls.last("n", 2) == calls.last("n", 3) == 4
+    assert calls.kind("n", 4, False, owner=1) is None and calls.kind("n", 4, False, owner=2) == "variant"
+
+
 def prefix_scales(x: Tensor, k: Tensor, at: int, prefix: int) -> Tensor:
     return x / x[:, :prefix].amax(1, keepdim=True)
 
@@ -365,6 +376,42 @@ def test_a_length_that_says_where_rows_go_is_a_position(step: Callable[..., Tens
         assert torch.equal(ours, theirs)
     assert one_core() and len(fxpass.reports()) == 2 and not fxpass.reports()[-1].refused
     assert kinds()["L['long'].size()[1]"] == "position"
+
+
+def as_long_as_its_mask(x: Tensor, k: Tensor, at: int, mask: Tensor) -> Tensor:
+    k[:, at : at + x.shape[1]] = x
+    return scaled_dot_product_attention(x, k[:, : at + x.shape[1]], k[:, : at + x.shape[1]], attn_mask=mask)
+
+
+def in_its_own_words(x: Tensor, k: Tensor, at: int, mask: Tensor) -> Tensor:
+    assert mask.shape[1] == at + x.shape[1]
+    k[:, mask.shape[1] - x.shape[1] : mask.shape[1]] = x
+    keys = k.narrow(1, 0, mask.size(-1))
+    return (x @ keys.mT + mask.log()).softmax(-1) @ keys
+
+
+def without_the_last(x: Tensor, k: Tensor, at: int, mask: Tensor) -> Tensor:
+    k[:, at : at + x.shape[1]] = x
+    before = k[:, : mask.shape[1] - 1]
+    return (x @ k[:, : at + x.shape[1]].mT).masked_fill(~mask, -9.0).softmax(-1)[..., :-1] @ before
+
+
+@pytest.mark.parametrize("step", [as_long_as_its_mask, in_its_own_words, without_the_last])
+@torch.no_grad()
+def test_a_size_that_a_guard_makes_of_a_position_is_one(step: Callable[..., Tensor]) -> None:
+    """In a checkpoint, what is computed outside is an input: a number that equals a size comes in as that size."""
+
+    def checkpointed(*args: Any) -> Any:
+        return checkpoint(step, *args, use_reentrant=False)
+
+    compiled = torch.compile(checkpointed, backend="kvfix", options={"compiler": "eager"})
+    ours, theirs, at = torch.zeros(2, 32, 8), torch.zeros(2, 32, 8), 0
+    for n in (4, 1, 1):
+        x, mask = torch.rand(2, n, 8), torch.ones(n, at + n, dtype=torch.bool).tril(at)
+        torch.testing.assert_close(compiled(x, ours, at, mask), step(x, theirs, at, mask))
+        assert torch.equal(ours, theirs)
+        at += n
+    assert one_core() and len(fxpass.reports()) == 2 and not fxpass.reports()[-1].refused
 
 
 def test_a_length_that_says_how_many_rows_go_is_none() -> None:

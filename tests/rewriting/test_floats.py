@@ -31,6 +31,8 @@ STEPS: dict[str, Step] = {
     "beside integers": lambda k, x, p, f: attended(k, x, p) + torch.arange(4) * f,
     "beside one number": lambda k, x, p, f: attended(k, x, p) * (x.sum() * f),
     "in place": lambda k, x, p, f: attended(k, x, p).mul_(f).add_(f),
+    "clamped": lambda k, x, p, f: attended(k, x, p).clamp(f / 9, f / 3) - x.clamp(max=f / 3).clamp_(f / 9),
+    "by other operators": lambda k, x, p, f: torch.where(x > 0.5, (f**x).lerp(attended(k, x, p), f / 9), f).fmod(f),
     "with a factor": lambda k, x, p, f: torch.add(attended(k, x, p), f, alpha=2),
     "with the position": lambda k, x, p, f: attended(k, x, p) * (p * f),
 }

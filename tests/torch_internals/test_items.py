@@ -188,6 +188,54 @@ def test_what_differs_between_blocks_is_eagers(block: type[Block], most: int) ->
     assert decode(block)[0] <= most
 
 
+class Counted:
+    def __init__(self) -> None:
+        self.k, self.n = caches(), 0
+
+
+class FirstCounts(Block):
+    """The first block moves a number that all of them use."""
+
+    make = Counted
+
+    def forward(self, cache: Any, x: Tensor, p: int) -> Tensor:
+        if self.number == 0:
+            cache.n += 1
+        cache.k[self.number][:, cache.n - 1 : cache.n] = self.proj(x)
+        return cache.k[self.number][:, : cache.n].sum(1, keepdim=True)
+
+
+def test_a_number_that_one_block_moves_for_all_is_no_core_for_each_value(compiled_parts: list[str]) -> None:
+    graphs, breaks = decode(FirstCounts, steps=7)
+    assert graphs <= 4 and not breaks and compiled_parts.count("core") <= graphs
+
+
+class Seen(Block):
+    """Each block keeps how far it is in a list of ints, which it reads and writes by its number."""
+
+    make = Counted
+    numbers = staticmethod(lambda: [0] * BLOCKS)
+
+    def forward(self, cache: Any, x: Tensor, p: int) -> Tensor:
+        if cache.n == 0:
+            cache.n = self.numbers()
+        start = cache.n[self.number]
+        cache.n[self.number] = start + 1
+        cache.k[self.number][:, start : start + 1] = self.proj(x)
+        return cache.k[self.number][:, : start + 1].sum(1, keepdim=True)
+
+
+class SeenInDict(Seen):
+    numbers = staticmethod(lambda: dict.fromkeys(range(BLOCKS), 0))
+
+
+@pytest.mark.parametrize("block", [Seen, SeenInDict])
+def test_an_int_at_a_place_of_a_list_is_a_number_that_moves(block: type[Block], compiled_parts: list[str]) -> None:
+    """There are as many graphs as in stock, since the places in a list of which an item is replaced are constants."""
+    graphs, breaks = decode(block, steps=7)
+    assert graphs <= 2 * BLOCKS + 1 and not breaks and compiled_parts.count("core") <= graphs
+
+
 class Replaced(Block):
     """An item is replaced before it is read: Dynamo follows the list, which has constant places."""
 

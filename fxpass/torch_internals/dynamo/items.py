@@ -10,7 +10,8 @@ back. Here the path is an `ItemSource`, which computes the place from ints that 
 with ints as keys and `ModuleList`, for objects as items, and for ints that are arguments.
 
 An int is a constant until it is used as a place: then Dynamo traces the frame again, with a symbol for the int. An item that is
-a number or a text becomes a constant, with a guard on its value.
+a number or a text becomes a constant, with a guard on its value; an int at a place where another one was seen before becomes a
+symbol.
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ import sympy
 import torch
 from torch import nn
 
-from fxpass.graph.numbers import to_expr
+from fxpass.graph.numbers import hint, to_expr
 from fxpass.torch_internals.dynamo.names import (
     ConstantVariable,
+    FrameStateSizeEntry,
     GuardBuilder,
     SymNodeVariable,
     VariableBuilder,
+    auto_dynamic,
     install_guard,
+    process_automatic_dynamic,
 )
-from fxpass.torch_internals.symbols import PythonPrinter, free_unbacked_symbols
+from fxpass.torch_internals.symbols import DimDynamic, PythonPrinter, free_unbacked_symbols
 
 from . import dynamism, module_ints
 from .sources import NUMBERS_OF_TENSORS, ItemSource
@@ -53,7 +57,7 @@ def item_at(tx: Any, container: Any, place: Any) -> Any:
     if value is NOTHING:
         return None
     if ConstantVariable.is_literal(value):
-        return _constant(source, value) if isinstance(place, SymNodeVariable) else None
+        return _literal(tx, source, value, container, place) if isinstance(place, SymNodeVariable) else None
     if isinstance(place, SymNodeVariable):
         return VariableBuilder(tx, source)(value)
     dynamism.make_place(tx, place.source.name)
@@ -83,6 +87,13 @@ def _source(tx: Any, container: Any, place: Any) -> ItemSource | None:
     return ItemSource(container, text, tuple(numbers))
 
 
-def _constant(source: ItemSource, value: Any) -> Any:
+def _literal(tx: Any, source: ItemSource, value: Any, container: Any, place: Any) -> Any:
+    """An int is a symbol once the item at this very place has had another value, and all else is a constant."""
+    if type(value) is int:
+        name = f"{container.source.name}[{hint(place.sym_num)}]"
+        seen = process_automatic_dynamic(tx, name, FrameStateSizeEntry.make_scalar(value))
+        if seen.scalar is auto_dynamic:
+            return VariableBuilder(tx, source).wrap_symint(value, DimDynamic.DYNAMIC)
+        dynamism.see_int(tx, source.name, value)
     install_guard(source.make_guard(GuardBuilder.CONSTANT_MATCH))
     return ConstantVariable.create(value, source=source)

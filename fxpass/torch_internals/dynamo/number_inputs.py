@@ -18,6 +18,7 @@ from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
 from . import frames
 from .sources import AggregateSource, PositionSource, written
+from .values import value_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,18 +55,18 @@ class NumberInputs:
         self._derived: list[tuple[str, int, int]] = []
         self._calls = CallHistory()
         self._graph = Graph([], {})
+        self._owner = 0
         code = frames.current_code()
         if code is None:
             return
         self._calls, constants = frames.calls_of(code)
         self._history = frames.history_of(code)
-        owner = None
+        owner = self._find_owner(gm)
         for place, node in enumerate(gm.graph.find_nodes(op="placeholder")):
             source, value = dynamo_source(node), node.meta.get("example_value")
             if source is None:
                 continue
             if isinstance(value, torch.Tensor):
-                owner = place if owner is None and source.guard_source.is_unspecialized_nn_module() else owner
                 self._see_sizes(place, source.name, value, constants)
             elif isinstance(value, torch.SymInt) and value.node.hint is not None:  # an unbacked one has no history
                 is_size = isinstance(source, TensorPropertySource)
@@ -78,6 +79,17 @@ class NumberInputs:
         fixed = {name: value for name, value in constants.items() if name not in names}
         self._graph = Graph(names, fixed, owner, any(number.kind == "position" for number in self.all))
 
+    def _find_owner(self, gm: fx.GraphModule) -> int | None:
+        """The place of the first input that belongs to a module, by which the calls of the module are known. None if there is
+        none."""
+        tx = frames.current_frame()
+        for place, node in enumerate(gm.graph.find_nodes(op="placeholder")):
+            source, value = dynamo_source(node), node.meta.get("example_value")
+            if source is not None and isinstance(value, torch.Tensor) and source.guard_source.is_unspecialized_nn_module():
+                self._owner = id(value_at(tx, source))
+                return place
+        return None
+
     def _see_sizes(self, place: int, name: str, value: torch.Tensor, constants: dict[str, int]) -> None:
         """Take note of the sizes of the tensor called ``name``. One that a guard has made of other numbers is no input."""
         for d, size in enumerate(value.shape):
@@ -85,16 +97,16 @@ class NumberInputs:
             if now is None:
                 continue  # an unbacked one
             constants[own] = now
-            self.before[place, d] = self._calls.last(own)
+            self.before[place, d] = self._calls.last(own, self._owner)
             if isinstance(size, torch.SymInt):
                 self._derived.append((own, place, d))
                 self._sizes[name, d] = size
-                self._rising += [size] if self._calls.kind(own, now, True) == "growth" else []
+                self._rising += [size] if self._calls.kind(own, now, True, self._owner) == "growth" else []
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
             return "position"
-        return self._calls.kind(written(source), value.node.hint, isinstance(source, TensorPropertySource))
+        return self._calls.kind(written(source), value.node.hint, isinstance(source, TensorPropertySource), self._owner)
 
     def _settle_ints(self) -> None:
         """Decide the kinds that the calls do not tell, or not by themselves.
@@ -119,7 +131,7 @@ class NumberInputs:
 
     def _moved(self, number: NumberInput) -> tuple[int | None, int]:
         """From where, and to where, ``number`` has moved since the last call."""
-        return self._calls.last(number.name), number.value.node.hint
+        return self._calls.last(number.name, self._owner), number.value.node.hint
 
     def settle(self, graph: fx.Graph) -> None:
         """Make a variant of each int in doubt that in ``graph``, in normal form, says nothing but how large new tensors are."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.lengths import lengths
+from fxpass.analysis.lengths import bound_caches, lengths
 from fxpass.analysis.positions import Origin
 from fxpass.graph.inputs import buffer_of, dynamo_source
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
@@ -22,7 +22,8 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
 
     A SymInt input is a position unless it is the size or stride of a tensor input, or the name of its source is among the
     ``variants``. In a graph from Dynamo the source tells; in other graphs, a symbol that is in the shape of a tensor input is a
-    size. A size that may be ``moving`` is a position where it is one of the `lengths` of caches.
+    size. A size that may be ``moving`` is a position where it is one of the `lengths` of caches, and one that equals a position
+    plus a number where caches are sliced at it.
     """
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     sources = {n: dynamo_source(n) for n in placeholders}
@@ -41,7 +42,9 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
             found[node] = Origin(node.name)
     others = [n for n in placeholders if isinstance(sources[n], TensorPropertySource) and n not in found]
     of_caches = lengths(gm.graph, moving) if others else set()
-    return found | {n: Origin(sources[n].name) for n in others if free_symbols(n.meta["val"]) & of_caches}
+    moved = {s for n in found for s in free_symbols(n.meta["val"])}
+    bounds = bound_caches(gm.graph, {n for n in others if free_symbols(n.meta["val"]) & moved})
+    return found | {n: Origin(sources[n].name) for n in others if n in bounds or free_symbols(n.meta["val"]) & of_caches}
 
 
 def name_of(placeholder: fx.Node) -> str:
