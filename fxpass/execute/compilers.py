@@ -92,13 +92,16 @@ def as_stock(gm: fx.GraphModule, settings: Options) -> Callable[..., Any]:
     return torch.compile(_traceable(gm), backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
 
 
+_OF_PYTHON = {torch.sym_not: operator.not_, torch.sym_max: max, torch.sym_min: min}
+
+
 def _traceable(gm: fx.GraphModule) -> fx.GraphModule:
-    """A copy of the Dynamo graph ``gm`` that Dynamo traces in one piece: it does not take ``sym_sum`` and ``sym_not`` of
-    numbers that are constants by then, nor a module that makes its code when it is called."""
+    """A copy of the Dynamo graph ``gm`` that Dynamo traces in one piece: it does not take torch's functions of numbers,
+    where these are constants by then, nor a module that makes its code when it is called."""
     made = duplicate(gm)
     for node in made.graph.nodes:
-        if node.target is torch.sym_not:
-            node.target = operator.not_
+        if node.target in _OF_PYTHON:
+            node.target = _OF_PYTHON[node.target]
         elif node.target is SUM and SUM is not None:
             with made.graph.inserting_before(node):
                 add = functools.partial(made.graph.call_function, operator.add)
