@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import fx
 
 from fxpass import reasons
+from fxpass.analysis.arithmetic import SUM
 from fxpass.errors import warn
+from fxpass.graph.extract import duplicate
 from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
 from fxpass.kernels.limits import MAX_PARTS
@@ -86,8 +89,26 @@ def as_stock(gm: fx.GraphModule, settings: Options) -> Callable[..., Any]:
     if settings.compiler == "eager":
         return gm.forward
     own = settings.compiler == "inductor" and settings.inductor
-    plain = fx.GraphModule(gm, gm.graph)  # one from Dynamo makes its code when it is called, which Dynamo does not trace
-    return torch.compile(plain, backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
+    return torch.compile(_traceable(gm), backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
+
+
+_OF_PYTHON = {torch.sym_not: operator.not_, torch.sym_max: max, torch.sym_min: min}
+
+
+def _traceable(gm: fx.GraphModule) -> fx.GraphModule:
+    """A copy of the Dynamo graph ``gm`` that Dynamo traces in one piece: it does not take torch's functions of numbers,
+    where these are constants by then, nor a module that makes its code when it is called."""
+    made = duplicate(gm)
+    for node in made.graph.nodes:
+        if node.target in _OF_PYTHON:
+            node.target = _OF_PYTHON[node.target]
+        elif node.target is SUM and SUM is not None:
+            with made.graph.inserting_before(node):
+                add = functools.partial(made.graph.call_function, operator.add)
+                node.replace_all_uses_with(functools.reduce(lambda a, b: add((a, b)), node.args[0], 0))
+            made.graph.erase_node(node)
+    made.recompile()
+    return made
 
 
 def _eager(gm: fx.GraphModule, fakes: Sequence[Any], static: Sequence[int] | None) -> Callable[..., Any]:

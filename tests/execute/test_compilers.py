@@ -8,10 +8,12 @@ from unittest import mock
 import pytest
 import torch
 from graphs import traced
-from torch import Tensor
+from torch import Tensor, fx
+from torch._dynamo.utils import counters
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fxpass.execute import compilers
+from fxpass.options import Options
 
 
 def position(x: Tensor) -> Tensor:
@@ -61,3 +63,20 @@ def test_a_number_is_written_at_once(dtype: torch.dtype, filled: bool) -> None:
     targets = {n.target for n in gm.graph.nodes}
     assert buffer == 3 and (torch.ops.aten.fill_.Scalar in targets) == filled
     assert (torch.ops.aten.full.default in targets) != filled
+
+
+@pytest.mark.parametrize("number", [
+    lambda n, m: torch.sym_sum((n, m, 3)), lambda n, m: torch.sym_sum([n]), lambda n, m: 2 + torch.sym_not(n > 4),
+    lambda n, m: torch.sym_max(n, m), lambda n, m: torch.sym_sum((n, torch.sym_sum((m, m)))) // 2])  # fmt: skip
+def test_a_graph_with_functions_of_numbers_runs_as_stock_in_one_piece(number: Callable[[int, int], int]) -> None:
+    """Dynamo has put them in for numbers that were symbols, and traces the graph anew, for what are constants."""
+    tracer = fx.Tracer()
+    graph = tracer.trace(lambda x: (x * number(x.size(0), x.size(1)),))
+    graph.owning_module = None
+    gm = fx.GraphModule({}, graph)
+    counters.clear()
+    x = torch.rand(5, 3)
+    (result,) = compilers.as_stock(gm, Options(compiler="aot_eager"))(x)
+    torch.testing.assert_close(result, x * number(5, 3))
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    assert [n.target for n in gm.graph.nodes] == [n.target for n in graph.nodes]
