@@ -49,6 +49,7 @@ from fxpass.torch_internals.dynamo.handed_on import foresee, settle
 from fxpass.torch_internals.dynamo.minifier import for_the_minifier
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 from fxpass.torch_internals.dynamo.pinned import pinned
+from fxpass.torch_internals.dynamo.resumed import cut_between
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install
@@ -104,6 +105,9 @@ def kvfix(
         plan, cause = None, error
         store.unfit(report, error, expected=isinstance(error, (Unfit, Broken)))
     report.pinned = [reasons.PINNED.text(where=place and f" at {place}", guard=guard) for guard, place in pinned()]
+    if numbers is not None:
+        between = cut_between(gm, numbers.growing[1], report.loses_slices)
+        report.outside += [reasons.CUT_BETWEEN.text(source=source, what=what) for source, what in between]
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:

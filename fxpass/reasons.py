@@ -311,6 +311,12 @@ BESIDE = _reason(
     "light ops run in the {part}, beside the static core: {ops}",
     "Nothing, as a rule: they work on what has another size in each step. Where they cost time, give that a fixed size.",
 )
+CUT_BETWEEN = _reason(
+    "KV213",
+    "{source}: {what} has another size in each call, and comes from before a graph break",
+    'Take the slice behind what breaks the graph, which `TORCH_LOGS="graph_breaks"` names; `torch.compiler.disable` is one. It '
+    "runs in eager, with all that it calls. Where it has to stay, hand it the whole buffer, and let it return a fixed size.",
+)
 
 # How many graphs there are
 BREAK = _reason(

@@ -270,6 +270,11 @@ def breaks() -> None:
     decode(step)
 
 
+def cut_between() -> None:
+    sliced = torch.compiler.disable(lambda k, p: k[:, :p])
+    decode(lambda k, v, p: sliced(k, p) @ v[0, :4])
+
+
 def breaks_in_a_loop() -> None:
     def step(k: Tensor, v: Tensor, p: int) -> Tensor:
         for rows in (k, v):
@@ -359,6 +364,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV210": grows,
     "KV211": restless,
     "KV212": lambda: decode(lambda k, v, p: k[:, :p].mode(1).values + (v[:, :p] @ v[:, :p].mT).sum((1, 2))[:, None]),
+    "KV213": cut_between,
     "KV301": breaks,
     "KV302": again,
     "KV303": a_graph_for_each,

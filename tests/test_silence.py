@@ -70,6 +70,17 @@ def opaque(x: Tensor) -> Tensor:
     return x * 2
 
 
+@torch.compiler.disable
+def sliced(x: Tensor, p: int) -> Tensor:
+    return x.narrow(1, 0, p)
+
+
+def held(k: Tensor, p: int) -> Tensor:
+    found = {"rows": sliced(k, p)}
+    torch._dynamo.graph_break()
+    return (found["rows"] @ W).sum(1)
+
+
 def within(k: Tensor, p: int) -> Tensor:
     def inner(c: Tensor) -> Tensor:
         return (c[:, :p] @ W).mode(1).values
@@ -132,6 +143,12 @@ SAID: dict[str, tuple[str, Step]] = {
     "a choice by data": ("KV301", lambda k, p: (k[:, :p][k[:, :p, 0] > 2] @ W).sum(0)),
     "a sparse tensor": ("KV107", lambda k, p: torch.sparse.mm(k[0, :p].to_sparse(), W)),
     "a list of numbers": ("KV107", lambda k, p: (k @ W).sum(1) + k[0, :p, 0].tolist()[0]),
+    # it is taken between two graphs
+    "a slice in a function that is not compiled": ("KV213", lambda k, p: (sliced(k, p) @ W).sum(1)),
+    "the same, between two graphs": ("KV213", lambda k, p: k.sum(1) + (sliced(k, p) @ W).sum(1)),
+    "a slice that is held": ("KV213", held),
+    "an evaluated text": ("KV213", lambda k, p: (eval("k[:, :p]") @ W).sum(1)),
+    "rows that a mask takes": ("KV213", lambda k, p: (k[:, torch.arange(CAPACITY) < p] @ W).sum(1)),
     # Dynamo gives up on the function
     "a graph break in a loop": ("KV012", in_a_loop),
     "a graph break in a try": ("KV012", within_try),
@@ -459,6 +476,25 @@ def test_a_position_is_told_of_in_each_layer() -> None:
             for cache in CACHES[:2]:
                 compiled(cache, p)
     assert any("KV303" in str(w.message) for w in caught)
+
+
+def broken(x: Tensor) -> Tensor:
+    torch._dynamo.graph_break()
+    return (x @ W).sum(1)
+
+
+def broken_later(x: Tensor) -> Tensor:
+    rows = x[:, 1:] * 2
+    torch._dynamo.graph_break()
+    return (rows @ W).sum(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prompt", [broken, broken_later, lambda x: (opaque(x) @ W).sum(1)])
+def test_prompts_behind_a_break_are_not_told_of(prompt: Callable[[Tensor], Tensor]) -> None:
+    compiled = torch.compile(prompt, backend="kvfix", options={"compiler": "eager", "strict": True})
+    for length in (5, 9, 10, 11):
+        compiled(torch.rand(2, length, 4))
 
 
 @torch.no_grad()

@@ -130,6 +130,12 @@ class CallHistory:
         self._count()
         return self._repeated
 
+    @property
+    def sizes_move(self) -> bool:
+        """Whether a tensor has been seen to have another size than at the call before."""
+        self._count()
+        return any(times and name.endswith("]") and ".size()[" in name for name, times in self._moves.items())
+
     def _count(self) -> None:
         while self._entries:
             graph, values, owner = self._entries.popleft()

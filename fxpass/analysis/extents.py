@@ -126,6 +126,7 @@ class Flow:
     parts: the slices that are only written to, by themselves or by views of them.
     refuse_copy: raises `Refusal` for a view of a cache that cannot become a copy, because its memory is written later on.
     leave: whether a result with extents may leave the graph at full size.
+    steady: ``steady(size, node)`` gives ``size`` as a number to be read before ``node``; None where it moves from step to step.
     """
 
     graph: fx.Graph
@@ -137,6 +138,7 @@ class Flow:
     parts: dict[fx.Node, WrittenSlice] = dataclasses.field(default_factory=dict)
     refuse_copy: Callable[[fx.Node], None] = lambda node: None
     leave: Leave = no_result
+    steady: Callable[[Any, fx.Node], Any] = lambda size, node: None
 
     def of(self, value: Any) -> Extents:
         """The extents of ``value``; none for a constant."""

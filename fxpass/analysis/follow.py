@@ -41,6 +41,7 @@ def follow(
     ahead: Iterable[Extent] = (),
     refuse_copy: Callable[[fx.Node], None] = lambda node: None,
     leave: Leave = no_result,
+    steady: Callable[[Any, fx.Node], Any] = lambda size, node: None,
 ) -> Flow | Stuck:
     """Follow the extents of ``graph``, up to the first node that they cannot be followed past.
 
@@ -48,9 +49,9 @@ def follow(
         begin: ``begin(node, flow)`` gives the extents that a read starts at ``node``, or None. It is asked in program order:
             whether a slice is a site may depend on the extents before it.
         ahead: extents that reads further down will start. A mask is often made to the size of a read before the read.
-        refuse_copy, leave: see `Flow`.
+        refuse_copy, leave, steady: see `Flow`.
     """
-    flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy, leave=leave)
+    flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy, leave=leave, steady=steady)
     for node in graph.nodes:
         carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
         carried += [flow.parts[found[0]].extent for w in aliases.written(node) if (found := flow.part_of(w))]

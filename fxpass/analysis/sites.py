@@ -21,7 +21,7 @@ from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
-from fxpass.graph.numbers import Derived, equal, guarded, number
+from fxpass.graph.numbers import Derived, dense_order, equal, guarded, number
 from fxpass.graph.schemas import is_tagged
 
 from .arithmetic import check
@@ -194,15 +194,23 @@ class SiteFinder:
 
         Raises:
             Refusal: ops that are not among ``own`` write to its memory before the last use of a view of it, or the caller
-                gets such a view.
+                gets such a view, and could tell it from one of a copy.
         """
         users = aliases.view_users(node)
-        if any(u.op == "output" for u in users):
+        if any(u.op == "output" for u in users) and not self._may_be_copied(node, users):
             raise Refusal(reasons.RETURNED_VIEW)
         last = max((self._order[u] for u in users), default=-1)
         for writer in self._writes.get(aliases.storage(node), []):
             if writer not in own and self._order[node] < self._order[writer] < last:
                 raise Refusal(reasons.STALE)
+
+    def _may_be_copied(self, node: fx.Node, users: Collection[fx.Node]) -> bool:
+        """Whether the caller, who gets views of the slice ``node`` among its ``users``, cannot tell them from views of a copy:
+        they lie densely, and it knows nothing else in the memory."""
+        memory, results = aliases.storage(node), self.graph.output_node().all_input_nodes
+        given = [r for r in results if memory in aliases.storages(r)]
+        own = all((r is node or r in users) and dense_order(r.meta["val"]) is not None for r in given)
+        return own and aliases.root(node).op == "call_function"
 
 
 def _kind(site: SliceSite) -> Kind:

@@ -88,7 +88,7 @@ def assemble(
     packs = pack(parts, groups)
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
-    first = plan.capacities if growth.moves_on else frozenset()
+    first = plan.capacities | plan.chunks if growth.moves_on else frozenset()
     regions = [Region(part, compile, plan.capacities | plan.chunks, first, growth.window_sizes) for part in parts]
     steps = _steps(gm, regions, places, packs, groups, dict(zip(carried, new, strict=True)))
     taken = {n: places[n] for n in inputs}

@@ -3,8 +3,8 @@
 The static core is compiled once for each set of input shapes, and without symbols, except for capacities. The capacities of
 what the graph joins are symbols in its code from the first compilation on; so are all where caches are read through windows.
 Otherwise capacities are constants in the first one; once one of them is another, the core is compiled a second time, with
-symbols that serve all that follow. The numbers of rows that calls hand in are treated alike, where nothing is recorded.
-Recordings hold numbers.
+symbols that serve all that follow. Where nothing is recorded, the numbers of rows that calls hand in are symbols wherever
+capacities are. Recordings hold numbers.
 
 A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
 is checked on each call; where that does not hold, the part is compiled once more.

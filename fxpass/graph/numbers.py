@@ -120,6 +120,22 @@ def layout(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tuple(to_expr(n) for n in (*tensor.shape, *tensor.stride(), tensor.storage_offset()))
 
 
+def dense_order(value: Any) -> list[int] | None:
+    """The dims of the tensor ``value`` from the outermost to the innermost; None if it is not known to be dense."""
+    if not isinstance(value, torch.Tensor):
+        return None
+    steps = [(hint(value.stride(d)), hint(value.shape[d])) for d in range(value.dim())]
+    if any(None in step for step in steps):
+        return None
+    order = sorted(range(value.dim()), key=steps.__getitem__, reverse=True)
+    dense: Any = 1
+    for d in reversed(order):
+        if not equal(value.shape[d], 1) and not equal(value.stride(d), dense):
+            return None
+        dense = dense * value.shape[d]
+    return order
+
+
 def fixed(size: Any) -> int | None:
     """``size`` as an int; None if it is symbolic and the guards do not fix it."""
     if isinstance(size, int):

@@ -7,8 +7,7 @@
 
 Where all sizes are known and a rule covers each op, the table knows every element, and follows it through the call (`table`).
 Here nothing is known of the ops but that they are PyTorch's: each time that a guard asks, PyTorch runs them again on copies in
-host memory. On another device, ops on floats, and ops that choose between equal elements, may give other results than on the
-host. Such ops are not covered.
+host memory (`repeatable_ops` says which may be).
 """
 
 from __future__ import annotations
@@ -26,25 +25,17 @@ from torch import fx
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
 from fxpass.torch_internals.fakes import DisableTorchFunction, FakeTensor, set_grad_enabled
-from fxpass.torch_internals.operators import OpOverloadPacket
 
 from . import mirror
 from .arithmetic import NotCovered
 from .operators import may_write
+from .repeatable_ops import is_exact, is_repeatable
 from .small_tensors import MAX_ELEMENTS, fixed
 from .table import Table
 
 MAX_LENGTH = 1024
 """In characters: longer text is not made."""
-_CASTS = {"bool", "cpu", "double", "float", "int", "long"}
-"""Methods that stand for operators of another name."""
-_COMPARISONS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
-"""Methods that Dynamo of torch 2.11 puts into the graph where others put a function of `operator`."""
-_OF_MEMORY = {"as_strided", "as_strided_", "as_strided_copy", "as_strided_scatter", "resize_", "resize_as_", "set_"}
-"""Ops that reach elements by their addresses."""
 _INDICES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_PLACES = {"sort": 1, "topk": 1, "kthvalue": 1, "median": 1, "mode": 1, "max": 1, "min": 1}
-"""For each op that chooses between equal elements, which of its results says where they are."""
 _NAMES: dict[str, Any] = {
     **{"torch": torch, "int": int, "inf": math.inf, "nan": math.nan},
     **{name: fn for name, fn in vars(operator).items() if name[0] != "_"},
@@ -189,42 +180,20 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
     values = _values(node)
     if not all(_is_small(v) or isinstance(v, (int, torch.SymInt)) or v is None for v in values):
         raise NotCovered
-    if not all(v.is_cpu or _is_exact(node, v) for v in values if isinstance(v, torch.Tensor)):
+    if not all(v.is_cpu or is_exact(node, v) for v in values if isinstance(v, torch.Tensor)):
         raise NotCovered
     operands = [_operand(a, names) for a in node.args]
     operands += [f"{key}={_operand(a, names)}" for key, a in node.kwargs.items()]
     if node.target is operator.getitem:
         return f"{operands[0]}[{operands[1]}]"
-    if node.op == "call_method" and _is_repeatable(node.target):
+    if node.op == "call_method" and is_repeatable(node.target):
         return f"{operands[0]}.{node.target}({', '.join(operands[1:])})"
     name = getattr(node.target, "__name__", "")
     if node.op == "call_function" and _NAMES.get(name) is node.target:
         return f"{name}({', '.join(operands)})"
-    if node.op != "call_function" or getattr(torch, name, None) is not node.target or not _is_repeatable(name):
+    if node.op != "call_function" or getattr(torch, name, None) is not node.target or not is_repeatable(name):
         raise NotCovered
     return f"torch.{name}({', '.join(operands)})"
-
-
-def _is_repeatable(name: str) -> bool:
-    """Whether the op of PyTorch called ``name`` gives the same result on a copy each time: it draws no random numbers, and
-    reaches no memory between or behind the elements."""
-    if name in _CASTS or name in _COMPARISONS:
-        return True
-    if name in _OF_MEMORY:
-        return False
-    packet = getattr(torch.ops.aten, name, None)
-    if not isinstance(packet, OpOverloadPacket):
-        return False
-    tags = (getattr(packet, overload).tags for overload in packet.overloads())
-    return not any(torch.Tag.nondeterministic_seeded in own for own in tags)
-
-
-def _is_exact(node: fx.Node, value: torch.Tensor) -> bool:
-    """Whether the host gives the ``value`` of ``node`` as any device does."""
-    source: Any = node.args[0] if node.target is operator.getitem else node
-    name = source.target if isinstance(source.target, str) else source.target.__name__
-    is_place = name == "argsort" or source is not node and _PLACES.get(name) == node.args[1]
-    return not value.is_floating_point() and (not is_place or bool(source.kwargs.get("stable")))
 
 
 def _operand(operand: Any, names: dict[fx.Node, str]) -> str:

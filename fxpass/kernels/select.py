@@ -28,10 +28,10 @@ from fxpass.graph.normal_form import faking, mode_of
 from fxpass.torch_internals.inductor.writes import lower_writes
 
 from .limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
+from .long_rows import cut_long_rows
 from .pairs import use_pairs
 from .products import use_few_rows
 from .rows import use_own_rows
-from .scans import cut_scans
 from .writing import Writing
 from .written_out import unrepeated, written_out
 
@@ -62,7 +62,7 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
     use_pairs(gm.graph, Writing(gm.graph))
     aliases.remove_dead(gm.graph)
     use_own_rows(gm.graph, Writing(gm.graph))
-    cut_scans(gm.graph)
+    cut_long_rows(gm.graph)
     aliases.remove_dead(gm.graph)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fxpass import reasons
@@ -22,12 +22,16 @@ class Explanation:
     counts: what was counted with kvfix: "graphs", "breaks", "recompilations", "recordings", and on a GPU what a call launches;
         None where it cannot be counted.
     stock: the same of stock torch.compile on the same calls; None where it was not asked for.
+    error: how the calls failed, if they did; the reports are of those before.
+    breaks: reasons for graph breaks before which there is no graph, and so no report.
     """
 
     reports: list[Report]
     again: Mapping[str, str] = dataclasses.field(default_factory=dict)
     counts: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
     stock: Mapping[str, int | str | None] | None = None
+    error: str = ""
+    breaks: Sequence[str] = ()
 
     @property
     def is_left(self) -> bool:
@@ -56,6 +60,8 @@ class Explanation:
         """All of it as plain data."""
         return {
             "graphs": [self._graph(report) for report in self.reports],
+            "breaks": list(self.breaks),
+            "error": self.error,
             "bytes_read": dict(zip(("before", "now", "masks"), self.bytes_read(), strict=True)),
             "kvfix": dict(self.counts),
             "stock": None if self.stock is None else dict(self.stock),

@@ -17,6 +17,8 @@ from .names import shortened, user_name
 from .symbols import renamed
 
 _PLURAL = re.compile(r"(?<=ch)es\b|s\b")
+_SAME = re.compile(r"^(\w+) = \1\b")
+"""A number that has the name which its symbol has been given."""
 _LEFT = "functions left to eager"
 _STYLE = {"rewritten": "green", "refused": "bold red"}
 
@@ -27,6 +29,8 @@ def rendered(explanation: Explanation) -> Group:
     for report in explanation.reports:
         why = [line for text in explanation.why(report) for line in _reason(text)]
         blocks += [_headline(report), *why, *_sites(report), Text()]
+    for text in explanation.breaks:
+        blocks += [Text("before any graph", "bold"), *_reason(text), Text()]
     return Group(*blocks, *_totals(explanation))
 
 
@@ -70,8 +74,8 @@ def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
     yield Text.assemble(("  " + site.kind, "bold"), buffer, others, ": ", (site.decision, _STYLE[site.decision]))
     if site.source:
         yield Text(f"    {shortened(site.source)}  {site.code}")
-    chain = [shortened(link) for link in site.chain] or [site.position]
-    yield Text("    " + renamed(" -> ".join(chain), report.names), style="dim")
+    chain = [renamed(shortened(link), report.names) for link in site.chain or [site.position]]
+    yield Text("    " + " -> ".join(_SAME.sub(r"\1", link) for link in chain), style="dim")
     if site.reason:
         yield Text("    " + shortened(site.reason), style="bold red")
         yield from _advice(site.reason)

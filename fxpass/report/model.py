@@ -129,6 +129,11 @@ class Report:
         return reasons.of(self.unbuffered) not in (None, reasons.GROWS_WHOLE)
 
     @property
+    def loses_slices(self) -> bool:
+        """Whether the graph ends at a graph break, and what it has cut out of a cache goes on behind it."""
+        return bool(self.ended) and any(site.id == reasons.LEAVES.id for site in self.sites)
+
+    @property
     def alike(self) -> list[list[Site]]:
         """The sites in groups: those of a group differ in their layer alone."""
         groups: dict[tuple[str, ...], list[Site]] = {}

@@ -105,7 +105,7 @@ def complain(report: Report, settings: Options, cause: Exception | None = None, 
     lines += dict.fromkeys(
         f"{site.source or site.buffer}: {site.kind} at {renamed(site.position, names)}: {site.reason}" for site in refused
     )
-    if report.ended and any(site.id == reasons.LEAVES.id for site in refused):
+    if report.loses_slices:
         lines.append(report.ended)
     lines += [report.unbuffered] if report.lacks_buffer else []
     lines += map(user_name, report.pinned)

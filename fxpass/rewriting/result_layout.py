@@ -20,7 +20,7 @@ from torch import fx
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import equal, hint
+from fxpass.graph.numbers import dense_order, equal
 from fxpass.torch_internals.operators import tree_leaves
 
 aten = torch.ops.aten
@@ -36,7 +36,7 @@ def lay_out_results(graph: fx.Graph, before: Sequence[Any], cut: Collection[int]
     places = {result: i for i, result in enumerate(tree_leaves(output.args)) if isinstance(result, fx.Node)}
     with faking(mode_of([n.meta["val"] for n in inputs])), graph.inserting_before(output):
         for result, place in places.items():
-            order, is_alone = _order(before[place]), memories[aliases.storage(result)] == 1
+            order, is_alone = dense_order(before[place]), memories[aliases.storage(result)] == 1
             if order is None or place in cut or not is_alone or _lies_as(result, before[place]):
                 continue
             rows = call(graph, aten.permute.default, result, order)
@@ -55,19 +55,3 @@ def undone(order: Sequence[int]) -> list[int]:
 def _lies_as(result: fx.Node, old: torch.Tensor) -> bool:
     strides = zip(result.meta["val"].stride(), old.stride(), old.shape, strict=True)
     return all(equal(a, b) or equal(size, 1) for a, b, size in strides)
-
-
-def _order(value: Any) -> list[int] | None:
-    """The dims of the tensor ``value`` from the outermost to the innermost; None if it is not known to be dense."""
-    if not isinstance(value, torch.Tensor):
-        return None
-    steps = [(hint(value.stride(d)), hint(value.shape[d])) for d in range(value.dim())]
-    if any(None in step for step in steps):
-        return None
-    order = sorted(range(value.dim()), key=steps.__getitem__, reverse=True)
-    dense: Any = 1
-    for d in reversed(order):
-        if not equal(value.shape[d], 1) and not equal(value.stride(d), dense):
-            return None
-        dense = dense * value.shape[d]
-    return order

@@ -3,6 +3,7 @@
 seq = add(arange(1), s)               ->    seq = add(arange(1), s_t)
 mask = le(steps, end)                 ->    mask = le(steps, end_t)
 pos = arange(s, s + 4)                ->    pos = arange(4) + s_t
+pos = arange(s + 3, s - 1, -1)        ->    pos = arange(4) * -1 + s_t + 3
 x = full([2, 3], s)                   ->    x = expand(s_t, [2, 3])
 y = roll(x, s, 0)                     ->    y = index_select(x, 0, (arange(8) - s_t) % 8)
 k = slice_scatter(k, x, 1, s, s + 1)  ->    k = index_copy(k, 1, arange(1) + s_t, x)
@@ -19,6 +20,7 @@ from torch import fx
 from fxpass import reasons
 from fxpass.analysis.arithmetic import is_float
 from fxpass.analysis.positions import Positions
+from fxpass.analysis.rules.places import times
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import from_the_front, size_of
@@ -93,13 +95,13 @@ def _twin(value: Any, beside: fx.Node, b: Builder) -> Any:
 
 
 def _arange(node: fx.Node, b: Builder) -> fx.Node:
-    start, _, *step = node.args
+    start, _, step = (*node.args, 1)[:3]
     value = node.meta["val"]
     count = b.steady(value.shape[0])
-    if step or count is None or is_float(start):
+    if not isinstance(step, int) or count is None or is_float(start):
         raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target}, for its length or step or with a fraction")
     steps = b.call(aten.arange.default, count, dtype=value.dtype, device=value.device)
-    return b.call(aten.add.Tensor, steps, b.twin(start, value.device))
+    return b.call(aten.add.Tensor, times(b, steps, step), b.twin(start, value.device))
 
 
 def _full(node: fx.Node, b: Builder) -> fx.Node:
@@ -177,8 +179,23 @@ def _clamp(node: fx.Node, b: Builder) -> fx.Node:
     return x
 
 
+def _where(node: fx.Node, b: Builder) -> fx.Node:
+    """``where(truth, x, s)``, ``where(truth, s, x)`` and ``where(truth, s, t)``, of whole numbers."""
+    truth, *chosen = node.args
+    if any(not isinstance(number(a), (int, torch.SymInt, torch.Tensor)) or isinstance(a, bool) for a in chosen):
+        raise Refusal(reasons.NUMBERS_ONLY, op=f"{node.target}, with a fraction")
+    beside = next((a for a in chosen if isinstance(number(a), torch.Tensor)), None)
+    if beside is None:
+        return b.call(aten.where.self, truth, *(b.tensor(a, b.device) for a in chosen))
+    return b.call(aten.where.self, truth, *(a if a is beside else _twin(a, beside, b) for a in chosen))
+
+
 _BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
     aten.clamp.default: _clamp,
+    aten.clip.default: _clamp,
+    aten.where.ScalarOther: _where,
+    aten.where.ScalarSelf: _where,
+    aten.where.Scalar: _where,
     aten.roll.default: _roll,
     aten.slice_scatter.default: _rows_put_in,
     aten.select_scatter.default: _rows_put_in,
@@ -186,6 +203,7 @@ _BUILDERS: dict[Any, Callable[[fx.Node, Builder], fx.Node]] = {
     aten.triu.default: _triangle,
     aten.rsub.Scalar: _rsub,
     aten.arange.start: _arange,
+    aten.arange.start_step: _arange,
     aten.full.default: _full,
     aten.scalar_tensor.default: _full,
 }
@@ -200,7 +218,8 @@ for _op in (aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.ne, aten.remainder
     if "Scalar" in _op.overloads():
         TENSOR_FORM[_op.Scalar] = _op.Tensor
 _CHECKED = {aten.full.default, aten.scalar_tensor.default, aten.fill_.Scalar, aten.masked_fill.Scalar, aten.clamp.default,
-            aten.pow.Tensor_Scalar, aten.clamp_min.default, aten.clamp_max.default}  # fmt: skip
+            aten.clip.default, aten.pow.Tensor_Scalar, aten.clamp_min.default, aten.clamp_max.default,
+            aten.where.ScalarOther, aten.where.ScalarSelf}  # fmt: skip
 """Those that raise an error for a number that does not fit the dtype."""
 ACCEPT_TENSORS = {*TENSOR_FORM.values(), aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor,
                    aten.div.Tensor_mode, aten.floor_divide.default, aten.add_.Tensor, aten.sub_.Tensor,

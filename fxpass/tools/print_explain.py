@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .arguments import Calls, Compiler, CompilerOption, Grad, TargetName, fail
+from .output import on_stderr
 
 if TYPE_CHECKING:
     from fxpass.report.explanation import Explanation
@@ -40,7 +40,10 @@ def print_graph(
     """Print the code of the last graph that a callable compiles to."""
     from fxpass.report.text import colored, wide
 
-    report = _of_target(target, calls, compiler, grad).reports[-1]
+    found = _of_target(target, calls, compiler, grad)
+    if found.error:
+        fail(found.error, status=1)
+    report = found.reports[-1]
     code = report.diff() if stage is Stage.diff else getattr(report, stage.value)
     if not code:
         what = "is not changed" if stage is Stage.diff else "has no static part" if stage is Stage.core else "has no such code"
@@ -58,19 +61,17 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     page: Annotated[Path | None, typer.Option("--html", help="Write the graphs, before and after, to this file.")] = None,
 ) -> None:
-    """Print what kvfix found and did, for every graph. Exit status 1 if something was left as it was."""
-    if target.endswith(".py"):
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            found = _of_script(target, arguments or [], grad)
-        if compare:
+    """Print what kvfix found and did, for every graph. Exit status 1 if something was left as it was, or the run failed."""
+    is_script = target.endswith(".py")
+    if arguments and not is_script:
+        fail(f"only a script takes arguments, not {target}: {' '.join(arguments)}")
+    with on_stderr() if as_json else contextlib.nullcontext():
+        found = _of_script(target, arguments or [], grad) if is_script else _of_target(target, calls, compiler, grad)
+        if compare and is_script:
             from .stock import stock_of_script
 
             found.stock = stock_of_script(target, arguments or [], grad)
-    else:
-        if arguments:
-            fail(f"only a script takes arguments, not {target}: {' '.join(arguments)}")
-        found = _of_target(target, calls, compiler, grad)
-        if compare:
+        elif compare:
             found.stock = _stock(target, calls, compiler, grad)
     if page is not None:
         _write(found, page)
@@ -81,6 +82,8 @@ def explain(
         from fxpass.report.text import wide
 
         wide().print(rendered(found))
+    if found.error:
+        fail(found.error, status=1)
     raise typer.Exit(1 if found.is_left else 0)
 
 
@@ -121,14 +124,13 @@ def _of_script(path: str, arguments: list[str], grad: bool) -> Explanation:
 
 
 def _explained(run: Run, doing: str) -> Explanation:
-    from .running import Failed, explained
-    from .target import one_line
+    """What came of ``run``, also where it failed after some graphs."""
+    from .running import explained
 
-    try:
-        return explained(run)
-    except Failed as failed:
-        assert failed.__cause__ is not None
-        fail(f"{doing}: {one_line(failed.__cause__)}", status=1)
+    found = explained(run, doing)
+    if found.error and not found.reports:
+        fail(found.error, status=1)
+    return found
 
 
 def _stock(name: str, calls: int, compiler: Compiler, grad: bool) -> Stock:

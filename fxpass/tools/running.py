@@ -12,39 +12,40 @@ from typing import Any
 import torch
 from torch.cuda import is_available as has_gpu
 
-from fxpass.report import store
+from fxpass import reasons
+from fxpass.report import Report, store
 from fxpass.report.explanation import Explanation
 from fxpass.report.names import user_name
+from fxpass.torch_internals.dynamo.compilation import breaks
 from fxpass.torch_internals.dynamo.names import get_compilation_metrics
 
 from .counting import Counts, Launches, counting, graphs, launched, recordings
-from .target import Target
-
-
-class Failed(Exception):
-    """What was run ended with an error, its cause."""
-
+from .target import Target, one_line
 
 LAUNCHES = "launches of CUDA graphs in a call"
 Run = Callable[[], Launches | None]
 """Calls, or a script; gives what the last call launches, where there is a GPU to launch it on."""
 
 
-def explained(run: Run) -> Explanation:
-    """What came of ``run()``, from a fresh state of Dynamo and of kvfix.
-
-    Raises:
-        Failed: ``run`` ended with an error.
-    """
+def explained(run: Run, doing: str = "") -> Explanation:
+    """What came of ``run()``, from a fresh state of Dynamo and of kvfix. If it fails, or the user ends it, the explanation is
+    of what has been until then, and its ``error`` tells what was being done (``doing``), and what happened."""
     store.reset()
-    launches = None
+    launches, failed = None, ""
     with counting() as counts, store.collecting() as reports:
         try:
             launches = run()
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
             if not isinstance(error, SystemExit) or error.code:
-                raise Failed from error
-    return Explanation(reports, _recompilations(), as_dict(counts, launches))
+                failed = f"{doing}: {one_line(error)}"
+    return Explanation(reports, _recompilations(), as_dict(counts, launches), error=failed, breaks=_breaks(reports))
+
+
+def _breaks(reports: Sequence[Report]) -> list[str]:
+    """The graph breaks that no report tells of, since there is no graph before them."""
+    told = {report.ended for report in reports}
+    said = dict.fromkeys(reasons.BREAK.text(why=why, where=where) for why, where in breaks())
+    return [text for text in said if text not in told]
 
 
 def calls(target: Target, times: int, grad: bool, backend: str, options: Mapping[str, Any] | None = None) -> Run:

@@ -9,6 +9,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+_OURS = os.path.dirname(__file__), os.path.dirname(importlib.__file__ or __file__)
+"""Where the code lies that runs a user's module: places there say nothing of an error."""
+
 
 class TargetError(Exception):
     """The target cannot be used; the message is one line that says why."""
@@ -30,6 +33,9 @@ def load(name: str) -> Target:
             positional arguments and its keyword arguments.
     """
     module_name, _, path = name.partition(":")
+    if module_name.endswith(".py"):
+        module_name = module_name.removesuffix(".py").replace(os.sep, ".")
+        raise TargetError(f"{name!r} names a file: write the module, {module_name}:{path}")
     if not module_name or not path:
         raise TargetError(f"{name!r} is not of the form MODULE:FACTORY, such as package.module:function")
     if os.getcwd() not in sys.path:
@@ -69,8 +75,9 @@ def _checked(name: str, made: Any) -> Target:
 
 def one_line(error: BaseException) -> str:
     """Type, first line and place of an exception."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    frames = [f for f in frames if f.filename != __file__]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<frozen", *_OURS))]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

@@ -189,6 +189,7 @@ _ROWS = [
     *_names(_C, "torch._dynamo.exc", "RestartAnalysis TensorifyScalarRestartAnalysis TorchDynamoException Unsupported"),
     *_names(_C, "torch._dynamo.exc", "InternalTorchDynamoError"),
     *_names(_C, "torch._dynamo.eval_frame", "skip_code"),
+    *_names(_C, "torch._dynamo.resume_execution", "ContinueExecutionCache"),
     *_names(_C, "torch", "_TorchCompileWrapper"),
     _call(Feature.ASKED, "torch._dynamo.utils.call_size", "x i", why="every call of a graph with symbols asks by it"),
     _call(Feature.ASKED, "torch._dynamo.utils.call_stride", "x i", why="the same"),
@@ -212,7 +213,7 @@ _ROWS = [
     *_names(Feature.MARKS, "torch._dynamo", "mark_static_address maybe_mark_dynamic"),
     *_names(Feature.COUNTING, "torch._dynamo", "register_backend"),
     *_names(Feature.COUNTING, "torch._dynamo.convert_frame", "register_bytecode_hook"),
-    *_names(Feature.COUNTING, "torch._dynamo.utils", "counters get_compilation_metrics"),
+    *_names(Feature.COUNTING, "torch._dynamo.utils", "counters get_compilation_metrics graph_break_reasons"),
     *_names(Feature.COUNTING, "torch._inductor", "cudagraph_trees"),
     *_names(Feature.COUNTING, "torch._inductor.cudagraph_utils", "cudagraphs_log"),
 ]

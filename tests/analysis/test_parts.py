@@ -23,6 +23,14 @@ def shifted(k: Tensor, v: Tensor, n: int) -> None:
     k[:, 2 : n - 1] = k[:, 3:n].clone()
 
 
+def of_a_shorter(k: Tensor, v: Tensor, n: int) -> None:
+    k[:, n // 2 : n] = v[:, :10][:, : n - n // 2]
+
+
+def of_a_shorter_turned(k: Tensor, v: Tensor, n: int) -> None:
+    k.mT[..., n // 2 : n].add_(v[0, :9].mT[:, : n - n // 2])
+
+
 WRITES: dict[str, Callable[[Tensor, Tensor, int], object]] = {
     "zero_": lambda k, v, n: k[:, n:].zero_(),
     "not a number": lambda k, v, n: v[:, n:].fill_(float("nan")),
@@ -33,6 +41,8 @@ WRITES: dict[str, Callable[[Tensor, Tensor, int], object]] = {
     "narrow": lambda k, v, n: k.narrow(1, n, 12 - n).neg_(),
     "+=": added_to,
     "another buffer's": of_another,
+    "a shorter one's": of_a_shorter,
+    "a shorter one's, turned": of_a_shorter_turned,
     "shifted": shifted,
 }
 

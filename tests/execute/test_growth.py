@@ -295,6 +295,35 @@ def test_several_rows_at_once() -> None:
     is_whole()
 
 
+SQUARES: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
+    "last rows of a triangle": lambda ends, n: (ends[:, None] >= ends)[-n:],
+    "from a place": lambda ends, n: (ends[:, None] >= ends)[ends.shape[0] - n :],
+    "narrow": lambda ends, n: (ends[:, None] >= ends).narrow(0, ends.shape[0] - n, n),
+    "by places": lambda ends, n: ends >= ends[-n:, None],
+    "of a sum": lambda ends, n: ends >= (torch.ones_like(ends).cumsum(0) - 1)[-n:, None],
+    "of a bias": lambda ends, n: -0.1 * (ends[:, None] - ends).abs().float()[-n:],
+}
+
+
+@pytest.mark.parametrize("square", SQUARES.values(), ids=SQUARES)
+@torch.no_grad()
+def test_rows_of_a_mask_for_as_many_queries_as_come_in(square: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
+    """The last rows of what is as long as the cache, as many as the caller hands in: a step of each number has one core."""
+
+    class Squared(Attention):
+        def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            mask = square(torch.arange(k.shape[2]), q.shape[2])
+            return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+    model = Squared().eval()
+    fn, mine, other = compiled(model), None, None
+    with parts_compiled(least=64) as made:
+        for rows in (5, 3, 2, 4, 1, 1, 3):
+            mine, other = both(fn, model, torch.randn(2, rows, 16), (mine, other), atol=1e-5, rtol=1e-5)
+    assert made.count("core") == 2, made
+    is_whole()
+
+
 EDITS: dict[str, Callable[[list[torch.Tensor]], list[torch.Tensor]]] = {
     "fork": lambda past: [t.clone() for t in past],
     "copied": copy.deepcopy,

@@ -29,8 +29,6 @@ def step(k, x, p):
 compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
 for p in range(int(sys.argv[1])):
     compiled(k, torch.ones(2, 1, 4), p)
-if sys.argv[2:] == ["--then", "exit"]:
-    sys.exit(3)
 """
 SUM, MODE = "k[:, : p + 1].sum(1)", "k[:, : p + 1].mode(1).values"
 
@@ -98,6 +96,41 @@ def test_a_script(finish: str, code: int, id: str, tmp_path: Path) -> None:
     assert result.exit_code == code and id in result.stdout and f"return {finish}" in result.stdout
 
 
+@pytest.mark.parametrize("end, said", [("sys.exit(3)", "SystemExit: 3"), ("1 / 0", "ZeroDivisionError: division by zero"),
+                                       ("raise KeyboardInterrupt", "KeyboardInterrupt")])  # fmt: skip
+def test_a_script_that_ends_badly(end: str, said: str, tmp_path: Path) -> None:
+    """What has been until then is explained all the same."""
+    path = script(tmp_path, SUM)
+    Path(path).write_text(Path(path).read_text() + f"\n{end}\n")
+    result = explain(path, "3")
+    assert result.exit_code == 1 and "write of k" in result.stdout
+    assert result.stderr.splitlines()[-1].startswith(f"kvfix: running {path}: {said} ({path}:")
+
+
+def test_a_script_that_is_no_python(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text("import torch\ndef f(:\n")
+    result = explain(str(path))
+    assert result.exit_code == 1 and result.stderr == f"kvfix: running {path}: SyntaxError: invalid syntax ({path}:2)\n"
+
+
+def test_what_is_written_past_python_is_no_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = script(tmp_path, SUM)
+    Path(path).write_text(Path(path).read_text() + "\nimport os\nos.write(1, b'written')\nos.system('echo echoed')\n")
+    assert not json.loads(explain("--json", path, "3").stdout)["left"]
+    out, err = capfd.readouterr()
+    assert not out and "written" in err and "echoed" in err
+
+
+def test_breaks_before_any_graph(tmp_path: Path) -> None:
+    path = script(tmp_path, SUM)
+    text = Path(path).read_text().replace("    k[:, p : p + 1] = x\n", "    print('a step')\n    k[:, p : p + 1] = x\n")
+    Path(path).write_text(text)
+    said = explain(path, "3").stdout
+    assert said.count("KV301 the graph breaks at") == 1 and "script.py:5" in said
+    assert len(json.loads(explain("--json", path, "3").stdout)["breaks"]) == 1
+
+
 @pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
 def test_json(tmp_path: Path) -> None:
     path = script(tmp_path, MODE)
@@ -117,7 +150,7 @@ def test_json(tmp_path: Path) -> None:
     [
         (["no_such_script.py"], 2, "no file no_such_script.py"),
         (["cli_targets:good", "more"], 2, "only a script takes arguments"),
-        (["SCRIPT", "3", "--then", "exit"], 1, "SystemExit: 3"),
+        (["tests/cli_targets.py:good"], 2, "names a file: write the module, tests.cli_targets:good"),
         (["SCRIPT", "0"], 1, "compiled no graph"),
         (["SCRIPT", "x"], 1, "ValueError"),
     ],

@@ -71,3 +71,34 @@ def test_attention_is_not_copied() -> None:
         compiled(torch.zeros(2, 2, 8, 4), torch.rand(2, 2, 1, 4), start)
     after = fxpass.reports()[-1].after
     assert "scaled_dot_product_attention" in after and "permute" not in after
+
+
+LAST_ROWS: dict[str, Callable[[Tensor, int], Any]] = {
+    "a slice": lambda k, e: (k[:, :e] * 2)[:, -2:],
+    "an element": lambda k, e: (k[:, :e] * 2)[0, -1],
+    "of sums": lambda k, e: k[:, :e].cumsum(1)[:, -1:].mT,
+    "of what is sorted": lambda k, e: [k[:, :e].sort(1).values[:, :3], e],
+    "of a copy": lambda k, e: k[:, :e].clone()[:, -1],
+    "of new memory": lambda k, e: torch.zeros(1, 8, 4).copy_(k)[:, e - 1 : e],
+    "two views of them": lambda k, e: (lambda rows: (rows, rows[:, :1]))((k[:, :e] * 2)[:, -2:]),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name, compiler", [*((name, "eager") for name in LAST_ROWS), ("a slice", "aot_eager")])
+def test_rows_of_what_the_graph_makes_are_a_result(name: str, compiler: str) -> None:
+    """They are copied. What the caller writes to one result is in the other."""
+
+    def step(k: Tensor, x: Tensor, at: int) -> Any:
+        k[:, at : at + 1] = x
+        return LAST_ROWS[name](k, at + 1)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": compiler, "strict": True})
+    mine, eager = torch.zeros(2, 1, 8, 4)
+    for at in (3, 4, 5, 2):
+        x = torch.rand(1, 1, 4)
+        results, wanted = ([*r] if isinstance(r, (tuple, list)) else [r] for r in (compiled(mine, x, at), step(eager, x, at)))
+        results[0].mul_(2), wanted[0].mul_(2)
+        torch.testing.assert_close(results, wanted)
+        assert torch.equal(mine, eager)
+    assert fxpass.reports()[-1].rewritten

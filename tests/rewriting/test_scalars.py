@@ -50,6 +50,21 @@ def positions_as_values(self, x, pos):
     return x * torch.arange(pos, pos + 4)
 
 
+def positions_backwards(self, x, pos):
+    rows = self.cache[:, :4].index_copy(1, torch.arange(pos + 3, pos - 1, -1) - pos, x.expand(1, 4, 4) * torch.ones(4, 1))
+    return rows.cumsum(1)[:, -1:] * torch.arange(pos, pos + 8, 2) + torch.arange(pos, pos - 4, -1).float()
+
+
+def chosen(self, x, pos):
+    either = torch.where(x > 0, pos, pos + 2) + torch.where(x > 1, 7, pos)
+    some = torch.where(torch.arange(4, dtype=torch.int32) > 1, pos, torch.arange(4, dtype=torch.int32))
+    return torch.where(x > 0, x, pos) + torch.where(x > 1, pos, x.sum()) + either * (some.dtype == torch.int32) + some
+
+
+def clipped(self, x, pos):
+    return x.clip(-pos, 0.5) + x.clip(max=pos / 8)
+
+
 def filled(self, x, pos):
     return x + torch.full((4,), pos, dtype=x.dtype)
 
@@ -87,9 +102,9 @@ def a_row_put_in(self, x, pos):
     return self.cache.select_scatter(x[:, 0] + 1, 1, pos).select_scatter(x[:, 0], 1, pos + 2).cumsum(1)[:, -1:]
 
 
-USES = [in_place_on_a_buffer, in_place_on_a_copy, chained, compared, positions_as_values, filled, zero_dim_promotion,
-        clamped, integers_clamped, truths_as_numbers, rows_put_in, rows_put_in_from_the_end, several_rows_put_in,
-        a_row_put_in]  # fmt: skip
+USES = [in_place_on_a_buffer, in_place_on_a_copy, chained, compared, positions_as_values, positions_backwards, chosen,
+        clipped, filled, zero_dim_promotion, clamped, integers_clamped, truths_as_numbers, rows_put_in,
+        rows_put_in_from_the_end, several_rows_put_in, a_row_put_in]  # fmt: skip
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda f: f.__name__)

@@ -68,6 +68,13 @@ def kept_as_it_is(x: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
     return attend(x, k, k), k
 
 
+def beside_what_stays(x: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
+    """What is joined, and what stays, are as long as the prompt at first."""
+    y, k = joined(x, None if past is None else past[0])
+    kept = x * 2 if past is None else past[1]
+    return y + attend(x, kept, kept), (k, kept)
+
+
 def a_state(x: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
     state = x.sum(1) if past is None else past + x.sum(1)
     return state, state
@@ -101,7 +108,9 @@ def run(fn: Step, prompt: int = PROMPT, steps: int = 5, edit: Any = lambda past:
 OURS: dict[str, Any] = {"backend": "kvfix", "options": {"compiler": "eager"}}
 
 
-@pytest.mark.parametrize("fn", [joined, asked_first, by_rows, padded, before, in_a_dict, many, kept_as_it_is, a_state])
+@pytest.mark.parametrize(
+    "fn", [joined, asked_first, by_rows, padded, before, in_a_dict, many, kept_as_it_is, beside_what_stays, a_state]
+)
 def test_the_first_step_is_traced_once(fn: Step) -> None:
     found, stock = run(fn, **OURS), run(fn, backend="eager")
     assert found[0] == [1, 2, 2, 2, 2] and found[1] == 2

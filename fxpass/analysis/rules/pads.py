@@ -1,6 +1,7 @@
 """Padding along the axis, with a number or with rows of the tensor: the valid part gets longer at both ends.
 
     pad(k, [0, 0, 1, 2])                    {2: e}      ->      row i is row i - 1, and 0 where i < 1 or i > e
+    pad(k, [0, 0, 0, S - e])                {2: e}      ->      row i is row i, and 0 where i >= e: of S rows, all valid
     pad(k, [1, 2], mode="replicate")        {2: e}      ->      row i is row clamp(i - 1, 0, e - 1)
     pad(k, [1, 2], mode="reflect")          {2: e}      ->      row i is row |i - 1|, counted back from e - 1 if beyond
 
@@ -22,10 +23,11 @@ from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
 
-from .places import length_of, minus, plus, rows
+from .places import Count, length_of, less, minus, plus, rows
 
 aten = torch.ops.aten
 _Place = Callable[[Any, fx.Node, fx.Node], fx.Node]
+_ADDED = "which is how many rows are added"
 
 
 @rule(aten.constant_pad_nd.default)
@@ -35,13 +37,12 @@ def constant(node: fx.Node, flow: Flow) -> Extents:
     def rest(b: Any, made: fx.Node, left: list[int]) -> fx.Node:
         return b.call(aten.constant_pad_nd.default, made, left, value)
 
-    def outside(b: Any, made: fx.Node, dim: int, before: int, extent: Extent, new: Extent) -> fx.Node:
+    def outside(b: Any, made: fx.Node, dim: int, before: Count, extent: Extent, count: Any) -> fx.Node:
         """Whether each row lies before the first row or after the last one of ``x``."""
-        steps = b.call(aten.arange.default, b.full(new), device=x.meta["val"].device)
+        steps = b.call(aten.arange.default, count, device=x.meta["val"].device)
         end = plus(b, length_of(b, extent, x), before)
-        inside = b.call(
-            aten.logical_and.default, b.call(aten.ge.Scalar, steps, before), b.call(aten.lt.Tensor, steps, end)
-        )
+        first = b.call(aten.ge.Scalar if isinstance(before, int) else aten.ge.Tensor, steps, before)
+        inside = b.call(aten.logical_and.default, first, b.call(aten.lt.Tensor, steps, end))
         other = b.call(aten.scalar_tensor.default, value, dtype=x.meta["val"].dtype, device=x.meta["val"].device)
         return b.call(aten.where.self, b.along(inside, x.meta["val"].dim(), dim), made, other)
 
@@ -86,15 +87,22 @@ def _padded(
     amounts: list[Any],
     place: _Place,
     rest: Callable[[Any, fx.Node, list[int]], fx.Node],
-    outside: Callable[[Any, fx.Node, int, int, Extent, Extent], fx.Node],
+    outside: Callable[[Any, fx.Node, int, Count, Extent, Any], fx.Node],
 ) -> Extents:
-    """``x`` padded by ``amounts``, which are (before, after) from the last dim on. ``rest`` pads the dims without an extent."""
-    rank = x.meta["val"].dim()
-    if any(a in flow.positions for a in amounts):
-        raise Refusal(reasons.BY_POSITION, op=node.target, how="which is how many rows are added")
+    """``x`` padded by ``amounts``, which are (before, after) from the last dim on. ``rest`` pads the dims without an extent.
+
+    Where amounts are positions, the dim has as many rows in the end as is steady, and no extent.
+    """
+    shape, rank = node.meta["val"].shape, x.meta["val"].dim()
     sides = {rank - 1 - i: tuple(amounts[2 * i : 2 * i + 2]) for i in range(len(amounts) // 2)}
     own, out = {d: e for d, e in flow.of(x).items() if any(sides.get(d, ()))}, dict(flow.of(x))
+    full = {d for d, both in sides.items() if any(a in flow.positions for a in both)}
+    if any(d not in own or flow.positions.move(shape[d]) for d in full):
+        raise Refusal(reasons.BY_POSITION, op=node.target, how=_ADDED)
     for dim, extent in own.items():
+        if dim in full:
+            del out[dim]
+            continue
         out[dim] = resized(node, flow, extent, (operator.add, sum(sides[dim])))
         if not guarded(number(out[dim].length) >= 0):
             raise Refusal(reasons.TOO_FEW, op=node.target)
@@ -103,10 +111,13 @@ def _padded(
     def build(b: Any) -> fx.Node:
         made = rest(b, x, left)
         for dim, extent in own.items():
-            length, before = length_of(b, extent, x), sides[dim][0]
-            at = lambda i, n=length, a=before: place(b, plus(b, i, -a), n)  # noqa: E731
-            made = rows(b, made, dim, extent, b.full(out[dim]), at)
-            made = outside(b, made, dim, before, extent, out[dim])
+            length, before = length_of(b, extent, x), b.twin(sides[dim][0], x.meta["val"].device)
+            count = b.full(out[dim]) if dim in out else b.steady(shape[dim])
+            if count is None:
+                raise Refusal(reasons.BY_POSITION, op=node.target, how=_ADDED)
+            at = lambda i, n=length, a=before: place(b, less(b, i, a), n)  # noqa: E731
+            made = rows(b, made, dim, extent, count, at)
+            made = outside(b, made, dim, before, extent, count)
         return made
 
     if own:

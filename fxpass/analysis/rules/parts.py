@@ -5,7 +5,8 @@ x[:, -4:].mul_(2)      {1: e}       ->      copy_(x, where(arange(S) in [e - 4, 
 buf[:, s:].zero_()     s moves      ->      copy_(buf, where(arange(S) in [s, S), 0, buf))
 x[:, 0] = 0            {1: e}       ->      copy_(x, where(arange(S) in [0, 1), 0, x))
 
-The op runs on a copy of the rows, which is made right before it and then put back. Nobody else may see the slice.
+The op runs on a copy of the rows, which is made right before it and then put back: of as many as what is written has room for.
+Nobody else may see the slice.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fxpass import reasons
 from fxpass.analysis.extents import RULES, Extents, Flow, WrittenSlice
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
+from fxpass.graph.numbers import Derived, equal
 
 from .places import plus, rows, take
 from .pointwise import broadcast
@@ -84,15 +86,18 @@ def parts(node: fx.Node, flow: Flow) -> Extents:
         raise Refusal(reasons.PART_WRITTEN, op=node.target, what="a number of values that moves, along another axis,")
     if len(flow.of(part.base)) > 1 or any(i is not v.args[0] for v in views for i in v.all_input_nodes):
         raise Refusal(reasons.PART_WRITTEN, op=node.target, what="another axis that moves,")
+    cut = [e for d, e in out.items() if not equal(e.full_size, flow.of(target)[d].full_size)]
+    if cut and len(out) > 1:
+        raise Refusal(reasons.PART_WRITTEN, op=node.target, what="another axis that moves,")
+    count = cut[0].full if cut else part.extent.full if isinstance(part.count, (fx.Node, Derived)) else part.count
     given = node.args[1:], node.kwargs
-    flow.replace(node, lambda b: _put_back(b, node, part, views, given))
+    flow.replace(node, lambda b: _put_back(b, node, part, views, b.number(count), given))
     return out
 
 
-def _put_back(b: Any, node: fx.Node, part: WrittenSlice, views: list[fx.Node], given: Any) -> fx.Node:
+def _put_back(b: Any, node: fx.Node, part: WrittenSlice, views: list[fx.Node], count: Any, given: Any) -> fx.Node:
     base, dim, extent, like = b.current(part.base), part.dim, part.extent, part.base.meta["val"]
     start = b.twin(part.start, like.device)
-    count = part.count if isinstance(part.count, int) else b.full(extent)
     old = rows(b, base, dim, extent, count, lambda steps: plus(b, steps, start))
     new = view = b.call(aten.clone.default, b.call(aten.squeeze.dim, old, dim) if part.squeezed else old)
     for one in views:

@@ -43,6 +43,10 @@ def plus(b: Any, steps: fx.Node, offset: Count) -> fx.Node:
     return steps if isinstance(offset, int) and offset == 0 else b.call(aten.add.Tensor, steps, offset)
 
 
+def less(b: Any, steps: fx.Node, offset: Count) -> fx.Node:
+    return plus(b, steps, -offset) if isinstance(offset, int) else b.call(aten.sub.Tensor, steps, offset)
+
+
 def minus(b: Any, a: Any, steps: fx.Node) -> fx.Node:
     """``a - steps``."""
     return b.call(aten.rsub.Scalar, steps, a) if isinstance(a, int) else b.call(aten.sub.Tensor, a, steps)

@@ -3,6 +3,7 @@
     k[:, :, :n]                 {2: e}      ->      k, of which [0, n) is valid
     k[:, :, 2:]                 {2: e}      ->      index_select(k, 2, min(arange(S) + 2, S - 1))       valid below e - 2
     k[:, :, -4:]                {2: e}      ->      index_select(k, 2, arange(4) + e - 4)               four rows, all valid
+    k[:, :, -n:]                {2: e}      ->      index_select(k, 2, arange(n) + e - n)               the rows of a chunk
     k[:, :, ::2]                {2: e}      ->      index_select(k, 2, min(arange(S) * 2, S - 1))       valid below ceil(e / 2)
     k[:, :, -1]                 {2: e}      ->      index_select(k, 2, arange(1) + e - 1), squeezed
 
@@ -25,7 +26,7 @@ from fxpass.errors import Refusal
 from fxpass.graph.bounds import TO_THE_END, slice_arguments
 from fxpass.graph.numbers import equal, fixed, guarded, number
 
-from .parts import take_part
+from .parts import is_only_written, take_part
 from .places import plus, rows, times
 
 aten = torch.ops.aten
@@ -69,9 +70,11 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
     start, end = (from_the_front(node, flow, extent, bound) for bound in (start, end))
     rest = {d: e for d, e in flow.of(x).items() if d != dim}
     count = fixed(node.meta["val"].shape[dim])
+    if count is None and not is_only_written(node):
+        count = flow.steady(node.meta["val"].shape[dim], node)
     if count is not None:
         take_part(node, flow, WrittenSlice(x, dim, extent, start, count), step)
-        flow.replace(node, lambda b: _rows(b, x, dim, extent, start, count, step))
+        flow.replace(node, lambda b: _rows(b, x, dim, extent, start, b.number(count), step))
         return rest
     length = end if equal(start, 0) else flow.derive(node, operator.sub, end, start)
     if not guarded(number(length) >= 0):

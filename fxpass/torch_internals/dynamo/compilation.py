@@ -10,7 +10,7 @@ from typing import Any
 
 from fxpass.index_tensors.table import tables
 
-from .names import CompileContext, Unsupported, config
+from .names import CompileContext, Unsupported, config, graph_break_reasons
 
 _RAISES = {"Observed exception", "Assertion failed on symbolic shapes"}
 """Dynamo's names for an error that the traced code itself raises."""
@@ -64,6 +64,15 @@ def broken_at(gm: Any) -> tuple[str, str] | None:
     ended = getattr(gm, "compile_subgraph_reason", None)
     if ended is None or not ended.graph_break:
         return None
+    return _told(ended)
+
+
+def breaks() -> list[tuple[str, str]]:
+    """The same of all graph breaks since `torch.compiler.reset`, also of those before which there is no graph."""
+    return [_told(ended) for ended in graph_break_reasons]
+
+
+def _told(ended: Any) -> tuple[str, str]:
     frame = ended.user_stack[-1] if ended.user_stack else None
     return ended.reason.strip().splitlines()[0], f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
 

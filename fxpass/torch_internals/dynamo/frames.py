@@ -33,6 +33,7 @@ class FrameHistory:
     of_modules: the values that each int of a module has had.
     places: the ints that say at which place of a list something is.
     slices: whether the frame slices caches.
+    loses_slices: whether it is told of that a slice leaves one of its graphs for a graph break.
     names: whether it makes strings of numbers.
     tied: the first values of numbers that go with a position, or with a size that has changed.
     owners: the identities of the modules and caches that each compilation was for.
@@ -57,6 +58,7 @@ class FrameHistory:
     of_modules: dict[str, set[int]] = dataclasses.field(default_factory=dict)
     places: set[str] = dataclasses.field(default_factory=set)
     slices: bool = False
+    loses_slices: bool = False
     names: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
     owners: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -23,6 +23,7 @@ from fxpass.torch_internals.patches import patch
 
 from . import frames
 from .compilation import current_compilation
+from .values import NOTHING, value_at
 
 MAX_COUNTED = 3
 """For so many modules that are counted, graphs are made in which the number of the module is a constant."""
@@ -96,27 +97,20 @@ def install() -> None:
 
 def is_single(tx: Any, source: Any) -> bool:
     """Whether the int at ``source`` belongs to a module, or is the caller's, and no list of modules holds others like it."""
-    scope = {"L": tx.output.root_tx.f_locals, "G": tx.output.root_tx.f_globals}
-    while isinstance(source, ChainedSource):
-        source = source.base
-        try:
-            if isinstance(eval(source.name, scope), (nn.ModuleList, nn.Sequential, nn.ModuleDict)):
-                return False
-        except Exception:  # a source without a plain expression
-            return False
-    return True
+    lists = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
+    return not any(holder is NOTHING or isinstance(holder, lists) for holder in _holders(tx, source))
 
 
 def _owner(tx: Any, source: Any) -> nn.Module | None:
-    """The innermost module that ``source`` is reached through."""
-    frame = tx.output.root_tx
-    scope = {"L": frame.f_locals, "G": frame.f_globals}
+    """The innermost module that ``source`` is reached through; None where Dynamo has no plain name for what lies between."""
+    for holder in _holders(tx, source):
+        if holder is NOTHING or isinstance(holder, nn.Module):
+            return None if holder is NOTHING else holder
+    return None
+
+
+def _holders(tx: Any, source: Any) -> Iterator[Any]:
+    """What ``source`` is reached through, from the inside out: of ``self.layers[1].length``, the layer, the list, ``self``."""
     while isinstance(source, ChainedSource):
         source = source.base
-        try:
-            value = eval(source.name, scope)
-        except Exception:  # a source without a plain expression: the owner cannot be found, and the int stays a constant
-            return None
-        if isinstance(value, nn.Module):
-            return value
-    return None
+        yield value_at(tx, source)

@@ -47,7 +47,9 @@ class NumberInputs:
         self._in_doubt: set[str] = set()
         """The ints that have moved for the first time, after calls in which they stayed."""
         self._rising: list[torch.SymInt] = []
-        """The sizes of tensors that have been seen to grow from call to call, or that are to grow from this one on."""
+        """The sizes of tensors that have been seen to grow from call to call."""
+        self._sizes: dict[tuple[str, int], torch.SymInt] = {}
+        self._history = frames.FrameHistory()
         self.before: dict[tuple[int, int], int | None] = {}
         """How long tensors were in the last call, by their places and dims."""
         self._derived: list[tuple[str, int, int]] = []
@@ -58,7 +60,7 @@ class NumberInputs:
         if code is None:
             return
         self._calls, constants = frames.calls_of(code)
-        self._foreseen = {name: dim for name, (dim, _) in frames.history_of(code).foreseen.items()}
+        self._history = frames.history_of(code)
         owner = self._find_owner(gm)
         for place, node in enumerate(gm.graph.find_nodes(op="placeholder")):
             source, value = dynamo_source(node), node.meta.get("example_value")
@@ -98,8 +100,8 @@ class NumberInputs:
             self.before[place, d] = self._calls.last(own, self._owner)
             if isinstance(size, torch.SymInt):
                 self._derived.append((own, place, d))
-                rises = self._foreseen.get(name) == d or self._calls.kind(own, now, True, self._owner) == "growth"
-                self._rising += [size] if rises else []
+                self._sizes[name, d] = size
+                self._rising += [size] if self._calls.kind(own, now, True, self._owner) == "growth" else []
 
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
@@ -141,10 +143,12 @@ class NumberInputs:
                 self.all[i] = dataclasses.replace(n, kind="variant")
 
     def seen(self) -> Seen:
-        """What the calls so far say of the symbols."""
+        """What the calls so far say of the symbols. What was foreseen to grow in vain is a variant until they say otherwise."""
         kinds: dict[Any, Kind | None] = {}
         for kind in (None, "variant", "growth", "position"):  # of a symbol that several numbers have, what moves decides
             kinds |= {s: kind for n in self.all if n.kind == kind for s in n.symbols}  # type: ignore[misc]
+        in_vain = {s for (name, _), size in self._sizes.items() if name in self._history.kept for s in symbols(size)}
+        kinds |= {s: "variant" for s in in_vain if s in kinds and kinds[s] is None}
         return Seen(kinds, {s for n in self.all if n.name in self._calls.corrected for s in n.symbols})
 
     @property
@@ -155,8 +159,10 @@ class NumberInputs:
     @property
     def growing(self) -> tuple[set[Any], list[torch.SymInt]]:
         """The symbols of sizes that may grow, since they have not been seen to stay, and the sizes that have been seen to
-        rise."""
-        return {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}, self._rising
+        rise, or will do so from this call on, as far as is foreseen."""
+        moving = {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}
+        foreseen = [(name, dim) for name, (dim, _) in self._history.foreseen.items()]
+        return moving, self._rising + [self._sizes[place] for place in foreseen if place in self._sizes]
 
     def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
         """The rows of the report: each symbol, its kind, and the number that it is of. Sizes in ``lengths`` grow in buffers."""

@@ -1,4 +1,4 @@
-"""Running sums that are cut into chunks are those of whole rows."""
+"""Sums and running sums that are cut into chunks are those of whole rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fxpass.kernels import limits
-from fxpass.kernels.scans import CHUNK, cut_scans
+from fxpass.kernels.long_rows import CHUNK, cut_long_rows
 
 aten = torch.ops.aten
 
@@ -21,7 +21,7 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cut(gm: fx.GraphModule) -> bool:
     before = len(gm.graph.nodes)
-    cut_scans(gm.graph)
+    cut_long_rows(gm.graph)
     gm.recompile()
     return len(gm.graph.nodes) > before
 
@@ -31,9 +31,9 @@ def rows(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return (torch.randn(shape, dtype=torch.float64) * 9).to(dtype)
 
 
-def two(x: Tensor) -> tuple[Tensor, Tensor]:
+def sums(x: Tensor) -> tuple[Tensor, ...]:
     total = x.cumsum(-1)
-    return total, ((x - total) * x).cumsum(x.dim() - 1)
+    return total, ((x - total) * x).cumsum(x.dim() - 1), x.sum(-1), (x * total).sum(-1, keepdim=True)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def two(x: Tensor) -> tuple[Tensor, Tensor]:
 )  # fmt: skip
 def test_sums_are_those_of_whole_rows(x: Tensor) -> None:
     def step(x: Tensor) -> tuple[Tensor, ...]:
-        return two(x) if x.dtype != torch.bool else (x.cumsum(-1),)
+        return sums(x) if x.dtype != torch.bool else (x.cumsum(-1), x.sum(-1))
 
     gm = traced(step, [x])
     assert cut(gm)
@@ -60,17 +60,18 @@ def test_sums_are_those_of_whole_rows(x: Tensor) -> None:
 def test_what_comes_after_a_value_does_not_reach_it() -> None:
     x = rows(3, 8 * CHUNK + 7)
     x[0, 1000], x[1, CHUNK - 1], x[2, 5 * CHUNK] = float("nan"), float("inf"), float("-inf")
-    gm = traced(lambda x: (x.cumsum(-1),), [x])
+    gm = traced(lambda x: (x.cumsum(-1), x.sum([-1])), [x])
     assert cut(gm)
-    torch.testing.assert_close(gm(x)[0], x.cumsum(-1), rtol=1e-12, atol=1e-12, equal_nan=True)
+    for ours, theirs in zip(gm(x), (x.cumsum(-1), x.sum([-1])), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
 def test_of_any_length() -> None:
-    gm = make_fx(two, tracing_mode="symbolic", _allow_non_fake_inputs=True)(rows(3, 2600))
+    gm = make_fx(sums, tracing_mode="symbolic", _allow_non_fake_inputs=True)(rows(3, 2600))
     assert cut(gm)
     for length in (2600, 2048, 9 * CHUNK, 40, 1):
         x = rows(3, length)
-        for ours, theirs in zip(gm(x), two(x), strict=True):
+        for ours, theirs in zip(gm(x), sums(x), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-10)
 
 
@@ -79,7 +80,7 @@ def test_of_any_length() -> None:
     [
         (lambda x: (x.cumsum(-1),), rows(3, 2047)),
         (lambda x: (x.cumsum(-1),), rows(33, 2048)),
-        (lambda x: (x.cumsum(0),), rows(4096, 3)),
+        (lambda x: (x.cumsum(0), x.sum(0), x.sum(), x.sum([0, 1])), rows(4096, 3)),
         (lambda x: (x.cumsum(-1),), rows(2, 4096, dtype=torch.bfloat16)),
     ],
     ids=["short", "many", "along another dim", "halves"],

@@ -1,0 +1,100 @@
+"""Sums and running sums of few long rows are cut into chunks, so that more than one processor of a GPU computes each of them.
+
+    y = cumsum(x, -1)          x: [7, 8192]
+        ->
+    local = cumsum(x.view(7, 32, 256), -1)                             224 short rows
+    before = constant_pad_nd(cumsum(local[..., 255], -1), [1, -1])     what the chunks before hold: 7 rows of 32
+    y = (local + before[..., None]).view(7, 8192)
+
+    y = sum(x, [-1])           ->        y = sum(sum(x.view(7, 32, 256), [-1]), [-1])
+
+Inductor gives each row to one program, and what it computes next to the same program. A row is filled up with zeros to whole
+chunks.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph.insertion import call
+from fxpass.graph.normal_form import faking, mode_of
+from fxpass.graph.numbers import hint
+
+from . import limits
+
+aten = torch.ops.aten
+
+CHUNK = 256
+LEAST_CHUNKS = 8
+"""Shorter rows are left to one program each."""
+MOST_ROWS = 32
+"""More rows than this keep the processors busy as they are."""
+_DTYPES = (torch.float32, torch.float64, torch.int64)
+"""Dtypes whose sums are not rounded to fewer digits than they are computed in."""
+
+
+def cut_long_rows(graph: fx.Graph) -> None:
+    """Cut the sums and running sums along the last dim in ``graph`` (propagated) that are long, and few."""
+    for target, cut in ((aten.cumsum.default, _running_sum), (aten.sum.dim_IntList, _sum)):
+        for node in graph.find_nodes(op="call_function", target=target):
+            if _is_long(node.meta["val"], node.args[0].meta["val"], node.args[1]):
+                with graph.inserting_before(node), faking(mode_of([node.meta["val"]])):
+                    new = cut(graph, node)
+                new.meta = {**node.meta, **new.meta}
+                node.replace_all_uses_with(new)
+                graph.erase_node(node)
+
+
+def _is_long(result: torch.Tensor, of: torch.Tensor, dims: Any) -> bool:
+    if result.device.type not in limits.DEVICES or result.dtype not in _DTYPES or not of.dim():
+        return False
+    if dims not in (-1, [-1], of.dim() - 1, [of.dim() - 1]):
+        return False
+    *rows, length = (hint(size) for size in of.shape)
+    return math.prod(rows) <= MOST_ROWS and length >= LEAST_CHUNKS * CHUNK
+
+
+def _running_sum(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    x, sizes, missing = _chunks(graph, node)
+    local = call(graph, aten.cumsum.default, x, -1)
+    sums = call(graph, aten.cumsum.default, call(graph, aten.select.int, local, -1, CHUNK - 1), -1)
+    before = call(graph, aten.unsqueeze.default, call(graph, aten.constant_pad_nd.default, sums, [1, -1]), -1)
+    whole = _of(graph, operator.mul, sizes[-1], CHUNK)
+    total = call(graph, aten.view.default, call(graph, aten.add.Tensor, local, before), [*sizes[:-1], whole])
+    if missing == 0:
+        return total
+    rows = call(graph, aten.slice.Tensor, total, -1, 0, _of(graph, operator.sub, whole, missing))
+    return call(graph, aten.contiguous.default, rows)
+
+
+def _sum(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    x, _, _ = _chunks(graph, node)
+    keeps = node.args[2:3] or (node.kwargs.get("keepdim", False),)
+    return call(graph, aten.sum.dim_IntList, call(graph, aten.sum.dim_IntList, x, [-1]), [-1], *keeps)
+
+
+def _chunks(graph: fx.Graph, node: fx.Node) -> tuple[fx.Node, list[Any], Any]:
+    """The rows that ``node`` sums up, in chunks and of its dtype; their sizes and number; how many zeros have been added."""
+    x: Any = node.args[0]
+    if x.meta["val"].dtype != node.meta["val"].dtype:
+        x = call(graph, aten.to.dtype, x, node.meta["val"].dtype)
+    *rows, length = (_size(graph, x, dim) for dim in range(x.meta["val"].dim()))
+    chunks = _of(graph, operator.floordiv, _of(graph, operator.add, length, CHUNK - 1), CHUNK)
+    missing = _of(graph, operator.sub, _of(graph, operator.mul, chunks, CHUNK), length)
+    if missing != 0:
+        x = call(graph, aten.constant_pad_nd.default, x, [0, missing])
+    return call(graph, aten.reshape.default, x, [*rows, chunks, CHUNK]), [*rows, chunks], missing
+
+
+def _size(graph: fx.Graph, x: Any, dim: int) -> Any:
+    size = x.meta["val"].shape[dim]
+    return size if isinstance(size, int) else call(graph, aten.sym_size.int, x, dim)
+
+
+def _of(graph: fx.Graph, fn: Any, *args: Any) -> Any:
+    return call(graph, fn, *args) if any(isinstance(a, fx.Node) for a in args) else fn(*args)

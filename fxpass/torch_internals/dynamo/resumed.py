@@ -1,0 +1,79 @@
+"""What a function hands on behind a graph break, where it has been cut out of a cache between the graphs.
+
+    rows = opaque(cache, p)           a function that is not compiled: the slice is taken in eager
+    return (rows @ w).sum(1)          the graph behind the break is given rows, which have another size in each call
+
+Where a tensor of that size comes to the function itself, a prompt or a series, it is the caller's, and nothing is cut.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpass.graph.inputs import dynamo_source
+from fxpass.graph.numbers import hint, to_expr
+from fxpass.graph.source_lines import source_of
+from fxpass.torch_internals.dynamo.names import ContinueExecutionCache
+from fxpass.torch_internals.operators import tree_leaves
+
+from .frames import current_code, history_of
+
+
+def cut_between(gm: fx.GraphModule, rising: Sequence[Any], loses: bool) -> list[tuple[str, str]]:
+    """The tensors that the Dynamo graph ``gm`` is given, as it goes on behind a graph break, with a size among the ``rising``
+    ones, where nothing that the function is given has a size that moves: the line that first uses each, and its name.
+
+    ``loses`` says whether a slice leaves ``gm`` for another break. What comes of that is told of once.
+    """
+    code = current_code()
+    original = _original(code)
+    seen = history_of(original or code) if code is not None else None
+    if seen is None or seen.loses_slices:
+        return []
+    seen.loses_slices = loses
+    handed = _sizes_handed_to(original) if original is not None and rising and not seen.calls.sizes_move else None
+    if handed is None or original is None:
+        return []
+    sizes, found = {to_expr(size) for size in rising}, []
+    for node in gm.graph.find_nodes(op="placeholder"):
+        source, value = dynamo_source(node), node.meta.get("example_value")
+        own = {hint(s) for s in value.shape if to_expr(s) in sizes} if isinstance(value, torch.Tensor) else set()
+        if source is not None and node.users and own and not own & handed:
+            found.append((source_of(next(iter(node.users))), _name(source, original)))
+    return found
+
+
+def _name(source: Any, code: CodeType) -> str:
+    """What ``source`` is called in ``code``; what Dynamo has taken from the stack has no name there."""
+    named = any(f"L[{name!r}]" in source.name for name in (*code.co_varnames, *code.co_cellvars, *code.co_freevars))
+    return source.name if named else "a tensor without a name"
+
+
+def _original(code: CodeType | None) -> CodeType | None:
+    """The function that ``code`` goes on with, which Dynamo has made; None for a function of the user's."""
+    made = ContinueExecutionCache.generated_code_metadata.get(code)
+    return None if made is None else made.code
+
+
+def _sizes_handed_to(code: CodeType) -> set[int] | None:
+    """The sizes of the tensors among the arguments of the call of ``code`` that is under way; None where there is none.
+
+    Dynamo runs code of its own making in its place, of the same name at the same line.
+    """
+    frame: Any = sys._getframe()
+    while frame is not None and _place(frame.f_code) != _place(code):
+        frame = frame.f_back
+    if frame is None:
+        return None
+    given = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]]
+    return {size for value in tree_leaves(given) if isinstance(value, torch.Tensor) for size in value.shape}
+
+
+def _place(code: CodeType) -> tuple[str, int, str]:
+    return code.co_filename, code.co_firstlineno, code.co_name
