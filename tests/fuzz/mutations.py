@@ -247,7 +247,7 @@ MUTANTS = [
     Mutant(
         "a range forgets its start",
         "scalar_arange",
-        "return b.call(aten.add.Tensor, steps, b.twin(start, value.device))",
+        "return b.call(aten.add.Tensor, times(b, steps, step), b.twin(start, value.device))",
         "return steps",
     ),
     Mutant("roll goes the other way", "roll", "aten.sub.Tensor", "aten.add.Tensor", hint=r"x\.roll\(s0"),

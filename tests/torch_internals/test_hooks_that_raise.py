@@ -15,7 +15,7 @@ import fxpass
 from fxpass import backend
 from fxpass.report import store
 from fxpass.torch_internals import install, patches
-from fxpass.torch_internals.contracts import TABLE
+from fxpass.torch_internals.contracts import TABLE, Feature
 from fxpass.torch_internals.dynamo import hooks
 from fxpass.torch_internals.lookup import resolve
 
@@ -25,8 +25,8 @@ LATE = {"torch._dynamo.optimize", "torch._dynamo.package.CompilePackage.install"
 
 
 def replaced() -> list[str]:
-    """The names of the table that a hook stands before, once the backend is there."""
-    return [name for name in TABLE if "." in name and patches.is_patched(name)]
+    """The names of the table that a hook stands before, once the backend is there. What `replace` has put there is no hook."""
+    return [n for n, row in TABLE.items() if "." in n and row.feature is not Feature.ASKED and patches.is_patched(n)]
 
 
 class Model(torch.nn.Module):

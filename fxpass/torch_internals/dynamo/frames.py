@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
+import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fxpass.analysis.calls import CallHistory
@@ -77,6 +78,12 @@ _frames: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def forget() -> None:
     """Forget what has been seen."""
     _frames.clear()
+
+
+def let_go(tensor: torch.Tensor) -> None:
+    """Hold ``tensor`` no longer, not even weakly."""
+    for seen in list(_frames.values()):
+        seen.wrote.pop(tensor, None)
 
 
 def history_of(code: CodeType) -> FrameHistory:

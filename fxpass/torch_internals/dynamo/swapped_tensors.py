@@ -1,6 +1,7 @@
-"""Index tensors can be swapped, as with stock `torch.compile`.
+"""Tensors can be swapped, as with stock `torch.compile`.
 
-    torch.utils.swap_tensors(m.index, other)      raises where somebody holds one of the two weakly, as the mirror does
+    torch.utils.swap_tensors(m.index, other)      raises where somebody holds one of the two weakly, as the mirror does, and
+                                                  what knows to which tensors a frame has written
 
 Nothing is known of either of them afterwards.
 """
@@ -12,6 +13,8 @@ from typing import Any
 from fxpass.index_tensors import mirror
 from fxpass.torch_internals.patches import patch
 
+from .frames import let_go
+
 
 def install() -> None:
     """Install the hook."""
@@ -19,6 +22,7 @@ def install() -> None:
 
 
 def _swap(stock: Any, t1: Any, t2: Any) -> None:
-    mirror.forget(t1)
-    mirror.forget(t2)
+    for tensor in (t1, t2):
+        mirror.forget(tensor)
+        let_go(tensor)
     stock(t1, t2)
