@@ -150,6 +150,6 @@ def test_windows_are_as_large_as_what_is_read() -> None:
     for pos, capacity in ((3, 90), (40, 90), (89, 90), (150, 200), (20, 400)):
         cache, new = torch.full((2, capacity, 4), torch.nan), torch.randn(2, 1, 4)
         cache[:, :pos] = 1
-        numbers = iter([pos, capacity])
-        given = [cache if "cache" in n else new if "new" in n else next(numbers) for n in names[:4]]
+        values = {"l_cache_": cache, "l_new_": new, "l_pos_": pos}
+        given = [values.get(n, capacity) for n in names[:4]]
         torch.testing.assert_close(loaded(*given), step(cache, new, pos))
