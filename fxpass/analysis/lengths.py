@@ -45,7 +45,7 @@ def lengths(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
 def bound_caches(graph: fx.Graph, sizes: Set[fx.Node]) -> set[fx.Node]:
     """Those of the inputs ``sizes`` of ``graph``, which are numbers, at which inputs are sliced that do not have that size."""
     found: set[fx.Node] = set()
-    for node in graph.nodes:
+    for node in graph.nodes if sizes else ():
         axis = sliced_axis(node)
         if axis is not None and aliases.root(node).op == "placeholder":
             found |= {n for n in _numbers_behind(node) & sizes if not symbols(n.meta["val"]) & _sizes(axis[0])}
@@ -54,8 +54,13 @@ def bound_caches(graph: fx.Graph, sizes: Set[fx.Node]) -> set[fx.Node]:
 
 def _numbers_behind(node: fx.Node) -> set[fx.Node]:
     """The numbers that ``node`` takes, and those that they are made of."""
-    own = {n for n in node.all_input_nodes if not _is_tensor(n)}
-    return own.union(*map(_numbers_behind, own))
+    found: set[fx.Node] = set()
+    todo = [node]
+    while todo:
+        new = {n for n in todo.pop().all_input_nodes if not _is_tensor(n)} - found
+        found |= new
+        todo += new
+    return found
 
 
 def _start(node: fx.Node) -> Any:

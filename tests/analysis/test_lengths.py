@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import fxpass
+from fxpass.analysis.lengths import bound_caches
 
 CAPACITY = 16
 W = torch.linspace(-1, 1, 16).view(4, 4)
@@ -82,3 +84,16 @@ def test_the_length_of_what_is_worked_on_is_none(name: str) -> None:
     report = run(OTHERS[name], "eager")
     assert [s.kind for s in report.symbols if "x" in s.of] == ["growth"] and not report.rewritten
     assert any(note.startswith("KV205") and "test_lengths.py" in note for note in report.notes)
+
+
+def test_numbers_that_are_made_of_each_other_are_walked_once() -> None:
+    graph = fx.Graph()
+    cache, size, other = (graph.placeholder(name) for name in ("cache", "size", "other"))
+    cache.meta["val"], size.meta["val"], other.meta["val"], end = torch.zeros(2, CAPACITY, 4), 3, 3, size
+    for _ in range(60):
+        more = graph.call_function(operator.add, (end, 0))
+        end = graph.call_function(max, (end, more))
+        more.meta["val"] = end.meta["val"] = 3
+    graph.call_function(torch.ops.aten.slice.Tensor, (cache, 1, 0, end)).meta["val"] = cache.meta["val"][:, :3]
+    assert bound_caches(graph, {size, other}) == {size}
+    assert bound_caches(graph, set()) == set()
