@@ -12,10 +12,14 @@ DEVICES = {"cuda"}
 """The devices that the kernels run on."""
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 """The dtypes that the kernels compute with."""
+SURE_ROWS = 8
+"""Up to so many rows a product is faster than cuBLAS' in all shapes that were tried."""
+MEASURED_ROWS = 64
+"""Up to so many rows it is measured which of the two is faster. A product with more is left to cuBLAS."""
 MAX_ROWS = 16
-"""A product with more rows than this is left to cuBLAS, which is then as good or better."""
+"""Where nothing can be measured, a product with more rows than this is left to cuBLAS."""
 MAX_OUTPUTS = 32
-"""A product with more rows than `MAX_ROWS` is turned into one with few rows if it has at most this many outputs."""
+"""A product in float32 with more rows than `MAX_ROWS` is turned into one with few rows if it has at most this many outputs."""
 MAX_TURNED = 4
 """At most this many products are turned into one."""
 MAX_LAYERS = 3

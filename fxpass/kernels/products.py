@@ -27,6 +27,7 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
+from .faster import is_faster
 from .gates import use_gates
 from .limits import FLOATS, MAX_LAYERS, MAX_OUTPUTS, MAX_ROWS, MAX_TURNED, addressed
 from .writing import Writing
@@ -152,9 +153,11 @@ def _added(call: Callable[..., fx.Node], result: fx.Node, parts: int, dtype: tor
 
 
 def few_rows(node: fx.Node) -> bool:
-    """Whether the ``aten.linear`` ``node`` is one that the kernel is written for."""
+    """Whether the ``aten.linear`` ``node`` is one that the kernel is written for, and faster at than cuBLAS."""
     x, weight = node.args[0].meta["val"], node.args[1].meta["val"]  # type: ignore[union-attr]
-    return _fits(x, weight) and x.numel() // x.shape[-1] <= MAX_ROWS
+    if not _fits(x, weight) or few_outputs(node):
+        return False
+    return is_faster(x.numel() // x.shape[-1], weight)
 
 
 def few_outputs(node: fx.Node) -> bool:

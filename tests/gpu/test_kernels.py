@@ -34,6 +34,14 @@ def linear_of_sixteen_rows_of_halves() -> tuple[str, list[Any]]:
     return "linear_few_rows", [rand(16, 2048).bfloat16() / 30, rand(3072, 2048).bfloat16(), None, 3, True]
 
 
+def linear_of_a_batch(rows: int = 64, dtype: torch.dtype = torch.float32) -> tuple[str, list[Any]]:
+    return "linear_few_rows", [rand(rows, 768).to(dtype) / 30, rand(2304, 768).to(dtype), rand(2304).to(dtype), 3, True]
+
+
+def linear_of_forty_rows_of_halves() -> tuple[str, list[Any]]:
+    return linear_of_a_batch(40, torch.bfloat16)
+
+
 def linear_of_many_outputs(dtype: torch.dtype = torch.float32) -> tuple[str, list[Any]]:
     return "linear_few_rows", [rand(7, 768).to(dtype) / 30, rand(49152, 768).to(dtype), None, 1, True]
 
@@ -142,7 +150,8 @@ def linear_of_long_rows() -> tuple[str, list[Any]]:
 
 
 MAKERS = [linear, linear_in_parts, linear_of_sixteen_rows, linear_of_long_rows,
-          linear_of_sixteen_rows_of_halves, linear_of_many_outputs, linears, gated, gated_sixteen_rows,
+          linear_of_sixteen_rows_of_halves, linear_of_a_batch, linear_of_forty_rows_of_halves,
+          linear_of_many_outputs, linears, gated, gated_sixteen_rows,
           gated_halves_of_seven_rows, attention, masked_attention,
           long_attention, written_out_attention, attention_over_all_keys, attention_of_its_own_row,
           long_attention_of_its_own_row, rows]  # fmt: skip
