@@ -203,7 +203,8 @@ def planned(
     at_once, added = carried is not None and settings.kernels, normal.graph.find_nodes(op="placeholder")[len(inputs) :]
     growth = Growth(around, added, gives_up=not is_step, at_once=at_once)
     sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities | growth.window_sizes.keys())
-    rows = bound & chunks(rewritten.sites) - sizes if carried is None else set()  # kernels of our own are made for a number
+    of_rows = chunks(normal.graph, rewritten.sites) if carried is None else set()  # kernels of our own are made for a number
+    rows = bound & of_rows - sizes
     return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes, chunks=rows), report), kinds
 
 
