@@ -62,7 +62,8 @@ def see_int(tx: Any, name: str, value: int) -> None:
     seen = history_of(tx.output.root_tx.f_code)
     first = seen.ints.setdefault(name, value)
     seen.now[name] = value
-    if value > 1 and (first in seen.tied or first in _changed(tx) or value in {now for _, now in moved_sizes(tx)}):
+    moved = moved_sizes(tx) if value > 1 else set()
+    if value > 1 and (first in seen.tied | _changed(tx) | {a for a, _ in moved} or value in {b for _, b in moved}):
         mark_int(tx, name)
 
 
