@@ -162,7 +162,9 @@ def prepare(
     foresee(form.gm)
     make = functools.partial(planned, gm, inputs, settings, report, numbers)
     plan, kinds = with_buffers(make, form, inputs, numbers, settings, report)
-    settle(in_vain=bool(report.unbuffered) and not plan.growth.axes)
+    given = plan.gm.graph.find_nodes(op="placeholder")
+    grown = [(given[one.place], one.dim) for one in plan.growth.axes if one.rows]
+    settle(in_vain=bool(report.unbuffered) and not plan.growth.axes, grown=grown)
     return plan, kinds
 
 

@@ -26,6 +26,7 @@ from torch import fx
 
 from fxpass.analysis.growth import made_longer
 from fxpass.graph import aliases
+from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint, symbols
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.patches import patch
@@ -68,16 +69,20 @@ def foresee(normal: fx.GraphModule) -> None:
     _free_offsets(graph, longer)
 
 
-def settle(in_vain: bool = False) -> None:
+def settle(in_vain: bool = False, grown: Iterable[tuple[fx.Node, int]] = ()) -> None:
     """Let the sizes that have been made dynamic here stay so. If that was ``in_vain``, they are left to Dynamo instead.
+
+    The inputs that the graph has ``grown``, each along a dim, are known to grow in further graphs of the frame.
 
     Raises:
         RestartAnalysis: the graph has symbols for such sizes, and is to have none; Dynamo traces the frame again.
     """
     tx = current_frame()
-    seen = None if tx is None else history_of(tx.f_code)
-    if seen is None or not seen.foreseen:
+    if tx is None:
         return
+    seen = history_of(tx.f_code)
+    sources = [(dynamo_source(node), dim) for node, dim in grown]
+    seen.grown |= {(source.name, dim) for source, dim in sources if source is not None}
     are_symbols = any(symbols(size) for _, size in seen.foreseen.values())
     if in_vain:
         _leave(tx, seen, set(seen.foreseen))
