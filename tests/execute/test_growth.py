@@ -509,6 +509,38 @@ def test_batches_in_any_order() -> None:
     assert all("buffer(" in report.after for report in fxpass.reports()[3:])
 
 
+class Convolved(Attention):
+    """The last rows of what goes in are kept for a convolution, beside keys and values that grow."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        state, *caches = past or (x.new_zeros(2, 3, 16),)
+        rows = torch.cat([state, x], 1)
+        x = rows.unfold(1, 4, 1).mean(-1)
+        y, new = super().forward(x, caches or None)
+        return y, (rows[:, -3:].contiguous(), *new)
+
+
+@torch.no_grad()
+def test_the_state_of_a_convolution_needs_no_buffer() -> None:
+    model = Convolved().eval()
+    decode(model, compiled(model), 12)
+    is_whole(2)
+    assert {name for name, *_ in fxpass.reports()[-1].buffers} == {"past[1]", "past[2]"}
+
+
+@torch.no_grad()
+def test_prompts_of_many_lengths_are_no_work_outside() -> None:
+    """The graph of the prompts has no step: what is left symbolic in it is as in stock, and no reason for a warning."""
+    model = Attention().eval()
+    fn = compiled(model)
+    for prompt in (8, 5, 16, 3, 7, 9, 11, 6):
+        mine = other = None
+        for step in range(4):
+            mine, other = both(fn, model, torch.randn(2, 1 if step else prompt, 16), (mine, other), atol=1e-5, rtol=1e-5)
+    report = fxpass.reports()[-1]
+    assert counters["stats"]["unique_graphs"] == 3 and report.corrected and not report.outside, report
+
+
 class Verified(Attention):
     """Several rows at once, of which the caller wants some of the last: they are cut outside."""
 
