@@ -162,7 +162,9 @@ def prepare(
     foresee(form.gm)
     make = functools.partial(planned, gm, inputs, settings, report, numbers)
     plan, kinds = with_buffers(make, form, inputs, numbers, settings, report)
-    settle(in_vain=bool(report.unbuffered) and not plan.growth.axes)
+    given = plan.gm.graph.find_nodes(op="placeholder")
+    grown = [(given[one.place], one.dim) for one in plan.growth.axes if one.rows]
+    settle(in_vain=bool(report.unbuffered) and not plan.growth.axes, grown=grown)
     return plan, kinds
 
 
@@ -203,7 +205,8 @@ def planned(
     at_once, added = carried is not None and settings.kernels, normal.graph.find_nodes(op="placeholder")[len(inputs) :]
     growth = Growth(around, added, gives_up=not is_step, at_once=at_once)
     sizes = bound & (capacities(normal.graph, rewritten.sites) | growth.capacities | growth.window_sizes.keys())
-    rows = bound & chunks(rewritten.sites) - sizes if carried is None else set()  # kernels of our own are made for a number
+    of_rows = chunks(normal.graph, rewritten.sites) if carried is None else set()  # kernels of our own are made for a number
+    rows = bound & of_rows - sizes
     return cut(Plan(normal, bound=bound, carried=carried, growth=growth, capacities=sizes, chunks=rows), report), kinds
 
 

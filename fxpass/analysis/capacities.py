@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import fx
 
 from fxpass.graph import aliases
@@ -19,6 +20,8 @@ from fxpass.graph.numbers import symbols
 
 from .sites import SliceSite
 
+aten = torch.ops.aten
+
 
 def capacities(graph: fx.Graph, sites: Iterable[SliceSite]) -> set[Any]:
     """The symbols of the sizes along which the ``sites`` of ``graph`` slice, and along which inputs that it writes are
@@ -26,13 +29,19 @@ def capacities(graph: fx.Graph, sites: Iterable[SliceSite]) -> set[Any]:
     return {s for site in sites for s in symbols(site.size)} | {s for size in _sliced(graph) for s in symbols(size)}
 
 
-def chunks(sites: Iterable[SliceSite]) -> set[Any]:
-    """The symbols of the numbers of rows that the ``sites`` write: the caller chooses how many.
+def chunks(graph: fx.Graph, sites: Iterable[SliceSite]) -> set[Any]:
+    """The symbols of the numbers of rows that the ``sites`` of ``graph`` write, and of how many of these are taken: the caller
+    chooses how many.
 
-    A loop that has some tokens checked at once hands in another number from call to call.
+    A loop that has some tokens checked at once hands in another number from call to call, and may ask for the last ones.
     """
     written = [site.node.meta["val"].shape[site.dim] for site in sites if site.kind == "write" and not site.squeezed]
-    return {symbol for size in written for symbol in symbols(size)}
+    found = {symbol for size in written for symbol in symbols(size)}
+    for node in graph.nodes if found else ():
+        axis = sliced_axis(node)
+        if axis is not None and node.target is not aten.select.int and symbols(axis[0].meta["val"].shape[axis[1]]) & found:
+            found |= symbols(node.meta["val"].shape[axis[1]])
+    return found
 
 
 def _sliced(graph: fx.Graph) -> Iterator[Any]:

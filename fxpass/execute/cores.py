@@ -73,6 +73,7 @@ def in_cores(
     strides = kept_strides(plan.gm)
     counted = plan.bound - plan.capacities - plan.chunks | strides
     left = {n.place: n for n in numbers.bound(kinds, strides) if n.symbols & counted}
+    is_step = bool(plan.growth.axes) or any(symbol.kind == "position" for symbol in report.symbols)
 
     def again(places: Sequence[int]) -> Callable[..., Any]:
         nonlocal plan
@@ -85,6 +86,8 @@ def in_cores(
         report.symbols = others + [Symbol(", ".join(map(str, n.symbols)), "growth", n.name) for n in moved]
         report.kinds |= {str(symbol): "growth" for n in moved for symbol in n.symbols}
         plan = cut(dataclasses.replace(plan, bound=plan.bound - {s for n in moved for s in n.symbols}), report)
+        if not is_step:  # prompts of any length: as in stock
+            report.outside = []
         return made(plan)
 
     def told() -> None:

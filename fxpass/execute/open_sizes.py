@@ -1,6 +1,7 @@
-"""Sizes that are symbols in the code of a static part: capacities of caches and of what grows, and sizes of windows.
+"""Sizes that are symbols in the code of a static part: capacities of caches and of what grows, windows, and numbers of rows.
 
     keys: [2, 8, C, 64], values: [2, 8, C, 64], rows: [W]        two symbols, whatever C and W are now
+    tokens: [2, n], last: m                                      two more: ``tokens[:, -last:]`` is [2, m]
     W <= C, C % 8 == 0                                           asked for by the compiler: looked at for each C and W that come
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy
 import torch
@@ -27,42 +28,61 @@ from fxpass.torch_internals.symbols import (
     symbols_for,
 )
 
-from .region_inputs import unviewed
+from .region_inputs import fake_of, unviewed
 
 KEPT = 256
 """What is made of sizes is kept for so many of them."""
 
 
-def dims_of(node: fx.Node, capacities: Set[Any]) -> tuple[int, ...]:
-    """The dims of the input ``node`` whose sizes are ``capacities`` of buffers that grow."""
-    value = node.meta.get("val")
-    sizes = value.shape if isinstance(value, torch.Tensor) else ()
-    return tuple(d for d, size in enumerate(sizes) if free_symbols(size) & capacities)
+class Opened(NamedTuple):
+    """The sizes among the inputs of a part that are symbols in its code.
+
+    dims: those of each input along which its sizes are.
+    of_dims: the inputs that are numbers, and such a size: each with an input and a dim of that size.
+    numbers: those that are symbols by themselves.
+    """
+
+    dims: list[tuple[int, ...]]
+    of_dims: dict[int, tuple[int, int]]
+    numbers: list[int]
+
+    def are_symbols(self, args: Sequence[Any]) -> bool:
+        """Whether there are such sizes in ``args``, and compilers take all of them for symbols."""
+        sizes = [args[i].shape[d] for i, dims in enumerate(self.dims) for d in dims]
+        return bool(sizes) and min([*sizes, *(args[i] for i in self.numbers)]) > 1
 
 
-def numbers_of(inputs: Sequence[fx.Node], dims: Sequence[tuple[int, ...]]) -> dict[int, tuple[int, int]]:
-    """Which of ``inputs`` are numbers that are sizes of others along ``dims``: each with such an input, and the dim."""
-    sizes = {to_expr(inputs[i].meta["val"].shape[d]): (i, d) for i, of in enumerate(dims) for d in of}
-    numbers = [(i, n.meta.get("val")) for i, n in enumerate(inputs)]
-    return {i: sizes[to_expr(v)] for i, v in numbers if isinstance(v, torch.SymInt) and to_expr(v) in sizes}
+def opened(inputs: Sequence[fx.Node], symbols: Set[Any]) -> Opened:
+    """What is open among ``inputs``, of which the sizes ``symbols`` are."""
+    values = [node.meta.get("val") for node in inputs]
+    shapes = [value.shape if isinstance(value, torch.Tensor) else () for value in values]
+    dims = [tuple(d for d, size in enumerate(shape) if free_symbols(size) & symbols) for shape in shapes]
+    sizes = {to_expr(shapes[i][d]): (i, d) for i, of in enumerate(dims) for d in of}
+    numbers = {i: to_expr(value) for i, value in enumerate(values) if isinstance(value, torch.SymInt)}
+    of_dims = {i: sizes[number] for i, number in numbers.items() if number in sizes}
+    return Opened(dims, of_dims, [i for i, number in numbers.items() if number in symbols and i not in of_dims])
 
 
 def fakes_of(
-    mode: FakeTensorMode, inputs: Sequence[fx.Node], values: Sequence[Any], dims: Sequence[tuple[int, ...]]
+    mode: FakeTensorMode, inputs: Sequence[fx.Node], values: Sequence[Any], opened: Opened
 ) -> tuple[list[Any], dict[Any, torch.SymInt]]:
-    """Fakes of ``values``, the arguments for ``inputs``, with symbols for sizes along ``dims``; all other sizes are fixed.
+    """Fakes of ``values``, the arguments for ``inputs``, with symbols for sizes that are ``opened``; all other sizes are fixed.
 
     Sizes have one symbol where those of the inputs have, and two where they are only alike now. The second result gives these
     sizes by those of the inputs, as expressions.
     """
     fakes: list[Any] = []
     known: dict[Any, torch.SymInt] = {}
-    for i, (node, value, own) in enumerate(zip(inputs, values, dims, strict=True)):
+    for i, (node, value, own) in enumerate(zip(inputs, values, opened.dims, strict=True)):
         of_dims = {d: to_expr(node.meta["val"].shape[d]) for d in own}
         symbols_for(mode.shape_env, {value.shape[d]: to_expr(known[size]) for d, size in of_dims.items() if size in known})
         fakes.append(_fake_of(mode, f"t{i}", value, own))
         for d, size in of_dims.items():
             assert known.setdefault(size, fakes[-1].shape[d]) == fakes[-1].shape[d]
+    for i, (p, d) in opened.of_dims.items():
+        fakes[i] = fakes[p].shape[d]
+    for i in opened.numbers:
+        fakes[i] = fake_of(mode, f"t{i}", values[i], None)
     return fakes, known
 
 

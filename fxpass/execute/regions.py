@@ -33,7 +33,7 @@ from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
 from fxpass.torch_internals.symbols import SYMPY_INTERP, ShapeEnv
 
 from .compilers import Compile
-from .open_sizes import dims_of, fakes_of, function_of_sizes, is_asked, numbers_of
+from .open_sizes import Opened, fakes_of, function_of_sizes, is_asked, opened
 from .partition.split import Part
 from .region_inputs import dynamic_dims, fake_of, layouts, shares_memory, symbol_places, unviewed, varies
 
@@ -70,8 +70,8 @@ class Region:
         self._made = 0
         self._static = [i for i, n in enumerate(part.inputs) if n in part.addresses] if part.static else None
         self._dynamic = [dynamic_dims(n) for n in part.inputs]
-        opened = [(1, sizes), (0, first)] if part.static else []
-        self._opened = [(least, [dims_of(n, some) for n in part.inputs]) for least, some in opened]
+        later = [(1, sizes), (0, first)] if part.static else []
+        self._opened = [(least, opened(part.inputs, some)) for least, some in later]
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
         if (variants := self.variants) and variants[0].holds(args):
@@ -107,34 +107,31 @@ class Region:
     def _make_variant(self, args: Sequence[Any]) -> _Variant:
         if not self.part.static:
             return self._dynamic_variant(args)
-        while opened := self._to_open(args):
+        while sizes := self._to_open(args):
             try:
-                return self._open_variant(args, opened)
+                return self._open_variant(args, sizes)
             except Exception:
                 _logger.warning("kvfix: %s is compiled anew for each size", self.part.name, exc_info=True)
-                self._opened = [(least, dims) for least, dims in self._opened if dims != opened]
+                self._opened = [(least, others) for least, others in self._opened if others != sizes]
                 self.is_open = any(least == 0 for least, _ in self._opened)
         return self._static_variant(args)
 
-    def _to_open(self, args: Sequence[Any]) -> list[tuple[int, ...]] | None:
-        """The dims of ``args`` along which sizes are to be symbols in what is compiled next; None if there are none."""
-        every = (dims for least, dims in self._opened if self._made >= least)
-        return next((dims for dims in every if _may_be_symbols(args, dims)), None)
+    def _to_open(self, args: Sequence[Any]) -> Opened | None:
+        """The sizes of ``args`` that are to be symbols in what is compiled next; None if there are none."""
+        every = (sizes for least, sizes in self._opened if self._made >= least)
+        return next((sizes for sizes in every if sizes.are_symbols(args)), None)
 
-    def _open_variant(self, args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> _Variant:
-        """Compiled for any sizes along the dims ``opened`` of its arguments, which are symbols of it; static in all else.
+    def _open_variant(self, args: Sequence[Any], opened: Opened) -> _Variant:
+        """Compiled for any sizes of its arguments that are ``opened``, which are symbols of it; static in all else.
         Sizes that are alike only now are two."""
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes, known = fakes_of(mode, self.part.inputs, args, opened)
         places = symbol_places(fakes)
         sizes = [fakes[i].shape[d] for i, d in places]
-        symbols = [to_expr(size) for size in sizes]
-        numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
-        for i, (p, d) in numbers_of(self.part.inputs, opened).items():
-            fakes[i] = fakes[p].shape[d]
-            del numbers[i]
-        asked_for = values_at((), places)
+        symbols = [to_expr(size) for size in [*(fakes[i] for i in opened.numbers), *sizes]]
+        numbers = {i: a for i, a in enumerate(args) if isinstance(a, int) and not isinstance(fakes[i], torch.SymInt)}
+        asked_for = values_at(opened.numbers, places)
         taken, before = values_at([i for i in range(len(args)) if i not in numbers], places), len(env.guards)
         run = self._compile([*fakes, *sizes], mode, numbers)
         asked = [g.expr for g in env.guards[before:] if is_asked(g.expr, known, self._windows)]
@@ -188,12 +185,6 @@ class Region:
         with tracing(TracingContext(mode)):
             with stage(f"compiling the {self.part.name}, {ops} ops"):
                 return self.compile(gm, [fakes[i] for i in taken], static)
-
-
-def _may_be_symbols(args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> bool:
-    """Whether there are sizes along the dims ``opened`` of ``args``, and compilers take all of them for symbols."""
-    sizes = [args[i].shape[d] for i, dims in enumerate(opened) for d in dims]
-    return bool(sizes) and min(sizes) > 1
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ from fxpass.graph.inputs import note_buffer, note_static
 from fxpass.graph.insertion import call, stand_for, take_line
 from fxpass.graph.layouts import dense_order, is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import input_sizes, symbols, to_expr
+from fxpass.graph.numbers import equal, input_sizes, symbols, to_expr
 
 from .around import Around, Axis
 from .formulas import formula
@@ -136,7 +136,7 @@ def grow(
     graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
     (results,) = graph.output_node().args
     returned = list(results)  # type: ignore[arg-type]
-    moving = {s for one in found for s in symbols(one.size)}
+    moving = _lengths(found)
     slices = sliced_results(returned, moving)
     for place in slices:
         returned[place] = None
@@ -150,9 +150,13 @@ def grow(
             views = tuple(i for i in places if not _is_no_view(returned[i], one.join))
             axes.append(Axis(inputs.index(one.node), one.dim, rows, places, views))
         buffers = [_buffer(graph, one, capacity, name_of(one.node)) for one in found]
+        known: list[tuple[Any, fx.Node, Any]] = []
         for one, buffer, made in zip(found, buffers, axes, strict=True):
-            length = _use(graph, one, buffer)
-            origins[length] = Origin(f"{name_of(one.node)}.size({one.dim})")
+            length = _length(graph, one, known if symbols(one.size) - moving else [])
+            _use(graph, one, buffer, length)
+            if length.target is aten.sym_size.int:
+                origins[length] = Origin(f"{name_of(one.node)}.size({one.dim})")
+                known += [] if isinstance(made.rows, int) else [(one.end, length, (inputs[made.rows[0]], made.rows[1]))]
             for place in made.results:
                 returned[place] = buffer
     graph.output_node().args = (tuple(returned),)
@@ -161,6 +165,15 @@ def grow(
             graph.erase_node(node)
     gm.recompile()
     return Grown(len(inputs), Around(axes, slices=slices), origins, moving, symbols(capacity))
+
+
+def _lengths(found: Sequence[Growing]) -> set[Any]:
+    """The symbols of the sizes of what is ``found`` to grow. A mask that is as long as the cache with the rows that are joined
+    to it has a symbol for their number in its size, too: the caller chooses it, and it is no length."""
+    sizes = [symbols(one.size) for one in found]
+    alone = {s for size in sizes if len(size) == 1 for s in size}
+    rows = {s for one in found for s in symbols(one.end - one.size)} - alone
+    return {s for size in sizes for s in size} - rows
 
 
 def _is_of(result: Any, join: fx.Node) -> bool:
@@ -201,14 +214,26 @@ def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt, name: str) ->
     return made
 
 
-def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
-    """Let ``buffer`` stand for what grows, and for what rows are joined to it as. Gives the node of its length.
+def _length(graph: fx.Graph, one: Growing, known: Sequence[tuple[Any, fx.Node, Any]]) -> fx.Node:
+    """The node of the length of what grows, before all ops: the sum of a length and of the number of rows that are joined
+    there, an input and a dim, if these are ``known`` to end where it does."""
+    for end, length, rows in known:
+        if equal(one.size, end):
+            with graph.inserting_after(length):
+                added = call(graph, aten.sym_size.int, *rows)
+            with graph.inserting_after(added):
+                return call(graph, operator.add, length, added)
+    with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
+        return call(graph, aten.sym_size.int, one.node, one.dim)
+
+
+def _use(graph: fx.Graph, one: Growing, buffer: fx.Node, length: fx.Node) -> None:
+    """Let ``buffer`` stand for what grows, of that ``length``, and for what rows are joined to it as.
 
     What is read from the buffer keeps its fake value, which has memory of its own: nothing writes there in between.
     """
     past, dim, join = one.node, one.dim, one.join
-    with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
-        length = call(graph, aten.sym_size.int, past, dim)
+    with graph.inserting_after(length):
         whole = call(graph, aten.slice.Tensor, buffer, dim, 0, length, like=past.meta["val"])
     if join is not None:
         with graph.inserting_before(join):
@@ -236,4 +261,3 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
         take_line(whole, next(iter(whole.users)))
     else:
         graph.erase_node(whole)
-    return length

@@ -51,7 +51,15 @@ def grown(k: Tensor) -> Tensor:
     return torch.view_as_real(k)[..., 0].cumsum(1).sum(1)
 
 
-COMPLEX = [parts, real, imaginary, attended, transposed, magnitude, there_and_back, turned, grown]
+def conjugated(k: Tensor) -> Tensor:
+    return (k @ k.conj().transpose(1, 2).resolve_conj()).real.softmax(-1).amax((1, 2))
+
+
+def negated(k: Tensor) -> Tensor:
+    return k.conj().imag.resolve_neg().sum(1)
+
+
+COMPLEX = [parts, real, imaginary, attended, transposed, magnitude, there_and_back, turned, grown, conjugated, negated]
 
 
 def same(step: Callable[..., Tensor], buffer: Tensor, compiler: str) -> None:

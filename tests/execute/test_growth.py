@@ -440,6 +440,107 @@ def test_results_as_long_as_the_cache_are_cut(kind: type[nn.Module]) -> None:
     is_whole()
 
 
+class Turns(Attention):
+    """A mask that the caller makes longer by the rows that it hands in."""
+
+    def forward(self, x: torch.Tensor, past: Any, mask: Any = None) -> Any:
+        q, k, v = self.heads(x)
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        at = torch.arange(k.shape[2])
+        mask = mask[:, None, None].bool() & (at <= at[-x.shape[1] :, None])
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2), (k, v)
+
+
+@pytest.mark.parametrize("rows", [[1, 1, 3, 1, 1, 5, 1, 4, 1], [3, 2, 4, 5, 2, 3], [3, 1, 1, 2, 1, 5, 1]])
+@torch.no_grad()
+def test_turns_of_a_conversation_with_a_mask(rows: list[int]) -> None:
+    """The mask is as long as the cache with the rows that are joined to it, whose number is no length: one core for all."""
+    model, mask, mine, other = Turns().eval(), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]]), None, None
+    fn = compiled(model)
+    with parts_compiled(least=64) as made:
+        for step, n in enumerate([4, *rows]):
+            mask = nn.functional.pad(mask, (0, n), value=1) if step else mask
+            x = torch.randn(2, n, 16)
+            (y, mine), (wanted, other) = fn(x, mine, mask), model(x, other, mask)
+            torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
+            same(mine, other)
+    kinds = len({n > 1 for n in rows})
+    assert counters["stats"]["unique_graphs"] == 1 + kinds and made.count("core") == kinds, made
+    assert all("buffer(" in report.after for report in fxpass.reports()[1:])
+
+
+class Counted(Attention):
+    """How many rows there are is counted, too, and a mask that long is added to the scores."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        past.k = k if past.k is None else torch.cat([past.k, k], 2)
+        past.v = v if past.v is None else torch.cat([past.v, v], 2)
+        past.seen += x.shape[1]
+        scores = q @ past.k.mT + (torch.arange(past.seen) % 3 == 1) * -9.0
+        return (scores.softmax(-1) @ past.v).transpose(1, 2).flatten(2), past
+
+
+@torch.no_grad()
+def test_a_counter_that_a_guard_ties_to_the_length() -> None:
+    """The counter is met first in the first step, where the prompt has been as long."""
+    model = Counted().eval()
+    fn, mine, other = compiled(model), Cache(), Cache()
+    for cache in (mine, other):
+        cache.k = cache.v = torch.empty(2, 2, 0, 8)
+        cache.seen = 0  # type: ignore[attr-defined]
+    for step in range(12):
+        mine, other = both(fn, model, torch.randn(2, 1 if step else 5, 16), (mine, other), atol=1e-5, rtol=1e-5)
+    is_whole(2)
+
+
+@torch.no_grad()
+def test_batches_in_any_order() -> None:
+    """What has had a buffer in one graph has one in the next, whatever the lengths were of the calls before."""
+    model, generator = Attention().eval(), torch.Generator().manual_seed(0)
+    fn, pasts = compiled(model), {}
+    for _ in range(30):
+        batch = 1 + int(torch.randint(0, 4, (), generator=generator))
+        mine, other = pasts.get(batch, (None, None))
+        x = torch.randn(batch, 5 if mine is None else 1, 16)
+        pasts[batch] = both(fn, model, x, (mine, other), laid_out=False, atol=1e-5, rtol=1e-5)
+    assert counters["stats"]["unique_graphs"] <= 5
+    assert all("buffer(" in report.after for report in fxpass.reports()[3:])
+
+
+class Convolved(Attention):
+    """The last rows of what goes in are kept for a convolution, beside keys and values that grow."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        state, *caches = past or (x.new_zeros(2, 3, 16),)
+        rows = torch.cat([state, x], 1)
+        x = rows.unfold(1, 4, 1).mean(-1)
+        y, new = super().forward(x, caches or None)
+        return y, (rows[:, -3:].contiguous(), *new)
+
+
+@torch.no_grad()
+def test_the_state_of_a_convolution_needs_no_buffer() -> None:
+    model = Convolved().eval()
+    decode(model, compiled(model), 12)
+    is_whole(2)
+    assert {name for name, *_ in fxpass.reports()[-1].buffers} == {"past[1]", "past[2]"}
+
+
+@torch.no_grad()
+def test_prompts_of_many_lengths_are_no_work_outside() -> None:
+    """The graph of the prompts has no step: what is left symbolic in it is as in stock, and no reason for a warning."""
+    model = Attention().eval()
+    fn = compiled(model)
+    for prompt in (8, 5, 16, 3, 7, 9, 11, 6):
+        mine = other = None
+        for step in range(4):
+            mine, other = both(fn, model, torch.randn(2, 1 if step else prompt, 16), (mine, other), atol=1e-5, rtol=1e-5)
+    report = fxpass.reports()[-1]
+    assert counters["stats"]["unique_graphs"] == 3 and report.corrected and not report.outside, report
+
+
 class Verified(Attention):
     """Several rows at once, of which the caller wants some of the last: they are cut outside."""
 

@@ -74,6 +74,38 @@ def test_what_is_taken_back_costs_no_graph(
         assert "buffer(" in report.after and not (report.unbuffered or report.refused or report.outside or report.corrected)
 
 
+class Last(Attention):
+    """Of the results, as many of the last ones as the caller asks for."""
+
+    def forward(self, x: torch.Tensor, past: Any, last: int) -> Any:
+        y, new = super().forward(x, past)
+        return y[:, -last:] * 2, new
+
+
+ASKED = {
+    "all": ([(9, 2), (2, 2), (2, 2), (3, 3), (5, 5), (2, 2), (6, 6), (7, 7), (4, 4), (1, 1), (3, 3)], 2),
+    "some": ([(9, 2), (3, 2), (4, 3), (5, 2), (6, 4), (3, 2), (7, 4), (8, 3), (9, 8)], 2),
+    "all of them, or some": ([(9, 2), (2, 2), (4, 3), (5, 2), (6, 6), (3, 2), (7, 4), (1, 1), (8, 3), (5, 5)], 3),
+}
+
+
+@pytest.mark.parametrize("calls, steps", ASKED.values(), ids=ASKED)
+@torch.no_grad()
+def test_an_int_that_says_how_many_of_the_rows_are_asked_for(calls: list[tuple[int, int]], steps: int) -> None:
+    """One graph and one core for all numbers of rows, also where the int is the same for the prompt and the first step; one of
+    each for a single row; and another one for all of the rows, or some, since PyTorch tells a tensor from a part of it."""
+    model, taken = Last().eval(), last(2, sliced)
+    fn, mine, other = compiled(model), None, None
+    with parts_compiled(least=64) as made:
+        for step, (rows, asked) in enumerate(calls):
+            x = torch.randn(2, rows, 16)
+            (y, mine), (wanted, other) = fn(x, mine, asked), model(x, other, asked)
+            torch.testing.assert_close(y, wanted, atol=1e-5, rtol=1e-5)
+            same(mine, other)
+            mine, other = (taken(past, rows // 2) if step else past for past in (mine, other))
+    assert counters["stats"]["unique_graphs"] <= 1 + steps and made.count("core") <= steps, made
+
+
 class Kept(nn.Module):
     """A cache of a fixed size; as many rows are written as come in."""
 

@@ -65,9 +65,9 @@ def squeeze(node: fx.Node, flow: Flow) -> Extents:
     return {d - sum(g < d for g in gone): e for d, e in flow.of(x).items()}
 
 
-@rule(aten.view_as_real)
-def view_as_real(node: fx.Node, flow: Flow) -> Extents:
-    """Real and imaginary part become a new last dim."""
+@rule(aten.view_as_real, aten._conj, aten._neg_view, aten.resolve_conj, aten.resolve_neg)
+def same_dims(node: fx.Node, flow: Flow) -> Extents:
+    """Each dim stays where it is; real and imaginary part become a new last one."""
     return dict(flow.of(node.args[0]))
 
 

@@ -5,7 +5,8 @@ capacity of the cache changes, and so do ints that repeat it, or that repeat the
 graph. So when a graph with moving positions is first compiled, these are marked as Dynamo would mark them one call later:
 
     - the size of a cache along the sliced dim,
-    - every int that equaled such a size, or a size that has changed meanwhile, when both were first seen.
+    - every int that equaled such a size, or a size that has changed meanwhile, when both were first seen,
+    - every int that equals a size now which was another at first: the number of rows of a chunk, handed in beside it.
 
 A prefill that advances an index from a constant marks the dims that it fills (`expect`), so that the decode step is traced
 once. Otherwise the frame is traced again. That is done at the first slice of a cache at a position (`see_slice`), when little
@@ -41,6 +42,7 @@ from fxpass.torch_internals.symbols import free_symbols
 
 from .frames import current_frame, history_of
 from .marked import mark_int, mark_size
+from .values import value_of
 
 Restart = RestartAnalysis
 """Raised to tell Dynamo to trace a frame again; it is no error."""
@@ -60,7 +62,8 @@ def see_int(tx: Any, name: str, value: int) -> None:
     seen = history_of(tx.output.root_tx.f_code)
     first = seen.ints.setdefault(name, value)
     seen.now[name] = value
-    if value > 1 and (first in seen.tied or first in _changed(tx)):
+    moved = moved_sizes(tx) if value > 1 else set()
+    if value > 1 and (first in seen.tied | _changed(tx) | {a for a, _ in moved} or value in {b for _, b in moved}):
         mark_int(tx, name)
 
 
@@ -183,6 +186,14 @@ def _changed(tx: Any) -> set[int]:
     now = {name: update_automatic_dynamic(tx, name, FrameStateSizeEntry()).size for name in seen}
     return {v for name, first in seen.items() if isinstance(now[name], tuple)
             for v, size in zip(first, now[name], strict=False) if size is auto_dynamic}  # type: ignore[arg-type]  # fmt: skip
+
+
+def moved_sizes(tx: Any) -> set[tuple[int, int]]:
+    """The first sizes of inputs that have others now, with these."""
+    seen = history_of(tx.output.root_tx.f_code).sizes
+    now = {name: value_of(tx, name) for name in seen}
+    return {(a, b) for name, first in seen.items() if isinstance(now[name], torch.Tensor)
+            for a, b in zip(first, now[name].shape, strict=False) if a != b}  # fmt: skip
 
 
 def _siblings(tx: Any, name: str) -> list[str]:

@@ -44,6 +44,7 @@ class FrameHistory:
     foreseen: the inputs whose sizes have been made dynamic for that, with the dim and the size, until the frame is compiled.
     kept: the inputs for which that was in vain.
     longer: the inputs of which graphs of the frame have returned something longer, with the dim along which it is longer.
+    grown: the inputs that had a buffer in a graph of the frame, with the dim along which rows were joined to them.
     """
 
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -69,6 +70,7 @@ class FrameHistory:
     foreseen: dict[str, tuple[int, Any]] = dataclasses.field(default_factory=dict)
     kept: set[str] = dataclasses.field(default_factory=set)
     longer: dict[str, int] = dataclasses.field(default_factory=dict)
+    grown: set[tuple[str, int]] = dataclasses.field(default_factory=set)
 
 
 _frames: WeakIdKeyDictionary = WeakIdKeyDictionary()

@@ -26,15 +26,15 @@ from torch import fx
 
 from fxpass.analysis.growth import made_longer
 from fxpass.graph import aliases
+from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint, symbols
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext
 
-from .dynamism import restart, tensors_of
+from .dynamism import moved_sizes, restart, tensors_of
 from .frames import FrameHistory, current_frame, history_of
 from .marked import fix_size, mark_size
-from .values import value_of
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
@@ -69,16 +69,20 @@ def foresee(normal: fx.GraphModule) -> None:
     _free_offsets(graph, longer)
 
 
-def settle(in_vain: bool = False) -> None:
+def settle(in_vain: bool = False, grown: Iterable[tuple[fx.Node, int]] = ()) -> None:
     """Let the sizes that have been made dynamic here stay so. If that was ``in_vain``, they are left to Dynamo instead.
+
+    The inputs that the graph has ``grown``, each along a dim, are known to grow in further graphs of the frame.
 
     Raises:
         RestartAnalysis: the graph has symbols for such sizes, and is to have none; Dynamo traces the frame again.
     """
     tx = current_frame()
-    seen = None if tx is None else history_of(tx.f_code)
-    if seen is None or not seen.foreseen:
+    if tx is None:
         return
+    seen = history_of(tx.f_code)
+    sources = [(dynamo_source(node), dim) for node, dim in grown]
+    seen.grown |= {(source.name, dim) for source, dim in sources if source is not None}
     are_symbols = any(symbols(size) for _, size in seen.foreseen.values())
     if in_vain:
         _leave(tx, seen, set(seen.foreseen))
@@ -152,7 +156,7 @@ def _longer_dim(tx: Any, name: str, tensor: torch.Tensor) -> int | None:
         return None
     of = [sizes for sizes, dtype in seen.returned if dtype == tensor.dtype and len(sizes) == tensor.dim()]
     fits = [(d, sizes[d]) for sizes in of for d in range(tensor.dim()) if _is_shorter(tuple(tensor.shape), sizes, d)]
-    left = _left_sizes(tx) if fits else set()
+    left = {first for first, _ in moved_sizes(tx)} if fits else set()
     dims = {d for d, size in fits if size in left}
     return dims.pop() if len(dims) == 1 else None
 
@@ -160,13 +164,6 @@ def _longer_dim(tx: Any, name: str, tensor: torch.Tensor) -> int | None:
 def _are_fixed_first() -> bool:
     """Whether Dynamo takes sizes for constants until they have been seen to change, as without ``dynamic``."""
     return config.automatic_dynamic_shapes and config.assume_static_by_default is not False
-
-
-def _left_sizes(tx: Any) -> Set[int]:
-    """The first sizes of inputs that have others now."""
-    now = {name: value_of(tx, name) for name in history_of(tx.f_code).sizes}
-    return {a for name, first in history_of(tx.f_code).sizes.items() if isinstance(now[name], torch.Tensor)
-            for a, b in zip(first, now[name].shape, strict=False) if a != b}  # fmt: skip
 
 
 def _fixed(base: torch.Tensor | None) -> Any:

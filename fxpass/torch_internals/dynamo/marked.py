@@ -14,12 +14,11 @@ from .frames import history_of
 
 
 def mark_int(tx: Any, name: str) -> bool:
-    """Make the int called ``name`` dynamic, and tell whether it was fixed so far."""
+    """Make the int called ``name`` dynamic, also where it has not been seen before, and tell whether it was fixed so far."""
     entry = update_automatic_dynamic(tx, name, FrameStateSizeEntry())
-    if type(entry.scalar) is not int:
-        return False
+    fixed = type(entry.scalar) is int
     entry.scalar = auto_dynamic
-    return True
+    return fixed
 
 
 def mark_size(tx: Any, name: str, dim: int) -> bool:

@@ -158,11 +158,13 @@ class NumberInputs:
 
     @property
     def growing(self) -> tuple[set[Any], list[torch.SymInt]]:
-        """The symbols of sizes that may grow, since they have not been seen to stay, and the sizes that have been seen to
-        rise, or will do so from this call on, as far as is foreseen."""
+        """The symbols of sizes that may grow, since they have not been seen to stay, or have grown in another graph, and the
+        sizes that have been seen to rise, or will do so from this call on, as far as is foreseen."""
         moving = {s for s, kind in self.seen().kinds.items() if kind in (None, "growth")}
-        foreseen = [(name, dim) for name, (dim, _) in self._history.foreseen.items()]
-        return moving, self._rising + [self._sizes[place] for place in foreseen if place in self._sizes]
+        places = [(name, dim) for name, (dim, _) in self._history.foreseen.items()]
+        foreseen = [self._sizes[place] for place in places if place in self._sizes]
+        known = [self._sizes[place] for place in self._history.grown & self._sizes.keys()]
+        return moving | {s for size in [*foreseen, *known] for s in symbols(size)}, self._rising + foreseen
 
     def table(self, kinds: Kinds, lengths: Set[Any] = frozenset()) -> list[Symbol]:
         """The rows of the report: each symbol, its kind, and the number that it is of. Sizes in ``lengths`` grow in buffers."""
