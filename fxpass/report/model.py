@@ -129,6 +129,11 @@ class Report:
         return reasons.of(self.unbuffered) not in (None, reasons.GROWS_WHOLE)
 
     @property
+    def works_on_growth(self) -> bool:
+        """Whether all of what grows is worked on in each call, and has no buffer."""
+        return any(reasons.of(text) is reasons.GROWS_WHOLE for text in (self.unbuffered, *self.notes))
+
+    @property
     def loses_slices(self) -> bool:
         """Whether the graph ends at a graph break, and what it has cut out of a cache goes on behind it."""
         return bool(self.ended) and any(site.id == reasons.LEAVES.id for site in self.sites)
