@@ -119,7 +119,8 @@ def rewrite_normal_form(
             rewritten.around = dataclasses.replace(grown.around, windows=rewritten.around.windows)
     lengths, capacities = (grown.lengths, grown.capacities) if grown is not None else (set(), set())
     report.symbols = numbers.table(rewritten.kinds, lengths) if numbers else []
-    report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities)
+    own = windows.sizes(normal.graph) if windows is not None else set()
+    report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities, own)
     report.flow = nx.relabel_nodes(rewritten.flow, user_names(rewritten.flow))
     report.sites = sites_of(rewritten)
     inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]

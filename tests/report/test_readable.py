@@ -274,6 +274,18 @@ def test_a_name_of_the_users_is_no_symbol() -> None:
     assert "s0: pos = input" in report.before and "return k[:, :s1].sum(1)" in report.before
 
 
+def test_a_window_is_called_so_and_its_size_is_asked_for_once() -> None:
+    """A cache of more rows than are always read (`rewriting.windows`), of which two reads share a window."""
+
+    def step(k: Tensor, v: Tensor, x: Tensor, p: int) -> Tensor:
+        return F.scaled_dot_product_attention(x, k[:, :p], v[:, :p])
+
+    keys, values = torch.zeros(2, 128, 4), torch.zeros(2, 128, 4)
+    report = last(step, [(keys, values, torch.ones(2, 1, 4), p) for p in (3, 4, 5)])
+    assert "window" in report.kinds.values() and report.after.count(": window = aten.sym_size(") == 1
+    assert report.after.count("f32[2, window, 4] = aten.slice(") == 2 and "window" not in report.before
+
+
 def test_a_graph_is_drawn_when_somebody_looks() -> None:
     """What is kept until then holds neither the graph nor a tensor."""
     with mock.patch.object(drawing, "drawn", side_effect=drawing.drawn) as asked:
