@@ -33,8 +33,8 @@ def kinds_of(
     capacities: Set[Any] = frozenset(),
     windows: Set[Any] = frozenset(),
 ) -> dict[str, str]:
-    """The kind of each symbol that there is in ``graph``, the inputs' first. ``lengths`` and ``capacities`` are those of what
-    has buffers, ``windows`` the sizes of windows."""
+    """The kind of each symbol that there is in ``graph``, the inputs' first. ``lengths`` are those of what has buffers,
+    ``capacities`` the sizes of these buffers and of caches that are sliced, ``windows`` those of windows."""
     own = dict.fromkeys(kinds.layouts, "layout") | dict.fromkeys(lengths, "growth") | dict.fromkeys(capacities, "capacity")
     own |= dict.fromkeys(windows, "window")
     found: dict[Any, None] = {}
