@@ -11,6 +11,7 @@ import networkx as nx
 import torch
 from torch import fx
 
+from fxpass.analysis.capacities import sizes_sliced
 from fxpass.analysis.extents import no_result
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
@@ -117,9 +118,11 @@ def rewrite_normal_form(
             positions, seen = grown.origins | positions, grown.seen(seen)
             rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, grown.leave, windows)
             rewritten.around = dataclasses.replace(grown.around, windows=rewritten.around.windows)
-    lengths, capacities = (grown.lengths, grown.capacities) if grown is not None else (set(), set())
+    lengths, capacities = (grown.lengths, set(grown.capacities)) if grown is not None else (set(), set())
     report.symbols = numbers.table(rewritten.kinds, lengths) if numbers else []
-    report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities)
+    capacities |= {s for s in sizes_sliced(rewritten.sites) if rewritten.kinds.of_symbol(s) == "variant"}
+    own = windows.sizes(normal.graph) if windows is not None else set()
+    report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities, own)
     report.flow = nx.relabel_nodes(rewritten.flow, user_names(rewritten.flow))
     report.sites = sites_of(rewritten)
     inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]

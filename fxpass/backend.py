@@ -106,7 +106,8 @@ def kvfix(
         store.unfit(report, error, expected=isinstance(error, (Unfit, Broken)))
     report.pinned = [reasons.PINNED.text(where=place and f" at {place}", guard=guard) for guard, place in pinned()]
     if numbers is not None:
-        between = cut_between(gm, numbers.growing[1], report.loses_slices)
+        joins = bool(report.ended and plan and any(axis.rows for axis in plan.growth.axes))
+        between = cut_between(gm, numbers.growing[1], report.loses_slices, joins, report.works_on_growth)
         report.outside += [reasons.CUT_BETWEEN.text(source=source, what=what) for source, what in between]
     store.add(report)
     store.complain(report, settings, cause)

@@ -314,8 +314,15 @@ BESIDE = _reason(
 CUT_BETWEEN = _reason(
     "KV213",
     "{source}: {what} has another size in each call, and comes from before a graph break",
-    'Take the slice behind what breaks the graph, which `TORCH_LOGS="graph_breaks"` names; `torch.compiler.disable` is one. It '
-    "runs in eager, with all that it calls. Where it has to stay, hand it the whole buffer, and let it return a fixed size.",
+    'Take the slice, or join the rows, behind what breaks the graph, which `TORCH_LOGS="graph_breaks"` names; '
+    "`torch.compiler.disable` is one. It runs in eager, with all that it calls. Where it has to stay, hand it the whole "
+    "buffer, and let it return a fixed size.",
+)
+EXCLUDED = _reason(
+    "KV214",
+    "{function} is excluded from what is compiled, and {does}: it is called at {where}",
+    "Leave out `torch.compiler.disable`, or exclude only what has to run in eager, such as a print, and take slices in what "
+    "is compiled.",
 )
 
 # How many graphs there are

@@ -275,6 +275,11 @@ def cut_between() -> None:
     decode(lambda k, v, p: sliced(k, p) @ v[0, :4])
 
 
+def excluded() -> None:
+    attended = torch.compiler.disable(lambda k, p: k[:, :p].sum(1))
+    decode(lambda k, v, p: attended(k, p) @ v[0, :4])
+
+
 def breaks_in_a_loop() -> None:
     def step(k: Tensor, v: Tensor, p: int) -> Tensor:
         for rows in (k, v):
@@ -365,6 +370,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV211": restless,
     "KV212": lambda: decode(lambda k, v, p: k[:, :p].mode(1).values + (v[:, :p] @ v[:, :p].mT).sum((1, 2))[:, None]),
     "KV213": cut_between,
+    "KV214": excluded,
     "KV301": breaks,
     "KV302": again,
     "KV303": a_graph_for_each,

@@ -26,7 +26,12 @@ aten = torch.ops.aten
 def capacities(graph: fx.Graph, sites: Iterable[SliceSite]) -> set[Any]:
     """The symbols of the sizes along which the ``sites`` of ``graph`` slice, and along which inputs that it writes are
     sliced."""
-    return {s for site in sites for s in symbols(site.size)} | {s for size in _sliced(graph) for s in symbols(size)}
+    return sizes_sliced(sites) | {s for size in _sliced(graph) for s in symbols(size)}
+
+
+def sizes_sliced(sites: Iterable[SliceSite]) -> set[Any]:
+    """The symbols of the sizes along which ``sites`` slice."""
+    return {s for site in sites for s in symbols(site.size)}
 
 
 def chunks(graph: fx.Graph, sites: Iterable[SliceSite]) -> set[Any]:

@@ -23,7 +23,7 @@ from .names import user_name
 aten = torch.ops.aten
 
 _REPEATED = {aten.arange, aten.scalar_tensor, aten.full, aten.lt, aten.le, aten.gt, aten.ge, aten.eq, aten.unsqueeze,
-             aten.logical_and, aten.logical_not, aten.sub, aten.add}  # fmt: skip
+             aten.logical_and, aten.logical_not, aten.sub, aten.add, aten.sym_size}  # fmt: skip
 """What masks are made with."""
 
 

@@ -79,7 +79,7 @@ class Report:
     beside: the light ops that run outside of the static part, a line for each of the other parts.
     symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of), but for those
         that only say where in memory an input lies.
-    kinds: of every symbol in the graph, its kind; beside those above "capacity" and "layout".
+    kinds: of every symbol in the graph, its kind; beside those above "capacity", "window" and "layout".
     corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
     notes: reasons for how the graph is run: recordings, copies.
     pinned: reasons for numbers that are constants in the graph although they move with each call, so each value makes a graph.
@@ -127,6 +127,11 @@ class Report:
         """Whether a cache grows and got no buffer. What the caller makes longer, and what is worked on as a whole, is no
         cache."""
         return reasons.of(self.unbuffered) not in (None, reasons.GROWS_WHOLE)
+
+    @property
+    def works_on_growth(self) -> bool:
+        """Whether all of what grows is worked on in each call, and has no buffer."""
+        return any(reasons.of(text) is reasons.GROWS_WHOLE for text in (self.unbuffered, *self.notes))
 
     @property
     def loses_slices(self) -> bool:

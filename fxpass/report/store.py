@@ -18,7 +18,7 @@ from fxpass.errors import KvfixError, KvfixWarning, NotGrowing
 from fxpass.graph.numbers import size_in_bytes
 from fxpass.index_tensors import mirror
 from fxpass.options import Options
-from fxpass.torch_internals.dynamo.compilation import compile_id, left_out, limited
+from fxpass.torch_internals.dynamo.compilation import Excluded, compile_id, left_out, limited
 from fxpass.torch_internals.dynamo.frames import current_code
 from fxpass.torch_internals.install import forget
 
@@ -126,14 +126,16 @@ def complain(report: Report, settings: Options, cause: Exception | None = None, 
 
 
 def left_to_eager(settings: Options, code: CodeType, error: Exception) -> None:
-    """Report that Dynamo leaves the function of ``code`` to eager, because of ``error``: all of it, or what none of its graphs
-    is for. There is no graph.
+    """Report that Dynamo leaves the function of ``code`` to eager, because of ``error``: all of it, what none of its graphs
+    is for, or what it calls that is excluded. There is no graph.
 
     Raises:
         KvfixError: ``strict`` is set.
     """
     report = Report(code.co_name, compile_id=compile_id())
-    if (guard := limited(error)) is not None:
+    if isinstance(error, Excluded):
+        report.unfit = reasons.EXCLUDED.text(function=error.function, does=error.does, where=error.where)
+    elif (guard := limited(error)) is not None:
         most = torch.compiler.config.recompile_limit
         report.unfit = reasons.NO_MORE_GRAPHS.text(function=code.co_name, most=most, guard=user_name(guard))
     elif (broken := left_out(error)) is not None:

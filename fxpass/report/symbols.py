@@ -2,6 +2,7 @@
 
     position    pos                    growth      len          capacity    capacity
     variant     size, size2            layout      stride       of the memory that an input lies in
+    window      window                 of how many rows of a cache are read
 
 They are counted in the order of the inputs, so that they are the same in every run and process.
 """
@@ -21,15 +22,21 @@ from fxpass.graph.numbers import symbols
 
 from .names import user_name
 
-_CALLED = {"position": "pos", "growth": "len", "variant": "size", "capacity": "capacity", "layout": "stride"}
+_CALLED = {"position": "pos", "growth": "len", "variant": "size", "capacity": "capacity", "layout": "stride",
+           "window": "window"}  # fmt: skip
 
 
 def kinds_of(
-    graph: fx.Graph, kinds: Kinds, lengths: Set[Any] = frozenset(), capacities: Set[Any] = frozenset()
+    graph: fx.Graph,
+    kinds: Kinds,
+    lengths: Set[Any] = frozenset(),
+    capacities: Set[Any] = frozenset(),
+    windows: Set[Any] = frozenset(),
 ) -> dict[str, str]:
-    """The kind of each symbol that there is in ``graph``, the inputs' first. ``lengths`` and ``capacities`` are those of what
-    has buffers."""
+    """The kind of each symbol that there is in ``graph``, the inputs' first. ``lengths`` are those of what has buffers,
+    ``capacities`` the sizes of these buffers and of caches that are sliced, ``windows`` those of windows."""
     own = dict.fromkeys(kinds.layouts, "layout") | dict.fromkeys(lengths, "growth") | dict.fromkeys(capacities, "capacity")
+    own |= dict.fromkeys(windows, "window")
     found: dict[Any, None] = {}
     for node in graph.find_nodes(op="placeholder"):
         value = node.meta.get("val")

@@ -91,12 +91,16 @@ class Windows:
                 return dataclasses.replace(extent, full=size)
         return extent
 
+    def sizes(self, graph: fx.Graph) -> set[Any]:
+        """The symbols of the sizes of the windows."""
+        return {s for node in self._rows(graph) for s in symbols(node.meta["val"])}
+
     def seen(self, graph: fx.Graph, seen: Seen | None) -> Seen | None:
         """``seen``, with the sizes of the windows as variants: the core is compiled for them."""
-        rows = self._rows(graph)
-        if not rows:
+        own = self.sizes(graph)
+        if not own:
             return seen
-        known, own = seen or Seen(), {s for node in rows for s in symbols(node.meta["val"])}
+        known = seen or Seen()
         return dataclasses.replace(known, kinds={**known.kinds, **dict.fromkeys(own, "variant")})
 
     def close(self, graph: fx.Graph) -> tuple[Window, ...]:

@@ -190,6 +190,8 @@ _ROWS = [
     *_names(_C, "torch._dynamo.exc", "InternalTorchDynamoError"),
     *_names(_C, "torch._dynamo.eval_frame", "skip_code"),
     *_names(_C, "torch._dynamo.resume_execution", "ContinueExecutionCache"),
+    _call(_C, "torch._dynamo.output_graph.OutputGraph.compile_subgraph", "self tx reason stack_pops"),
+    _call(_C, "torch._dynamo.convert_frame.has_tensor_in_frame", ""),
     *_names(_C, "torch", "_TorchCompileWrapper"),
     _call(Feature.ASKED, "torch._dynamo.utils.call_size", "x i", why="every call of a graph with symbols asks by it"),
     _call(Feature.ASKED, "torch._dynamo.utils.call_stride", "x i", why="the same"),

@@ -147,7 +147,7 @@ def test_an_index_in_a_list() -> None:
 --- before
 +++ after
 @@ -4,13 +4,23 @@
- keys: f32[2, size] = input
+ keys: f32[2, capacity] = input
  x: f32[2] = input
 -# test_readable.py:54  end = int(used[0][0]) + 1
 -add: pos + 1 = add(used[0][0], 1)
@@ -163,17 +163,17 @@ def test_an_index_in_a_list() -> None:
 +add_tensor: i64[1] = aten.add(arange_default, select_int)
 +unsqueeze_default: f32[2, 1] = aten.unsqueeze(x, 1)
 +expand_default: f32[2, 1] = aten.expand(unsqueeze_default, [2, 1])
-+index_copy__default: f32[2, size] = aten.index_copy_(keys, 1, add_tensor, expand_default)
++index_copy__default: f32[2, capacity] = aten.index_copy_(keys, 1, add_tensor, expand_default)
  # test_readable.py:56  used[0].add_(1)
  add_: i64[1] = aten.add_(used[0], 1)
  # test_readable.py:57  return keys[:, :end].amax(1)
 -slice_1: f32[2, pos + 1] = aten.slice(keys, 1, 0, add)
 -amax: f32[2] = aten.amax(slice_1, [1])
 +scalar_tensor_default: f32[] = aten.scalar_tensor(-inf, dtype=torch.float32, device=cpu)
-+sym_size_int: size = aten.sym_size(keys, 1)
-+arange_default_1: i64[size] = aten.arange(sym_size_int, device=cpu)
-+lt_tensor: b8[size] = aten.lt(arange_default_1, add_tensor_1)
-+where_self: f32[2, size] = aten.where.self(lt_tensor, keys, scalar_tensor_default)
++sym_size_int: capacity = aten.sym_size(keys, 1)
++arange_default_1: i64[capacity] = aten.arange(sym_size_int, device=cpu)
++lt_tensor: b8[capacity] = aten.lt(arange_default_1, add_tensor_1)
++where_self: f32[2, capacity] = aten.where.self(lt_tensor, keys, scalar_tensor_default)
 +amax: f32[2] = aten.amax(where_self, [1])
  return (amax)""")
 
@@ -181,18 +181,18 @@ def test_an_index_in_a_list() -> None:
 def test_a_growing_series_that_is_written_stays_outside() -> None:
     report = of_grown()
     assert_expected_inline(report.core, """\
-keys: f32[2, size, 4] = input
+keys: f32[2, capacity, 4] = input
 full_default: i64[] = input
 sum_1: f32[4] = input
 # test_readable.py:62  return keys[:, :start].mT @ keys[:, :start] * x.sum(0)
-m_t: f32[2, 4, size] = aten.mT(keys)
+m_t: f32[2, 4, capacity] = aten.mT(keys)
 scalar_tensor_default: f32[] = aten.scalar_tensor(0, dtype=torch.float32, device=cpu)
-sym_size_int: size = aten.sym_size(keys, 1)
-arange_default: i64[size] = aten.arange(sym_size_int, device=cpu)
-lt_tensor: b8[size] = aten.lt(arange_default, full_default)
-where_self: f32[2, 4, size] = aten.where.self(lt_tensor, m_t, scalar_tensor_default)
-unsqueeze_default: b8[size, 1] = aten.unsqueeze(lt_tensor, -1)
-where_self_1: f32[2, size, 4] = aten.where.self(unsqueeze_default, keys, scalar_tensor_default)
+sym_size_int: capacity = aten.sym_size(keys, 1)
+arange_default: i64[capacity] = aten.arange(sym_size_int, device=cpu)
+lt_tensor: b8[capacity] = aten.lt(arange_default, full_default)
+where_self: f32[2, 4, capacity] = aten.where.self(lt_tensor, m_t, scalar_tensor_default)
+unsqueeze_default: b8[capacity, 1] = aten.unsqueeze(lt_tensor, -1)
+where_self_1: f32[2, capacity, 4] = aten.where.self(unsqueeze_default, keys, scalar_tensor_default)
 matmul: f32[2, 4, 4] = aten.matmul(where_self, where_self_1)
 mul: f32[2, 4, 4] = aten.mul(matmul, sum_1)
 return (mul)""")
@@ -272,6 +272,18 @@ def test_a_name_of_the_users_is_no_symbol() -> None:
 
     report = last(step, [(torch.zeros(2, 8, 4), p) for p in (3, 4)])
     assert "s0: pos = input" in report.before and "return k[:, :s1].sum(1)" in report.before
+
+
+def test_a_window_is_called_so_and_its_size_is_asked_for_once() -> None:
+    """A cache of more rows than are always read (`rewriting.windows`), of which two reads share a window."""
+
+    def step(k: Tensor, v: Tensor, x: Tensor, p: int) -> Tensor:
+        return F.scaled_dot_product_attention(x, k[:, :p], v[:, :p])
+
+    keys, values = torch.zeros(2, 128, 4), torch.zeros(2, 128, 4)
+    report = last(step, [(keys, values, torch.ones(2, 1, 4), p) for p in (3, 4, 5)])
+    assert "window" in report.kinds.values() and report.after.count(": window = aten.sym_size(") == 1
+    assert report.after.count("f32[2, window, 4] = aten.slice(") == 2 and "window" not in report.before
 
 
 def test_a_graph_is_drawn_when_somebody_looks() -> None:

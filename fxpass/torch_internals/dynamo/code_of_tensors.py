@@ -25,7 +25,12 @@ _PAUSES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERAT
 
 def works_on_tensors(code: CodeType) -> bool:
     """Whether ``code``, or a body in it that is never compiled for itself, takes slices or names an operator."""
-    return any(_slices(body) or _names_an_operator(body) for body in _bodies(code))
+    return takes_slices(code) or any(map(_names_an_operator, _bodies(code)))
+
+
+def takes_slices(code: CodeType) -> bool:
+    """Whether ``code``, or such a body in it, takes slices with a bound that is no constant."""
+    return any(map(_slices, _bodies(code)))
 
 
 def _bodies(code: CodeType) -> Iterator[CodeType]:
@@ -38,7 +43,8 @@ def _bodies(code: CodeType) -> Iterator[CodeType]:
 def _slices(code: CodeType) -> bool:
     made = list(dis.get_instructions(code))
     slices = (i for i, one in enumerate(made) if one.opname in _SLICES)
-    return any("LOAD_CONST" != bound.opname for i in slices for bound in made[max(i - 2, 0) : i])
+    narrows = any(one.opname in _NAMED and one.argval == torch.narrow.__name__ for one in made)
+    return narrows or any("LOAD_CONST" != bound.opname for i in slices for bound in made[max(i - 2, 0) : i])
 
 
 def _names_an_operator(code: CodeType) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
+
+import torch
 
 from fxpass.index_tensors.table import tables
 
@@ -16,6 +19,15 @@ _RAISES = {"Observed exception", "Assertion failed on symbolic shapes"}
 """Dynamo's names for an error that the traced code itself raises."""
 _LIMIT = "Dynamo recompile limit exceeded"
 """Its name for the error by which a function gets no more graphs."""
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+
+
+class Excluded(Exception):
+    """The ``function`` is not compiled, and ``does`` something with a cache; it is called at the place ``where``."""
+
+    def __init__(self, function: str, does: str, where: str) -> None:
+        super().__init__(f"{function} at {where}")
+        self.function, self.does, self.where = function, does, where
 
 
 @dataclasses.dataclass
@@ -28,6 +40,7 @@ class Compilation:
     works: whether an operator has been traced.
     is_dynamic: whether sizes that move become symbols; False under ``dynamic=False``.
     failed: for each graph that the frame has, the latest first, the id of its compilation and the guard that does not hold.
+    excluded: the functions that it calls at a graph break, and that work on caches in eager (`excluded`).
     """
 
     process_bound: str = ""
@@ -36,6 +49,7 @@ class Compilation:
     works: bool = False
     is_dynamic: bool = True
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    excluded: list[Excluded] = dataclasses.field(default_factory=list)
 
 
 _current: ContextVar[Compilation | None] = ContextVar("current", default=None)
@@ -64,17 +78,24 @@ def broken_at(gm: Any) -> tuple[str, str] | None:
     ended = getattr(gm, "compile_subgraph_reason", None)
     if ended is None or not ended.graph_break:
         return None
-    return _told(ended)
+    return broken_by(ended)
 
 
 def breaks() -> list[tuple[str, str]]:
     """The same of all graph breaks since `torch.compiler.reset`, also of those before which there is no graph."""
-    return [_told(ended) for ended in graph_break_reasons]
+    return [broken_by(ended) for ended in graph_break_reasons]
 
 
-def _told(ended: Any) -> tuple[str, str]:
-    frame = ended.user_stack[-1] if ended.user_stack else None
-    return ended.reason.strip().splitlines()[0], f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
+def broken_by(ended: Any) -> tuple[str, str]:
+    """Why Dynamo has ``ended`` a graph, and ``file:line`` of the code that it was at."""
+    return ended.reason.strip().splitlines()[0], _place(ended.user_stack)
+
+
+def _place(stack: Sequence[Any] | None) -> str:
+    """``file:line`` of the innermost frame of ``stack`` that is no code of torch's, if there is one."""
+    frames = list(reversed(stack or ()))
+    frame = next((one for one in frames if not one.filename.startswith(_TORCH)), frames[0] if frames else None)
+    return f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
 
 
 def left_out(error: Exception) -> tuple[str, str] | None:
@@ -83,9 +104,8 @@ def left_out(error: Exception) -> tuple[str, str] | None:
     if not isinstance(error, Unsupported) or error.gb_type in _RAISES:
         return None
     why = error.msg.strip().splitlines()[0].rstrip(".")
-    frame = error.real_stack[-1] if error.real_stack else None
     said = why if not error.gb_type or error.gb_type.lower() in why.lower() else f"{why}, {error.gb_type}"
-    return said, f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
+    return said, _place(error.real_stack)
 
 
 def limited(error: Exception) -> str | None:

@@ -35,6 +35,8 @@ class FrameHistory:
     places: the ints that say at which place of a list something is.
     slices: whether the frame slices caches.
     loses_slices: whether it is told of that a slice leaves one of its graphs for a graph break.
+    loses_joined: whether a cache that one of its graphs makes longer leaves it for a graph break.
+    excluded: the places at which it calls functions that are not compiled, and that it is told of.
     names: whether it makes strings of numbers.
     tied: the first values of numbers that go with a position, or with a size that has changed.
     owners: the identities of the modules and caches that each compilation was for.
@@ -61,6 +63,8 @@ class FrameHistory:
     places: set[str] = dataclasses.field(default_factory=set)
     slices: bool = False
     loses_slices: bool = False
+    loses_joined: bool = False
+    excluded: set[str] = dataclasses.field(default_factory=set)
     names: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
     owners: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
@@ -91,6 +95,11 @@ def let_go(tensor: torch.Tensor) -> None:
 def history_of(code: CodeType) -> FrameHistory:
     """What has been seen of the frame of ``code``."""
     return _frames.setdefault(code, FrameHistory())
+
+
+def is_known(code: CodeType) -> bool:
+    """Whether the frame of ``code`` has been compiled for kvfix."""
+    return code in _frames
 
 
 def current_frame() -> Any:

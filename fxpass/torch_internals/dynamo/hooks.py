@@ -6,7 +6,7 @@
     cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
     sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
 
-There are eight, and each acts only in a frame that is being compiled for kvfix:
+There are ten, and each acts only in a frame that is being compiled for kvfix:
 
     TensorVariable.call_method             reads of a number
     conditional jumps                      branches on a number
@@ -16,6 +16,8 @@ There are eight, and each acts only in a frame that is being compiled for kvfix:
     VariableBuilder.wrap_literal           ints of modules
     iter_contains                          numbers in lists
     _automatic_dynamic                     strides of what grows (`handed_on`)
+    OutputGraph.compile_subgraph           functions that are not compiled (`excluded`)
+    has_tensor_in_frame                    what goes on behind a break without a tensor (`resumed`)
 
 `number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix.
 """
@@ -43,7 +45,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, handed_on, indexing, number_variables, retries
+from . import dynamism, excluded, handed_on, indexing, number_variables, resumed, retries
 from .compilation import current_compilation
 from .lengths import length_of
 from .operands import with_numbers
@@ -75,6 +77,8 @@ def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Excep
     type_dispatch.cache_clear()  # made before, it holds `wrap_literal` as it was
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     handed_on.install(is_ours)
+    excluded.install(is_ours)
+    resumed.install()
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):
         table: Any = cls.dispatch_table  # type: ignore[attr-defined]

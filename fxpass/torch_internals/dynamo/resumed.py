@@ -4,6 +4,11 @@
     return (rows @ w).sum(1)          the graph behind the break is given rows, which have another size in each call
 
 Where a tensor of that size comes to the function itself, a prompt or a series, it is the caller's, and nothing is cut.
+
+Dynamo leaves code to Python that is given no tensor. What a function goes on with may make one, and is compiled all the same:
+
+    cache = pickle.loads(pickle.dumps(cache))        the rest is given bytes
+    return (cache[:, :p] @ w).sum(1)
 """
 
 from __future__ import annotations
@@ -21,15 +26,31 @@ from fxpass.graph.numbers import hint, to_expr
 from fxpass.graph.source_lines import source_of
 from fxpass.torch_internals.dynamo.names import ContinueExecutionCache
 from fxpass.torch_internals.operators import tree_leaves
+from fxpass.torch_internals.patches import patch
 
-from .frames import current_code, history_of
+from .code_of_tensors import works_on_tensors
+from .frames import current_code, history_of, is_known
 
 
-def cut_between(gm: fx.GraphModule, rising: Sequence[Any], loses: bool) -> list[tuple[str, str]]:
+def install() -> None:
+    """Let Dynamo compile what a function goes on with, also where it is given no tensor."""
+    patch("torch._dynamo.convert_frame.has_tensor_in_frame", _has_tensor)
+
+
+def _has_tensor(stock: Any, frame: Any) -> bool:
+    original = _original(frame.f_code)
+    return stock(frame) or original is not None and is_known(original) and works_on_tensors(frame.f_code)
+
+
+def cut_between(
+    gm: fx.GraphModule, rising: Sequence[Any], loses: bool, joins: bool = False, works: bool = False
+) -> list[tuple[str, str]]:
     """The tensors that the Dynamo graph ``gm`` is given, as it goes on behind a graph break, with a size among the ``rising``
     ones, where nothing that the function is given has a size that moves: the line that first uses each, and its name.
 
-    ``loses`` says whether a slice leaves ``gm`` for another break. What comes of that is told of once.
+    ``loses`` says whether a slice leaves ``gm`` for another break. What comes of that is told of once. ``joins`` says whether a
+    cache that ``gm`` makes longer does. Then sizes may move, and it is told of the graph that ``works`` on all of what it is
+    given.
     """
     code = current_code()
     original = _original(code)
@@ -37,7 +58,9 @@ def cut_between(gm: fx.GraphModule, rising: Sequence[Any], loses: bool) -> list[
     if seen is None or seen.loses_slices:
         return []
     seen.loses_slices = loses
-    handed = _sizes_handed_to(original) if original is not None and rising and not seen.calls.sizes_move else None
+    seen.loses_joined |= joins
+    is_cut = works if seen.loses_joined else not seen.calls.sizes_move
+    handed = _sizes_handed_to(original) if original is not None and rising and is_cut else None
     if handed is None or original is None:
         return []
     sizes, found = {to_expr(size) for size in rising}, []

@@ -32,7 +32,8 @@ def compile_frame(
     """Compile a frame as ``stock`` does; the garbage collector is paused while one is compiled for kvfix.
 
     ``left`` is told of a frame that is left to Python although it works on tensors: some of its operators have been traced, its
-    code says so, or it has graphs that depend on positions and gets no more.
+    code says so, or it has graphs that depend on positions and gets no more. It is told, too, of what the frame calls that is
+    excluded and works on caches.
     """
     compiler_fn = kwargs["compiler_fn"] if "compiler_fn" in kwargs else args[5]
     is_whole = kwargs["one_graph"] if "one_graph" in kwargs else args[6]  # Dynamo raises then
@@ -45,7 +46,7 @@ def compile_frame(
             fault = None
             with compiling(True) as compilation, frames.following(code):
                 try:
-                    return stock(*args, **kwargs)
+                    made = stock(*args, **kwargs)
                 except Exception as error:
                     if _is_dynamos_fault(error):
                         fault = error
@@ -54,20 +55,28 @@ def compile_frame(
                         if (works or limited(error) and _is_of_positions(code)) and not is_whole:
                             left(compiler_fn, code, error)
                         raise
-            if fault is None or not marked.take_back(code):
+            if fault is None:
+                for called in compilation.excluded:
+                    left(compiler_fn, code, called)
+                return made
+            if not marked.take_back(code):
                 break
-        with compiling(False), frames.following(code):
-            try:
-                made = stock(*args, **kwargs)
-            except Exception as error:
-                if type(error) is not AssertionError:  # stock raises it, too
-                    raise
-                made = Unsupported(f"kvfix: {type(error).__name__}: {error}")  # as at a break that nothing resumes
-    if fault is not None:
-        tell(compile_frame, fault)
+        made = _without_hooks(code, stock, *args, **kwargs)
+    tell(compile_frame, fault)
     if isinstance(made, Unsupported):
         raise made
     return made
+
+
+def _without_hooks(code: CodeType, stock: Any, *args: Any, **kwargs: Any) -> Any:
+    """What ``stock`` makes of the frame of ``code``; the error by which Dynamo leaves it to Python where it asserts."""
+    with compiling(False), frames.following(code):
+        try:
+            return stock(*args, **kwargs)
+        except Exception as error:
+            if type(error) is not AssertionError:  # stock raises it, too
+                raise
+            return Unsupported(f"kvfix: {type(error).__name__}: {error}")  # as at a break that nothing resumes
 
 
 def _is_of_positions(code: CodeType) -> bool:
