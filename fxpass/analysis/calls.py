@@ -101,6 +101,11 @@ class CallHistory:
         self._count()
         return self._stays[name] > 0
 
+    def mostly_moves(self, name: str) -> bool:
+        """Whether the number called ``name`` has moved from one call to the next more often than it has stayed."""
+        self._count()
+        return self._moves[name] > self._stays[name]
+
     def kind(self, name: str, value: int, is_size: bool, owner: int = 0) -> Kind | None:
         """The kind of the number called ``name``, a size or an int of the caller's, whose value is ``value`` in a call of
         ``owner`` now.

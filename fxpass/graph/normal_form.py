@@ -40,6 +40,7 @@ from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 from .aliases import remove_dead
 from .extract import copied
 from .inputs import note_given
+from .numbers import number
 from .replay import Replaying
 from .source_lines import source_in
 from .stepped_slices import take_steps_apart
@@ -190,11 +191,18 @@ def _fold_known_numbers(traced: fx.GraphModule) -> set[fx.Node]:
         value = node.meta.get("val")
         if node.op != "call_function" or not isinstance(value, (torch.SymInt, int)) or isinstance(value, bool):
             continue
+        if folded.intersection((node, *node.all_input_nodes)) and not any(map(_is_tensor, node.all_input_nodes)):
+            folded.add(node)  # what it is made of is known better by now
+            value = node.meta["val"] = node.target(*map(number, node.args))
         known = value if isinstance(value, int) else _known(value)
         if known is not None:
             folded.update(node.users)
             node.replace_all_uses_with(known)
     return folded
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def _known(value: torch.SymInt) -> int | None:

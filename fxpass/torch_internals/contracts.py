@@ -137,7 +137,7 @@ _ROWS = [
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "free_symbols free_unbacked_symbols statically_known_true"),
     *_names(_N, "torch.fx.experimental.sym_node", "SymNode"),
     *_names(_N, "torch.utils._pytree", "tree_flatten tree_unflatten tree_leaves"),
-    *_names(_N, "torch.utils._sympy.functions", "Max Min"),
+    *_names(_N, "torch.utils._sympy.functions", "FloorDiv Max Min Mod PythonMod"),
     *_names(_N, "torch.utils._sympy.printers", "PythonPrinter"),
     *_names(_N, "torch.utils._sympy.value_ranges", "ValueRanges bound_sympy"),
     # What compiles a part

@@ -120,3 +120,23 @@ def test_functions_and_sizes_of_other_kinds(read: Callable[[Tensor, Tensor, int]
         assert reports[-1].rewritten >= 2 and not reports[-1].refused
     elif read is not marked:  # of which releases of torch know more or less
         assert reports[-1].unfit or reports[-1].refused
+
+
+@torch.no_grad()
+def test_a_result_of_which_a_part_is_known() -> None:
+    """The branch makes ``p // 4`` a constant; what is computed from it is no other number than before."""
+
+    def step(k: Tensor, x: Tensor, p: int, n: int) -> tuple[Tensor, int, int]:
+        k[:, p : p + 1] = x
+        page = p // 4
+        if page == 1:
+            return k[:, : p + 1].sum(1), (3 * page + 1) % 5, (page + n) % 7
+        return k[:, : p + 1].sum(1) * 2, page, n
+
+    compiled = kvfix(step, compiler="eager")
+    mine, eager = torch.zeros(2, 16, 4), torch.zeros(2, 16, 4)
+    for p in (2, 4, 5, 6, 7, 5):
+        x = torch.rand(2, 1, 4)
+        torch.testing.assert_close(compiled(mine, x, p, p + 3), step(eager, x, p, p + 3))
+        assert torch.equal(mine, eager)
+    assert fxpass.reports()[-1].rewritten and not any(report.unfit for report in fxpass.reports())

@@ -98,3 +98,45 @@ def test_fractions_in_arithmetic(dtype: torch.dtype) -> None:
         return torch.cat([(some * (p / 7) - p / 3).flatten(), (one * (p / 7)).flatten()]) + c[:, : p + 1].sum() * 0
 
     run(step)
+
+
+class Ring:
+    """A cache with its capacity beside it, and the number of rows that have come in."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.k, self.n = capacity, torch.zeros(2, capacity, 4), 0
+
+
+def round_the_ring(c: Ring, x: torch.Tensor) -> torch.Tensor:
+    at = c.n % c.capacity
+    c.k[:, at : at + 1] = x
+    c.n += 1
+    return c.k[:, : min(c.n, c.capacity)].sum(1)
+
+
+def in_blocks(c: Ring, x: torch.Tensor) -> torch.Tensor:
+    block = c.capacity // 4
+    c.k.unflatten(1, (4, block))[:, c.n // block, c.n % block] = x[:, 0]
+    c.n += 1
+    return c.k[:, : c.n].sum(1)
+
+
+def row_by_row(c: Ring, x: torch.Tensor) -> torch.Tensor:
+    at = c.n % c.capacity
+    c.k[0, at : at + 1], c.k[1, at] = x[0], x[1, 0]
+    c.n += 1
+    return c.k.sum(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step", [round_the_ring, in_blocks, row_by_row])
+def test_what_is_left_of_a_division_by_a_number_that_moves(step: Any) -> None:
+    """``n % capacity`` is no larger than the capacity, which is a symbol once a cache of another size has come."""
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "strict": True})
+    for capacity in (12, 20, 28):
+        mine, eager = Ring(capacity), Ring(capacity)
+        for _ in range(capacity if step is in_blocks else capacity + 3):
+            x = torch.rand(2, 1, 4)
+            torch.testing.assert_close(compiled(mine, x), step(eager, x))
+            assert torch.equal(mine.k, eager.k)
+    assert fxpass.reports()[-1].rewritten and not any(report.refused for report in fxpass.reports())

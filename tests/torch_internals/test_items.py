@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -266,3 +267,50 @@ def test_a_place_that_the_caller_says_has_one_graph() -> None:
         torch.testing.assert_close(compiled(mine, x * layer, layer), f(eager, x * layer, layer))
         torch.testing.assert_close(mine, eager)
     assert counters["stats"]["unique_graphs"] <= 3
+
+
+class Pages:
+    """A table of pages that the caller makes longer: page ``pages[n // 4]`` holds row ``n``."""
+
+    def __init__(self, pages: Any) -> None:
+        self.pages, self.k, self.n = pages, torch.zeros(9, 4, 8), 0
+
+    def reserve(self) -> None:
+        page = (self.n // 4 * 3 + 1) % 9
+        if isinstance(self.pages, tuple):
+            self.pages += (page,)
+        elif isinstance(self.pages, dict):
+            self.pages[self.n // 4] = page
+        else:
+            self.pages.append(page)
+
+
+def paged(c: Pages, x: Tensor) -> Tensor:
+    c.k[c.pages[c.n // 4], c.n % 4] = x
+    c.n += 1
+    return c.k.sum((0, 1))
+
+
+def paged_and_counted(c: Pages, x: Tensor) -> Tensor:
+    return paged(c, x) * len(c.pages)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pages", [[], (), {}], ids=["list", "tuple", "dict"])
+@pytest.mark.parametrize("step", [paged, paged_and_counted])
+def test_a_table_of_pages_grows(step: Callable[[Pages, Tensor], Tensor], pages: Any) -> None:
+    mine, eager = Pages(pages), Pages(copy.copy(pages))
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for n in range(30):
+        if n % 4 == 0:
+            mine.reserve()
+            eager.reserve()
+        x = torch.rand(8)
+        torch.testing.assert_close(compiled(mine, x), step(eager, x))
+        assert torch.equal(mine.k, eager.k)
+    mine.n = eager.n = 99
+    with pytest.raises((IndexError, KeyError)):
+        step(eager, x)
+    with pytest.raises((IndexError, KeyError)):
+        compiled(mine, x)
+    assert not counters["graph_break"] and counters["stats"]["unique_graphs"] <= 5

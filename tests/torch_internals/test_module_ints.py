@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -167,3 +168,62 @@ def test_a_name_that_a_number_makes_costs_no_more_than_in_stock(name: str) -> No
         assert torch.equal(mine, eager) and places == theirs
         made.append(counters["stats"]["unique_graphs"] + sum(counters["graph_break"].values()))
     assert made[1] <= made[0]
+
+
+FILLED = 0
+"""How much of a cache is filled, as a program may keep it."""
+
+
+class Progress:
+    filled = 0
+
+
+OF_PYTHON = types.ModuleType("progress")
+
+
+def by_global(k: Tensor, x: Tensor) -> Tensor:
+    global FILLED
+    k[:, FILLED : FILLED + 1] = x
+    FILLED += 1
+    return k[:, :FILLED].sum(1)
+
+
+def by_class(k: Tensor, x: Tensor) -> Tensor:
+    start = Progress.filled
+    k[:, start : start + 1] = x
+    Progress.filled = start + 1
+    return k[:, : start + 1].sum(1)
+
+
+def by_python_module(k: Tensor, x: Tensor) -> Tensor:
+    k[:, OF_PYTHON.filled : OF_PYTHON.filled + 1] = x
+    OF_PYTHON.filled += 1
+    return k[:, : OF_PYTHON.filled].sum(1)
+
+
+def set_to(filled: int) -> None:
+    global FILLED
+    FILLED = Progress.filled = OF_PYTHON.filled = filled
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step", [by_global, by_class, by_python_module])
+def test_a_global_that_moves_is_a_position(step: Callable[[Tensor, Tensor], Tensor]) -> None:
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "strict": True})
+    mine, eager = torch.zeros(2, 16, 4), torch.zeros(2, 16, 4)
+    for filled in (0, 1, 2, 3, 4, 0, 1, 7, 8):
+        x = torch.rand(2, 1, 4)
+        set_to(filled)
+        wanted = step(eager, x)
+        set_to(filled)
+        torch.testing.assert_close(compiled(mine, x), wanted)
+        assert torch.equal(mine, eager) and {FILLED, Progress.filled, OF_PYTHON.filled} <= {filled, filled + 1}
+    assert counters["stats"]["unique_graphs"] == 2 and fxpass.reports()[-1].rewritten >= 2
+
+
+@torch.no_grad()
+def test_a_global_that_stays_is_a_constant() -> None:
+    set_to(3)
+    step = torch.compile(lambda x: x[:, : Progress.filled].sum(1), backend="kvfix", options={"compiler": "eager"}, dynamic=True)
+    step(torch.rand(2, 8))
+    assert not any("filled" in symbol.of for symbol in fxpass.reports()[-1].symbols)

@@ -122,3 +122,44 @@ def test_a_place_that_moves_with_every_call_costs_one_graph_at_most() -> None:
             torch.testing.assert_close(compiled(schedule, i, x), step(schedule, i, x))
         found[backend] = counters["stats"]["unique_graphs"]
     assert found["kvfix"] <= found["eager"] + 1, found
+
+
+class Paged:
+    """Page ``table[n // 4]`` holds row ``n``, or row ``n`` lies at ``table[n]``."""
+
+    def __init__(self, n: int | Tensor) -> None:
+        self.table, self.k, self.n = torch.tensor([3, 5, 1, 0, 7, 2, 6, 4]), torch.zeros(8, 4, 4), n
+
+
+def page_of_a_row(cache: Paged, x: Tensor) -> Tensor:
+    cache.k[cache.table[cache.n // 4], cache.n % 4] = x
+    cache.n += 1
+    rows = cache.k[cache.table].flatten(0, 1)[: int(cache.n)]
+    return rows.sum(0) + rows[-1]
+
+
+def place_of_a_row(cache: Paged, x: Tensor) -> Tensor:
+    cache.k[int(cache.table[cache.n]), 2] = x
+    cache.n += 1
+    return cache.k.sum((0, 1))
+
+
+def two_places(cache: Paged, x: Tensor) -> Tensor:
+    now, before = int(cache.table[cache.n // 2]), int(cache.table[cache.n // 4])
+    cache.k[now, 1:3] = x
+    cache.n += 1
+    return cache.k[now, :2].sum(0) + cache.k[before, 1:].sum(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("is_tensor", [False, True])
+@pytest.mark.parametrize("step, most", [(page_of_a_row, 3), (place_of_a_row, 5), (two_places, 5)])
+def test_a_place_that_follows_from_a_position(step: Callable[..., Tensor], most: int, is_tensor: bool) -> None:
+    mine, eager = (Paged(torch.tensor(0) if is_tensor else 0) for _ in range(2))
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    for _ in range(8 if step is place_of_a_row else 16):
+        x = torch.rand(4)
+        torch.testing.assert_close(compiled(mine, x), step(eager, x))
+        assert torch.equal(mine.k, eager.k)
+    assert counters["stats"]["unique_graphs"] <= most and not counters["graph_break"]
+    assert not any(report.refused or report.outside for report in fxpass.reports())

@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.graph.numbers import hint
+from fxpass.graph.numbers import hint, symbols
 from fxpass.index_tensors.small_tensors import MAX_ELEMENTS, fixed
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import ChainedSource
 
 from . import frames
+from .sources import written
 
 MAX_SIZES = 3
 """An index tensor is fixed at no more sizes than this, and a place at no more values. A prefill and a step for each of these,
@@ -61,10 +62,18 @@ def _fix_place(tx: Any, selected: fx.Node) -> bool:
     number = place.meta.get("example_value") if isinstance(place, fx.Node) else None
     if not isinstance(number, torch.SymInt) or number.node.maybe_as_int() is not None or number.node.hint is None:
         return False
-    if not frames.may_fix(tx.output.root_tx.f_code, f"place {number.node.expr}", number.node.hint, MAX_SIZES):
+    code, name = tx.output.root_tx.f_code, f"place {number.node.expr}"
+    if _moves_with_steps(tx, number) or not frames.may_fix(code, name, number.node.hint, MAX_SIZES):
         return False
     int(number)  # guards
     return True
+
+
+def _moves_with_steps(tx: Any, number: torch.SymInt) -> bool:
+    """Whether ``number`` is computed from one that moves with most calls, such as the page ``n // 16`` that row ``n`` is in."""
+    calls, _ = frames.calls_of(tx.output.root_tx.f_code)
+    sources = tx.output.shape_env.var_to_sources
+    return any(calls.mostly_moves(written(source)) for symbol in symbols(number) for source in sources.get(symbol, ()))
 
 
 def _fix_sizes(tx: Any, placeholder: fx.Node, is_followed: bool) -> bool:

@@ -11,7 +11,7 @@ with ints as keys and `ModuleList`, for objects as items, and for ints that are 
 
 An int is a constant until it is used as a place: then Dynamo traces the frame again, with a symbol for the int. An item that is
 a number or a text becomes a constant, with a guard on its value; an int at a place where another one was seen before becomes a
-symbol.
+symbol. Of a list, tuple or dict of which nothing else is asked, no length is guarded: a table of pages may grow.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from . import dynamism, module_ints
 from .sources import NUMBERS_OF_TENSORS, ItemSource
 from .values import NOTHING, value_at
 
+_OF_ANY_LENGTH = (list, tuple, dict)
 _CONTAINERS = (list, tuple, dict, collections.OrderedDict, nn.ModuleList)
 
 
@@ -49,24 +50,39 @@ def item_at(tx: Any, container: Any, place: Any) -> Any:
     Raises:
         RestartAnalysis: the place is an int that has been a constant so far; Dynamo traces the frame again.
     """
-    container, place = container.realize(), place.realize()
+    place = place.realize()
+    if not _is_not_looked_into(tx, container):
+        container = container.realize()
     source = None if container.source is None else _source(tx, container.source, place)
     if source is None or not _is_as_it_came(tx, container):
         return None
     value = value_at(tx, source)
     if value is NOTHING:
         return None
-    if ConstantVariable.is_literal(value):
-        return _literal(tx, source, value, container, place) if isinstance(place, SymNodeVariable) else None
     if isinstance(place, SymNodeVariable):
-        return VariableBuilder(tx, source)(value)
+        install_guard(container.source.make_guard(GuardBuilder.TYPE_MATCH))
+        is_literal = ConstantVariable.is_literal(value)
+        return _literal(tx, source, value, container, place) if is_literal else VariableBuilder(tx, source)(value)
+    if ConstantVariable.is_literal(value):
+        return None
     dynamism.make_place(tx, place.source.name)
     return None
 
 
+def _is_not_looked_into(tx: Any, container: Any) -> bool:
+    """Whether ``container`` is an input of the frame of which nothing has been asked so far, and which may have any length."""
+    if not hasattr(container, "is_realized") or container.is_realized() or container.source is None:
+        return False
+    value = value_at(tx, container.source)
+    return type(value) in _OF_ANY_LENGTH and value not in tx.output.side_effects
+
+
 def _is_as_it_came(tx: Any, container: Any) -> bool:
     """Whether ``container`` is one of the frame's inputs, in which nothing has been replaced so far."""
-    return not tx.output.side_effects.is_modified(container) and type(value_at(tx, container.source)) in _CONTAINERS
+    looked_into = not hasattr(container, "is_realized") or container.is_realized()
+    if looked_into and tx.output.side_effects.is_modified(container):
+        return False
+    return type(value_at(tx, container.source)) in _CONTAINERS
 
 
 def _source(tx: Any, container: Any, place: Any) -> ItemSource | None:

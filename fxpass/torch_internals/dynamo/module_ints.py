@@ -1,4 +1,4 @@
-"""Ints that belong to a module: each is a constant until the same module is seen with another value.
+"""Ints that belong to a module or are global: each is a constant until the same module is seen with another value.
 
     start = self.length                 stock: a constant with a guard, and a recompilation for each new value
     self.length += x.shape[1]           kvfix: a constant at first, a SymInt input once it has moved
@@ -7,6 +7,9 @@ The same holds for ints of objects and lists that a module holds. An int that di
 number of heads, stays a constant. One that counts the modules, 0, 1, 2 and so on, is a SymInt input after the first few: it is
 the place of what belongs to the module, ``caches[self.layer_idx]``. In a frame that makes strings of numbers, such as names,
 ``f"layer{self.layer_idx}"``, it stays a constant.
+
+An int of the program's, which is a global, or an attribute of a class or a Python module that is one, has no owner: it is a
+constant until the frame is seen with another value.
 """
 
 from __future__ import annotations
@@ -18,7 +21,14 @@ from typing import Any
 
 from torch import nn
 
-from fxpass.torch_internals.dynamo.names import ChainedSource, RestartAnalysis, SymNodeVariable
+from fxpass.torch_internals.dynamo.names import (
+    ChainedSource,
+    FrameStateSizeEntry,
+    RestartAnalysis,
+    SymNodeVariable,
+    auto_dynamic,
+    process_automatic_dynamic,
+)
 from fxpass.torch_internals.patches import patch
 
 from . import frames
@@ -38,8 +48,13 @@ def forget() -> None:
 
 
 def moves(tx: Any, source: Any, value: int) -> bool:
-    """Whether the int at ``source``, now ``value``, belongs to a module and has been seen to change there."""
-    if source is None or not source.guard_source.is_unspecialized_nn_module():
+    """Whether the int at ``source``, now ``value``, belongs to a module, or is a global, and has been seen to change there."""
+    if source is None:
+        return False
+    if source.guard_source.name == "GLOBAL":
+        entry = FrameStateSizeEntry.make_scalar(value)
+        return process_automatic_dynamic(tx, source.name, entry).scalar is auto_dynamic
+    if not source.guard_source.is_unspecialized_nn_module():
         return False
     owner = _owner(tx, source)
     if owner is None:
