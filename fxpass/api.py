@@ -94,12 +94,12 @@ def rewrite_normal_form(
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
     windows: Windows | None = None,
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """The graph ``form``, rewritten in place and checked; ``report`` is filled in.
+    """A copy of the graph ``form``, rewritten and checked; ``report`` is filled in.
 
     ``numbers`` are those of a graph from Dynamo. ``growing`` may put buffers in the place of what grows in the normal form,
     before all else. ``before_edits`` and ``windows`` are those of `rewrite_graph`.
     """
-    normal, folded = form
+    normal, folded = form.copy()
     came = kept(normal.graph)
     report.drawings.before = report.drawings.after = Lazy(lambda: drawn(settled(came)))
     grown = growing(normal)

@@ -30,7 +30,7 @@ from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
 from fxpass.execute.windows import through_windows
-from fxpass.graph.normal_form import NormalForm, fake_inputs
+from fxpass.graph.normal_form import NormalForm, fake_inputs, mode_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
 from fxpass.graph.unfit import Unfit
@@ -41,6 +41,7 @@ from fxpass.report import Report, store
 from fxpass.report.progress import stage
 from fxpass.report.sites import predicate_sites
 from fxpass.rewriting import Grown, copy_inputs, dense_results, give_numbers
+from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
@@ -175,8 +176,12 @@ def planned(
     form: NormalForm,
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
 ) -> tuple[Plan, Kinds]:
-    """What `prepare` gives, for the normal ``form`` of ``gm`` and with buffers for what ``growing`` finds in it."""
+    """What `prepare` gives, for the normal ``form`` of ``gm`` and with buffers for what ``growing`` finds in it.
+
+    Where no site is rewritten, the plan is for ``form`` as it came, without a guard more.
+    """
     report.parts, report.outside = [], []  # a plan before this one may have come to nothing
+    give_up = checkpoint(mode_of(inputs).shape_env)
     rewrite = functools.partial(rewrite_normal_form, inputs=inputs, report=report, numbers=numbers, growing=growing,
                                 before_edits=generalize)  # fmt: skip
     recorded = is_recorded(settings, inputs)
@@ -186,8 +191,10 @@ def planned(
     carried, around, bound = None, rewritten.around, kinds.bound
     is_step = not any(one.rows for one in around.axes) and any(s.kind == "position" for s in report.symbols)
     if not any(d.rewritten for d in rewritten.decisions):
+        give_up()
+        normal = form.gm
         expect(gm, normal)
-        if not counts_along(normal, kinds.bound):
+        if around.axes or not counts_along(normal, kinds.bound):
             if is_step:
                 note_work(normal.graph, kinds, report)
             return Plan(normal, growth=Growth(around)), kinds

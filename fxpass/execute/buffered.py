@@ -27,6 +27,7 @@ from fxpass.report import Report, store
 from fxpass.report.names import input_name
 from fxpass.report.symbols import renamed
 from fxpass.rewriting import Grower, reason
+from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.dynamism import Restart
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
@@ -45,17 +46,22 @@ def with_buffers(
     settings: Options,
     report: Report,
 ) -> tuple[Plan, Kinds]:
-    """What ``planned(form)`` gives, or ``planned(form, grower)`` where what the grower finds in ``form`` can have buffers."""
+    """What ``planned(form)`` gives, or ``planned(form, grower)`` where what the grower finds in ``form`` can have buffers.
+
+    Of a plan with buffers that is given up, no guard is left.
+    """
+    env = mode_of(inputs).shape_env
+    give_up = checkpoint(env)
     moving, rising = numbers.growing if numbers is not None else (set(), [])
     before = numbers.before if numbers is not None else {}
     for sizes in (rising, []):
         if not moving and not sizes:
             break
-        capacity = Capacity(mode_of(inputs).shape_env, functools.partial(room_for, least=settings.capacity))
+        capacity = Capacity(env, functools.partial(room_for, least=settings.capacity))
         grower = Grower(moving, sizes, is_heavy, capacity.beyond, name_of)
         try:
             with capacity:
-                plan, kinds = planned(form.copy(), grower)
+                plan, kinds = planned(form, grower)
             if plan.growth.axes:
                 return _checked(plan, capacity, settings, report), kinds
             _note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, before, report)
@@ -66,6 +72,7 @@ def with_buffers(
             if not capacity.is_used:
                 raise
             report.unbuffered = renamed(reason(error), report.names)
+            give_up()
         if not grower.has_series:
             break
     plan, kinds = planned(form)

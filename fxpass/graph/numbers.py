@@ -38,6 +38,19 @@ def derived(fn: Callable[..., Any], args: tuple[Any, ...], place: fx.Node) -> An
     return int(expression) if is_int else Derived(fn, args, value, place)
 
 
+def derivation(value: Any) -> list[Derived]:
+    """``value`` and the numbers that it is derived from, where these are derived: each once, operands before results."""
+    found: dict[Derived, None] = {}
+    waiting = [value] if isinstance(value, Derived) else []
+    while waiting:
+        missing = [arg for arg in waiting[-1].args if isinstance(arg, Derived) and arg not in found]
+        if missing:
+            waiting += missing
+        else:
+            found[waiting.pop()] = None
+    return list(found)
+
+
 def number(value: Any) -> Any:
     """The int, float, SymInt or SymFloat that ``value`` stands for, which may be a node or a `Derived`."""
     if isinstance(value, Derived):

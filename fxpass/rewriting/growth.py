@@ -14,6 +14,7 @@ buffer before a call, and takes what was joined out of it afterwards.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Sequence, Set
 from typing import Any
@@ -30,7 +31,7 @@ from fxpass.analysis.steady_sizes import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.inputs import note_buffer, note_static
-from fxpass.graph.insertion import call, stand_for, take_line
+from fxpass.graph.insertion import call, size_argument, stand_for, take_line
 from fxpass.graph.layouts import dense_order, is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
@@ -217,10 +218,7 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
             if len(parts) > 1:
                 new = call(graph, aten.cat.default, parts, dim)
                 take_line(new, join)
-            rows = new.meta["val"].shape[dim]  # type: ignore[union-attr]
-            if not isinstance(rows, int):
-                rows = call(graph, aten.sym_size.int, new, dim)
-            end = call(graph, operator.add, length, rows)
+            end = call(graph, operator.add, length, size_argument(functools.partial(call, graph), new, dim))
             place = call(graph, aten.slice.Tensor, buffer, dim, length, end)
             write = call(graph, aten.copy_.default, place, new)
             joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])

@@ -69,9 +69,8 @@ def _mask(graph: fx.Graph, write: fx.Node) -> None:
         return made
 
     with graph.inserting_before(write):
-        size = value.shape[dim] if isinstance(value.shape[dim], int) else call(aten.sym_size.int, buffer, dim)
-        count = _rows(write)
-        last = count - 1 if isinstance(count, int) else call(operator.sub, call(aten.sym_size.int, slots, 0), 1)
+        size = insertion.size_argument(call, buffer, dim)
+        last = insertion.computed(call, operator.sub, insertion.size_argument(call, slots, 0), 1)
         first = call(aten.slice.Tensor, slots, 0, 0, 1)
         place = call(aten.sub.Tensor, call(aten.arange.default, size, device=value.device), first)
         inside = call(aten.logical_and.default, call(aten.ge.Scalar, place, 0), call(aten.le.Scalar, place, last))

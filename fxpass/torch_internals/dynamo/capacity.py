@@ -44,19 +44,17 @@ class Capacity:
     def __init__(self, env: Any, room: Callable[[int], int]) -> None:
         self._env, self._room = env, room
         self._symbol: Any = None
-        self._number: torch.SymInt | None = None
-        self._lengths: list[torch.SymInt] = []
+        self._lengths: Sequence[torch.SymInt] = ()
         self._asked: list[Any] = []
 
     def beyond(self, lengths: Sequence[torch.SymInt]) -> torch.SymInt:
-        """The capacity, as a number that is known to be larger than each of ``lengths`` from here on. A graph that is rewritten
-        twice has one."""
-        if self._number is None:
-            self._symbol, self._number = number_of_ours(self._env, "capacity", self._room(max(map(hint, lengths))))
-        self._lengths += lengths
+        """The capacity, as a number that is known to be larger than each of ``lengths`` from here on. Where a rewrite starts
+        again, it gets a new one."""
+        self._symbol, number = number_of_ours(self._env, "capacity", self._room(max(map(hint, lengths))))
+        self._lengths = lengths
         for length in lengths:
-            assert length < self._number
-        return self._number
+            assert length < number
+        return number
 
     @property
     def is_used(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextvars import ContextVar
 from typing import Any
 
@@ -28,6 +28,7 @@ class Compilation:
     works: whether an operator has been traced.
     is_dynamic: whether sizes that move become symbols; False under ``dynamic=False``.
     failed: for each graph that the frame has, the latest first, the id of its compilation and the guard that does not hold.
+    left_sizes: the first sizes of the frame's inputs that have others now; None until they are asked for (`handed_on`).
     """
 
     process_bound: str = ""
@@ -36,6 +37,7 @@ class Compilation:
     works: bool = False
     is_dynamic: bool = True
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    left_sizes: Set[int] | None = None
 
 
 _current: ContextVar[Compilation | None] = ContextVar("current", default=None)

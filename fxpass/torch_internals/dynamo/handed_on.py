@@ -31,6 +31,7 @@ from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext
 
+from .compilation import current_compilation
 from .dynamism import restart, tensors_of
 from .frames import FrameHistory, current_frame, history_of
 from .marked import fix_size, mark_size
@@ -163,10 +164,16 @@ def _are_fixed_first() -> bool:
 
 
 def _left_sizes(tx: Any) -> Set[int]:
-    """The first sizes of inputs that have others now."""
-    now = {name: value_of(tx, name) for name in history_of(tx.f_code).sizes}
-    return {a for name, first in history_of(tx.f_code).sizes.items() if isinstance(now[name], torch.Tensor)
-            for a, b in zip(first, now[name].shape, strict=False) if a != b}  # fmt: skip
+    """The first sizes of inputs that have others now. They are the same for each input that Dynamo meets in a compilation."""
+    compilation = current_compilation()
+    if compilation is None:
+        return set()
+    if compilation.left_sizes is None:
+        seen = history_of(tx.f_code).sizes
+        now = {name: value for name in seen if isinstance(value := value_of(tx, name), torch.Tensor)}
+        pairs = [pair for name, value in now.items() for pair in zip(seen[name], value.shape, strict=False)]
+        compilation.left_sizes = {first for first, size in pairs if first != size}
+    return compilation.left_sizes
 
 
 def _fixed(base: torch.Tensor | None) -> Any:
