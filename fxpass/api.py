@@ -22,7 +22,7 @@ from fxpass.graph.unfit import Unfit
 from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.drawing import Drawings, drawn, later
-from fxpass.report.kept_nodes import kept, settled
+from fxpass.report.kept_nodes import kept, without_tensors
 from fxpass.report.lazy import Lazy
 from fxpass.report.names import user_names
 from fxpass.report.sites import sites_of
@@ -101,7 +101,7 @@ def rewrite_normal_form(
     """
     normal, folded = form.copy()
     came = kept(normal.graph)
-    report.drawings.before = report.drawings.after = Lazy(lambda: drawn(settled(came)))
+    report.drawings.before = report.drawings.after = Lazy(lambda: drawn(without_tensors(came)))
     grown = growing(normal)
     before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):
@@ -132,7 +132,7 @@ def rewrite_normal_form(
     cut = {place: [dim for dim, *_ in cuts] for place, cuts in rewritten.around.cuts.items()}
     lay_out_results(normal.graph, before[0], cut)
     check_graph(normal, before, may_read=report.refused > 0, cut=cut)
-    report.drawings = Drawings(later(settled(came)), later(settled(kept(normal.graph))))
+    report.drawings = Drawings(later(without_tensors(came)), later(without_tensors(kept(normal.graph))))
     return normal, rewritten
 
 

@@ -6,7 +6,7 @@
     k[:, start : start + x.shape[1]] = x                none: the number of rows
 
 A size that a guard has made of a position, ``mask.shape[1] == start + 1``, is one where a cache is sliced at it
-(`bound_caches`).
+(`bounds_of_caches`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def lengths(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
     return places | {size for size in others - places - rows if not _is_worked_on(graph, size)}
 
 
-def bound_caches(graph: fx.Graph, sizes: Set[fx.Node]) -> set[fx.Node]:
+def bounds_of_caches(graph: fx.Graph, sizes: Set[fx.Node]) -> set[fx.Node]:
     """Those of the inputs ``sizes`` of ``graph``, which are numbers, at which inputs are sliced that do not have that size."""
     found: set[fx.Node] = set()
     for node in graph.nodes if sizes else ():

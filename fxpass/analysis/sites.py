@@ -32,7 +32,7 @@ from .rules.parts import is_only_written
 
 aten = torch.ops.aten
 
-Kind = Literal["write", "extent", "gather", "narrow"]
+SiteKind = Literal["write", "extent", "gather", "narrow"]
 
 
 @dataclasses.dataclass
@@ -46,7 +46,7 @@ class SliceSite:
     """
 
     node: fx.Node
-    kind: Kind
+    kind: SiteKind
     base: fx.Node
     dim: int
     start: Any
@@ -214,7 +214,7 @@ class SiteFinder:
         return own and aliases.root(node).op == "call_function"
 
 
-def _kind(site: SliceSite) -> Kind:
+def _kind(site: SliceSite) -> SiteKind:
     """What the slice of a buffer becomes.
 
     Raises:

@@ -67,7 +67,7 @@ class Numbers:
     def __init__(self, count: int, device: torch.device) -> None:
         self._cells = array("q", bytes(8 * count)) if count and device.type == "cpu" else None
         if self._cells is None:
-            self.tensor = memory(torch.empty(0, dtype=torch.int64, device=device), [count])
+            self.tensor = zeroed_memory(torch.empty(0, dtype=torch.int64, device=device), [count])
             return
         with torch.inference_mode(False):
             self.tensor = torch.frombuffer(self._cells, dtype=torch.int64)
@@ -104,7 +104,7 @@ def owner_of(nodes: Sequence[fx.Node]) -> int | None:
     return next((i for i, n in tensors if n not in nodes and belongs_to_module(n)), None)
 
 
-def memory(like: torch.Tensor, shape: list[int]) -> torch.Tensor:
+def zeroed_memory(like: torch.Tensor, shape: list[int]) -> torch.Tensor:
     """A tensor of ``shape`` that is ``like`` another one, and can be written in any grad mode."""
     with torch.inference_mode(False):
         return torch.zeros(shape, dtype=like.dtype, device=like.device)

@@ -18,7 +18,7 @@ from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import check_core
 from fxpass.report import Report, store
 from fxpass.report.drawing import later
-from fxpass.report.kept_nodes import kept, settled
+from fxpass.report.kept_nodes import kept, without_tensors
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 
@@ -41,7 +41,7 @@ def cut(plan: Plan, report: Report) -> Plan:
         if part.static:
             check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, sum(n.op == "call_function" for n in part.gm.graph.nodes)) for part in parts]
-    report.drawings.parts = [(part.name, part.static, later(settled(kept(part.gm.graph)))) for part in parts]
+    report.drawings.parts = [(part.name, part.static, later(without_tensors(kept(part.gm.graph)))) for part in parts]
     report.outside = outside([part.gm.graph for part in parts if not part.static], plan.bound, report.symbols)
     report.beside = beside(parts)
     return dataclasses.replace(plan, parts=parts)

@@ -27,7 +27,7 @@ from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.rewriting.result_layout import undone
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
-from .buffers import Buffer, Numbers, memory, owner_of, shared
+from .buffers import Buffer, Numbers, owner_of, shared, zeroed_memory
 from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
 from .windows import WindowRows, window_sizes
@@ -123,7 +123,7 @@ class Growth(threading.local):
             buffer.held = None
         memories = self._memories()
         if self._numbers is None or [t.shape for t in copied] != self._shapes:
-            self._copies, self._shapes = [memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
+            self._copies, self._shapes = [zeroed_memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
             self._numbers = Numbers(len(numbers), given[0].device)
         if len(stale) == len(given):
             self._put(memories, given, self._dims, copied, numbers)
@@ -216,7 +216,7 @@ class Growth(threading.local):
             made[i].let_go()
         for i in small:
             dim, shape = self._dims[i], given[i].shape
-            made[i].memory, made[i].capacity = memory(given[i], [*shape[:dim], capacity, *shape[dim + 1 :]]), capacity
+            made[i].memory, made[i].capacity = zeroed_memory(given[i], [*shape[:dim], capacity, *shape[dim + 1 :]]), capacity
         self._told(self._memories())
 
 

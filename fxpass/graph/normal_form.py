@@ -38,7 +38,7 @@ from fxpass.torch_internals.retrace import retrace
 from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
-from .extract import copied
+from .extract import copied_graph
 from .inputs import note_given
 from .replay import Replaying
 from .source_lines import source_in
@@ -88,7 +88,7 @@ class NormalForm(NamedTuple):
 
     def copy(self) -> NormalForm:
         """A copy, which can be edited while this one stays as it is."""
-        graph, nodes = copied(self.gm.graph)
+        graph, nodes = copied_graph(self.gm.graph)
         return NormalForm(fx.GraphModule(self.gm, graph), {nodes[node] for node in self.folded})
 
 

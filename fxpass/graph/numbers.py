@@ -14,7 +14,7 @@ from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.str import StrPrinter
 from torch import fx
 
-from fxpass.torch_internals.symbols import bounds_of, free_symbols, statically_known_true
+from fxpass.torch_internals.symbols import free_symbols, range_of, statically_known_true
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ def fits_int64(number: Any) -> bool:
     Each symbol is taken to stay below its `ceiling`: sizes do, and all others are guarded to.
     """
     if isinstance(number, torch.SymInt):
-        return all(-CEILINGS[-1] <= bound < CEILINGS[-1] for bound in bounds_of(number, ceiling))
+        return all(-CEILINGS[-1] <= bound < CEILINGS[-1] for bound in range_of(number, ceiling))
     return not isinstance(number, int) or -CEILINGS[-1] <= number < CEILINGS[-1]
 
 

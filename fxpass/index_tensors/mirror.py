@@ -86,7 +86,7 @@ def read(tensor: Any, index: int) -> int:
 
 
 def computed(tensor: Any, text: str) -> Any:
-    """What the `formula` ``text`` makes of the elements of ``tensor``. Called from guards and from Dynamo's bytecode."""
+    """What the `formula_text` ``text`` makes of the elements of ``tensor``. Called from guards and from Dynamo's bytecode."""
     return evaluate(text, values(tensor))
 
 
@@ -110,13 +110,13 @@ def advance(tensor: torch.Tensor, new_values: Sequence[int]) -> None:
         _remember(tensor, tuple(new_values))
 
 
-def known(tensor: torch.Tensor) -> tuple[int, ...] | None:
+def known_values(tensor: torch.Tensor) -> tuple[int, ...] | None:
     """All elements of ``tensor``, if somebody has asked for them before; None otherwise."""
     entry = _entries.get(id(tensor))
     return values(tensor) if entry is not None and entry.ref() is tensor else None
 
 
-def describe(fake: torch.Tensor, held: tuple[int, ...]) -> None:
+def remember_contents(fake: torch.Tensor, held: tuple[int, ...]) -> None:
     """Remember ``held`` for ``fake``, a tensor without data that stands for an index tensor with these numbers."""
     if not fake.is_inference():
         _remember(fake, held)

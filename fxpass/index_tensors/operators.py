@@ -41,7 +41,7 @@ def _called(name: str) -> Iterator[Any]:
         yield from (getattr(packet, overload) for overload in packet.overloads())
 
 
-def is_torchs(function: Any) -> bool:
+def belongs_to_a_library(function: Any) -> bool:
     """Whether ``function`` belongs to PyTorch or to Python, and is no user's."""
     owners = (function, getattr(function, "__self__", None), getattr(function, "__objclass__", None))
     module = next((m for o in owners if (m := getattr(o, "__module__", None))), "")
@@ -57,7 +57,7 @@ def may_write(node: fx.Node) -> list[fx.Node]:
         return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
     if isinstance(target, HigherOrderOperator) or is_transform(target):
         return operands
-    if not isinstance(target, str) and not is_torchs(target) or _is_told_to_write(node):
+    if not isinstance(target, str) and not belongs_to_a_library(target) or _is_told_to_write(node):
         return operands
     if not _is_in_place(target):
         return []

@@ -31,7 +31,7 @@ from .arrays import Arrays
 from .contents import Element, Entry, GraphInt
 from .operators import by_operator, may_write
 from .rules import FACTORIES, RULES
-from .small_tensors import fixed, is_small_int, shape_of
+from .small_tensors import int_if_fixed, is_small_int, shape_of
 
 _tables: ContextVar[dict[fx.Graph, Table] | None] = ContextVar("tables", default=None)
 """The tables of the graphs that Dynamo makes of the frame that is being compiled in this thread."""
@@ -179,7 +179,7 @@ class Table:
         if isinstance(value, (int, bool)):
             return value
         if isinstance(value, torch.SymInt):
-            number = fixed(value)
+            number = int_if_fixed(value)
             return GraphInt(node) if isinstance(number, torch.SymInt) else number
         raise NotCovered
 

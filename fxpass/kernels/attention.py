@@ -17,11 +17,11 @@ from torch.library import custom_op
 
 from fxpass.graph.numbers import hint
 
-from .inputs import is_input
 from .launch import Launch, gpu, is_recording
 from .limits import MAX_LEAVES
 from .online_softmax import GRAIN, attend, join
 from .pointwise import function
+from .recorded_inputs import is_input
 
 ARGUMENTS = tuple(f"p{i}" for i in range(MAX_LEAVES)) + ("i0", "i1", "i2", "i3")
 """The parameters of a function that computes an element: the leaves, and its place."""

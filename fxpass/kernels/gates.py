@@ -24,8 +24,8 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
+from .memory_writes import MemoryWrites
 from .pointwise import NAMES, body, form
-from .writing import Writing
 
 aten = torch.ops.aten
 
@@ -51,7 +51,7 @@ class Gate(NamedTuple):
         return list({(o.layer, o.start): o for o in reversed(self.operands)}.values())[::-1]
 
 
-def use_gates(graph: fx.Graph, writing: Writing, fits: Callable[[Sequence[fx.Node], int], bool]) -> None:
+def use_gates(graph: fx.Graph, writing: MemoryWrites, fits: Callable[[Sequence[fx.Node], int], bool]) -> None:
     """Replace the ops on linear layers of ``graph`` (propagated, on CUDA) where ``fits(layers, outputs)`` holds: ``outputs`` is
     how many of each layer are used."""
     gone: set[fx.Node] = set()
@@ -139,7 +139,7 @@ def _bias(layer: fx.Node) -> Any:
     return layer.args[2] if len(layer.args) > 2 else None
 
 
-def _may_join(gate: Gate, writing: Writing) -> bool:
+def _may_join(gate: Gate, writing: MemoryWrites) -> bool:
     """Whether the result could as well be computed where the first of its layers is. A single layer must have its
     rows to itself: it would rather be one launch with others (`products`)."""
     first, last = min(o.layer for o in gate.operands), max(o.layer for o in gate.operands)
@@ -152,7 +152,7 @@ def _may_join(gate: Gate, writing: Writing) -> bool:
     return given and not any(writing.between(first, last, aliases.storage(n)) for n in (x, *parameters))
 
 
-def _replace(graph: fx.Graph, gate: Gate, writing: Writing) -> set[fx.Node]:
+def _replace(graph: fx.Graph, gate: Gate, writing: MemoryWrites) -> set[fx.Node]:
     """Let the kernel compute ``gate``. Gives the nodes that are gone."""
     result, operands = gate.inside[0], gate.distinct
     layers, names = [o.layer for o in operands], {(o.layer, o.start): name for o, name in zip(operands, NAMES, strict=False)}

@@ -32,7 +32,7 @@ from triton.language.extra.cuda import gdc_wait as wait
 
 from fxpass.graph.numbers import hint
 
-__all__ = ["Gpu", "Launch", "compiling", "fetch", "gpu", "is_recording", "wait", "wake"]
+__all__ = ["Gpu", "Launch", "compiling_kernels", "fetch", "gpu", "is_recording", "wait", "wake"]
 
 
 @triton.jit
@@ -101,7 +101,7 @@ class Launch:
 
 
 @contextlib.contextmanager
-def compiling(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., list[Launch]]]) -> Iterator[None]:
+def compiling_kernels(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., list[Launch]]]) -> Iterator[None]:
     """Compile the kernels that the ops of ``gm`` (static, propagated) will launch. They are compiled when the block ends.
 
     ``launches`` gives each `Launch` for an op's arguments, fake ones. A kernel that does not compile is left to its

@@ -20,7 +20,7 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
-from .writing import Writing
+from .memory_writes import MemoryWrites
 
 aten = torch.ops.aten
 
@@ -38,7 +38,7 @@ class Pair(NamedTuple):
     imaginary: fx.Node
 
 
-def use_pairs(graph: fx.Graph, writing: Writing) -> None:
+def use_pairs(graph: fx.Graph, writing: MemoryWrites) -> None:
     """Replace the products in ``graph`` (propagated) that are read only as pairs."""
     for node in graph.find_nodes(op="call_function", target=aten.view_as_real.default):
         product = node.args[0]
@@ -64,7 +64,7 @@ def _is_seen_once(node: fx.Node) -> bool:
     return _is_product(node) and len(node.users) == 1
 
 
-def _stays(node: fx.Node, user: fx.Node, writing: Writing) -> bool:
+def _stays(node: fx.Node, user: fx.Node, writing: MemoryWrites) -> bool:
     """Whether the operands of ``node`` have the same values where ``user`` stands."""
     if node.target in SHAPING or node.target is aten.view_as_complex.default or _is_product(node):
         return all(_stays(n, user, writing) for n in node.all_input_nodes)

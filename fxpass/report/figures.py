@@ -31,7 +31,7 @@ def setting() -> dict[str, str]:
     }
 
 
-def write(path: Path, values: dict[str, Any]) -> None:
+def write_figures(path: Path, values: dict[str, Any]) -> None:
     """``values`` under what they were measured on, at ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**setting(), **values}, indent=1) + "\n")

@@ -23,7 +23,7 @@ from fxpass.torch_internals.dynamo.frames import current_code
 from fxpass.torch_internals.install import forget
 
 from . import progress
-from .channels import tell
+from .channels import publish
 from .expressions import type_of
 from .model import Report
 from .names import user_name
@@ -58,7 +58,7 @@ def add(report: Report, graphs: int = 1) -> None:
     _made.total += graphs
     for collector in _made.collectors:
         collector.append(report)
-    tell(report)
+    publish(report)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
 from fxpass.graph.numbers import equal, guarded, number, supposing, to_expr
 
 from .decisions import reason
-from .reads import smallest, start_extent
+from .reads import on_shortest_axis, start_extent
 from .windows import Windows
 
 
@@ -69,7 +69,7 @@ def _begun(
     if site.writers and not equal(site.start, 0):
         flow.parts[site.node] = WrittenSlice(site.base, site.dim, extent, site.start, extent.length)
         return {site.dim: extent}
-    return {site.dim: smallest(windowed(extent), ahead)}
+    return {site.dim: on_shortest_axis(windowed(extent), ahead)}
 
 
 def reads_ahead(
@@ -89,4 +89,4 @@ def extents_ahead(extents: Iterable[Extent]) -> list[Extent]:
     """Those of ``extents``, of `reads_ahead`, whose full size is known where the graph is entered."""
     known = [e for e in extents if isinstance(e.full, int) or e.full.args[0].op == "placeholder"]
     first = {(to_expr(number(e.length)), to_expr(e.full_size)): e for e in reversed(known)}  # layers share them
-    return [smallest(e, first.values()) for e in reversed(first.values())]
+    return [on_shortest_axis(e, first.values()) for e in reversed(first.values())]

@@ -48,7 +48,7 @@ def _full(site: SliceSite, graph: fx.Graph) -> Any:
     return size_of(site.base, site.dim, site.node)
 
 
-def smallest(extent: Extent, known: Iterable[Extent]) -> Extent:
+def on_shortest_axis(extent: Extent, known: Iterable[Extent]) -> Extent:
     """``extent`` on the shortest axis that has room for its length: a long mask is cut to the ring buffer that it is for."""
     for other in known:
         same = equal(other.full_size, extent.full_size) or not equal(other.length, extent.length)

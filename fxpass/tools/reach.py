@@ -22,7 +22,7 @@ import torch
 import fxpass
 from fxpass.tools.counting import counting, skips
 from fxpass.tools.reach_rows import CaseResult
-from fxpass.tools.watched import Watched
+from fxpass.tools.watched_calls import Watched
 
 TOLERANCE = 1e-6
 _Seen = tuple[torch.Tensor, list[torch.Tensor]]
@@ -42,7 +42,7 @@ class Case(Protocol):
     steps: Callable[[Any, str], Iterator[_Seen]]
 
 
-def load(module: str) -> list[Case]:
+def load_cases(module: str) -> list[Case]:
     """The cases of ``module``, which may lie in the current directory."""
     if "" not in sys.path:
         sys.path.insert(0, "")

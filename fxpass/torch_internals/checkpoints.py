@@ -35,17 +35,16 @@ def checkpoint(env: Any) -> Callable[[], None]:
 
 def _state(value: Any) -> Callable[[], Any]:
     """A function that gives ``value`` as it is now. A container is still the same object then, since others may hold it."""
-    if not isinstance(value, (dict, list, MutableSet)):
-        return lambda: value
-    held = {key: _state(own) for key, own in value.items()} if isinstance(value, dict) else list(value)
+    if isinstance(value, dict):
+        items = {key: _state(own) for key, own in value.items()}
+        return lambda: _filled(value, lambda: dict.update(value, {key: own() for key, own in items.items()}))
+    if isinstance(value, (list, MutableSet)):
+        members, add = list(value), value.append if isinstance(value, list) else value.add
+        return lambda: _filled(value, lambda: [add(member) for member in members])
+    return lambda: value
 
-    def filled() -> Any:
-        value.clear()
-        if isinstance(held, dict):
-            dict.update(value, {key: own() for key, own in held.items()})  # a `Counter` would add
-        else:
-            for element in held:
-                (value.append if isinstance(value, list) else value.add)(element)
-        return value
 
-    return filled
+def _filled(container: Any, fill: Callable[[], Any]) -> Any:
+    container.clear()
+    fill()
+    return container

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import Tensor
 
-from fxpass.torch_internals.dynamo.marks import mark
+from fxpass.torch_internals.dynamo.script_inputs import mark
 {imports}
 
 OPTIONS = {options!r}

@@ -101,10 +101,10 @@ def _checked(node: fx.Node, flow: Flow, index: Any, extent: Extent | None) -> No
 
 
 def _indexed(b: Any, node: fx.Node, x: Any, indices: list[Any], checked: Extents) -> fx.Node:
-    return b.call(node.target, x, from_the_front(b, node, indices, checked))
+    return b.call(node.target, x, places_from_the_front(b, node, indices, checked))
 
 
-def from_the_front(b: Any, node: fx.Node, indices: list[Any], checked: Extents) -> list[Any]:
+def places_from_the_front(b: Any, node: fx.Node, indices: list[Any], checked: Extents) -> list[Any]:
     """``indices``, one for each dim, or None, as places from the first row on, where a negative one counts from the end of the
     valid part; asserted to lie in the extents ``checked``."""
     chosen = [None if i is None else b.operand(node, i) for i in indices]

@@ -64,6 +64,6 @@ def quotient(b: Any, steps: fx.Node, length: fx.Node) -> fx.Node:
     return b.call(aten.floor_divide.default, steps, b.call(aten.clamp_min.default, length, 1))
 
 
-def length_of(b: Any, extent: Extent, x: fx.Node) -> fx.Node:
+def valid_length(b: Any, extent: Extent, x: fx.Node) -> fx.Node:
     """The number of valid rows, as a 0-d tensor on the device of ``x``."""
     return b.tensor(extent.length, x.meta["val"].device)

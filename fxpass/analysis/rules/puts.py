@@ -26,7 +26,7 @@ from fxpass.errors import Refusal
 from fxpass.graph.numbers import equal, guarded, number
 
 from .alignment import align
-from .lookups import from_the_front
+from .lookups import places_from_the_front
 from .pointwise import broadcast
 
 aten = torch.ops.aten
@@ -46,7 +46,7 @@ def index_put(node: fx.Node, flow: Flow) -> Extents:
     _refuse_moving(node, flow, [values, *places])
 
     def build(b: Any) -> fx.Node:
-        chosen = from_the_front(b, node, places, checked)
+        chosen = places_from_the_front(b, node, places, checked)
         return b.call(node.target, b.operand(node, x), chosen, b.operand(node, values), *accumulate)
 
     flow.replace(node, build)

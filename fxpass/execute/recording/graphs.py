@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from fxpass.graph.arguments import values_at
-from fxpass.kernels.inputs import recording_of
+from fxpass.kernels.recorded_inputs import recording_of
 
 from .copying import copy_into
 
@@ -48,7 +48,7 @@ _pools = _Pools()
 _made: weakref.WeakSet[_Recording] = weakref.WeakSet()
 
 
-def recordings() -> int:
+def own_recordings() -> int:
     """The recordings that there are, on all devices and in all threads."""
     return len(_made)
 

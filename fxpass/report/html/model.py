@@ -22,7 +22,7 @@ from ..memory_sizes import in_words
 from ..model import Report, Site
 from ..names import shortened, user_name
 from ..symbols import renamed
-from .folds import Group, Label, Place, folded
+from .folds import Group, Label, SlotPlace, in_groups
 from .paths import Paths, roles
 from .slots import Slot, slots
 
@@ -122,15 +122,15 @@ class _Page:
                 found.append({"parent": parent, "name": item.label.name, "kind": item.label.kind, "note": item.label.note})
                 add(item.inside, len(found) - 1)
 
-        add(folded(places, edges), -1)
+        add(in_groups(places, edges), -1)
         return found
 
-    def _place(self, i: int, drawn: dict[str, Any]) -> Place:
+    def _place(self, i: int, drawn: dict[str, Any]) -> SlotPlace:
         slot = self.slots[i]
         graph, name = (self.before, slot.before) if slot.after is None else (self.after, slot.after)
         modules = tuple(Label(path, "module", kind) for path, kind in graph.nodes[name]["module"])
         signature = [drawn["status"], *(f"{node['op']} {node['type']}" for node in drawn.values() if isinstance(node, dict))]
-        return Place((*self._part(i), *modules), " ".join(signature))
+        return SlotPlace((*self._part(i), *modules), " ".join(signature))
 
     def _part(self, i: int) -> Iterator[Label]:
         """The part of a slot; what was removed is shown in that of the next node that was not."""

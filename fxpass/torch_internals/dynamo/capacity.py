@@ -23,7 +23,7 @@ from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import hint
 
-from .own_numbers import count, from_the_least_on, holds, number_of_ours, taken_out
+from .own_numbers import always_holds, count, from_the_least_on, number_of_ours, taken_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,4 +90,4 @@ class Capacity:
 
 def _holds(condition: Any, symbol: Any, length: Any, counted: Mapping[Any, Any]) -> bool:
     """Whether the relation ``condition`` holds whenever ``symbol`` is larger than ``length``."""
-    return holds(condition, {symbol: length + 1 + count("room")}, counted)
+    return always_holds(condition, {symbol: length + 1 + count("room")}, counted)

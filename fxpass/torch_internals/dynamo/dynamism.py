@@ -39,8 +39,8 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.symbols import free_symbols
 
+from .dynamic_marks import mark_int, mark_size
 from .frames import current_frame, history_of
-from .marked import mark_int, mark_size
 
 Restart = RestartAnalysis
 """Raised to tell Dynamo to trace a frame again; it is no error."""

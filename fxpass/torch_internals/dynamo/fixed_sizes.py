@@ -23,7 +23,7 @@ import torch
 from torch import fx
 
 from fxpass.graph.numbers import hint
-from fxpass.index_tensors.small_tensors import MAX_ELEMENTS, fixed
+from fxpass.index_tensors.small_tensors import MAX_ELEMENTS, int_if_fixed
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import ChainedSource
 
@@ -49,10 +49,10 @@ def fix_numbers(tx: Any, node: fx.Node, whole: Sequence[fx.Node] = ()) -> None:
         Table.of(tx.output.graph).start_again()
 
 
-def moves(node: fx.Node) -> bool:
+def has_symbolic_size(node: fx.Node) -> bool:
     """Whether a graph input that ``node`` is computed from has a symbol for a size."""
     inputs = [n.meta["example_value"] for n in _followed(node) if n.op == "placeholder"]
-    return any(isinstance(fixed(size), torch.SymInt) for value in inputs for size in value.shape)
+    return any(isinstance(int_if_fixed(size), torch.SymInt) for value in inputs for size in value.shape)
 
 
 def _fix_place(tx: Any, selected: fx.Node) -> bool:

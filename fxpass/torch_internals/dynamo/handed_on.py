@@ -32,10 +32,10 @@ from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext
 
 from .compilation import current_compilation
+from .dynamic_marks import fix_size, mark_size
 from .dynamism import restart, tensors_of
+from .frame_values import value_named
 from .frames import FrameHistory, current_frame, history_of
-from .marked import fix_size, mark_size
-from .values import value_of
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
@@ -170,7 +170,7 @@ def _left_sizes(tx: Any) -> Set[int]:
         return set()
     if compilation.left_sizes is None:
         seen = history_of(tx.f_code).sizes
-        now = {name: value for name in seen if isinstance(value := value_of(tx, name), torch.Tensor)}
+        now = {name: value for name in seen if isinstance(value := value_named(tx, name), torch.Tensor)}
         pairs = [pair for name, value in now.items() for pair in zip(seen[name], value.shape, strict=False)]
         compilation.left_sizes = {first for first, size in pairs if first != size}
     return compilation.left_sizes

@@ -23,7 +23,7 @@ from fxpass.torch_internals.patches import patch
 
 from . import frames
 from .compilation import current_compilation
-from .values import NOTHING, value_at
+from .frame_values import NOTHING, value_at
 
 MAX_COUNTED = 3
 """For so many modules that are counted, graphs are made in which the number of the module is a constant."""
@@ -37,7 +37,7 @@ def forget() -> None:
     _moved.clear()
 
 
-def moves(tx: Any, source: Any, value: int) -> bool:
+def has_moved(tx: Any, source: Any, value: int) -> bool:
     """Whether the int at ``source``, now ``value``, belongs to a module and has been seen to change there."""
     if source is None or not source.guard_source.is_unspecialized_nn_module():
         return False

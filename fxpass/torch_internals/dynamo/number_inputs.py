@@ -11,14 +11,14 @@ from torch import fx
 
 from fxpass.analysis.calls import CallHistory, Graph, Kind
 from fxpass.analysis.kinds import Kinds, Seen, Symbol
-from fxpass.analysis.sized_by import only_sizes
+from fxpass.analysis.pure_sizes import only_sizes
 from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint, symbols, to_expr
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
 from . import frames
-from .sources import AggregateSource, PositionSource, written
-from .values import value_at
+from .frame_values import value_at
+from .sources import AggregateSource, PositionSource, user_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class NumberInputs:
             elif isinstance(value, torch.SymInt) and value.node.hint is not None:  # an unbacked one has no history
                 is_size = isinstance(source, TensorPropertySource)
                 held, kind = isinstance(source, (PositionSource, AggregateSource)), self._kind(source, value)
-                self.all.append(NumberInput(place, written(source), value, is_size, kind, held))
+                self.all.append(NumberInput(place, user_text(source), value, is_size, kind, held))
         self._settle_ints()
         names = [number.name for number in self.all]
         self._derived = [size for size in self._derived if size[0] not in names]
@@ -106,7 +106,7 @@ class NumberInputs:
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
             return "position"
-        return self._calls.kind(written(source), value.node.hint, isinstance(source, TensorPropertySource), self._owner)
+        return self._calls.kind(user_text(source), value.node.hint, isinstance(source, TensorPropertySource), self._owner)
 
     def _settle_ints(self) -> None:
         """Decide the kinds that the calls do not tell, or not by themselves.

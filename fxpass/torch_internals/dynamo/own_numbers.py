@@ -41,7 +41,7 @@ def is_of_layout(condition: Any, window: Any, size: Any) -> bool:
     That a window is not the whole axis is asked to tell whether the view is contiguous. What is made for a view that is not
     goes by its strides, and is right for one that is.
     """
-    return holds(condition, {window: size - 1 - count("room")}, {})
+    return always_holds(condition, {window: size - 1 - count("room")}, {})
 
 
 def from_the_least_on(env: Any, symbols: Iterable[Any]) -> dict[Any, Any]:
@@ -50,14 +50,14 @@ def from_the_least_on(env: Any, symbols: Iterable[Any]) -> dict[Any, Any]:
     return {s: count(str(s)) + low for s, low in least.items() if low.is_finite and low >= 0}
 
 
-def holds(condition: Any, room: Mapping[Any, Any], counted: Mapping[Any, Any]) -> bool:
+def always_holds(condition: Any, room: Mapping[Any, Any], counted: Mapping[Any, Any]) -> bool:
     """Whether the relation ``condition`` always holds, whichever of its operands each maximum and minimum in it is. ``room``
     says what a symbol is made of, and ``counted`` what all others are, from the least on that they can be."""
     if not isinstance(condition, sympy.core.relational.Relational):
         return bool(condition == sympy.true)
     chosen = next(iter(condition.atoms(Max, Min)), None)
     if chosen is not None:
-        return all(holds(condition.xreplace({chosen: one}), room, counted) for one in chosen.args)
+        return all(always_holds(condition.xreplace({chosen: one}), room, counted) for one in chosen.args)
     left = sympy.expand((condition.lhs - condition.rhs).xreplace(room).xreplace(counted))
     signs = {sympy.Ne: left.is_nonzero, sympy.Lt: left.is_negative, sympy.Le: left.is_nonpositive,
              sympy.Gt: left.is_positive, sympy.Ge: left.is_nonnegative, sympy.Eq: left.is_zero}  # fmt: skip

@@ -24,8 +24,8 @@ from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.patches import patch
 
 from .compilation import compile_id, current_compilation
+from .frame_values import value_named
 from .frames import current_frame, history_of
-from .values import value_of
 
 _IN_A_ROW = 4
 _PLACE = re.compile(r"#\s*.*?([^\s/]+:\d+) in ")
@@ -67,7 +67,7 @@ def _owner(tx: Any) -> tuple[int, ...]:
     """The identities of what the latest graph of the frame of ``tx`` is for: modules, and the tensors that it writes to, unless
     it is the only graph that writes to any. Those that a call before has written to, and that are gone since, do not count."""
     seen = history_of(tx.f_code)
-    written = {id(t): t for name in sorted(seen.writes) if isinstance(t := value_of(tx, name), torch.Tensor)}
+    written = {id(t): t for name in sorted(seen.writes) if isinstance(t := value_named(tx, name), torch.Tensor)}
     others = [t for t in seen.wrote if id(t) not in written]
     seen.wrote.update(dict.fromkeys(written.values()))
     modules = [id(value) for value in tx.f_locals.values() if isinstance(value, nn.Module)]

@@ -17,7 +17,7 @@ from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupported
 from fxpass.torch_internals.patches import failures, tell
 
-from . import frames, marked
+from . import dynamic_marks, frames
 from .code_of_tensors import works_on_tensors
 from .compilation import compiling, limited
 
@@ -54,7 +54,7 @@ def compile_frame(
                         if (works or limited(error) and _is_of_positions(code)) and not is_whole:
                             left(compiler_fn, code, error)
                         raise
-            if fault is None or not marked.take_back(code):
+            if fault is None or not dynamic_marks.take_back(code):
                 break
         with compiling(False), frames.following(code):
             try:

@@ -17,7 +17,7 @@ import torch
 
 from fxpass.graph.numbers import hint, to_expr
 
-from .own_numbers import count, from_the_least_on, holds, is_of_layout, number_of_ours, taken_out
+from .own_numbers import always_holds, count, from_the_least_on, is_of_layout, number_of_ours, taken_out
 
 
 class WindowSizes:
@@ -68,4 +68,4 @@ class WindowSizes:
             rooms += [{size: window + count("room")} for size in sizes if getattr(size, "is_Symbol", False)]
         others = {s for room in rooms for made in room.values() for s in made.free_symbols} | condition.free_symbols
         counted = from_the_least_on(self._env, others)
-        return any(holds(condition, room, counted) for room in rooms)
+        return any(always_holds(condition, room, counted) for room in rooms)

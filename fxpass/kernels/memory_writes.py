@@ -14,7 +14,7 @@ from fxpass.torch_internals.operators import OpOverload
 aten = torch.ops.aten
 
 
-class Writing:
+class MemoryWrites:
     """Where ``graph`` writes to which memory."""
 
     def __init__(self, graph: fx.Graph) -> None:

@@ -19,8 +19,8 @@ from fxpass.torch_internals.dynamo.names import (
     process_automatic_dynamic,
 )
 
+from .frame_values import value_at
 from .sources import LengthSource
-from .values import value_at
 
 _SIZED = (list, tuple, dict, collections.deque)
 

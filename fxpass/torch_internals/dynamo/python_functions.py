@@ -17,8 +17,8 @@ from fxpass.torch_internals.dynamo.names import SymNodeVariable, TensorVariable
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .items import item_at
-from .lengths import length_of
+from .list_items import item_at
+from .list_lengths import length_of
 from .number_variables import formed, number_in
 
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"

@@ -37,8 +37,8 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.symbols import DimDynamic, PythonPrinter, free_unbacked_symbols
 
 from . import dynamism, module_ints
+from .frame_values import NOTHING, value_at
 from .sources import NUMBERS_OF_TENSORS, ItemSource
-from .values import NOTHING, value_at
 
 _CONTAINERS = (list, tuple, dict, collections.OrderedDict, nn.ModuleList)
 

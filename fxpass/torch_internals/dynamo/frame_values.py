@@ -13,12 +13,12 @@ NOTHING: Any = object()
 def value_at(tx: Any, source: Any) -> Any:
     """The value at ``source`` in the outermost frame of ``tx``, or `NOTHING`."""
     try:
-        return value_of(tx, source.name)
+        return value_named(tx, source.name)
     except Exception:  # Dynamo has no plain name for the source
         return NOTHING
 
 
-def value_of(tx: Any, name: str) -> Any:
+def value_named(tx: Any, name: str) -> Any:
     """The value of the input called ``name`` in the outermost frame of ``tx``, or `NOTHING`."""
     frame = tx.output.root_tx
     try:
