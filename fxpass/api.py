@@ -1,4 +1,4 @@
-"""The pass alone, and an explanation of a call."""
+"""The pass by itself, `rewrite`, and the report of a call, `explain`."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def rewrite_normal_form(
 
 
 def explain(fn: Callable[..., Any], *, grad: bool = False, **options: Any) -> Callable[..., Report]:
-    """Compile ``fn`` into a function that makes a call and reports on it: on the last graph that a call has compiled so far.
+    """Compile ``fn`` into a function that makes a call, and returns the report of the last graph that has been compiled so far.
 
     Dynamo takes a number for a constant until it has seen it move, so a decode step has to be called for two positions:
 

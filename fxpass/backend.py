@@ -1,11 +1,11 @@
 """``torch.compile(model, backend="kvfix")``: the pipeline, top to bottom.
 
-capture    Dynamo, taught to guard on positions, hands over a graph; it is brought to its normal form
-analysis   sites and extents: which slices depend on a position, and which ops would see what they cut off
-rewrite    full reads, masks, indexed writes
-check      post-conditions
-hand-off   the graph is cut into a dynamic prologue, a static core and a dynamic epilogue, each compiled for itself
-verify     where it is asked for, the first calls are compared with the graph as Dynamo gave it
+capture    Dynamo, which has been taught to guard on positions, hands over a graph. It is brought to its normal form.
+analysis   It is decided which slices depend on a position, and which ops would see what these cut off.
+rewrite    Slices become full reads with masks, and indexed writes.
+check      The rewritten graph must meet post-conditions.
+hand-off   The graph is cut into a dynamic prologue, a static core and a dynamic epilogue. Each is compiled by itself.
+verify     Where that is asked for, the first calls are compared with the graph as Dynamo gave it.
 """
 
 from __future__ import annotations
@@ -129,10 +129,11 @@ def handed_off(
     as_it_came: Callable[[], Callable[..., Any]],
     failed: Callable[[Exception], None],
 ) -> tuple[Plan | None, Callable[..., Any] | None]:
-    """The plan for ``gm``, and the function that is compiled from it. There is no plan where the rewrite is switched off, and
-    no function where nothing is rewritten.
+    """The plan for ``gm``, and the function that is compiled from it. The plan is None where the rewrite is switched off, and
+    the function is None where nothing is rewritten.
 
-    The function is compiled as it runs. If that fails, ``failed`` is told, and what ``as_it_came`` makes runs instead.
+    The function compiles its parts when it runs. If that fails, ``failed`` is called with the error, and the function that
+    ``as_it_came`` makes runs instead.
     """
     if not settings.rewrite:
         store.note(report, reasons.OFF.text())

@@ -1,8 +1,8 @@
-"""Buffers for what grows, where nothing is then left outside of the static core.
+"""Inputs that grow get buffers if no work is then left outside of the static core. Three plans are tried in turn:
 
-    all that grows                   gets buffers; where that leaves work outside:
-    what the graph itself joins      gets buffers, and what the caller alone makes longer does not; where that does, too:
-    nothing                          the graph as it is, and the report's ``unbuffered`` says why
+    1. All inputs that grow get buffers.
+    2. Inputs that the graph itself makes longer get buffers. Those that only the caller makes longer do not.
+    3. No input gets a buffer, and the report's ``unbuffered`` says why.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def with_buffers(
     settings: Options,
     report: Report,
 ) -> tuple[Plan, Kinds]:
-    """What ``planned(form)`` gives, or ``planned(form, grower)`` where what the grower finds in ``form`` can have buffers.
+    """What ``planned(form, grower)`` gives, if the inputs that the grower finds can have buffers; else ``planned(form)``.
 
-    Of a plan with buffers that is given up, no guard is left.
+    A plan with buffers that is given up leaves no guard.
     """
     env = mode_of(inputs).shape_env
     give_up = checkpoint(env)
@@ -109,8 +109,8 @@ def _check_whole(plan: Plan, report: Report) -> None:
 def _note_unbuffered(
     graph: fx.Graph, moving: Set[Any], rising: Sequence[Any], before: Mapping[tuple[int, int], int | None], report: Report
 ) -> None:
-    """Note in ``report`` why what grows in ``graph`` gets no buffers: it is made longer otherwise than by a join, or, of what
-    has been seen to be ``rising``, all is worked on. ``before`` tells sizes as in `longer_otherwise`."""
+    """Note in ``report`` why inputs of ``graph`` that grow get no buffers: they are made longer, but not by a join, or all of a
+    tensor with one of the sizes ``rising`` is worked on. ``before`` tells sizes as in `longer_otherwise`."""
     if not report.outside and not any(symbol.kind == "growth" for symbol in report.symbols):
         report.unbuffered = ""  # all that grows is a position
     names = [input_name(node) for node in longer_otherwise(graph, moving, before)]

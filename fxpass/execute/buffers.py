@@ -1,7 +1,7 @@
 """Buffers of what grows, which the graphs of a model share.
 
-All graphs that have a buffer for the same input share it: a step of one row and one of several, the first step that follows a
-crop and the next one. So a cache is kept once, and a graph goes on from what another one has joined.
+All graphs that have a buffer for the same input share that buffer: a step of one row and a step of several, or the first step
+after a crop and the step after it. So each cache is kept once, and a graph goes on from what another graph has joined.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Held:
 
 @dataclasses.dataclass(eq=False)
 class Buffer:
-    """Memory of ``capacity`` rows, and what it holds; none at first."""
+    """Memory of ``capacity`` rows, and what it holds. There is none at first."""
 
     memory: torch.Tensor | None = None
     capacity: int = 0

@@ -48,8 +48,10 @@ def cut(plan: Plan, report: Report) -> Plan:
 
 
 def note_work(graph: fx.Graph, kinds: Kinds, report: Report) -> None:
-    """Note in ``report`` the heavy ops of ``graph``, which has no core, that move from step to step. What is as long as a cache
-    that is written will be so in each call; where all of a prompt is worked on, the graph is no step."""
+    """Note in ``report`` the heavy ops of ``graph`` whose sizes move from step to step. The graph has no core.
+
+    The sizes of a cache that is written stay. A graph that works on all of a prompt is no step, and nothing is noted.
+    """
     kept = {s for n in graph.nodes for w in aliases.written(n) for s in symbols(aliases.root(w).meta["val"])}
     prompts = {symbol for symbol in kinds.symbols - kept if kinds.of_symbol(symbol) == "growth"}
     if works_on([graph], prompts) is None:

@@ -122,8 +122,8 @@ class Region:
         return next((dims for dims in every if _may_be_symbols(args, dims)), None)
 
     def _open_variant(self, args: Sequence[Any], opened: Sequence[tuple[int, ...]]) -> _Variant:
-        """Compiled for any sizes along the dims ``opened`` of its arguments, which are symbols of it; static in all else.
-        Sizes that are alike only now are two."""
+        """Compiled for any sizes along the dims ``opened`` of its arguments, which are symbols, and static in all else. Two
+        sizes that are equal only now have two symbols."""
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes, known = fakes_of(mode, self.part.inputs, args, opened)

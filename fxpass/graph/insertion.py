@@ -1,4 +1,4 @@
-"""Calls put into a graph with the value that they give, and with the user's line of the node that they stand for."""
+"""Calls are put into a graph with the value that they give, and with the user's line of the node that they stand for."""
 
 from __future__ import annotations
 

@@ -147,17 +147,17 @@ class _Inference(Replaying):
             return None
         if target is _CHECKPOINT:
             return type(self)(args[0]).run(*args[1:])
-        with _told(target):
+        with _raising_unfit(target):
             return super().call_function(target, args, kwargs)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
-        with _told(target):
+        with _raising_unfit(target):
             return super().call_method(target, args, kwargs)
 
 
 @contextlib.contextmanager
-def _told(target: Any) -> Iterator[None]:
-    """Raise `Unfit` for what PyTorch's ``target`` raises on fake tensors, unless that says more by itself."""
+def _raising_unfit(target: Any) -> Iterator[None]:
+    """Within the block, raise `Unfit` in the place of an error that PyTorch's ``target`` raises on fake tensors."""
     try:
         yield
     except (Reasoned, DataDependentOutputException):

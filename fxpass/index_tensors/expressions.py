@@ -6,8 +6,8 @@
     done: b8[4]                       if done.all():            v0.all()
 
 Where all sizes are known and a rule covers each op, the table knows every element, and follows it through the call (`table`).
-Here nothing is known of the ops but that they are PyTorch's: each time that a guard asks, PyTorch runs them again on copies in
-host memory (`repeatable_ops` says which may be).
+Here it is only known that the ops are PyTorch's. Each time that a guard asks, PyTorch runs them again on copies in host memory.
+`repeatable_ops` tells which ops may be run again.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes of ``graph`` from the first one on that takes no tensor and gives nothing. It may have set autocast or the
-    default dtype, which a guard finds as they were before."""
+    """The nodes of ``graph`` from the first call on that takes no tensor and returns None. That call may have set autocast or
+    the default dtype, and a guard finds these as they were before it."""
     nodes = list(graph.nodes)
     for i, node in enumerate(nodes):
         of_tensors = any(isinstance(v, torch.Tensor) for n in node.all_input_nodes for v in _values(n))

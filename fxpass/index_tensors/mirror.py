@@ -7,8 +7,8 @@ remembers the last known values of each index tensor, together with its identity
                  otherwise                                          ->  one device read, which is remembered
     advance(t)   after a compiled call, with the values that the graph's arithmetic gives
 
-A tensor in host memory is read on every call: that costs less than the look-up, and sees writes that PyTorch does not count
-(through ``numpy()`` or ``.data``). What differs there is counted as a read, so that tests on a CPU speak for the GPU.
+A tensor in host memory is read on every call. That costs less than the look-up, and sees writes that PyTorch does not count
+(through ``numpy()`` or ``.data``). A difference there is counted as a read, so that tests on a CPU tell about the GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .formula import evaluate
 
 @dataclasses.dataclass
 class Counters:
-    """How often values were asked for since the last `reset`: ``refreshes`` read the tensor, ``hits`` found it remembered."""
+    """How often values were asked for since the last `reset`: ``refreshes`` is how often the tensor was read, and ``hits`` how
+    often what was remembered was right."""
 
     refreshes: int = 0
     hits: int = 0

@@ -1,4 +1,4 @@
-"""The functions, methods and operators that PyTorch knows by one name, as Dynamo's graphs call them.
+"""The functions, methods and operators that PyTorch has under one name, as Dynamo's graphs call them.
 
 A rule is looked up by the object that a node calls, since a user's own operator may be named `add` too. Only methods are looked
 up by name: a graph names them, and the names are those of `torch.Tensor`.
@@ -65,7 +65,7 @@ def may_write(node: fx.Node) -> list[fx.Node]:
 
 
 def _is_told_to_write(node: fx.Node) -> bool:
-    """Whether an argument says so, by its name or by its place: ``relu(x, inplace=True)``, ``relu(x, True)``."""
+    """Whether an argument of ``node`` tells it to write: ``relu(x, inplace=True)``, or by its place ``relu(x, True)``."""
     given = dict(zip(_parameters(node.target), node.args, strict=False)) | node.kwargs
     return given.get("out") is not None or bool(given.get("inplace"))
 

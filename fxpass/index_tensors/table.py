@@ -214,7 +214,8 @@ def tables() -> Iterator[None]:
 
 
 def _map(tree: Any, fn: Callable[[fx.Node], Any]) -> Any:
-    """``tree`` with ``fn(node)`` for each of its nodes, as `fx.node.map_arg`, whose results must be graph arguments."""
+    """``tree`` with ``fn(node)`` for each of its nodes. The results need not be arguments of a graph, as those of
+    `fx.node.map_arg` must."""
     if isinstance(tree, fx.Node):
         return fn(tree)
     if isinstance(tree, (tuple, list)):

@@ -5,8 +5,8 @@
                                                                                ...
                                                                                return t4 * t5
 
-So a kernel of ours can compute what it reads, from tensors (the *leaves*) that others have stored. Views cost nothing: they are
-arithmetic on places. As in `pointwise`, everything in between is float32, and only casts round.
+So a kernel of ours can compute what it would otherwise read, from tensors (the *leaves*) that other kernels have stored. Views
+cost nothing, since they are arithmetic on places. As in `pointwise`, all numbers in between are float32, and only casts round.
 """
 
 from __future__ import annotations

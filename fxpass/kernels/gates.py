@@ -7,8 +7,8 @@
     y = relu(linear(x, w, b))                      ->     y = kvfix.gated_few_rows(x, [w], [b], text, True)
 
 ``text`` is the source of the function that the ops compute (`pointwise`). A kernel cannot apply a function to sums that are cut
-into parts: where parts are faster (`tiles`), the ops stay outside. On an H100 this is so for seven rows of float32, 768 columns
-and 6,144 outputs: uncut, and with the function in the kernel, twelve such layers take 15 microseconds longer.
+into parts. Where parts are faster (`tiles`), the ops stay outside. On an H100 they are for seven rows of float32, 768 columns
+and 6,144 outputs: with uncut sums and the function in the kernel, twelve such layers take 15 microseconds longer.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def use_gates(graph: fx.Graph, writing: MemoryWrites, fits: Callable[[Sequence[f
 
 
 def _gate(result: fx.Node) -> Gate | None:
-    """All ops from linear layers to ``result``; None if these are used for anything else, or are no pointwise ops."""
+    """All ops from linear layers to ``result``; None if one of them has other users, or is no pointwise op."""
     inside: dict[fx.Node, None] = {}
     operands: dict[fx.Node, Operand] = {}
     todo = [result]
@@ -140,8 +140,8 @@ def _bias(layer: fx.Node) -> Any:
 
 
 def _may_join(gate: Gate, writing: MemoryWrites) -> bool:
-    """Whether the result could as well be computed where the first of its layers is. A single layer must have its
-    rows to itself: it would rather be one launch with others (`products`)."""
+    """Whether the result could as well be computed where the first of its layers is. If there is one layer, it must be the only
+    one of its rows. Otherwise it had better be one launch with the others (`products`)."""
     first, last = min(o.layer for o in gate.operands), max(o.layer for o in gate.operands)
     if len(gate.distinct) == 1:
         return sum(u.target is aten.linear.default for u in first.all_input_nodes[0].users) == 1

@@ -1,7 +1,7 @@
 """One launch of a Triton kernel, and the compilation of kernels while something else is being compiled.
 
-Triton compiles a kernel when it is first launched, one after the other. The kernels of a graph are known before that: threads
-compile them while Inductor lowers the rest of the graph. Triton's compiler mostly runs without Python's lock.
+Triton compiles a kernel when it is first launched, and so one kernel after the other. The kernels of a graph are known before
+that. So threads compile them while Inductor lowers the rest of the graph. Triton's compiler mostly runs without Python's lock.
 
 From Hopper on, a kernel may be started before the one that it follows is done (programmatic dependent launch):
 

@@ -8,8 +8,7 @@
 
     y = sum(x, [-1])           ->        y = sum(sum(x.view(7, 32, 256), [-1]), [-1])
 
-Inductor gives each row to one program, and what it computes next to the same program. A row is filled up with zeros to whole
-chunks.
+Inductor gives each row, and what is computed of it next, to one program. Zeros fill up a row to whole chunks.
 """
 
 from __future__ import annotations
@@ -80,7 +79,8 @@ def _sum(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def _chunks(graph: fx.Graph, node: fx.Node) -> tuple[fx.Node, list[Any], Any]:
-    """The rows that ``node`` sums up, in chunks and of its dtype; their sizes and number; how many zeros have been added."""
+    """The rows that ``node`` sums up, in chunks and in its dtype; the sizes before that of a chunk; the number of zeros
+    added."""
     x: Any = node.args[0]
     if x.meta["val"].dtype != node.meta["val"].dtype:
         x = call(graph, aten.to.dtype, x, node.meta["val"].dtype)

@@ -5,10 +5,9 @@
     write_rows(vs, 2, slots, v)                                                 slots, ks, vs, n, ..)
     o = decode_attention(q, ks, vs, n, ..)
 
-The three are computed, by views and pointwise ops, from results of products and from tensors that depend on none, such as
-angles (see `element_functions`). So there is one kernel in the place of two, and what the first stored for the second is not
-stored at all. The kernel uses the new row as it has computed it, and does not read it from the cache, where another program may
-be writing it.
+The three are computed by views and pointwise ops, from results of products and from tensors that depend on no product, such as
+angles (see `element_functions`). One kernel takes the place of two, and nothing is stored between them. The kernel uses the new
+row as it has computed it. It does not read the row from the cache, where another program may be writing it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Products of complex numbers that are read as pairs of real numbers become arithmetic on the pairs.
+"""Products of complex numbers that are only read as pairs of real numbers become arithmetic on the pairs.
 
     a = view_as_complex(x)                         a0, a1 = x.select(-1, 0), x.select(-1, 1)
     c = a * b                              ->      b0, b1 = view_as_real(b).select(-1, 0), view_as_real(b).select(-1, 1)
@@ -65,7 +65,7 @@ def _is_seen_once(node: fx.Node) -> bool:
 
 
 def _stays(node: fx.Node, user: fx.Node, writing: MemoryWrites) -> bool:
-    """Whether the operands of ``node`` have the same values where ``user`` stands."""
+    """Whether the operands of ``node`` still have their values where ``user`` stands."""
     if node.target in SHAPING or node.target is aten.view_as_complex.default or _is_product(node):
         return all(_stays(n, user, writing) for n in node.all_input_nodes)
     return not writing.between(node, user, aliases.storage(node)) and not node.meta["val"].is_conj()

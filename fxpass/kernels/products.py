@@ -54,8 +54,8 @@ def use_few_rows(graph: fx.Graph, writing: MemoryWrites) -> None:
 
 
 def _groups(layers: Sequence[fx.Node], writing: MemoryWrites, most: int) -> list[list[fx.Node]]:
-    """``layers`` in groups that may be one launch: at most so many of the same rows and of inputs of the graph, with no write
-    in between."""
+    """``layers`` in groups that may be one launch: at most ``most`` layers of the same rows, whose weights are inputs of the
+    graph, with no write in between."""
     open_: dict[Any, list[fx.Node]] = {}
     found = []
     for node in layers:

@@ -28,7 +28,8 @@ def type_of(value: Any) -> str:
 
 
 def shape_or_kind(value: Any) -> Any:
-    """What of ``value`` its type is made of: the `Shape` of a tensor, the expression of a number, else the name of a type."""
+    """What the type of ``value`` is printed from: the `Shape` of a tensor, the expression of a number, or the name of a
+    type."""
     if isinstance(value, torch.Tensor):
         return Shape(value.dtype, tuple(map(to_expr, value.shape)))
     if isinstance(value, (tuple, list)):

@@ -1,4 +1,4 @@
-"""Recorded figures: one JSON file a run, with what it was measured on."""
+"""Recorded figures: a JSON file for each run, which says what it was measured on."""
 
 from __future__ import annotations
 

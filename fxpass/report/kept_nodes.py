@@ -1,4 +1,4 @@
-"""What of a graph is kept until somebody looks at it: enough to draw it, made in a fraction of the time.
+"""What is kept of a graph until somebody looks at it. It is enough to draw the graph, and takes a fraction of the time to make.
 
     add_4: i64[] = aten.add(select_int, 1)    ->    Kept("add_4", ..., aten.add.Tensor, ("select_int", 1), value, line, module)
 

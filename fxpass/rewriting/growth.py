@@ -169,8 +169,8 @@ def _is_of(result: Any, join: fx.Node) -> bool:
 
 
 def _is_no_view(result: fx.Node, join: fx.Node | None) -> bool:
-    """Whether eager takes ``result`` for no view of ``join``: it is the same tensor, as where `to` or `contiguous` changes
-    nothing, or is detached from it."""
+    """Whether ``result`` is no view of ``join`` in eager: it is ``join`` itself, where `to` or `contiguous` changes nothing, or
+    is detached from it."""
     while result is not join:
         args, kwargs = fx.map_arg((result.args, result.kwargs), lambda n: n.meta["val"])
         if result.target is not aten.detach.default and result.target(*args, **kwargs) is not args[0]:  # type: ignore
@@ -203,9 +203,10 @@ def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt, name: str) ->
 
 
 def _use(graph: fx.Graph, one: Growing, buffer: fx.Node) -> fx.Node:
-    """Let ``buffer`` stand for what grows, and for what rows are joined to it as. Gives the node of its length.
+    """Let ``buffer`` stand for the input that grows, and for the join. Gives the node of the input's length.
 
-    What is read from the buffer keeps its fake value, which has memory of its own: nothing writes there in between.
+    A read of the buffer keeps the fake value of what it replaces, which has memory of its own. Nothing writes to the buffer
+    between such a read and its last use.
     """
     past, dim, join = one.node, one.dim, one.join
     with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):

@@ -4,8 +4,8 @@
                                               ->        padded = clone(constant_pad_nd(mask, [0, S])[..., :S])
     sdpa(q, k[:, :, :s], v[:, :, :s], mask)             sdpa(q, k[:, :, :s], v[:, :, :s], padded[..., :s])
 
-A mask comes in this length where one function cuts it and another one, compiled for itself, uses it. Padded, it is a slice of a
-tensor that has the size of the buffer, and only the padding sees the size that moves.
+A mask has this length where one function cuts it and another function, which is compiled by itself, uses it. Once it is padded,
+it is a slice of a tensor that has the size of the buffer, and only the padding depends on the size that moves.
 """
 
 from __future__ import annotations

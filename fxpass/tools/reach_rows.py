@@ -98,7 +98,8 @@ def show(rows: list[CaseResult]) -> None:
 
 
 def write_rows(path: Path, rows: list[CaseResult], others: list[CaseResult] | None = None) -> None:
-    """The rows, under what they were measured on, as a JSON file; and ``others``, recorded before, those of other cases."""
+    """Write the rows, with what they were measured on, to a JSON file. Of ``others``, recorded before, those of other cases are
+    kept."""
     new = {row.case for row in rows}
     kept = [row for row in others or [] if row.case not in new]
     figures.write_figures(path, {"command": figures.command(sys.argv[1:]), "rows": [vars(row) for row in [*kept, *rows]]})

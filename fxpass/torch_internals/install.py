@@ -1,4 +1,4 @@
-"""The hooks are installed when the backend is first used: for each feature all of them, or none where torch cannot carry it."""
+"""The hooks are installed when the backend is first used. A feature gets all of its hooks, or none if torch cannot carry it."""
 
 from __future__ import annotations
 

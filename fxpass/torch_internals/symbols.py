@@ -1,4 +1,4 @@
-"""Symbolic numbers and the environment that guards on them."""
+"""Private names of torch about symbolic numbers and the environment that guards on them, and what is asked of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ops that reorder or repeat rows: the valid rows stay together at the front.
+"""Ops that reorder or repeat rows. The valid rows stay together at the front.
 
 flip(k, [2])            {2: e}      ->      rows e - 1, e - 2, ... 0, then any rows
 roll(k, 1, 2)           {2: e}      ->      rows (i - 1) % e

@@ -7,8 +7,8 @@
     k[:, :, ::2]                {2: e}      ->      index_select(k, 2, min(arange(S) * 2, S - 1))       valid below ceil(e / 2)
     k[:, :, -1]                 {2: e}      ->      index_select(k, 2, arange(1) + e - 1), squeezed
 
-A negative bound counts from the end of the valid part. All but the first of these are copies, where eager has views: what is
-only written to is dealt with where it is (`parts`).
+A negative bound counts from the end of the valid part. All of these but the first are copies where eager has views. A slice
+that is only written to is dealt with in `parts`.
 """
 
 from __future__ import annotations

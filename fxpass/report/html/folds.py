@@ -20,7 +20,7 @@ from typing import NamedTuple
 import networkx as nx
 
 RUN, MANY, CHUNK = 3, 120, 40
-"""So many layers that are alike become a run; more than so many ops side by side are cut into chunks of so many."""
+"""`RUN` layers that are alike become a run. More than `MANY` ops side by side are cut into groups of `CHUNK`."""
 
 
 class SlotPlace(NamedTuple):
@@ -78,7 +78,8 @@ def _level(slots: list[int], depth: int, places: Mapping[int, SlotPlace], graph:
 def _clusters(
     slots: list[int], label: Callable[[int], Label | None], graph: nx.DiGraph
 ) -> list[tuple[Label | None, list[int]]]:
-    """``slots`` by label, in the order of their first; what would wait for each other in pieces that are in one stretch."""
+    """``slots`` by label, in the order in which labels come up. Groups that would wait for each other are split into
+    stretches."""
     home: dict[int, object] = {slot: label(slot) or slot for slot in slots}
     waits = nx.DiGraph((home[a], home[b]) for a, b in graph.subgraph(slots).edges if home[a] != home[b])
     tangled = set().union(*(part for part in nx.strongly_connected_components(waits) if len(part) > 1))

@@ -1,4 +1,4 @@
-"""What the page is given of a report: plain data, in which a slot is a number.
+"""The data of a report that the page is given. It is plain data, in which a slot is a number.
 
     slots     [{"group": 3, "status": "changed", "role": "slice", "before": node, "after": node}, ...]
     node      {"name": "add_4", "kind": "op", "op": "aten.add", "type": "i32[]", "call": "aten.add(x)", "line": 7, "uses": [2]}
@@ -47,7 +47,7 @@ class _Page:
         self.lines: dict[tuple[str, str, str], int] = {}
 
     def data(self, reasons: list[str]) -> dict[str, Any]:
-        """All of it."""
+        """The data of the page."""
         old, new = self._nodes(self.before, False), self._nodes(self.after, True)
         paths = Paths(self.before, self.after, self.slots, self.report.flow)
         shown = {site.node: (paths.before(site.node), paths.after(site.node)) for site in self.report.sites if site.node}

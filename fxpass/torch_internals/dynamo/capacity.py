@@ -5,9 +5,9 @@
         ...                                  a graph is rewritten; what is asked about C is noted as guards
     capacity.conditions()                    [C < 1024]: what must hold of another capacity, too
 
-Dynamo knows nothing of this number, so none of its guards may mention it. Those that do are taken out when the block ends. Each
-holds of any capacity, or is a condition on the capacity alone, or relates it to other numbers; in the last case the rewrite is
-given up.
+Dynamo knows nothing of this number, so none of its guards may mention it. Guards that do are taken out when the block ends.
+Such a guard holds for any capacity, or is a condition on the capacity alone, or relates it to other numbers. In the last case
+the rewrite is given up.
 """
 
 from __future__ import annotations

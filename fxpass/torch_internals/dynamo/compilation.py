@@ -70,7 +70,7 @@ def broken_at(gm: Any) -> tuple[str, str] | None:
 
 
 def breaks() -> list[tuple[str, str]]:
-    """The same of all graph breaks since `torch.compiler.reset`, also of those before which there is no graph."""
+    """Reason and place of all graph breaks since `torch.compiler.reset`, also of those before which there is no graph."""
     return [_told(ended) for ended in graph_break_reasons]
 
 

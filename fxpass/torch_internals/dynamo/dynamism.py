@@ -8,8 +8,8 @@ graph. So when a graph with moving positions is first compiled, these are marked
     - every int that equaled such a size, or a size that has changed meanwhile, when both were first seen.
 
 A prefill that advances an index from a constant marks the dims that it fills (`expect`), so that the decode step is traced
-once. Otherwise the frame is traced again. That is done at the first slice of a cache at a position (`see_slice`), when little
-has been traced in vain; or, where only the normal form shows the slice, before that is rewritten (`generalize`).
+once. Otherwise the frame is traced again. That happens at the first slice of a cache at a position (`see_slice`), when little
+has been traced in vain. Where only the normal form shows the slice, it happens before the graph is rewritten (`generalize`).
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _is_part(view: fx.Node) -> bool:
 
 
 def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
-    """The graph input that ``view`` is a part of, with each dim along which it is."""
+    """The graph input that ``view`` is a part of, with each dim along which it is only a part."""
     whole = aliases.root(view)
     while (base := aliases.base(view)) is not None:
         if view.target in (torch.ops.aten.slice.Tensor, torch.ops.aten.narrow.default):

@@ -95,9 +95,9 @@ def aggregate_variable(tx: Any, entry: Arith) -> Any:
 def expression_variable(tx: Any, expression: Expression) -> Any:
     """The variable of the number that ``expression`` makes.
 
-    It is a SymInt graph input where an input has any length, since what comes in other lengths holds other numbers, and else
-    once it, or an element of an input, has moved. Before that, and always for a truth value and for zero, it is a guarded
-    constant. A float is what `wrap_symfloat` makes of a float of the caller's.
+    It is a SymInt graph input if an input has any length, since tensors of other lengths hold other numbers. Otherwise it is
+    one once the number, or an element of an input, has moved. Before that, and always for a truth value and for zero, it is a
+    guarded constant. A float becomes what `wrap_symfloat` makes of a float of the caller's.
     """
     arguments = [_argument(node) for node in expression.inputs]
     source = ExpressionSource(arguments[0].source, expression.text, tuple(a.source for a in arguments[1:]))

@@ -1,4 +1,4 @@
-"""What the inputs of the frame that Dynamo compiles hold at a source, as a guard would find it."""
+"""The values that the inputs of the frame under compilation hold at a source, as a guard would find them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from . import guard_functions
 
 NOTHING: Any = object()
-"""What is at no source: there is no such item, which the frame is to find out, or Dynamo has no plain name for it."""
+"""It stands for what cannot be found: there is no such item, as the frame will find out, or Dynamo has no plain name for it."""
 
 
 def value_at(tx: Any, source: Any) -> Any:

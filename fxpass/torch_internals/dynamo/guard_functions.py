@@ -1,4 +1,4 @@
-"""The functions of ours that run from guards and from Dynamo's bytecode, where an error would reach the user.
+"""Functions of ours that run from guards and from Dynamo's bytecode, where an error would reach the user.
 
     a guard of a compiled call      does not hold, which is what torch makes of an error in a guard
     while a frame is compiled       the frame is compiled once more without our hooks, as stock torch.compile does (`hooks`)

@@ -158,7 +158,8 @@ def _is_assert(following: Any) -> bool:
 
 
 def _to_bool(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
-    """``not not x`` is this alone from Python 3.13 on. Dynamo takes it for a part of a jump or of ``not``."""
+    """Make a truth value of a number. From Python 3.13 on, ``not not x`` is this instruction alone, which Dynamo takes for a
+    part of a jump or of ``not``."""
     if tx.next_instruction.opname in _JUMPS or not is_ours(tx.output.compiler_fn):
         return stock(tx, inst)
     tx.push(BuiltinVariable(bool).call_function(tx, [tx.pop()], {}))

@@ -23,8 +23,13 @@ from .sources import AggregateSource, PositionSource, user_text
 
 @dataclasses.dataclass(frozen=True)
 class NumberInput:
-    """The SymInt ``value`` at ``place`` in a graph's arguments: the name of its source, whether it is one of a tensor's sizes,
-    strides or its offset, its kind, if the calls tell, and whether an index tensor holds it."""
+    """The SymInt ``value`` at ``place`` in a graph's arguments.
+
+    name: that of its source.
+    is_size: whether it is a size, a stride or the offset of a tensor.
+    kind: what the calls say of it, if they do.
+    is_held: whether an index tensor holds it.
+    """
 
     place: int
     name: str
@@ -134,7 +139,7 @@ class NumberInputs:
         return self._calls.last(number.name, self._owner), number.value.node.hint
 
     def settle(self, graph: fx.Graph) -> None:
-        """Make a variant of each int in doubt that in ``graph``, in normal form, says nothing but how large new tensors are."""
+        """Make a variant of each int in doubt that only tells how large new tensors of ``graph``, in normal form, are."""
         others = {s for n in self.all if n.name not in self._in_doubt for s in n.symbols}
         doubtful = {s for n in self.all if n.name in self._in_doubt for s in n.symbols} - others
         sizes = only_sizes(graph, doubtful) if doubtful else set()

@@ -1,4 +1,4 @@
-"""Tensors among the operands of an operator that stand for a number become the number that they hold.
+"""Where a tensor among the operands of an operator stands for a number, the number that it holds takes its place.
 
     c.split([e, 8 - e], 1)                c.split([s1, 8 - s1], 1)
     x.triu(diagonal=start_tensor)         x.triu(diagonal=s0)

@@ -1,4 +1,4 @@
-"""Numbers of our own in the environment of a graph that Dynamo has captured: what is asked about them, and what always holds.
+"""Numbers of our own in the environment of a graph that Dynamo has captured, and which conditions on them always hold.
 
     C       a number of ours, of which Dynamo knows nothing         s < C is known
     s + 1 <= C, 2 * s < C                                           asked about it: the first always holds, the second may not
@@ -36,16 +36,17 @@ def count(name: str) -> Any:
 
 
 def is_of_layout(condition: Any, window: Any, size: Any) -> bool:
-    """Whether ``condition`` holds wherever ``window``, the size of a view of the first rows of an axis of ``size``, is smaller.
+    """Whether ``condition`` holds whenever ``window``, the size of a view of the first rows of an axis, is less than ``size``,
+    that of the axis.
 
-    That a window is not the whole axis is asked to tell whether the view is contiguous. What is made for a view that is not
-    goes by its strides, and is right for one that is.
+    Whether a window is the whole axis is asked to find out whether the view is contiguous. Code that is made for a view that is
+    not contiguous goes by its strides, and is right for one that is.
     """
     return always_holds(condition, {window: size - 1 - count("room")}, {})
 
 
 def from_the_least_on(env: Any, symbols: Iterable[Any]) -> dict[Any, Any]:
-    """What each of ``symbols`` is made of that is known to be 0 or more in ``env``: the least that it can be, and a `count`."""
+    """Each of ``symbols`` that is known to be 0 or more in ``env``, as the sum of its least value and a `count`."""
     least = {s: env.var_to_range[s].lower for s in symbols if s in env.var_to_range}
     return {s: count(str(s)) + low for s, low in least.items() if low.is_finite and low >= 0}
 

@@ -1,9 +1,9 @@
-"""What a function hands on behind a graph break, where it has been cut out of a cache between the graphs.
+"""Tensors that a function is given behind a graph break, and that have been cut out of a cache between the two graphs.
 
     rows = opaque(cache, p)           a function that is not compiled: the slice is taken in eager
     return (rows @ w).sum(1)          the graph behind the break is given rows, which have another size in each call
 
-Where a tensor of that size comes to the function itself, a prompt or a series, it is the caller's, and nothing is cut.
+If the function itself is given a tensor of that size, a prompt or a series, the size is the caller's, and nothing was cut.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from .frames import current_code, history_of
 
 
 def cut_between(gm: fx.GraphModule, rising: Sequence[Any], loses: bool) -> list[tuple[str, str]]:
-    """The tensors that the Dynamo graph ``gm`` is given, as it goes on behind a graph break, with a size among the ``rising``
-    ones, where nothing that the function is given has a size that moves: the line that first uses each, and its name.
+    """The tensors with a size among the ``rising`` ones that the Dynamo graph ``gm`` is given behind a graph break: for each,
+    the line that first uses it, and its name.
 
-    ``loses`` says whether a slice leaves ``gm`` for another break. What comes of that is told of once.
+    There are none if the function itself is given a tensor with a size that moves. ``loses`` tells whether a slice leaves
+    ``gm`` for another break. Then what comes of that is not told of again.
     """
     code = current_code()
     original = _original(code)
@@ -50,7 +51,7 @@ def cut_between(gm: fx.GraphModule, rising: Sequence[Any], loses: bool) -> list[
 
 
 def _name(source: Any, code: CodeType) -> str:
-    """What ``source`` is called in ``code``; what Dynamo has taken from the stack has no name there."""
+    """The name of ``source`` in ``code``. A tensor that Dynamo has taken from the stack has no name there."""
     named = any(f"L[{name!r}]" in source.name for name in (*code.co_varnames, *code.co_cellvars, *code.co_freevars))
     return source.name if named else "a tensor without a name"
 

@@ -1,10 +1,11 @@
-"""A frame that Dynamo fails on with our hooks is compiled without them. If an assertion of Dynamo's fails then, too, the frame
-is left to Python. Any other error is raised in stock as well.
+"""A frame that Dynamo fails on with our hooks is compiled without them.
+
+If an assertion of Dynamo's fails then, too, the frame is left to Python. Stock Dynamo raises any other error as well.
 
     x + range(9)[idx[0]]        Dynamo asserts that an index is a constant, and has been given a number that moves.
                                 Without hooks the graph breaks before it.
 
-Before that, sizes that we have made dynamic are fixed again, since Dynamo may have failed on one of their symbols.
+The first thing that is tried is to fix sizes that we have made dynamic, since Dynamo may have failed on one of their symbols.
 """
 
 from __future__ import annotations

@@ -66,6 +66,6 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _outcome(number: Any) -> Any:
-    """The constant or SymInt that ``number`` is. A truth value that moves gives its value of now, under a guard."""
+    """The constant or SymInt that ``number`` is. For a truth value that moves it is the truth value of now, under a guard."""
     value = plain_number(number)
     return bool(value) if isinstance(value, torch.SymBool) else value
