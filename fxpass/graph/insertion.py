@@ -28,7 +28,7 @@ def size_argument(call: Callable[..., fx.Node], x: fx.Node, dim: int) -> Any:
     return size if isinstance(size, int) else call(torch.ops.aten.sym_size.int, x, dim)
 
 
-def computed(call: Callable[..., fx.Node], fn: Callable[..., Any], *numbers: Any) -> Any:
+def arithmetic(call: Callable[..., fx.Node], fn: Callable[..., Any], *numbers: Any) -> Any:
     """``fn(*numbers)`` as an argument: an int where all ``numbers`` are ints, or the node that ``call(fn, *numbers)`` makes."""
     return call(fn, *numbers) if any(isinstance(n, fx.Node) for n in numbers) else fn(*numbers)
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.graph.insertion import call, computed, size_argument
+from fxpass.graph.insertion import arithmetic, call, size_argument
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import hint
 
@@ -64,12 +64,12 @@ def _running_sum(graph: fx.Graph, node: fx.Node) -> fx.Node:
     local = call(graph, aten.cumsum.default, x, -1)
     sums = call(graph, aten.cumsum.default, call(graph, aten.select.int, local, -1, CHUNK - 1), -1)
     before = call(graph, aten.unsqueeze.default, call(graph, aten.constant_pad_nd.default, sums, [1, -1]), -1)
-    whole = computed(functools.partial(call, graph), operator.mul, sizes[-1], CHUNK)
+    whole = arithmetic(functools.partial(call, graph), operator.mul, sizes[-1], CHUNK)
     total = call(graph, aten.view.default, call(graph, aten.add.Tensor, local, before), [*sizes[:-1], whole])
     if missing == 0:
         return total
-    rows = call(graph, aten.slice.Tensor, total, -1, 0, computed(functools.partial(call, graph), operator.sub, whole, missing))
-    return call(graph, aten.contiguous.default, rows)
+    end = arithmetic(functools.partial(call, graph), operator.sub, whole, missing)
+    return call(graph, aten.contiguous.default, call(graph, aten.slice.Tensor, total, -1, 0, end))
 
 
 def _sum(graph: fx.Graph, node: fx.Node) -> fx.Node:
@@ -86,8 +86,8 @@ def _chunks(graph: fx.Graph, node: fx.Node) -> tuple[fx.Node, list[Any], Any]:
         x = call(graph, aten.to.dtype, x, node.meta["val"].dtype)
     made = functools.partial(call, graph)
     *rows, length = (size_argument(made, x, dim) for dim in range(x.meta["val"].dim()))
-    chunks = computed(made, operator.floordiv, computed(made, operator.add, length, CHUNK - 1), CHUNK)
-    missing = computed(made, operator.sub, computed(made, operator.mul, chunks, CHUNK), length)
+    chunks = arithmetic(made, operator.floordiv, arithmetic(made, operator.add, length, CHUNK - 1), CHUNK)
+    missing = arithmetic(made, operator.sub, arithmetic(made, operator.mul, chunks, CHUNK), length)
     if missing != 0:
         x = call(graph, aten.constant_pad_nd.default, x, [0, missing])
     return call(graph, aten.reshape.default, x, [*rows, chunks, CHUNK]), [*rows, chunks], missing

@@ -91,9 +91,9 @@ class NodeBuilder:
             made.meta["val"] = node.meta["val"].shape[dim]
         return made
 
-    def computed(self, fn: Callable[..., Any], *numbers: Any) -> Any:
+    def arithmetic(self, fn: Callable[..., Any], *numbers: Any) -> Any:
         """``fn(*numbers)`` as an argument: an int, or a node that gives it."""
-        return insertion.computed(self.call, fn, *numbers)
+        return insertion.arithmetic(self.call, fn, *numbers)
 
     def number(self, value: Any) -> Any:
         """``value`` as an argument: an int, or a node that gives it. Numbers that it is derived from are computed once each."""

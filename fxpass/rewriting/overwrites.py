@@ -70,7 +70,7 @@ def _mask(graph: fx.Graph, write: fx.Node) -> None:
 
     with graph.inserting_before(write):
         size = insertion.size_argument(call, buffer, dim)
-        last = insertion.computed(call, operator.sub, insertion.size_argument(call, slots, 0), 1)
+        last = insertion.arithmetic(call, operator.sub, insertion.size_argument(call, slots, 0), 1)
         first = call(aten.slice.Tensor, slots, 0, 0, 1)
         place = call(aten.sub.Tensor, call(aten.arange.default, size, device=value.device), first)
         inside = call(aten.logical_and.default, call(aten.ge.Scalar, place, 0), call(aten.le.Scalar, place, last))

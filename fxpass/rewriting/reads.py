@@ -70,6 +70,6 @@ def rewrite_read(site: SliceSite, extent: Extent, b: Builder) -> None:
     steps = b.call(
         aten.add.Tensor, b.call(aten.arange.default, size, device=site.device), b.twin(site.start, site.device)
     )
-    last = b.computed(operator.sub, b.size(site.base, site.dim), 1)
+    last = b.arithmetic(operator.sub, b.size(site.base, site.dim), 1)
     slots = b.call(aten.clamp_max.default, steps, last)
     b.replace(site.node, b.taken(site.base, site.dim, slots))

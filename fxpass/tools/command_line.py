@@ -102,7 +102,7 @@ def run_reach(
     else:
         rows = _run_cases(module, case or [], compiler, device, verify)
         if json is not None:
-            reach_rows.write_rows(json, rows, others)
+            reach_rows.save_rows(json, rows, others)
     if as_markdown:
         typer.echo(reach_rows.markdown(rows))
     else:

@@ -97,7 +97,7 @@ def show(rows: list[CaseResult]) -> None:
     Console(soft_wrap=True).print(shown)
 
 
-def write_rows(path: Path, rows: list[CaseResult], others: list[CaseResult] | None = None) -> None:
+def save_rows(path: Path, rows: list[CaseResult], others: list[CaseResult] | None = None) -> None:
     """Write the rows, with what they were measured on, to a JSON file. Of ``others``, recorded before, those of other cases are
     kept."""
     new = {row.case for row in rows}
@@ -106,7 +106,7 @@ def write_rows(path: Path, rows: list[CaseResult], others: list[CaseResult] | No
 
 
 def read_rows(path: Path) -> list[CaseResult]:
-    """The rows that `write_rows` has left at ``path``.
+    """The rows that `save_rows` has left at ``path``.
 
     Raises:
         OSError, ValueError, KeyError, TypeError: there is no such file.

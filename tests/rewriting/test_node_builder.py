@@ -51,7 +51,7 @@ def test_the_derivation_of_a_number_lists_operands_first() -> None:
 def test_an_int_stays_an_int() -> None:
     graph, node = graph_of_one_number()
     builder: NodeBuilder = NodeBuilder(graph, twins=None, kinds=None).at(node.next)  # type: ignore[arg-type]
-    assert builder.number(3) == 3 and builder.computed(operator.sub, 7, 1) == 6
-    assert isinstance(builder.computed(operator.sub, node, 1), fx.Node)
+    assert builder.number(3) == 3 and builder.arithmetic(operator.sub, 7, 1) == 6
+    assert isinstance(builder.arithmetic(operator.sub, node, 1), fx.Node)
     node.meta["val"] = torch.empty(4, 5)
     assert builder.size(node, 1) == 5

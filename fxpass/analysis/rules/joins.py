@@ -68,10 +68,10 @@ def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: 
     chosen: Any = places
     offset: Any = 0
     for size, end in zip(sizes[:-1], ends[:-1], strict=True):
-        offset = b.computed(operator.add, offset, size)
+        offset = b.arithmetic(operator.add, offset, size)
         moved = b.call(aten.add.Tensor, b.call(aten.sub.Tensor, places, b.twin(end, device)), offset)
         chosen = b.call(aten.where.self, b.call(aten.ge.Tensor, places, b.tensor(end, device)), moved, chosen)
-    last = b.computed(operator.sub, b.computed(operator.add, offset, sizes[-1]), 1)
+    last = b.arithmetic(operator.sub, b.arithmetic(operator.add, offset, sizes[-1]), 1)
     return b.call(
         aten.index_select.default,
         b.call(aten.cat.default, parts, dim),

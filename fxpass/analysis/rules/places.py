@@ -25,7 +25,7 @@ Count = Any
 
 def take(b: Any, x: fx.Node, dim: int, size: Any, places: fx.Node) -> fx.Node:
     """The rows ``places`` of ``x`` along ``dim``, which has ``size`` rows. Places are clamped to these."""
-    return b.call(aten.index_select.default, x, dim, b.call(aten.clamp.default, places, 0, b.computed(operator.sub, size, 1)))
+    return b.call(aten.index_select.default, x, dim, b.call(aten.clamp.default, places, 0, b.arithmetic(operator.sub, size, 1)))
 
 
 def rows(b: Any, x: fx.Node, dim: int, extent: Extent, count: Any, place: Callable[[fx.Node], fx.Node]) -> fx.Node:
