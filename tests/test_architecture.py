@@ -102,7 +102,7 @@ def test_no_two_classes_have_one_name() -> None:
 
 
 def test_functions_of_one_name_are_families() -> None:
-    """Hooks are installed, state is forgotten, kernels are launched, guards ask the mirror, and rules are called as operators."""
+    """Hooks are installed, state is forgotten, kernels are launched, guards ask the mirror, rules are called as operators."""
     families = {"install", "uninstall", "forget", "reset", "launches"}
     guards = {"all_agree", "computed", "disjoint", "evaluate", "read", "values"}  # guard_functions.py: what they ask
     rules = {"fill", "split"}  # of index_tensors/indexing.py, called as their operators
