@@ -155,8 +155,8 @@ def test_an_input_is_looked_at_once_in_a_compilation(monkeypatch: pytest.MonkeyP
         looks.append(name)
         return stock(tx, name)
 
-    stock = handed_on.value_of
-    monkeypatch.setattr(handed_on, "value_of", value_of)
+    stock = handed_on.value_named
+    monkeypatch.setattr(handed_on, "value_named", value_of)
     compiled = torch.compile(many, backend="kvfix", options={"compiler": "eager"})
     _, past = compiled(torch.randn(1, PROMPT, 8), None)
     compiled(torch.randn(1, 1, 8), past)

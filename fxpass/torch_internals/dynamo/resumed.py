@@ -58,7 +58,7 @@ def _name(source: Any, code: CodeType) -> str:
 
 def _original(code: CodeType | None) -> CodeType | None:
     """The function that ``code`` goes on with, which Dynamo has made; None for a function of the user's."""
-    made = ContinueExecutionCache.generated_code_metadata.get(code)
+    made = getattr(ContinueExecutionCache, "generated_code_metadata", {}).get(code)  # none where torch has no such name
     return None if made is None else made.code
 
 
