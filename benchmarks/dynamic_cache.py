@@ -156,7 +156,7 @@ def main() -> None:
     if options.json:
         kept = [{k: v for k, v in row.items() if k != "logits"} for row in rows]
         command = "python benchmarks/dynamic_cache.py"
-        figures.write(options.json, {"command": command, "rows": kept, "crossing": crossed, **ratios})
+        figures.write_figures(options.json, {"command": command, "rows": kept, "crossing": crossed, **ratios})
 
 
 def _of(rows: list[dict[str, Any]], name: str, length: int) -> float:

@@ -72,7 +72,7 @@ def main() -> None:
             rows.append({"attention": step.__name__, "queries": queries, **measure(step, queries)})
             print(*(f"{key} {value}" for key, value in rows[-1].items()), sep="  ", flush=True)
     if options.json:
-        figures.write(options.json, {"command": "python -m benchmarks.filled", "rows": rows})
+        figures.write_figures(options.json, {"command": "python -m benchmarks.filled", "rows": rows})
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def main() -> None:
         rows.append({"model": name, "device": device, **measure(name, device, options.compiler, options.profile)})
         print(*(f"{k} {v:.0f}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()), sep="  ", flush=True)
     if options.json:
-        figures.write(options.json, {"command": "python -m benchmarks.host", "rows": rows})
+        figures.write_figures(options.json, {"command": "python -m benchmarks.host", "rows": rows})
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def main() -> None:
             found["products"].append(product(dtype, n, k, rows))
             print(found["products"][-1], flush=True)
     if options.json:
-        figures.write(options.json, {"command": "python benchmarks/kernels.py", **found})
+        figures.write_figures(options.json, {"command": "python benchmarks/kernels.py", **found})
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def record(chosen: dict[str, list[str]], steps: int, tiny: bool, command: str, j
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = [row for name, ways in chosen.items() for row in measure(name, ways, tiny, device, steps)]
     if json:
-        figures.write(json, {"command": command, "rows": rows})
+        figures.write_figures(json, {"command": command, "rows": rows})
 
 
 def main() -> None:

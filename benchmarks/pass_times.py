@@ -53,7 +53,7 @@ def main() -> None:
         shown = "  ".join(f"{name} {value:.3g}" for name, value in rows[-1].items())
         print(f"{shown}  us/op {1e6 * rows[-1]['all'] / row['ops']:.0f}", flush=True)
     if options.json:
-        figures.write(options.json, {"command": "python benchmarks/pass_times.py", "rows": rows})
+        figures.write_figures(options.json, {"command": "python benchmarks/pass_times.py", "rows": rows})
     slow = [row for row in rows if row["pass"] > MOST.get(row["layers"], float("inf"))]
     for row in slow:
         print(f"{row['layers']} layers: {row['pass']:.2f} s, for which {MOST[row['layers']]} s are allowed", file=sys.stderr)

@@ -267,7 +267,7 @@ def main() -> None:
     report.draw(options.plot, title, dates, closes, origins, dict(zip(NAMES, run.forecasts.unbind(1), strict=True)), seconds)
     print(f"\nplot: {options.plot}")
     if options.json:
-        recorded.write(pathlib.Path(options.json), figures)
+        recorded.write_figures(pathlib.Path(options.json), figures)
     if wrong:
         sys.exit(" ".join(wrong))
 

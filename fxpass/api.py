@@ -1,4 +1,4 @@
-"""The pass alone, and an explanation of a call."""
+"""The pass by itself, `rewrite`, and the report of a call, `explain`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fxpass.graph.unfit import Unfit
 from fxpass.options import Options
 from fxpass.report import Report, store
 from fxpass.report.drawing import Drawings, drawn, later
-from fxpass.report.kept_nodes import kept, settled
+from fxpass.report.kept_nodes import kept, without_tensors
 from fxpass.report.lazy import Lazy
 from fxpass.report.names import user_names
 from fxpass.report.sites import sites_of
@@ -95,14 +95,14 @@ def rewrite_normal_form(
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
     windows: Windows | None = None,
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """The graph ``form``, rewritten in place and checked; ``report`` is filled in.
+    """A copy of the graph ``form``, rewritten and checked; ``report`` is filled in.
 
     ``numbers`` are those of a graph from Dynamo. ``growing`` may put buffers in the place of what grows in the normal form,
     before all else. ``before_edits`` and ``windows`` are those of `rewrite_graph`.
     """
-    normal, folded = form
+    normal, folded = form.copy()
     came = kept(normal.graph)
-    report.drawings.before = report.drawings.after = Lazy(lambda: drawn(settled(came)))
+    report.drawings.before = report.drawings.after = Lazy(lambda: drawn(without_tensors(came)))
     grown = growing(normal)
     before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):
@@ -135,12 +135,12 @@ def rewrite_normal_form(
     cut = {place: [dim for dim, *_ in cuts] for place, cuts in rewritten.around.cuts.items()}
     lay_out_results(normal.graph, before[0], cut)
     check_graph(normal, before, may_read=report.refused > 0, cut=cut)
-    report.drawings = Drawings(later(settled(came)), later(settled(kept(normal.graph))))
+    report.drawings = Drawings(later(without_tensors(came)), later(without_tensors(kept(normal.graph))))
     return normal, rewritten
 
 
 def explain(fn: Callable[..., Any], *, grad: bool = False, **options: Any) -> Callable[..., Report]:
-    """Compile ``fn`` into a function that makes a call and reports on it: on the last graph that a call has compiled so far.
+    """Compile ``fn`` into a function that makes a call, and returns the report of the last graph that has been compiled so far.
 
     Dynamo takes a number for a constant until it has seen it move, so a decode step has to be called for two positions:
 

@@ -1,11 +1,11 @@
 """``torch.compile(model, backend="kvfix")``: the pipeline, top to bottom.
 
-capture    Dynamo, taught to guard on positions, hands over a graph; it is brought to its normal form
-analysis   sites and extents: which slices depend on a position, and which ops would see what they cut off
-rewrite    full reads, masks, indexed writes
-check      post-conditions
-hand-off   the graph is cut into a dynamic prologue, a static core and a dynamic epilogue, each compiled for itself
-verify     where it is asked for, the first calls are compared with the graph as Dynamo gave it
+capture    Dynamo, which has been taught to guard on positions, hands over a graph. It is brought to its normal form.
+analysis   It is decided which slices depend on a position, and which ops would see what these cut off.
+rewrite    Slices become full reads with masks, and indexed writes.
+check      The rewritten graph must meet post-conditions.
+hand-off   The graph is cut into a dynamic prologue, a static core and a dynamic epilogue. Each is compiled by itself.
+verify     Where that is asked for, the first calls are compared with the graph as Dynamo gave it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
 from fxpass.execute.windows import through_windows
-from fxpass.graph.normal_form import NormalForm, fake_inputs
+from fxpass.graph.normal_form import NormalForm, fake_inputs, mode_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
 from fxpass.graph.unfit import Unfit
@@ -41,6 +41,7 @@ from fxpass.report import Report, store
 from fxpass.report.progress import stage
 from fxpass.report.sites import predicate_sites
 from fxpass.rewriting import Grown, copy_inputs, dense_results, give_numbers
+from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
@@ -129,10 +130,11 @@ def handed_off(
     as_it_came: Callable[[], Callable[..., Any]],
     failed: Callable[[Exception], None],
 ) -> tuple[Plan | None, Callable[..., Any] | None]:
-    """The plan for ``gm``, and the function that is compiled from it. There is no plan where the rewrite is switched off, and
-    no function where nothing is rewritten.
+    """The plan for ``gm``, and the function that is compiled from it. The plan is None where the rewrite is switched off, and
+    the function is None where nothing is rewritten.
 
-    The function is compiled as it runs. If that fails, ``failed`` is told, and what ``as_it_came`` makes runs instead.
+    The function compiles its parts when it runs. If that fails, ``failed`` is called with the error, and the function that
+    ``as_it_came`` makes runs instead.
     """
     if not settings.rewrite:
         store.note(report, reasons.OFF.text())
@@ -178,8 +180,12 @@ def planned(
     form: NormalForm,
     growing: Callable[[fx.GraphModule], Grown | None] = lambda normal: None,
 ) -> tuple[Plan, Kinds]:
-    """What `prepare` gives, for the normal ``form`` of ``gm`` and with buffers for what ``growing`` finds in it."""
+    """What `prepare` gives, for the normal ``form`` of ``gm`` and with buffers for what ``growing`` finds in it.
+
+    Where no site is rewritten, the plan is for ``form`` as it came, without a guard more.
+    """
     report.parts, report.outside = [], []  # a plan before this one may have come to nothing
+    give_up = checkpoint(mode_of(inputs).shape_env)
     rewrite = functools.partial(rewrite_normal_form, inputs=inputs, report=report, numbers=numbers, growing=growing,
                                 before_edits=generalize)  # fmt: skip
     recorded = is_recorded(settings, inputs)
@@ -189,8 +195,10 @@ def planned(
     carried, around, bound = None, rewritten.around, kinds.bound
     is_step = not any(one.rows for one in around.axes) and any(s.kind == "position" for s in report.symbols)
     if not any(d.rewritten for d in rewritten.decisions):
+        give_up()
+        normal = form.gm
         expect(gm, normal)
-        if not counts_along(normal, kinds.bound):
+        if around.axes or not counts_along(normal, kinds.bound):
             if is_step:
                 note_work(normal.graph, kinds, report)
             return Plan(normal, growth=Growth(around)), kinds

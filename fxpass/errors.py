@@ -23,8 +23,8 @@ class NoRule(Refusal):
 
 
 class NotGrowing(Reasoned):
-    """An input that has a buffer does not grow any more: a cache that the graph joins rows to or, with ``is_series``, a tensor
-    that only the caller makes longer. Nothing has been computed.
+    """An input that has a buffer no longer grows. It is a cache that the graph joins rows to or, with ``is_series``, a tensor
+    that only the caller makes longer. Nothing has been computed yet.
     """
 
     def __init__(self, reason: Reason, is_series: bool, **fields: object) -> None:
@@ -33,7 +33,7 @@ class NotGrowing(Reasoned):
 
 
 class KvfixError(RuntimeError):
-    """``strict`` is set and something was refused; or, with ``verify``, a call has given something else than the graph as it
+    """``strict`` is set and something was refused; or ``verify`` is set and a call gave another result than the graph as it
     came."""
 
 

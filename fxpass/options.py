@@ -39,10 +39,10 @@ class Options:
     recording: bool = True
 
     def on(self, inputs: Sequence[Any]) -> Options:
-        """These options for a graph that takes ``inputs``, ``inductor`` with the mode's word on CUDA graphs.
+        """These options for a graph that takes ``inputs``. Their ``inductor`` says whether the mode asks for CUDA graphs.
 
-        Without an input on a GPU there is none: on a CPU that setting changes nothing but what Inductor does with complex
-        tensors, and there it gives wrong numbers.
+        It does not say so where no input is on a GPU. On a CPU the setting only changes what Inductor does with complex
+        tensors, and makes it give wrong numbers.
         """
         if not any(isinstance(v, torch.Tensor) and v.device.type == "cuda" for v in inputs):
             return self
@@ -98,7 +98,8 @@ _VARIABLES = {f"KVFIX_{name.upper()}" for name in ("strict", "verify", *_SWITCHE
 
 
 def _check_variables() -> None:
-    """Raise on a variable of the environment that is called almost as one of ours, or after an option that has none."""
+    """Raise an error for a variable of the environment whose name is almost one of ours, or is made of an option that has no
+    variable."""
     options = {f"KVFIX_{name.upper()}" for name in _TYPES}
     for name in sorted({name for name in os.environ if name.startswith("KVFIX_")} - _VARIABLES):
         meant = difflib.get_close_matches(name, _VARIABLES, n=1, cutoff=0.85)
@@ -108,7 +109,7 @@ def _check_variables() -> None:
 
 
 def _by_default(name: str, value: bool) -> bool:
-    """What the environment says of an option, ``KVFIX_KERNELS=0``, for all that the process compiles; ``value``, if nothing."""
+    """What a variable such as ``KVFIX_KERNELS=0`` sets an option to, in all of the process; ``value`` if it is not set."""
     variable = f"KVFIX_{name.upper()}"
     asked = os.environ.get(variable) or str(int(value))
     if asked not in ("0", "1"):
@@ -117,7 +118,7 @@ def _by_default(name: str, value: bool) -> bool:
 
 
 def _verify_by_default() -> int:
-    """What the environment asks for in ``KVFIX_VERIFY``, for all that the process compiles."""
+    """The number of calls that the variable ``KVFIX_VERIFY`` asks for, for all that the process compiles."""
     asked = os.environ.get("KVFIX_VERIFY") or "0"
     if not asked.isdecimal():
         raise RuntimeError(f"kvfix: KVFIX_VERIFY takes a number of calls, not {asked!r}")

@@ -1,4 +1,4 @@
-"""Why something is not as one may wish: one list, from which messages and docs/troubleshooting.md are made.
+"""Why kvfix does not do something: one list, from which messages and docs/troubleshooting.md are made.
 
     raise Refusal(NO_RULE, op=node.target)        ->        "KV101 no rule for aten.mode"
 
@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 
 class Reason(NamedTuple):
-    """One of them.
+    """One reason.
 
     id: "KV101"; it stands in front of every message.
     says: the message, with fields in braces.

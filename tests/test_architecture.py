@@ -101,6 +101,33 @@ def test_no_two_classes_have_one_name() -> None:
     assert {name: files for name, files in found.items() if len(files) > 1} == {}
 
 
+def test_functions_of_one_name_are_families() -> None:
+    """Hooks are installed, state is forgotten, kernels are launched, guards ask the mirror, rules are called as operators."""
+    families = {"install", "uninstall", "forget", "reset", "launches"}
+    guards = {"all_agree", "computed", "disjoint", "evaluate", "read", "values"}  # guard_functions.py: what they ask
+    rules = {"fill", "split"}  # of index_tensors/indexing.py, called as their operators
+    found: dict[str, list[str]] = {}
+    for file in FILES:
+        if not module(file).startswith("analysis.rules."):
+            for node in ast.parse(file.read_text()).body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    found.setdefault(node.name, []).append(module(file))
+    shared = {name: files for name, files in found.items() if len(files) > 1}
+    assert {name: files for name, files in shared.items() if name not in families | guards | rules} == {}
+    assert all("torch_internals.dynamo.guard_functions" in shared[name] and len(shared[name]) == 2 for name in guards)
+    assert all("index_tensors.indexing" in shared[name] and len(shared[name]) == 2 for name in rules)
+
+
+@pytest.mark.parametrize("file", FILES, ids=module)
+def test_a_function_is_read_at_once(file: pathlib.Path) -> None:
+    """At most 45 lines without its docstring; a kernel for Triton, which is one text, may be longer."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef) and "triton.jit" not in "".join(map(ast.unparse, node.decorator_list)):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0  # type: ignore[operator]
+            assert lines <= 45, f"{module(file)}.{node.name}: {lines} lines"
+
+
 def test_no_package_hides_its_modules() -> None:
     """``from .write import html`` in a package with a file html.py would leave no way to import the file by its name."""
     for file in FILES:

@@ -258,7 +258,7 @@ def show(rows: Sequence[Any], report: Any, settings: Settings, seconds: float) -
 
     from fxpass.report.excerpt import section_diff
     from fxpass.report.text import wide
-    from fxpass.tools.compare import notes, table
+    from fxpass.tools.compare import comparison_table, notes
 
     console = wide()
     if report is not None:
@@ -274,7 +274,7 @@ def show(rows: Sequence[Any], report: Any, settings: Settings, seconds: float) -
         f"{settings.compiler}, {settings.device}, torch {torch.__version__}, seed {settings.seed}\n",
         highlight=False,
     )
-    for line in (table(rows), "", LEGEND, *notes(rows)):
+    for line in (comparison_table(rows), "", LEGEND, *notes(rows)):
         console.print(Text(line), highlight=False, soft_wrap=True)
     console.print(f"\n{seconds:.0f} s in all.", highlight=False)
 

@@ -171,7 +171,7 @@ class CallHistory:
             self._stays_in_steps[name] += times
 
     def _settle(self) -> None:
-        """For the numbers that are fixed in a graph, count how often it was called again before another graph was."""
+        """For each number that is fixed in a graph, count how often the graph was called again before another one was."""
         for name in self._graph.fixed if self._graph is not None and self._again else ():
             self._see(name, stays=True, times=self._again)
         self._again = 0

@@ -31,10 +31,10 @@ aten = torch.ops.aten
 class Growing:
     """The input ``node``, which grows along ``dim``.
 
-    end: how long it is within the graph, with the rows that are joined to it.
-    join: the join that the next call gets as its input. None where rows are joined to something that is made of ``node``, or
-        where the caller makes it longer.
-    is_series: whether no join tells that it grows: it has been longer on each call.
+    end: its length within the graph, with the rows that are joined to it.
+    join: the join that the next call gets as its input. None where rows are joined to a tensor that is made of ``node``, or
+        where the caller makes ``node`` longer.
+    is_series: whether it is taken to grow since it was longer on each call, and not because of a join.
     """
 
     node: fx.Node

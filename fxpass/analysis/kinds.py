@@ -9,7 +9,7 @@ The first of these that applies decides:
 1. A number that is computed from an element of an index tensor, or from an int that moves, is a position (`positions`), and so
    is a size that grows and says at which place rows are written. An int that has stayed in several steps, and moves for the
    first time, is no position: it came with another prompt. Neither is one that has stayed before, and only says how large
-   tensors are (`sized_by`).
+   tensors are (`pure_sizes`).
 2. A number that was taken for a variant, and then moved in call after call, is a growth (`execute.watched_variants`).
 3. A size that the graph shows to be the same for all steps is a variant (`steady_sizes`).
 4. Otherwise the calls so far decide (`calls`). A size that they say nothing about is a variant in a graph with positions, which

@@ -1,12 +1,12 @@
-"""Sizes of tensors that are positions, since they say where a cache is written, or how far it is read.
+"""Sizes of tensors that are positions, since they tell where a cache is written, or how far it is read.
 
     end = mask.shape[1]; k[:, end - 1 : end] = x        a place at which rows are written
     q @ k[:, : mask.shape[1]].mT + mask                 how far a cache is read
     x = embed(prompt); q(x) @ k[:, : x.shape[1]].mT     none: the prompt itself is worked on, so its length moves anyway
     k[:, start : start + x.shape[1]] = x                none: the number of rows
 
-A size that a guard has made of a position, ``mask.shape[1] == start + 1``, is one where a cache is sliced at it
-(`bound_caches`).
+A guard may have replaced a size by a position, as in ``mask.shape[1] == start + 1``. Such a size is a position if a cache is
+sliced at it (`bounds_of_caches`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def lengths(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
     return places | {size for size in others - places - rows if not _is_worked_on(graph, size)}
 
 
-def bound_caches(graph: fx.Graph, sizes: Set[fx.Node]) -> set[fx.Node]:
+def bounds_of_caches(graph: fx.Graph, sizes: Set[fx.Node]) -> set[fx.Node]:
     """Those of the inputs ``sizes`` of ``graph``, which are numbers, at which inputs are sliced that do not have that size."""
     found: set[fx.Node] = set()
     for node in graph.nodes if sizes else ():
@@ -68,8 +68,8 @@ def _start(node: fx.Node) -> Any:
 
 
 def _is_worked_on(graph: fx.Graph, size: Any) -> bool:
-    """Whether ops compute something from an input with the symbol ``size`` that still has it, and one of them is heavy, or no
-    heavy op meets the symbol."""
+    """Whether ops compute tensors with the symbol ``size`` from an input that has it. One of these ops must be heavy, unless no
+    heavy op of ``graph`` takes or gives a tensor with the symbol."""
     made: set[fx.Node] = {node for node in graph.find_nodes(op="placeholder") if size in _sizes(node)}
     inputs = len(made)
     for node in graph.nodes:

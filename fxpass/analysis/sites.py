@@ -32,7 +32,7 @@ from .rules.parts import is_only_written
 
 aten = torch.ops.aten
 
-Kind = Literal["write", "extent", "gather", "narrow"]
+SiteKind = Literal["write", "extent", "gather", "narrow"]
 
 
 @dataclasses.dataclass
@@ -46,7 +46,7 @@ class SliceSite:
     """
 
     node: fx.Node
-    kind: Kind
+    kind: SiteKind
     base: fx.Node
     dim: int
     start: Any
@@ -111,7 +111,7 @@ class SiteFinder:
             return None
         start, end = bounds_of(node, size_of(base, dim, node))
         site = SliceSite(node, "narrow", base, dim, start, end, rows, writers, squeezed)
-        self._refuse_bounds(site)
+        self._guard_bounds(site)
         if self.is_buffer(base):
             site.kind = _kind(site)
             self._refuse_copies(site)
@@ -130,11 +130,11 @@ class SiteFinder:
         elif site.kind == "gather" or site.kind == "extent" and not equal(site.start, 0):
             self._refuse_stale(site.node, own=site.writers)
 
-    def _refuse_bounds(self, site: SliceSite) -> None:
-        """Guard the bounds of a slice: a full read or an indexed write does not check them.
+    def _guard_bounds(self, site: SliceSite) -> None:
+        """Guard that the bounds of a slice lie within the buffer, since a full read or an indexed write does not check them.
 
         Raises:
-            Refusal: they do not hold now, or cannot be computed on tensors.
+            Refusal: they do not lie there now, or cannot be computed on tensors.
         """
         size, start = site.base.meta["val"].shape[site.dim], number(site.start)
         stop = size if site.end is None else start + number(site.rows) if site.rows is not None else number(site.end)
@@ -214,7 +214,7 @@ class SiteFinder:
         return own and aliases.root(node).op == "call_function"
 
 
-def _kind(site: SliceSite) -> Kind:
+def _kind(site: SliceSite) -> SiteKind:
     """What the slice of a buffer becomes.
 
     Raises:

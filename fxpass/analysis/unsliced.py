@@ -1,4 +1,4 @@
-"""Parts of buffers that are taken at a position otherwise than by a slice: they stay as they are, and the report says why.
+"""Parts of buffers that an op other than a slice takes at a position. They stay as they are, and the report says why.
 
     buf.split([end, S - end], 1)    buf.as_strided((2, end), (S, 1))    buf[:, torch.arange(end)]
     buf[:, : int(t)]                                                                     where ``t`` is a float
@@ -31,8 +31,7 @@ _PICKS = {aten.index.Tensor, aten.index_select.default, aten.gather.default, ate
 
 
 class Unsliced(NamedTuple):
-    """A ``node`` that takes a part of ``base``, those of its ``sizes`` that move, and the ``reason`` why it is left as it
-    is."""
+    """A ``node`` that takes a part of ``base``, those of its ``sizes`` that move, and the ``reason`` for which it stays."""
 
     node: fx.Node
     base: fx.Node
@@ -41,8 +40,8 @@ class Unsliced(NamedTuple):
 
 
 def unsliced(graph: fx.Graph, finder: SiteFinder, flow: Flow, known: Collection[fx.Node]) -> Iterator[Unsliced]:
-    """The nodes of ``graph`` that take a moving number of rows of a buffer, but for those that are ``known`` or have
-    extents."""
+    """The nodes of ``graph`` that take a moving number of rows of a buffer. Nodes that are ``known``, or have extents, are left
+    out."""
     floats = {s for n in graph.nodes if isinstance(n.meta.get("val"), torch.SymFloat) for s in symbols(n.meta["val"])}
     for node in graph.nodes:
         base = _taken_of(node) or _looked_up(node)

@@ -119,8 +119,8 @@ def _steps(
     groups: Sequence[Sequence[fx.Node]],
     new: Mapping[fx.Node, fx.Node],
 ) -> list[Step]:
-    """The steps of a call, for values at ``places``: ``groups`` are the results that leave a recording, ``packs`` those of them
-    that leave it together, and ``new`` has the new contents of index tensors."""
+    """The steps of a call, for values at ``places``. ``groups`` are the results that leave a recording, ``packs`` those of them
+    that leave it together, and ``new`` gives the new contents of each index tensor."""
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
     strided = Strided.of(gm)

@@ -1,8 +1,8 @@
-"""Buffers for what grows, where nothing is then left outside of the static core.
+"""Inputs that grow get buffers if no work is then left outside of the static core. Three plans are tried in turn:
 
-    all that grows                   gets buffers; where that leaves work outside:
-    what the graph itself joins      gets buffers, and what the caller alone makes longer does not; where that does, too:
-    nothing                          the graph as it is, and the report's ``unbuffered`` says why
+    1. All inputs that grow get buffers.
+    2. Inputs that the graph itself makes longer get buffers. Those that only the caller makes longer do not.
+    3. No input gets a buffer, and the report's ``unbuffered`` says why.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fxpass.report import Report, store
 from fxpass.report.names import input_name
 from fxpass.report.symbols import renamed
 from fxpass.rewriting import Grower, reason
+from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.dynamo.capacity import Capacity
 from fxpass.torch_internals.dynamo.dynamism import Restart
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
@@ -45,17 +46,22 @@ def with_buffers(
     settings: Options,
     report: Report,
 ) -> tuple[Plan, Kinds]:
-    """What ``planned(form)`` gives, or ``planned(form, grower)`` where what the grower finds in ``form`` can have buffers."""
+    """What ``planned(form, grower)`` gives, if the inputs that the grower finds can have buffers; else ``planned(form)``.
+
+    A plan with buffers that is given up leaves no guard.
+    """
+    env = mode_of(inputs).shape_env
+    give_up = checkpoint(env)
     moving, rising = numbers.growing if numbers is not None else (set(), [])
     before = numbers.before if numbers is not None else {}
     for sizes in (rising, []):
         if not moving and not sizes:
             break
-        capacity = Capacity(mode_of(inputs).shape_env, functools.partial(room_for, least=settings.capacity))
+        capacity = Capacity(env, functools.partial(room_for, least=settings.capacity))
         grower = Grower(moving, sizes, is_heavy, capacity.beyond, name_of)
         try:
             with capacity:
-                plan, kinds = planned(form.copy(), grower)
+                plan, kinds = planned(form, grower)
             if plan.growth.axes:
                 return _checked(plan, capacity, settings, report), kinds
             _note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, before, report)
@@ -66,6 +72,7 @@ def with_buffers(
             if not capacity.is_used:
                 raise
             report.unbuffered = renamed(reason(error), report.names)
+            give_up()
         if not grower.has_series:
             break
     plan, kinds = planned(form)
@@ -102,8 +109,8 @@ def _check_whole(plan: Plan, report: Report) -> None:
 def _note_unbuffered(
     graph: fx.Graph, moving: Set[Any], rising: Sequence[Any], before: Mapping[tuple[int, int], int | None], report: Report
 ) -> None:
-    """Note in ``report`` why what grows in ``graph`` gets no buffers: it is made longer otherwise than by a join, or, of what
-    has been seen to be ``rising``, all is worked on. ``before`` tells sizes as in `longer_otherwise`."""
+    """Note in ``report`` why inputs of ``graph`` that grow get no buffers: they are made longer, but not by a join, or all of a
+    tensor with one of the sizes ``rising`` is worked on. ``before`` tells sizes as in `longer_otherwise`."""
     if not report.outside and not any(symbol.kind == "growth" for symbol in report.symbols):
         report.unbuffered = ""  # all that grows is a position
     names = [input_name(node) for node in longer_otherwise(graph, moving, before)]

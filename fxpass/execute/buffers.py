@@ -1,7 +1,7 @@
 """Buffers of what grows, which the graphs of a model share.
 
-All graphs that have a buffer for the same input share it: a step of one row and one of several, the first step that follows a
-crop and the next one. So a cache is kept once, and a graph goes on from what another one has joined.
+All graphs that have a buffer for the same input share that buffer: a step of one row and a step of several, or the first step
+after a crop and the step after it. So each cache is kept once, and a graph goes on from what another graph has joined.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Held:
 
 @dataclasses.dataclass(eq=False)
 class Buffer:
-    """Memory of ``capacity`` rows, and what it holds; none at first."""
+    """Memory of ``capacity`` rows, and what it holds. There is none at first."""
 
     memory: torch.Tensor | None = None
     capacity: int = 0
@@ -67,7 +67,7 @@ class Numbers:
     def __init__(self, count: int, device: torch.device) -> None:
         self._cells = array("q", bytes(8 * count)) if count and device.type == "cpu" else None
         if self._cells is None:
-            self.tensor = memory(torch.empty(0, dtype=torch.int64, device=device), [count])
+            self.tensor = zeroed_memory(torch.empty(0, dtype=torch.int64, device=device), [count])
             return
         with torch.inference_mode(False):
             self.tensor = torch.frombuffer(self._cells, dtype=torch.int64)
@@ -104,7 +104,7 @@ def owner_of(nodes: Sequence[fx.Node]) -> int | None:
     return next((i for i, n in tensors if n not in nodes and belongs_to_module(n)), None)
 
 
-def memory(like: torch.Tensor, shape: list[int]) -> torch.Tensor:
+def zeroed_memory(like: torch.Tensor, shape: list[int]) -> torch.Tensor:
     """A tensor of ``shape`` that is ``like`` another one, and can be written in any grad mode."""
     with torch.inference_mode(False):
         return torch.zeros(shape, dtype=like.dtype, device=like.device)

@@ -18,7 +18,7 @@ from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import check_core
 from fxpass.report import Report, store
 from fxpass.report.drawing import later
-from fxpass.report.kept_nodes import kept, settled
+from fxpass.report.kept_nodes import kept, without_tensors
 from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 
@@ -41,15 +41,17 @@ def cut(plan: Plan, report: Report) -> Plan:
         if part.static:
             check_core(part.gm, plan.bound)
     report.parts = [(part.name, part.static, sum(n.op == "call_function" for n in part.gm.graph.nodes)) for part in parts]
-    report.drawings.parts = [(part.name, part.static, later(settled(kept(part.gm.graph)))) for part in parts]
+    report.drawings.parts = [(part.name, part.static, later(without_tensors(kept(part.gm.graph)))) for part in parts]
     report.outside = outside([part.gm.graph for part in parts if not part.static], plan.bound, report.symbols)
     report.beside = beside(parts)
     return dataclasses.replace(plan, parts=parts)
 
 
 def note_work(graph: fx.Graph, kinds: Kinds, report: Report) -> None:
-    """Note in ``report`` the heavy ops of ``graph``, which has no core, that move from step to step. What is as long as a cache
-    that is written will be so in each call; where all of a prompt is worked on, the graph is no step."""
+    """Note in ``report`` the heavy ops of ``graph`` whose sizes move from step to step. The graph has no core.
+
+    The sizes of a cache that is written stay. A graph that works on all of a prompt is no step, and nothing is noted.
+    """
     kept = {s for n in graph.nodes for w in aliases.written(n) for s in symbols(aliases.root(w).meta["val"])}
     prompts = {symbol for symbol in kinds.symbols - kept if kinds.of_symbol(symbol) == "growth"}
     if works_on([graph], prompts) is None:

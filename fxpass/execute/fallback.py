@@ -4,9 +4,9 @@
     a later one     prologue; core fails, for new sizes    ->      what it wrote is put back, and it runs uncompiled; from the
                                                                    next call on the graph as Dynamo gave it
 
-The graph as Dynamo gave it also runs where `growth` finds that what has grown so far grows no more.
+The graph as Dynamo gave it also runs once `growth` finds that an input no longer grows.
 
-Where that graph fails, too, the error is the model's own: nothing of the attempt is kept, and the error is raised.
+If that graph fails, too, the error is the model's own: nothing of the attempt is kept, and the error is raised.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class WithFallback:
         try:
             results = now(*args)
         except Exception:
-            raise error from None  # it is the model's own, or is met without kvfix, too
+            raise error from None  # it is the model's own, and comes up without kvfix, too
         self._instead = later
         self._failed(error)
         return results

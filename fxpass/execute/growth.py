@@ -1,8 +1,8 @@
 """The buffers behind what grows: filled before a call, and what was joined taken out of them after it.
 
-    past is what the last call returned, and nobody has written to it        the buffer holds it: nothing is read
-    anything else                                                            copied into the buffer
-    result                                                                   a tensor of its own, copied out of the buffer
+    past, the tensor that the last call returned, unwritten since        The buffer holds it, and nothing is copied.
+    any other tensor                                                     It is copied into the buffer.
+    result                                                               It is a tensor of its own, copied out of the buffer.
 
 All copies of a call are made at once. A capacity is a power of two, so a series of length n meets log2(n) of them.
 """
@@ -27,7 +27,7 @@ from fxpass.rewriting.formulas import Formula, Size, function_of
 from fxpass.rewriting.result_layout import undone
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
-from .buffers import Buffer, Numbers, memory, owner_of, shared
+from .buffers import Buffer, Numbers, owner_of, shared, zeroed_memory
 from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
 from .windows import WindowRows, window_sizes
@@ -46,8 +46,8 @@ class Growth(threading.local):
 
     nodes: the placeholders of the graph that this gives values to, those of the buffers first, then those of the windows.
     conditions: what a capacity must meet for the compiled graph to hold.
-    gives_up: whether `fill` may raise where nothing has grown for a while. If not, all is copied in and out on each call: there
-        is no other way to run the graph.
+    gives_up: whether `fill` may raise an error where nothing has grown for a while. If not, all is copied in and out on each
+        call, since there is no other way to run the graph.
     least: the smallest capacity.
     told: is called with the buffers when they have been made.
     at_once: whether one kernel of our own fills all buffers, if it is written for them.
@@ -123,7 +123,7 @@ class Growth(threading.local):
             buffer.held = None
         memories = self._memories()
         if self._numbers is None or [t.shape for t in copied] != self._shapes:
-            self._copies, self._shapes = [memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
+            self._copies, self._shapes = [zeroed_memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
             self._numbers = Numbers(len(numbers), given[0].device)
         if len(stale) == len(given):
             self._put(memories, given, self._dims, copied, numbers)
@@ -136,12 +136,13 @@ class Growth(threading.local):
         return [buffer.memory for buffer in self._buffers]  # type: ignore[misc]
 
     def _stale(self, given: Sequence[torch.Tensor]) -> list[int]:
-        """The places of what is ``given`` and no buffer holds."""
+        """The places of the tensors ``given`` that no buffer holds."""
         held = enumerate(buffer.held for buffer in self._buffers)
         return [i for i, one in held if one is None or not one.is_still(given[i])]
 
     def _is_part(self, given: Sequence[torch.Tensor]) -> bool:
-        """Whether what is joined lies where the last call, of any graph of the model, has left it: it may be cropped."""
+        """Whether a tensor that is joined lies in the memory of what the last call returned, of any graph of the model. It may
+        have been cropped."""
         joined = self._calls.joined if self._buffers else ()
         return any(self._buffers[i].has_left(given[i]) for i in joined)
 
@@ -216,7 +217,7 @@ class Growth(threading.local):
             made[i].let_go()
         for i in small:
             dim, shape = self._dims[i], given[i].shape
-            made[i].memory, made[i].capacity = memory(given[i], [*shape[:dim], capacity, *shape[dim + 1 :]]), capacity
+            made[i].memory, made[i].capacity = zeroed_memory(given[i], [*shape[:dim], capacity, *shape[dim + 1 :]]), capacity
         self._told(self._memories())
 
 

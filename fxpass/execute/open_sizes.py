@@ -2,7 +2,7 @@
 
     keys: [2, 8, C, 64], values: [2, 8, C, 64], rows: [W]        two symbols, whatever C and W are now
     tokens: [2, n], last: m                                      two more: ``tokens[:, -last:]`` is [2, m]
-    W <= C, C % 8 == 0                                           asked for by the compiler: looked at for each C and W that come
+    W <= C, C % 8 == 0                                           the compiler asks for this: it is checked for each C and W
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ def _fake_of(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...])
 
 
 def is_asked(condition: Any, sizes: Mapping[Any, torch.SymInt], windows: Mapping[Any, Sequence[Any]]) -> bool:
-    """Whether ``condition`` is to be looked at for sizes that come: it is more than one of the layout of ``windows``, each with
-    the sizes of the axes that it is of, and than that a view lies within its memory. ``sizes`` are those of `fakes_of`.
+    """Whether ``condition`` has to be checked for sizes that come. It has not if it only asks for the layout of one of
+    ``windows``, each given with the sizes of its axes, or whether a view lies within its memory. ``sizes`` are those of
+    `fakes_of`.
 
     Raises:
         ValueError: it is about the size of a memory that views share.

@@ -1,4 +1,4 @@
-"""The latest calls of a graph whose inputs grow: a call that goes on from none of them brings something else.
+"""The latest calls of a graph whose inputs grow. A call that goes on from none of them was given something else.
 
     past of 7 rows; the graph joins 1        a later call with a past of 8 rows goes on from it
     series of 64, then of 96 values          a later call with one of 128 goes on from the second

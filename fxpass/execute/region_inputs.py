@@ -73,7 +73,7 @@ def varies(node: fx.Node) -> bool:
     return isinstance(value, torch.SymInt)
 
 
-def layouts(example: Sequence[Any], varying: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+def variant_key(example: Sequence[Any], varying: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     """A function of arguments like ``example`` that tells what a static variant is compiled for: the numbers, sizes and strides
     that Dynamo has not guarded to be constants."""
     tensors = [i for i in varying if isinstance(example[i], torch.Tensor)]

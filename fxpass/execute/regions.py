@@ -35,7 +35,7 @@ from fxpass.torch_internals.symbols import SYMPY_INTERP, ShapeEnv
 from .compilers import Compile
 from .open_sizes import Opened, fakes_of, function_of_sizes, is_asked, opened
 from .partition.split import Part
-from .region_inputs import dynamic_dims, fake_of, layouts, shares_memory, symbol_places, unviewed, varies
+from .region_inputs import dynamic_dims, fake_of, shares_memory, symbol_places, unviewed, variant_key, varies
 
 _logger = logging.getLogger(__name__)
 
@@ -122,8 +122,8 @@ class Region:
         return next((sizes for sizes in every if sizes.are_symbols(args)), None)
 
     def _open_variant(self, args: Sequence[Any], opened: Opened) -> _Variant:
-        """Compiled for any sizes of its arguments that are ``opened``, which are symbols of it; static in all else.
-        Sizes that are alike only now are two."""
+        """Compiled for any sizes of its arguments that are ``opened``, which are symbols, and static in all else. Two sizes
+        that are equal only now have two symbols."""
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes, known = fakes_of(mode, self.part.inputs, args, opened)
@@ -135,7 +135,7 @@ class Region:
         taken, before = values_at([i for i in range(len(args)) if i not in numbers], places), len(env.guards)
         run = self._compile([*fakes, *sizes], mode, numbers)
         asked = [g.expr for g in env.guards[before:] if is_asked(g.expr, known, self._windows)]
-        look = layouts(args, [i for i, node in enumerate(self.part.inputs) if varies(node)])
+        look = variant_key(args, [i for i, node in enumerate(self.part.inputs) if varies(node)])
         wanted = function_of_sizes(symbols, asked, look(fakes))
         lie_alike = shares_memory if shares_memory(args) else lambda now: True
         return _Variant(lambda now: look(now) == wanted(*asked_for(now)) and lie_alike(now), lambda *now: run(*taken(now)))
@@ -144,7 +144,7 @@ class Region:
         mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
         fakes = [mode.from_tensor(unviewed(a), static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
         varying = [i for i, node in enumerate(self.part.inputs) if varies(node)]
-        look = layouts(args, varying)
+        look = variant_key(args, varying)
         wanted = look(args)
         numbers = {i: a for i, a in enumerate(args) if isinstance(a, int)}
         run = self._compile(fakes, mode, numbers)

@@ -27,6 +27,7 @@ from fxpass.rewriting.around import Window
 from fxpass.rewriting.decisions import Decision
 from fxpass.rewriting.formulas import function_of
 from fxpass.rewriting.windows import LEAST
+from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.dynamo.dynamism import Restart
 from fxpass.torch_internals.dynamo.window_sizes import WindowSizes
 
@@ -53,10 +54,12 @@ def through_windows(
     """
     if any(isinstance(v, torch.Tensor) and v.device.type != "cpu" for v in inputs):
         return rewrite(form)
-    with WindowSizes(mode_of(inputs).shape_env, window_for) as sizes:
+    env = mode_of(inputs).shape_env
+    give_up = checkpoint(env)
+    with WindowSizes(env, window_for) as sizes:
         windows = Windows(sizes.window)
         try:
-            made = rewrite(form.copy(), windows=windows)
+            made = rewrite(form, windows=windows)
         except (Restart, Unfit):
             raise
         except Exception as error:
@@ -70,7 +73,9 @@ def through_windows(
         made, why = None, "a slice of the graph is refused"
     elif made is not None and sizes.asked is not None:
         made, why = None, f"this does not hold of every window: {renamed(str(sizes.asked), report.names)}"
-    made = made or rewrite(form)
+    if made is None:
+        give_up()
+        made = rewrite(form)
     _note_whole(made[1].decisions, why, report)
     return made
 

@@ -3,9 +3,9 @@
     hstack([a, b])          ->          cat([a, b], 1)                                          (composite)
     hardswish(x)            ->          mul(x, div(clamp_max(clamp_min(add(x, 3), 0), 6), 6))   (in the table of decompositions)
 
-This is done only where an extent cannot get past the operator. All others stay whole for the compiler. So do operators that
-draw random numbers, since the decomposition draws other ones, and operators that give a view of an operand, which might
-become a copy.
+This is done only where an extent cannot be followed past the operator. All other operators stay whole for the compiler. So do
+operators that draw random numbers, since their decompositions would draw other numbers, and operators that give a view of an
+operand, since the view might become a copy.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def extract(
     return fx.GraphModule(gm, graph, class_name=name)
 
 
-def copied(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+def copied_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """A copy of ``graph``, and a map from the nodes of ``graph`` to those of the copy. What ``meta`` holds is shared."""
     made = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
@@ -56,4 +56,4 @@ def copied(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
 
 def duplicate(gm: fx.GraphModule, name: str = "GraphModule") -> fx.GraphModule:
     """A module with a copy of ``gm``'s graph, which can be edited while that one stays as it is."""
-    return fx.GraphModule(gm, copied(gm.graph)[0], class_name=name)
+    return fx.GraphModule(gm, copied_graph(gm.graph)[0], class_name=name)

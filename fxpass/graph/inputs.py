@@ -1,4 +1,5 @@
-"""Where an input of a graph comes from. The notes are in ``meta``, so each copy of a graph has them; only this file reads them.
+"""Where an input of a graph comes from. The notes are in ``meta``, so that each copy of a graph has them. Only this file reads
+and writes them.
 
     normal form     L_x_        was given as Dynamo's placeholder L_x_
     padded          clone       stands for the input that it pads

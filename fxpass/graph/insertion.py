@@ -1,7 +1,8 @@
-"""Calls put into a graph with the value that they give, and with the user's line of the node that they stand for."""
+"""Calls are put into a graph with the value that they give, and with the user's line of the node that they stand for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +20,17 @@ def call(graph: fx.Graph, target: Any, *args: Any, like: torch.Tensor | None = N
         like = target(*given, **named)
     made.meta["val"] = like
     return made
+
+
+def size_argument(call: Callable[..., fx.Node], x: fx.Node, dim: int) -> Any:
+    """The size of ``x`` along ``dim`` as an argument: an int, or the node that ``call(aten.sym_size.int, x, dim)`` makes."""
+    size = x.meta["val"].shape[dim]
+    return size if isinstance(size, int) else call(torch.ops.aten.sym_size.int, x, dim)
+
+
+def arithmetic(call: Callable[..., fx.Node], fn: Callable[..., Any], *numbers: Any) -> Any:
+    """``fn(*numbers)`` as an argument: an int where all ``numbers`` are ints, or the node that ``call(fn, *numbers)`` makes."""
+    return call(fn, *numbers) if any(isinstance(n, fx.Node) for n in numbers) else fn(*numbers)
 
 
 def stand_for(made: fx.Node, node: fx.Node) -> None:

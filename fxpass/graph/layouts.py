@@ -16,7 +16,7 @@ from .numbers import equal, hint
 
 
 def is_contiguous(value: torch.Tensor) -> bool:
-    """Whether ``value`` is known to have the strides of a contiguous tensor, those of dims of size 1 too."""
+    """Whether ``value`` is known to have the strides of a contiguous tensor, along dims of size 1 too."""
     stride: Any = 1
     for dim in reversed(range(value.dim())):
         if not equal(value.stride(dim), stride):

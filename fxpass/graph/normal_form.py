@@ -38,7 +38,7 @@ from fxpass.torch_internals.retrace import retrace
 from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
-from .extract import copied
+from .extract import copied_graph
 from .inputs import note_given
 from .numbers import number
 from .replay import Replaying
@@ -89,7 +89,7 @@ class NormalForm(NamedTuple):
 
     def copy(self) -> NormalForm:
         """A copy, which can be edited while this one stays as it is."""
-        graph, nodes = copied(self.gm.graph)
+        graph, nodes = copied_graph(self.gm.graph)
         return NormalForm(fx.GraphModule(self.gm, graph), {nodes[node] for node in self.folded})
 
 
@@ -148,17 +148,17 @@ class _Inference(Replaying):
             return None
         if target is _CHECKPOINT:
             return type(self)(args[0]).run(*args[1:])
-        with _told(target):
+        with _raising_unfit(target):
             return super().call_function(target, args, kwargs)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
-        with _told(target):
+        with _raising_unfit(target):
             return super().call_method(target, args, kwargs)
 
 
 @contextlib.contextmanager
-def _told(target: Any) -> Iterator[None]:
-    """Raise `Unfit` for what PyTorch's ``target`` raises on fake tensors, unless that says more by itself."""
+def _raising_unfit(target: Any) -> Iterator[None]:
+    """Within the block, raise `Unfit` in the place of an error that PyTorch's ``target`` raises on fake tensors."""
     try:
         yield
     except (Reasoned, DataDependentOutputException):

@@ -14,7 +14,7 @@ from sympy.printing.precedence import PRECEDENCE
 from sympy.printing.str import StrPrinter
 from torch import fx
 
-from fxpass.torch_internals.symbols import bounds_of, free_symbols, statically_known_true
+from fxpass.torch_internals.symbols import free_symbols, range_of, statically_known_true
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +36,19 @@ def derived(fn: Callable[..., Any], args: tuple[Any, ...], place: fx.Node) -> An
     expression = to_expr(value)
     is_int = isinstance(value, int) or getattr(expression, "is_Integer", False)
     return int(expression) if is_int else Derived(fn, args, value, place)
+
+
+def derivation(value: Any) -> list[Derived]:
+    """``value`` and the numbers that it is derived from, where these are derived: each once, operands before results."""
+    found: dict[Derived, None] = {}
+    waiting = [value] if isinstance(value, Derived) else []
+    while waiting:
+        missing = [arg for arg in waiting[-1].args if isinstance(arg, Derived) and arg not in found]
+        if missing:
+            waiting += missing
+        else:
+            found[waiting.pop()] = None
+    return list(found)
 
 
 def number(value: Any) -> Any:
@@ -95,7 +108,7 @@ def fits_int64(number: Any) -> bool:
     Each symbol is taken to stay below its `ceiling`: sizes do, and all others are guarded to.
     """
     if isinstance(number, torch.SymInt):
-        return all(-CEILINGS[-1] <= bound < CEILINGS[-1] for bound in bounds_of(number, ceiling))
+        return all(-CEILINGS[-1] <= bound < CEILINGS[-1] for bound in range_of(number, ceiling))
     return not isinstance(number, int) or -CEILINGS[-1] <= number < CEILINGS[-1]
 
 

@@ -6,8 +6,8 @@ gives the same aten op. So the first trace is remembered, and written down again
     a = x.transpose(1, 2)      traced:      a = aten.transpose.int(x, 1, 2)
     b = y.transpose(1, 2)      replayed:    b = aten.transpose.int(y, 1, 2)        with the fake tensor that Dynamo made
 
-An op is traced each time if it takes symbolic numbers, becomes several aten ops, or gives something else than tensors. So is
-every function that is not PyTorch's own, since it may look at anything.
+An op is traced each time if it takes symbolic numbers, becomes several aten ops, or returns something other than tensors. So is
+every function that is not PyTorch's own, since its result may depend on anything.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Replaying(fx.Interpreter):
         self._answers: dict[Any, _Answer | None] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run ``n``, or replay it; gives its value, and leaves the aten op in the graph that is being traced."""
+        """Run ``n``, or replay it. Gives the value of ``n``, and puts its aten op into the graph that is being traced."""
         mode = get_proxy_mode()
         if mode is None or not _of_torch(n):
             return super().run_node(n)

@@ -23,19 +23,20 @@ def source_of(node: fx.Node) -> str:
 
 
 def source_in(meta: Mapping[str, Any]) -> str:
-    """The same for the ``meta`` of a node."""
+    """``file:line`` of the user's code for the ``meta`` of a node, or an empty string."""
     frame = _frame(meta)
     return f"{frame['file']}:{frame['line']}" if frame else ""
 
 
 def code_of(node: fx.Node) -> str:
-    """The text of that line, or an empty string."""
+    """The text of the user's line that made ``node``, or an empty string."""
     frame = _frame(node.meta)
     return frame["code"].strip() if frame else ""
 
 
 def with_line(node: fx.Node) -> fx.Node:
-    """``node`` if it has a line; otherwise the first node with a line that uses it. A number made of numbers has none."""
+    """``node`` if it has a line; otherwise the first node with a line that uses it. A number that is made of numbers has no
+    line."""
     todo = [node]
     for one in todo:
         if source_of(one):
@@ -45,7 +46,7 @@ def with_line(node: fx.Node) -> fx.Node:
 
 
 def _frame(meta: Mapping[str, Any]) -> re.Match[str] | None:
-    """The innermost line that is not torch's own (``F.pad`` is written in Python); where all are, the innermost of these."""
+    """The innermost frame of a stack trace that is not torch's own, as that of ``F.pad`` is; the innermost one if all are."""
     trace = end = meta.get("stack_trace") or ""
     innermost = None
     while (start := end.rfind('File "')) >= 0:

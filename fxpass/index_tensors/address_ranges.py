@@ -1,8 +1,9 @@
 """Graph inputs that share memory.
 
-The table follows each graph input by itself: it does not see in one input what is written through another. So where a graph
-writes to an input, the contents of all other inputs that overlap it are lost, and its own where its elements share addresses
-(`WrittenInputs`). Whether inputs overlap is checked when the graph is captured, and guarded from then on (`disjoint`).
+The table follows each graph input by itself. It does not see in one input what is written through another. So when a graph
+writes to an input, the contents of all other inputs that overlap it are lost, and its own as well if its elements share
+addresses (`WrittenInputs`). Whether inputs overlap is checked when the graph is captured, and guarded from then on
+(`disjoint`).
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class WrittenInputs:
         return memory_of(placeholder.meta.get("example_value")) == memory and self._range(placeholder) is not None
 
     def _neighbors(self, node: fx.Node) -> set[fx.Node]:
-        """The graph inputs whose addresses overlap those of the graph input ``node``: itself too, if elements share some."""
+        """The graph inputs whose addresses overlap those of the graph input ``node``. It is among them if two of its elements
+        share an address."""
         own = self._range(node)
         if own is None:
             return set()

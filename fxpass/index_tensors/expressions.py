@@ -6,8 +6,8 @@
     done: b8[4]                       if done.all():            v0.all()
 
 Where all sizes are known and a rule covers each op, the table knows every element, and follows it through the call (`table`).
-Here nothing is known of the ops but that they are PyTorch's: each time that a guard asks, PyTorch runs them again on copies in
-host memory (`repeatable_ops` says which may be).
+Here it is only known that the ops are PyTorch's. Each time that a guard asks, PyTorch runs them again on copies in host memory.
+`repeatable_ops` tells which ops may be run again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from fxpass.torch_internals.fakes import DisableTorchFunction, FakeTensor, set_g
 from . import mirror
 from .arithmetic import NotCovered
 from .operators import may_write
-from .repeatable_ops import is_exact, is_repeatable
-from .small_tensors import MAX_ELEMENTS, fixed
+from .repeatable_ops import is_repeatable, is_same_anywhere
+from .small_tensors import MAX_ELEMENTS, int_if_fixed
 from .table import Table
 
 MAX_LENGTH = 1024
@@ -54,14 +54,14 @@ class Expression:
     @property
     def has_any_length(self) -> bool:
         """Whether a size of one of the inputs is a symbol."""
-        return any(isinstance(fixed(s), torch.SymInt) for n in self.inputs for s in getattr(_value(n), "shape", ()))
+        return any(isinstance(int_if_fixed(s), torch.SymInt) for n in self.inputs for s in getattr(_value(n), "shape", ()))
 
     def element(self, place: int) -> Expression:
         """Element ``place``, row-major, of the tensor that this makes."""
         return Expression(self.inputs, f"{self.text}.flatten()[{place}]")
 
 
-def number(text: str, inputs: Sequence[Any]) -> int | bool | float | None:
+def computed_number(text: str, inputs: Sequence[Any]) -> int | bool | float | None:
     """The number that ``text`` makes of ``inputs``, which are tensors and ints; None where there is none. The caller's
     function modes are off: what they do to ops has been traced already."""
     try:
@@ -128,8 +128,8 @@ def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes of ``graph`` from the first one on that takes no tensor and gives nothing. It may have set autocast or the
-    default dtype, which a guard finds as they were before."""
+    """The nodes of ``graph`` from the first call on that takes no tensor and returns None. That call may have set autocast or
+    the default dtype, and a guard finds these as they were before it."""
     nodes = list(graph.nodes)
     for i, node in enumerate(nodes):
         of_tensors = any(isinstance(v, torch.Tensor) for n in node.all_input_nodes for v in _values(n))
@@ -180,7 +180,7 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
     values = _values(node)
     if not all(_is_small(v) or isinstance(v, (int, torch.SymInt)) or v is None for v in values):
         raise NotCovered
-    if not all(v.is_cpu or is_exact(node, v) for v in values if isinstance(v, torch.Tensor)):
+    if not all(v.is_cpu or is_same_anywhere(node, v) for v in values if isinstance(v, torch.Tensor)):
         raise NotCovered
     operands = [_operand(a, names) for a in node.args]
     operands += [f"{key}={_operand(a, names)}" for key, a in node.kwargs.items()]

@@ -22,7 +22,7 @@ _OPERATORS = (operator.add, operator.sub, operator.mul, operator.floordiv, opera
 _FUNCTIONS = {fn.__name__: on_host(fn) for fn in (*FOLDS, *COMPARISONS, *_OPERATORS, choose, int32, max, min)}
 
 
-def formula(entry: Entry) -> str | None:
+def formula_text(entry: Entry) -> str | None:
     """``entry`` as text over the elements ``v`` of one index tensor; None where it is not computed from exactly one."""
     parts = in_order([entry])
     if any(isinstance(part, GraphInt) for part in parts) or len(tensors([entry])) != 1:
@@ -43,7 +43,7 @@ def _call(part: Arith, texts: dict[Entry, str]) -> str | None:
 
 
 def evaluate(text: str, values: Sequence[int]) -> Any:
-    """The number, or truth value, of the `formula` ``text`` for an index tensor that holds ``values``."""
+    """The number, or truth value, that the `formula_text` ``text`` makes of an index tensor that holds ``values``."""
     return _function(text)(values)
 
 

@@ -5,9 +5,9 @@
     (6, 6, 6)  (7, 3, 7)                 rows that come and go: each has a number of its own from here on
 
 Elements that have always been equal share one symbol in a graph. An element that leaves zero on its own was empty before, and
-one that stays behind once may belong to a layer that is skipped: the others still share a symbol. An element that decreases
-alone, parts from its group a second time, or begins to move after others have moved, tells of a batch whose rows come and go.
-Then every element gets a symbol of its own at once: to find that out pair by pair would cost a graph for each pair.
+one that stays behind once may belong to a layer that is skipped. The others still share a symbol. In a batch whose rows come
+and go, an element decreases alone, parts from its group a second time, or begins to move after others have moved. Then every
+element gets a symbol of its own at once, since to find that out pair by pair would cost a graph for each pair.
 """
 
 from __future__ import annotations

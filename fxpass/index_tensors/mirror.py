@@ -7,8 +7,8 @@ remembers the last known values of each index tensor, together with its identity
                  otherwise                                          ->  one device read, which is remembered
     advance(t)   after a compiled call, with the values that the graph's arithmetic gives
 
-A tensor in host memory is read on every call: that costs less than the look-up, and sees writes that PyTorch does not count
-(through ``numpy()`` or ``.data``). What differs there is counted as a read, so that tests on a CPU speak for the GPU.
+A tensor in host memory is read on every call. That costs less than the look-up, and sees writes that PyTorch does not count
+(through ``numpy()`` or ``.data``). A difference there is counted as a read, so that tests on a CPU tell about the GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .formula import evaluate
 
 @dataclasses.dataclass
 class Counters:
-    """How often values were asked for since the last `reset`: ``refreshes`` read the tensor, ``hits`` found it remembered."""
+    """How often values were asked for since the last `reset`: ``refreshes`` is how often the tensor was read, and ``hits`` how
+    often what was remembered was right."""
 
     refreshes: int = 0
     hits: int = 0
@@ -86,7 +87,7 @@ def read(tensor: Any, index: int) -> int:
 
 
 def computed(tensor: Any, text: str) -> Any:
-    """What the `formula` ``text`` makes of the elements of ``tensor``. Called from guards and from Dynamo's bytecode."""
+    """What the `formula_text` ``text`` makes of the elements of ``tensor``. Called from guards and from Dynamo's bytecode."""
     return evaluate(text, values(tensor))
 
 
@@ -110,13 +111,13 @@ def advance(tensor: torch.Tensor, new_values: Sequence[int]) -> None:
         _remember(tensor, tuple(new_values))
 
 
-def known(tensor: torch.Tensor) -> tuple[int, ...] | None:
+def known_values(tensor: torch.Tensor) -> tuple[int, ...] | None:
     """All elements of ``tensor``, if somebody has asked for them before; None otherwise."""
     entry = _entries.get(id(tensor))
     return values(tensor) if entry is not None and entry.ref() is tensor else None
 
 
-def describe(fake: torch.Tensor, held: tuple[int, ...]) -> None:
+def remember_contents(fake: torch.Tensor, held: tuple[int, ...]) -> None:
     """Remember ``held`` for ``fake``, a tensor without data that stands for an index tensor with these numbers."""
     if not fake.is_inference():
         _remember(fake, held)

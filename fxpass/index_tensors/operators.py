@@ -1,4 +1,4 @@
-"""The functions, methods and operators that PyTorch knows by one name, as Dynamo's graphs call them.
+"""The functions, methods and operators that PyTorch has under one name, as Dynamo's graphs call them.
 
 A rule is looked up by the object that a node calls, since a user's own operator may be named `add` too. Only methods are looked
 up by name: a graph names them, and the names are those of `torch.Tensor`.
@@ -41,7 +41,7 @@ def _called(name: str) -> Iterator[Any]:
         yield from (getattr(packet, overload) for overload in packet.overloads())
 
 
-def is_torchs(function: Any) -> bool:
+def belongs_to_a_library(function: Any) -> bool:
     """Whether ``function`` belongs to PyTorch or to Python, and is no user's."""
     owners = (function, getattr(function, "__self__", None), getattr(function, "__objclass__", None))
     module = next((m for o in owners if (m := getattr(o, "__module__", None))), "")
@@ -57,7 +57,7 @@ def may_write(node: fx.Node) -> list[fx.Node]:
         return operands if any(getattr(target, o)._schema.is_mutable for o in target.overloads()) else []
     if isinstance(target, HigherOrderOperator) or is_transform(target):
         return operands
-    if not isinstance(target, str) and not is_torchs(target) or _is_told_to_write(node):
+    if not isinstance(target, str) and not belongs_to_a_library(target) or _is_told_to_write(node):
         return operands
     if not _is_in_place(target):
         return []
@@ -65,7 +65,7 @@ def may_write(node: fx.Node) -> list[fx.Node]:
 
 
 def _is_told_to_write(node: fx.Node) -> bool:
-    """Whether an argument says so, by its name or by its place: ``relu(x, inplace=True)``, ``relu(x, True)``."""
+    """Whether an argument of ``node`` tells it to write: ``relu(x, inplace=True)``, or by its place ``relu(x, True)``."""
     given = dict(zip(_parameters(node.target), node.args, strict=False)) | node.kwargs
     return given.get("out") is not None or bool(given.get("inplace"))
 

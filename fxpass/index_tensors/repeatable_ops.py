@@ -42,7 +42,7 @@ def is_repeatable(name: str) -> bool:
     return not any(torch.Tag.nondeterministic_seeded in own for own in tags)
 
 
-def is_exact(node: fx.Node, value: torch.Tensor) -> bool:
+def is_same_anywhere(node: fx.Node, value: torch.Tensor) -> bool:
     """Whether the host gives the ``value`` of ``node`` as any device does."""
     source: Any = node.args[0] if node.target is operator.getitem else node
     name = source.target if isinstance(source.target, str) else source.target.__name__

@@ -27,10 +27,10 @@ def is_small_int(node: fx.Node, bool_too: bool = False) -> bool:
 
 def shape_of(node: fx.Node) -> tuple[Any, ...]:
     """The sizes of the tensor ``node``, as ints where guards have fixed them."""
-    return tuple(fixed(size) for size in node.meta["example_value"].shape)
+    return tuple(int_if_fixed(size) for size in node.meta["example_value"].shape)
 
 
-def fixed(size: Any) -> Any:
+def int_if_fixed(size: Any) -> Any:
     """``size`` as an int, where guards have fixed it."""
     known = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else None
     return size if known is None else known

@@ -31,7 +31,7 @@ from .arrays import Arrays
 from .contents import Element, Entry, GraphInt
 from .operators import by_operator, may_write
 from .rules import FACTORIES, RULES
-from .small_tensors import fixed, is_small_int, shape_of
+from .small_tensors import int_if_fixed, is_small_int, shape_of
 
 _tables: ContextVar[dict[fx.Graph, Table] | None] = ContextVar("tables", default=None)
 """The tables of the graphs that Dynamo makes of the frame that is being compiled in this thread."""
@@ -179,7 +179,7 @@ class Table:
         if isinstance(value, (int, bool)):
             return value
         if isinstance(value, torch.SymInt):
-            number = fixed(value)
+            number = int_if_fixed(value)
             return GraphInt(node) if isinstance(number, torch.SymInt) else number
         raise NotCovered
 
@@ -214,7 +214,8 @@ def tables() -> Iterator[None]:
 
 
 def _map(tree: Any, fn: Callable[[fx.Node], Any]) -> Any:
-    """``tree`` with ``fn(node)`` for each of its nodes, as `fx.node.map_arg`, whose results must be graph arguments."""
+    """``tree`` with ``fn(node)`` for each of its nodes. The results need not be arguments of a graph, as those of
+    `fx.node.map_arg` must."""
     if isinstance(tree, fx.Node):
         return fn(tree)
     if isinstance(tree, (tuple, list)):

@@ -17,11 +17,11 @@ from torch.library import custom_op
 
 from fxpass.graph.numbers import hint
 
-from .inputs import is_input
 from .launch import Launch, gpu, is_recording
 from .limits import MAX_LEAVES
 from .online_softmax import GRAIN, attend, join
 from .pointwise import function
+from .recorded_inputs import is_input
 
 ARGUMENTS = tuple(f"p{i}" for i in range(MAX_LEAVES)) + ("i0", "i1", "i2", "i3")
 """The parameters of a function that computes an element: the leaves, and its place."""
@@ -150,64 +150,80 @@ def launches(
     own: Own | None = None,
 ) -> list[Launch]:
     """The launches of the kernels. Without ``out`` they are made to be compiled, not to be run."""
-    batch, heads, queries, dim = q.shape
-    key_heads, size = k.shape[1], hint(k.shape[2])
-    device = gpu(q.device)
-    group = heads // key_heads
-    rows = min(triton.next_power_of_2(group * queries), 64 if dim <= 128 else 32)
-    rows = rows if rows == 1 else max(rows, 8)
-    block, warps = _block(rows, dim, size, q.element_size())
-    tiles = triton.cdiv(group * queries, rows)
-    programs = batch * key_heads * tiles
-    parts = max(1, min(triton.cdiv(size, GRAIN.value), device.processors // programs)) if size > 2 * block else 1
-    once = parts == 1 and rows <= 16 and size * dim <= AT_ONCE
-    if once:
-        block = max(16, triton.next_power_of_2(size))
-        warps = 8 if 2 * block * dim > AT_ONCE and own is None else 4
-    whole = length is None
-    length = q if length is None else length
-    seen = q if mask is None else mask.expand(batch, heads, queries, k.shape[2])
+    cut, group, options = _cut(q, k, own), q.shape[1] // k.shape[1], gpu(q.device).options
+    length, whole = (q, True) if length is None else (length, False)
+    seen = q if mask is None else mask.expand(*q.shape[:3], k.shape[2])
     out = q.new_empty(q.shape) if out is None else out
     part, top, norm = out, out, out
-    if parts > 1:
-        part = q.new_empty((parts, *q.shape), dtype=torch.float32)
-        top, norm = (q.new_empty((parts, *q.shape[:-1]), dtype=torch.float32) for _ in range(2))
+    if cut.parts > 1:
+        part = q.new_empty((cut.parts, *q.shape), dtype=torch.float32)
+        top, norm = (q.new_empty((cut.parts, *q.shape[:-1]), dtype=torch.float32) for _ in range(2))
     leaves = [q] * MAX_LEAVES if own is None else [*own.leaves, *[own.slots] * (MAX_LEAVES - len(own.leaves))]
     slots, early = (q, 0) if own is None else (own.slots, int(own.early))
     functions = [None] * 3 if own is None else [function(text, ARGUMENTS) for text in own.texts]
     steps = [
         Launch(
             attend,
-            programs * parts,
-            (q, k, v, length, seen, part, top, norm, key_heads, group, queries, size, tiles)
+            cut.programs * cut.parts,
+            (q, k, v, length, seen, part, top, norm, k.shape[1], group, q.shape[2], hint(k.shape[2]), cut.tiles)
             + (*q.stride(), *k.stride(), *v.stride(), *seen.stride(), *leaves, slots, early),
             {
-                "QUERY": functions[0],
-                "KEY": functions[1],
-                "VALUE": functions[2],
+                **dict(zip(("QUERY", "KEY", "VALUE"), functions, strict=True)),
                 "SCALE": scale,
                 "MASK": 0 if mask is None else 1 if mask.dtype is torch.bool else 2,
                 "CAUSAL": is_causal,
-                "D": dim,
-                "ROWS": rows,
-                "BLOCK": block,
-                "PARTS": parts,
-                "ONCE": once,
-                "LINES": max(1, dim * q.element_size() // 128),
+                "D": q.shape[3],
+                "ROWS": cut.rows,
+                "BLOCK": cut.block,
+                "PARTS": cut.parts,
+                "ONCE": cut.once,
+                "LINES": max(1, q.shape[3] * q.element_size() // 128),
                 "WHOLE": whole,
                 "NANS": nans,
                 "PRECISION": "tf32x3" if q.dtype is torch.float32 else "tf32",
-                "num_warps": warps,
-                "num_stages": 2,
-                **device.options,
+                **{"num_warps": cut.warps, "num_stages": 2, **options},
             },
         )
     ]
-    if parts > 1:
-        options = {"D": dim, "PARTS": parts, "ROUND": triton.next_power_of_2(parts), "WHOLE": whole, "NANS": nans}
-        args = (part, top, norm, length, out)
-        steps.append(Launch(join, batch * heads * queries, args, {**options, "num_warps": 2, **device.options}))
+    if cut.parts > 1:
+        numbers = {"D": q.shape[3], "PARTS": cut.parts, "ROUND": triton.next_power_of_2(cut.parts)}
+        known = {"WHOLE": whole, "NANS": nans, "num_warps": 2, **options}
+        rows = q.shape[0] * q.shape[1] * q.shape[2]
+        steps.append(Launch(join, rows, (part, top, norm, length, out), {**numbers, **known}))
     return steps
+
+
+class _Cut(NamedTuple):
+    """How attention is cut into programs.
+
+    The queries that share a head of the keys are cut into ``tiles`` of ``rows`` rows. A program of ``warps`` warps takes one
+    of them and one of ``parts`` parts of the keys, ``block`` keys at a time, or all of them at ``once``. There are ``programs``
+    programs for each part.
+    """
+
+    rows: int
+    tiles: int
+    block: int
+    warps: int
+    programs: int
+    parts: int
+    once: bool
+
+
+def _cut(q: Tensor, k: Tensor, own: Own | None) -> _Cut:
+    dim, shared, size = q.shape[3], q.shape[1] // k.shape[1] * q.shape[2], hint(k.shape[2])
+    device = gpu(q.device)
+    rows = min(triton.next_power_of_2(shared), 64 if dim <= 128 else 32)
+    rows = rows if rows == 1 else max(rows, 8)
+    block, warps = _block(rows, dim, size, q.element_size())
+    tiles = triton.cdiv(shared, rows)
+    programs = q.shape[0] * k.shape[1] * tiles
+    parts = max(1, min(triton.cdiv(size, GRAIN.value), device.processors // programs)) if size > 2 * block else 1
+    once = parts == 1 and rows <= 16 and size * dim <= AT_ONCE
+    if once:
+        block = max(16, triton.next_power_of_2(size))
+        warps = 8 if 2 * block * dim > AT_ONCE and own is None else 4
+    return _Cut(rows, tiles, block, warps, programs, parts, once)
 
 
 def _block(rows: int, dim: int, size: int, element_size: int) -> tuple[int, int]:

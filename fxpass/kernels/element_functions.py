@@ -5,8 +5,8 @@
                                                                                ...
                                                                                return t4 * t5
 
-So a kernel of ours can compute what it reads, from tensors (the *leaves*) that others have stored. Views cost nothing: they are
-arithmetic on places. As in `pointwise`, everything in between is float32, and only casts round.
+So a kernel of ours can compute what it would otherwise read, from tensors (the *leaves*) that other kernels have stored. Views
+cost nothing, since they are arithmetic on places. As in `pointwise`, all numbers in between are float32, and only casts round.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import fx
 from fxpass.graph import aliases
 
 from .limits import MAX_PARTS
-from .places import Place, broadcast, flat, folded, seen_through
+from .memory_writes import MemoryWrites
+from .places import Place, broadcast_place, flat, folded_text, seen_through
 from .pointwise import form, operands_of
-from .writing import Writing
 
 aten = torch.ops.aten
 _JOINS = {aten.cat.default, aten.stack.default}
@@ -31,7 +31,7 @@ _JOINS = {aten.cat.default, aten.stack.default}
 class Elements:
     """Functions of the elements of nodes. Pointwise ops are followed where ``computes`` holds; any other node is a leaf."""
 
-    def __init__(self, computes: Callable[[fx.Node], bool], writing: Writing) -> None:
+    def __init__(self, computes: Callable[[fx.Node], bool], writing: MemoryWrites) -> None:
         self._computes, self._writing = computes, writing
         self.leaves: list[fx.Node] = []
         self.inside: set[fx.Node] = set()
@@ -71,7 +71,7 @@ class Elements:
     def _operand(self, argument: Any, place: Place) -> str:
         if not isinstance(argument, fx.Node):
             return f"({argument!r})"
-        return self._element(argument, broadcast(argument, place))
+        return self._element(argument, broadcast_place(argument, place))
 
     def _joined(self, node: fx.Node, place: Place) -> str:
         """One of the tensors that ``node`` puts one after the other, by the place along their dim."""
@@ -83,7 +83,7 @@ class Elements:
         for piece, size in zip(pieces, sizes, strict=True):
             if not size:
                 continue
-            inside = at if size == sum(sizes) else folded(f"tl.minimum(tl.maximum({at} - {start}, 0), {size - 1})")
+            inside = at if size == sum(sizes) else folded_text(f"tl.minimum(tl.maximum({at} - {start}, 0), {size - 1})")
             inner = () if stacked else (inside,)
             texts.append((start + size, self._element(piece, (*place[:dim], *inner, *place[dim + 1 :]))))
             start += size
@@ -107,7 +107,7 @@ class Elements:
         return f"t{len(self._lines) - 1}"
 
 
-def is_same(one: Any, other: Any, writing: Writing) -> bool:
+def is_same(one: Any, other: Any, writing: MemoryWrites) -> bool:
     """Whether two arguments are the same, or computed alike from the same nodes, to which no op writes."""
     if not isinstance(one, fx.Node) or not isinstance(other, fx.Node):
         return type(one) is type(other) and bool(one == other)

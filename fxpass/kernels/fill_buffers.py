@@ -1,4 +1,4 @@
-"""Fills all buffers of a call with one kernel (`fill_kernel`), where Triton is installed and the kernel is written for them."""
+"""All buffers of a call are filled by one kernel (`fill_kernel`), if Triton is installed and the kernel is written for them."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@
     y = relu(linear(x, w, b))                      ->     y = kvfix.gated_few_rows(x, [w], [b], text, True)
 
 ``text`` is the source of the function that the ops compute (`pointwise`). A kernel cannot apply a function to sums that are cut
-into parts: where parts are faster (`tiles`), the ops stay outside. On an H100 this is so for seven rows of float32, 768 columns
-and 6,144 outputs: uncut, and with the function in the kernel, twelve such layers take 15 microseconds longer.
+into parts. Where parts are faster (`tiles`), the ops stay outside. On an H100 they are for seven rows of float32, 768 columns
+and 6,144 outputs: with uncut sums and the function in the kernel, twelve such layers take 15 microseconds longer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
+from .memory_writes import MemoryWrites
 from .pointwise import NAMES, body, form
-from .writing import Writing
 
 aten = torch.ops.aten
 
@@ -51,7 +51,7 @@ class Gate(NamedTuple):
         return list({(o.layer, o.start): o for o in reversed(self.operands)}.values())[::-1]
 
 
-def use_gates(graph: fx.Graph, writing: Writing, fits: Callable[[Sequence[fx.Node], int], bool]) -> None:
+def use_gates(graph: fx.Graph, writing: MemoryWrites, fits: Callable[[Sequence[fx.Node], int], bool]) -> None:
     """Replace the ops on linear layers of ``graph`` (propagated, on CUDA) where ``fits(layers, outputs)`` holds: ``outputs`` is
     how many of each layer are used."""
     gone: set[fx.Node] = set()
@@ -62,7 +62,7 @@ def use_gates(graph: fx.Graph, writing: Writing, fits: Callable[[Sequence[fx.Nod
 
 
 def _gate(result: fx.Node) -> Gate | None:
-    """All ops from linear layers to ``result``; None if these are used for anything else, or are no pointwise ops."""
+    """All ops from linear layers to ``result``; None if one of them has other users, or is no pointwise op."""
     inside: dict[fx.Node, None] = {}
     operands: dict[fx.Node, Operand] = {}
     todo = [result]
@@ -139,9 +139,9 @@ def _bias(layer: fx.Node) -> Any:
     return layer.args[2] if len(layer.args) > 2 else None
 
 
-def _may_join(gate: Gate, writing: Writing) -> bool:
-    """Whether the result could as well be computed where the first of its layers is. A single layer must have its
-    rows to itself: it would rather be one launch with others (`products`)."""
+def _may_join(gate: Gate, writing: MemoryWrites) -> bool:
+    """Whether the result could as well be computed where the first of its layers is. If there is one layer, it must be the only
+    one of its rows. Otherwise it had better be one launch with the others (`products`)."""
     first, last = min(o.layer for o in gate.operands), max(o.layer for o in gate.operands)
     if len(gate.distinct) == 1:
         return sum(u.target is aten.linear.default for u in first.all_input_nodes[0].users) == 1
@@ -152,7 +152,7 @@ def _may_join(gate: Gate, writing: Writing) -> bool:
     return given and not any(writing.between(first, last, aliases.storage(n)) for n in (x, *parameters))
 
 
-def _replace(graph: fx.Graph, gate: Gate, writing: Writing) -> set[fx.Node]:
+def _replace(graph: fx.Graph, gate: Gate, writing: MemoryWrites) -> set[fx.Node]:
     """Let the kernel compute ``gate``. Gives the nodes that are gone."""
     result, operands = gate.inside[0], gate.distinct
     layers, names = [o.layer for o in operands], {(o.layer, o.start): name for o, name in zip(operands, NAMES, strict=False)}

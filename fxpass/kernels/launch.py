@@ -1,7 +1,7 @@
 """One launch of a Triton kernel, and the compilation of kernels while something else is being compiled.
 
-Triton compiles a kernel when it is first launched, one after the other. The kernels of a graph are known before that: threads
-compile them while Inductor lowers the rest of the graph. Triton's compiler mostly runs without Python's lock.
+Triton compiles a kernel when it is first launched, and so one kernel after the other. The kernels of a graph are known before
+that. So threads compile them while Inductor lowers the rest of the graph. Triton's compiler mostly runs without Python's lock.
 
 From Hopper on, a kernel may be started before the one that it follows is done (programmatic dependent launch):
 
@@ -32,7 +32,7 @@ from triton.language.extra.cuda import gdc_wait as wait
 
 from fxpass.graph.numbers import hint
 
-__all__ = ["Gpu", "Launch", "compiling", "fetch", "gpu", "is_recording", "wait", "wake"]
+__all__ = ["Gpu", "Launch", "compiling_kernels", "fetch", "gpu", "is_recording", "wait", "wake"]
 
 
 @triton.jit
@@ -101,7 +101,7 @@ class Launch:
 
 
 @contextlib.contextmanager
-def compiling(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., list[Launch]]]) -> Iterator[None]:
+def compiling_kernels(gm: fx.GraphModule, launches: Mapping[Any, Callable[..., list[Launch]]]) -> Iterator[None]:
     """Compile the kernels that the ops of ``gm`` (static, propagated) will launch. They are compiled when the block ends.
 
     ``launches`` gives each `Launch` for an op's arguments, fake ones. A kernel that does not compile is left to its

@@ -8,12 +8,12 @@
 
     y = sum(x, [-1])           ->        y = sum(sum(x.view(7, 32, 256), [-1]), [-1])
 
-Inductor gives each row to one program, and what it computes next to the same program. A row is filled up with zeros to whole
-chunks.
+Inductor gives each row, and what is computed of it next, to one program. Zeros fill up a row to whole chunks.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.graph.insertion import call
+from fxpass.graph.insertion import arithmetic, call, size_argument
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import hint
 
@@ -64,12 +64,12 @@ def _running_sum(graph: fx.Graph, node: fx.Node) -> fx.Node:
     local = call(graph, aten.cumsum.default, x, -1)
     sums = call(graph, aten.cumsum.default, call(graph, aten.select.int, local, -1, CHUNK - 1), -1)
     before = call(graph, aten.unsqueeze.default, call(graph, aten.constant_pad_nd.default, sums, [1, -1]), -1)
-    whole = _of(graph, operator.mul, sizes[-1], CHUNK)
+    whole = arithmetic(functools.partial(call, graph), operator.mul, sizes[-1], CHUNK)
     total = call(graph, aten.view.default, call(graph, aten.add.Tensor, local, before), [*sizes[:-1], whole])
     if missing == 0:
         return total
-    rows = call(graph, aten.slice.Tensor, total, -1, 0, _of(graph, operator.sub, whole, missing))
-    return call(graph, aten.contiguous.default, rows)
+    end = arithmetic(functools.partial(call, graph), operator.sub, whole, missing)
+    return call(graph, aten.contiguous.default, call(graph, aten.slice.Tensor, total, -1, 0, end))
 
 
 def _sum(graph: fx.Graph, node: fx.Node) -> fx.Node:
@@ -79,22 +79,16 @@ def _sum(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def _chunks(graph: fx.Graph, node: fx.Node) -> tuple[fx.Node, list[Any], Any]:
-    """The rows that ``node`` sums up, in chunks and of its dtype; their sizes and number; how many zeros have been added."""
+    """The rows that ``node`` sums up, in chunks and in its dtype; the sizes before that of a chunk; the number of zeros
+    added."""
     x: Any = node.args[0]
     if x.meta["val"].dtype != node.meta["val"].dtype:
         x = call(graph, aten.to.dtype, x, node.meta["val"].dtype)
-    *rows, length = (_size(graph, x, dim) for dim in range(x.meta["val"].dim()))
-    chunks = _of(graph, operator.floordiv, _of(graph, operator.add, length, CHUNK - 1), CHUNK)
-    missing = _of(graph, operator.sub, _of(graph, operator.mul, chunks, CHUNK), length)
+    made = functools.partial(call, graph)
+    *rows, length = (size_argument(made, x, dim) for dim in range(x.meta["val"].dim()))
+    chunks = arithmetic(made, operator.floordiv, arithmetic(made, operator.add, length, CHUNK - 1), CHUNK)
+    missing = arithmetic(made, operator.sub, arithmetic(made, operator.mul, chunks, CHUNK), length)
     if missing != 0:
         x = call(graph, aten.constant_pad_nd.default, x, [0, missing])
     return call(graph, aten.reshape.default, x, [*rows, chunks, CHUNK]), [*rows, chunks], missing
 
-
-def _size(graph: fx.Graph, x: Any, dim: int) -> Any:
-    size = x.meta["val"].shape[dim]
-    return size if isinstance(size, int) else call(graph, aten.sym_size.int, x, dim)
-
-
-def _of(graph: fx.Graph, fn: Any, *args: Any) -> Any:
-    return call(graph, fn, *args) if any(isinstance(a, fx.Node) for a in args) else fn(*args)

@@ -1,4 +1,4 @@
-"""Products of complex numbers that are read as pairs of real numbers become arithmetic on the pairs.
+"""Products of complex numbers that are only read as pairs of real numbers become arithmetic on the pairs.
 
     a = view_as_complex(x)                         a0, a1 = x.select(-1, 0), x.select(-1, 1)
     c = a * b                              ->      b0, b1 = view_as_real(b).select(-1, 0), view_as_real(b).select(-1, 1)
@@ -20,7 +20,7 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
-from .writing import Writing
+from .memory_writes import MemoryWrites
 
 aten = torch.ops.aten
 
@@ -38,7 +38,7 @@ class Pair(NamedTuple):
     imaginary: fx.Node
 
 
-def use_pairs(graph: fx.Graph, writing: Writing) -> None:
+def use_pairs(graph: fx.Graph, writing: MemoryWrites) -> None:
     """Replace the products in ``graph`` (propagated) that are read only as pairs."""
     for node in graph.find_nodes(op="call_function", target=aten.view_as_real.default):
         product = node.args[0]
@@ -64,8 +64,8 @@ def _is_seen_once(node: fx.Node) -> bool:
     return _is_product(node) and len(node.users) == 1
 
 
-def _stays(node: fx.Node, user: fx.Node, writing: Writing) -> bool:
-    """Whether the operands of ``node`` have the same values where ``user`` stands."""
+def _stays(node: fx.Node, user: fx.Node, writing: MemoryWrites) -> bool:
+    """Whether the operands of ``node`` still have their values where ``user`` stands."""
     if node.target in SHAPING or node.target is aten.view_as_complex.default or _is_product(node):
         return all(_stays(n, user, writing) for n in node.all_input_nodes)
     return not writing.between(node, user, aliases.storage(node)) and not node.meta["val"].is_conj()

@@ -29,7 +29,7 @@ def seen_through(node: fx.Node, place: Place) -> View | None:
     return view(node, place)
 
 
-def folded(text: str) -> str:
+def folded_text(text: str) -> str:
     """``text``, computed where it is a number."""
     constant = not any(c.isalpha() for c in text.replace("tl.minimum", "").replace("tl.maximum", ""))
     return str(eval(text.replace("tl.", ""), {"minimum": min, "maximum": max})) if constant else text
@@ -38,7 +38,7 @@ def folded(text: str) -> str:
 def flat(place: Place, sizes: Sequence[int]) -> str:
     """The place in a dense tensor of ``sizes``, seen as one dim."""
     strides = [math.prod(sizes[d + 1 :]) for d in range(len(sizes))]
-    return folded(" + ".join(f"({p}) * {s}" for p, s, n in zip(place, strides, sizes, strict=True) if n != 1) or "0")
+    return folded_text(" + ".join(f"({p}) * {s}" for p, s, n in zip(place, strides, sizes, strict=True) if n != 1) or "0")
 
 
 def _regrouped(place: Place, sizes: Sequence[int], wanted: Sequence[int]) -> Place:
@@ -49,16 +49,16 @@ def _regrouped(place: Place, sizes: Sequence[int], wanted: Sequence[int]) -> Pla
         text, count = given.pop()
         while count % size:  # the dims of a group are merged until one can be split off
             more, n = given.pop()
-            text, count = folded(f"(({more}) * {count} + {text})"), count * n
+            text, count = folded_text(f"(({more}) * {count} + {text})"), count * n
         if count > size:
-            given.append((folded(f"({text}) // {size}"), count // size))
-            text = folded(f"({text}) % {size}")
+            given.append((folded_text(f"({text}) // {size}"), count // size))
+            text = folded_text(f"({text}) % {size}")
         found.append(text)
     places = iter(reversed(found))
     return tuple("0" if n == 1 else next(places) for n in wanted)
 
 
-def broadcast(node: fx.Node, place: Place) -> Place:
+def broadcast_place(node: fx.Node, place: Place) -> Place:
     """Where the element of ``node`` is that is broadcast to ``place``."""
     sizes = node.meta["val"].shape
     return tuple("0" if n == 1 else p for p, n in zip(place[len(place) - len(sizes) :], sizes, strict=True))
@@ -108,7 +108,7 @@ def _slice(node: fx.Node, place: Place) -> View:
 
 def _moved(node: fx.Node, place: Place, dim: Any, text: str) -> View:
     changed = list(place)
-    changed[dim] = folded("(" + text % changed[dim] + ")")
+    changed[dim] = folded_text("(" + text % changed[dim] + ")")
     return _source(node), tuple(changed)
 
 
@@ -130,7 +130,7 @@ _VIEWS: dict[Any, Callable[[fx.Node, Place], View]] = {
     **dict.fromkeys((aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.default, aten.unflatten.int), _reshape),
     **dict.fromkeys((aten.permute.default, aten.transpose.int), _permute),
     **dict.fromkeys((aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default), _piece),
-    aten.expand.default: lambda node, place: (_source(node), broadcast(_source(node), place)),
+    aten.expand.default: lambda node, place: (_source(node), broadcast_place(_source(node), place)),
     aten.select.int: _select,
     aten.slice.Tensor: _slice,
 }

@@ -30,7 +30,7 @@ from fxpass.graph.normal_form import faking, mode_of
 from .faster import is_faster
 from .gates import use_gates
 from .limits import FLOATS, MAX_LAYERS, MAX_OUTPUTS, MAX_ROWS, MAX_TURNED, addressed
-from .writing import Writing
+from .memory_writes import MemoryWrites
 
 aten = torch.ops.aten
 
@@ -38,7 +38,7 @@ Parts = Callable[[int, Sequence[int], int, int, torch.device], int]
 """`tiles.best_parts`, which needs triton."""
 
 
-def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
+def use_few_rows(graph: fx.Graph, writing: MemoryWrites) -> None:
     """Replace the linear layers on few rows in ``graph`` (propagated, on CUDA)."""
     layers = graph.find_nodes(op="call_function", target=aten.linear.default)
     narrow = [node for node in layers if few_outputs(node)]
@@ -54,9 +54,9 @@ def use_few_rows(graph: fx.Graph, writing: Writing) -> None:
         _turn(graph, group, tiles.best_parts)
 
 
-def _groups(layers: Sequence[fx.Node], writing: Writing, most: int) -> list[list[fx.Node]]:
-    """``layers`` in groups that may be one launch: at most so many of the same rows and of inputs of the graph, with no write
-    in between."""
+def _groups(layers: Sequence[fx.Node], writing: MemoryWrites, most: int) -> list[list[fx.Node]]:
+    """``layers`` in groups that may be one launch: at most ``most`` layers of the same rows, whose weights are inputs of the
+    graph, with no write in between."""
     open_: dict[Any, list[fx.Node]] = {}
     found = []
     for node in layers:
@@ -69,14 +69,14 @@ def _groups(layers: Sequence[fx.Node], writing: Writing, most: int) -> list[list
     return found
 
 
-def _may_join(node: fx.Node, first: fx.Node, writing: Writing) -> bool:
+def _may_join(node: fx.Node, first: fx.Node, writing: MemoryWrites) -> bool:
     """Whether ``node`` could as well be computed where ``first`` is."""
     x, *parameters = node.all_input_nodes
     given = all(p.op in ("placeholder", "get_attr") for p in parameters)
     return given and not any(writing.between(first, node, aliases.storage(n)) for n in (x, *parameters))
 
 
-def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: Writing, parts_of: Parts) -> None:
+def _replace(graph: fx.Graph, group: Sequence[fx.Node], writing: MemoryWrites, parts_of: Parts) -> None:
     x, first = group[0].args[0], group[0]
     weights = [n.args[1] for n in group]
     biases = [n.args[2] for n in group if len(n.args) > 2 and n.args[2] is not None]

@@ -9,7 +9,7 @@
 Products are replaced by `products`, with what is computed of their results by `gates`. Attention with a mask and two filled
 copies of the cache becomes one kernel, which does not read invalid keys. All kernels accumulate in float32, and are as exact
 as float32 where they are given float32. They are opaque operators, which take the compiler hardly any time. Inductor
-can generate the write, and does so within the kernel that computes the rows (`torch_internals.inductor.writes`).
+can generate the write, and does so within the kernel that computes the rows (`torch_internals.inductor.row_writes`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.marks import Attention, Marks
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.torch_internals.inductor.writes import lower_writes
+from fxpass.torch_internals.inductor.row_writes import lower_writes
 
 from .limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
 from .long_rows import cut_long_rows
+from .memory_writes import MemoryWrites
+from .own_rows import use_own_rows
 from .pairs import use_pairs
 from .products import use_few_rows
-from .rows import use_own_rows
-from .writing import Writing
 from .written_out import unrepeated, written_out
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
     """Replace ops of ``gm`` (rewritten and propagated, on CUDA) by kernels; ``marks`` are those of the rewrite."""
     if not HAS_TRITON:
         return
-    writing = Writing(gm.graph)
+    writing = MemoryWrites(gm.graph)
     for node in list(gm.graph.nodes):
         if node.target is aten.index_copy_.default and node in marks.in_bounds and _writes_rows(node):
-            from .writes import write_rows  # noqa: F401  (registers the op; needs triton)
+            from .write_rows import write_rows  # noqa: F401  (registers the op; needs triton)
 
             node.target = torch.ops.kvfix.write_rows.default
             node.meta["val"] = None
@@ -58,19 +58,19 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
             _attend(gm.graph, node, *found, writing, True)
         elif (whole := over_all_keys(node)) is not None:
             _attend(gm.graph, node, node.args[0], whole, writing, False)
-    use_few_rows(gm.graph, Writing(gm.graph))
-    use_pairs(gm.graph, Writing(gm.graph))
+    use_few_rows(gm.graph, MemoryWrites(gm.graph))
+    use_pairs(gm.graph, MemoryWrites(gm.graph))
     aliases.remove_dead(gm.graph)
-    use_own_rows(gm.graph, Writing(gm.graph))
+    use_own_rows(gm.graph, MemoryWrites(gm.graph))
     cut_long_rows(gm.graph)
     aliases.remove_dead(gm.graph)
 
 
 def register() -> dict[Any, Callable[..., list[Launch]]]:
-    """Register the operators. Returns what each of them will launch, see `launch.compiling`; without triton there are none."""
+    """Register the operators. Returns what each of them will launch, see `compiling_kernels`; without triton there are none."""
     if not HAS_TRITON:
         return {}
-    from . import attention, linear, writes
+    from . import attention, linear, write_rows
 
     ops = torch.ops.kvfix
     return {
@@ -79,7 +79,7 @@ def register() -> dict[Any, Callable[..., list[Launch]]]:
         ops.linear_few_rows.default: linear.launches_of_one,
         ops.linears_few_rows.default: linear.launches,
         ops.gated_few_rows.default: linear.launches_of_gated,
-        ops.write_rows.default: writes.launches,
+        ops.write_rows.default: write_rows.launches,
     }
 
 
@@ -87,16 +87,16 @@ def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[
     """A block in which the kernels that ``gm`` (static, propagated) calls are compiled."""
     if not any(getattr(n.target, "namespace", None) == "kvfix" for n in gm.graph.nodes):
         return contextlib.nullcontext()
-    from .launch import compiling
+    from .launch import compiling_kernels
 
     launches = register()
     writes = torch.ops.kvfix.write_rows.default
     if lower_writes(writes):
         del launches[writes]
-    return compiling(gm, launches)
+    return compiling_kernels(gm, launches)
 
 
-def _attend(graph: fx.Graph, node: fx.Node, q: Any, parts: Attention, writing: Writing, nans: bool) -> None:
+def _attend(graph: fx.Graph, node: fx.Node, q: Any, parts: Attention, writing: MemoryWrites, nans: bool) -> None:
     """Let the kernel compute ``node``, the attention of ``q`` over ``parts``, if it is written for these. A query that sees no
     key gets NaN with ``nans``, and zeros otherwise."""
     from .attention import decode_attention  # noqa: F401
@@ -127,7 +127,7 @@ def over_all_keys(node: fx.Node) -> Attention | None:
     return Attention(keys, values, None, given.get("attn_mask"), given.get("is_causal", False), scale)
 
 
-def _once(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:
+def _once(node: fx.Node, user: fx.Node, writing: MemoryWrites) -> fx.Node:
     """The keys or values ``node`` as they lie in memory: not copied, and with no head repeated."""
     source, axes = unrepeated(_uncopied(node, user, writing))
     source = _uncopied(source, user, writing)
@@ -137,7 +137,7 @@ def _once(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:
         return call(source.graph, aten.permute.default, source, axes)
 
 
-def _uncopied(node: fx.Node, user: fx.Node, writing: Writing) -> fx.Node:
+def _uncopied(node: fx.Node, user: fx.Node, writing: MemoryWrites) -> fx.Node:
     """The node that ``node`` is a copy of, if ``user`` can read that instead: no op in between writes to either of them."""
     while node.target in _COPIES and isinstance(source := node.args[0], fx.Node):
         if source.meta["val"].dtype != node.meta["val"].dtype or source.meta["val"].device != node.meta["val"].device:

@@ -67,6 +67,6 @@ def tile_of(rows: int, outputs: Sequence[int], k: int, element_size: int, device
 
 
 def gated_tile(rows: int, outputs: Sequence[int], k: int, element_size: int, device: Gpu) -> Tile:
-    """The same for a function of layers: a program takes its outputs of each."""
+    """The tile for a function of layers, of each of which a program takes its outputs."""
     tile = tile_of(rows, outputs, k, element_size, device)
     return tile._replace(outputs=max(tile.outputs // len(outputs), 1 if rows == 1 else 16))

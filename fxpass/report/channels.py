@@ -18,7 +18,7 @@ from .model import Report
 _logger = logging.getLogger("fxpass")
 
 
-def tell(report: Report) -> None:
+def publish(report: Report) -> None:
     """Log ``report``, and put it into the trace, where either is asked for."""
     try:
         if _logger.isEnabledFor(logging.INFO):

@@ -1,4 +1,4 @@
-"""The outcome of some calls: the reports of their graphs, why there is more than one, what was left, and what stock does.
+"""What came of some calls: the reports of their graphs, why there is more than one, what was left, and what stock does.
 
 `Explanation` is what ``kvfix explain`` prints (`explanation_text`) and writes as JSON.
 """
@@ -19,9 +19,9 @@ class Explanation:
     """The reports of some calls.
 
     again: by the id of a compilation, the guard that did not hold, so that the code was compiled once more.
-    counts: what was counted with kvfix: "graphs", "breaks", "recompilations", "recordings", and on a GPU what a call launches;
-        None where it cannot be counted.
-    stock: the same of stock torch.compile on the same calls; None where it was not asked for.
+    counts: what was counted with kvfix: "graphs", "breaks", "recompilations", "recordings", and on a GPU what a call launches.
+        A count is None where it cannot be made.
+    stock: the counts of stock torch.compile for the same calls; None where they were not asked for.
     error: how the calls failed, if they did; the reports are of those before.
     breaks: reasons for graph breaks before which there is no graph, and so no report.
     """
@@ -57,7 +57,7 @@ class Explanation:
         return sum(c.before for c in costs), sum(c.now for c in costs), sum(mask for _, mask in masks)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """This explanation as plain data."""
         return {
             "graphs": [self._graph(report) for report in self.reports],
             "breaks": list(self.breaks),

@@ -24,7 +24,7 @@ _STYLE = {"rewritten": "green", "refused": "bold red"}
 
 
 def rendered(explanation: Explanation) -> Group:
-    """All of it, for `rich.console.Console.print`."""
+    """The text of ``explanation``, for `rich.console.Console.print`."""
     blocks: list[RenderableType] = []
     for report in explanation.reports:
         why = [line for text in explanation.why(report) for line in _reason(text)]

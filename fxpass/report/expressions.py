@@ -24,22 +24,23 @@ class Shape:
 
 def type_of(value: Any) -> str:
     """Dtype and shape of a tensor, ``f32[2, s0, 8]``; of other values the type."""
-    return type_text(shape_of(value))
+    return type_text(shape_or_kind(value))
 
 
-def shape_of(value: Any) -> Any:
-    """What of ``value`` its type is made of: the `Shape` of a tensor, the expression of a number, else the name of a type."""
+def shape_or_kind(value: Any) -> Any:
+    """What the type of ``value`` is printed from: the `Shape` of a tensor, the expression of a number, or the name of a
+    type."""
     if isinstance(value, torch.Tensor):
         return Shape(value.dtype, tuple(map(to_expr, value.shape)))
     if isinstance(value, (tuple, list)):
-        return tuple(map(shape_of, value))
+        return tuple(map(shape_or_kind, value))
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         return to_expr(value)
     return type(value).__name__ if value is not None else "none"
 
 
 def type_text(shape: Any) -> str:
-    """What `shape_of` gives, as a text."""
+    """What `shape_or_kind` gives, as a text."""
     if isinstance(shape, Shape):
         return f"{_DTYPES.get(shape.dtype, str(shape.dtype))}[{', '.join(map(str, shape.sizes))}]"
     return f"({', '.join(map(type_text, shape))})" if isinstance(shape, tuple) else str(shape)

@@ -1,4 +1,4 @@
-"""Recorded figures: one JSON file a run, with what it was measured on."""
+"""Recorded figures: a JSON file for each run, which says what it was measured on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def setting() -> dict[str, str]:
     }
 
 
-def write(path: Path, values: dict[str, Any]) -> None:
+def write_figures(path: Path, values: dict[str, Any]) -> None:
     """``values`` under what they were measured on, at ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**setting(), **values}, indent=1) + "\n")

@@ -1,8 +1,8 @@
-"""What of a graph is kept until somebody looks at it: enough to draw it, made in a fraction of the time.
+"""What is kept of a graph until somebody looks at it. It is enough to draw the graph, and takes a fraction of the time to make.
 
     add_4: i64[] = aten.add(select_int, 1)    ->    Kept("add_4", ..., aten.add.Tensor, ("select_int", 1), value, line, module)
 
-The graph is not kept. Once the nodes are `settled`, no tensor and no environment of shapes is, either.
+The graph is not kept. Of nodes `without_tensors`, no tensor and no environment of shapes is, either.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fxpass.graph import aliases
 from fxpass.graph.source_lines import code_of, source_of
 from fxpass.torch_internals.dynamo.origins import name_of
 
-from .expressions import shape_of
+from .expressions import shape_or_kind
 from .names import user_name
 
 aten = torch.ops.aten
@@ -34,7 +34,7 @@ class Use(str):
 class Kept(NamedTuple):
     """A node of a graph.
 
-    value: the fake value; once it is settled, its `expressions.shape_of`.
+    value: the fake value; in a node `without_tensors`, its `expressions.shape_or_kind`.
     given: Dynamo's name of an input.
     source, code: the user's line.
     module: the modules that it was called in, the outermost first.
@@ -62,9 +62,9 @@ def kept(graph: fx.Graph) -> list[Kept]:
     return [_kept(node, written, modules) for node in graph.nodes]
 
 
-def settled(nodes: Sequence[Kept]) -> list[Kept]:
+def without_tensors(nodes: Sequence[Kept]) -> list[Kept]:
     """``nodes`` with shapes in the place of their fake values; sizes are written as the guards allow by now."""
-    return [node._replace(value=shape_of(node.value)) for node in nodes]
+    return [node._replace(value=shape_or_kind(node.value)) for node in nodes]
 
 
 def _kept(node: fx.Node, written: set[fx.Node], modules: dict[tuple[str, ...], tuple[tuple[str, str], ...]]) -> Kept:

@@ -1,4 +1,4 @@
-"""Values that are made when somebody asks for them, since few do, and making them takes time."""
+"""Values that are made when somebody asks for them. Few are asked for, and making them takes time."""
 
 from __future__ import annotations
 

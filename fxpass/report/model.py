@@ -77,9 +77,9 @@ class Report:
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
     outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.
     beside: the light ops that run outside of the static part, a line for each of the other parts.
-    symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of), but for those
-        that only say where in memory an input lies.
-    kinds: of every symbol in the graph, its kind; beside those above "capacity", "window" and "layout".
+    symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of). Symbols that
+        only tell where in memory an input lies are left out.
+    kinds: the kind of every symbol in the graph: one of those above, "capacity", "window" or "layout".
     corrected: numbers that were taken for variants and had too many values; they are left symbolic since.
     notes: reasons for how the graph is run: recordings, copies.
     pinned: reasons for numbers that are constants in the graph although they move with each call, so each value makes a graph.

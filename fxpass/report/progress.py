@@ -1,4 +1,4 @@
-"""A line on the terminal that says what kvfix is doing while it compiles. Where stderr is no terminal, there is none.
+"""A line on the terminal says what kvfix is doing while it compiles. There is no line where stderr is no terminal.
 
     ⠋ kvfix: graph 1: rewrite
     ⠋ kvfix: compiling the core, 412 ops

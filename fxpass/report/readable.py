@@ -1,4 +1,4 @@
-"""Graphs as code that reads well: one line an op, shapes on the left, the user's line above.
+"""Graphs as readable code: a line for each op, with its shape on the left and the user's line above it.
 
 # attention.py:123  k, v = cache[layer]
 slice_14: f32[3, 4, s0 + 1, 8] = aten.slice(select_6, 2, 0, add_9)

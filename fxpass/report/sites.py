@@ -1,4 +1,4 @@
-"""From the rewrite's decisions on nodes to the report's sites, with what each reads per step."""
+"""The report's sites are made of the rewrite's decisions on nodes, with the bytes that each reads per step."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _link(text: str, node: fx.Node) -> str:
 
 
 def _cost(decision: Decision) -> Cost | None:
-    """What a read takes, with the position that the graph was traced for; None of other sites."""
+    """The bytes that a read takes at the position that the graph was traced for; None for other sites."""
     if decision.kind != "read" or not isinstance(decision.base, torch.Tensor):
         return None
     before = size_in_bytes(decision.rows)

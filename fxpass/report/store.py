@@ -23,7 +23,7 @@ from fxpass.torch_internals.dynamo.frames import current_code
 from fxpass.torch_internals.install import forget
 
 from . import progress
-from .channels import tell
+from .channels import publish
 from .expressions import type_of
 from .model import Report
 from .names import user_name
@@ -58,7 +58,7 @@ def add(report: Report, graphs: int = 1) -> None:
     _made.total += graphs
     for collector in _made.collectors:
         collector.append(report)
-    tell(report)
+    publish(report)
 
 
 @contextlib.contextmanager
@@ -92,8 +92,8 @@ def reset() -> None:
 
 
 def complain(report: Report, settings: Options, cause: Exception | None = None, code: CodeType | None = None) -> None:
-    """Warn once of what was not rewritten, with reasons and source lines, of a cache that grows without a buffer, and of a
-    graph in each call; where there is none of these, of work that is left outside of the static core.
+    """Warn once of sites that were not rewritten, with reasons and source lines, of a cache that grows without a buffer, and of
+    a graph that each call makes. If there is none of these, warn of work that is left outside of the static core.
 
     The warning is at the line of the first site, or of the function that is compiled (``code``).
 
@@ -126,8 +126,8 @@ def complain(report: Report, settings: Options, cause: Exception | None = None, 
 
 
 def left_to_eager(settings: Options, code: CodeType, error: Exception) -> None:
-    """Report that Dynamo leaves the function of ``code`` to eager, because of ``error``: all of it, what none of its graphs
-    is for, or what it calls that is excluded. There is no graph.
+    """Report that Dynamo leaves the function of ``code`` to eager because of ``error``: all of it, the calls that none of its
+    graphs fits, or what it calls that is excluded. There is no graph for them.
 
     Raises:
         KvfixError: ``strict`` is set.

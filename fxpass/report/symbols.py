@@ -1,10 +1,10 @@
-"""Names for symbols in the code of a graph: what they are, by their kinds, and not ``s61``.
+"""Names for symbols in the code of a graph. They tell the kind of a symbol, as ``s61`` does not.
 
     position    pos                    growth      len          capacity    capacity
     variant     size, size2            layout      stride       of the memory that an input lies in
     window      window                 of how many rows of a cache are read
 
-They are counted in the order of the inputs, so that they are the same in every run and process.
+Names are numbered in the order of the inputs, so that they are the same in every run and process.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _STYLE = {"rewritten": "green", "refused": "bold red"}
 
 
 def table(report: Report) -> Group:
-    """The report as a rich renderable: a headline, then a row a site."""
+    """The report as a rich renderable: a headline, and a row for each site."""
     head = Text.assemble(
         (f"{report.name}: ", "bold"), f"{report.rewritten} rewritten, {report.refused} refused", *_notes(report)
     )

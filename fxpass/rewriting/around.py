@@ -1,5 +1,7 @@
-"""What has to be done around a graph whose inputs grow, or whose caches are read through windows, as plain data, which can be
-kept for another process."""
+"""What has to be done around a graph whose inputs grow, or whose caches are read through windows.
+
+It is plain data, which can be kept for another process.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """One of the results that stand one after the other at the beginning of a flat tensor: the ``number``-th.
+    """The ``number``-th of several results, which stand one after the other at the beginning of a flat tensor.
 
     ``before`` and ``after`` are its sizes before and after the dim along which it is cut.
     """

@@ -25,6 +25,6 @@ def moved_as(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype in _COMPLETE else _INTEGERS.get(dtype.itemsize, dtype)
 
 
-def number(value: Any, dtype: torch.dtype) -> Any:
+def moved_number(value: Any, dtype: torch.dtype) -> Any:
     """The number ``value``, of ``dtype``, as the number of the same bits in the dtype that elements are moved in."""
     return value if moved_as(dtype) is dtype else torch.tensor(value).to(dtype).view(moved_as(dtype)).item()

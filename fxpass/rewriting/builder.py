@@ -72,7 +72,7 @@ class Builder(NodeBuilder):
         for dim, extent in extents.items():
             kind = bits.moved_as(like.dtype)
             other = self.call(
-                aten.scalar_tensor.default, bits.number(value, like.dtype), dtype=kind, device=like.device
+                aten.scalar_tensor.default, bits.moved_number(value, like.dtype), dtype=kind, device=like.device
             )
             whole = self.call(aten.where.self, self.valid_along(extent, like, dim), self.bits(x, like.dtype), other)
             x = self.back(whole, like.dtype)

@@ -15,7 +15,7 @@ from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
 from fxpass.graph.numbers import equal, guarded, number, supposing, to_expr
 
 from .decisions import reason
-from .reads import smallest, start_extent
+from .reads import on_shortest_axis, start_extent
 from .windows import Windows
 
 
@@ -64,12 +64,12 @@ def decide(
 def _begun(
     site: SliceSite, graph: fx.Graph, flow: Flow, ahead: list[Extent], windowed: Callable[[Extent], Extent]
 ) -> Extents:
-    """The extents of the slice at ``site``. Where it is written to, from a start that is not 0, it is a part of the buffer."""
+    """The extents of the slice at ``site``. A slice that is written to and does not start at 0 is one of `Flow.parts`."""
     extent = start_extent(site, graph)
     if site.writers and not equal(site.start, 0):
         flow.parts[site.node] = WrittenSlice(site.base, site.dim, extent, site.start, extent.length)
         return {site.dim: extent}
-    return {site.dim: smallest(windowed(extent), ahead)}
+    return {site.dim: on_shortest_axis(windowed(extent), ahead)}
 
 
 def reads_ahead(
@@ -86,7 +86,7 @@ def reads_ahead(
 
 
 def extents_ahead(extents: Iterable[Extent]) -> list[Extent]:
-    """Those of ``extents``, of `reads_ahead`, whose full size is known where the graph is entered."""
+    """Those of the ``extents`` that `reads_ahead` gives whose full size is known where the graph is entered."""
     known = [e for e in extents if isinstance(e.full, int) or e.full.args[0].op == "placeholder"]
     first = {(to_expr(number(e.length)), to_expr(e.full_size)): e for e in reversed(known)}  # layers share them
-    return [smallest(e, first.values()) for e in reversed(first.values())]
+    return [on_shortest_axis(e, first.values()) for e in reversed(first.values())]

@@ -63,7 +63,7 @@ def decided(
     return Decision(what, node, buffer, dim, position, not reason, reason, made, *values, taken)
 
 
-def left(one: Unsliced, positions: Positions) -> Decision:
+def left_alone(one: Unsliced, positions: Positions) -> Decision:
     """The decision that a part of a buffer stays as it is."""
     dim = one.node.args[1] if is_slice(one.node) else None
     position = ", ".join(map(expression_text, one.sizes))

@@ -28,7 +28,7 @@ from fxpass.graph.source_lines import source_of
 
 from .around import Around
 from .decide import decide, extents_ahead, reads_ahead
-from .decisions import Decision, SweepFailed, decided, left, reason
+from .decisions import Decision, SweepFailed, decided, left_alone, reason
 from .padded import pad_inputs
 from .restore import Restorable
 from .sweep import sweep
@@ -147,7 +147,7 @@ def _staying(
     """What stays as it is: the sites that are ``refused``, and parts of buffers that are taken otherwise than by a slice."""
     others = unsliced(graph, finder, flow, sites | refused.keys())
     stay = [decided(node, None, finder.positions, why) for node, why in refused.items()]
-    return stay + [left(one, finder.positions) for one in others]
+    return stay + [left_alone(one, finder.positions) for one in others]
 
 
 def _decomposed(node: fx.Node, decompose: Callable[[fx.Node], bool], restorable: Restorable) -> bool:

@@ -1,10 +1,10 @@
-"""A graph with buffers also gets memory of our own for other inputs, and one tensor with all of its numbers.
+"""A graph with buffers also reads other inputs from memory of our own, and all of its numbers from one tensor.
 
     end = full([], n)                                   numbers = placeholder i64[2]
     at = full([], start)                    ->          end, at = select(numbers, 0, 0), select(numbers, 0, 1)
 
-No op of the graph then waits for a number, and no core depends on a number that the caller keeps for a while. `execute.growth`
-fills this memory together with the buffers.
+Then no op of the graph waits for a number, and no core is compiled for the value of a number that stays for some calls.
+`execute.growth` fills this memory together with the buffers.
 """
 
 from __future__ import annotations

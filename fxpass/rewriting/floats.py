@@ -1,11 +1,11 @@
-"""Floats that move become 0-d tensors, where they stand beside a tensor.
+"""Floats that move become 0-d tensors where an op takes them together with a tensor.
 
     f = item(factor)                      f = item(factor)
     y = mul(x, f)                   ->    f_t = full([], f, dtype=float64)
                                           y = mul(x, f_t)
 
-Dynamo hands in a float that has moved as a tensor, and the graph reads a number from it. What takes the number would be left
-outside of the static core, with all that follows from it. With a tensor in its place, only the `full` is.
+Dynamo hands in a float that has moved as a tensor, and the graph reads a number from it. An op that takes the number would be
+left outside of the static core, with everything that depends on it. With a tensor in its place, only the `full` is outside.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WIDE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 
 
 def floats_as_tensors(graph: fx.Graph) -> None:
-    """Let ops of ``graph`` that take a moving float take a tensor. Those that cannot are left as they are."""
+    """Let ops of ``graph`` that take a moving float take a tensor in its place. Ops that cannot are left as they are."""
     made: dict[tuple[fx.Node, torch.device], fx.Node] = {}
     for node in graph.find_nodes(op="call_function", target=aten.clamp.default):
         _in_two(graph, node)
@@ -74,8 +74,8 @@ def _called(graph: fx.Graph, target: Any, args: list[Any], node: fx.Node, wide: 
 
 
 def _twin(graph: fx.Graph, number: fx.Node, beside: torch.Tensor, made: dict[tuple[fx.Node, torch.device], fx.Node]) -> fx.Node:
-    """``number`` as a tensor that promotes as the number does beside another tensor. One of float64 does, beside one with
-    dims."""
+    """``number`` as a 0-d tensor that promotes like a Python float does with the tensor ``beside``. Where that has dims and is
+    of a floating dtype, a tensor of float64 does so."""
     key = number, beside.device
     with graph.inserting_after(number):
         if key not in made:

@@ -14,6 +14,7 @@ buffer before a call, and takes what was joined out of it afterwards.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Sequence, Set
 from typing import Any
@@ -30,7 +31,7 @@ from fxpass.analysis.steady_sizes import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.inputs import note_buffer, note_static
-from fxpass.graph.insertion import call, stand_for, take_line
+from fxpass.graph.insertion import call, size_argument, stand_for, take_line
 from fxpass.graph.layouts import dense_order, is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal, input_sizes, symbols, to_expr
@@ -181,8 +182,8 @@ def _is_of(result: Any, join: fx.Node) -> bool:
 
 
 def _is_no_view(result: fx.Node, join: fx.Node | None) -> bool:
-    """Whether eager takes ``result`` for no view of ``join``: it is the same tensor, as where `to` or `contiguous` changes
-    nothing, or is detached from it."""
+    """Whether ``result`` is no view of ``join`` in eager: it is ``join`` itself, where `to` or `contiguous` changes nothing, or
+    is detached from it."""
     while result is not join:
         args, kwargs = fx.map_arg((result.args, result.kwargs), lambda n: n.meta["val"])
         if result.target is not aten.detach.default and result.target(*args, **kwargs) is not args[0]:  # type: ignore
@@ -228,9 +229,10 @@ def _length(graph: fx.Graph, one: Growing, known: Sequence[tuple[Any, fx.Node, A
 
 
 def _use(graph: fx.Graph, one: Growing, buffer: fx.Node, length: fx.Node) -> None:
-    """Let ``buffer`` stand for what grows, of that ``length``, and for what rows are joined to it as.
+    """Let ``buffer`` stand for the input that grows, of that ``length``, and for the join.
 
-    What is read from the buffer keeps its fake value, which has memory of its own: nothing writes there in between.
+    A read of the buffer keeps the fake value of what it replaces, which has memory of its own. Nothing writes to the buffer
+    between such a read and its last use.
     """
     past, dim, join = one.node, one.dim, one.join
     with graph.inserting_after(length):
@@ -242,10 +244,7 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node, length: fx.Node) -> Non
             if len(parts) > 1:
                 new = call(graph, aten.cat.default, parts, dim)
                 take_line(new, join)
-            rows = new.meta["val"].shape[dim]  # type: ignore[union-attr]
-            if not isinstance(rows, int):
-                rows = call(graph, aten.sym_size.int, new, dim)
-            end = call(graph, operator.add, length, rows)
+            end = call(graph, operator.add, length, size_argument(functools.partial(call, graph), new, dim))
             place = call(graph, aten.slice.Tensor, buffer, dim, length, end)
             write = call(graph, aten.copy_.default, place, new)
             joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])

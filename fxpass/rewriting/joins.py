@@ -8,9 +8,9 @@
     pad(new, (s, 0))                                        cat([zeros(s), new], 0)
     cat([past, new], 2)[:, :, -8:], which is all of it      cat([past, new], 2)
 
-The last line is a window that is not full, as a guard of Dynamo's says. A tensor that is written in pieces is joined where
-the last piece is written, so nothing may read it, or write anything else to it, before that. A padding that is not filled in
-this way, in front or behind, is joined with zeros.
+The last line is a window that is not full yet, which a guard of Dynamo's says. A tensor that is written in pieces becomes a
+`cat` where its last piece is written. So no other op may read or write it before that. A padding, in front or behind, that is
+not filled in this way becomes a `cat` with zeros.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PADS = {aten.pad.default: ("self", "pad", "mode", "value"), aten.constant_pad_n
 
 
 class _Piece(NamedTuple):
-    """So many ``rows`` of a tensor, from ``start`` on, to which ``writes`` copy ``source``."""
+    """The ops ``writes`` copy ``source`` into ``rows`` rows of a tensor, from row ``start`` on."""
 
     start: Any
     rows: Any
@@ -98,7 +98,7 @@ def _as_cat(node: fx.Node) -> None:
 
 
 def _without_out(node: fx.Node) -> None:
-    """A `cat` into new memory that nothing else has been put into."""
+    """Let ``node`` make a new tensor, if its ``out`` is new memory into which nothing else has been put."""
     out: Any = node.kwargs["out"]
     if out.op != "call_function" or aliases.base(out) is not None or next(iter(out.users)) is not node:
         return
@@ -199,7 +199,7 @@ def _in_order(pieces: list[_Piece], size: Any) -> list[_Piece] | None:
 
 
 def _are_alike(parts: list[torch.Tensor], whole: torch.Tensor, dim: int) -> bool:
-    """Whether ``parts`` joined along ``dim`` are like ``whole``: a copy would cast, and repeat what is broadcast."""
+    """Whether a `cat` of ``parts`` along ``dim`` equals copies into ``whole``, which would also cast and broadcast."""
     if {(p.dtype, p.device, p.dim()) for p in parts} != {(whole.dtype, whole.device, whole.dim())}:
         return False
     return all(equal(p.shape[d], size) for p in parts for d, size in enumerate(whole.shape) if d != dim)

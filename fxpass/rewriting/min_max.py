@@ -3,7 +3,7 @@
     rows = min(6, s + 1)                               rows = s + 1      while s + 1 <= 6
     kept = cat([past, new], 2)[:, :, -rows:]     ->    kept = cat([past, new], 2)[:, :, -rows:]
 
-So a window fills in one graph, and is full in another, as where the model says ``[:, :, -6:]``, on which Dynamo guards itself.
+So a window fills in one graph, and is full in another. Where the model says ``[:, :, -6:]``, Dynamo makes that guard itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def as_one_of_two(gm: fx.GraphModule, moving: Set[Any]) -> None:
 
 
 def _chosen(node: fx.Node, moving: Set[Any]) -> Any:
-    """The operand that ``node`` is; None where it is no `min` or `max` of two, or nothing of it moves."""
+    """The operand that ``node`` equals; None where ``node`` is no `min` or `max` of two numbers, or none of them moves."""
     if node.target not in _ORDERS or len(node.args) != 2 or not symbols(node.meta["val"]) & moving:
         return None
     first, second = sorted(node.args, key=lambda arg: _ORDERS[node.target] * hint(number(arg)))  # type: ignore

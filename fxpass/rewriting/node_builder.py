@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import fx
 
 from fxpass.analysis.kinds import Kinds
+from fxpass.graph import insertion
 from fxpass.graph.insertion import take_line
 from fxpass.graph.marks import Marks
-from fxpass.graph.numbers import Derived
+from fxpass.graph.numbers import Derived, derivation
 from fxpass.torch_internals.operators import tree_leaves
 
 from .twins import Twins
@@ -84,20 +86,22 @@ class NodeBuilder:
 
     def size(self, node: fx.Node, dim: int) -> Any:
         """The size of ``node`` along ``dim`` as an argument: an int, or a node that gives it."""
-        size = node.meta["val"].shape[dim]
-        if isinstance(size, int):
-            return size
-        made = self.call(aten.sym_size.int, node, dim)
-        made.meta["val"] = size
+        made = insertion.size_argument(self.call, node, dim)
+        if isinstance(made, fx.Node):
+            made.meta["val"] = node.meta["val"].shape[dim]
         return made
 
+    def arithmetic(self, fn: Callable[..., Any], *numbers: Any) -> Any:
+        """``fn(*numbers)`` as an argument: an int, or a node that gives it."""
+        return insertion.arithmetic(self.call, fn, *numbers)
+
     def number(self, value: Any) -> Any:
-        """``value`` as an argument: an int, or a node that gives it."""
-        if not isinstance(value, Derived):
-            return value
-        made = self.call(value.fn, *map(self.number, value.args))
-        made.meta["val"] = value.value
-        return made
+        """``value`` as an argument: an int, or a node that gives it. Numbers that it is derived from are computed once each."""
+        made: dict[Any, fx.Node] = {}
+        for own in derivation(value):
+            made[own] = self.call(own.fn, *(made.get(arg, arg) for arg in own.args))
+            made[own].meta["val"] = own.value
+        return made.get(value, value)
 
     def steady(self, size: Any) -> Any:
         """The size ``size`` as an argument: an int, or a node; None where it moves from step to step."""

@@ -1,4 +1,4 @@
-"""Rows of a buffer that the same graph writes in another way later on are put in by a mask.
+"""Where a graph writes rows of a buffer by index, and later writes the buffer in another way, a mask puts the rows in.
 
     index_copy_(buf, 1, slots, k)               place = arange(S) - slots[0]
     ...                                         new = index_select(k, 1, clamp(place, 0, n - 1))
@@ -6,10 +6,10 @@
                                                 ...
                                                 copy_(buf, flip(buf, 1))
 
-Inductor writes indexed rows in place, and so it does the last write to a buffer. It may fuse a read between two writes in place
-with the second one, which then overwrites rows that are still to be read (pytorch#198270). A masked write, like the slice that
-the model has, is a value until the end of the graph, so there is one write in place. It costs a pass over the buffer, which the
-other write usually costs anyway.
+Inductor writes indexed rows in place. It also makes the last write to a buffer in place. It may fuse a read that stands between
+two such writes with the second one, which then overwrites rows that are still to be read (pytorch#198270). A masked write, like
+the slice that the model has, is a value until the end of the graph, so that only one write is in place. A masked write costs a
+pass over the buffer. The other write usually costs one, too.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ aten = torch.ops.aten
 
 
 def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
-    """Put rows in by a mask where their buffer is written otherwise later in ``graph`` (propagated). Gives whether there are
-    any.
+    """Put rows in by a mask where ``graph`` (propagated) writes their buffer in another way later. Gives whether there are such
+    rows.
 
     New nodes get a ``meta["val"]``. All others keep theirs, since the layout of a buffer stays the same.
     """
@@ -51,7 +51,7 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
 
 
 def _rows(write: fx.Node) -> Any:
-    """How many rows are written, an int or a SymInt: none where a slice starts behind its end, or at the end of the buffer."""
+    """How many rows ``write`` writes, an int or a SymInt. A slice may be empty, at the end of the buffer for one."""
     slots = write.args[2]
     assert isinstance(slots, fx.Node)
     return slots.meta["val"].shape[0]
@@ -69,9 +69,8 @@ def _mask(graph: fx.Graph, write: fx.Node) -> None:
         return made
 
     with graph.inserting_before(write):
-        size = value.shape[dim] if isinstance(value.shape[dim], int) else call(aten.sym_size.int, buffer, dim)
-        count = _rows(write)
-        last = count - 1 if isinstance(count, int) else call(operator.sub, call(aten.sym_size.int, slots, 0), 1)
+        size = insertion.size_argument(call, buffer, dim)
+        last = insertion.arithmetic(call, operator.sub, insertion.size_argument(call, slots, 0), 1)
         first = call(aten.slice.Tensor, slots, 0, 0, 1)
         place = call(aten.sub.Tensor, call(aten.arange.default, size, device=value.device), first)
         inside = call(aten.logical_and.default, call(aten.ge.Scalar, place, 0), call(aten.le.Scalar, place, last))

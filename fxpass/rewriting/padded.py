@@ -4,8 +4,8 @@
                                               ->        padded = clone(constant_pad_nd(mask, [0, S])[..., :S])
     sdpa(q, k[:, :, :s], v[:, :, :s], mask)             sdpa(q, k[:, :, :s], v[:, :, :s], padded[..., :s])
 
-A mask comes in this length where one function cuts it and another one, compiled for itself, uses it. Padded, it is a slice of a
-tensor that has the size of the buffer, and only the padding sees the size that moves.
+A mask has this length where one function cuts it and another function, which is compiled by itself, uses it. Once it is padded,
+it is a slice of a tensor that has the size of the buffer, and only the padding depends on the size that moves.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.analysis.arithmetic import call_of, inputs_of
 from fxpass.analysis.extents import Extent
 from fxpass.analysis.positions import Positions, is_scalar
 from fxpass.graph import aliases
@@ -59,16 +60,23 @@ def _as_long(graph: fx.Graph, positions: Positions, extent: Extent) -> Iterator[
 
 def _is_known_at_the_start(value: Any) -> bool:
     """Whether a number can be worked out from the inputs alone."""
-    if isinstance(value, Derived):
-        return all(map(_is_known_at_the_start, value.args))
-    if not isinstance(value, fx.Node) or value.op == "placeholder":
-        return True
-    return is_scalar(value) and all(map(_is_known_at_the_start, value.all_input_nodes))
+    seen: set[Any] = set()
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if value in seen or _is_given(value):
+            continue
+        if isinstance(value, fx.Node) and not is_scalar(value):
+            return False
+        seen.add(value)
+        waiting += inputs_of(value)
+    return True
 
 
 def _pad(graph: fx.Graph, node: fx.Node, dim: int, extent: Extent) -> fx.Node:
     users, like = list(node.users), node.meta["val"]
-    length, full = _number(graph, extent.length), _number(graph, extent.full)
+    made: dict[Any, Any] = {}
+    length, full = (_number(graph, value, made) for value in (extent.length, extent.full))
     longer = call(graph, aten.constant_pad_nd.default, node, [0, 0] * (like.dim() - 1 - dim) + [0, full])
     part = call(graph, aten.slice.Tensor, longer, dim, 0, full)
     padded = call(graph, aten.clone.default, part, memory_format=torch.contiguous_format)
@@ -82,10 +90,16 @@ def _pad(graph: fx.Graph, node: fx.Node, dim: int, extent: Extent) -> fx.Node:
     return rows
 
 
-def _number(graph: fx.Graph, value: Any) -> Any:
-    """``value`` as an argument of ``graph``, worked out where it is asked for."""
-    if isinstance(value, Derived):
-        return call(graph, value.fn, *(_number(graph, arg) for arg in value.args))
-    if not isinstance(value, fx.Node) or value.op == "placeholder":
+def _number(graph: fx.Graph, value: Any, made: dict[Any, Any]) -> Any:
+    """``value`` as an argument of ``graph``, worked out where it is asked for; ``made`` holds what has been worked out."""
+    if _is_given(value):
         return value
-    return call(graph, value.target, *(_number(graph, arg) for arg in value.args))
+    if value not in made:
+        fn, args = call_of(value)
+        made[value] = call(graph, fn, *(_number(graph, arg, made) for arg in args))
+    return made[value]
+
+
+def _is_given(value: Any) -> bool:
+    """Whether ``value`` is a constant or an input of the graph."""
+    return value.op == "placeholder" if isinstance(value, fx.Node) else not isinstance(value, Derived)

@@ -48,7 +48,7 @@ def _full(site: SliceSite, graph: fx.Graph) -> Any:
     return size_of(site.base, site.dim, site.node)
 
 
-def smallest(extent: Extent, known: Iterable[Extent]) -> Extent:
+def on_shortest_axis(extent: Extent, known: Iterable[Extent]) -> Extent:
     """``extent`` on the shortest axis that has room for its length: a long mask is cut to the ring buffer that it is for."""
     for other in known:
         same = equal(other.full_size, extent.full_size) or not equal(other.length, extent.length)
@@ -70,7 +70,6 @@ def rewrite_read(site: SliceSite, extent: Extent, b: Builder) -> None:
     steps = b.call(
         aten.add.Tensor, b.call(aten.arange.default, size, device=site.device), b.twin(site.start, site.device)
     )
-    own = b.size(site.base, site.dim)
-    last = own - 1 if isinstance(own, int) else b.call(operator.sub, own, 1)
+    last = b.arithmetic(operator.sub, b.size(site.base, site.dim), 1)
     slots = b.call(aten.clamp_max.default, steps, last)
     b.replace(site.node, b.taken(site.base, site.dim, slots))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from fxpass.graph.extract import copied
+from fxpass.graph.extract import copied_graph
 
 
 class Restorable:
@@ -24,7 +24,7 @@ class Restorable:
     def copy_once(self) -> None:
         """Copy the graph, which is about to be edited, unless there is a copy already."""
         if self._copy is None:
-            self._copy, self._nodes = copied(self.gm.graph)
+            self._copy, self._nodes = copied_graph(self.gm.graph)
 
     def undo(self) -> dict[fx.Node, fx.Node]:
         """Put the copy in the place of the graph. Gives a map from the graph's nodes to its own, which is empty without a

@@ -2,8 +2,8 @@
 
     return x, x[:, -1:]          ->          return x, None          and outside x[:, -1:], of the x that is returned
 
-An `x` that is as long as what grows leaves the graph at full size, and is cut then. A slice taken in the graph would not share
-memory with what the caller gets.
+Such an `x` is as long as what grows. It leaves the graph at full size, and is cut outside. A slice that is taken in the graph
+would not share memory with the tensor that the caller gets.
 """
 
 from __future__ import annotations

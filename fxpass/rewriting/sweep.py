@@ -25,7 +25,7 @@ from .writes import rewrite_gather, rewrite_write
 def sweep(
     graph: fx.Graph, sites: dict[fx.Node, SliceSite], flow: Flow, finder: SiteFinder, refused: Mapping[fx.Node, str]
 ) -> tuple[list[Decision], Marks]:
-    """Make the edits that ``sites`` and ``flow`` ask for. Gives what was decided about each place, and the marks on new nodes.
+    """Make the edits that ``sites`` and ``flow`` ask for. Gives the decision about each place, and the marks on new nodes.
 
     Raises:
         SweepFailed: an edit could not be made; the graph is then half edited.

@@ -22,12 +22,12 @@ from typing import Annotated, Any
 import typer
 
 from .arguments import Compiler, CompilerOption, fail
-from .print_explain import explain, print_graph
+from .print_explain import explain_target, print_graph
 
 app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 app.command("print")(print_graph)
-app.command("explain", context_settings={"ignore_unknown_options": True})(explain)
+app.command("explain", context_settings={"ignore_unknown_options": True})(explain_target)
 
 VerifyOption = Annotated[
     int | None,
@@ -102,7 +102,7 @@ def run_reach(
     else:
         rows = _run_cases(module, case or [], compiler, device, verify)
         if json is not None:
-            reach_rows.write(json, rows, others)
+            reach_rows.save_rows(json, rows, others)
     if as_markdown:
         typer.echo(reach_rows.markdown(rows))
     else:
@@ -115,7 +115,7 @@ def _rows_in(path: Path) -> list[Any]:
     from . import reach_rows
 
     try:
-        return reach_rows.read(path)
+        return reach_rows.read_rows(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         fail(f"{path} is no file of kvfix reach: {type(error).__name__}")
 
@@ -133,7 +133,7 @@ def _run_cases(
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
         fail(f"no device {device!r} here; there is cpu, and cuda where torch finds a GPU")
     try:
-        cases = runner.load(module)
+        cases = runner.load_cases(module)
     except (ImportError, AttributeError) as error:
         fail(f"{module}: {error}")
     if not cases:

@@ -81,7 +81,7 @@ def headline(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def table(rows: Sequence[ComparisonRow]) -> str:
+def comparison_table(rows: Sequence[ComparisonRow]) -> str:
     """The rows as text, 80 columns wide; a row that failed shows its error in place of numbers."""
     names = ("approach", "MAE", "max diff", "graphs", "breaks", "recompiles", "skips", "ms/step")
     width = max(len(row.approach) for row in rows)

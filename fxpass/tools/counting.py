@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from fxpass.execute.recording.graphs import recordings as own_recordings
+from fxpass.execute.recording.graphs import own_recordings
 from fxpass.torch_internals.dynamo.names import counters, register_bytecode_hook
 
 

@@ -1,4 +1,4 @@
-"""Where the output of what is run goes, while the command's own is to be read by a program."""
+"""Output of what a command runs goes to stderr, where a program is to read the command's own output."""
 
 from __future__ import annotations
 

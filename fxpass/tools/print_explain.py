@@ -51,7 +51,7 @@ def print_graph(
     wide().print(colored(code))
 
 
-def explain(
+def explain_target(
     target: Annotated[str, typer.Argument(metavar="MODULE:FACTORY | SCRIPT.py", help="What is called, or run.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="Of the script; behind -- those that are options here.")] = None,
     calls: Calls = 3,

@@ -22,9 +22,11 @@ import torch
 import fxpass
 from fxpass.tools.counting import counting, skips
 from fxpass.tools.reach_rows import CaseResult
-from fxpass.tools.watched import Watched
+from fxpass.tools.watched_calls import Watched
 
 TOLERANCE = 1e-6
+_Seen = tuple[torch.Tensor, list[torch.Tensor]]
+"""What a step gives, and the buffers after it."""
 
 
 class Case(Protocol):
@@ -37,10 +39,10 @@ class Case(Protocol):
     graphs: int
     breaks: int
     note: str
-    steps: Callable[[Any, str], Iterator[tuple[torch.Tensor, list[torch.Tensor]]]]
+    steps: Callable[[Any, str], Iterator[_Seen]]
 
 
-def load(module: str) -> list[Case]:
+def load_cases(module: str) -> list[Case]:
     """The cases of ``module``, which may lie in the current directory."""
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -80,22 +82,26 @@ def run(case: Case, compiler: str = "eager", device: str = "cpu", verify: int | 
         row.problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:120])
         return row
     row.graphs, row.breaks = counts.graphs, counts.breaks
-    reports = fxpass.reports()
+    _add_reports(row, fxpass.reports(), first[2])
+    _add_differences(row, expected, found)
+    row.problems += _problems(case, row, fxpass.reports())
+    return row
+
+
+def _add_reports(row: CaseResult, reports: list[fxpass.Report], first: int) -> None:
+    """Put into ``row`` what ``reports`` say. Those from the ``first`` on were made after the first step."""
     row.rewritten, row.refused = sum(r.rewritten for r in reports), sum(r.refused for r in reports)
-    steps = _of_steps(reports[first[2] :]) or reports
+    steps = _of_steps(reports[first:]) or reports
     row.kinds = list(dict.fromkeys((symbol.of, symbol.kind) for report in steps for symbol in report.symbols))
     row.core = "; ".join(dict.fromkeys(filter(None, map(_left_out, steps)))) or "one"
-    row.outputs = max(_difference(a, b) for (a, _), (b, _) in zip(expected, found, strict=True))
-    row.buffers = max(
-        (
-            _difference(a, b)
-            for (_, a_), (_, b_) in zip(expected, found, strict=True)
-            for a, b in zip(a_, b_, strict=True)
-        ),
-        default=0.0,
-    )
-    row.problems += _problems(case, row, reports)
-    return row
+
+
+def _add_differences(row: CaseResult, expected: list[_Seen], found: list[_Seen]) -> None:
+    """Put into ``row`` how far the steps ``found`` are from those ``expected``."""
+    pairs = list(zip(expected, found, strict=True))
+    row.outputs = max(_difference(a, b) for (a, _), (b, _) in pairs)
+    buffers = [pair for (_, before), (_, after) in pairs for pair in zip(before, after, strict=True)]
+    row.buffers = max((_difference(a, b) for a, b in buffers), default=0.0)
 
 
 def _stock_launches(case: Case, device: str) -> tuple[int, int] | None:

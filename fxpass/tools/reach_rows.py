@@ -71,7 +71,7 @@ class CaseResult:
         }
 
 
-def table(rows: list[CaseResult]) -> list[list[str]]:
+def cells_of(rows: list[CaseResult]) -> list[list[str]]:
     """The header and the cells of ``rows``, without the columns that are empty in all of them."""
     cells = [row.cells for row in rows]
     filled = [name for name in cells[0] if any(c[name] for c in cells)]
@@ -80,7 +80,7 @@ def table(rows: list[CaseResult]) -> list[list[str]]:
 
 def markdown(rows: list[CaseResult]) -> str:
     """The rows as a Markdown table."""
-    header, *lines = table(rows)
+    header, *lines = cells_of(rows)
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
 
 
@@ -90,22 +90,23 @@ def show(rows: list[CaseResult]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    header, *lines = table([dataclasses.replace(row, where="", pattern="") for row in rows])
+    header, *lines = cells_of([dataclasses.replace(row, where="", pattern="") for row in rows])
     shown = Table(*header, box=None, header_style="bold")
     for row, line in zip(rows, lines, strict=True):
         shown.add_row(*(Text(cell, style="red" if row.problems else "") for cell in line))
     Console(soft_wrap=True).print(shown)
 
 
-def write(path: Path, rows: list[CaseResult], others: list[CaseResult] | None = None) -> None:
-    """The rows, under what they were measured on, as a JSON file; and ``others``, recorded before, those of other cases."""
+def save_rows(path: Path, rows: list[CaseResult], others: list[CaseResult] | None = None) -> None:
+    """Write the rows, with what they were measured on, to a JSON file. Of ``others``, recorded before, those of other cases are
+    kept."""
     new = {row.case for row in rows}
     kept = [row for row in others or [] if row.case not in new]
-    figures.write(path, {"command": figures.command(sys.argv[1:]), "rows": [vars(row) for row in [*kept, *rows]]})
+    figures.write_figures(path, {"command": figures.command(sys.argv[1:]), "rows": [vars(row) for row in [*kept, *rows]]})
 
 
-def read(path: Path) -> list[CaseResult]:
-    """The rows that `write` has left at ``path``.
+def read_rows(path: Path) -> list[CaseResult]:
+    """The rows that `save_rows` has left at ``path``.
 
     Raises:
         OSError, ValueError, KeyError, TypeError: there is no such file.

@@ -28,8 +28,8 @@ Run = Callable[[], Launches | None]
 
 
 def explained(run: Run, doing: str = "") -> Explanation:
-    """What came of ``run()``, from a fresh state of Dynamo and of kvfix. If it fails, or the user ends it, the explanation is
-    of what has been until then, and its ``error`` tells what was being done (``doing``), and what happened."""
+    """What came of ``run()``, from a fresh state of Dynamo and of kvfix. If it fails, or the user ends it, the explanation
+    covers the calls before, and its ``error`` tells what was being done (``doing``), and what happened."""
     store.reset()
     launches, failed = None, ""
     with counting() as counts, store.collecting() as reports:

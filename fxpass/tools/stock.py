@@ -1,4 +1,4 @@
-"""What stock torch.compile counts in the runs that kvfix is compared with: of calls here, of a script in a process of its own.
+"""What is counted of stock torch.compile in the runs that kvfix is compared with. A script runs in a process of its own.
 
 In that process, ``python -m fxpass.tools.stock OUT GRAD SCRIPT ARGUMENTS``, "kvfix" names a backend that hands each graph, as
 it came, to the compiler that kvfix would have used. Nothing of Dynamo is replaced.
@@ -40,7 +40,7 @@ def stock_counts(run: Callable[[], Launches | None]) -> Stock:
 
 
 def stock_of_script(path: str, arguments: Sequence[str], grad: bool) -> Stock:
-    """The same of the script at ``path``, whose output is not shown."""
+    """What Dynamo counts of the script at ``path``, without kvfix. The script's output is not shown."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "counts.json"
         command = [sys.executable, "-m", "fxpass.tools.stock", str(out), str(int(grad)), path, *arguments]

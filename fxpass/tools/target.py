@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-_OURS = os.path.dirname(__file__), os.path.dirname(importlib.__file__ or __file__)
-"""Where the code lies that runs a user's module: places there say nothing of an error."""
+_RUNNERS = os.path.dirname(__file__), os.path.dirname(importlib.__file__ or __file__)
+"""The folders of the code that runs a user's module. A place there says nothing about an error."""
 
 
 class TargetError(Exception):
@@ -78,6 +78,6 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<frozen", *_OURS))]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<frozen", *_RUNNERS))]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

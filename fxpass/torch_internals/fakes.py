@@ -1,4 +1,4 @@
-"""Fake tensors, and the modes in which they are run."""
+"""Private names of torch about fake tensors, and the modes in which they are run."""
 
 from __future__ import annotations
 

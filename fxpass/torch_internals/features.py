@@ -1,7 +1,7 @@
 """Which features this torch can carry.
 
-A feature that it cannot carry is told of once, with the reason. Without `Feature.NEEDED` kvfix declines, and the model runs on
-stock Inductor.
+One warning tells of a feature that it cannot carry, with the reason. Without `Feature.NEEDED` kvfix declines, and the model
+runs on stock Inductor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The hooks are installed when the backend is first used: for each feature all of them, or none where torch cannot carry it."""
+"""The hooks are installed when the backend is first used. A feature gets all of its hooks, or none if torch cannot carry it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .dynamo import (
     hooks,
     module_ints,
     pinned,
+    python_functions,
     remembered_calls,
     swapped_tensors,
-    takers,
-    truths,
+    tensor_questions,
 )
 from .dynamo.names import TorchCompileWrapper
 from .features import give_up, holds
@@ -59,8 +59,8 @@ def install(
         fill_dtypes.install()
         module_ints.install()
         remembered_calls.install()
-        truths.install()
-        takers.install()
+        tensor_questions.install()
+        python_functions.install()
         swapped_tensors.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 

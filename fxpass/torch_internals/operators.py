@@ -1,4 +1,4 @@
-"""The classes of operators, whether an operator is made of others, and trees of arguments."""
+"""Private names of torch about operators: their classes, their decompositions, and trees of arguments."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from fxpass.errors import KvfixError, KvfixWarning, warn
 from fxpass.torch_internals.contracts import TABLE, internal
 from fxpass.torch_internals.lookup import resolve
 
-_OURS_TO_RAISE = (internal("torch._dynamo.exc.TorchDynamoException"), KvfixError, KvfixWarning)
-"""Exceptions that a hook raises on purpose: they tell Dynamo what to do next, or the user what went wrong."""
+_RAISED_ON_PURPOSE = (internal("torch._dynamo.exc.TorchDynamoException"), KvfixError, KvfixWarning)
+"""Exceptions that hooks raise on purpose. They tell Dynamo what to do next, or the user what went wrong."""
 
 
 def patch(name: str, hook: Callable[..., Any], contain: bool = True) -> None:
@@ -99,7 +99,7 @@ def _contained(hook: Callable[..., Any], stock: Callable[..., Any], *args: Any, 
     try:
         return hook(counted, *args, **kwargs)
     except Exception as error:
-        if isinstance(error, _OURS_TO_RAISE) or any(error is theirs for theirs in errors):
+        if isinstance(error, _RAISED_ON_PURPOSE) or any(error is theirs for theirs in errors):
             raise
         tell(hook, error)
     return results[-1] if results else stock(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Tracing with `make_fx`."""
+"""Private names of torch that tracing with `make_fx` takes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""A graph is traced again without asking more about its sizes than it asks itself.
+"""A graph is traced again without asking more about its sizes than the graph itself asks.
 
-    k[:, :p + 1]        make_fx: notes whether it is contiguous, under a guard that 8 != p + 1, so that the step that fills the
-                        cache is one more graph
-                        here: sizes, strides and dtype are noted
+    k[:, :p + 1]        make_fx notes whether it is contiguous, under a guard that 8 != p + 1. The step that fills
+                        the cache would then be one more graph. Here only sizes, strides and dtype are noted.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ def install() -> None:
 
 
 def retrace(run: Callable[..., Any], inputs: Sequence[Any], pre_dispatch: bool = False) -> fx.GraphModule:
-    """The graph of ``run(*inputs)``, as `make_fx` traces it; ``pre_dispatch``, before autograd and with composite ops whole."""
+    """The graph of ``run(*inputs)``, as `make_fx` traces it. With ``pre_dispatch`` it is traced before autograd, and composite
+    ops stay whole."""
     with _quietly():
         return make_fx(run, pre_dispatch=pre_dispatch, tracing_mode="real")(*inputs)
 

@@ -1,4 +1,4 @@
-"""Symbolic numbers and the environment that guards on them."""
+"""Private names of torch about symbolic numbers and the environment that guards on them, and what is asked of these."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def symbols_for(env: Any, known: dict[int, Any]) -> None:
     env.val_to_var = dict(known)
 
 
-def bounds_of(number: Any, ceiling: Callable[[int], int]) -> tuple[Any, Any]:
+def range_of(number: Any, ceiling: Callable[[int], int]) -> tuple[Any, Any]:
     """The least and the largest value of the SymInt ``number``. Each symbol stays below the ``ceiling`` of what it is now.
     A symbol without a value, as in an exported graph, stays in its own range, and so far below 2**63 that rows can be added."""
     env, ranges = number.node.shape_env, {}

@@ -63,7 +63,7 @@ def _memories(tensors: Sequence[Tensor]) -> dict[int, _CopiedMemory]:
     return found
 
 
-def parts(value: Any) -> dict[str, Any] | None:
+def inner_tensors(value: Any) -> dict[str, Any] | None:
     """The inner tensors of the wrapper subclass ``value``, by name; None for any other value."""
     if not isinstance(value, Tensor) or not hasattr(value, "__tensor_flatten__"):
         return None
@@ -71,7 +71,7 @@ def parts(value: Any) -> dict[str, Any] | None:
 
 
 def _plain(value: Any) -> Iterator[Tensor]:
-    inner = parts(value)
+    inner = inner_tensors(value)
     if inner is not None:
         for part in inner.values():
             yield from _plain(part)
@@ -93,7 +93,7 @@ def _copy(value: Any, memories: dict[int, _CopiedMemory]) -> Any:
 
 
 def _like(value: Tensor, memories: dict[int, _CopiedMemory]) -> Tensor:
-    inner = parts(value)
+    inner = inner_tensors(value)
     if inner is not None:
         made = {name: _copy(part, memories) for name, part in inner.items()}
         context = value.__tensor_flatten__()[1]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Which values must agree to the last bit: those that are moved and not computed.
+"""Which values must agree to the last bit: those that are only moved, and not computed.
 
     cache[:, s:s + 1] = k        with k an input        ->        bitwise
     cache[:, s:s + 1] = w @ x                           ->        within the dtype's tolerance
@@ -22,7 +22,7 @@ _MOVES = {
     aten.index_select.default,
     aten.zeros_like.default,
 }
-"""Operators whose results hold what their operand holds, or nothing of it; views aside."""
+"""Operators, views aside, whose results hold what their operand holds, or zeros."""
 
 
 def is_exact(settings: Options, moved: set[int] | None, inputs: int) -> tuple[bool, list[bool]]:

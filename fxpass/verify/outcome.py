@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .copies import parts
+from .copies import inner_tensors
 
 RELATIVE = {torch.float64: 1e-7, torch.float32: 1.3e-6, torch.float16: 1e-3, torch.bfloat16: 1.6e-2,
             torch.complex128: 1e-7, torch.complex64: 1.3e-6, torch.complex32: 1e-3}  # fmt: skip
@@ -93,7 +93,7 @@ def _differs(name: str, found: Any, expected: Any, exact: bool) -> str:
         return "" if alike else _two(name, found, expected)
     if _metadata(found) != _metadata(expected):
         return _two(name, _metadata(found), _metadata(expected))
-    mine, theirs = parts(found), parts(expected)
+    mine, theirs = inner_tensors(found), inner_tensors(expected)
     if mine is not None and theirs is not None:
         inner = (_differs(f"{name}.{n}", mine[n], theirs[n], exact) for n in mine)
         return next(filter(None, inner), "")
@@ -160,7 +160,7 @@ def _begin_together(a: Any, b: Any) -> bool:
 
 
 def _has_address(value: Any) -> bool:
-    plain = isinstance(value, Tensor) and value.layout is torch.strided and parts(value) is None
+    plain = isinstance(value, Tensor) and value.layout is torch.strided and inner_tensors(value) is None
     return plain and value.numel() > 0 and not value.is_meta
 
 

@@ -26,7 +26,7 @@ from .skeleton import Skeleton
 from .template import MADE
 
 MAX_INDEX = 64
-"""Integer tensors of up to as many elements are taken for indices, and keep what they hold."""
+"""An integer tensor of up to this many elements is taken for an index, and keeps what it holds."""
 
 
 def repro(report: Report, path: str | None = None) -> str:

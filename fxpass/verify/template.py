@@ -1,4 +1,4 @@
-"""What a script that shows a difference consists of, beside the graph (see `script`)."""
+"""The text of a script that shows a difference, without the graph (see `script`)."""
 
 SCRIPT = '''{title!r}
 # Run it with the torch and the kvfix in question. The exit status is 1 while what comes out of the two runs differs.
@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import Tensor
 
-from fxpass.torch_internals.dynamo.marks import mark
+from fxpass.torch_internals.dynamo.script_inputs import mark
 {imports}
 
 OPTIONS = {options!r}

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 import fxpass
-from fxpass.analysis.lengths import bound_caches
+from fxpass.analysis.lengths import bounds_of_caches
 
 CAPACITY = 16
 W = torch.linspace(-1, 1, 16).view(4, 4)
@@ -95,5 +95,5 @@ def test_numbers_that_are_made_of_each_other_are_walked_once() -> None:
         end = graph.call_function(max, (end, more))
         more.meta["val"] = end.meta["val"] = 3
     graph.call_function(torch.ops.aten.slice.Tensor, (cache, 1, 0, end)).meta["val"] = cache.meta["val"][:, :3]
-    assert bound_caches(graph, {size, other}) == {size}
-    assert bound_caches(graph, set()) == set()
+    assert bounds_of_caches(graph, {size, other}) == {size}
+    assert bounds_of_caches(graph, set()) == set()

@@ -16,7 +16,7 @@ import torch
 from graphs import traced
 from torch import Tensor
 
-from fxpass.execute.recording.graphs import Recorded, recordings
+from fxpass.execute.recording.graphs import Recorded, own_recordings
 from fxpass.execute.sequence import recorded
 
 
@@ -116,16 +116,16 @@ def test_a_view_in_larger_memory_gives_views_of_it() -> None:
 def test_no_more_than_some_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fxpass.execute.recording.graphs.MOST", 2)
     gc.collect()
-    capture, before = Captured(), recordings()
+    capture, before = Captured(), own_recordings()
     recorded, caches = Recorded(step, capture, [0], [1, 2], [0]), [torch.zeros(4, 2) for _ in range(3)]
     given = torch.tensor([1]), torch.ones(1, 2)
     for cache in (caches[0], *caches, caches[1], caches[0]):
         recorded(cache, *given)
     gc.collect()
-    assert capture.captured == 4 and recordings() == before + 2
+    assert capture.captured == 4 and own_recordings() == before + 2
     del recorded
     gc.collect()
-    assert recordings() == before
+    assert own_recordings() == before
 
 
 def test_what_it_was_made_with_is_let_go() -> None:

@@ -7,8 +7,8 @@ import torch
 from graphs import traced
 from torch import fx
 
+from fxpass.kernels.memory_writes import MemoryWrites
 from fxpass.kernels.select import _uncopied
-from fxpass.kernels.writing import Writing
 
 aten = torch.ops.aten
 
@@ -19,7 +19,7 @@ def read(function) -> tuple[fx.Node, fx.Node]:
     (product,) = gm.graph.find_nodes(op="call_function", target=aten.matmul.default)
     copy = product.args[0]
     assert copy.target is aten.clone.default
-    return _uncopied(copy, product, Writing(gm.graph)), copy.args[0]
+    return _uncopied(copy, product, MemoryWrites(gm.graph)), copy.args[0]
 
 
 def late(x, y):

@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 import fxpass
-from fxpass.report.figures import write
+from fxpass.report.figures import write_figures
 from fxpass.tools.counting import recordings
 from toto_model.bench.approaches import REFERENCE, make
 from toto_model.bench.sizes import Size
@@ -31,7 +31,7 @@ SIZE, PATCH = Size(7, 4096, 1536), TotoConfig.base().patch_size
 
 def record(name: str, values: dict[str, Any]) -> None:
     """``values`` to benchmarks/results/NAME.json, or under $KVFIX_RESULTS."""
-    write(pathlib.Path(os.environ.get("KVFIX_RESULTS", "benchmarks/results")) / f"{name}.json", values)
+    write_figures(pathlib.Path(os.environ.get("KVFIX_RESULTS", "benchmarks/results")) / f"{name}.json", values)
 
 
 class Compiled:

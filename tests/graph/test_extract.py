@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from fxpass.graph.extract import copied, duplicate, extract, operands, results
+from fxpass.graph.extract import copied_graph, duplicate, extract, operands, results
 
 
 def scaled(x: Tensor, w: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def test_a_part_computes_what_it_did() -> None:
 def test_a_copy_can_be_edited_alone() -> None:
     gm = fx.symbolic_trace(scaled)
     before = str(gm.graph)
-    graph, nodes = copied(gm.graph)
+    graph, nodes = copied_graph(gm.graph)
     assert str(graph) == before and list(nodes) == list(gm.graph.nodes) and list(nodes.values()) == list(graph.nodes)
     other = duplicate(gm)
     other.graph.erase_node(other.graph.output_node())

@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from torch.overrides import TorchFunctionMode
 
 import fxpass
-from fxpass.index_tensors.expressions import expression_of, number
+from fxpass.index_tensors.expressions import computed_number, expression_of
 from fxpass.index_tensors.table import Table
 
 PROMPTS = ((4, 1, 1), (6, 1), (8, 1, 3), (5, 1))
@@ -318,7 +318,7 @@ def test_what_the_host_gives_as_the_device_does(name: str, device: str) -> None:
     assert (expression is not None) == (exact or device == "cpu")
     if expression is not None:
         at = torch.tensor([2, 0, 2])
-        assert number(expression.text, [at]) == function(at).item()
+        assert computed_number(expression.text, [at]) == function(at).item()
 
 
 @torch.no_grad()
@@ -355,7 +355,7 @@ def test_two_views_of_one_memory() -> None:
 def test_number(text: str, inputs: list[Any], made: float | None) -> None:
     tensors = [torch.tensor(v, dtype=torch.int64) if isinstance(v, list) else v for v in inputs]
     before = copy.deepcopy(tensors)
-    assert number(text, tensors) == made
+    assert computed_number(text, tensors) == made
     assert all(torch.equal(t, b) for t, b in zip(tensors, before, strict=True) if isinstance(t, Tensor))
 
 

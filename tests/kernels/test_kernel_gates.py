@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import fxpass.kernels.writes  # noqa: F401  (registers the operator)
+import fxpass.kernels.write_rows  # noqa: F401  (registers the operator)
 from fxpass import backend
 from fxpass.execute.partition.outside import works_on
 from fxpass.graph.heavy_ops import is_heavy

@@ -9,7 +9,7 @@ import pytest
 import torch
 from execute.graphs import traced
 
-from fxpass.kernels.launch import Launch, compiling
+from fxpass.kernels.launch import Launch, compiling_kernels
 
 aten = torch.ops.aten
 
@@ -48,7 +48,7 @@ def launches(kernel):
 
 def test_each_kind_of_launch_is_compiled_once_meanwhile() -> None:
     kernel = Kernel()
-    with compiling(graph(), launches(kernel)):
+    with compiling_kernels(graph(), launches(kernel)):
         assert kernel.compiled == []
         kernel.block_runs.set()
     expected = [((torch.float32, torch.float32, rows), (4,), {"BLOCK": 3}) for rows in (1, 2)]
@@ -59,13 +59,13 @@ def test_each_kind_of_launch_is_compiled_once_meanwhile() -> None:
 def test_a_kernel_that_does_not_compile_is_left_to_its_launch() -> None:
     kernel = Kernel("no such instruction")
     kernel.block_runs.set()
-    with compiling(graph(), launches(kernel)):
+    with compiling_kernels(graph(), launches(kernel)):
         pass
     assert kernel.compiled == []
 
 
 def test_nothing_to_compile() -> None:
-    with compiling(graph(), {}):
+    with compiling_kernels(graph(), {}):
         pass
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from execute.graphs import traced
 
+from fxpass.kernels.memory_writes import MemoryWrites
 from fxpass.kernels.pairs import use_pairs
-from fxpass.kernels.writing import Writing
 
 
 def complex_of(x: torch.Tensor) -> torch.Tensor:
@@ -83,7 +83,7 @@ def test_pairs(fn: Callable[..., object], left: int) -> None:
     given = [torch.randn(2, 3, 2, 8), torch.polar(torch.ones(3, 4), torch.randn(3, 4))]
     gm = traced(fn, given)
     expected, copies = fn(*(g.clone() for g in given)), [g.clone() for g in given]
-    use_pairs(gm.graph, Writing(gm.graph))
+    use_pairs(gm.graph, MemoryWrites(gm.graph))
     gm.graph.lint()
     gm.recompile()
     torch.testing.assert_close(gm(*copies), expected)

@@ -11,7 +11,7 @@ from execute.graphs import traced
 from torch import fx, nn
 from torch.nn.functional import linear
 
-from fxpass.kernels import limits, products, writing
+from fxpass.kernels import limits, memory_writes, products
 from fxpass.kernels.launch import Gpu, gpu
 from fxpass.kernels.tiles import best_parts, tile_of
 
@@ -68,7 +68,7 @@ def used(fn: Callable[..., Any], *inputs: torch.Tensor) -> tuple[fx.GraphModule,
     gm = traced(fn, list(inputs))
     given = [i.clone() for i in inputs]
     expected = fn(*given)
-    products.use_few_rows(gm.graph, writing.Writing(gm.graph))
+    products.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
     gm.graph.lint()
     gm.recompile()
     torch.testing.assert_close(gm(*inputs), expected)

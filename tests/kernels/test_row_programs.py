@@ -12,9 +12,9 @@ from torch import fx
 from torch.nn.functional import linear
 
 import fxpass.kernels.attention
-import fxpass.kernels.writes  # noqa: F401  (both register operators)
+import fxpass.kernels.write_rows  # noqa: F401  (both register operators)
 from fxpass.graph import aliases
-from fxpass.kernels import inputs, limits, pairs, products, rows, writing
+from fxpass.kernels import limits, memory_writes, own_rows, pairs, products, recorded_inputs
 
 OPS = torch.ops.kvfix
 NAN = float("nan")
@@ -147,9 +147,9 @@ def run(fn: Callable[[Tensors], torch.Tensor], t: Tensors) -> list[fx.Node]:
     gm = traced(lambda *args: fn(dict(zip(names, args, strict=True))), values)
     theirs, ours = ([v.clone() for v in values] for _ in range(2))
     wanted = fn(dict(zip(names, theirs, strict=True)))
-    products.use_few_rows(gm.graph, writing.Writing(gm.graph))
-    pairs.use_pairs(gm.graph, writing.Writing(gm.graph))
-    rows.use_own_rows(gm.graph, writing.Writing(gm.graph))
+    products.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
+    pairs.use_pairs(gm.graph, memory_writes.MemoryWrites(gm.graph))
+    own_rows.use_own_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
     aliases.remove_dead(gm.graph)
     gm.graph.lint()
     gm.recompile()
@@ -278,6 +278,6 @@ def test_a_row_that_the_cache_does_not_have_is_not_written(slot: int) -> None:
 
 def test_what_lies_in_the_memory_of_an_input_of_a_recording() -> None:
     x, copy = torch.randn(3, 4), torch.randn(3, 4)
-    with inputs.recording_of([x, 7, None]):
-        assert inputs.is_input(x[1:]) and not inputs.is_input(copy)
-    assert not inputs.is_input(x)
+    with recorded_inputs.recording_of([x, 7, None]):
+        assert recorded_inputs.is_input(x[1:]) and not recorded_inputs.is_input(copy)
+    assert not recorded_inputs.is_input(x)

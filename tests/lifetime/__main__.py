@@ -51,7 +51,7 @@ def main(
         assert name == "dropped" or any(report.rewritten for report in fxpass.reports()), "nothing ran compiled"
         print(name, found[name], flush=True)
     if json is not None:
-        figures.write(json, {"compiler": compiler, "rounds": rounds, "forecasts": count, **found})
+        figures.write_figures(json, {"compiler": compiler, "rounds": rounds, "forecasts": count, **found})
 
 
 def flat(left: list[runs.Left]) -> list[dict[str, int]]:

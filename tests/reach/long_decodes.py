@@ -212,7 +212,7 @@ def main(only: list[str] | None = None, compiler: str = "eager", steps: int = 30
             found[name] = {"error": f"{type(error).__name__}: {str(error)[:200]}"}
         print(name, found[name], flush=True)
     if json is not None:
-        figures.write(json, {"compiler": compiler, **found})
+        figures.write_figures(json, {"compiler": compiler, **found})
 
 
 if __name__ == "__main__":

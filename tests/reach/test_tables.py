@@ -43,13 +43,13 @@ def test_counts_are_those_measured(name: str) -> None:
 
 
 def test_the_recorded_table_is_what_the_file_holds() -> None:
-    recorded = reach_rows.read(ROOT / "benchmarks/results/reach.json")
+    recorded = reach_rows.read_rows(ROOT / "benchmarks/results/reach.json")
     assert TABLES[2] == reach_rows.markdown(recorded) + "\n"
 
 
 @pytest.mark.parametrize("table, module", [(TABLES[0], cases), (TABLES[3], totos)], ids=("packages", "toto-ts"))
 def test_what_was_recorded_on_a_cpu_is_well(table: str, module: Any) -> None:
     names = [case.name for case in module.CASES]
-    recorded = [row for row in reach_rows.read(ROOT / "benchmarks/results/reach_cpu.json") if row.case in names]
+    recorded = [row for row in reach_rows.read_rows(ROOT / "benchmarks/results/reach_cpu.json") if row.case in names]
     assert table == reach_rows.markdown(recorded) + "\n"
     assert all(not row.problems and row.core == "one" for row in recorded)

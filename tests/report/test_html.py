@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import fxpass
 from fxpass import Report
-from fxpass.report.html.folds import Group, Label, Place, folded, slots_in
+from fxpass.report.html.folds import Group, Label, SlotPlace, in_groups, slots_in
 from fxpass.report.html.model import page_data
 from fxpass.report.html.slots import Slot, slots
 from fxpass.tools.command_line import app
@@ -58,7 +58,7 @@ def names(items: list[int | Group]) -> list[Any]:
 
 
 def fold(paths: list[tuple[Label, ...]], edges: list[tuple[int, int]], signature: str = "") -> list[Any]:
-    items = folded({i: Place(path, signature or str(i)) for i, path in enumerate(paths)}, edges)
+    items = in_groups({i: SlotPlace(path, signature or str(i)) for i, path in enumerate(paths)}, edges)
     assert sorted(slot for item in items for slot in slots_in(item)) == list(range(len(paths)))
     return names(items)
 

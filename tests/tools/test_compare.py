@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from fxpass.tools.compare import ComparisonRow, TimedStep, headline, measure, notes, table
+from fxpass.tools.compare import ComparisonRow, TimedStep, comparison_table, headline, measure, notes
 
 
 def test_measure():
@@ -30,7 +30,7 @@ def test_a_failing_approach_is_a_row():
 
     row = measure("mine", run, [torch.zeros(2)], compiled=True, gpu=True)
     assert (row.error, row.graphs, row.skips) == ("IndexError: got SymInt", 0, [])
-    assert "mine  IndexError: got SymInt" in table([row])
+    assert "mine  IndexError: got SymInt" in comparison_table([row])
 
 
 def test_a_run_that_is_too_short_is_an_error():
@@ -43,7 +43,7 @@ def test_table():
         ComparisonRow("eager", 0.0, 0.0, ms=1.5),
         ComparisonRow("stock upstream", 1.25e-7, 9.5e-7, 34, 25, 17, ["a", "a", "b"], 20.126),
     ]
-    assert table(rows).splitlines() == [
+    assert comparison_table(rows).splitlines() == [
         "approach           MAE max diff graphs breaks recompiles skips ms/step",
         "eager                0        0      -      -          -   n/a    1.50",
         "stock upstream 1.2e-07  9.5e-07     34     25         17     3   20.13",

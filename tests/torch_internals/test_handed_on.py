@@ -11,6 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import fxpass
+from fxpass.torch_internals.dynamo import handed_on
 
 Step = Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]]
 PROMPT = 5
@@ -143,3 +144,20 @@ def test_what_the_graph_writes_is_left_to_dynamo() -> None:
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_what_the_user_says_of_sizes_is_traced_as_in_stock(dynamic: bool) -> None:
     assert run(joined, dynamic=dynamic, **OURS) == run(joined, dynamic=dynamic, backend="eager")
+
+
+@torch.no_grad()
+def test_an_input_is_looked_at_once_in_a_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not once for each of the caches that Dynamo meets."""
+    looks: list[str] = []
+
+    def value_of(tx: Any, name: str) -> Any:
+        looks.append(name)
+        return stock(tx, name)
+
+    stock = handed_on.value_named
+    monkeypatch.setattr(handed_on, "value_named", value_of)
+    compiled = torch.compile(many, backend="kvfix", options={"compiler": "eager"})
+    _, past = compiled(torch.randn(1, PROMPT, 8), None)
+    compiled(torch.randn(1, 1, 8), past)
+    assert looks and len(looks) == len(set(looks))

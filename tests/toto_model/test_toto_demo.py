@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 import pytest
 import torch
 
-from fxpass.tools.compare import ComparisonRow, table
+from fxpass.tools.compare import ComparisonRow, comparison_table
 from toto_model import demo
 
 KEPT = [a for a in demo.APPROACHES if a.name in ("eager", "stock fixed_size", "kvfix upstream")]
@@ -87,4 +87,4 @@ def test_decode_step_is_a_factory():
 def test_readme_shows_the_recorded_table() -> None:
     root = pathlib.Path(__file__).parents[2]
     rows = json.loads((root / "benchmarks/results/demo.json").read_text())["rows"]
-    assert table([ComparisonRow(**row) for row in rows]) in (root / "README.md").read_text()
+    assert comparison_table([ComparisonRow(**row) for row in rows]) in (root / "README.md").read_text()

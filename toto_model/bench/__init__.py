@@ -249,7 +249,7 @@ def run(
             bench.measure(rounds)
             for _ in itertools.chain([None], bench.compile_again(warm, compiles)):
                 if path is not None:
-                    figures.write(path, {**facts, "sizes": [*done, bench.result()]})
+                    figures.write_figures(path, {**facts, "sizes": [*done, bench.result()]})
             done.append(bench.result())
             show(console, done[-1])
     finally:

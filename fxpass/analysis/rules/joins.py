@@ -65,16 +65,13 @@ def _joined(b: Any, parts: list[Any], dim: int, own: list[Extent | None], ends: 
     device = parts[0].meta["val"].device
     places = b.call(aten.arange.default, count, device=device)
     sizes = [b.full(e) if e is not None else b.size(p, dim) for e, p in zip(own, parts, strict=True)]
-    chosen, offset = places, 0
+    chosen: Any = places
+    offset: Any = 0
     for size, end in zip(sizes[:-1], ends[:-1], strict=True):
-        offset = (
-            offset + size if isinstance(offset, int) and isinstance(size, int) else b.call(operator.add, offset, size)
-        )
+        offset = b.arithmetic(operator.add, offset, size)
         moved = b.call(aten.add.Tensor, b.call(aten.sub.Tensor, places, b.twin(end, device)), offset)
         chosen = b.call(aten.where.self, b.call(aten.ge.Tensor, places, b.tensor(end, device)), moved, chosen)
-    size = sizes[-1]
-    end = offset + size if isinstance(offset, int) and isinstance(size, int) else b.call(operator.add, offset, size)
-    last = end - 1 if isinstance(end, int) else b.call(operator.sub, end, 1)
+    last = b.arithmetic(operator.sub, b.arithmetic(operator.add, offset, sizes[-1]), 1)
     return b.call(
         aten.index_select.default,
         b.call(aten.cat.default, parts, dim),

@@ -4,7 +4,8 @@ embedding(table, distance)          {1: e} of distance     ->     embedding(tabl
 index_select(mask, 0, rows)         {1: e} of mask passes
 index_select(k, 1, rows)            {1: e} of k            ->     _assert_async(all(rows < e)), index_select(k, 1, rows)
 
-In the last line, eager raises an error for an index past the valid rows. Without the slice, only one past the buffer would.
+In the last line, eager raises an error for an index past the valid rows. Without the slice, only an index past the buffer would
+raise one.
 """
 
 from __future__ import annotations
@@ -101,12 +102,12 @@ def _checked(node: fx.Node, flow: Flow, index: Any, extent: Extent | None) -> No
 
 
 def _indexed(b: Any, node: fx.Node, x: Any, indices: list[Any], checked: Extents) -> fx.Node:
-    return b.call(node.target, x, from_the_front(b, node, indices, checked))
+    return b.call(node.target, x, places_from_the_front(b, node, indices, checked))
 
 
-def from_the_front(b: Any, node: fx.Node, indices: list[Any], checked: Extents) -> list[Any]:
-    """``indices``, one for each dim, or None, as places from the first row on, where a negative one counts from the end of the
-    valid part; asserted to lie in the extents ``checked``."""
+def places_from_the_front(b: Any, node: fx.Node, indices: list[Any], checked: Extents) -> list[Any]:
+    """``indices``, one or None for each dim, as places that count from the first row. A negative index counts from the end of
+    the valid part. Places are asserted to lie in the extents ``checked``."""
     chosen = [None if i is None else b.operand(node, i) for i in indices]
     for d, extent in checked.items():
         b.check_index(chosen[d], extent, indices[d], first=-1)

@@ -1,4 +1,4 @@
-"""Ops that reorder or repeat rows: the valid rows stay together at the front.
+"""Ops that reorder or repeat rows. The valid rows stay together at the front.
 
 flip(k, [2])            {2: e}      ->      rows e - 1, e - 2, ... 0, then any rows
 roll(k, 1, 2)           {2: e}      ->      rows (i - 1) % e
@@ -19,7 +19,7 @@ from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
 
-from .places import length_of, minus, modulo, plus, rows
+from .places import minus, modulo, plus, rows, valid_length
 
 aten = torch.ops.aten
 
@@ -34,7 +34,7 @@ def flip(node: fx.Node, flow: Flow) -> Extents:
     def build(b: Any) -> fx.Node:
         out = b.call(aten.flip.default, x, rest)
         for dim, extent in moved.items():
-            last = plus(b, length_of(b, extent, x), -1)
+            last = plus(b, valid_length(b, extent, x), -1)
             out = rows(b, out, dim, extent, b.full(extent), functools.partial(minus, b, last))
         return out
 
@@ -60,7 +60,7 @@ def roll(node: fx.Node, flow: Flow) -> Extents:
             if dim not in own:
                 out = b.call(aten.roll.default, out, [shift], [dim])
                 continue
-            length, moved = length_of(b, own[dim], x), b.twin(shift, x.meta["val"].device)  # type: ignore[arg-type]
+            length, moved = valid_length(b, own[dim], x), b.twin(shift, x.meta["val"].device)  # type: ignore[arg-type]
             back = -moved if isinstance(moved, int) else b.call(aten.neg.default, moved)
             out = rows(b, out, dim, own[dim], b.full(own[dim]), functools.partial(_rolled, b, back, length))
         return out
@@ -90,7 +90,7 @@ def repeat(node: fx.Node, flow: Flow) -> Extents:
         made = b.call(aten.repeat.default, x, [1 if d in own else n for d, n in enumerate(times)])
         for dim, extent in own.items():
             if times[dim] != 1:
-                length = length_of(b, extent, x)  # type: ignore[arg-type]
+                length = valid_length(b, extent, x)  # type: ignore[arg-type]
                 made = rows(b, made, dim, extent, b.full(out[dim]), functools.partial(_rolled, b, 0, length))
         return made
 

@@ -23,7 +23,7 @@ from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
 
-from .places import Count, length_of, less, minus, plus, rows
+from .places import Count, less, minus, plus, rows, valid_length
 
 aten = torch.ops.aten
 _Place = Callable[[Any, fx.Node, fx.Node], fx.Node]
@@ -40,7 +40,7 @@ def constant(node: fx.Node, flow: Flow) -> Extents:
     def outside(b: Any, made: fx.Node, dim: int, before: Count, extent: Extent, count: Any) -> fx.Node:
         """Whether each row lies before the first row or after the last one of ``x``."""
         steps = b.call(aten.arange.default, count, device=x.meta["val"].device)
-        end = plus(b, length_of(b, extent, x), before)
+        end = plus(b, valid_length(b, extent, x), before)
         first = b.call(aten.ge.Scalar if isinstance(before, int) else aten.ge.Tensor, steps, before)
         inside = b.call(aten.logical_and.default, first, b.call(aten.lt.Tensor, steps, end))
         other = b.call(aten.scalar_tensor.default, value, dtype=x.meta["val"].dtype, device=x.meta["val"].device)
@@ -111,7 +111,7 @@ def _padded(
     def build(b: Any) -> fx.Node:
         made = rest(b, x, left)
         for dim, extent in own.items():
-            length, before = length_of(b, extent, x), b.twin(sides[dim][0], x.meta["val"].device)
+            length, before = valid_length(b, extent, x), b.twin(sides[dim][0], x.meta["val"].device)
             count = b.full(out[dim]) if dim in out else b.steady(shape[dim])
             if count is None:
                 raise Refusal(reasons.BY_POSITION, op=node.target, how=_ADDED)

@@ -1,12 +1,12 @@
-"""In-place ops on rows of an axis with an extent, which need not start where the valid rows do: these rows alone are written.
+"""In-place ops on some rows of an axis with an extent. The rows may start anywhere, and no other rows are written.
 
 x[:, 1:] = y           {1: e}       ->      copy_(x, where(arange(S) in [1, e), y at arange(S) - 1, x))
 x[:, -4:].mul_(2)      {1: e}       ->      copy_(x, where(arange(S) in [e - 4, e), rows * 2 at arange(S) - (e - 4), x))
 buf[:, s:].zero_()     s moves      ->      copy_(buf, where(arange(S) in [s, S), 0, buf))
 x[:, 0] = 0            {1: e}       ->      copy_(x, where(arange(S) in [0, 1), 0, x))
 
-The op runs on a copy of the rows, which is made right before it and then put back: of as many as what is written has room for.
-Nobody else may see the slice.
+The op runs on a copy of the rows, which is made right before the op and put back right after it. The copy has as many rows as
+there is room for in what is written. No other op may use the slice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ aten = torch.ops.aten
 
 
 def take_part(node: fx.Node, flow: Flow, part: WrittenSlice, step: int = 1) -> None:
-    """Note that the slice ``node``, which becomes a copy, is ``part``, if it is only written to.
+    """Note that the slice ``node`` is ``part``, if it is only written to. Any other slice becomes a copy.
 
     Raises:
         Refusal: the copy could be told from the slice.
@@ -42,7 +42,7 @@ def take_part(node: fx.Node, flow: Flow, part: WrittenSlice, step: int = 1) -> N
 
 
 def is_only_written(node: fx.Node) -> bool:
-    """Whether all that is done with the view ``node``, and with views of it, is to write to it, and to ask for its sizes."""
+    """Whether all users of the view ``node``, and of views of it, write to it or ask for its sizes."""
     users = [user for user in node.users if user.target is not aten.sym_size.int]
     return bool(users) and all(
         (aliases.written(user) == [node] and user.all_input_nodes.count(node) == 1 and all(map(_is_idle, user.users)))

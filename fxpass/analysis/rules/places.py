@@ -25,8 +25,7 @@ Count = Any
 
 def take(b: Any, x: fx.Node, dim: int, size: Any, places: fx.Node) -> fx.Node:
     """The rows ``places`` of ``x`` along ``dim``, which has ``size`` rows. Places are clamped to these."""
-    last = size - 1 if isinstance(size, int) else b.call(operator.sub, size, 1)
-    return b.call(aten.index_select.default, x, dim, b.call(aten.clamp.default, places, 0, last))
+    return b.call(aten.index_select.default, x, dim, b.call(aten.clamp.default, places, 0, b.arithmetic(operator.sub, size, 1)))
 
 
 def rows(b: Any, x: fx.Node, dim: int, extent: Extent, count: Any, place: Callable[[fx.Node], fx.Node]) -> fx.Node:
@@ -36,14 +35,17 @@ def rows(b: Any, x: fx.Node, dim: int, extent: Extent, count: Any, place: Callab
 
 
 def times(b: Any, steps: fx.Node, factor: Count) -> fx.Node:
+    """``steps * factor``."""
     return steps if isinstance(factor, int) and factor == 1 else b.call(aten.mul.Tensor, steps, factor)
 
 
 def plus(b: Any, steps: fx.Node, offset: Count) -> fx.Node:
+    """``steps + offset``."""
     return steps if isinstance(offset, int) and offset == 0 else b.call(aten.add.Tensor, steps, offset)
 
 
 def less(b: Any, steps: fx.Node, offset: Count) -> fx.Node:
+    """``steps - offset``."""
     return plus(b, steps, -offset) if isinstance(offset, int) else b.call(aten.sub.Tensor, steps, offset)
 
 
@@ -62,6 +64,6 @@ def quotient(b: Any, steps: fx.Node, length: fx.Node) -> fx.Node:
     return b.call(aten.floor_divide.default, steps, b.call(aten.clamp_min.default, length, 1))
 
 
-def length_of(b: Any, extent: Extent, x: fx.Node) -> fx.Node:
+def valid_length(b: Any, extent: Extent, x: fx.Node) -> fx.Node:
     """The number of valid rows, as a 0-d tensor on the device of ``x``."""
     return b.tensor(extent.length, x.meta["val"].device)

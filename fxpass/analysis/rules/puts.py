@@ -1,12 +1,12 @@
-"""Values that are put at places which index tensors, or a mask, name: they count from the first row, and are asserted valid.
+"""Values are put at places that index tensors, or a mask, name. Places count from the first row, and are asserted to be valid.
 
 index_put_(k, [None, rows], x)          {1: e}      ->      _assert_async(all(-e <= rows < e)), index_put_(k, [None, rows'], x)
 scatter(k, 1, rows, x)                  {1: e}      ->      _assert_async(all(rows < e)), scatter(k, 1, rows, x)
 masked_scatter(k, mask, x)              {1: e}      ->      masked_scatter(k, mask & valid, x)
 
-Eager raises an error for a place past the valid rows. Without the assertion, only one past the buffer would.
+Eager raises an error for a place past the valid rows. Without the assertion, only a place past the buffer would raise one.
 
-Valid rows may also be put into a tensor of fixed sizes. Those past the last valid one then repeat it, or add nothing:
+Valid rows may also be put into a tensor of fixed sizes. Rows past the last valid one then repeat that row, or add nothing:
 
 counts.scatter_add(1, tokens[:, :e], x[:, :e])          ->      counts.scatter_add(1, zeroed(tokens), zeroed(x))
 scores.scatter(1, tokens[:, :e], x[:, :e])              ->      scores.scatter(1, tokens[:, min(i, e - 1)], x[:, min(i, e - 1)])
@@ -26,7 +26,7 @@ from fxpass.errors import Refusal
 from fxpass.graph.numbers import equal, guarded, number
 
 from .alignment import align
-from .lookups import from_the_front
+from .lookups import places_from_the_front
 from .pointwise import broadcast
 
 aten = torch.ops.aten
@@ -46,7 +46,7 @@ def index_put(node: fx.Node, flow: Flow) -> Extents:
     _refuse_moving(node, flow, [values, *places])
 
     def build(b: Any) -> fx.Node:
-        chosen = from_the_front(b, node, places, checked)
+        chosen = places_from_the_front(b, node, places, checked)
         return b.call(node.target, b.operand(node, x), chosen, b.operand(node, values), *accumulate)
 
     flow.replace(node, build)
@@ -122,7 +122,7 @@ def _is_of_moving_rows(flow: Flow, x: fx.Node, *operands: Any) -> bool:
 
 
 def _put_moving_rows(node: fx.Node, flow: Flow, operands: Sequence[Any], adds: bool) -> Extents:
-    """Let the rows of ``operands`` past the last valid one repeat it, or, where ``node`` ``adds`` them up, add nothing.
+    """Let the rows of ``operands`` past the last valid row repeat that row or, where ``node`` ``adds`` rows up, add nothing.
 
     Raises:
         Refusal: they lie in tensors of different sizes, or it is not known that there is a row.

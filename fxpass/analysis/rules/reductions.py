@@ -32,6 +32,7 @@ def reduced_dims(node: fx.Node, position: int = 1) -> tuple[set[int], bool]:
 
 
 def left(extents: Extents, dims: set[int], keep: bool) -> Extents:
+    """Those of ``extents`` that are left when ``dims`` are reduced, by the dims of the result."""
     return {d if keep else d - sum(r < d for r in dims): e for d, e in extents.items() if d not in dims}
 
 
@@ -68,7 +69,8 @@ def mean(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _check_extremum(node: fx.Node, flow: Flow, dims: set[int]) -> None:
-    """Refuse an extremum of no elements, which eager raises for, and a place in a flattened tensor, which would be another."""
+    """Refuse an extremum of no elements, for which eager raises an error, and a place in a flattened tensor, which would be
+    another place in the whole buffer."""
     extents = flow.of(node.args[0])
     if node.target not in _ANY and not all(guarded(number(extents[d].length) >= 1) for d in dims if d in extents):
         raise Refusal(reasons.TOO_FEW, op=node.target)

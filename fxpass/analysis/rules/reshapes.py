@@ -23,7 +23,7 @@ from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import equal, known
 
-from .places import length_of, modulo, plus, quotient, rows, times
+from .places import modulo, plus, quotient, rows, times, valid_length
 
 aten = torch.ops.aten
 
@@ -72,7 +72,7 @@ def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) 
         beside = [b.size(x, d) for d in (*range(first), *range(last + 1, len(old)))]
         made = b.call(aten.reshape.default, made, [*beside[:first], b.full(flat), *beside[first:]])
         if outer != 1:
-            rows_of_one = times(b, length_of(b, extent, x), inner)
+            rows_of_one = times(b, valid_length(b, extent, x), inner)
 
             def at(i: fx.Node) -> fx.Node:
                 return plus(b, times(b, quotient(b, i, rows_of_one), b.number(block)), modulo(b, i, rows_of_one))

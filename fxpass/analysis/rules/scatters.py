@@ -20,7 +20,7 @@ from fxpass.graph.numbers import guarded, number
 
 from .alignment import align
 from .places import take
-from .slices import from_the_front
+from .slices import within_extent
 
 aten = torch.ops.aten
 
@@ -37,7 +37,7 @@ def select_scatter(node: fx.Node, flow: Flow) -> Extents:
         own[d] = align(node, flow, [(x, d), (new, d - (d > dim))])
     if dim not in own:
         return own
-    place = from_the_front(node, flow, own[dim], index, below=True)
+    place = within_extent(node, flow, own[dim], index, below=True)
     _refuse_other_sizes(new, [size for d, size in enumerate(x.meta["val"].shape) if d != dim])
 
     def build(b: Any) -> fx.Node:
@@ -66,7 +66,7 @@ def slice_scatter(node: fx.Node, flow: Flow) -> Extents:
         return own
     if step != 1 or dim not in own:
         raise Refusal(reasons.JOINED, how="into every other row" if step != 1 else "into rows that are all valid")
-    first, stop = (from_the_front(node, flow, own[dim], bound) for bound in (start, _stop(given, own[dim])))
+    first, stop = (within_extent(node, flow, own[dim], bound) for bound in (start, _stop(given, own[dim])))
     wanted = number(stop) - number(first)
     _refuse_other_sizes(new, [wanted if d == dim else size for d, size in enumerate(x.meta["val"].shape)])
     count = size_of(new, dim, node) if rows is None else rows.length

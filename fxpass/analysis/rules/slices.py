@@ -7,8 +7,8 @@
     k[:, :, ::2]                {2: e}      ->      index_select(k, 2, min(arange(S) * 2, S - 1))       valid below ceil(e / 2)
     k[:, :, -1]                 {2: e}      ->      index_select(k, 2, arange(1) + e - 1), squeezed
 
-A negative bound counts from the end of the valid part. All but the first of these are copies, where eager has views: what is
-only written to is dealt with where it is (`parts`).
+A negative bound counts from the end of the valid part. All of these but the first are copies where eager has views. A slice
+that is only written to is dealt with in `parts`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def narrow(node: fx.Node, flow: Flow) -> Extents:
     dim %= node.meta["val"].dim()
     if dim not in flow.of(x):
         return dict(flow.of(x))
-    start = from_the_front(node, flow, flow.of(x)[dim], start)
+    start = within_extent(node, flow, flow.of(x)[dim], start)
     return _sliced(node, flow, x, dim, start, flow.derive(node, operator.add, start, length))
 
 
@@ -59,7 +59,7 @@ def select(node: fx.Node, flow: Flow) -> Extents:
     dim %= x.meta["val"].dim()
     extent = flow.of(x).get(dim)
     if extent is not None:
-        place = from_the_front(node, flow, extent, index, below=True)
+        place = within_extent(node, flow, extent, index, below=True)
         take_part(node, flow, WrittenSlice(x, dim, extent, place, 1, squeezed=True))
         flow.replace(node, lambda b: b.call(aten.squeeze.dim, _rows(b, x, dim, extent, place, 1, 1), dim))
     return {d - (d > dim): e for d, e in flow.of(x).items() if d != dim}
@@ -67,7 +67,7 @@ def select(node: fx.Node, flow: Flow) -> Extents:
 
 def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: Any, step: int = 1) -> Extents:
     extent = flow.of(x)[dim]
-    start, end = (from_the_front(node, flow, extent, bound) for bound in (start, end))
+    start, end = (within_extent(node, flow, extent, bound) for bound in (start, end))
     rest = {d: e for d, e in flow.of(x).items() if d != dim}
     count = fixed(node.meta["val"].shape[dim])
     if count is None and not is_only_written(node):
@@ -91,7 +91,7 @@ def _sliced(node: fx.Node, flow: Flow, x: fx.Node, dim: int, start: Any, end: An
     return {**rest, dim: own}
 
 
-def from_the_front(node: fx.Node, flow: Flow, extent: Extent, bound: Any, below: bool = False) -> Any:
+def within_extent(node: fx.Node, flow: Flow, extent: Extent, bound: Any, below: bool = False) -> Any:
     """The ``bound`` of a slice as a number from 0 to the length of ``extent``; with ``below``, less than the length.
 
     Raises:

@@ -75,7 +75,7 @@ def _given(node: fx.Node) -> dict[str, Any]:
 
 
 def _selected(node: fx.Node, flow: Flow, smallest: bool, ordered: bool) -> Extents:
-    """The rule of an op that selects some of the smallest, or largest, elements. So many must be valid."""
+    """The rule of an op that selects the ``k`` smallest, or largest, elements. At least ``k`` must be valid."""
     given = _given(node)
     x, k, dim = given["self"], given["k"], given["dim"]
     own = dict(flow.of(x))

@@ -51,8 +51,8 @@ def hoist(graph: fx.Graph) -> None:
 def _move(graph: fx.Graph, wanted: set[fx.Node]) -> None:
     """Move ``wanted`` with what they need to the front.
 
-    Other ops are needed in one place, and cost nothing in the kernel that uses their results. A result of the graph is used by
-    no kernel.
+    Any other op is needed in one place, and costs nothing in the kernel that uses its result. A result of the graph is
+    moved, since no kernel uses it.
     """
     for node in reversed(graph.nodes):
         if node in wanted:
@@ -75,10 +75,10 @@ def _given(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _may_move(node: fx.Node) -> bool:
-    """Whether ``node`` may move if its operands do: it is small, and has no effect. Of the products only those move that add up
-    nothing, such as positions times frequencies.
+    """Whether ``node`` may move if its operands do. It is small then, and has no effect.
 
-    A 0-d constant stays, since it is compiled into the kernel that takes it.
+    A product moves only if it adds nothing up, as positions times frequencies. A 0-d constant stays, since it is compiled into
+    the kernel that takes it.
     """
     if node.op == "get_attr":
         return True

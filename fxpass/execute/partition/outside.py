@@ -32,9 +32,11 @@ _MOST_LINES = 6
 def outside(
     graphs: Iterable[fx.Graph], bound: Set[Any], table: Sequence[Symbol], is_part: bool = True
 ) -> list[str]:
-    """The heavy ops of ``graphs`` with symbols that are not ``bound``, a line of text each: the user's line of code, the op,
-    and the numbers that these symbols stand for, by their names in the ``table`` of a report. In a part of a graph
-    (``is_part``) an op may have no such symbol, and be there for the order of writes."""
+    """A line of text for each heavy op of ``graphs`` with symbols that are not ``bound``: the user's line of code, the op, and
+    the numbers that these symbols stand for, by their names in the ``table`` of a report.
+
+    In a part of a graph (``is_part``) an op without such a symbol may stand for the sake of the order of writes.
+    """
     names = {name: f"{symbol.of} ({symbol.kind})" for symbol in table for name in symbol.symbol.split(", ")}
     found: dict[str, None] = {}
     for graph in graphs:
@@ -46,8 +48,8 @@ def outside(
 
 
 def beside(parts: Sequence[Part]) -> list[str]:
-    """The light ops beside a static part that make new tensors of one dim or more, a line of text for each other part: the
-    user's lines of code, with the ops of each."""
+    """A line of text for each part beside a static one: the user's lines of code, and the light ops of each that make new
+    tensors of one dim or more."""
     found: list[str] = []
     for part in parts if any(part.static for part in parts) else ():
         lines: dict[str, dict[str, None]] = {}
@@ -76,8 +78,8 @@ def works_on(graphs: Iterable[fx.Graph], lengths: Set[Any]) -> str | None:
 
 
 def _causes(graph: fx.Graph, bound: Set[Any], is_part: bool) -> Iterator[tuple[fx.Node, set[Any]]]:
-    """Each op of ``graph`` with its symbols. An op without any gets those of the ops that it waits for; in a part, those of all
-    ops if these have none either."""
+    """Each op of ``graph`` with its symbols. An op without any gets the symbols of its operands. If these have none either, it
+    gets those of all ops, in a part."""
     every = {s for n in graph.nodes for v in values_of(n) for s in symbols(v)} - bound
     found: dict[fx.Node, set[Any]] = {}
     for node in graph.nodes:

@@ -152,7 +152,7 @@ def _merged_views(graph: fx.Graph) -> list[fx.Node]:
 
 
 def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
-    """(start, period, times) of the run of equal stretches that saves most ops, if each of them can end with a heavy op."""
+    """(start, period, times) of the run of equal stretches that saves most ops, among those that can end with a heavy op."""
     kinds = [_kind(n) for n in nodes]
     last: dict[Any, int] = {}
     distances: Counter[int] = Counter()

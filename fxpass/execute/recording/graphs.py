@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from fxpass.graph.arguments import values_at
-from fxpass.kernels.inputs import recording_of
+from fxpass.kernels.recorded_inputs import recording_of
 
 from .copying import copy_into
 
@@ -48,7 +48,7 @@ _pools = _Pools()
 _made: weakref.WeakSet[_Recording] = weakref.WeakSet()
 
 
-def recordings() -> int:
+def own_recordings() -> int:
     """The recordings that there are, on all devices and in all threads."""
     return len(_made)
 
@@ -68,8 +68,8 @@ def on_device(device: int) -> Capture:
 
 @dataclasses.dataclass(eq=False)
 class _Recording:
-    """What was recorded for static inputs at ``addresses`` and for these ``sizes``: the buffers of all other inputs, and the
-    results. Those that lie in the memory of an input are ``views``, and made anew."""
+    """A recording for static inputs at ``addresses`` and for these ``sizes``, with the buffers of all other inputs, and the
+    results. Results that lie in the memory of an input are ``views``, which are made anew in each call."""
 
     addresses: Sequence[int]
     sizes: Sequence[int]
@@ -80,8 +80,8 @@ class _Recording:
 
 
 class Recorded(threading.local):
-    """``run``, recorded by ``capture``. The tensors at ``static`` are read where they are, and those at ``written`` among them
-    written; those at ``copied`` are copied. There is a recording for each value of the numbers at ``sizes``.
+    """``run``, recorded by ``capture`` for each value of the numbers at ``sizes``. The tensors at ``static`` are read where
+    they are, and those of them at ``written`` are written there. The tensors at ``copied`` are copied.
 
     Each thread has recordings of its own. They hold none of the tensors that they were made with: a cache that the caller lets
     go of is freed.

@@ -3,7 +3,7 @@
     copy_(select(idx, 0, 1), end)            new = where(arange(2) == 1, end, idx)
     y = select(idx, 0, 1) + 1        ->      y = end + 1
 
-The new contents are pointwise: one kernel computes them, and not one for each layer.
+The new contents are computed by pointwise ops, and so by one kernel, and not by a kernel for each layer.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import networkx as nx
 
 RUN, MANY, CHUNK = 3, 120, 40
-"""So many layers that are alike become a run; more than so many ops side by side are cut into chunks of so many."""
+"""`RUN` layers that are alike become a run. More than `MANY` ops side by side are cut into groups of `CHUNK`."""
 
 
-class Place(NamedTuple):
+class SlotPlace(NamedTuple):
     """A slot's place: the labels of the groups that it is in, the outermost first, and a signature that equal slots of equal
     layers share."""
 
@@ -46,7 +46,7 @@ class Group(NamedTuple):
     inside: list[int | Group]
 
 
-def folded(places: Mapping[int, Place], edges: Iterable[tuple[int, int]]) -> list[int | Group]:
+def in_groups(places: Mapping[int, SlotPlace], edges: Iterable[tuple[int, int]]) -> list[int | Group]:
     """The slots, by number and in order, in groups. ``edges`` lead from slots to later ones."""
     graph = nx.DiGraph()
     graph.add_nodes_from(places)
@@ -59,7 +59,7 @@ def slots_in(item: int | Group) -> list[int]:
     return [item] if isinstance(item, int) else [slot for inner in item.inside for slot in slots_in(inner)]
 
 
-def _level(slots: list[int], depth: int, places: Mapping[int, Place], graph: nx.DiGraph) -> list[int | Group]:
+def _level(slots: list[int], depth: int, places: Mapping[int, SlotPlace], graph: nx.DiGraph) -> list[int | Group]:
     """``slots``, which share the first ``depth`` labels, in groups by the next one."""
 
     def label(slot: int) -> Label | None:
@@ -78,7 +78,8 @@ def _level(slots: list[int], depth: int, places: Mapping[int, Place], graph: nx.
 def _clusters(
     slots: list[int], label: Callable[[int], Label | None], graph: nx.DiGraph
 ) -> list[tuple[Label | None, list[int]]]:
-    """``slots`` by label, in the order of their first; what would wait for each other in pieces that are in one stretch."""
+    """``slots`` by label, in the order in which labels come up. Groups that would wait for each other are split into
+    stretches."""
     home: dict[int, object] = {slot: label(slot) or slot for slot in slots}
     waits = nx.DiGraph((home[a], home[b]) for a, b in graph.subgraph(slots).edges if home[a] != home[b])
     tangled = set().union(*(part for part in nx.strongly_connected_components(waits) if len(part) > 1))
@@ -90,7 +91,7 @@ def _clusters(
     return [(label(members[0]), members) for members in found.values()]
 
 
-def _runs(items: list[int | Group], places: Mapping[int, Place]) -> list[int | Group]:
+def _runs(items: list[int | Group], places: Mapping[int, SlotPlace]) -> list[int | Group]:
     """``items``, where layers that follow one another and do the same are one group."""
     found: list[int | Group] = []
     for _, run in itertools.groupby(items, key=lambda item: _signature(item, places)):
@@ -103,7 +104,7 @@ def _runs(items: list[int | Group], places: Mapping[int, Place]) -> list[int | G
     return found
 
 
-def _signature(item: int | Group, places: Mapping[int, Place]) -> object:
+def _signature(item: int | Group, places: Mapping[int, SlotPlace]) -> object:
     return item if isinstance(item, int) else tuple(places[slot].signature for slot in slots_in(item))
 
 

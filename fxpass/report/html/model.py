@@ -1,4 +1,4 @@
-"""What the page is given of a report: plain data, in which a slot is a number.
+"""The data of a report that the page is given. It is plain data, in which a slot is a number.
 
     slots     [{"group": 3, "status": "changed", "role": "slice", "before": node, "after": node}, ...]
     node      {"name": "add_4", "kind": "op", "op": "aten.add", "type": "i32[]", "call": "aten.add(x)", "line": 7, "uses": [2]}
@@ -22,7 +22,7 @@ from ..memory_sizes import in_words
 from ..model import Report, Site
 from ..names import shortened, user_name
 from ..symbols import renamed
-from .folds import Group, Label, Place, folded
+from .folds import Group, Label, SlotPlace, in_groups
 from .paths import Paths, roles
 from .slots import Slot, slots
 
@@ -47,7 +47,7 @@ class _Page:
         self.lines: dict[tuple[str, str, str], int] = {}
 
     def data(self, reasons: list[str]) -> dict[str, Any]:
-        """All of it."""
+        """The data of the page."""
         old, new = self._nodes(self.before, False), self._nodes(self.after, True)
         paths = Paths(self.before, self.after, self.slots, self.report.flow)
         shown = {site.node: (paths.before(site.node), paths.after(site.node)) for site in self.report.sites if site.node}
@@ -122,15 +122,15 @@ class _Page:
                 found.append({"parent": parent, "name": item.label.name, "kind": item.label.kind, "note": item.label.note})
                 add(item.inside, len(found) - 1)
 
-        add(folded(places, edges), -1)
+        add(in_groups(places, edges), -1)
         return found
 
-    def _place(self, i: int, drawn: dict[str, Any]) -> Place:
+    def _place(self, i: int, drawn: dict[str, Any]) -> SlotPlace:
         slot = self.slots[i]
         graph, name = (self.before, slot.before) if slot.after is None else (self.after, slot.after)
         modules = tuple(Label(path, "module", kind) for path, kind in graph.nodes[name]["module"])
         signature = [drawn["status"], *(f"{node['op']} {node['type']}" for node in drawn.values() if isinstance(node, dict))]
-        return Place((*self._part(i), *modules), " ".join(signature))
+        return SlotPlace((*self._part(i), *modules), " ".join(signature))
 
     def _part(self, i: int) -> Iterator[Label]:
         """The part of a slot; what was removed is shown in that of the next node that was not."""

@@ -5,9 +5,9 @@
         ...                                  a graph is rewritten; what is asked about C is noted as guards
     capacity.conditions()                    [C < 1024]: what must hold of another capacity, too
 
-Dynamo knows nothing of this number, so none of its guards may mention it. Those that do are taken out when the block ends. Each
-holds of any capacity, or is a condition on the capacity alone, or relates it to other numbers; in the last case the rewrite is
-given up.
+Dynamo knows nothing of this number, so none of its guards may mention it. Guards that do are taken out when the block ends.
+Such a guard holds for any capacity, or is a condition on the capacity alone, or relates it to other numbers. In the last case
+the rewrite is given up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import hint
 
-from .own_numbers import count, from_the_least_on, holds, number_of_ours, taken_out
+from .own_numbers import always_holds, count, from_the_least_on, number_of_ours, taken_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,19 +44,17 @@ class Capacity:
     def __init__(self, env: Any, room: Callable[[int], int]) -> None:
         self._env, self._room = env, room
         self._symbol: Any = None
-        self._number: torch.SymInt | None = None
-        self._lengths: list[torch.SymInt] = []
+        self._lengths: Sequence[torch.SymInt] = ()
         self._asked: list[Any] = []
 
     def beyond(self, lengths: Sequence[torch.SymInt]) -> torch.SymInt:
-        """The capacity, as a number that is known to be larger than each of ``lengths`` from here on. A graph that is rewritten
-        twice has one."""
-        if self._number is None:
-            self._symbol, self._number = number_of_ours(self._env, "capacity", self._room(max(map(hint, lengths))))
-        self._lengths += lengths
+        """The capacity, as a number that is known to be larger than each of ``lengths`` from here on. Where a rewrite starts
+        again, it gets a new one."""
+        self._symbol, number = number_of_ours(self._env, "capacity", self._room(max(map(hint, lengths))))
+        self._lengths = lengths
         for length in lengths:
-            assert length < self._number
-        return self._number
+            assert length < number
+        return number
 
     @property
     def is_used(self) -> bool:
@@ -92,4 +90,4 @@ class Capacity:
 
 def _holds(condition: Any, symbol: Any, length: Any, counted: Mapping[Any, Any]) -> bool:
     """Whether the relation ``condition`` holds whenever ``symbol`` is larger than ``length``."""
-    return holds(condition, {symbol: length + 1 + count("room")}, counted)
+    return always_holds(condition, {symbol: length + 1 + count("room")}, counted)

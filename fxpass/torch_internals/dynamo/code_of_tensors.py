@@ -4,7 +4,8 @@
     k.narrow(1, 0, p)        an attribute or a global with the name of an operator of PyTorch
     (k[:, :e] for e in ..)   the body of a generator, a coroutine or a class: Dynamo compiles none of these for itself
 
-A function that only calls others (`return fn(*args)`) does neither. Those are compiled each for itself.
+A function that only calls others (`return fn(*args)`) does none of this. The functions that it calls are compiled by
+themselves.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextvars import ContextVar
 from typing import Any
 
@@ -41,6 +41,8 @@ class Compilation:
     is_dynamic: whether sizes that move become symbols; False under ``dynamic=False``.
     failed: for each graph that the frame has, the latest first, the id of its compilation and the guard that does not hold.
     excluded: the functions that it calls at a graph break, and that work on caches in eager (`excluded`).
+    moved_sizes: the first sizes of the frame's inputs that have others now, with these; None until they are asked for
+        (`dynamism`).
     """
 
     process_bound: str = ""
@@ -50,6 +52,7 @@ class Compilation:
     is_dynamic: bool = True
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     excluded: list[Excluded] = dataclasses.field(default_factory=list)
+    moved_sizes: Set[tuple[int, int]] | None = None
 
 
 _current: ContextVar[Compilation | None] = ContextVar("current", default=None)
@@ -82,7 +85,7 @@ def broken_at(gm: Any) -> tuple[str, str] | None:
 
 
 def breaks() -> list[tuple[str, str]]:
-    """The same of all graph breaks since `torch.compiler.reset`, also of those before which there is no graph."""
+    """Reason and place of all graph breaks since `torch.compiler.reset`, also of those before which there is no graph."""
     return [broken_by(ended) for ended in graph_break_reasons]
 
 

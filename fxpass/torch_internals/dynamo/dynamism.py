@@ -9,15 +9,15 @@ graph. So when a graph with moving positions is first compiled, these are marked
     - every int that equals a size now which was another at first: the number of rows of a chunk, handed in beside it.
 
 A prefill that advances an index from a constant marks the dims that it fills (`expect`), so that the decode step is traced
-once. Otherwise the frame is traced again. That is done at the first slice of a cache at a position (`see_slice`), when little
-has been traced in vain; or, where only the normal form shows the slice, before that is rewritten (`generalize`).
+once. Otherwise the frame is traced again. That happens at the first slice of a cache at a position (`see_slice`), when little
+has been traced in vain. Where only the normal form shows the slice, it happens before the graph is rewritten (`generalize`).
 """
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from typing import Any, NoReturn
 
 import torch
@@ -40,9 +40,10 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.symbols import free_symbols
 
+from .compilation import current_compilation
+from .dynamic_marks import mark_int, mark_size
+from .frame_values import value_named
 from .frames import current_frame, history_of
-from .marked import mark_int, mark_size
-from .values import value_of
 
 Restart = RestartAnalysis
 """Raised to tell Dynamo to trace a frame again; it is no error."""
@@ -145,7 +146,7 @@ def _is_part(view: fx.Node) -> bool:
 
 
 def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
-    """The graph input that ``view`` is a part of, with each dim along which it is."""
+    """The graph input that ``view`` is a part of, with each dim along which it is only a part."""
     whole = aliases.root(view)
     while (base := aliases.base(view)) is not None:
         if view.target in (torch.ops.aten.slice.Tensor, torch.ops.aten.narrow.default):
@@ -188,12 +189,17 @@ def _changed(tx: Any) -> set[int]:
             for v, size in zip(first, now[name], strict=False) if size is auto_dynamic}  # type: ignore[arg-type]  # fmt: skip
 
 
-def moved_sizes(tx: Any) -> set[tuple[int, int]]:
-    """The first sizes of inputs that have others now, with these."""
-    seen = history_of(tx.output.root_tx.f_code).sizes
-    now = {name: value_of(tx, name) for name in seen}
-    return {(a, b) for name, first in seen.items() if isinstance(now[name], torch.Tensor)
-            for a, b in zip(first, now[name].shape, strict=False) if a != b}  # fmt: skip
+def moved_sizes(tx: Any) -> Set[tuple[int, int]]:
+    """The first sizes of inputs that have others now, with these. They are the same throughout a compilation."""
+    compilation = current_compilation()
+    if compilation is None:
+        return set()
+    if compilation.moved_sizes is None:
+        seen = history_of(tx.output.root_tx.f_code).sizes
+        now = {name: value for name in seen if isinstance(value := value_named(tx, name), torch.Tensor)}
+        pairs = [pair for name, value in now.items() for pair in zip(seen[name], value.shape, strict=False)]
+        compilation.moved_sizes = {(first, size) for first, size in pairs if first != size}
+    return compilation.moved_sizes
 
 
 def _siblings(tx: Any, name: str) -> list[str]:

@@ -19,7 +19,7 @@ from fxpass.index_tensors import expressions, mirror
 from fxpass.index_tensors.arithmetic import NotCovered
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
 from fxpass.index_tensors.expressions import Expression
-from fxpass.index_tensors.formula import evaluate, formula
+from fxpass.index_tensors.formula import evaluate, formula_text
 from fxpass.index_tensors.functions import FOLDS, PAIRWISE
 from fxpass.index_tensors.history import ElementHistory
 from fxpass.index_tensors.small_tensors import is_small_int
@@ -66,7 +66,7 @@ def element_variable(tx: Any, element: Element) -> Any:
 
 def is_aggregate(tx: Any, entry: Arith) -> bool:
     """Whether ``entry`` gets one variable of its own, and is not computed from variables of its elements."""
-    if entry.fn not in FOLDS or formula(entry) is None:
+    if entry.fn not in FOLDS or formula_text(entry) is None:
         return False
     (tensor,) = tensors([entry])
     if entry.fn not in PAIRWISE:
@@ -78,7 +78,7 @@ def is_aggregate(tx: Any, entry: Arith) -> bool:
 def aggregate_variable(tx: Any, entry: Arith) -> Any:
     """The variable of ``entry``: a SymInt graph input once one of its elements has been seen to change. Before that, and always
     for a truth value, it is a guarded constant."""
-    text = formula(entry)
+    text = formula_text(entry)
     (tensor,) = tensors([entry])
     argument = _argument(tensor)
     assert text is not None
@@ -95,16 +95,16 @@ def aggregate_variable(tx: Any, entry: Arith) -> Any:
 def expression_variable(tx: Any, expression: Expression) -> Any:
     """The variable of the number that ``expression`` makes.
 
-    It is a SymInt graph input where an input has any length, since what comes in other lengths holds other numbers, and else
-    once it, or an element of an input, has moved. Before that, and always for a truth value and for zero, it is a guarded
-    constant. A float is what `wrap_symfloat` makes of a float of the caller's.
+    It is a SymInt graph input if an input has any length, since tensors of other lengths hold other numbers. Otherwise it is
+    one once the number, or an element of an input, has moved. Before that, and always for a truth value and for zero, it is a
+    guarded constant. A float becomes what `wrap_symfloat` makes of a float of the caller's.
     """
     arguments = [_argument(node) for node in expression.inputs]
     source = ExpressionSource(arguments[0].source, expression.text, tuple(a.source for a in arguments[1:]))
     inputs = tx.output.unspec_variable_map
     if source.name in inputs:
         return inputs[source.name]
-    value = expressions.number(expression.text, [_held(a) for a in arguments])
+    value = expressions.computed_number(expression.text, [_held(a) for a in arguments])
     if value is None or not _can_be_found(tx, source):
         raise NotCovered
     Table.of(tx.output.graph).inputs().known.update(expression.inputs)

@@ -23,12 +23,12 @@ import torch
 from torch import fx
 
 from fxpass.graph.numbers import hint, symbols
-from fxpass.index_tensors.small_tensors import MAX_ELEMENTS, fixed
+from fxpass.index_tensors.small_tensors import MAX_ELEMENTS, int_if_fixed
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import ChainedSource
 
 from . import frames
-from .sources import written
+from .sources import user_text
 
 MAX_SIZES = 3
 """An index tensor is fixed at no more sizes than this, and a place at no more values. A prefill and a step for each of these,
@@ -50,10 +50,10 @@ def fix_numbers(tx: Any, node: fx.Node, whole: Sequence[fx.Node] = ()) -> None:
         Table.of(tx.output.graph).start_again()
 
 
-def moves(node: fx.Node) -> bool:
+def has_symbolic_size(node: fx.Node) -> bool:
     """Whether a graph input that ``node`` is computed from has a symbol for a size."""
     inputs = [n.meta["example_value"] for n in _followed(node) if n.op == "placeholder"]
-    return any(isinstance(fixed(size), torch.SymInt) for value in inputs for size in value.shape)
+    return any(isinstance(int_if_fixed(size), torch.SymInt) for value in inputs for size in value.shape)
 
 
 def _fix_place(tx: Any, selected: fx.Node) -> bool:
@@ -73,7 +73,7 @@ def _moves_with_steps(tx: Any, number: torch.SymInt) -> bool:
     """Whether ``number`` is computed from one that moves with most calls, such as the page ``n // 16`` that row ``n`` is in."""
     calls, _ = frames.calls_of(tx.output.root_tx.f_code)
     sources = tx.output.shape_env.var_to_sources
-    return any(calls.mostly_moves(written(source)) for symbol in symbols(number) for source in sources.get(symbol, ()))
+    return any(calls.mostly_moves(user_text(source)) for symbol in symbols(number) for source in sources.get(symbol, ()))
 
 
 def _fix_sizes(tx: Any, placeholder: fx.Node, is_followed: bool) -> bool:

@@ -25,7 +25,7 @@ class FrameHistory:
     ints, sizes: the first value of each int, and the first sizes of each tensor.
     written: the tensors that a graph of the frame has written to.
     writes: those that the latest graph writes to.
-    wrote: all of them that still exist.
+    wrote: the tensors, of those that still exist, that calls have written to.
     now: the ints of the compilation under way.
     elements: the history of each index tensor.
     calls: the history of the frame's calls.
@@ -34,17 +34,17 @@ class FrameHistory:
     of_modules: the values that each int of a module has had.
     places: the ints that say at which place of a list something is.
     slices: whether the frame slices caches.
-    loses_slices: whether it is told of that a slice leaves one of its graphs for a graph break.
+    loses_slices: whether the report has told that a slice leaves one of its graphs for a graph break.
     loses_joined: whether a cache that one of its graphs makes longer leaves it for a graph break.
-    excluded: the places at which it calls functions that are not compiled, and that it is told of.
+    excluded: the places at which it calls functions that are not compiled, and that the report has told of.
     names: whether it makes strings of numbers.
     tied: the first values of numbers that go with a position, or with a size that has changed.
     owners: the identities of the modules and caches that each compilation was for.
     pinned: for each of these, the values of the constants in the latest graph, by name and place (see `dynamo.pinned`).
     marked: Dynamo's entries of the tensors whose sizes we made dynamic, with the sizes before; None if sizes are to stay fixed.
-    returned: the sizes and dtypes of what graphs of the frame have returned.
-    foreseen: the inputs whose sizes have been made dynamic for that, with the dim and the size, until the frame is compiled.
-    kept: the inputs for which that was in vain.
+    returned: the sizes and dtypes of the tensors that graphs of the frame have returned.
+    foreseen: the inputs that are such tensors and got a dynamic size, with the dim and the size, until the frame is compiled.
+    kept: the inputs that got a dynamic size in vain.
     longer: the inputs of which graphs of the frame have returned something longer, with the dim along which it is longer.
     grown: the inputs that had a buffer in a graph of the frame, with the dim along which rows were joined to them.
     """

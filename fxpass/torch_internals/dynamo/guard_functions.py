@@ -1,4 +1,4 @@
-"""The functions of ours that run from guards and from Dynamo's bytecode, where an error would reach the user.
+"""Functions of ours that run from guards and from Dynamo's bytecode, where an error would reach the user.
 
     a guard of a compiled call      does not hold, which is what torch makes of an error in a guard
     while a frame is compiled       the frame is compiled once more without our hooks, as stock torch.compile does (`hooks`)
@@ -27,7 +27,7 @@ from .compilation import current_compilation
 
 
 @torch.compiler.disable
-def note(look: Callable[..., Any], error: Exception) -> None:
+def tell_once(look: Callable[..., Any], error: Exception) -> None:
     """Tell of an ``error`` of ``look``, but not of those that follow from it while a frame is compiled."""
     compilation = current_compilation()
     if compilation is None or not compilation.guard_failed:
@@ -43,7 +43,7 @@ def values(tensor: Any) -> tuple[int, ...]:
             meet()
         return mirror.values(tensor)
     except Exception as error:
-        note(values, error)
+        tell_once(values, error)
         raise
 
 
@@ -52,29 +52,29 @@ def evaluate(text: str, held: Sequence[int]) -> Any:
     try:
         return formula.evaluate(text, held)
     except Exception as error:
-        note(evaluate, error)
+        tell_once(evaluate, error)
         raise
 
 
 def of_one(text: str, value: Any) -> Any:
-    """What `expressions.number` makes of ``value``."""
+    """What `expressions.computed_number` makes of ``value``."""
     try:
         if get_ident() not in threads:
             meet()
-        return expressions.number(text, [value])
+        return expressions.computed_number(text, [value])
     except Exception as error:
-        note(of_one, error)
+        tell_once(of_one, error)
         raise
 
 
 def of_several(text: str, where: CodeType, global_names: dict[str, Any], local_names: dict[str, Any]) -> Any:
-    """What `expressions.number` makes of the values that ``where`` finds by their names."""
+    """What `expressions.computed_number` makes of the values that ``where`` finds by their names."""
     try:
         if get_ident() not in threads:
             meet()
-        return expressions.number(text, found(where, global_names, local_names))
+        return expressions.computed_number(text, found(where, global_names, local_names))
     except Exception as error:
-        note(of_several, error)
+        tell_once(of_several, error)
         raise
 
 
@@ -93,7 +93,7 @@ def all_agree(held: Sequence[int], pairs: Sequence[tuple[int, int]]) -> bool:
     try:
         return mirror.all_agree(held, pairs)
     except Exception as error:
-        note(all_agree, error)
+        tell_once(all_agree, error)
         raise
 
 
@@ -102,7 +102,7 @@ def disjoint(tensors: Sequence[tuple[torch.Tensor, bool, bool]]) -> bool:
     try:
         return address_ranges.disjoint(tensors)
     except Exception as error:
-        note(disjoint, error)
+        tell_once(disjoint, error)
         raise
 
 
@@ -113,26 +113,26 @@ def read(tensor: Any, index: int) -> int:
             meet()
         return mirror.read(tensor, index)
     except Exception as error:
-        note(read, error)
+        tell_once(read, error)
     return int(tensor.flatten()[index].item())
 
 
 def computed(tensor: Any, text: str) -> Any:
-    """What the `formula` ``text`` makes of the elements of ``tensor``."""
+    """What the `formula_text` ``text`` makes of the elements of ``tensor``."""
     try:
         return mirror.computed(tensor, text)
     except Exception as error:
-        note(computed, error)
+        tell_once(computed, error)
     return formula.evaluate(text, tensor.flatten().tolist())
 
 
 @torch.compiler.disable
 def computed_by(text: str, *inputs: Any) -> Any:
-    """What `expressions.number` makes of ``inputs``."""
+    """What `expressions.computed_number` makes of ``inputs``."""
     try:
-        return expressions.number(text, inputs)
+        return expressions.computed_number(text, inputs)
     except Exception as error:
-        note(computed_by, error)
+        tell_once(computed_by, error)
         raise
 
 

@@ -45,7 +45,7 @@ def _manager(stock: Any, builder: Any, source: Any) -> Any:
             known[source.name] = make(builder, source)
         return known[source.name]
     except Exception as error:  # torch knows no way of its own to guard on it
-        guard_functions.note(make, error)
+        guard_functions.tell_once(make, error)
         raise Unsupported(f"kvfix: no guard on {source.name}: {type(error).__name__}: {error}") from error
 
 

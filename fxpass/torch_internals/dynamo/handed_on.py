@@ -32,9 +32,9 @@ from fxpass.torch_internals.dynamo.names import config
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext
 
+from .dynamic_marks import fix_size, mark_size
 from .dynamism import moved_sizes, restart, tensors_of
 from .frames import FrameHistory, current_frame, history_of
-from .marked import fix_size, mark_size
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
@@ -130,7 +130,7 @@ def _is_shorter(own: tuple[int, ...], sizes: tuple[int, ...], dim: int) -> bool:
 def _automatic_dynamic(
     is_ours: Callable[..., bool], stock: Any, e: Any, tx: Any, source: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Let the size of a tensor that grows be a symbol from the first step on, and its strides."""
+    """Make the size of a tensor that grows, and its strides, symbols from the first step on."""
     context = stock(e, tx, source, *args, **kwargs)
     if not is_ours(tx.output.compiler_fn):
         return context
@@ -148,9 +148,11 @@ def _automatic_dynamic(
 
 
 def _longer_dim(tx: Any, name: str, tensor: torch.Tensor) -> int | None:
-    """The dim along which the graph will make the input ``tensor``, called ``name``, longer, as far as inputs tell: it is new,
-    and is a tensor that has been returned, or a part of one, along the only dim that was as long as another input was, which
-    is of another size now. None where they do not tell."""
+    """The dim along which the graph will make the input ``tensor``, called ``name``, longer, as far as inputs tell.
+
+    The input must be new, and must be a tensor that has been returned, or a part of one along this dim. No other dim of the
+    returned tensor may have a first size of an input that has another size now. None where the inputs do not tell.
+    """
     seen = history_of(tx.f_code)
     if name in seen.sizes or name in seen.kept or not seen.returned or not _are_fixed_first():
         return None

@@ -47,7 +47,7 @@ from fxpass.torch_internals.symbols import free_unbacked_symbols
 
 from . import dynamism, excluded, handed_on, indexing, number_variables, resumed, retries
 from .compilation import current_compilation
-from .lengths import length_of
+from .list_lengths import length_of
 from .operands import with_numbers
 from .wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
 
@@ -141,7 +141,7 @@ def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
     depth, operand = len(tx.stack), tx.stack[-1]
     value = _truth_of(tx, operand, by_ops=not _is_assert(tx.next_instruction)) if is_ours(tx.output.compiler_fn) else None
     if value is not None:
-        tx.stack[-1] = number_variables.decided(tx, value)
+        tx.stack[-1] = number_variables.branch_outcome(tx, value)
     stock(tx, inst)
     if value is not None and inst.opname in _OR_POP and len(tx.stack) == depth:
         tx.stack[-1] = operand
@@ -162,7 +162,8 @@ def _is_assert(following: Any) -> bool:
 
 
 def _to_bool(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
-    """``not not x`` is this alone from Python 3.13 on. Dynamo takes it for a part of a jump or of ``not``."""
+    """Make a truth value of a number. From Python 3.13 on, ``not not x`` is this instruction alone, which Dynamo takes for a
+    part of a jump or of ``not``."""
     if tx.next_instruction.opname in _JUMPS or not is_ours(tx.output.compiler_fn):
         return stock(tx, inst)
     tx.push(BuiltinVariable(bool).call_function(tx, [tx.pop()], {}))

@@ -1,7 +1,7 @@
 """torch's minifier, ``TORCHDYNAMO_REPRO_AFTER=dynamo``, runs what a backend has returned while the graph is compiled.
 
-    out = compiled(s0, cache, x)                  s0 is a SymInt, of which the graph would make guards
-    compiled.named_parameters()                   that of a module; a function has none, and is taken for one that fails
+    out = compiled(s0, cache, x)                  s0 is a SymInt, on which the call would make guards
+    compiled.named_parameters()                   a function has no such method, and would be taken for one that fails
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from fxpass.torch_internals.patches import patch
 
 from . import frames
 from .compilation import current_compilation
-from .values import NOTHING, value_at
+from .frame_values import NOTHING, value_at
 
 MAX_COUNTED = 3
 """For so many modules that are counted, graphs are made in which the number of the module is a constant."""
@@ -47,7 +47,7 @@ def forget() -> None:
     _moved.clear()
 
 
-def moves(tx: Any, source: Any, value: int) -> bool:
+def has_moved(tx: Any, source: Any, value: int) -> bool:
     """Whether the int at ``source``, now ``value``, belongs to a module, or is a global, and has been seen to change there."""
     if source is None:
         return False

@@ -1,4 +1,4 @@
-"""Dynamo's own names."""
+"""Private names of Dynamo."""
 
 from __future__ import annotations
 

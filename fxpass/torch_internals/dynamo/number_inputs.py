@@ -11,20 +11,25 @@ from torch import fx
 
 from fxpass.analysis.calls import CallHistory, Graph, Kind
 from fxpass.analysis.kinds import Kinds, Seen, Symbol
-from fxpass.analysis.sized_by import only_sizes
+from fxpass.analysis.pure_sizes import only_sizes
 from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint, symbols, to_expr
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 
 from . import frames
-from .sources import AggregateSource, PositionSource, written
-from .values import value_at
+from .frame_values import value_at
+from .sources import AggregateSource, PositionSource, user_text
 
 
 @dataclasses.dataclass(frozen=True)
 class NumberInput:
-    """The SymInt ``value`` at ``place`` in a graph's arguments: the name of its source, whether it is one of a tensor's sizes,
-    strides or its offset, its kind, if the calls tell, and whether an index tensor holds it."""
+    """The SymInt ``value`` at ``place`` in a graph's arguments.
+
+    name: that of its source.
+    is_size: whether it is a size, a stride or the offset of a tensor.
+    kind: what the calls say of it, if they do.
+    is_held: whether an index tensor holds it.
+    """
 
     place: int
     name: str
@@ -71,7 +76,7 @@ class NumberInputs:
             elif isinstance(value, torch.SymInt) and value.node.hint is not None:  # an unbacked one has no history
                 is_size = isinstance(source, TensorPropertySource)
                 held, kind = isinstance(source, (PositionSource, AggregateSource)), self._kind(source, value)
-                self.all.append(NumberInput(place, written(source), value, is_size, kind, held))
+                self.all.append(NumberInput(place, user_text(source), value, is_size, kind, held))
         self._settle_ints()
         names = [number.name for number in self.all]
         self._derived = [size for size in self._derived if size[0] not in names]
@@ -106,7 +111,7 @@ class NumberInputs:
     def _kind(self, source: Any, value: torch.SymInt) -> Kind | None:
         if isinstance(source, (PositionSource, AggregateSource)):
             return "position"
-        return self._calls.kind(written(source), value.node.hint, isinstance(source, TensorPropertySource), self._owner)
+        return self._calls.kind(user_text(source), value.node.hint, isinstance(source, TensorPropertySource), self._owner)
 
     def _settle_ints(self) -> None:
         """Decide the kinds that the calls do not tell, or not by themselves.
@@ -134,7 +139,7 @@ class NumberInputs:
         return self._calls.last(number.name, self._owner), number.value.node.hint
 
     def settle(self, graph: fx.Graph) -> None:
-        """Make a variant of each int in doubt that in ``graph``, in normal form, says nothing but how large new tensors are."""
+        """Make a variant of each int in doubt that only tells how large new tensors of ``graph``, in normal form, are."""
         others = {s for n in self.all if n.name not in self._in_doubt for s in n.symbols}
         doubtful = {s for n in self.all if n.name in self._in_doubt for s in n.symbols} - others
         sizes = only_sizes(graph, doubtful) if doubtful else set()

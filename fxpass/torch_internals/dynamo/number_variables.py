@@ -65,7 +65,7 @@ def number_in(tx: Any, node: fx.Node, by_ops: bool = True) -> Any:
     if node.graph is not output.graph:
         return None  # it is in the subgraph of a higher-order operator
     table = Table.of(output.graph)
-    moves = fixed_sizes.moves(node)
+    moves = fixed_sizes.has_symbolic_size(node)
     expression = expression_of(table, node) if moves else None
     fixed_sizes.fix_numbers(tx, node, expression.inputs if expression else ())
     entry = table.entry(node)
@@ -156,9 +156,9 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
     if entry.fn is int32:
         return _within(args[0])
     if entry.fn is choose:
-        return args[1] if bool(value_of(args[0])) else args[2]  # guards
+        return args[1] if bool(plain_number(args[0])) else args[2]  # guards
     if entry.fn in (any_of, all_of, how_many):
-        return ConstantVariable.create(entry.fn(*(bool(value_of(arg)) for arg in args)))  # guards
+        return ConstantVariable.create(entry.fn(*(bool(plain_number(arg)) for arg in args)))  # guards
     if entry.fn in FOLDS and entry.fn not in PAIRWISE:
         raise NotCovered
     return functools.reduce(functools.partial(_joined, tx, _OPERATORS.get(entry.fn, entry.fn)), args[1:], args[0])
@@ -166,7 +166,7 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
 
 def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
     if fn in (max, min):
-        a, b = map(value_of, args)
+        a, b = map(plain_number, args)
         if known(a >= b) or known(a <= b):
             return args[known(a >= b) == (fn is min)]
     if sum(_size(arg) for arg in args) > MAX_SIZE:
@@ -180,14 +180,14 @@ def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
     return number
 
 
-def value_of(variable: Any) -> Any:
+def plain_number(variable: Any) -> Any:
     """The constant or SymInt that a number is."""
     return variable.as_python_constant() if variable.is_python_constant() else variable.sym_num
 
 
 def _size(variable: Any) -> int:
     """How many operators and symbols ``variable`` is written with. SymPy takes exponential time for nested ones."""
-    value = value_of(variable)
+    value = plain_number(variable)
     return 1 if isinstance(value, int) else _written(value.node.expr)
 
 
@@ -215,7 +215,7 @@ def _within(number: Any) -> Any:
     return number
 
 
-def decided(tx: Any, value: Any) -> Any:
+def branch_outcome(tx: Any, value: Any) -> Any:
     """The outcome of a branch on the number ``value``, as a constant; the condition becomes a guard."""
     if value.is_python_constant():
         return ConstantVariable.create(bool(value.as_python_constant()))

@@ -1,4 +1,4 @@
-"""Tensors among the operands of an operator that stand for a number become the number that they hold.
+"""Where a tensor among the operands of an operator stands for a number, the number that it holds takes its place.
 
     c.split([e, 8 - e], 1)                c.split([s1, 8 - s1], 1)
     x.triu(diagonal=start_tensor)         x.triu(diagonal=s0)
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fxpass.index_tensors.operators import is_torchs
+from fxpass.index_tensors.operators import belongs_to_a_library
 from fxpass.torch_internals.operators import OpOverloadPacket
 
 from .indexing import NumberReader, is_0d, number_or_same
@@ -25,7 +25,7 @@ Operands = tuple[tuple[Any, ...], dict[str, Any]]
 
 def with_numbers(target: Any, operands: tuple[Any, ...], named: dict[str, Any], number_in: NumberReader) -> Operands:
     """The operands of a function or method of PyTorch, with numbers in the place of tensors that stand for one."""
-    if not isinstance(target, str) and not (callable(target) and is_torchs(target)):
+    if not isinstance(target, str) and not (callable(target) and belongs_to_a_library(target)):
         return operands, named
     takes = _taken(target if isinstance(target, str) else getattr(target, "__name__", ""))
     placed = (_number(o, takes.at(i), number_in) for i, o in enumerate(operands))

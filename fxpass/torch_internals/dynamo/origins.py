@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.analysis.lengths import bound_caches, lengths
+from fxpass.analysis.lengths import bounds_of_caches, lengths
 from fxpass.analysis.positions import Origin
 from fxpass.graph.inputs import buffer_of, dynamo_source
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.symbols import free_symbols
 
-from .sources import PositionSource, written
+from .sources import PositionSource, user_text
 
 
 def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any] = frozenset()) -> dict[fx.Node, Origin]:
@@ -35,15 +35,15 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
             continue
         source = sources[node]
         if isinstance(source, PositionSource):
-            found[node] = Origin(written(source), tensors.get(source.base), source.index)
+            found[node] = Origin(user_text(source), tensors.get(source.base), source.index)
         elif source is not None and not isinstance(source, TensorPropertySource) and source.name not in variants:
-            found[node] = Origin(written(source))
+            found[node] = Origin(user_text(source))
         elif source is None and not free_symbols(node.meta["val"]) <= sizes:
             found[node] = Origin(node.name)
     others = [n for n in placeholders if isinstance(sources[n], TensorPropertySource) and n not in found]
     of_caches = lengths(gm.graph, moving) if others else set()
     moved = {s for n in found for s in free_symbols(n.meta["val"])}
-    bounds = bound_caches(gm.graph, {n for n in others if free_symbols(n.meta["val"]) & moved})
+    bounds = bounds_of_caches(gm.graph, {n for n in others if free_symbols(n.meta["val"]) & moved})
     return found | {n: Origin(sources[n].name) for n in others if n in bounds or free_symbols(n.meta["val"]) & of_caches}
 
 
@@ -53,7 +53,7 @@ def name_of(placeholder: fx.Node) -> str:
     if (grows := buffer_of(placeholder)) is not None:
         return f"buffer({grows})"
     source = dynamo_source(placeholder)
-    return placeholder.name if source is None else written(source)
+    return placeholder.name if source is None else user_text(source)
 
 
 def _is_tensor(node: fx.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Numbers of our own in the environment of a graph that Dynamo has captured: what is asked about them, and what always holds.
+"""Numbers of our own in the environment of a graph that Dynamo has captured, and which conditions on them always hold.
 
     C       a number of ours, of which Dynamo knows nothing         s < C is known
     s + 1 <= C, 2 * s < C                                           asked about it: the first always holds, the second may not
@@ -36,28 +36,29 @@ def count(name: str) -> Any:
 
 
 def is_of_layout(condition: Any, window: Any, size: Any) -> bool:
-    """Whether ``condition`` holds wherever ``window``, the size of a view of the first rows of an axis of ``size``, is smaller.
+    """Whether ``condition`` holds whenever ``window``, the size of a view of the first rows of an axis, is less than ``size``,
+    that of the axis.
 
-    That a window is not the whole axis is asked to tell whether the view is contiguous. What is made for a view that is not
-    goes by its strides, and is right for one that is.
+    Whether a window is the whole axis is asked to find out whether the view is contiguous. Code that is made for a view that is
+    not contiguous goes by its strides, and is right for one that is.
     """
-    return holds(condition, {window: size - 1 - count("room")}, {})
+    return always_holds(condition, {window: size - 1 - count("room")}, {})
 
 
 def from_the_least_on(env: Any, symbols: Iterable[Any]) -> dict[Any, Any]:
-    """What each of ``symbols`` is made of that is known to be 0 or more in ``env``: the least that it can be, and a `count`."""
+    """Each of ``symbols`` that is known to be 0 or more in ``env``, as the sum of its least value and a `count`."""
     least = {s: env.var_to_range[s].lower for s in symbols if s in env.var_to_range}
     return {s: count(str(s)) + low for s, low in least.items() if low.is_finite and low >= 0}
 
 
-def holds(condition: Any, room: Mapping[Any, Any], counted: Mapping[Any, Any]) -> bool:
+def always_holds(condition: Any, room: Mapping[Any, Any], counted: Mapping[Any, Any]) -> bool:
     """Whether the relation ``condition`` always holds, whichever of its operands each maximum and minimum in it is. ``room``
     says what a symbol is made of, and ``counted`` what all others are, from the least on that they can be."""
     if not isinstance(condition, sympy.core.relational.Relational):
         return bool(condition == sympy.true)
     chosen = next(iter(condition.atoms(Max, Min)), None)
     if chosen is not None:
-        return all(holds(condition.xreplace({chosen: one}), room, counted) for one in chosen.args)
+        return all(always_holds(condition.xreplace({chosen: one}), room, counted) for one in chosen.args)
     left = sympy.expand((condition.lhs - condition.rhs).xreplace(room).xreplace(counted))
     signs = {sympy.Ne: left.is_nonzero, sympy.Lt: left.is_negative, sympy.Le: left.is_nonpositive,
              sympy.Gt: left.is_positive, sympy.Ge: left.is_nonnegative, sympy.Eq: left.is_zero}  # fmt: skip

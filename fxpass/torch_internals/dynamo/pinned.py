@@ -1,14 +1,14 @@
-"""Numbers and texts that move from call to call, but are a constant in each graph: every value makes a graph of its own.
+"""Numbers and texts that move from call to call, but are constants in a graph. Each value makes a graph of its own.
 
     torch.kron(k[:, :p], x)         p is a symbol, until `kron` asks how long its operand is       p == 9
     p = len(self.tokens)            Dynamo has no symbol for the length of a list                  len(tokens) == 9
     if name.startswith("a"): ...    nor for a text                                                 name == 'a9'
 
-The first is seen when the second such graph of one place is made. Numbers that kvfix itself has made a constant, since
-they have few values (`fixed_sizes`), do not count, and neither does how a tensor lies in memory, which Dynamo guards in stock,
-too. The others are told from the guards on which the latest graphs of the frame have failed, once there are `_IN_A_ROW` of
-them. Blocks that are compiled one by one share a frame, and so do the calls of a function that is told the number of a layer:
-the graphs of each module, and of each set of caches, are counted by themselves.
+The first kind is seen when the second such graph of one place is made. Numbers that kvfix itself has made constants, since they
+have few values (`fixed_sizes`), do not count. Neither do strides and offsets, which stock Dynamo guards, too. The other kinds
+are seen in the guards on which the latest graphs of the frame have failed, once there are `_IN_A_ROW` of them. Blocks that are
+compiled one by one share a frame, and so do calls of a function that is told the number of a layer. So the graphs of each
+module, and of each set of caches, are counted by themselves.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.patches import patch
 
 from .compilation import compile_id, current_compilation
+from .frame_values import value_named
 from .frames import current_frame, history_of
-from .values import value_of
 
 _IN_A_ROW = 4
 _PLACE = re.compile(r"#\s*.*?([^\s/]+:\d+) in ")
 _NUMBER = re.compile(r"\b\d+\b")
 _SIZE = "size mismatch"
-_OURS = str(Path(__file__).parents[1])
+_OWN_FOLDER = str(Path(__file__).parents[1])
+"""A number that code below this folder has made a constant is not told of."""
 
 
 class Pinned(NamedTuple):
@@ -47,8 +48,8 @@ def install() -> None:
 
 
 def pinned() -> list[Pinned]:
-    """The numbers that are constants in the frame that Dynamo is compiling, although they move with each call. It is asked once
-    for each graph, when it is known to what this writes."""
+    """The numbers that are constants in the frame that Dynamo is compiling, although they move with each call. This is called
+    once for each graph, when it is known which inputs the graph writes to."""
     tx, compilation = current_frame(), current_compilation()
     if tx is None or compilation is None:
         return []
@@ -67,7 +68,7 @@ def _owner(tx: Any) -> tuple[int, ...]:
     """The identities of what the latest graph of the frame of ``tx`` is for: modules, and the tensors that it writes to, unless
     it is the only graph that writes to any. Those that a call before has written to, and that are gone since, do not count."""
     seen = history_of(tx.f_code)
-    written = {id(t): t for name in sorted(seen.writes) if isinstance(t := value_of(tx, name), torch.Tensor)}
+    written = {id(t): t for name in sorted(seen.writes) if isinstance(t := value_named(tx, name), torch.Tensor)}
     others = [t for t in seen.wrote if id(t) not in written]
     seen.wrote.update(dict.fromkeys(written.values()))
     modules = [id(value) for value in tx.f_locals.values() if isinstance(value, nn.Module)]
@@ -91,7 +92,7 @@ def _is_of_layout(source: Any) -> bool:
 
 
 def _is_ours(where: Any) -> bool:
-    return getattr(where, "filename", "").startswith(_OURS)
+    return getattr(where, "filename", "").startswith(_OWN_FOLDER)
 
 
 def _failing(texts: list[str]) -> list[Pinned]:

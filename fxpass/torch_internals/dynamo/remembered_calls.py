@@ -6,8 +6,8 @@
     for layer in layers:
         x = apply(recipe("b (h d) -> b h d"), x)
 
-Eager gives the very object of the first call, too, as long as the function has room for it. The layers of a model ask the same
-of such functions; the guards that Dynamo makes at the first call hold for all.
+Eager returns the very object of the first call, too, as long as the function has room for it. All layers of a model call such
+functions with the same arguments. The guards that Dynamo makes at the first call hold for all of them.
 """
 
 from __future__ import annotations

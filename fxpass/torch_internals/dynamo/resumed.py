@@ -1,9 +1,9 @@
-"""What a function hands on behind a graph break, where it has been cut out of a cache between the graphs.
+"""Tensors that a function is given behind a graph break, and that have been cut out of a cache between the two graphs.
 
     rows = opaque(cache, p)           a function that is not compiled: the slice is taken in eager
     return (rows @ w).sum(1)          the graph behind the break is given rows, which have another size in each call
 
-Where a tensor of that size comes to the function itself, a prompt or a series, it is the caller's, and nothing is cut.
+If the function itself is given a tensor of that size, a prompt or a series, the size is the caller's, and nothing was cut.
 
 Dynamo leaves code to Python that is given no tensor. What a function goes on with may make one, and is compiled all the same:
 
@@ -73,14 +73,14 @@ def cut_between(
 
 
 def _name(source: Any, code: CodeType) -> str:
-    """What ``source`` is called in ``code``; what Dynamo has taken from the stack has no name there."""
+    """The name of ``source`` in ``code``. A tensor that Dynamo has taken from the stack has no name there."""
     named = any(f"L[{name!r}]" in source.name for name in (*code.co_varnames, *code.co_cellvars, *code.co_freevars))
     return source.name if named else "a tensor without a name"
 
 
 def _original(code: CodeType | None) -> CodeType | None:
     """The function that ``code`` goes on with, which Dynamo has made; None for a function of the user's."""
-    made = ContinueExecutionCache.generated_code_metadata.get(code)
+    made = getattr(ContinueExecutionCache, "generated_code_metadata", {}).get(code)  # none where torch has no such name
     return None if made is None else made.code
 
 

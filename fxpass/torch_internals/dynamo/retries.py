@@ -1,10 +1,11 @@
-"""A frame that Dynamo fails on with our hooks is compiled without them. If an assertion of Dynamo's fails then, too, the frame
-is left to Python. Any other error is raised in stock as well.
+"""A frame that Dynamo fails on with our hooks is compiled without them.
+
+If an assertion of Dynamo's fails then, too, the frame is left to Python. Stock Dynamo raises any other error as well.
 
     x + range(9)[idx[0]]        Dynamo asserts that an index is a constant, and has been given a number that moves.
                                 Without hooks the graph breaks before it.
 
-Before that, sizes that we have made dynamic are fixed again, since Dynamo may have failed on one of their symbols.
+The first thing that is tried is to fix sizes that we have made dynamic, since Dynamo may have failed on one of their symbols.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupported
 from fxpass.torch_internals.patches import failures, tell
 
-from . import frames, marked
+from . import dynamic_marks, frames
 from .code_of_tensors import works_on_tensors
 from .compilation import compiling, limited
 
@@ -43,10 +44,11 @@ def compile_frame(
     with garbage_collection.paused():
         code, before = kwargs["code"] if "code" in kwargs else args[0], failures()
         while True:
-            fault = None
+            fault, is_made = None, False
             with compiling(True) as compilation, frames.following(code):
                 try:
                     made = stock(*args, **kwargs)
+                    is_made = True
                 except Exception as error:
                     if _is_dynamos_fault(error):
                         fault = error
@@ -55,14 +57,15 @@ def compile_frame(
                         if (works or limited(error) and _is_of_positions(code)) and not is_whole:
                             left(compiler_fn, code, error)
                         raise
-            if fault is None:
+            if is_made:
                 for called in compilation.excluded:
                     left(compiler_fn, code, called)
                 return made
-            if not marked.take_back(code):
+            if fault is None or not dynamic_marks.take_back(code):
                 break
         made = _without_hooks(code, stock, *args, **kwargs)
-    tell(compile_frame, fault)
+    if fault is not None:
+        tell(compile_frame, fault)
     if isinstance(made, Unsupported):
         raise made
     return made

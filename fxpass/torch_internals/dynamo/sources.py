@@ -50,7 +50,7 @@ class PositionSource(ChainedSource):
 
 @dataclasses.dataclass(frozen=True)
 class AggregateSource(ChainedSource):
-    """The value of the `formula` ``text`` for the small integer tensor at ``base``, read through the host mirror."""
+    """The value of the `formula_text` ``text`` for the small integer tensor at ``base``, read through the host mirror."""
 
     text: str = ""
 
@@ -153,7 +153,7 @@ def full_name(value: Any) -> str:
     return f"{name}.{value.name}" if isinstance(value, enum.Enum) else name
 
 
-def written(source: Any) -> str:
+def user_text(source: Any) -> str:
     """``source`` as the user would write it: an element of an index tensor as ``L['lens'][0]``."""
     if isinstance(source, PositionSource):
         return f"{source.base.name}[{source.index}]"

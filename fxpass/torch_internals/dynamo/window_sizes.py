@@ -3,7 +3,7 @@
     with WindowSizes(env, room) as sizes:
         W = sizes.window(s + 1, [S])         s + 1 <= W <= S hold on every call: the window is made so
         ...                                  a graph is rewritten; what is asked about W is noted as guards
-    sizes.asked                              what was asked and does not hold of any such W, if there is such a thing
+    sizes.asked                              a condition that was asked about and does not hold of every such W, or None
 
 As with a `Capacity`, Dynamo knows nothing of these numbers, and guards on them are taken out when the block ends.
 """
@@ -17,7 +17,7 @@ import torch
 
 from fxpass.graph.numbers import hint, to_expr
 
-from .own_numbers import count, from_the_least_on, holds, is_of_layout, number_of_ours, taken_out
+from .own_numbers import always_holds, count, from_the_least_on, is_of_layout, number_of_ours, taken_out
 
 
 class WindowSizes:
@@ -54,8 +54,8 @@ class WindowSizes:
 
     @property
     def asked(self) -> Any:
-        """The first condition that the block has asked about and that does not hold of any windows that have room and are no
-        larger than their axes; None if there is none. Those of layout do not count."""
+        """The first condition that the block has asked about and that is not known to hold of all windows with room that are no
+        larger than their axes; None if there is none. Conditions on layout do not count."""
         return next((condition for condition in self._asked if not self._is_certain(condition)), None)
 
     def _is_certain(self, condition: Any) -> bool:
@@ -68,4 +68,4 @@ class WindowSizes:
             rooms += [{size: window + count("room")} for size in sizes if getattr(size, "is_Symbol", False)]
         others = {s for room in rooms for made in room.values() for s in made.free_symbols} | condition.free_symbols
         counted = from_the_least_on(self._env, others)
-        return any(holds(condition, room, counted) for room in rooms)
+        return any(always_holds(condition, room, counted) for room in rooms)

@@ -29,7 +29,7 @@ MAX_FLOATS = 3
 
 
 def wrap_literal(is_ours: Callable[..., bool], stock: Any, self: Any, value: Any) -> Any:
-    if type(value) is int and is_ours(self.tx.output.compiler_fn) and module_ints.moves(self.tx, self.source, value):
+    if type(value) is int and is_ours(self.tx.output.compiler_fn) and module_ints.has_moved(self.tx, self.source, value):
         return self.wrap_symint(value)
     return stock(self, value)
 

@@ -5,8 +5,8 @@
     tl.store(out_ptr0 + ..., y)              x = tl.load(in_ptr0 + ...)
                                              ...
 
-Inductor can generate such kernels itself. But there, a kernel waits only if it reads what the one before it has written, and
-all of them start the next one late. Beside kernels that start the next one at once, that would be a race.
+Inductor can generate such kernels itself. But then a kernel waits only if it reads what the one before it has written, and each
+kernel lets the next one start late. Beside kernels that let the next one start at once, that would be a race.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def starting_early() -> Iterator[dict[str, Any]]:
         yield {}
         return
     if not is_patched(_FILTER):
-        patch(_FILTER, _filter, contain=False)  # a kernel with half of it would not wait: better an error
+        patch(_FILTER, _filter, contain=False)  # a kernel with one of the two calls might not wait, and an error is better
     token = _wanted.set(True)
     try:
         yield dict(PATCHES)

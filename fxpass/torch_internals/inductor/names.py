@@ -1,4 +1,4 @@
-"""Inductor's own names."""
+"""Private names of Inductor."""
 
 from __future__ import annotations
 

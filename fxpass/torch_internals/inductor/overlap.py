@@ -1,4 +1,4 @@
-"""Nothing waits for kernels before the first call: meanwhile the next pieces are lowered, and Dynamo makes its guards.
+"""The first call is the first to wait for kernels. Until then the next pieces are lowered, and Dynamo makes its guards.
 
     for piece in pieces:                      with kernels_later() as kernels:
         lower; submit kernels; wait      ->       for piece in pieces: lower; submit kernels

@@ -1,4 +1,4 @@
-"""What runs a graph where kvfix declines: stock Inductor; where that cannot be had either, the graph runs as it is."""
+"""Where kvfix declines, stock Inductor compiles a graph. If that is not to be had either, the graph runs as it is."""
 
 from __future__ import annotations
 

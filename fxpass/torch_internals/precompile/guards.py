@@ -47,14 +47,14 @@ def _reduce(stock: Any, self: Any, obj: Any) -> Any:
     if isinstance(obj, property):
         return property, (obj.fget, obj.fset, obj.fdel, obj.__doc__)
     reduced = stock(self, obj)
-    known = mirror.known(obj) if isinstance(obj, torch.Tensor) and isinstance(reduced, tuple) else None
+    known = mirror.known_values(obj) if isinstance(obj, torch.Tensor) and isinstance(reduced, tuple) else None
     return reduced if known is None else (_index, (known, *reduced))
 
 
 def _index(values: tuple[int, ...], make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     tensor = make(*args)
     if isinstance(tensor, torch.Tensor):
-        mirror.describe(tensor, values)
+        mirror.remember_contents(tensor, values)
     return tensor
 
 

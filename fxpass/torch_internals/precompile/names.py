@@ -1,4 +1,4 @@
-"""The names of torch's precompile cache."""
+"""Private names of torch's precompile cache."""
 
 from __future__ import annotations
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from fxpass.kernels.select import register
-from fxpass.torch_internals.inductor import writes
+from fxpass.torch_internals.inductor import row_writes
 
 
 @pytest.fixture(autouse=True)
 def lowered() -> None:
     register()
-    assert writes.lower_writes(torch.ops.kvfix.write_rows.default)
-    assert writes.lower_writes(torch.ops.kvfix.write_rows.default)
+    assert row_writes.lower_writes(torch.ops.kvfix.write_rows.default)
+    assert row_writes.lower_writes(torch.ops.kvfix.write_rows.default)
 
 
 def step(parts, caches, shifted, ring, pos):

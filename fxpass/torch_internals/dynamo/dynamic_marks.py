@@ -1,4 +1,4 @@
-"""Marks in Dynamo's record of a frame: a size or an int becomes dynamic as if it had been seen to change, or is fixed again.
+"""Marks in Dynamo's record of a frame make a size or an int dynamic, as if it had been seen to change, or fix a size again.
 
     record of past     size (1, 2, 12, 8)     mark_size(tx, "past", 2)     size (1, 2, auto_dynamic, 8)
 """
@@ -38,9 +38,9 @@ def fix_size(tx: Any, name: str, dim: int, size: int) -> None:
 
 
 def take_back(code: CodeType) -> bool:
-    """Let the sizes that were marked in the frame of ``code`` be fixed again, from now on, and tell whether there were any.
+    """Fix the sizes that were marked in the frame of ``code`` again, for good, and tell whether there were any.
 
-    Dynamo fails on a symbol in the size of an input that is given other memory, ``k.data = other``.
+    Dynamo fails on a symbol in the size of an input that is given other memory, as by ``k.data = other``.
     """
     seen = history_of(code)
     marked, seen.marked = seen.marked, None

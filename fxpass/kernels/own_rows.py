@@ -5,10 +5,9 @@
     write_rows(vs, 2, slots, v)                                                 slots, ks, vs, n, ..)
     o = decode_attention(q, ks, vs, n, ..)
 
-The three are computed, by views and pointwise ops, from results of products and from tensors that depend on none, such as
-angles (see `element_functions`). So there is one kernel in the place of two, and what the first stored for the second is not
-stored at all. The kernel uses the new row as it has computed it, and does not read it from the cache, where another program may
-be writing it.
+The three are computed by views and pointwise ops, from results of products and from tensors that depend on no product, such as
+angles (see `element_functions`). One kernel takes the place of two, and nothing is stored between them. The kernel uses the new
+row as it has computed it. It does not read the row from the cache, where another program may be writing it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from fxpass.graph.normal_form import faking, mode_of
 
 from .element_functions import Elements, is_same
 from .limits import FLOATS, MAX_LEAVES, addressed
-from .writing import Writing
+from .memory_writes import MemoryWrites
 
 aten = torch.ops.aten
 
@@ -43,18 +42,18 @@ class Row(NamedTuple):
     dims: Sequence[int]
 
 
-def use_own_rows(graph: fx.Graph, writing: Writing) -> None:
+def use_own_rows(graph: fx.Graph, writing: MemoryWrites) -> None:
     """Join attention in ``graph`` (propagated, on CUDA, products replaced) with the writes before it, where both are alike."""
     if not any(getattr(n.target, "namespace", "") == "kvfix" for n in graph.nodes):
         return
-    from . import attention, linear, writes  # noqa: F401  (registers the ops; needs triton)
+    from . import attention, linear, write_rows  # noqa: F401  (registers the ops; needs triton)
 
     computed = _computed_of_products(graph)
     for node in graph.find_nodes(op="call_function", target=torch.ops.kvfix.decode_attention.default):
         _join(graph, node, writing, computed)
 
 
-def _join(graph: fx.Graph, node: fx.Node, writing: Writing, computed: set[fx.Node]) -> None:
+def _join(graph: fx.Graph, node: fx.Node, writing: MemoryWrites, computed: set[fx.Node]) -> None:
     q, keys, values, *others = node.args
     assert isinstance(q, fx.Node) and isinstance(keys, fx.Node) and isinstance(values, fx.Node)
     if q.meta["val"].shape[2] != 1 or (rows := _rows_before(node, (keys, values), writing)) is None:
@@ -96,7 +95,7 @@ def _is_product(node: fx.Node) -> bool:
     return isinstance(made, fx.Node) and made.target in products
 
 
-def _may_load(leaf: fx.Node, node: fx.Node, writing: Writing, computed: set[fx.Node]) -> bool:
+def _may_load(leaf: fx.Node, node: fx.Node, writing: MemoryWrites, computed: set[fx.Node]) -> bool:
     """Whether the kernel in the place of ``node`` can load ``leaf``, which does not depend on what the kernel computes."""
     value = leaf.meta["val"]
     if leaf in computed or not isinstance(value, torch.Tensor) or value.dtype not in FLOATS:
@@ -106,7 +105,7 @@ def _may_load(leaf: fx.Node, node: fx.Node, writing: Writing, computed: set[fx.N
     return not writing.between(leaf, node, aliases.storage(leaf))
 
 
-def _rows_before(node: fx.Node, caches: Sequence[fx.Node], writing: Writing) -> list[Row] | None:
+def _rows_before(node: fx.Node, caches: Sequence[fx.Node], writing: MemoryWrites) -> list[Row] | None:
     """What is written to each of ``caches``, a single row in the same slot, if nothing touches them from there to ``node``.
 
     Two caches in one memory are left as they are: where an op writes to two arguments in one memory, Inductor gives it a copy

@@ -1,4 +1,4 @@
-"""What each call of something compiled has made so far, and what the last one launches."""
+"""What has been compiled and recorded after each call of a compiled function, and what the last call launches."""
 
 from __future__ import annotations
 

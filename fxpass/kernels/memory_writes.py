@@ -1,4 +1,5 @@
-"""Where a graph writes to memory. It decides whether a kernel may read at another time than the ops that it replaces."""
+"""Where a graph writes to memory. This decides whether a kernel may read memory at another time than the ops that it
+replaces."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from fxpass.torch_internals.operators import OpOverload
 aten = torch.ops.aten
 
 
-class Writing:
+class MemoryWrites:
     """Where ``graph`` writes to which memory."""
 
     def __init__(self, graph: fx.Graph) -> None:
@@ -35,7 +36,7 @@ class Writing:
         return memory in self._places
 
     def only_by(self, writers: Container[fx.Node], node: fx.Node) -> bool:
-        """Whether ``node`` lies in an input of the graph, to no element of which another op than ``writers`` writes."""
+        """Whether ``node`` lies in an input of the graph, and only ``writers`` write to elements of ``node``."""
         others = [target for by, target in self._writers.get(aliases.storage(node), ()) if by not in writers]
         given = aliases.root(node).op in ("placeholder", "get_attr")
         return given and all(_are_apart(node, other) for other in others)
@@ -46,7 +47,7 @@ class Writing:
 
 
 def _are_apart(one: fx.Node, other: fx.Node) -> bool:
-    """Whether the two are different elements of one tensor, along a dim."""
+    """Whether the two are different elements of one tensor along one dim."""
     if one.target is not aten.select.int or other.target is not aten.select.int or one.args[:2] != other.args[:2]:
         return False
     indices = one.args[2], other.args[2]
@@ -62,4 +63,4 @@ def _may_write(node: fx.Node) -> list[fx.Node]:
 
 
 _SILENT = {aten.batch_norm.default, aten.instance_norm.default}
-"""Update their running statistics, which their schemas do not tell."""
+"""Operators that update running statistics, which their schemas do not tell."""

@@ -3,8 +3,8 @@
     k = rotate(sum(parts))                  one kernel
     write_rows(buffer, 2, slots, k)         ours           ->     buffer[.., slots[i], ..] = rotate(sum(parts))     one kernel
 
-An operator of ours is opaque to Inductor, which stores all that it takes first. What this one does is said here in Inductor's
-own terms.
+An operator of ours is opaque to Inductor, which stores all of its operands before it. Here Inductor is told, in its own terms,
+what this one does.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from fxpass.torch_internals.dynamo.names import ConstantVariable, ListVariable, 
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .fixed_sizes import moves
-from .number_variables import decided, formed, number_in, numbers_in, value_of
+from .fixed_sizes import has_symbolic_size
+from .number_variables import branch_outcome, formed, number_in, numbers_in, plain_number
 
 _QUESTIONS = {torch.equal: "equal", torch.is_nonzero: "is_nonzero"}
 
@@ -46,9 +46,9 @@ def _answer(tx: Any, question: str | None, operands: Sequence[Any]) -> Any:
         return None
     if question == "is_nonzero":
         number = number_in(tx, tensors[0].as_proxy().node)
-        return None if number is None else decided(tx, number)
+        return None if number is None else branch_outcome(tx, number)
     nodes = [t.as_proxy().node for t in tensors]
-    if len(nodes) == 2 and any(map(moves, nodes)):
+    if len(nodes) == 2 and any(map(has_symbolic_size, nodes)):
         return formed(tx, *nodes, form="torch.equal({}, {})")
     held = [numbers_in(tx, node) for node in nodes]
     if len(held) != 2 or None in held:
@@ -66,6 +66,6 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _outcome(number: Any) -> Any:
-    """The constant or SymInt that ``number`` is. A truth value that moves gives its value of now, under a guard."""
-    value = value_of(number)
+    """The constant or SymInt that ``number`` is. For a truth value that moves it is the truth value of now, under a guard."""
+    value = plain_number(number)
     return bool(value) if isinstance(value, torch.SymBool) else value

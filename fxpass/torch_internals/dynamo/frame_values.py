@@ -1,4 +1,4 @@
-"""What the inputs of the frame that Dynamo compiles hold at a source, as a guard would find it."""
+"""The values that the inputs of the frame under compilation hold at a source, as a guard would find them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 from . import guard_functions
 
 NOTHING: Any = object()
-"""What is at no source: there is no such item, which the frame is to find out, or Dynamo has no plain name for it."""
+"""It stands for what cannot be found: there is no such item, as the frame will find out, or Dynamo has no plain name for it."""
 
 
 def value_at(tx: Any, source: Any) -> Any:
     """The value at ``source`` in the outermost frame of ``tx``, or `NOTHING`."""
     try:
-        return value_of(tx, source.name)
+        return value_named(tx, source.name)
     except Exception:  # Dynamo has no plain name for the source
         return NOTHING
 
 
-def value_of(tx: Any, name: str) -> Any:
+def value_named(tx: Any, name: str) -> Any:
     """The value of the input called ``name`` in the outermost frame of ``tx``, or `NOTHING`."""
     frame = tx.output.root_tx
     try:

@@ -1,4 +1,4 @@
-"""What a script that shows a difference tells Dynamo of its inputs, as they were when the graph was made (`verify.script`)."""
+"""A script that shows a difference (`verify.script`) tells Dynamo what its inputs were when the graph was made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .names import mark_static_address, maybe_mark_dynamic
 
 
 def mark(args: Sequence[Any], dynamic: Sequence[tuple[int, int]], static: Sequence[int]) -> None:
-    """Mark the ``dynamic`` sizes of ``args``, each a place and a dim, and what at the places ``static`` belongs to a module."""
+    """Mark the ``dynamic`` sizes of ``args``, each by a place and a dim. The ``static`` places are those of what belongs to a
+    module."""
     if not holds(Feature.MARKS):
         return
     for place, dim in dynamic:

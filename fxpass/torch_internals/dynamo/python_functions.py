@@ -1,10 +1,10 @@
-"""Functions of Python that take a number are handed the one that an index tensor holds.
+"""Functions of Python that take a number are given the number that an index tensor holds.
 
     for j in range(idx[0]):         stock: graph break      kvfix: range(s0)
     x * math.sqrt(idx[0])           stock: graph break      kvfix: a number computed from s0
     not_(idx[0])                    the same                kvfix: a guard on its truth
-    int(lens.float().mean())        the same                kvfix: a number, as none of the floats is one of the graph
-    caches[self.number], len(tokens)                        kvfix: as `items` and `lengths` have them
+    int(lens.float().mean())        the same                kvfix: a number, since no float is an input of the graph
+    caches[self.number], len(tokens)                        kvfix: see `list_items` and `list_lengths`
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fxpass.torch_internals.dynamo.names import SymNodeVariable, TensorVariable
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .items import item_at
-from .lengths import length_of
+from .list_items import item_at
+from .list_lengths import length_of
 from .number_variables import formed, number_in
 
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
 _TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}
-"""Functions of which Dynamo makes symbolic numbers, or guards on the outcome. With another one of `math`, the graph breaks: a
-number would be a constant there, and each of its values would have a graph."""
+"""Functions whose results Dynamo makes symbolic numbers, or guards on. At any other function of `math` the graph breaks, since
+a number would be a constant there, and each of its values would have a graph."""
 
 
 def install() -> None:
@@ -43,7 +43,7 @@ def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any
 
 
 def _of_container(tx: Any, fn: Any, args: Any) -> Any:
-    """The item, or the length, of a list, if it is not as stock Dynamo has it; else None."""
+    """The item, or the length, of a list, if stock Dynamo would make something else of it; else None."""
     if fn is operator.getitem and len(args) == 2:
         return item_at(tx, *args)
     return length_of(tx, args[0]) if fn is len and len(args) == 1 else None

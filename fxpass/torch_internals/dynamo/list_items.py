@@ -1,4 +1,4 @@
-"""An item that a block takes out of a list by a number of its own is reached by that number, and not by its value.
+"""An item that a block takes out of a list by a number of its own is reached by the name of that number, not by its value.
 
     class Block(nn.Module):
         def forward(self, caches, x):
@@ -37,8 +37,8 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.symbols import DimDynamic, PythonPrinter, free_unbacked_symbols
 
 from . import dynamism, module_ints
+from .frame_values import NOTHING, value_at
 from .sources import NUMBERS_OF_TENSORS, ItemSource
-from .values import NOTHING, value_at
 
 _OF_ANY_LENGTH = (list, tuple, dict)
 _CONTAINERS = (list, tuple, dict, collections.OrderedDict, nn.ModuleList)
@@ -104,7 +104,7 @@ def _source(tx: Any, container: Any, place: Any) -> ItemSource | None:
 
 
 def _literal(tx: Any, source: ItemSource, value: Any, container: Any, place: Any) -> Any:
-    """An int is a symbol once the item at this very place has had another value, and all else is a constant."""
+    """The variable of a literal: a symbol for an int, once the item at this very place has had another value, or a constant."""
     if type(value) is int:
         name = f"{container.source.name}[{hint(place.sym_num)}]"
         seen = process_automatic_dynamic(tx, name, FrameStateSizeEntry.make_scalar(value))

@@ -1,6 +1,7 @@
-"""The memory of the inputs of a recording that is being made. It is there before the recording starts.
+"""The inputs of a recording that is being made. What they hold is there before the recording starts.
 
-A tensor that a kernel takes may be a copy of an input, made by another kernel of the same recording. So its address decides.
+A tensor that a kernel takes may be a copy of an input, which another kernel of the same recording makes. So the address decides
+whether a tensor is an input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ints that say how large new tensors are, and nothing else.
+"""Ints that only tell how large new tensors are.
 
     x.repeat_interleave(n, 0); torch.ones(4, n)     ``n`` says how large they are
     k[:, n : n + 1] = x; k[:, :n]; k[:, -n:]        no: a place, at which rows are written or up to which they are read

@@ -1,10 +1,11 @@
-"""The length of a list is a number like any other, where nothing else is asked of the list.
+"""The length of a list is a number like any other number, if nothing else is asked of the list.
 
     p = len(tokens)         stock: a constant, a graph for each length      kvfix: s0, once it has moved
     if tokens: ...          stock: the same                                 kvfix: a guard, s0 != 0
 
-Dynamo guards on the length of a list as soon as it looks into the list, and so it does at first here. Once the length has
-changed, it is an input by itself. Where the frame looks into the list as well, by an item or a loop, Dynamo's guard holds, too.
+Dynamo guards on the length of a list as soon as it looks into the list, and so it does here at first. Once the length has
+changed, it is an input by itself. If the frame also looks into the list, for an item or in a loop, there is Dynamo's guard,
+too.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from fxpass.torch_internals.dynamo.names import (
     process_automatic_dynamic,
 )
 
+from .frame_values import value_at
 from .sources import LengthSource
-from .values import value_at
 
 _SIZED = (list, tuple, dict, collections.deque)
 
