@@ -24,6 +24,7 @@ from .dynamo import (
     remembered_calls,
     swapped_tensors,
     takers,
+    texts,
     truths,
 )
 from .dynamo.names import TorchCompileWrapper
@@ -61,6 +62,7 @@ def install(
         remembered_calls.install()
         truths.install()
         takers.install()
+        texts.install()
         swapped_tensors.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
