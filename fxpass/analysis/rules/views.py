@@ -83,8 +83,8 @@ def view_as_dtype(node: fx.Node, flow: Flow) -> Extents:
 @rule(aten.diagonal)
 def diagonal(node: fx.Node, flow: Flow) -> Extents:
     """Two dims become one, the last. Where both are valid as far as one another, so is the diagonal."""
-    x: Any = node.args[0]
-    offset, first, second = (*node.args[1:], *(0, 0, 1)[len(node.args) - 1 :])
+    given: tuple[Any, ...] = node.args
+    x, offset, first, second = given + (0, 0, 1)[len(given) - 1 :]
     own, pair = dict(flow.of(x)), [d % _rank(x) for d in (first, second)]
     found = [own.pop(d) for d in pair if d in own]
     out = {d - sum(gone < d for gone in pair): e for d, e in own.items()}
