@@ -25,6 +25,10 @@ from . import aliases
 from .normal_form import mode_of
 from .schemas import is_operator, memory_of, written_operands
 
+aten = torch.ops.aten
+_IN_TWO = {aten.var_mean: torch.var, aten.std_mean: torch.std}
+"""Operators that give a spread and a mean, with the function that gives the first. PyTorch's own formulas are of primitives."""
+
 
 def decompose(node: fx.Node) -> bool:
     """Replace ``node`` by its decomposition, in its graph; False where it has none."""
@@ -74,6 +78,12 @@ def _formula(target: Any) -> Callable[..., Any] | None:
         return target.decompose
     if torch.Tag.nondeterministic_seeded in target.tags or any(r.alias_info for r in target._schema.returns):
         return None
+    spread = _IN_TWO.get(target.overloadpacket)
+    if spread is not None and target._overloadname == "correction":
+        return lambda x, dim=None, *, keepdim=False, **kwargs: (
+            spread(x, dim, keepdim=keepdim, **kwargs),
+            x.mean(dim, keepdim=keepdim),
+        )
     return decomposition_table.get(target)
 
 

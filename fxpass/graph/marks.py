@@ -30,7 +30,7 @@ class Marks:
     """Marks on nodes of one graph.
 
     attentions: the `Attention` that each node computes.
-    in_bounds: every `index_copy_` that writes consecutive rows, which a guard keeps within the buffer.
+    in_bounds: every `index_copy_` and `index_put_` that writes consecutive rows, which a guard keeps within the buffer.
     """
 
     attentions: dict[fx.Node, Attention] = dataclasses.field(default_factory=dict)

@@ -10,6 +10,9 @@ Inductor writes indexed rows in place. It also makes the last write to a buffer 
 two such writes with the second one, which then overwrites rows that are still to be read (pytorch#198270). A masked write, like
 the slice that the model has, is a value until the end of the graph, so that only one write is in place. A masked write costs a
 pass over the buffer. The other write usually costs one, too.
+
+Rows that go in through a view of another dtype, ``buf.view(torch.int16)[:, s:e] = k``, are masked as well: Inductor would store
+them as numbers of the dtype that the buffer has.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from fxpass.graph.marks import Marks
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal
 
+from . import bits
+
 aten = torch.ops.aten
 
 
 def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
-    """Put rows in by a mask where ``graph`` (propagated) writes their buffer in another way later. Gives whether there are such
-    rows.
+    """Put rows in by a mask where ``graph`` (propagated) writes their buffer in another way later, or where the buffer is a
+    view of another dtype. Gives whether there are such rows.
 
     New nodes get a ``meta["val"]``. All others keep theirs, since the layout of a buffer stays the same.
     """
@@ -38,7 +43,8 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
     found = []
     for node in reversed(graph.nodes):
         if node in marks.in_bounds:
-            if not equal(_rows(node), 0) and aliases.storage(node.args[0]) in overwritten:  # type: ignore[arg-type]
+            buffer = _given(node)[0]
+            if not equal(_rows(node), 0) and (aliases.storage(buffer) in overwritten or _holds_others(buffer)):
                 found.append(node)
         else:
             overwritten |= {aliases.storage(w) for w in aliases.written(node)}
@@ -50,18 +56,36 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
     return bool(found)
 
 
+def _holds_others(buffer: fx.Node) -> bool:
+    """Whether ``buffer`` is a view of numbers of another kind, of which Inductor stores the numbers and not the bits."""
+    dtype = buffer.meta["val"].dtype
+    base: fx.Node | None = buffer
+    while base is not None:
+        other = getattr(base.meta["val"], "dtype", dtype)  # several tensors have none
+        if other is not dtype and (other.is_floating_point or dtype.is_floating_point) and not other.is_complex:
+            return True
+        base = aliases.base(base)
+    return False
+
+
+def _given(write: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node]:
+    """The buffer, the dim, the slots and the rows of an `index_copy_`, or of an `index_put_` along one dim."""
+    arguments: Any = write.args
+    if write.target is aten.index_copy_.default:
+        return arguments
+    buffer, places, rows = arguments
+    return buffer, len(places) - 1, places[-1], rows
+
+
 def _rows(write: fx.Node) -> Any:
     """How many rows ``write`` writes, an int or a SymInt. A slice may be empty, at the end of the buffer for one."""
-    slots = write.args[2]
-    assert isinstance(slots, fx.Node)
-    return slots.meta["val"].shape[0]
+    return _given(write)[2].meta["val"].shape[0]
 
 
 def _mask(graph: fx.Graph, write: fx.Node) -> None:
-    """Replace ``write``, an `index_copy_` of rows that lie one after the other."""
-    buffer, dim, slots, rows = write.args
-    assert isinstance(buffer, fx.Node) and isinstance(dim, int) and isinstance(slots, fx.Node)
-    value = buffer.meta["val"]
+    """Replace ``write``, of rows that lie one after the other."""
+    buffer, dim, slots, rows = _given(write)
+    value, kind = buffer.meta["val"], bits.moved_as(buffer.meta["val"].dtype)
 
     def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         made = insertion.call(graph, target, *args, **kwargs)
@@ -76,7 +100,10 @@ def _mask(graph: fx.Graph, write: fx.Node) -> None:
         inside = call(aten.logical_and.default, call(aten.ge.Scalar, place, 0), call(aten.le.Scalar, place, last))
         for _ in range(value.dim() - 1 - dim):
             inside = call(aten.unsqueeze.default, inside, -1)
-        spread = call(aten.index_select.default, rows, dim, call(aten.clamp.default, place, 0, last))
-        written = call(aten.copy_.default, buffer, call(aten.where.self, inside, spread, buffer))
+        new, old = (x if kind is value.dtype else call(aten.view.dtype, x, kind) for x in (rows, buffer))
+        spread = call(aten.index_select.default, new, dim, call(aten.clamp.default, place, 0, last))
+        whole = call(aten.where.self, inside, spread, old)
+        whole = whole if kind is value.dtype else call(aten.view.dtype, whole, value.dtype)
+        written = call(aten.copy_.default, buffer, whole)
     write.replace_all_uses_with(written)
     graph.erase_node(write)

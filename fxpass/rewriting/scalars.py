@@ -27,6 +27,7 @@ from fxpass.graph.bounds import from_the_front, size_of
 from fxpass.graph.numbers import equal, guarded, number
 from fxpass.graph.schemas import arguments_by_name
 
+from . import bits
 from .builder import Builder
 
 aten = torch.ops.aten
@@ -155,6 +156,8 @@ def _rows_put_in(node: fx.Node, b: Builder) -> fx.Node:
     steps = b.call(aten.arange.default, count, device=whole.device)
     slots = b.call(aten.add.Tensor, steps, b.twin(start, whole.device))
     rows = b.call(aten.to.dtype, b.call(aten.unsqueeze.default, x, dim) if is_row else x, whole.dtype)
+    if bits.is_put(whole.dtype):
+        return b.call(aten.index_put.default, k, [None] * dim + [slots], rows)
     put = b.call(aten.index_copy.default, b.bits(k, whole.dtype), dim, slots, b.bits(rows, whole.dtype))
     return b.back(put, whole.dtype)
 

@@ -21,6 +21,7 @@ from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
 from fxpass.graph.numbers import number, to_expr
 
+from . import bits
 from .builder import Builder
 
 aten = torch.ops.aten
@@ -89,10 +90,15 @@ def _copy(site: SliceSite, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
 def _write(site: SliceSite, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
     """Write ``rows`` at ``slots``. These are consecutive, and a guard keeps them within the buffer: the write is marked so."""
     dtype = site.base.meta["val"].dtype
+    if bits.is_put(dtype):
+        written = b.call(aten.index_put_.default, site.base, [None] * site.dim + [slots], rows)
+        b.marks.in_bounds.add(written)
+        return written
     base, rows = b.bits(site.base, dtype), b.bits(rows, dtype)
     if _is_permuted_view(site.base):
-        return b.back(b.call(aten.index_put_.default, base, [None] * site.dim + [slots], rows), dtype)
-    written = b.call(aten.index_copy_.default, base, site.dim, slots, rows)
+        written = b.call(aten.index_put_.default, base, [None] * site.dim + [slots], rows)
+    else:
+        written = b.call(aten.index_copy_.default, base, site.dim, slots, rows)
     b.marks.in_bounds.add(written)
     return b.back(written, dtype)
 

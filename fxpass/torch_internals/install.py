@@ -25,6 +25,7 @@ from .dynamo import (
     remembered_calls,
     swapped_tensors,
     tensor_questions,
+    texts,
 )
 from .dynamo.names import TorchCompileWrapper
 from .features import give_up, holds
@@ -61,6 +62,7 @@ def install(
         remembered_calls.install()
         tensor_questions.install()
         python_functions.install()
+        texts.install()
         swapped_tensors.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 

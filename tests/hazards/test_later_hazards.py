@@ -167,4 +167,5 @@ def test_23_a_dtype_without_the_operators_is_moved_as_integers(handled: bool, mo
 
     if not handled:
         monkeypatch.setattr(bits, "moved_as", lambda dtype: dtype)
+        monkeypatch.setattr(bits, "is_put", lambda dtype: False)
     goes_back(handled, lambda: decode(step, torch.zeros(2, 16, 8).to(torch.float8_e4m3fn)))

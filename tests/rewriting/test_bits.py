@@ -88,3 +88,28 @@ def test_rows_of_a_buffer_that_is_written_again(compiler: str):
         return k[:, : p + 1].float().sum(1)
 
     same(step, torch.float8_e4m3fn, compiler)
+
+
+def cast(k: Tensor, x: Tensor, p: int) -> Tensor:
+    k[:, p : p + 1] = x.to(k.dtype)
+    return wide(k[:, : p + 1]).sum(1)
+
+
+def as_integers(k: Tensor, x: Tensor, p: int) -> Tensor:
+    k.view(torch.int16)[:, p : p + 1] = x.to(k.dtype).view(torch.int16)
+    return wide(k[:, : p + 1]).sum(1)
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("step, dtype", [(cast, torch.float8_e4m3fnuz), (as_integers, torch.float16)])
+@torch.no_grad()
+def test_bits_are_stored_and_not_the_numbers_that_they_spell(step: Callable[..., Tensor], dtype: torch.dtype):
+    """Inductor stores an integer in a buffer of floats as the number that it is, even if it is the bits of one."""
+    compiled = kvfix(step, compiler="inductor")
+    k = (torch.rand(2, 16, 4) * 9).to(dtype)
+    mine = k.clone()
+    for p in range(3, 6):
+        x = torch.rand(2, 1, 4) * 9
+        torch.testing.assert_close(compiled(mine, x, p), step(k, x, p))
+        assert torch.equal(mine.float(), k.float())
+    assert fxpass.reports()[-1].rewritten >= 2

@@ -16,6 +16,7 @@ from . import (  # noqa: F401
     puts,
     reductions,
     reshapes,
+    rowwise,
     scatters,
     slices,
     sorts,

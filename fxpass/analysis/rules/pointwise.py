@@ -17,7 +17,8 @@ from .alignment import align
 aten = torch.ops.aten
 
 
-@rule(aten.masked_fill, aten.where, aten.logical_not, aten.logical_and, aten.logical_or, aten.masked_fill_, aten.copy_)
+@rule(aten.masked_fill, aten.where, aten.logical_not, aten.logical_and, aten.logical_or, aten.masked_fill_, aten.copy_,
+      aten.fill, aten.fill_, aten.zero, aten.zero_)  # fmt: skip
 def pointwise(node: fx.Node, flow: Flow) -> Extents:
     return broadcast(node, flow, [a for a in (*node.args, *node.kwargs.values()) if _is_tensor(a)])
 

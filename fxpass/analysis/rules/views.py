@@ -67,8 +67,32 @@ def squeeze(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.view_as_real, aten._conj, aten._neg_view, aten.resolve_conj, aten.resolve_neg)
 def same_dims(node: fx.Node, flow: Flow) -> Extents:
-    """Each dim stays where it is; real and imaginary part become a new last one."""
+    """The same elements in another form. Of complex numbers, real and imaginary part become a new last dim."""
     return dict(flow.of(node.args[0]))
+
+
+@rule(aten.view.dtype)
+def view_as_dtype(node: fx.Node, flow: Flow) -> Extents:
+    """Elements of another size become more or fewer along the last dim."""
+    x = node.args[0]
+    if _rank(x) - 1 in flow.of(x) and x.meta["val"].element_size() != node.meta["val"].element_size():  # type: ignore[union-attr]
+        raise Refusal(reasons.AXIS_SPLIT, how="becomes elements of another size")
+    return dict(flow.of(x))
+
+
+@rule(aten.diagonal)
+def diagonal(node: fx.Node, flow: Flow) -> Extents:
+    """Two dims become one, the last. Where both are valid as far as one another, so is the diagonal."""
+    given: tuple[Any, ...] = node.args
+    x, offset, first, second = given + (0, 0, 1)[len(given) - 1 :]
+    own, pair = dict(flow.of(x)), [d % _rank(x) for d in (first, second)]
+    found = [own.pop(d) for d in pair if d in own]
+    out = {d - sum(gone < d for gone in pair): e for d, e in own.items()}
+    if not found:
+        return out
+    if len(found) == 1 or offset != 0 or not found[0].same(found[1]):
+        raise Refusal(reasons.AXIS_SPLIT, how="becomes a diagonal")
+    return flow.merge(out, {_rank(node) - 1: found[0]}, {_rank(node) - 1: found[1]})
 
 
 @rule(aten.view_as_complex)

@@ -45,7 +45,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, excluded, handed_on, indexing, number_variables, resumed, retries
+from . import dynamism, excluded, handed_on, indexing, number_variables, resumed, retries, texts
 from .compilation import current_compilation
 from .list_lengths import length_of
 from .operands import with_numbers
@@ -84,6 +84,7 @@ def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Excep
         table: Any = cls.dispatch_table  # type: ignore[attr-defined]
         for opname in _JUMPS & dis.opmap.keys():
             patch_attribute(table, dis.opmap[opname], functools.partial(_jump, is_ours))
+        patch_attribute(table, dis.opmap["BUILD_STRING"], texts.build_string)
         if "TO_BOOL" in dis.opmap:
             patch_attribute(table, dis.opmap["TO_BOOL"], functools.partial(_to_bool, is_ours))
 

@@ -1,0 +1,76 @@
+"""Texts that numbers are put into, made when somebody looks at them.
+
+    note = f"step {p}"          stock: p is a constant of the graph         kvfix: it is one where `note` is used
+    note = f"{p:03d}"           stock: an error where it is used            kvfix: the text
+
+Dynamo waits so with ``f"{p}"`` alone, and hands the number on as a text, which a format for numbers does not take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fxpass.torch_internals.dynamo.names import LazySymNodeFormatString, LazyVariableTracker, SymNodeVariable
+from fxpass.torch_internals.patches import patch
+
+from .compilation import current_compilation
+
+_AS_IT_IS = (0, 1)
+"""The conversions of a text that leave it as it is: none, and ``!s``."""
+
+
+def install() -> None:
+    """Install the hook on numbers, which acts while a frame is compiled for kvfix."""
+    patch("torch._dynamo.symbolic_convert.InstructionTranslatorBase._format_value", _format_value)
+
+
+class _Formatted(LazySymNodeFormatString):  # type: ignore[misc]
+    """A number in a format for numbers."""
+
+    def __init__(self, number: Any, spec: str) -> None:
+        self.number, self.spec = number, spec
+
+    def __repr__(self) -> str:
+        return format(self.number.evaluate_expr(), self.spec)
+
+
+class _Joined(LazySymNodeFormatString):  # type: ignore[misc]
+    """Texts one after the other."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = parts
+
+    def __repr__(self) -> str:
+        return "".join(part.as_python_constant() for part in self.parts)
+
+
+def _format_value(stock: Any, self: Any, spec: Any, flags: int) -> Any:
+    written, conversion, value = spec.as_python_constant(), flags & 3, self.stack[-1]
+    if current_compilation() is None:
+        return stock(self, spec, flags)
+    if _waits(value):
+        return stock(self, spec, flags) if written or conversion not in _AS_IT_IS else None
+    number = value.realize() if hasattr(value, "realize") else value
+    result = stock(self, spec, flags)
+    if written and not conversion and isinstance(number, SymNodeVariable) and _waits(self.stack[-1]):
+        self.push(LazyVariableTracker.create(_Formatted(number, written), self.pop().source))
+    return result
+
+
+def build_string(stock: Any, self: Any, inst: Any) -> Any:
+    """The hook on the instruction that joins texts."""
+    parts = self.stack[len(self.stack) - inst.arg :]
+    if current_compilation() is None or not any(map(_waits, parts)):
+        return stock(self, inst)
+    if not all(_waits(part) or part.is_python_constant() for part in parts):
+        return stock(self, inst)
+    self.push(LazyVariableTracker.create(_Joined(self.popn(inst.arg)), None))
+    return None
+
+
+def _waits(part: Any) -> bool:
+    """Whether ``part`` is a text that Dynamo has not made yet."""
+    if type(part) is not LazyVariableTracker or part.is_realized():
+        return False
+    return issubclass(part.peek_type(), LazySymNodeFormatString)
