@@ -16,7 +16,7 @@ NAMES = {
     "contract": RULES + "contractions:_contract",
     "einsum": RULES + "contractions:einsum",
     "attention": RULES + "attention:scaled_dot_product_attention",
-    "from_front": RULES + "slices:from_the_front",
+    "from_front": RULES + "slices:within_extent",
     "rows": RULES + "slices:_rows",
     "sliced": RULES + "slices:_sliced",
     "transpose": RULES + "views:transpose",
