@@ -41,6 +41,7 @@ from fxpass.report import Report, store
 from fxpass.report.progress import stage
 from fxpass.report.sites import predicate_sites
 from fxpass.rewriting import Grown, copy_inputs, dense_results, give_numbers
+from fxpass.rewriting.around import Around
 from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.compilation import broken_at
@@ -196,7 +197,7 @@ def planned(
     is_step = not any(one.rows for one in around.axes) and any(s.kind == "position" for s in report.symbols)
     if not any(d.rewritten for d in rewritten.decisions):
         give_up()
-        normal = form.gm
+        normal, around = form.gm, around if rewritten.decisions else Around()  # no site: nothing depends on what grows
         expect(gm, normal)
         if around.axes or not counts_along(normal, kinds.bound):
             if is_step:

@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import inspect
 import json
 import logging
 import os
@@ -69,9 +71,11 @@ def _file(device: torch.device) -> pathlib.Path:
 
     from fxpass.torch_internals.inductor.names import triton_cache_dir
 
-    from . import linear
+    from . import linear, multiply, tiles
 
-    parts = (torch.cuda.get_device_name(device), torch.__version__, triton.__version__, linear._kernel.cache_key[:12])
+    sources = [inspect.getsource(module).encode() for module in (linear, multiply, tiles)]
+    kernel = hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+    parts = (torch.cuda.get_device_name(device), torch.__version__, triton.__version__, kernel)
     name = re.sub(r"[^\w.+-]+", "_", "-".join(parts))
     return pathlib.Path(triton_cache_dir(device.index or 0)) / "kvfix_products" / f"{name}.json"
 

@@ -5,6 +5,7 @@ The stand-in for a CUDA graph runs the function again, into the results of the f
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import weakref
@@ -16,6 +17,7 @@ import torch
 from graphs import traced
 from torch import Tensor
 
+from fxpass.execute.recording import graphs as recording
 from fxpass.execute.recording.graphs import Recorded, own_recordings
 from fxpass.execute.sequence import recorded
 
@@ -182,3 +184,33 @@ def test_an_expanded_input(shape: tuple[int, int]) -> None:
     for i in range(3):
         x = torch.full(shape, float(i)).expand(2, 3)
         assert torch.equal(recorded(x)[0], x * 2)
+
+
+class _Graph:
+    """Stands for a CUDA graph."""
+
+    def replay(self) -> None: ...
+
+
+def test_a_pool_that_its_last_graph_has_left_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch has given it up, and fails if memory of it is still in use."""
+    handles, used = iter(range(10)), []
+
+    def recorded(graph: _Graph, pool: int, stream: Any, **options: Any) -> contextlib.AbstractContextManager[None]:
+        used.append((pool, stream))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", recorded)
+    monkeypatch.setattr(recording, "_pools", recording._Pools())
+    capture = recording.on_device(0)
+    kept = [capture(list)[1] for _ in range(2)]
+    del kept[0]
+    kept += [capture(list)[1]]
+    kept.clear()
+    capture(list)
+    assert [pool for pool, _ in used] == [0, 0, 0, 1]
+    assert len({stream for _, stream in used}) == 1

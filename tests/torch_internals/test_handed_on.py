@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass.torch_internals.dynamo import handed_on
+from fxpass.torch_internals.dynamo import dynamism
 
 Step = Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]]
 PROMPT = 5
@@ -155,8 +155,8 @@ def test_an_input_is_looked_at_once_in_a_compilation(monkeypatch: pytest.MonkeyP
         looks.append(name)
         return stock(tx, name)
 
-    stock = handed_on.value_named
-    monkeypatch.setattr(handed_on, "value_named", value_of)
+    stock = dynamism.value_named
+    monkeypatch.setattr(dynamism, "value_named", value_of)
     compiled = torch.compile(many, backend="kvfix", options={"compiler": "eager"})
     _, past = compiled(torch.randn(1, PROMPT, 8), None)
     compiled(torch.randn(1, 1, 8), past)

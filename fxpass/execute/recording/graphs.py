@@ -32,16 +32,32 @@ Capture = Callable[[Callable[[], Sequence[Any]]], tuple[Sequence[Any], Callable[
 """Records what a function does, and gives its results and what launches the recording."""
 
 
+@dataclasses.dataclass
+class _Pool:
+    """Where recordings on a device are made: on ``stream``, with memory of the pool ``handle``, in which ``graphs`` are."""
+
+    stream: torch.cuda.Stream
+    handle: Any = None
+    graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = dataclasses.field(default_factory=weakref.WeakSet)
+
+
 class _Pools(threading.local):
-    """The memory pool and the stream of each device that recordings of this thread are made with."""
+    """The pool of each device that recordings of this thread are made in.
+
+    PyTorch gives up a pool when the last graph in it goes, and takes no further graph into it while memory of it is in use, as
+    what cuBLAS works in is. The next graph then gets a pool of its own, on the same stream, for which cuBLAS keeps its memory.
+    """
 
     def __init__(self) -> None:
-        self._of: dict[int, tuple[Any, torch.cuda.Stream]] = {}
+        self._of: dict[int, _Pool] = {}
 
-    def of(self, device: int) -> tuple[Any, torch.cuda.Stream]:
+    def of(self, device: int) -> _Pool:
         if device not in self._of:
-            self._of[device] = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
-        return self._of[device]
+            self._of[device] = _Pool(torch.cuda.Stream(device))
+        pool = self._of[device]
+        if not pool.graphs:
+            pool.handle = torch.cuda.graph_pool_handle()
+        return pool
 
 
 _pools = _Pools()
@@ -57,10 +73,11 @@ def on_device(device: int) -> Capture:
     """What records on the GPU ``device``."""
 
     def capture(run: Callable[[], Sequence[Any]]) -> tuple[Sequence[Any], Callable[[], None]]:
-        pool, stream = _pools.of(device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
-            results = run()
+        pool, graph = _pools.of(device), torch.cuda.CUDAGraph()
+        with torch.cuda.device(device):
+            with torch.cuda.graph(graph, pool.handle, pool.stream, capture_error_mode="thread_local"):
+                results = run()
+        pool.graphs.add(graph)
         return results, graph.replay
 
     return capture
