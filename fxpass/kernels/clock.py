@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -44,8 +45,9 @@ def times_of_product(rows: int, outputs: int, columns: int, dtype: torch.dtype) 
     columns), both of ``dtype``."""
     size, device = outputs * columns * dtype.itemsize, torch.device("cuda", torch.cuda.current_device())
     count = -(-4 * gpu(device).cache // size)
-    weights = [torch.randn(outputs, columns, device=device, dtype=dtype) for _ in range(count)]
-    x = torch.randn(rows, columns, device=device, dtype=dtype)
+    own = torch.Generator(device).manual_seed(0)  # the user's random numbers stay what they are
+    draw = functools.partial(torch.randn, device=device, dtype=dtype, generator=own)
+    weights, x = [draw(outputs, columns) for _ in range(count)], draw(rows, columns)
     parts = best_parts(rows, [outputs], columns, dtype.itemsize, device)
     ours = replayed(lambda: [_taken(linear_few_rows(x, w, None, parts, True), dtype) for w in weights], len(weights))
     theirs = replayed(lambda: [_taken(torch.nn.functional.linear(x, w)[None], dtype) for w in weights], len(weights))

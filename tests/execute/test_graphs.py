@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+import types
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -194,7 +195,9 @@ class _Graph:
 
 def test_a_pool_that_its_last_graph_has_left_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch has given it up, and fails if memory of it is still in use."""
-    handles, used = iter(range(10)), []
+    handles, used, freed = iter(range(10)), [], []
+    trees = types.SimpleNamespace(clear_cublass_cache=lambda: freed.append(len(used)))
+    monkeypatch.setattr("fxpass.torch_internals.inductor.names.cudagraph_trees", trees)
 
     def recorded(graph: _Graph, pool: int, stream: Any, **options: Any) -> contextlib.AbstractContextManager[None]:
         used.append((pool, stream))
@@ -213,4 +216,5 @@ def test_a_pool_that_its_last_graph_has_left_is_not_used_again(monkeypatch: pyte
     kept.clear()
     capture(list)
     assert [pool for pool, _ in used] == [0, 0, 0, 1]
+    assert freed == [3]
     assert len({stream for _, stream in used}) == 1

@@ -20,7 +20,9 @@ def test_the_choice_is_no_slower_than_cublas(rows: int, dtype: torch.dtype, tmp_
     """Measured once more, the chosen ones together take no longer than cuBLAS for all; and each choice is in the file."""
     faster._times.cache_clear()
     monkeypatch.setattr(faster, "_file", lambda device: tmp_path / "times.json")
+    drawn = torch.cuda.get_rng_state()
     chosen = {s: faster.is_faster(rows, torch.empty(*s, dtype=dtype, device="cuda")) for s in SHAPES}
+    assert torch.equal(torch.cuda.get_rng_state(), drawn)
     again = {s: times_of_product(rows, *s, dtype) for s in SHAPES}
     took = sum(again[s][0 if ours else 1] for s, ours in chosen.items())
     cublas = sum(theirs for _, theirs in again.values())

@@ -45,7 +45,7 @@ class _Pools(threading.local):
     """The pool of each device that recordings of this thread are made in.
 
     PyTorch gives up a pool when the last graph in it goes, and takes no further graph into it while memory of it is in use, as
-    what cuBLAS works in is. The next graph then gets a pool of its own, on the same stream, for which cuBLAS keeps its memory.
+    what cuBLAS works in is. The next graph then gets a pool of its own, and cuBLAS new memory there.
     """
 
     def __init__(self) -> None:
@@ -56,8 +56,17 @@ class _Pools(threading.local):
             self._of[device] = _Pool(torch.cuda.Stream(device))
         pool = self._of[device]
         if not pool.graphs:
+            if pool.handle is not None:
+                _let_cublas_go()
             pool.handle = torch.cuda.graph_pool_handle()
         return pool
+
+
+def _let_cublas_go() -> None:
+    """Free what cuBLAS works in. A recording that uses it keeps the pool in which it lies, and writes it before it reads it."""
+    from fxpass.torch_internals.inductor.names import cudagraph_trees
+
+    getattr(cudagraph_trees, "clear_cublass_cache", lambda: None)()
 
 
 _pools = _Pools()
