@@ -17,8 +17,7 @@ import os
 import pathlib
 import re
 import tempfile
-import threading
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -42,14 +41,14 @@ def is_faster(rows: int, weight: torch.Tensor) -> bool:
             _keep(device, kept)
         except Exception:  # too little memory, for one; the product is then as stock has it
             _logger.warning("kvfix: a product of %s is left to cuBLAS", name, exc_info=True)
-            kept[name] = [1.0, 0.0]
-    ours, theirs = kept[name]
-    return ours < theirs
+            kept[name] = []
+    return bool(kept[name]) and kept[name][0] < kept[name][1]
 
 
 @functools.cache
 def _times(device: torch.device) -> dict[str, list[float]]:
-    """Microseconds that our kernel takes, and those that cuBLAS takes, for each product that was measured on such a GPU."""
+    """Microseconds that our kernel takes, and those that cuBLAS takes, for each product that was measured on such a GPU; none
+    where that failed, which is not kept."""
     try:
         return json.loads(_file(device).read_text())
     except (OSError, ValueError):
@@ -61,7 +60,7 @@ def _keep(device: torch.device, times: dict[str, list[float]]) -> None:
     file = _file(device)
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as new:
-        json.dump(times, new, indent=1)
+        json.dump({name: took for name, took in times.items() if took}, new, indent=1)
     os.replace(new.name, file)
 
 
@@ -83,20 +82,12 @@ def _file(device: torch.device) -> pathlib.Path:
 def _measured(rows: int, outputs: int, columns: int, dtype: torch.dtype, device: torch.device) -> list[float]:
     """Microseconds of our kernel and of cuBLAS. They are measured in a thread of their own, where no mode of the compilation
     under way, and no default of the user's, holds."""
-    found: list[Any] = []
 
-    def run() -> None:
+    def run() -> list[float]:
         from .clock import times_of_product
 
-        try:
-            with torch.no_grad(), torch.cuda.device(device):
-                found.append(times_of_product(rows, outputs, columns, dtype))
-        except Exception as error:
-            found.append(error)
+        with torch.no_grad(), torch.cuda.device(device):
+            return times_of_product(rows, outputs, columns, dtype)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if isinstance(found[0], Exception):
-        raise found[0]
-    return found[0]
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()

@@ -88,9 +88,10 @@ def test_a_file_that_is_not_whole_is_written_anew(
 def test_what_cannot_be_measured_is_left_to_cublas_in_this_process(
     clock: Callable[[Times], list[tuple[int, ...]]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = clock({16: torch.OutOfMemoryError("no memory")})
+    asked = clock({16: torch.OutOfMemoryError("no memory"), 32: [4.0, 5.0]})
     assert not faster.is_faster(16, weight()) and not faster.is_faster(16, weight())
     assert len(asked) == 1 and "no memory" in caplog.text
+    assert faster.is_faster(32, weight())  # which is kept, and nothing of what failed
     clock({16: [4.0, 5.0]})
     assert faster.is_faster(16, weight())
 
