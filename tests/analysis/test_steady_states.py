@@ -50,7 +50,8 @@ def check(
 ) -> None:
     """``step(state, *call)``, eager beside compiled, for each of ``calls``; then one core, nothing refused or left outside.
 
-    Where nothing is ``moving`` in the last call, its graph is not cut into parts."""
+    Where nothing is ``moving`` in the last call, its graph need not be cut into parts: on torch 2.13 the length of a full window is
+    a constant there, and on 2.14 a symbol."""
     compiled, mine = torch.compile(step, backend="kvfix", options={"compiler": compiler}), copy.deepcopy(state)
     for edit, *call in calls:
         if edit is not None:
@@ -60,8 +61,8 @@ def check(
         same(mine, state)
     report = fxpass.reports()[-1]
     assert not any(r.refused or r.unfit for r in fxpass.reports()) and not report.outside and not report.corrected
-    assert [name for name, static, _ in report.parts if static] == (["core"] if moving else []), report.parts
-    assert moving or not report.parts
+    assert report.parts or not moving
+    assert not report.parts or [name for name, static, _ in report.parts if static] == ["core"], report.parts
     assert counters["stats"]["unique_graphs"] <= graphs and not counters["graph_break"]
 
 
