@@ -193,7 +193,7 @@ def _fold_known_numbers(traced: fx.GraphModule) -> set[fx.Node]:
             continue
         if folded.intersection((node, *node.all_input_nodes)) and not any(map(_is_tensor, node.all_input_nodes)):
             folded.add(node)  # what it is made of is known better by now
-            value = node.meta["val"] = node.target(*map(number, node.args))
+            value = node.meta["val"] = node.target(*fx.map_arg(node.args, number))
         known = value if isinstance(value, int) else _known(value)
         if known is not None:
             folded.update(node.users)

@@ -140,3 +140,21 @@ def test_a_result_of_which_a_part_is_known() -> None:
         torch.testing.assert_close(compiled(mine, x, p, p + 3), step(eager, x, p, p + 3))
         assert torch.equal(mine, eager)
     assert fxpass.reports()[-1].rewritten and not any(report.unfit for report in fxpass.reports())
+
+
+@torch.no_grad()
+def test_a_sum_of_many_terms_of_which_some_are_known() -> None:
+    """``torch.sym_sum`` takes its terms as a list: the window's four rows, known by a guard, are within one."""
+
+    def step(k: Tensor, x: Tensor, start: int) -> Tensor:
+        end = start + x.shape[1]
+        k[:, start:end] = x
+        window = k[:, max(0, end - 4) : end]
+        return (window * torch.arange(2, window.shape[1] + 2)[:, None]).sum(1) + (1 if start > 3 else -1)
+
+    compiled = kvfix(step)
+    mine, eager = torch.zeros(2, 8, 2), torch.zeros(2, 8, 2)
+    for start in range(7):
+        x = torch.rand(2, 1, 2)
+        torch.testing.assert_close(compiled(mine, x, start), step(eager, x, start))
+    torch.testing.assert_close(mine, eager)
