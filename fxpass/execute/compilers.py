@@ -27,6 +27,7 @@ from fxpass.torch_internals.inductor.parallel import side_by_side
 
 from .partition.repeats import Call, piece_calls
 from .recording.carry import asks_for_graphs
+from .recording.copied_out import CopiedOut
 from .sequence import Sequenced, may_record, recorded
 
 aten = torch.ops.aten
@@ -88,8 +89,9 @@ def as_stock(gm: fx.GraphModule, settings: Options) -> Callable[..., Any]:
     """``gm``, a Dynamo graph, for real inputs, as stock `torch.compile` runs it; it is compiled when it is first called."""
     if settings.compiler == "eager":
         return gm.forward
-    own = settings.compiler == "inductor" and settings.inductor
-    return torch.compile(_traceable(gm), backend=settings.compiler, options=dict(own) if own else None)  # type: ignore
+    own = dict(settings.inductor) if settings.compiler == "inductor" else {}
+    run: Callable[..., Any] = torch.compile(_traceable(gm), backend=settings.compiler, options=own or None)  # type: ignore
+    return CopiedOut(run) if own.get("triton.cudagraphs") else run
 
 
 _OF_PYTHON = {torch.sym_not: operator.not_, torch.sym_max: max, torch.sym_min: min}

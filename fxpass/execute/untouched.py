@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import fx
 
 from fxpass.analysis.kinds import layouts
@@ -17,6 +18,8 @@ from .fallback import WithFallback
 from .partition.repeats import piece_calls
 from .partition.split import is_dynamic
 from .recording.addresses import belongs_to_module, written_inputs, written_places
+from .recording.carry import asks_for_graphs
+from .recording.copied_out import CopiedOut
 
 
 def untouched(
@@ -30,10 +33,12 @@ def untouched(
     """The function of the Dynamo graph ``gm``, compiled as a whole, or in pieces where its layers repeat.
 
     ``normal`` is its normal form. If that has growing sizes, or writes to memory that may move (a prefill), each call would
-    make a new recording, or none. CUDA graphs are then turned off. If the pieces do not compile, or fail when they first run,
-    ``failed`` is told, and what ``instead`` makes runs.
+    make a new recording, or none. CUDA graphs are then turned off, and so they are where autograd follows the graph. If the
+    pieces do not compile, or fail when they first run, ``failed`` is told, and what ``instead`` makes runs.
     """
     patches, pieces = dict(settings.inductor), None
+    if torch.is_grad_enabled() and any(isinstance(v, torch.Tensor) and v.requires_grad for v in example_inputs):
+        patches["triton.cudagraphs"] = False
     if normal is not None and not _worth_recording(normal):
         patches["triton.cudagraphs"] = False
         try:
@@ -43,7 +48,8 @@ def untouched(
         except Exception as error:
             failed(error)
     if pieces is None or normal is None:
-        return as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
+        run = as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
+        return CopiedOut(run) if settings.compiler == "inductor" and asks_for_graphs(patches, example_inputs) else run
     return WithFallback(pieces, [], written_places(normal), instead, failed)
 
 

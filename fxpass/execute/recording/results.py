@@ -70,11 +70,12 @@ def _unchanged(node: fx.Node) -> list[fx.Node]:
 
 
 def copied_groups(groups: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """Copies of the tensors of ``groups``, one after the other. The tensors of a group share memory, and so do their copies."""
+    """Copies of the tensors of ``groups``, one after the other, with their strides. The tensors of a group share memory, and so
+    do their copies."""
     found: list[torch.Tensor] = []
     for group in groups:
-        if len(group) == 1:
-            found.append(group[0].clone())
+        if len(group) == 1 and (copy := group[0].clone()).stride() == group[0].stride():
+            found.append(copy)
             continue
         memory = group[0].untyped_storage().clone()
         found += [t.new_empty(0).set_(memory, t.storage_offset(), t.size(), t.stride()) for t in group]
