@@ -50,10 +50,13 @@ def load_cases(module: str) -> list[Case]:
 
 
 @torch.no_grad()
-def run(case: Case, compiler: str = "eager", device: str = "cpu", verify: int | None = None) -> CaseResult:
+def run(
+    case: Case, compiler: str = "eager", device: str = "cpu", verify: int | None = None, launched_by_stock: bool = True
+) -> CaseResult:
     """Run ``case`` in all three ways and say what is not as it should be. A case that fails is a row with a problem.
 
-    ``verify`` is the backend's option; where it is None, the environment says it.
+    ``verify`` is the backend's option; where it is None, the environment says it. ``launched_by_stock`` asks what stock's CUDA
+    graphs launch, where kvfix's are recorded: stock may record one for each step, and toto-ts then takes many minutes.
     """
     recorded = compiler == "inductor" and device == "cuda"
     row = CaseResult(case.name, case.where, case.pattern, case.note, recorded=recorded)
@@ -70,7 +73,7 @@ def run(case: Case, compiler: str = "eager", device: str = "cpu", verify: int | 
             for _ in case.steps(functools.partial(torch.compile, backend="eager"), device):
                 pass
         row.stock_graphs, row.stock_breaks = counted.graphs, counted.breaks
-        row.stock_launches = _stock_launches(case, device) if recorded else None
+        row.stock_launches = _stock_launches(case, device) if recorded and launched_by_stock else None
         with counting() as counts, warnings.catch_warnings():
             warnings.simplefilter("ignore", fxpass.KvfixWarning)
             found = list(case.steps(compiled, device))
@@ -131,7 +134,8 @@ def _frame(report: fxpass.Report) -> str:
 def _left_out(report: fxpass.Report) -> str:
     """What a graph does outside of one static part; nothing where all is in one, or the graph has no symbols at all."""
     if report.outside:
-        return "outside: " + "; ".join(report.outside)
+        first, *more = report.outside
+        return f"outside: {first}" + (f", and {len(more)} more" if more else "")
     static = [name for name, static, _ in report.parts if static]
     if len(static) == 1 or not report.parts and not report.symbols:
         return ""
