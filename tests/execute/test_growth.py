@@ -707,6 +707,33 @@ def test_other_ways_to_join(join: Callable[[torch.Tensor, torch.Tensor], torch.T
     is_whole()
 
 
+class OfTwoDims(Attention):
+    """Rows that are keys and values in one, [s, D], and nothing else that grows."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, _ = self.qkv(x[0]).chunk(3, -1)
+        k = k * 1 if past is None else self.join(past[0], k)
+        return (q @ k.mT).softmax(-1) @ k, (k,)
+
+
+OF_TWO_DIMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "concat": lambda past, new: torch.concat((past, new), 0),
+    "concatenate": lambda past, new: torch.concatenate((past, new), axis=-2),
+    "vstack": lambda past, new: torch.vstack((past, new)),
+    "hstack": lambda past, new: torch.hstack((past.mT, new.mT)).mT.contiguous(),
+    "column_stack": lambda past, new: torch.column_stack((past.mT, new.mT)).mT.contiguous(),
+}
+
+
+@pytest.mark.parametrize("join", OF_TWO_DIMS.values(), ids=OF_TWO_DIMS)
+def test_other_ways_to_join_two_dims(join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    model = OfTwoDims().eval()
+    model.join = join  # type: ignore[method-assign]
+    with mock.patch.object(growth, "LEAST", 8):
+        decode(model, compiled(model), 12)
+    is_whole()
+
+
 def read_between(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     out = past.new_zeros(longer_by(past, new))
     out[:, :, : past.shape[2]] = past
