@@ -34,8 +34,8 @@ aten = torch.ops.aten
 _JOINS = {aten.concat.default: (None, 1), aten.concatenate.default: (None, 1), aten.hstack.default: (1, 2),
           aten.vstack.default: (0, 2), aten.row_stack.default: (0, 2), aten.column_stack.default: (1, 2),
           aten.dstack.default: (2, 3)}  # fmt: skip
-"""Operators that are a `cat` of tensors that have enough dims: along which dim (None where an argument says), and of how many dims
-at least. Tensors of fewer dims are given more first."""
+"""Operators that are a `cat` of tensors that have enough dims: along which dim (None where an argument says), and how many are
+enough. Tensors of fewer dims are given more first."""
 
 
 _PADS = {aten.pad.default: ("self", "pad", "mode", "value"), aten.constant_pad_nd.default: ("self", "pad", "value")}

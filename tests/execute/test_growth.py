@@ -707,6 +707,48 @@ def test_other_ways_to_join(join: Callable[[torch.Tensor, torch.Tensor], torch.T
     is_whole()
 
 
+class Twice(Attention):
+    """Two steps in one call: what is joined is read, and joined again."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, past = super().forward(x, past)
+        z, past = super().forward(y[:, -1:], past)
+        return torch.cat([y, z], 1), past
+
+
+class ReadLater(Attention):
+    """What there was and what each join made is read once all rows are joined."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is None:
+            return self.attend(q, k, v), (k, v)
+        pasts = [past]
+        for rows in ((k, v), (k * 2, v + 1)):
+            pasts.append(tuple(torch.cat(pair, 2) for pair in zip(pasts[-1], rows, strict=True)))
+        return sum(self.attend(q, *each) for each in pasts), pasts[-1]
+
+
+class Between(Attention):
+    """The first of two joins is a result, too, and the next past."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, past = super().forward(x, past)
+        behind = tuple(torch.cat([t, t[:, :, -1:] * 2], 2) for t in past)
+        return y + self.attend(self.heads(x)[0], *behind), past
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("kind", [Twice, ReadLater, Between])
+def test_joins_one_after_the_other(kind: type[nn.Module], compiler: str) -> None:
+    """One buffer, into which each join writes."""
+    model = kind().eval()
+    with parts_compiled(least=16) as made:
+        decode(model, compiled(model, compiler), 12, laid_out=compiler == "eager")
+    is_whole()
+    assert made == ["core"] and fxpass.reports()[-1].buffers, made
+
+
 class OfTwoDims(Attention):
     """Rows that are keys and values in one, [s, D], and nothing else that grows."""
 
