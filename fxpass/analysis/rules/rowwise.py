@@ -54,8 +54,8 @@ def _beside(node: fx.Node, flow: Flow, x: Any, along: set[int]) -> Extents:
 def distances(node: fx.Node, flow: Flow) -> Extents:
     """``x`` [.., n, d] and ``y`` [.., m, d] give [.., n, m].
 
-    Left to itself, PyTorch takes Euclidean distances of more than 25 rows from a product, which rounds otherwise. With fewer, it
-    is told not to, since the buffer may have more."""
+    Left to itself, PyTorch takes Euclidean distances of more than 25 rows from a product, which rounds otherwise. With fewer,
+    it is told not to, since the buffer may have more."""
     rank = node.meta["val"].dim()
     out: Extents = {}
     for operand, place in zip(node.args[:2], (rank - 2, rank - 1), strict=True):
