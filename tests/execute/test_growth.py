@@ -749,6 +749,17 @@ def test_joins_one_after_the_other(kind: type[nn.Module], compiler: str) -> None
     assert made == ["core"] and fxpass.reports()[-1].buffers, made
 
 
+@torch.no_grad()
+def test_joins_of_any_number_of_rows_one_after_the_other() -> None:
+    """As many rows as come in, and one more: no input says how many those are, and there is no buffer."""
+    model = Twice().eval()
+    fn, mine, other = compiled(model), None, None
+    with pytest.warns(fxpass.KvfixWarning, match="KV104"):
+        for rows in (5, 2, 3, 4, 2):
+            mine, other = both(fn, model, torch.randn(2, rows, 16), (mine, other), atol=1e-5, rtol=1e-5)
+    assert not fxpass.reports()[-1].buffers
+
+
 class OfTwoDims(Attention):
     """Rows that are keys and values in one, [s, D], and nothing else that grows."""
 
