@@ -1,6 +1,7 @@
 """What grows: inputs that are longer on each call, and the joins that make them so.
 
     past: [B, H, s, D]        cat([past, new], 2) is a result        grown by the graph: the next call's ``past``
+    past: [B, H, s, D]        cat([cat([past, a]), b]) is a result   grown by the graph, in two joins
     mask: [B, t]              t == s + 1                             grown by the caller, along with it
     series: [B, u]            u has risen from call to call          grown by the caller
     x: [B, v]                 v has not                              left as it is
@@ -13,7 +14,7 @@ join is computed from the buffer.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -31,16 +32,16 @@ aten = torch.ops.aten
 class Growing:
     """The input ``node``, which grows along ``dim``.
 
-    end: its length within the graph, with the rows that are joined to it.
-    join: the join that the next call gets as its input. None where rows are joined to a tensor that is made of ``node``, or
-        where the caller makes ``node`` longer.
+    end: its length within the graph, with all rows that are joined to it.
+    joins: the join that the next call gets as its input, after those that it begins with. Empty where rows are joined to a
+        tensor that is made of ``node``, or where the caller makes ``node`` longer.
     is_series: whether it is taken to grow since it was longer on each call, and not because of a join.
     """
 
     node: fx.Node
     dim: int
     end: Any
-    join: fx.Node | None = None
+    joins: Sequence[fx.Node] = ()
     is_series: bool = False
 
     @property
@@ -147,19 +148,33 @@ def _sizes(node: fx.Node) -> Sequence[Any]:
 
 
 def _joined(node: fx.Node, moving: Set[Any], kept: _Kept) -> Growing | None:
-    """``node`` with the first join that puts rows behind it, or behind a tensor computed from it, along a dim that moves."""
+    """``node`` with the joins that put rows behind it, or behind a tensor computed from it, along a dim that moves."""
     for dim in _axes(node, moving):
-        for user in node.users:
-            if _is_join(user, node, dim) and kept.is_read_only(user, by_name=True) and is_plain(user):
-                return Growing(node, dim, _sizes(user)[dim], user)
+        for joins in _joins_behind(node, dim, kept):
+            alone = not any(map(kept.is_shown, joins[:-1]))
+            if alone and all(kept.is_read_only(join, by_name=True) and is_plain(join) for join in joins):
+                return Growing(node, dim, _sizes(joins[-1])[dim], joins)
         for made in sorted([node, *descendants(node)], key=lambda n: aliases.root(n) is not node):
             if not _is_tensor(made):
                 continue
-            for user in made.users:
-                along = [d for d, size in enumerate(_sizes(made)) if equal(size, _sizes(node)[dim])]
-                if along and _is_join(user, made, along[0]):
-                    return Growing(node, dim, _sizes(user)[along[0]])
+            along = [d for d, size in enumerate(_sizes(made)) if equal(size, _sizes(node)[dim])]
+            if along and (joins := next(_joins_behind(made, along[0], kept), [])):
+                return Growing(node, dim, _sizes(joins[-1])[along[0]])
     return None
+
+
+def _joins_behind(node: fx.Node, dim: int, kept: _Kept) -> Iterator[list[fx.Node]]:
+    """The joins that put rows behind ``node``, one after the other, the last of which is a result; then each that puts rows
+    behind ``node`` itself."""
+    for shown in kept.shown:
+        joins: list[fx.Node] = []
+        while shown.target is aten.cat.default and _is_join(shown, first := shown.args[0][0], dim):  # type: ignore[index]
+            joins.insert(0, shown)
+            shown = first
+            if first is node:
+                yield joins
+                break
+    yield from ([user] for user in node.users if _is_join(user, node, dim))
 
 
 def _is_tensor(node: fx.Node) -> bool:
@@ -194,6 +209,11 @@ class _Kept:
     def __init__(self, graph: fx.Graph) -> None:
         self._written = {m for n in graph.nodes for w in aliases.written(n) for m in aliases.storages(w)}
         self._results = graph.output_node().all_input_nodes
+        self.shown = list(dict.fromkeys(map(aliases.root, self._results)))
+
+    def is_shown(self, node: fx.Node) -> bool:
+        """Whether a result lies in the memory of ``node``."""
+        return any(aliases.storage(shown) == aliases.storage(node) for shown in self._results)
 
     def is_read_only(self, node: fx.Node, by_name: bool = False) -> bool:
         """Whether nothing is written to the memory of ``node``, and no view of it is a result.

@@ -147,8 +147,8 @@ def grow(
     with faking(mode_of([n.meta["val"] for n in inputs])):
         for one in found:
             rows = _rows(one, inputs)
-            places = tuple(i for i, r in enumerate(returned) if one.join is not None and _is_of(r, one.join))
-            views = tuple(i for i in places if not _is_no_view(returned[i], one.join))
+            places = tuple(i for i, r in enumerate(returned) if one.joins and _is_of(r, one.joins[-1]))
+            views = tuple(i for i in places if not _is_no_view(returned[i], one.joins[-1]))
             axes.append(Axis(inputs.index(one.node), one.dim, rows, places, views))
         buffers = [_buffer(graph, one, capacity, name_of(one.node)) for one in found]
         known: list[tuple[Any, fx.Node, Any]] = []
@@ -161,7 +161,7 @@ def grow(
             for place in made.results:
                 returned[place] = buffer
     graph.output_node().args = (tuple(returned),)
-    for node in dict.fromkeys([*results, *(one.join for one in found)]):
+    for node in dict.fromkeys([*results, *(join for one in found for join in reversed(one.joins))]):
         if isinstance(node, fx.Node) and not node.users and node.op == "call_function":
             graph.erase_node(node)
     gm.recompile()
@@ -229,30 +229,18 @@ def _length(graph: fx.Graph, one: Growing, known: Sequence[tuple[Any, fx.Node, A
 
 
 def _use(graph: fx.Graph, one: Growing, buffer: fx.Node, length: fx.Node) -> None:
-    """Let ``buffer`` stand for the input that grows, of that ``length``, and for the join.
+    """Let ``buffer`` stand for the input that grows, of that ``length``, and for the joins.
 
-    A read of the buffer keeps the fake value of what it replaces, which has memory of its own. Nothing writes to the buffer
-    between such a read and its last use.
+    A read of the buffer keeps the fake value of what it replaces, which has memory of its own. No row that is read is written
+    between such a read and its last use: a join writes behind what was there.
     """
-    past, dim, join = one.node, one.dim, one.join
+    past, dim, end = one.node, one.dim, length
     with graph.inserting_after(length):
         whole = call(graph, aten.slice.Tensor, buffer, dim, 0, length, like=past.meta["val"])
-    if join is not None:
-        with graph.inserting_before(join):
-            parts = list(join.args[0])[1:]  # type: ignore[arg-type]
-            new = parts[0]
-            if len(parts) > 1:
-                new = call(graph, aten.cat.default, parts, dim)
-                take_line(new, join)
-            end = call(graph, operator.add, length, size_argument(functools.partial(call, graph), new, dim))
-            place = call(graph, aten.slice.Tensor, buffer, dim, length, end)
-            write = call(graph, aten.copy_.default, place, new)
-            joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
-        for node in (joined, end, place, write):
-            take_line(node, join)
-        stand_for(joined, join)
-        join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
-    past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in (length, join))
+    for join in one.joins:
+        end = _write(graph, join, buffer, dim, end)
+    kept = (length, *one.joins[:1])
+    past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in kept)
     for node in [n for n in whole.users if n.target is aten.sym_size.int and n.args[1] == dim]:
         node.replace_all_uses_with(length)
         graph.erase_node(node)
@@ -260,3 +248,22 @@ def _use(graph: fx.Graph, one: Growing, buffer: fx.Node, length: fx.Node) -> Non
         take_line(whole, next(iter(whole.users)))
     else:
         graph.erase_node(whole)
+
+
+def _write(graph: fx.Graph, join: fx.Node, buffer: fx.Node, dim: int, start: fx.Node) -> fx.Node:
+    """Write to ``buffer`` what ``join`` puts behind its first part, which ends at ``start``; gives the node of the new end."""
+    with graph.inserting_before(join):
+        parts = list(join.args[0])[1:]  # type: ignore[arg-type]
+        new = parts[0]
+        if len(parts) > 1:
+            new = call(graph, aten.cat.default, parts, dim)
+            take_line(new, join)
+        end = call(graph, operator.add, start, size_argument(functools.partial(call, graph), new, dim))
+        place = call(graph, aten.slice.Tensor, buffer, dim, start, end)
+        write = call(graph, aten.copy_.default, place, new)
+        joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
+    for node in (joined, end, place, write):
+        take_line(node, join)
+    stand_for(joined, join)
+    join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
+    return end

@@ -31,9 +31,11 @@ from fxpass.graph.numbers import equal, known, number, symbols
 
 aten = torch.ops.aten
 
-_JOINS = {aten.concat.default: None, aten.concatenate.default: None, aten.hstack.default: 1, aten.vstack.default: 0,
-          aten.row_stack.default: 0, aten.column_stack.default: 1, aten.dstack.default: 2}  # fmt: skip
-"""Operators that are a `cat` of tensors with three dims or more, and along which dim; None where an argument says."""
+_JOINS = {aten.concat.default: (None, 1), aten.concatenate.default: (None, 1), aten.hstack.default: (1, 2),
+          aten.vstack.default: (0, 2), aten.row_stack.default: (0, 2), aten.column_stack.default: (1, 2),
+          aten.dstack.default: (2, 3)}  # fmt: skip
+"""Operators that are a `cat` of tensors that have enough dims: along which dim (None where an argument says), and how many are
+enough. Tensors of fewer dims are given more first."""
 
 
 _PADS = {aten.pad.default: ("self", "pad", "mode", "value"), aten.constant_pad_nd.default: ("self", "pad", "value")}
@@ -87,8 +89,8 @@ def _replace(node: fx.Node, other: Any) -> None:
 
 def _as_cat(node: fx.Node) -> None:
     parts: Any = node.args[0]
-    along = _JOINS[node.target]
-    if any(p.meta["val"].dim() < 3 for p in parts):
+    along, least = _JOINS[node.target]
+    if any(p.meta["val"].dim() < least for p in parts):
         return
     dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) if along is None else along
     with node.graph.inserting_before(node):

@@ -122,6 +122,10 @@ REWRITTEN: dict[str, Callable[..., Tensor]] = {
     "slice_by_position": lambda k, v, start, keys: k[:, :, start:].sum(2) + v[:, :, :start].sum(2),
     "narrow": lambda k, v: k.narrow(2, 1, 2).sum(2) + v.narrow(2, -2, 2).sum(2),
     "arange": lambda k, v, start, keys: (torch.arange(start - 1, k.shape[2] + start - 1) * k.sum(3)).sum(2),
+    "arange_down": lambda k, v, start, keys: (
+        (torch.arange(k.shape[2] - 1, -1, -1) + torch.arange(9, 9 - k.shape[2], -1, dtype=torch.float32)) * k.sum(3)
+        + torch.arange(start + 2, start + 2 - k.shape[2], -1) * v.sum(3)
+    ).sum(2),
     "factories": lambda k, v: (torch.ones(k.shape[2], 4) * k + torch.zeros_like(k) + k.new_full((4,), 2)).sum(2),
     "zero_": lambda k, v, start, keys: (keys[:, :, :start].zero_(), k.sum(2))[1],
     "mul_": lambda k, v, start, keys: (keys[:, :, : start + 1].mul_(0.5), k.sum(2))[1],

@@ -707,6 +707,86 @@ def test_other_ways_to_join(join: Callable[[torch.Tensor, torch.Tensor], torch.T
     is_whole()
 
 
+class Twice(Attention):
+    """Two steps in one call: what is joined is read, and joined again."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, past = super().forward(x, past)
+        z, past = super().forward(y[:, -1:], past)
+        return torch.cat([y, z], 1), past
+
+
+class ReadLater(Attention):
+    """What there was and what each join made is read once all rows are joined."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, v = self.heads(x)
+        if past is None:
+            return self.attend(q, k, v), (k, v)
+        pasts = [past]
+        for rows in ((k, v), (k * 2, v + 1)):
+            pasts.append(tuple(torch.cat(pair, 2) for pair in zip(pasts[-1], rows, strict=True)))
+        return sum(self.attend(q, *each) for each in pasts), pasts[-1]
+
+
+class Between(Attention):
+    """The first of two joins is a result, too, and the next past."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        y, past = super().forward(x, past)
+        behind = tuple(torch.cat([t, t[:, :, -1:] * 2], 2) for t in past)
+        return y + self.attend(self.heads(x)[0], *behind), past
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("kind", [Twice, ReadLater, Between])
+def test_joins_one_after_the_other(kind: type[nn.Module], compiler: str) -> None:
+    """One buffer, into which each join writes."""
+    model = kind().eval()
+    with parts_compiled(least=16) as made:
+        decode(model, compiled(model, compiler), 12, laid_out=compiler == "eager")
+    is_whole()
+    assert made == ["core"] and fxpass.reports()[-1].buffers, made
+
+
+@torch.no_grad()
+def test_joins_of_any_number_of_rows_one_after_the_other() -> None:
+    """As many rows as come in, and one more: no input says how many those are, and there is no buffer."""
+    model = Twice().eval()
+    fn, mine, other = compiled(model), None, None
+    with pytest.warns(fxpass.KvfixWarning, match="KV104"):
+        for rows in (5, 2, 3, 4, 2):
+            mine, other = both(fn, model, torch.randn(2, rows, 16), (mine, other), atol=1e-5, rtol=1e-5)
+    assert not fxpass.reports()[-1].buffers
+
+
+class OfTwoDims(Attention):
+    """Rows that are keys and values in one, [s, D], and nothing else that grows."""
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        q, k, _ = self.qkv(x[0]).chunk(3, -1)
+        k = k * 1 if past is None else self.join(past[0], k)
+        return (q @ k.mT).softmax(-1) @ k, (k,)
+
+
+OF_TWO_DIMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "concat": lambda past, new: torch.concat((past, new), 0),
+    "concatenate": lambda past, new: torch.concatenate((past, new), axis=-2),
+    "vstack": lambda past, new: torch.vstack((past, new)),
+    "hstack": lambda past, new: torch.hstack((past.mT, new.mT)).mT.contiguous(),
+    "column_stack": lambda past, new: torch.column_stack((past.mT, new.mT)).mT.contiguous(),
+}
+
+
+@pytest.mark.parametrize("join", OF_TWO_DIMS.values(), ids=OF_TWO_DIMS)
+def test_other_ways_to_join_two_dims(join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+    model = OfTwoDims().eval()
+    model.join = join  # type: ignore[method-assign]
+    with mock.patch.object(growth, "LEAST", 8):
+        decode(model, compiled(model), 12)
+    is_whole()
+
+
 def read_between(past: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     out = past.new_zeros(longer_by(past, new))
     out[:, :, : past.shape[2]] = past

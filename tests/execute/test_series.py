@@ -70,6 +70,7 @@ READS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reflected": lambda x, mask: nn.functional.pad(x, (1, 1), mode="reflect").unfold(-1, 3, 1).mean(-1),
     "rolled": lambda x, mask: torch.where(mask, x, x.roll(1, -1)) * (torch.arange(x.shape[-1]) < 9),
     "by age": lambda x, mask: x * (torch.arange(x.shape[-1]) - x.shape[-1]).float().exp() + mask.sum(-1, keepdim=True),
+    "discounted": lambda x, mask: (x * 0.9 ** torch.arange(x.shape[-1] - 1, -1, -1)).sum(-1, keepdim=True) + x,
     "softmax": lambda x, mask: x.masked_fill(~mask, -9.0).softmax(-1) + x.logcumsumexp(-1) / x.shape[-1],
     "sorted": lambda x, mask: x.sort(stable=True, dim=-1).values,
     "ends": lambda x, mask: x - x[..., :1] - x[..., -1:] + x[..., -PATCH:].sum(-1, keepdim=True),
@@ -209,6 +210,13 @@ def test_two_series_beside_a_cache() -> None:
             torch.testing.assert_close(*caches)
             x, ids = torch.cat([x, torch.randn(2, 1, 8)], -1), torch.cat([ids, torch.randint(3, (2, 1, 4))], -1)
     is_whole(4)
+
+
+def test_the_smaller_of_a_length_and_a_number() -> None:
+    """One graph for each side of it, and stock has one for both."""
+    model = Series(lambda x, mask: x.cumsum(-1) / min(x.shape[-1], 26)).eval()
+    follow(compiled(model), model, series([16, 20, 24, 28, 32, 36, 60, 64]))
+    is_whole(3)
 
 
 @torch.no_grad()

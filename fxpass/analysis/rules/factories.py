@@ -3,6 +3,7 @@
 ones([q, n])          ->   ones([q, S])          {1: e}
 arange(0, n)          ->   arange(0, S)          {0: e}
 arange(a, n)          ->   arange(0, S) + a      {0: e}, of length n - a
+arange(n - 1, -1, -1) ->   n - 1 - arange(0, S)  {0: e}
 arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewriting/scalars.py)
 """
 
@@ -47,16 +48,18 @@ def _sized(node: fx.Node, flow: Flow) -> Extents:
 def _arange(node: fx.Node, flow: Flow) -> Extents:
     if isinstance(node.meta["val"].shape[0], int):
         return {}
-    bounds = list(node.args) if node.target is not aten.arange.default else [0, node.args[0]]
-    if len(bounds) > 2 and bounds[2] != 1:
+    start, end, step = (*node.args, 1)[:3] if node.target is not aten.arange.default else (0, node.args[0], 1)
+    if step not in (1, -1):
         raise Refusal(reasons.NO_BUFFER, op="an arange with a step")
-    start = bounds[0]
-    found = flow.within(bounds[1] if equal(start, 0) else flow.derive(node, operator.sub, bounds[1], start))
+    first, last = (start, end) if step == 1 else (end, start)
+    found = flow.within(last if equal(first, 0) else flow.derive(node, operator.sub, last, first))
     if found is None:
         raise Refusal(reasons.NO_BUFFER, op=node.target)
 
     def build(b: Any) -> fx.Node:
         steps = b.call(aten.arange.default, b.full(found), dtype=node.meta["val"].dtype, device=node.meta["val"].device)
+        if step == -1:
+            return b.call(aten.sub.Tensor, b.tensor(start, node.meta["val"].device), steps)
         return steps if equal(start, 0) else b.call(aten.add.Tensor, steps, b.twin(start, node.meta["val"].device))
 
     flow.replace(node, build)

@@ -15,8 +15,12 @@ from torch import fx
 from fxpass import reasons
 from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
+from fxpass.graph.numbers import guarded
 
 aten = torch.ops.aten
+
+_FEW_ROWS, _EXACT = 25, 2
+"""As many rows at most have their distances computed one by one; the mode of `_cdist_forward` that does so for any number."""
 
 
 @rule(aten._fft_r2c.default, aten._fft_c2c.default, aten._fft_c2r.default)
@@ -48,7 +52,10 @@ def _beside(node: fx.Node, flow: Flow, x: Any, along: set[int]) -> Extents:
 
 @rule(aten._cdist_forward.default)
 def distances(node: fx.Node, flow: Flow) -> Extents:
-    """``x`` [.., n, d] and ``y`` [.., m, d] give [.., n, m]."""
+    """``x`` [.., n, d] and ``y`` [.., m, d] give [.., n, m].
+
+    Left to itself, PyTorch takes Euclidean distances of more than 25 rows from a product, which rounds otherwise. With fewer,
+    it is told not to, since the buffer may have more."""
     rank = node.meta["val"].dim()
     out: Extents = {}
     for operand, place in zip(node.args[:2], (rank - 2, rank - 1), strict=True):
@@ -57,4 +64,8 @@ def distances(node: fx.Node, flow: Flow) -> Extents:
             out[place] = own.pop(rows)
         if own:
             raise Refusal(reasons.OVER_AXIS, op=node.target)
+    x, y, p, mode = node.args
+    sizes = [t.meta["val"].shape[-2] for t in (x, y)]  # type: ignore[union-attr]
+    if out and p == 2 and not mode and all(guarded(n <= _FEW_ROWS) for n in sizes):
+        flow.replace(node, lambda b: b.call(node.target, b.operand(node, x), b.operand(node, y), p, _EXACT))
     return out
