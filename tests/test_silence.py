@@ -474,6 +474,7 @@ def test_blocks_of_which_each_has_a_graph_are_not_told_of() -> None:
 
 Layer = Callable[[int, int], Any]
 CACHES = [torch.zeros(2, CAPACITY, 4) for _ in range(6)]
+SHARED, BOTH = torch.zeros(6, 2, CAPACITY, 4), torch.zeros(2, 6, 2, CAPACITY, 4)
 HEADS = [2, 3, 4, 5, 6, 7]
 
 
@@ -487,6 +488,8 @@ LAYERS: dict[str, Layer] = {
     "a list of numbers": lambda layer, p: update(CACHES[layer], p).repeat(HEADS[layer], 1),
     "a branch": lambda layer, p: update(CACHES[layer], p) * (1 if layer == 0 else 2 if layer == 5 else 3),
     "a set": lambda layer, p: update(CACHES[layer], p) * (2 if layer in (1, 3, 5) else 1),
+    "one tensor for all": lambda layer, p: update(SHARED[layer], p) + sum(range(layer)),
+    "keys and values of all": lambda layer, p: update(BOTH[0, layer], p) + update(BOTH[1][layer], p) + sum(range(layer)),
 }
 
 
@@ -518,11 +521,12 @@ def test_more_layers_than_graphs_are_told_of() -> None:
 
 
 @torch.no_grad()
-def test_a_position_is_told_of_in_each_layer() -> None:
+@pytest.mark.parametrize("write", [lambda k, p: k[:, p : p + 1].fill_(1), lambda k, p: k[:, p].fill_(1)])
+def test_a_position_is_told_of_in_each_layer(write: Step) -> None:
     """Where caches differ from layer to layer, what moves with the steps of each is no number of a layer."""
 
     def step(cache: Tensor, p: int) -> Tensor:
-        cache[:, p : p + 1] = 1
+        write(cache, p)
         return sum(cache[:, i] for i in range(p)) @ W
 
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})

@@ -25,6 +25,7 @@ from torch import fx
 
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
+from fxpass.graph.fixed_places import places_in
 from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
@@ -113,8 +114,9 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     inputs, seen = tensors_of(gm.graph), history_of(tx.f_code)
     for node, name in inputs.items():
         seen.sizes.setdefault(name, _hints(node))
-    seen.writes = {inputs[root] for n in gm.graph.nodes for w in aliases.written(n) if (root := aliases.root(w)) in inputs}
-    seen.written |= seen.writes
+    roots = {root for n in gm.graph.nodes for w in aliases.written(n) if (root := aliases.root(w)) in inputs}
+    seen.writes = {inputs[root]: places_in(root) for root in roots}
+    seen.written |= seen.writes.keys()
     sites = list(sites)
     seen.slices |= bool(sites)
     if sites and config.assume_static_by_default is not False:

@@ -12,10 +12,14 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fxpass.analysis.calls import CallHistory
+from fxpass.graph.fixed_places import Places
 from fxpass.index_tensors.history import ElementHistory
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.names import InstructionTranslator, config
 from fxpass.torch_internals.features import holds
+
+Owner = tuple[int | tuple[int, Places], ...]
+"""What a graph is for: the identities of modules, and of caches with places in them (`dynamo.pinned`)."""
 
 
 @dataclasses.dataclass
@@ -24,8 +28,8 @@ class FrameHistory:
 
     ints, sizes: the first value of each int, and the first sizes of each tensor.
     written: the tensors that a graph of the frame has written to.
-    writes: those that the latest graph writes to.
-    wrote: the tensors, of those that still exist, that calls have written to.
+    writes: those that the latest graph writes to, each with the places in it that the graph works on.
+    wrote: the tensors, of those that still exist, that calls have written to, each with such places.
     now: the ints of the compilation under way.
     elements: the history of each index tensor.
     calls: the history of the frame's calls.
@@ -39,7 +43,7 @@ class FrameHistory:
     excluded: the places at which it calls functions that are not compiled, and that the report has told of.
     names: whether it makes strings of numbers.
     tied: the first values of numbers that go with a position, or with a size that has changed.
-    owners: the identities of the modules and caches that each compilation was for.
+    owners: the identities of the modules and caches that each compilation was for, of a cache with the places in it.
     pinned: for each of these, the values of the constants in the latest graph, by name and place (see `dynamo.pinned`).
     marked: Dynamo's entries of the tensors whose sizes we made dynamic, with the sizes before; None if sizes are to stay fixed.
     returned: the sizes and dtypes of the tensors that graphs of the frame have returned.
@@ -52,7 +56,7 @@ class FrameHistory:
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     written: set[str] = dataclasses.field(default_factory=set)
-    writes: set[str] = dataclasses.field(default_factory=set)
+    writes: dict[str, Places] = dataclasses.field(default_factory=dict)
     wrote: WeakIdKeyDictionary = dataclasses.field(default_factory=WeakIdKeyDictionary)
     now: dict[str, int] = dataclasses.field(default_factory=dict)
     elements: dict[str, ElementHistory] = dataclasses.field(default_factory=dict)
@@ -67,8 +71,8 @@ class FrameHistory:
     excluded: set[str] = dataclasses.field(default_factory=set)
     names: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
-    owners: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    pinned: dict[tuple[int, ...], dict[tuple[str, str], set[int]]] = dataclasses.field(default_factory=dict)
+    owners: dict[str, Owner] = dataclasses.field(default_factory=dict)
+    pinned: dict[Owner, dict[tuple[str, str], set[int]]] = dataclasses.field(default_factory=dict)
     marked: list[tuple[Any, tuple[Any, ...]]] | None = dataclasses.field(default_factory=list)
     returned: set[Any] = dataclasses.field(default_factory=set)
     foreseen: dict[str, tuple[int, Any]] = dataclasses.field(default_factory=dict)
