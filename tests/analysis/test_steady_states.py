@@ -50,8 +50,8 @@ def check(
 ) -> None:
     """``step(state, *call)``, eager beside compiled, for each of ``calls``; then one core, nothing refused or left outside.
 
-    Where nothing is ``moving`` in the last call, its graph need not be cut into parts: on torch 2.13 the length of a full window is
-    a constant there, and on 2.14 a symbol."""
+    Where nothing is ``moving`` in the last call, its graph need not be cut into parts: on torch 2.13 the length of a full
+    window is a constant there, and on 2.14 a symbol."""
     compiled, mine = torch.compile(step, backend="kvfix", options={"compiler": compiler}), copy.deepcopy(state)
     for edit, *call in calls:
         if edit is not None:
