@@ -173,6 +173,7 @@ SAID: dict[str, tuple[str, Step]] = {
     "the same, between two graphs": ("KV213", lambda k, p: k.sum(1) + (sliced(k, p) @ W).sum(1)),
     "a slice that is held": ("KV213", held),
     "an evaluated text": ("KV213", lambda k, p: (eval("k[:, :p]") @ W).sum(1)),
+    "rows that a list of truths takes": ("KV213", lambda k, p: (k[:, (torch.arange(CAPACITY) < p).tolist()] @ W).sum(1)),
     "rows that a mask takes": ("KV213", lambda k, p: (k[:, torch.arange(CAPACITY) < p] @ W).sum(1)),
     # a function that is not compiled does all of it
     "attention that is excluded": ("KV214", lambda k, p: attended(k[:, :1], k, p)[:, 0]),
