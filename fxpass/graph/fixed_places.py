@@ -18,7 +18,9 @@ Places = frozenset[tuple[int, int]]
 
 
 def places_in(whole: fx.Node) -> Places:
-    """The places at which all users of the tensor ``whole`` work. There are none where nothing is read of it."""
+    """The places at which all users of the tensor ``whole`` work. There are none where nothing is read of it.
+
+    A place that is counted from the end is none that is known."""
     dims = range(whole.meta["val"].dim())
     is_read = any(not aliases.written(user) for user in aliases.view_users(whole) if aliases.base(user) is None)
     return _places(whole, dims) if is_read else frozenset()
@@ -26,13 +28,15 @@ def places_in(whole: fx.Node) -> Places:
 
 def _places(node: fx.Node, dims: Sequence[int]) -> Places:
     """The places of all users of ``node``, the dims of which are the ``dims`` of the whole."""
-    found = [_places_of_user(node, user, dims) for user in node.users]
+    found = [_places_of_user(user, dims) for user in node.users]
     return frozenset.intersection(*found) if found else frozenset()
 
 
-def _places_of_user(node: fx.Node, user: fx.Node, dims: Sequence[int]) -> Places:
-    if user.target is not torch.ops.aten.select.int or not all(isinstance(arg, int) for arg in user.args[1:]):
+def _places_of_user(user: fx.Node, dims: Sequence[int]) -> Places:
+    if user.target is not torch.ops.aten.select.int:
         return frozenset()
-    dim, place = user.args[1] % len(dims), user.args[2] % node.meta["val"].shape[user.args[1]]  # type: ignore[operator,index]
-    rest = [d for i, d in enumerate(dims) if i != dim]
-    return frozenset({(dims[dim], place)}) | _places(user, rest)
+    _, dim, place = user.args
+    if not isinstance(place, int) or not isinstance(dim, int) or place < 0:
+        return frozenset()
+    dim %= len(dims)
+    return frozenset({(dims[dim], place)}) | _places(user, [d for i, d in enumerate(dims) if i != dim])
