@@ -20,7 +20,8 @@ Places = frozenset[tuple[int, int]]
 def places_in(whole: fx.Node) -> Places:
     """The places at which all users of the tensor ``whole`` work. There are none where nothing is read of it.
 
-    A place that is counted from the end is none that is known."""
+    A place that is counted from the end is none that is known.
+    """
     dims = range(whole.meta["val"].dim())
     is_read = any(not aliases.written(user) for user in aliases.view_users(whole) if aliases.base(user) is None)
     return _places(whole, dims) if is_read else frozenset()
