@@ -308,7 +308,7 @@ CORRECTED = _reason(
 
 BESIDE = _reason(
     "KV212",
-    "light ops run in the {part}, beside the static core: {ops}",
+    "light ops run {where}: {ops}",
     "Nothing, as a rule: they work on what has another size in each step. Where they cost time, give that a fixed size.",
 )
 CUT_BETWEEN = _reason(
