@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import pickle
 import threading
 import warnings
@@ -81,6 +82,9 @@ def attended(q: Tensor, k: Tensor, p: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k[:, :p], k[:, :p])
 
 
+CUT = functools.partial(torch.narrow, dim=1, start=0)
+
+
 @torch._dynamo.disable(recursive=False)
 def narrowed_here(k: Tensor, p: int) -> Tensor:
     return (k.narrow(1, 0, p) @ W).sum(1)
@@ -138,6 +142,11 @@ def narrowed(k: Tensor, p: int) -> Tensor:
         return (k.narrow(1, 0, p) @ W).sum(1)
 
 
+def multiplied(k: Tensor, p: int) -> Tensor:
+    with LOCK:
+        return (CUT(k, length=p) @ W).sum(1)
+
+
 def generated(k: Tensor, p: int) -> Tensor:
     def rows() -> Iterator[Tensor]:
         for end in (p, p - 1):
@@ -185,6 +194,7 @@ SAID: dict[str, tuple[str, Step]] = {
     "a graph break in a try": ("KV012", within_try),
     "a lock before any operator": ("KV012", locked),
     "a lock, and no slice": ("KV012", narrowed),
+    "a lock, and a product": ("KV012", multiplied),
     "a generator": ("KV012", generated),
     "a choice by data in a loop": ("KV012", lambda k, p: sum(k[:, :p].sum(1) * (2 if k.sum() > 2 else 1) for _ in (0, 1))),
     # a part that is no slice
@@ -244,6 +254,21 @@ def test_a_warning_names_the_reason_and_the_line(name: str) -> None:
 
 
 @torch.no_grad()
+def test_what_breaks_the_graph_in_pythons_library_is_told_of_where_it_is_called() -> None:
+    def step(k: Tensor, p: int) -> Tensor:
+        rows = k[:, :p] * 2
+        logging.getLogger("kvfix.tests").info("a step")  # breaks in logging
+        with LOCK:
+            return (rows @ W).sum(1)
+
+    said = heard(step)
+    first = inspect.getsourcelines(step)[1]
+    assert f"KV301 the graph breaks at {__file__}:{first + 2}: " in said, said
+    assert f"KV012 the rest of step is left to eager: Unsupported context manager at {__file__}:{first + 3}" in said, said
+    assert "torch_dynamo_resume" not in said
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(
     "name",
     ["a user's operator", "places", "a new tensor", "cond", "a graph break in a loop", "attention that is excluded"],
@@ -251,6 +276,13 @@ def test_a_warning_names_the_reason_and_the_line(name: str) -> None:
 def test_strict_raises(name: str) -> None:
     with pytest.raises((torch._dynamo.exc.BackendCompilerFailed, fxpass.KvfixError), match=SAID[name][0]):
         heard(SAID[name][1], strict=True)
+
+
+@torch.no_grad()
+def test_light_ops_without_a_static_core_are_reported() -> None:
+    assert heard(lambda k, p: F.cross_entropy(k[0, :p], torch.zeros(p, dtype=torch.long))) == ""
+    (text,) = fxpass.reports()[-1].beside
+    assert text.startswith("KV212 light ops run in a graph without a static core: ") and "test_silence.py" in text
 
 
 @torch.no_grad()
