@@ -89,9 +89,9 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """``, did you mean 'max_autotune'?``, or nothing where none of ``names`` is near."""
+    """`` (did you mean 'max_autotune'?)``, or nothing where none of ``names`` is near."""
     near = difflib.get_close_matches(name, list(names), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 _VARIABLES = {f"KVFIX_{name.upper()}" for name in ("strict", "verify", *_SWITCHES)}
