@@ -20,7 +20,7 @@ from fxpass.index_tensors import mirror
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.compilation import Excluded, compile_id, left_out, limited
 from fxpass.torch_internals.dynamo.frames import current_code
-from fxpass.torch_internals.dynamo.resumed import called
+from fxpass.torch_internals.dynamo.resumed import function_name
 from fxpass.torch_internals.install import forget
 
 from . import progress
@@ -133,7 +133,7 @@ def left_to_eager(settings: Options, code: CodeType, error: Exception) -> None:
     Raises:
         KvfixError: ``strict`` is set.
     """
-    function = called(code)
+    function = function_name(code)
     report = Report(function, compile_id=compile_id())
     if isinstance(error, Excluded):
         report.unfit = reasons.EXCLUDED.text(function=error.function, does=error.does, where=error.where)

@@ -30,7 +30,7 @@ def rewritten() -> list[int]:
 def test_the_rest_of_a_function_is_called_so() -> None:
     names: list[str] = []
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
-    hook = torch._dynamo.convert_frame.register_bytecode_hook(lambda code, _: names.append(resumed.called(code)))
+    hook = torch._dynamo.convert_frame.register_bytecode_hook(lambda code, _: names.append(resumed.function_name(code)))
     try:
         compiled(torch.rand(2, 16), 8)
     finally:
@@ -46,4 +46,4 @@ def test_where_torch_does_not_tell_nothing_else_is_lost(monkeypatch: pytest.Monk
     name = "torch._dynamo.resume_execution.ContinueExecutionCache"
     monkeypatch.setattr(resumed, "ContinueExecutionCache", stand_in(name, Missing(f"this torch has no {name}")))
     assert rewritten() == wanted and max(wanted) == 1
-    assert resumed.called(step.__code__) == "step"
+    assert resumed.function_name(step.__code__) == "step"
