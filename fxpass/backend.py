@@ -25,6 +25,7 @@ from fxpass.execute.buffered import with_buffers
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.cores import cut, in_cores, note_work
 from fxpass.execute.growth import Growth
+from fxpass.execute.handed_slices import HandedSlices, may_be_slices
 from fxpass.execute.partition.split import counts_along, values_of
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
@@ -116,6 +117,8 @@ def kvfix(
     if compiled is None:
         with stage(f"compiling {report.name}"):
             compiled = untouched(gm, example_inputs, plan and plan.gm, settings, as_it_came, failed)
+        if slices := may_be_slices(plan.gm) if plan is not None else {}:
+            compiled = HandedSlices(compiled, slices, functools.partial(store.outside, report, settings))
     if precompile.is_caching(gm):
         put_in_cache(gm, given, plan, settings, report, advance)
     watched = numbers.watching(compiled) if numbers else compiled

@@ -325,6 +325,12 @@ EXCLUDED = _reason(
     "is compiled.",
 )
 
+HANDED = _reason(
+    "KV215",
+    "{source}: {what} is a slice of a larger tensor, and longer in each call: it is taken outside of what is compiled",
+    "Hand in the whole tensor and the position, and take the slice in what is compiled.",
+)
+
 # How many graphs there are
 BREAK = _reason(
     "KV301",

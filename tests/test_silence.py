@@ -20,6 +20,7 @@ from torch.nn import functional as F
 import fxpass
 from fxpass import reasons
 from fxpass.report.explanation import Explanation
+from fxpass.torch_internals.dynamo.compilation import breaks
 from fxpass.torch_internals.dynamo.pinned import _failing
 
 CAPACITY = 16
@@ -377,6 +378,72 @@ def others(grow: Callable[..., Any], *sizes: int, **options: Any) -> str:
             given = torch.rand(2, n, 4), torch.rand(2, 1, 4)
             torch.testing.assert_close(compiled(*given), grow(*given))
     return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+
+
+def evaluated(k: Tensor, p: int) -> Tensor:
+    return eval("(k[:, :p] @ W).sum(1)") + k[:, 0]
+
+
+def in_a_thread(k: Tensor, p: int) -> Tensor:
+    found: list[Tensor] = []
+    thread = threading.Thread(target=lambda: found.append(narrowed(k, p)))
+    thread.start()
+    thread.join()
+    return found[0] + k[:, 0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step, line", [(evaluated, 1), (in_a_thread, 2)])
+def test_what_is_run_elsewhere_is_a_break(step: Step, line: int) -> None:
+    assert heard(step) == ""
+    place = f"{__file__}:{inspect.getsourcelines(step)[1] + line}"
+    assert any(where == place for _, where in breaks())
+
+
+def worked_on_by_rows(rows: Tensor) -> Tensor:
+    return (rows @ W).sum(1)
+
+
+def handed_in(rows: Callable[[Tensor, int], Tensor], written: bool = True, marked: bool = False, **options: Any) -> str:
+    """What is warned of while what is compiled is given ``rows`` of a cache, one more in each call."""
+    compiled = torch.compile(worked_on_by_rows, backend="kvfix", options={"compiler": "eager", **options})
+    k = torch.zeros(2, CAPACITY, 4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for p in range(3, 9):
+            if written:
+                k[:, p] = torch.rand(2, 4)
+            given = rows(k, p)
+            if marked:
+                torch._dynamo.mark_dynamic(given, 1)
+            torch.testing.assert_close(compiled(given), worked_on_by_rows(given))
+    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+
+
+def up_to(k: Tensor, p: int) -> Tensor:
+    return k[:, : p + 1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_slice_that_the_caller_takes_is_told_of(marked: bool) -> None:
+    said = handed_in(up_to, marked=marked)
+    line = inspect.getsourcelines(worked_on_by_rows)[1] + 1
+    assert said.count("KV215") == 1 and f"test_silence.py:{line}: rows is a slice of a larger tensor" in said, said
+    assert Explanation(fxpass.reports()).is_left
+    torch._dynamo.reset()
+    with pytest.raises(fxpass.KvfixError, match="KV215"):
+        handed_in(up_to, marked=marked, strict=True)
+
+
+@torch.no_grad()
+def test_other_slices_of_the_caller_are_not_told_of() -> None:
+    """A series that nobody writes to, a new tensor in each call, other rows, and prompts of any length."""
+    lengths = iter((3, 7, 4, 9, 5, 6))
+    assert handed_in(up_to, written=False, strict=True) == ""
+    assert handed_in(lambda k, p: k[:, : p + 1].clone(), strict=True) == ""
+    assert handed_in(lambda k, p: k[:, p - 2 : p + 1], strict=True) == ""
+    assert handed_in(lambda k, p: k[:, : next(lengths)], strict=True) == ""
 
 
 OTHERS = (5, 9, 12, 3, 30, 7, 6, 11, 4, 8)

@@ -162,6 +162,16 @@ def buffered(report: Report, names: Sequence[str], buffers: Sequence[torch.Tenso
     report.buffers = [(name, type_of(b), size_in_bytes(b)) for name, b in zip(names, buffers, strict=True)]
 
 
+def outside(report: Report, settings: Options, text: str) -> None:
+    """Report what a call has shown to be left outside of the static core: ``text``, a reason.
+
+    Raises:
+        KvfixError: ``strict`` is set.
+    """
+    report.outside.append(text)
+    complain(report, settings)
+
+
 def failed(report: Report, settings: Options, error: Exception) -> None:
     """Report that the graph runs as it came: a part failed when it first ran, or there are buffers for what does not grow.
 
