@@ -69,12 +69,12 @@ def _owner(tx: Any) -> Owner:
     unless it is the only graph that writes to any. Tensors that a call before has written to, and that are gone since, do not
     count."""
     seen = history_of(tx.f_code)
-    named = ((value_named(tx, name), places) for name, places in sorted(seen.writes.items()))
+    named = ((value_named(tx, name), places) for name, places in sorted(seen.writes_now.items()))
     written = [(t, places) for t, places in named if isinstance(t, torch.Tensor)]
     for t, places in written:
-        seen.wrote.setdefault(t, set()).add(places)
+        seen.written_tensors.setdefault(t, set()).add(places)
     own = {(id(t), places) for t, places in written}
-    others = {(id(t), places) for t, all_places in seen.wrote.items() for places in all_places} - own
+    others = {(id(t), places) for t, all_places in seen.written_tensors.items() for places in all_places} - own
     modules = [id(value) for value in tx.f_locals.values() if isinstance(value, nn.Module)]
     return (*modules, *(((id(t), places) for t, places in written) if others else ()))
 
