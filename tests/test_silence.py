@@ -3,6 +3,7 @@ of a reason and the user's line, and so do the report and ``strict``."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -231,15 +232,24 @@ SAID: dict[str, tuple[str, Step]] = {
 }
 
 
+@contextlib.contextmanager
+def hearing() -> Iterator[list[str]]:
+    """The warnings of kvfix in the block, once it is left."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield said
+    said += [str(w.message) for w in caught if w.category is fxpass.KvfixWarning]
+
+
 def heard(step: Step, **options: Any) -> str:
     """What is warned of while ``step`` is called at three positions."""
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", **options})
     k = torch.rand(2, CAPACITY, 4)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for p in (8, 9, 10):
             torch.testing.assert_close(compiled(k, p), step(k, p))
-    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+    return "\n".join(said)
 
 
 @torch.no_grad()
@@ -342,14 +352,13 @@ def grown(grow: Grow, rows: tuple[int, ...] = (1,) * 4, **options: Any) -> str:
     """What is warned of while a cache grows by ``rows``."""
     compiled = torch.compile(grow, backend="kvfix", options={"compiler": "eager", **options})
     k = torch.rand(2, 3, 4)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for n in rows:
             x = torch.rand(2, n, 4)
             out, longer = compiled(k, x)
             torch.testing.assert_close((out, longer), grow(k, x))
             k = longer if longer.shape[1] > k.shape[1] else torch.cat([k, x], 1)
-    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+    return "\n".join(said)
 
 
 @torch.no_grad()
@@ -372,12 +381,11 @@ def test_strict_raises_for_a_cache_that_grows_without_a_buffer(name: str) -> Non
 def others(grow: Callable[..., Any], *sizes: int, **options: Any) -> str:
     """What is warned of while ``grow`` is given tensors of these sizes, none of which the last call has made."""
     compiled = torch.compile(grow, backend="kvfix", options={"compiler": "eager", **options})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for n in sizes:
             given = torch.rand(2, n, 4), torch.rand(2, 1, 4)
             torch.testing.assert_close(compiled(*given), grow(*given))
-    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+    return "\n".join(said)
 
 
 def evaluated(k: Tensor, p: int) -> Tensor:
@@ -408,8 +416,7 @@ def handed_in(rows: Callable[[Tensor, int], Tensor], written: bool = True, marke
     """What is warned of while what is compiled is given ``rows`` of a cache, one more in each call."""
     compiled = torch.compile(worked_on_by_rows, backend="kvfix", options={"compiler": "eager", **options})
     k = torch.zeros(2, CAPACITY, 4)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for p in range(3, 9):
             if written:
                 k[:, p] = torch.rand(2, 4)
@@ -417,7 +424,7 @@ def handed_in(rows: Callable[[Tensor, int], Tensor], written: bool = True, marke
             if marked:
                 torch._dynamo.mark_dynamic(given, 1)
             torch.testing.assert_close(compiled(given), worked_on_by_rows(given))
-    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+    return "\n".join(said)
 
 
 def up_to(k: Tensor, p: int) -> Tensor:
@@ -517,12 +524,11 @@ class Named(Listed):
 def counted(*models: nn.Module, calls: int = 7, **options: Any) -> list[str]:
     """The lines with KV303 that are warned of while steps of ``models`` are taken in turns."""
     compiled = [torch.compile(model, backend="kvfix", options={"compiler": "eager", **options}) for model in models]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for n in range(calls):
             for one in compiled:
                 one(torch.full((2, 1, 4), float(n)))
-    return [line for w in caught for line in str(w.message).splitlines() if "KV303" in line]
+    return [line for text in said for line in text.splitlines() if "KV303" in line]
 
 
 @torch.no_grad()
@@ -596,12 +602,11 @@ LAYERS: dict[str, Layer] = {
 def told_of_layers(layer: Layer, **options: Any) -> set[str]:
     """The ids of what is warned of while the layers of a model are run at three positions."""
     compiled = torch.compile(layer, backend="kvfix", options={"compiler": "eager", **options})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for p in (2, 3, 4):
             for number in range(6):
                 compiled(number, p)
-    return {reason.id for w in caught for line in str(w.message).splitlines() if (reason := reasons.of(line.strip()))}
+    return {reason.id for text in said for line in text.splitlines() if (reason := reasons.of(line.strip()))}
 
 
 @torch.no_grad()
@@ -630,12 +635,11 @@ def test_a_position_is_told_of_in_each_layer(write: Step) -> None:
         return sum(cache[:, i] for i in range(p)) @ W
 
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
-    with warnings.catch_warnings(record=True) as caught, torch.compiler.config.patch(recompile_limit=32):
-        warnings.simplefilter("always")
+    with hearing() as said, torch.compiler.config.patch(recompile_limit=32):
         for p in (2, 3, 4, 5):
             for cache in CACHES[:2]:
                 compiled(cache, p)
-    assert any("KV303" in str(w.message) for w in caught)
+    assert any("KV303" in text for text in said)
 
 
 def broken(x: Tensor) -> Tensor:
