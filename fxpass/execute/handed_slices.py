@@ -39,7 +39,16 @@ class _Seen(NamedTuple):
     rises: int = 0
 
 
-def may_be_slices(normal: fx.GraphModule) -> dict[int, str]:
+def watching_slices(
+    run: Callable[..., Any], normal: fx.GraphModule | None, told: Callable[[str], None]
+) -> Callable[..., Any]:
+    """``run``, which is compiled from ``normal``, with calls looked at where an input may be such a slice. ``told`` is called
+    once for each that is one, with a reason."""
+    places = _may_be_slices(normal) if normal is not None else {}
+    return _HandedSlices(run, places, told) if places else run
+
+
+def _may_be_slices(normal: fx.GraphModule) -> dict[int, str]:
     """What is to be said of the inputs of ``normal`` that products or attention work on along a size that is a symbol, if they
     are such slices, by their places."""
     inputs = enumerate(normal.graph.find_nodes(op="placeholder"))
@@ -57,9 +66,8 @@ def _is_worked_on(normal: fx.GraphModule, node: fx.Node) -> bool:
     return value.is_floating_point() and bool(moving) and works_on([normal.graph], moving) is not None
 
 
-class HandedSlices:
-    """Calls ``run``, the arguments of which that may be such slices are at the ``places``. For each that is one, ``told`` is
-    called once, with what ``places`` says of it."""
+class _HandedSlices:
+    """Calls ``run``. Arguments at the ``places`` may be such slices: ``told`` gets what ``places`` says of those that are."""
 
     def __init__(self, run: Callable[..., Any], places: Mapping[int, str], told: Callable[[str], None]) -> None:
         self._run, self._places, self._told = run, dict(places), told

@@ -162,7 +162,7 @@ def buffered(report: Report, names: Sequence[str], buffers: Sequence[torch.Tenso
     report.buffers = [(name, type_of(b), size_in_bytes(b)) for name, b in zip(names, buffers, strict=True)]
 
 
-def outside(report: Report, settings: Options, text: str) -> None:
+def left_outside(report: Report, settings: Options, text: str) -> None:
     """Report what a call has shown to be left outside of the static core: ``text``, a reason.
 
     Raises:
