@@ -72,8 +72,7 @@ class Counted(torch.nn.Module):
         self.p = 2
 
     def forward(self, k: Tensor, p: int) -> Tensor:
-        _told(f"step {self.p} {self.p!r:<3} {self.p:03d}")
-        self.p += 1
+        self.p, _ = self.p + 1, f"step {self.p} {self.p!r:<3} {self.p:03d}"
         return k[:, : self.p].mean(1)
 
 
