@@ -106,25 +106,8 @@ def rewrite_normal_form(
     grown = growing(normal)
     before, ops = signature(normal), op_records(normal, without=folded)
     with store.timed(report, "rewrite"):
-        if numbers:
-            numbers.settle(normal.graph)
-        found, moving, seen = (numbers.steady_ints, numbers.growing[0], numbers.seen()) if numbers else ((), frozenset(), None)
-        positions = origins(normal, found, moving)
-        if positions:
-            floats_as_tensors(normal.graph)
-        if grown is None:
-            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, no_result, windows)
-        else:
-            positions, seen = grown.origins | positions, grown.seen(seen)
-            rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, grown.leave, windows)
-            rewritten.around = dataclasses.replace(grown.around, windows=rewritten.around.windows)
-    lengths, capacities = (grown.lengths, set(grown.capacities)) if grown is not None else (set(), set())
-    report.symbols = numbers.table(rewritten.kinds, lengths) if numbers else []
-    capacities |= {s for s in sizes_sliced(rewritten.sites) if rewritten.kinds.of_symbol(s) == "variant"}
-    own = windows.sizes(normal.graph) if windows is not None else set()
-    report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities, own)
-    report.flow = nx.relabel_nodes(rewritten.flow, user_names(rewritten.flow))
-    report.sites = sites_of(rewritten)
+        rewritten = _edited(normal, numbers, grown, before_edits, windows)
+    _describe(report, normal, rewritten, numbers, grown, windows)
     inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
     with store.timed(report, "propagate"):
         propagate(normal, inputs, ops)
@@ -137,6 +120,46 @@ def rewrite_normal_form(
     check_graph(normal, before, may_read=report.refused > 0, cut=cut)
     report.drawings = Drawings(later(without_tensors(came)), later(without_tensors(kept(normal.graph))))
     return normal, rewritten
+
+
+def _edited(
+    normal: fx.GraphModule,
+    numbers: NumberInputs | None,
+    grown: Grown | None,
+    before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None],
+    windows: Windows | None,
+) -> Rewritten:
+    """Rewrite the graph ``normal``, in which buffers stand in the place of what has ``grown``."""
+    if numbers:
+        numbers.settle(normal.graph)
+    found, moving, seen = (numbers.steady_ints, numbers.growing[0], numbers.seen()) if numbers else ((), frozenset(), None)
+    positions = origins(normal, found, moving)
+    if positions:
+        floats_as_tensors(normal.graph)
+    if grown is None:
+        return rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, no_result, windows)
+    positions, seen = grown.origins | positions, grown.seen(seen)
+    rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, grown.leave, windows)
+    rewritten.around = dataclasses.replace(grown.around, windows=rewritten.around.windows)
+    return rewritten
+
+
+def _describe(
+    report: Report,
+    normal: fx.GraphModule,
+    rewritten: Rewritten,
+    numbers: NumberInputs | None,
+    grown: Grown | None,
+    windows: Windows | None,
+) -> None:
+    """Note in ``report`` the symbols of ``normal``, what they are, and what became of each site."""
+    lengths, capacities = (grown.lengths, set(grown.capacities)) if grown is not None else (set(), set())
+    report.symbols = numbers.table(rewritten.kinds, lengths) if numbers else []
+    capacities |= {s for s in sizes_sliced(rewritten.sites) if rewritten.kinds.of_symbol(s) == "variant"}
+    own = windows.sizes(normal.graph) if windows is not None else set()
+    report.kinds = kinds_of(normal.graph, rewritten.kinds, lengths, capacities, own)
+    report.flow = nx.relabel_nodes(rewritten.flow, user_names(rewritten.flow))
+    report.sites = sites_of(rewritten)
 
 
 def explain(fn: Callable[..., Any], *, grad: bool = False, **options: Any) -> Callable[..., Report]:

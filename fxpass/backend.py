@@ -25,6 +25,7 @@ from fxpass.execute.buffered import with_buffers
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.cores import cut, in_cores, note_work
 from fxpass.execute.growth import Growth
+from fxpass.execute.handed_slices import watching_slices
 from fxpass.execute.partition.split import counts_along, values_of
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
@@ -106,20 +107,28 @@ def kvfix(
     except Exception as error:  # a fault of ours must not cost the user the call: the graph runs as it is
         plan, cause = None, error
         store.unfit(report, error, expected=isinstance(error, (Unfit, Broken)))
-    report.pinned = [reasons.PINNED.text(where=place and f" at {place}", guard=guard) for guard, place in pinned()]
-    if numbers is not None:
-        joins = bool(report.ended and plan and any(axis.rows for axis in plan.growth.axes))
-        between = cut_between(gm, numbers.growing[1], report.loses_slices, joins, report.works_on_growth)
-        report.outside += [reasons.CUT_BETWEEN.text(source=source, what=what) for source, what in between]
+    note_losses(gm, plan, numbers, report)
     store.add(report)
     store.complain(report, settings, cause)
     if compiled is None:
         with stage(f"compiling {report.name}"):
             compiled = untouched(gm, example_inputs, plan and plan.gm, settings, as_it_came, failed)
+        compiled = watching_slices(compiled, plan and plan.gm, functools.partial(store.left_outside, report, settings))
     if precompile.is_caching(gm):
         put_in_cache(gm, given, plan, settings, report, advance)
     watched = numbers.watching(compiled) if numbers else compiled
     return for_the_minifier(verified(advance.after(watched), original, plan, report, settings), gm)
+
+
+def note_losses(gm: fx.GraphModule, plan: Plan | None, numbers: NumberInputs | None, report: Report) -> None:
+    """Note in ``report`` the numbers that are constants of ``gm`` although they move, and what was cut out of a cache before a
+    graph break."""
+    report.pinned = [reasons.PINNED.text(where=place and f" at {place}", guard=guard) for guard, place in pinned()]
+    if numbers is None:
+        return
+    joins = bool(report.ended and plan and any(axis.rows for axis in plan.growth.axes))
+    between = cut_between(gm, numbers.growing[1], report.loses_slices, joins, report.works_on_growth)
+    report.outside += [reasons.CUT_BETWEEN.text(source=source, what=what) for source, what in between]
 
 
 def handed_off(

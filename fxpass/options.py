@@ -73,9 +73,10 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
                 f"kvfix: option {name!r} takes {_TYPES[name].__name__.lower()}, not {value!r}; valid options are {valid}"
             )
     if given.get("compiler", "inductor") not in COMPILERS:
-        raise RuntimeError(f"kvfix: compiler {given['compiler']!r} is none of {', '.join(COMPILERS)}")
+        hint = did_you_mean(given["compiler"], COMPILERS)
+        raise RuntimeError(f"kvfix: compiler {given['compiler']!r} is none of {', '.join(COMPILERS)}{hint}")
     if mode is not None and mode not in MODES:
-        raise RuntimeError(f"kvfix: mode {mode!r} is none of {', '.join(MODES)}")
+        raise RuntimeError(f"kvfix: mode {mode!r} is none of {', '.join(MODES)}{did_you_mean(mode, MODES)}")
     verify, capacity = int(given.get("verify", _verify_by_default())), int(given.get("capacity", 0))
     if verify < 0:
         raise RuntimeError(f"kvfix: option 'verify' takes a number of calls, not {verify}")
@@ -89,9 +90,9 @@ def parse(options: Mapping[str, Any] | None = None, mode: str | None = None) -> 
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """``, did you mean 'max_autotune'?``, or nothing where none of ``names`` is near."""
+    """`` (did you mean 'max_autotune'?)``, or nothing where none of ``names`` is near."""
     near = difflib.get_close_matches(name, list(names), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 _VARIABLES = {f"KVFIX_{name.upper()}" for name in ("strict", "verify", *_SWITCHES)}

@@ -308,7 +308,7 @@ CORRECTED = _reason(
 
 BESIDE = _reason(
     "KV212",
-    "light ops run in the {part}, beside the static core: {ops}",
+    "light ops run {where}: {ops}",
     "Nothing, as a rule: they work on what has another size in each step. Where they cost time, give that a fixed size.",
 )
 CUT_BETWEEN = _reason(
@@ -323,6 +323,12 @@ EXCLUDED = _reason(
     "{function} is excluded from what is compiled, and {does}: it is called at {where}",
     "Leave out `torch.compiler.disable`, or exclude only what has to run in eager, such as a print, and take slices in what "
     "is compiled.",
+)
+
+HANDED = _reason(
+    "KV215",
+    "{source}: {what} is a slice of a larger tensor, and longer in each call: it is taken outside of what is compiled",
+    "Hand in the whole tensor and the position, and take the slice in what is compiled.",
 )
 
 # How many graphs there are

@@ -26,7 +26,7 @@ from fxpass.options import Options, parse
         ({"strict": "yes"}, "option 'strict' takes bool, not 'yes'"),
         ({"inductor": ["triton.cudagraphs"]}, "option 'inductor' takes mapping"),
         ({"verify": "2"}, "option 'verify' takes int, not '2'"),
-        ({"recordin": False}, "unknown option 'recordin', did you mean 'recording'"),
+        ({"recordin": False}, r"unknown option 'recordin' \(did you mean 'recording'\?\); valid options are"),
         ({"capacity": 1.5}, "option 'capacity' takes int, not 1.5"),
         ({"kernels": 0}, "option 'kernels' takes bool, not 0"),
         ({"capacity": True}, "option 'capacity' takes int, not True"),

@@ -275,6 +275,14 @@ def cut_between() -> None:
     decode(lambda k, v, p: sliced(k, p) @ v[0, :4])
 
 
+def slices_of_the_caller() -> None:
+    step = torch.compile(lambda k: (k @ k.mT).sum(1), backend="kvfix", options={"compiler": "eager"})
+    k = torch.zeros(2, 16, 4)
+    for p in range(3, 8):
+        k[:, p] = 1
+        step(k[:, : p + 1])
+
+
 def excluded() -> None:
     attended = torch.compiler.disable(lambda k, p: k[:, :p].sum(1))
     decode(lambda k, v, p: attended(k, p) @ v[0, :4])
@@ -371,6 +379,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV212": lambda: decode(lambda k, v, p: k[:, :p].mode(1).values + (v[:, :p] @ v[:, :p].mT).sum((1, 2))[:, None]),
     "KV213": cut_between,
     "KV214": excluded,
+    "KV215": slices_of_the_caller,
     "KV301": breaks,
     "KV302": again,
     "KV303": a_graph_for_each,

@@ -3,8 +3,10 @@ of a reason and the user's line, and so do the report and ``strict``."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import logging
 import pickle
 import threading
 import warnings
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 import fxpass
 from fxpass import reasons
 from fxpass.report.explanation import Explanation
+from fxpass.torch_internals.dynamo.compilation import breaks
 from fxpass.torch_internals.dynamo.pinned import _failing
 
 CAPACITY = 16
@@ -81,6 +84,9 @@ def attended(q: Tensor, k: Tensor, p: int) -> Tensor:
     return F.scaled_dot_product_attention(q, k[:, :p], k[:, :p])
 
 
+CUT = functools.partial(torch.narrow, dim=1, start=0)
+
+
 @torch._dynamo.disable(recursive=False)
 def narrowed_here(k: Tensor, p: int) -> Tensor:
     return (k.narrow(1, 0, p) @ W).sum(1)
@@ -138,6 +144,11 @@ def narrowed(k: Tensor, p: int) -> Tensor:
         return (k.narrow(1, 0, p) @ W).sum(1)
 
 
+def multiplied(k: Tensor, p: int) -> Tensor:
+    with LOCK:
+        return (CUT(k, length=p) @ W).sum(1)
+
+
 def generated(k: Tensor, p: int) -> Tensor:
     def rows() -> Iterator[Tensor]:
         for end in (p, p - 1):
@@ -173,6 +184,7 @@ SAID: dict[str, tuple[str, Step]] = {
     "the same, between two graphs": ("KV213", lambda k, p: k.sum(1) + (sliced(k, p) @ W).sum(1)),
     "a slice that is held": ("KV213", held),
     "an evaluated text": ("KV213", lambda k, p: (eval("k[:, :p]") @ W).sum(1)),
+    "rows that a list of truths takes": ("KV213", lambda k, p: (k[:, (torch.arange(CAPACITY) < p).tolist()] @ W).sum(1)),
     "rows that a mask takes": ("KV213", lambda k, p: (k[:, torch.arange(CAPACITY) < p] @ W).sum(1)),
     # a function that is not compiled does all of it
     "attention that is excluded": ("KV214", lambda k, p: attended(k[:, :1], k, p)[:, 0]),
@@ -184,6 +196,7 @@ SAID: dict[str, tuple[str, Step]] = {
     "a graph break in a try": ("KV012", within_try),
     "a lock before any operator": ("KV012", locked),
     "a lock, and no slice": ("KV012", narrowed),
+    "a lock, and a product": ("KV012", multiplied),
     "a generator": ("KV012", generated),
     "a choice by data in a loop": ("KV012", lambda k, p: sum(k[:, :p].sum(1) * (2 if k.sum() > 2 else 1) for _ in (0, 1))),
     # a part that is no slice
@@ -219,15 +232,24 @@ SAID: dict[str, tuple[str, Step]] = {
 }
 
 
+@contextlib.contextmanager
+def hearing() -> Iterator[list[str]]:
+    """The warnings of kvfix in the block, once it is left."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield said
+    said += [str(w.message) for w in caught if w.category is fxpass.KvfixWarning]
+
+
 def heard(step: Step, **options: Any) -> str:
     """What is warned of while ``step`` is called at three positions."""
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", **options})
     k = torch.rand(2, CAPACITY, 4)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for p in (8, 9, 10):
             torch.testing.assert_close(compiled(k, p), step(k, p))
-    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+    return "\n".join(said)
 
 
 @torch.no_grad()
@@ -243,6 +265,21 @@ def test_a_warning_names_the_reason_and_the_line(name: str) -> None:
 
 
 @torch.no_grad()
+def test_what_breaks_the_graph_in_pythons_library_is_told_of_where_it_is_called() -> None:
+    def step(k: Tensor, p: int) -> Tensor:
+        rows = k[:, :p] * 2
+        logging.getLogger("kvfix.tests").info("a step")  # breaks in logging
+        with LOCK:
+            return (rows @ W).sum(1)
+
+    said = heard(step)
+    first = inspect.getsourcelines(step)[1]
+    assert f"KV301 the graph breaks at {__file__}:{first + 2}: " in said, said
+    assert f"KV012 the rest of step is left to eager: Unsupported context manager at {__file__}:{first + 3}" in said, said
+    assert "torch_dynamo_resume" not in said
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(
     "name",
     ["a user's operator", "places", "a new tensor", "cond", "a graph break in a loop", "attention that is excluded"],
@@ -250,6 +287,13 @@ def test_a_warning_names_the_reason_and_the_line(name: str) -> None:
 def test_strict_raises(name: str) -> None:
     with pytest.raises((torch._dynamo.exc.BackendCompilerFailed, fxpass.KvfixError), match=SAID[name][0]):
         heard(SAID[name][1], strict=True)
+
+
+@torch.no_grad()
+def test_light_ops_without_a_static_core_are_reported() -> None:
+    assert heard(lambda k, p: F.cross_entropy(k[0, :p], torch.zeros(p, dtype=torch.long))) == ""
+    (text,) = fxpass.reports()[-1].beside
+    assert text.startswith("KV212 light ops run in a graph without a static core: ") and "test_silence.py" in text
 
 
 @torch.no_grad()
@@ -308,14 +352,13 @@ def grown(grow: Grow, rows: tuple[int, ...] = (1,) * 4, **options: Any) -> str:
     """What is warned of while a cache grows by ``rows``."""
     compiled = torch.compile(grow, backend="kvfix", options={"compiler": "eager", **options})
     k = torch.rand(2, 3, 4)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for n in rows:
             x = torch.rand(2, n, 4)
             out, longer = compiled(k, x)
             torch.testing.assert_close((out, longer), grow(k, x))
             k = longer if longer.shape[1] > k.shape[1] else torch.cat([k, x], 1)
-    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+    return "\n".join(said)
 
 
 @torch.no_grad()
@@ -338,12 +381,76 @@ def test_strict_raises_for_a_cache_that_grows_without_a_buffer(name: str) -> Non
 def others(grow: Callable[..., Any], *sizes: int, **options: Any) -> str:
     """What is warned of while ``grow`` is given tensors of these sizes, none of which the last call has made."""
     compiled = torch.compile(grow, backend="kvfix", options={"compiler": "eager", **options})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for n in sizes:
             given = torch.rand(2, n, 4), torch.rand(2, 1, 4)
             torch.testing.assert_close(compiled(*given), grow(*given))
-    return "\n".join(str(w.message) for w in caught if w.category is fxpass.KvfixWarning)
+    return "\n".join(said)
+
+
+def evaluated(k: Tensor, p: int) -> Tensor:
+    return eval("(k[:, :p] @ W).sum(1)") + k[:, 0]
+
+
+def in_a_thread(k: Tensor, p: int) -> Tensor:
+    found: list[Tensor] = []
+    thread = threading.Thread(target=lambda: found.append(narrowed(k, p)))
+    thread.start()
+    thread.join()
+    return found[0] + k[:, 0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step, line", [(evaluated, 1), (in_a_thread, 2)])
+def test_what_is_run_elsewhere_is_a_break(step: Step, line: int) -> None:
+    assert heard(step) == ""
+    place = f"{__file__}:{inspect.getsourcelines(step)[1] + line}"
+    assert any(where == place for _, where in breaks())
+
+
+def worked_on_by_rows(rows: Tensor) -> Tensor:
+    return (rows @ W).sum(1)
+
+
+def handed_in(rows: Callable[[Tensor, int], Tensor], written: bool = True, marked: bool = False, **options: Any) -> str:
+    """What is warned of while what is compiled is given ``rows`` of a cache, one more in each call."""
+    compiled = torch.compile(worked_on_by_rows, backend="kvfix", options={"compiler": "eager", **options})
+    k = torch.zeros(2, CAPACITY, 4)
+    with hearing() as said:
+        for p in range(3, 9):
+            if written:
+                k[:, p] = torch.rand(2, 4)
+            given = rows(k, p)
+            if marked:
+                torch._dynamo.mark_dynamic(given, 1)
+            torch.testing.assert_close(compiled(given), worked_on_by_rows(given))
+    return "\n".join(said)
+
+
+def up_to(k: Tensor, p: int) -> Tensor:
+    return k[:, : p + 1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_slice_that_the_caller_takes_is_told_of(marked: bool) -> None:
+    said = handed_in(up_to, marked=marked)
+    line = inspect.getsourcelines(worked_on_by_rows)[1] + 1
+    assert said.count("KV215") == 1 and f"test_silence.py:{line}: rows is a slice of a larger tensor" in said, said
+    assert Explanation(fxpass.reports()).is_left
+    torch._dynamo.reset()
+    with pytest.raises(fxpass.KvfixError, match="KV215"):
+        handed_in(up_to, marked=marked, strict=True)
+
+
+@torch.no_grad()
+def test_other_slices_of_the_caller_are_not_told_of() -> None:
+    """A series that nobody writes to, a new tensor in each call, other rows, and prompts of any length."""
+    lengths = iter((3, 7, 4, 9, 5, 6))
+    assert handed_in(up_to, written=False, strict=True) == ""
+    assert handed_in(lambda k, p: k[:, : p + 1].clone(), strict=True) == ""
+    assert handed_in(lambda k, p: k[:, p - 2 : p + 1], strict=True) == ""
+    assert handed_in(lambda k, p: k[:, : next(lengths)], strict=True) == ""
 
 
 OTHERS = (5, 9, 12, 3, 30, 7, 6, 11, 4, 8)
@@ -417,12 +524,11 @@ class Named(Listed):
 def counted(*models: nn.Module, calls: int = 7, **options: Any) -> list[str]:
     """The lines with KV303 that are warned of while steps of ``models`` are taken in turns."""
     compiled = [torch.compile(model, backend="kvfix", options={"compiler": "eager", **options}) for model in models]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for n in range(calls):
             for one in compiled:
                 one(torch.full((2, 1, 4), float(n)))
-    return [line for w in caught for line in str(w.message).splitlines() if "KV303" in line]
+    return [line for text in said for line in text.splitlines() if "KV303" in line]
 
 
 @torch.no_grad()
@@ -474,6 +580,7 @@ def test_blocks_of_which_each_has_a_graph_are_not_told_of() -> None:
 
 Layer = Callable[[int, int], Any]
 CACHES = [torch.zeros(2, CAPACITY, 4) for _ in range(6)]
+SHARED, BOTH = torch.zeros(6, 2, CAPACITY, 4), torch.zeros(2, 6, 2, CAPACITY, 4)
 HEADS = [2, 3, 4, 5, 6, 7]
 
 
@@ -487,18 +594,19 @@ LAYERS: dict[str, Layer] = {
     "a list of numbers": lambda layer, p: update(CACHES[layer], p).repeat(HEADS[layer], 1),
     "a branch": lambda layer, p: update(CACHES[layer], p) * (1 if layer == 0 else 2 if layer == 5 else 3),
     "a set": lambda layer, p: update(CACHES[layer], p) * (2 if layer in (1, 3, 5) else 1),
+    "one tensor for all": lambda layer, p: update(SHARED[layer], p) + sum(range(layer)),
+    "keys and values of all": lambda layer, p: update(BOTH[0, layer], p) + update(BOTH[1][layer], p) + sum(range(layer)),
 }
 
 
 def told_of_layers(layer: Layer, **options: Any) -> set[str]:
     """The ids of what is warned of while the layers of a model are run at three positions."""
     compiled = torch.compile(layer, backend="kvfix", options={"compiler": "eager", **options})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with hearing() as said:
         for p in (2, 3, 4):
             for number in range(6):
                 compiled(number, p)
-    return {reason.id for w in caught for line in str(w.message).splitlines() if (reason := reasons.of(line.strip()))}
+    return {reason.id for text in said for line in text.splitlines() if (reason := reasons.of(line.strip()))}
 
 
 @torch.no_grad()
@@ -518,20 +626,20 @@ def test_more_layers_than_graphs_are_told_of() -> None:
 
 
 @torch.no_grad()
-def test_a_position_is_told_of_in_each_layer() -> None:
+@pytest.mark.parametrize("write", [lambda k, p: k[:, p : p + 1].fill_(1), lambda k, p: k[:, p].fill_(1)])
+def test_a_position_is_told_of_in_each_layer(write: Step) -> None:
     """Where caches differ from layer to layer, what moves with the steps of each is no number of a layer."""
 
     def step(cache: Tensor, p: int) -> Tensor:
-        cache[:, p : p + 1] = 1
+        write(cache, p)
         return sum(cache[:, i] for i in range(p)) @ W
 
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
-    with warnings.catch_warnings(record=True) as caught, torch.compiler.config.patch(recompile_limit=32):
-        warnings.simplefilter("always")
+    with hearing() as said, torch.compiler.config.patch(recompile_limit=32):
         for p in (2, 3, 4, 5):
             for cache in CACHES[:2]:
                 compiled(cache, p)
-    assert any("KV303" in str(w.message) for w in caught)
+    assert any("KV303" in text for text in said)
 
 
 def broken(x: Tensor) -> Tensor:

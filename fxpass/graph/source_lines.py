@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import os
 import re
+import sysconfig
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
-_TORCH = os.path.dirname(torch.__file__) + os.sep
+_TORCH, _PYTHON = os.path.dirname(torch.__file__) + os.sep, sysconfig.get_path("stdlib") + os.sep
+_PACKAGES = {"site-packages", "dist-packages"}
+"""Folders of what is installed, which lie in Python's own."""
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)\n\s*(?P<code>.*)')
+
+
+def is_users(file: str) -> bool:
+    """Whether ``file`` is code of a user's, or of a package that a user has installed: neither torch's nor Python's own."""
+    is_pythons = file.startswith(_PYTHON) and _PACKAGES.isdisjoint(file.removeprefix(_PYTHON).split(os.sep)[:1])
+    return not is_pythons and not file.startswith((_TORCH, "<frozen"))
 
 
 def source_of(node: fx.Node) -> str:
@@ -46,12 +55,12 @@ def with_line(node: fx.Node) -> fx.Node:
 
 
 def _frame(meta: Mapping[str, Any]) -> re.Match[str] | None:
-    """The innermost frame of a stack trace that is not torch's own, as that of ``F.pad`` is; the innermost one if all are."""
+    """The innermost frame of a stack trace that is a user's, which that of ``F.pad`` is not; the innermost one if none is."""
     trace = end = meta.get("stack_trace") or ""
     innermost = None
     while (start := end.rfind('File "')) >= 0:
         frame, end = _FRAME.match(trace, start), trace[:start]
-        if frame and not frame["file"].startswith(_TORCH):
+        if frame and is_users(frame["file"]):
             return frame
         innermost = innermost or frame
     return innermost

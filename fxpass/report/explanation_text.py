@@ -73,7 +73,7 @@ def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
     others = f", and {more} like it" if more else ""
     yield Text.assemble(("  " + site.kind, "bold"), buffer, others, ": ", (site.decision, _STYLE[site.decision]))
     if site.source:
-        yield Text(f"    {shortened(site.source)}  {site.code}")
+        yield Text(f"    {shortened(site.source)}  {site.code}".rstrip())
     chain = [renamed(shortened(link), report.names) for link in site.chain or [site.position]]
     yield Text("    " + " -> ".join(_SAME.sub(r"\1", link) for link in chain), style="dim")
     if site.reason:
@@ -91,7 +91,8 @@ def _totals(explanation: Explanation) -> Iterator[Text]:
         yield Text(f"A step of the last graph reads {said}.")
     yield Text("kvfix: " + _counted(explanation.counts))
     if explanation.stock is not None:
-        yield Text("stock torch.compile: " + _counted(explanation.stock))
+        error = explanation.stock.get("error")
+        yield Text(f"stock torch.compile failed: {error}" if error else "stock torch.compile: " + _counted(explanation.stock))
 
 
 def _counted(counts: Mapping[str, object]) -> str:

@@ -76,7 +76,7 @@ class Report:
     faults: the hooks into torch that failed while the graph was captured, each with its error; torch went on without them.
     parts: how the graph was cut: (name, static, number of ops) of each part that runs, in order.
     outside: the products and attention that run outside of the static part, a line each: source, op, what keeps it there.
-    beside: the light ops that run outside of the static part, a line for each of the other parts.
+    beside: the light ops that run outside of the static part, a line for each part that is not static.
     symbols: every symbol that the graph is given: (symbol, "position", "growth" or "variant", what it is of). Symbols that
         only tell where in memory an input lies are left out.
     kinds: the kind of every symbol in the graph: one of those above, "capacity", "window" or "layout".

@@ -17,6 +17,8 @@ from fxpass.torch_internals.dynamo.origins import name_of
 
 _MIRROR = re.compile(r"__load_module\('fxpass\.[\w.]*'\)\.read\((?P<base>.*?), (?P<index>\d+)\)")
 _OWNED = re.compile(r"(?:\._|\.__dict__\['_)(?:modules|buffers|parameters)(?:'\])?\['([^']*)'\]")
+_PATH = re.compile(r"(?:(?<![^\s(])/(?=[^\s/])(?:[^/:\n]+/)*|[^ (]*/)([^/:\n]+/[^/ ]+:\d+)")
+"""A path whose folders may have spaces in their names, if it begins at the root."""
 _LOCAL = re.compile(r"\b[LG]\['(\w+)'\]")
 
 
@@ -41,7 +43,7 @@ def input_name(node: fx.Node) -> str:
 
 def shortened(text: str) -> str:
     """Paths in ``text`` with their last two components alone."""
-    return re.sub(r"[^ (]*/([^/ ]+/[^/ ]+:\d+)", r"\1", text)
+    return _PATH.sub(r"\1", text)
 
 
 def is_owned(text: str) -> bool:

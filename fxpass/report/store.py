@@ -20,6 +20,7 @@ from fxpass.index_tensors import mirror
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.compilation import Excluded, compile_id, left_out, limited
 from fxpass.torch_internals.dynamo.frames import current_code
+from fxpass.torch_internals.dynamo.resumed import function_name
 from fxpass.torch_internals.install import forget
 
 from . import progress
@@ -132,14 +133,15 @@ def left_to_eager(settings: Options, code: CodeType, error: Exception) -> None:
     Raises:
         KvfixError: ``strict`` is set.
     """
-    report = Report(code.co_name, compile_id=compile_id())
+    function = function_name(code)
+    report = Report(function, compile_id=compile_id())
     if isinstance(error, Excluded):
         report.unfit = reasons.EXCLUDED.text(function=error.function, does=error.does, where=error.where)
     elif (guard := limited(error)) is not None:
         most = torch.compiler.config.recompile_limit
-        report.unfit = reasons.NO_MORE_GRAPHS.text(function=code.co_name, most=most, guard=user_name(guard))
+        report.unfit = reasons.NO_MORE_GRAPHS.text(function=function, most=most, guard=user_name(guard))
     elif (broken := left_out(error)) is not None:
-        report.unfit = reasons.NOT_COMPILED.text(function=code.co_name, why=broken[0], where=broken[1])
+        report.unfit = reasons.NOT_COMPILED.text(function=function, why=broken[0], where=broken[1])
     else:
         return
     add(report, graphs=0)
@@ -158,6 +160,16 @@ def unfit(report: Report, error: Exception, expected: bool) -> None:
 def buffered(report: Report, names: Sequence[str], buffers: Sequence[torch.Tensor]) -> None:
     """Note that ``buffers`` were made for what grows, the inputs called ``names``, in the place of those before."""
     report.buffers = [(name, type_of(b), size_in_bytes(b)) for name, b in zip(names, buffers, strict=True)]
+
+
+def left_outside(report: Report, settings: Options, text: str) -> None:
+    """Report what a call has shown to be left outside of the static core: ``text``, a reason.
+
+    Raises:
+        KvfixError: ``strict`` is set.
+    """
+    report.outside.append(text)
+    complain(report, settings)
 
 
 def failed(report: Report, settings: Options, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``kvfix demo``, ``kvfix bench``, ``kvfix print``, ``kvfix explain``, ``kvfix reach``.
+"""kvfix on the command line: what becomes of a model's key/value caches under torch.compile, and what that gains.
 
 A factory, ``MODULE:FACTORY``, is a function without arguments that returns ``(callable, args, kwargs)``. The callable
 is compiled with kvfix and called ``--calls`` times, without gradients: Dynamo takes a number for a constant until it
@@ -26,8 +26,10 @@ from .print_explain import explain_target, print_graph
 
 app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
-app.command("print")(print_graph)
-app.command("explain", context_settings={"ignore_unknown_options": True})(explain_target)
+app.command("print", short_help="Print the last graph of a callable.")(print_graph)
+app.command(
+    "explain", short_help="Print what kvfix found and did.", context_settings={"ignore_unknown_options": True}
+)(explain_target)
 
 VerifyOption = Annotated[
     int | None,
@@ -35,7 +37,7 @@ VerifyOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Decode with a small model in nine ways.")
 def demo(
     compiler: Annotated[Compiler | None, typer.Option(help="Chosen by what this machine has, if not given.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -50,7 +52,7 @@ def demo(
     raise typer.Exit(run(compiler=chosen, device=device, seed=seed, as_json=as_json, verify=verify))
 
 
-@app.command()
+@app.command(short_help="Measure every way to decode.")
 def bench(
     size: Annotated[list[str] | None, typer.Option(help="As the benchmark writes them; may be repeated.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Approaches, as '* eager'; may be repeated.")] = None,
@@ -82,7 +84,7 @@ def bench(
     )
 
 
-@app.command("reach")
+@app.command("reach", short_help="Run cases eager, stock and with kvfix.")
 def run_reach(
     module: Annotated[str | None, typer.Argument(help="Has a list CASES.")] = None,
     case: Annotated[list[str] | None, typer.Option(help="Only this one, by its name; may be repeated.")] = None,

@@ -52,8 +52,10 @@ def print_graph(
 
 
 def explain_target(
-    target: Annotated[str, typer.Argument(metavar="MODULE:FACTORY | SCRIPT.py", help="What is called, or run.")],
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="MODULE:FACTORY | SCRIPT.py | -m MODULE", help="What is called, or run.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="Of the script; behind -- those that are options here.")] = None,
+    as_module: Annotated[bool, typer.Option("-m", help="Run a module, as python -m does.")] = False,
     calls: Calls = 3,
     compiler: CompilerOption = Compiler.eager,
     grad: Grad = False,
@@ -62,8 +64,14 @@ def explain_target(
     page: Annotated[Path | None, typer.Option("--html", help="Write the graphs, before and after, to this file.")] = None,
 ) -> None:
     """Print what kvfix found and did, for every graph. Exit status 1 if something was left as it was, or the run failed."""
-    is_script = target.endswith(".py")
+    is_script = target.endswith(".py") or as_module
     if arguments and not is_script:
+        wrong = next((word for word in arguments if word.startswith("-")), None)
+        known = [name for parameter in context.command.params for name in parameter.opts]
+        if wrong is not None:
+            from fxpass.options import did_you_mean
+
+            fail(f"no option {wrong}{did_you_mean(wrong, known)}")
         fail(f"only a script takes arguments, not {target}: {' '.join(arguments)}")
     with on_stderr() if as_json else contextlib.nullcontext():
         found = _of_script(target, arguments or [], grad) if is_script else _of_target(target, calls, compiler, grad)
@@ -115,7 +123,7 @@ def _of_script(path: str, arguments: list[str], grad: bool) -> Explanation:
 
     from .running import script
 
-    if not os.path.isfile(path):
+    if path.endswith(".py") and not os.path.isfile(path):
         fail(f"no file {path}")
     found = _explained(script(path, arguments, grad), f"running {path}")
     if not found.reports:

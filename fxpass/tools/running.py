@@ -68,14 +68,19 @@ def calls(target: Target, times: int, grad: bool, backend: str, options: Mapping
 
 
 def script(path: str, arguments: Sequence[str], grad: bool) -> Run:
-    """The script at ``path``, run as ``python path arguments`` runs it."""
+    """The script at ``path``, run as ``python path arguments`` runs it, or a module, as ``python -m path arguments`` does."""
+    is_file = path.endswith(".py")
 
     def run() -> None:
         before = sys.argv, sys.path
-        sys.argv, sys.path = [path, *arguments], [os.path.dirname(os.path.abspath(path)), *sys.path]
+        folder = os.path.dirname(os.path.abspath(path)) if is_file else os.getcwd()
+        sys.argv, sys.path = [path, *arguments], [folder, *sys.path]
         try:
             with torch.set_grad_enabled(grad):
-                runpy.run_path(path, run_name="__main__")
+                if is_file:
+                    runpy.run_path(path, run_name="__main__")
+                else:
+                    runpy.run_module(path, run_name="__main__", alter_sys=True)
         finally:
             sys.argv, sys.path = before
 

@@ -7,10 +7,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-_RUNNERS = os.path.dirname(__file__), os.path.dirname(importlib.__file__ or __file__)
-"""The folders of the code that runs a user's module. A place there says nothing about an error."""
+from fxpass.errors import KvfixError
+from fxpass.graph.source_lines import is_users
+
+_OWN_FOLDER = str(Path(__file__).parents[1])
+"""A place in our own code says nothing about an error of the user's."""
 
 
 class TargetError(Exception):
@@ -74,10 +78,13 @@ def _checked(name: str, made: Any) -> Target:
 
 
 def one_line(error: BaseException) -> str:
-    """Type, first line and place of an exception."""
+    """Type, first line and place of an exception; of one that the backend has raised, all lines."""
+    error = getattr(error, "inner_exception", error)
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(("<frozen", *_RUNNERS))]
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join([*lines[:1], *(["; ".join(lines[1:])] if isinstance(error, KvfixError) else [])])
+    places = [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
+    own = [f for f in places if not f.filename.startswith(_OWN_FOLDER)]
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

@@ -81,6 +81,43 @@ def test_bad_command_line(arguments: str):
     assert result.stdout == "" and "Traceback" not in result.stderr
 
 
+def test_a_wrong_option_is_told_the_nearest_one():
+    result = kvfix("explain", "cli_targets:good", "--htm", "x")
+    assert result.exit_code == 2 and result.stderr == "kvfix: no option --htm (did you mean '--html'?)\n"
+
+
+STEPS = """
+import sys, torch
+
+@torch.compile(backend="kvfix", options={"compiler": "eager"})
+def step(k, p):
+    return k[:, :p].%s.sum()
+
+for p in range(2, 2 + int(sys.argv[1])):
+    step(torch.rand(2, 8), p)
+"""
+
+
+def test_a_module_is_run_as_python_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "a folder" / "cli_package"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "inner.py").write_text(STEPS % "exp()")
+    (folder / "run.py").write_text("from . import inner\n")
+    monkeypatch.chdir(folder.parent)
+    result = kvfix("explain", "-m", "cli_package.run", "3")
+    assert result.exit_code == 0 and "    cli_package/inner.py:6  return k[:, :p].exp().sum()\n" in result.stdout
+    assert kvfix("explain", "cli_package/run.py", "3").stderr.startswith("kvfix: running cli_package/run.py: ImportError")
+
+
+def test_what_strict_raises_is_told_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "steps.py").write_text(STEPS % "mode(1).values")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KVFIX_STRICT", "1")
+    result = kvfix("explain", "steps.py", "3")
+    assert result.exit_code == 1 and "steps.py:6: read at p: KV101 no rule for aten.mode\n" in result.stderr
+
+
 def test_print_stages():
     before, after, diff = (kvfix("print", "cli_targets:good", "--stage", s).stdout for s in ("before", "after", "diff"))
     assert "copy_" in before and "index_copy_" not in before

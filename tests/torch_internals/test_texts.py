@@ -64,6 +64,30 @@ def test_a_text_that_nobody_looks_at_costs_no_graph(name: str) -> None:
     assert graphs == 2 and rewritten[-1] == 2
 
 
+class Counted(torch.nn.Module):
+    """A step of which an attribute tells the position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = 2
+
+    def forward(self, k: Tensor, p: int) -> Tensor:
+        self.p, _ = self.p + 1, f"step {self.p} {self.p!r:<3} {self.p:03d}"
+        return k[:, : self.p].mean(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step", [lambda k, p: (f"step {p}", k[:, :p].mean(1))[1], Counted()])
+def test_a_number_that_the_frame_is_given_may_stand_in_a_text(step: Callable[[Tensor, int], Tensor]) -> None:
+    torch._dynamo.reset()
+    fxpass.reset()
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "strict": True})
+    k = torch.rand(2, 16)
+    for p in (3, 4, 5, 6):
+        torch.testing.assert_close(compiled(k, p), k[:, :p].mean(1))
+    assert [report.rewritten for report in fxpass.reports()] == [0, 1]
+
+
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
 @pytest.mark.parametrize("name", USED)

@@ -48,17 +48,19 @@ def outside(
 
 
 def beside(parts: Sequence[Part]) -> list[str]:
-    """A line of text for each part beside a static one: the user's lines of code, and the light ops of each that make new
+    """A line of text for each part that is not static: the user's lines of code, and the light ops of each that make new
     tensors of one dim or more."""
+    has_core = any(part.static for part in parts)
     found: list[str] = []
-    for part in parts if any(part.static for part in parts) else ():
+    for part in parts:
         lines: dict[str, dict[str, None]] = {}
         for node in () if part.static else part.gm.graph.nodes:
             if _is_light_work(node):
                 lines.setdefault(source_of(node), {})[str(node.target)] = None
         shown = [f"{source}: {', '.join(ops)}" for source, ops in list(lines.items())[:_MOST_LINES]]
         more = [f"and {len(lines) - _MOST_LINES} lines more"] if len(lines) > _MOST_LINES else []
-        found += [reasons.BESIDE.text(part=part.name, ops="; ".join([*shown, *more]))] if shown else []
+        where = f"in the {part.name}, beside the static core" if has_core else "in a graph without a static core"
+        found += [reasons.BESIDE.text(where=where, ops="; ".join([*shown, *more]))] if shown else []
     return found
 
 

@@ -2,6 +2,7 @@
 
     k[:, :p]                 a slice with a bound that is no constant
     k.narrow(1, 0, p)        an attribute or a global with the name of an operator of PyTorch
+    k @ w                    a product of matrices
     (k[:, :e] for e in ..)   the body of a generator, a coroutine or a class: Dynamo compiles none of these for itself
 
 A function that only calls others (`return fn(*args)`) does none of this. The functions that it calls are compiled by
@@ -21,6 +22,8 @@ import torch
 
 _SLICES = {"BUILD_SLICE", "BINARY_SLICE", "STORE_SLICE"}
 _NAMED = {"LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_NAME"}
+_PRODUCTS = {"BINARY_MATRIX_MULTIPLY", "INPLACE_MATRIX_MULTIPLY"}
+"""Up to Python 3.10."""
 _PAUSES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -49,7 +52,12 @@ def _slices(code: CodeType) -> bool:
 
 
 def _names_an_operator(code: CodeType) -> bool:
-    return any(one.opname in _NAMED and one.argval in _operators() for one in dis.get_instructions(code))
+    return any(_is_operator(one) for one in dis.get_instructions(code))
+
+
+def _is_operator(one: dis.Instruction) -> bool:
+    is_product = one.opname == "BINARY_OP" and one.argrepr.startswith("@") or one.opname in _PRODUCTS
+    return is_product or one.opname in _NAMED and one.argval in _operators()
 
 
 @functools.cache

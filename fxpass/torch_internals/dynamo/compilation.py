@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
+import sys
 from collections.abc import Iterator, Sequence, Set
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
-import torch
-
+from fxpass.graph.source_lines import is_users
 from fxpass.index_tensors.table import tables
 
 from .names import CompileContext, Unsupported, config, graph_break_reasons
@@ -19,7 +19,7 @@ _RAISES = {"Observed exception", "Assertion failed on symbolic shapes"}
 """Dynamo's names for an error that the traced code itself raises."""
 _LIMIT = "Dynamo recompile limit exceeded"
 """Its name for the error by which a function gets no more graphs."""
-_TORCH = os.path.dirname(torch.__file__) + os.sep
+_OWN_FOLDER = str(Path(__file__).parents[2])
 
 
 class Excluded(Exception):
@@ -95,10 +95,17 @@ def broken_by(ended: Any) -> tuple[str, str]:
 
 
 def _place(stack: Sequence[Any] | None) -> str:
-    """``file:line`` of the innermost frame of ``stack`` that is no code of torch's, if there is one."""
-    frames = list(reversed(stack or ()))
-    frame = next((one for one in frames if not one.filename.startswith(_TORCH)), frames[0] if frames else None)
-    return f"{frame.filename}:{frame.lineno}" if frame else "an unknown line"
+    """``file:line`` of the innermost frame of ``stack`` that is a user's; where none is, of the user's code that is running."""
+    frame = next((one for one in reversed(stack or ()) if is_users(one.filename)), None)
+    return f"{frame.filename}:{frame.lineno}" if frame else _running() or "an unknown line"
+
+
+def _running() -> str:
+    """``file:line`` of the user's code that has called what Dynamo compiles now."""
+    frame: Any = sys._getframe()
+    while frame is not None and (not is_users(file := frame.f_code.co_filename) or file.startswith(_OWN_FOLDER)):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
 
 
 def left_out(error: Exception) -> tuple[str, str] | None:

@@ -25,6 +25,7 @@ from torch import fx
 
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
+from fxpass.graph.fixed_places import places_in
 from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
@@ -62,7 +63,7 @@ def see_int(tx: Any, name: str, value: int) -> None:
     """Note the ``value`` of the int called ``name``, and make it dynamic if it goes with numbers that are."""
     seen = history_of(tx.output.root_tx.f_code)
     first = seen.ints.setdefault(name, value)
-    seen.now[name] = value
+    seen.ints_now[name] = value
     moved = moved_sizes(tx) if value > 1 else set()
     if value > 1 and (first in seen.tied | _changed(tx) | {a for a, _ in moved} or value in {b for _, b in moved}):
         mark_int(tx, name)
@@ -113,8 +114,9 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     inputs, seen = tensors_of(gm.graph), history_of(tx.f_code)
     for node, name in inputs.items():
         seen.sizes.setdefault(name, _hints(node))
-    seen.writes = {inputs[root] for n in gm.graph.nodes for w in aliases.written(n) if (root := aliases.root(w)) in inputs}
-    seen.written |= seen.writes
+    roots = {root for n in gm.graph.nodes for w in aliases.written(n) if (root := aliases.root(w)) in inputs}
+    seen.writes_now = {inputs[root]: places_in(root) for root in roots}
+    seen.written |= seen.writes_now.keys()
     sites = list(sites)
     seen.slices |= bool(sites)
     if sites and config.assume_static_by_default is not False:

@@ -12,10 +12,14 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fxpass.analysis.calls import CallHistory
+from fxpass.graph.fixed_places import Places
 from fxpass.index_tensors.history import ElementHistory
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.names import InstructionTranslator, config
 from fxpass.torch_internals.features import holds
+
+Owner = tuple[int | tuple[int, Places], ...]
+"""What a graph is for: the identities of modules, and of caches with places in them (`dynamo.pinned`)."""
 
 
 @dataclasses.dataclass
@@ -24,9 +28,9 @@ class FrameHistory:
 
     ints, sizes: the first value of each int, and the first sizes of each tensor.
     written: the tensors that a graph of the frame has written to.
-    writes: those that the latest graph writes to.
-    wrote: the tensors, of those that still exist, that calls have written to.
-    now: the ints of the compilation under way.
+    writes_now: those that the latest graph writes to, each with the places in it that the graph works on.
+    written_tensors: the tensors, of those that still exist, that calls have written to, each with such places.
+    ints_now: the ints of the compilation under way.
     elements: the history of each index tensor.
     calls: the history of the frame's calls.
     fixed_sizes: the sizes that each index tensor has been fixed at.
@@ -37,14 +41,14 @@ class FrameHistory:
     loses_slices: whether the report has told that a slice leaves one of its graphs for a graph break.
     loses_joined: whether a cache that one of its graphs makes longer leaves it for a graph break.
     excluded: the places at which it calls functions that are not compiled, and that the report has told of.
-    names: whether it makes strings of numbers.
+    makes_texts: whether it makes strings of numbers.
     tied: the first values of numbers that go with a position, or with a size that has changed.
-    owners: the identities of the modules and caches that each compilation was for.
+    owners: the identities of the modules and caches that each compilation was for, of a cache with the places in it.
     pinned: for each of these, the values of the constants in the latest graph, by name and place (see `dynamo.pinned`).
     marked: Dynamo's entries of the tensors whose sizes we made dynamic, with the sizes before; None if sizes are to stay fixed.
     returned: the sizes and dtypes of the tensors that graphs of the frame have returned.
     foreseen: the inputs that are such tensors and got a dynamic size, with the dim and the size, until the frame is compiled.
-    kept: the inputs that got a dynamic size in vain.
+    dynamic_in_vain: the inputs that got a dynamic size in vain.
     longer: the inputs of which graphs of the frame have returned something longer, with the dim along which it is longer.
     grown: the inputs that had a buffer in a graph of the frame, with the dim along which rows were joined to them.
     """
@@ -52,9 +56,9 @@ class FrameHistory:
     ints: dict[str, int] = dataclasses.field(default_factory=dict)
     sizes: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     written: set[str] = dataclasses.field(default_factory=set)
-    writes: set[str] = dataclasses.field(default_factory=set)
-    wrote: WeakIdKeyDictionary = dataclasses.field(default_factory=WeakIdKeyDictionary)
-    now: dict[str, int] = dataclasses.field(default_factory=dict)
+    writes_now: dict[str, Places] = dataclasses.field(default_factory=dict)
+    written_tensors: WeakIdKeyDictionary = dataclasses.field(default_factory=WeakIdKeyDictionary)
+    ints_now: dict[str, int] = dataclasses.field(default_factory=dict)
     elements: dict[str, ElementHistory] = dataclasses.field(default_factory=dict)
     calls: CallHistory = dataclasses.field(default_factory=CallHistory)
     fixed_sizes: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)
@@ -65,14 +69,14 @@ class FrameHistory:
     loses_slices: bool = False
     loses_joined: bool = False
     excluded: set[str] = dataclasses.field(default_factory=set)
-    names: bool = False
+    makes_texts: bool = False
     tied: set[int] = dataclasses.field(default_factory=set)
-    owners: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    pinned: dict[tuple[int, ...], dict[tuple[str, str], set[int]]] = dataclasses.field(default_factory=dict)
+    owners: dict[str, Owner] = dataclasses.field(default_factory=dict)
+    pinned: dict[Owner, dict[tuple[str, str], set[int]]] = dataclasses.field(default_factory=dict)
     marked: list[tuple[Any, tuple[Any, ...]]] | None = dataclasses.field(default_factory=list)
     returned: set[Any] = dataclasses.field(default_factory=set)
     foreseen: dict[str, tuple[int, Any]] = dataclasses.field(default_factory=dict)
-    kept: set[str] = dataclasses.field(default_factory=set)
+    dynamic_in_vain: set[str] = dataclasses.field(default_factory=set)
     longer: dict[str, int] = dataclasses.field(default_factory=dict)
     grown: set[tuple[str, int]] = dataclasses.field(default_factory=set)
 
@@ -89,7 +93,7 @@ def forget() -> None:
 def let_go(tensor: torch.Tensor) -> None:
     """Hold ``tensor`` no longer, not even weakly."""
     for seen in list(_frames.values()):
-        seen.wrote.pop(tensor, None)
+        seen.written_tensors.pop(tensor, None)
 
 
 def history_of(code: CodeType) -> FrameHistory:
@@ -131,7 +135,7 @@ def following(code: CodeType) -> Iterator[None]:
 def calls_of(code: CodeType) -> tuple[CallHistory, dict[str, int]]:
     """The history of the calls of a frame, and its ints as they are now."""
     seen = history_of(code)
-    return seen.calls, dict(seen.now)
+    return seen.calls, dict(seen.ints_now)
 
 
 def see_elements(code: CodeType, name: str, values: tuple[int, ...]) -> ElementHistory:

@@ -58,7 +58,7 @@ def foresee(normal: fx.GraphModule) -> None:
     names = {inputs[n] for n in longer}
     taken_back = _leave(tx, seen, (seen.longer.keys() & written) | (seen.foreseen.keys() - names)) & written
     seen.longer |= {inputs[n]: dim for n, dim in longer.items()}
-    new = [(n, dim) for n, dim in longer.items() if inputs[n] not in seen.kept]
+    new = [(n, dim) for n, dim in longer.items() if inputs[n] not in seen.dynamic_in_vain]
     known = [(n, dim) for n, dim in new if any(_is_part(n, dim, *of) for of in seen.returned)]
     returned = [n.meta["val"] for n in graph.output_node().all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
     seen.returned |= {(tuple(map(hint, value.shape)), value.dtype) for value in returned}
@@ -97,7 +97,7 @@ def _leave(tx: Any, seen: FrameHistory, names: Set[str]) -> Set[str]:
         dim, size = seen.foreseen.pop(name)
         fix_size(tx, name, dim, hint(size))
     seen.longer = {name: dim for name, dim in seen.longer.items() if name not in names}
-    seen.kept |= names
+    seen.dynamic_in_vain |= names
     return names
 
 
@@ -154,7 +154,7 @@ def _longer_dim(tx: Any, name: str, tensor: torch.Tensor) -> int | None:
     returned tensor may have a first size of an input that has another size now. None where the inputs do not tell.
     """
     seen = history_of(tx.f_code)
-    if name in seen.sizes or name in seen.kept or not seen.returned or not _are_fixed_first():
+    if name in seen.sizes or name in seen.dynamic_in_vain or not seen.returned or not _are_fixed_first():
         return None
     of = [sizes for sizes, dtype in seen.returned if dtype == tensor.dtype and len(sizes) == tensor.dim()]
     fits = [(d, sizes[d]) for sizes in of for d in range(tensor.dim()) if _is_shorter(tuple(tensor.shape), sizes, d)]

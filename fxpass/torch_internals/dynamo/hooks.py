@@ -186,7 +186,7 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
         if sliced:
             dynamism.see_slice(self.root_tx, operands[0].node, sliced)
         tensor, index = indexing.selected(self.root_tx, operands[0], index)
-        operands = (tensor, index, *operands[2:])
+        operands = (tensor, fx.node.map_aggregate(index, _specialize_bool), *operands[2:])
     if getattr(target, "__module__", None) != "_operator" and target not in _OF_NUMBERS:
         operands = fx.node.map_aggregate(operands, _specialize_bool)
         rest = [fx.node.map_aggregate(r, _specialize_bool) if isinstance(r, dict) else r for r in rest]

@@ -65,7 +65,7 @@ def has_moved(tx: Any, source: Any, value: int) -> bool:
     values.add(value)
     if source.name in frames.history_of(tx.output.root_tx.f_code).places:
         return True
-    counts = _count(values) and not frames.history_of(tx.output.root_tx.f_code).names
+    counts = _count(values) and not frames.history_of(tx.output.root_tx.f_code).makes_texts
     return counts or source.name in _moved.get(owner, ())
 
 
@@ -83,8 +83,8 @@ def see_names(tx: Any, operands: Iterable[Any]) -> None:
     if current_compilation() is None or not any(isinstance(v, SymNodeVariable) for v in values):
         return
     seen = frames.history_of(tx.output.root_tx.f_code)
-    if not seen.names and any(map(_count, seen.of_modules.values())):
-        seen.names = True
+    if not seen.makes_texts and any(map(_count, seen.of_modules.values())):
+        seen.makes_texts = True
         tx.output.root_tx.speculation_log.clear()
         raise RestartAnalysis(restart_reason="kvfix: a name is made of a number")
 

@@ -152,7 +152,7 @@ class NumberInputs:
         kinds: dict[Any, Kind | None] = {}
         for kind in (None, "variant", "growth", "position"):  # of a symbol that several numbers have, what moves decides
             kinds |= {s: kind for n in self.all if n.kind == kind for s in n.symbols}  # type: ignore[misc]
-        in_vain = {s for (name, _), size in self._sizes.items() if name in self._history.kept for s in symbols(size)}
+        in_vain = {s for (name, _), size in self._sizes.items() if name in self._history.dynamic_in_vain for s in symbols(size)}
         kinds |= {s: "variant" for s in in_vain if s in kinds and kinds[s] is None}
         return Seen(kinds, {s for n in self.all if n.name in self._calls.corrected for s in n.symbols})
 

@@ -8,7 +8,7 @@ The first kind is seen when the second such graph of one place is made. Numbers 
 have few values (`fixed_sizes`), do not count. Neither do strides and offsets, which stock Dynamo guards, too. The other kinds
 are seen in the guards on which the latest graphs of the frame have failed, once there are `_IN_A_ROW` of them. Blocks that are
 compiled one by one share a frame, and so do calls of a function that is told the number of a layer. So the graphs of each
-module, and of each set of caches, are counted by themselves.
+module, and of each set of caches, or of each place in one that holds those of all layers, are counted by themselves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fxpass.torch_internals.patches import patch
 
 from .compilation import compile_id, current_compilation
 from .frame_values import value_named
-from .frames import current_frame, history_of
+from .frames import Owner, current_frame, history_of
 
 _IN_A_ROW = 4
 _PLACE = re.compile(r"#\s*.*?([^\s/]+:\d+) in ")
@@ -64,15 +64,19 @@ def pinned() -> list[Pinned]:
     return moved or _failing(latest)
 
 
-def _owner(tx: Any) -> tuple[int, ...]:
-    """The identities of what the latest graph of the frame of ``tx`` is for: modules, and the tensors that it writes to, unless
-    it is the only graph that writes to any. Those that a call before has written to, and that are gone since, do not count."""
+def _owner(tx: Any) -> Owner:
+    """What the latest graph of the frame of ``tx`` is for: modules, and the tensors that it writes to with the places in them,
+    unless it is the only graph that writes to any. Tensors that a call before has written to, and that are gone since, do not
+    count."""
     seen = history_of(tx.f_code)
-    written = {id(t): t for name in sorted(seen.writes) if isinstance(t := value_named(tx, name), torch.Tensor)}
-    others = [t for t in seen.wrote if id(t) not in written]
-    seen.wrote.update(dict.fromkeys(written.values()))
+    named = ((value_named(tx, name), places) for name, places in sorted(seen.writes_now.items()))
+    written = [(t, places) for t, places in named if isinstance(t, torch.Tensor)]
+    for t, places in written:
+        seen.written_tensors.setdefault(t, set()).add(places)
+    own = {(id(t), places) for t, places in written}
+    others = {(id(t), places) for t, all_places in seen.written_tensors.items() for places in all_places} - own
     modules = [id(value) for value in tx.f_locals.values() if isinstance(value, nn.Module)]
-    return (*modules, *(written if others else ()))
+    return (*modules, *(((id(t), places) for t, places in written) if others else ()))
 
 
 def _specialized(env: Any) -> list[tuple[str, str, int]]:

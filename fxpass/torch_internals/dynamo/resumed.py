@@ -42,6 +42,12 @@ def _has_tensor(stock: Any, frame: Any) -> bool:
     return stock(frame) or original is not None and is_known(original) and works_on_tensors(frame.f_code)
 
 
+def function_name(code: CodeType) -> str:
+    """What the user calls the function of ``code``, of which Dynamo may have made a function that goes on behind a break."""
+    original = _original(code)
+    return code.co_name if original is None else f"the rest of {original.co_name}"
+
+
 def cut_between(
     gm: fx.GraphModule, rising: Sequence[Any], loses: bool, joins: bool = False, works: bool = False
 ) -> list[tuple[str, str]]:

@@ -3,7 +3,8 @@
     note = f"step {p}"          stock: p is a constant of the graph         kvfix: it is one where `note` is used
     note = f"{p:03d}"           stock: an error where it is used            kvfix: the text
 
-Dynamo waits so with ``f"{p}"`` alone, and hands the number on as a text, which a format for numbers does not take.
+Dynamo waits so with ``f"{p}"`` alone, and hands the number on as a text, which a format for numbers does not take. On torch
+2.13, it takes the text of a number that the frame is given for the number itself.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ def install() -> None:
 
 
 class _Formatted(LazySymNodeFormatString):  # type: ignore[misc]
-    """A number in a format for numbers."""
+    """A number in a format for numbers, or for texts where it is converted (``!r``)."""
 
-    def __init__(self, number: Any, spec: str) -> None:
-        self.number, self.spec = number, spec
+    def __init__(self, number: Any, spec: str, is_converted: bool) -> None:
+        self.number, self.spec, self.is_converted = number, spec, is_converted
 
     def __repr__(self) -> str:
-        return format(self.number.evaluate_expr(), self.spec)
+        value = self.number.evaluate_expr()
+        return format(str(value) if self.is_converted else value, self.spec)
 
 
 class _Joined(LazySymNodeFormatString):  # type: ignore[misc]
@@ -52,10 +54,11 @@ def _format_value(stock: Any, self: Any, spec: Any, flags: int) -> Any:
     if _waits(value):
         return stock(self, spec, flags) if written or conversion not in _AS_IT_IS else None
     number = value.realize() if hasattr(value, "realize") else value
-    result = stock(self, spec, flags)
-    if written and not conversion and isinstance(number, SymNodeVariable) and _waits(self.stack[-1]):
-        self.push(LazyVariableTracker.create(_Formatted(number, written), self.pop().source))
-    return result
+    if not isinstance(number, SymNodeVariable):
+        return stock(self, spec, flags)
+    self.pop()
+    self.push(LazyVariableTracker.create(_Formatted(number, written, conversion > 0), None))
+    return None
 
 
 def build_string(stock: Any, self: Any, inst: Any) -> Any:
