@@ -133,6 +133,8 @@ _ROWS = [
     *_names(_N, "torch.fx.experimental.proxy_tensor", "extract_val get_proxy_mode get_proxy_slot make_fx track_tensor"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "maybe_enable_thunkify"),
     _call(Feature.RETRACE, "torch.fx.experimental.proxy_tensor._extract_tensor_metadata", "result include_contiguity"),
+    _call(Feature.RETRACE, "torch.fx.experimental.symbolic_shapes.ShapeEnv.evaluate_expr", "self orig_expr"),
+    _call(Feature.RETRACE, "torch._dynamo.utils.run_node", "tracer node args kwargs"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "DimDynamic ShapeEnv StatelessSymbolicContext SYMPY_INTERP"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "free_symbols free_unbacked_symbols statically_known_true"),
     *_names(_N, "torch.fx.experimental.sym_node", "SymNode"),
