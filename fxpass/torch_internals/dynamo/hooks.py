@@ -123,8 +123,8 @@ def _call_method(
 
 
 def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
-    """``idx[0] in (4, 5)`` compares the number that the tensor holds, where Dynamo gives a tensor. ``3 in lens.tolist()`` compares
-    numbers that move as well, with one guard on the outcome, where Dynamo looks at constants alone."""
+    """``idx[0] in (4, 5)`` compares the number that the tensor holds, where Dynamo gives a tensor. ``3 in lens.tolist()``
+    compares numbers that move as well, with one guard on the outcome, where Dynamo looks at constants alone."""
     items = list(items)
     if not is_ours(tx.output.compiler_fn):
         return stock(items, search, tx, *args, **kwargs)
