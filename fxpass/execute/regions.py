@@ -35,6 +35,7 @@ from fxpass.torch_internals.symbols import SYMPY_INTERP, ShapeEnv
 from .compilers import Compile
 from .open_sizes import Opened, fakes_of, function_of_sizes, is_asked, opened
 from .partition.split import Part
+from .recast_results import beside_recast
 from .region_inputs import dynamic_dims, fake_of, shares_memory, symbol_places, unviewed, variant_key, varies
 
 _logger = logging.getLogger(__name__)
@@ -184,7 +185,10 @@ class Region:
         ops = sum(n.op == "call_function" for n in graph.nodes)
         with tracing(TracingContext(mode)):
             with stage(f"compiling the {self.part.name}, {ops} ops"):
-                return self.compile(gm, [fakes[i] for i in taken], static)
+                given = [fakes[i] for i in taken]
+                if static is None:
+                    return beside_recast(gm, lambda rest: self.compile(rest, given, None))
+                return self.compile(gm, given, static)
 
 
 def _without(run: Callable[..., Any], taken: Sequence[int]) -> Callable[..., Any]:

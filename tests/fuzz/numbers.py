@@ -16,6 +16,7 @@ SCALARS = {
     "x / math.log({e} + 1)": 0.3, "[x, -x][{s} % 2]": 0.4, "torch.pow(0.5, torch.arange({s}, {e}))": 0.4,
     "x.mul({s}).add({e})": 0.4, "torch.linspace(0, 1, S)[{s}] + x": 0.7, "torch.ones({e}).sum() + x": 0.5,
     "torch.arange({e}).float().mean() + x": 0.5, "x + torch.tensor([{s}, {e}]).sum()": 0.3,
+    "x * ({s} in (3, 5))": 0.4, "x + int(f'{{{s}}}')": 0.2, "x * len(f'{{{e}}} rows')": 0.2,
     "torch.remainder(x, {e})": 0.3, "torch.add(x, x, alpha={s})": 0.4,
 }  # fmt: skip
 TABLES = {
@@ -34,6 +35,7 @@ CONTROL = {
     "if {s} >= 3 or n > 1:\n    x = x * 0.5": 0.7, "w = {s} or 7\nx = x * w": 0.5,
     "x = x + ({s} > 1 and {e} < 6)": 0.5, "if {e} == S:\n    x = x + 3": 0.7, "if 1 < {s} < 4:\n    x = x + 2": 0.7,
     "k = {s} if {s} < 3 else 3\nx = x * k": 0.5,
+    "if {s} in (2, 4, 7):\n    x = x + 1": 0.7, "note = f'row {{{s}}} of {{S}}'": 0.7,
 }  # fmt: skip
 INDEX_CONTROL = {
     "": 40, "if c.idx[0] > 2:\n    x = x + 1": 1.5, "assert c.idx[-1] + n <= S": 1.5,

@@ -154,17 +154,19 @@ def _buffers(sk: Sketch, store: stores.Store, i: int, layers: int, held: str) ->
 def _written(sk: Sketch, store: stores.Store) -> Program:
     pick = sk.choices
     names = list(dict.fromkeys(re.findall(r"\bc\.(\w+)(?:,| =)", "\n".join(sk.state))))
-    holder = pick.weighed("holder", {"object": 4, "arguments": 2, "module": 2})
+    holder = pick.weighed("holder", {"object": 4, "arguments": 2, "module": 2, "hooked": 1})
     takes = names if holder == "arguments" and not sk.assigns else None
     code = "\n".join([*sk.body, "return " + "".join(f"{o}, " for o in sk.outs)])
     if takes is not None:
         code = re.sub(r"\bc\.(\w+)", r"\1", code)
-    elif holder == "module":
+    elif holder in ("module", "hooked"):
+        if holder == "hooked":
+            sk.state += ["c.register_forward_pre_hook(before)", "c.register_forward_hook(behind)"]
         tensor = re.compile(r"^c\.(\w+) = (new\(.*|torch\..*)$")
         sk.state = [tensor.sub(r"c.register_buffer('\1', \2)", line) for line in sk.state]
     text = TEXT.format(
         capacity=sk.capacity,
-        base="torch.nn.Module" if holder == "module" else "object",
+        base="torch.nn.Module" if holder in ("module", "hooked") else "object",
         state=textwrap.indent("\n".join(sk.state), " " * 8),
         seek=textwrap.indent("\n".join(sk.seek or ["pass"]), " " * 4),
         shape=sk.shape(sk.layout, "n") + ",",
@@ -173,6 +175,8 @@ def _written(sk: Sketch, store: stores.Store) -> Program:
         arguments=", ".join([*(["c"] if takes is None else takes), "x", *sk.given]),
         body=textwrap.indent(code, " " * 4),
     )
+    if holder == "hooked":
+        text = _hooked(text, ", ".join(["x", *sk.given]), "p" in sk.given)
     seeks = {"c.idx.fill_(": 6, "c.idx.data.fill_(": 1, "c.idx.numpy().fill(": 1}
     text = text.replace("c.idx.fill_(", pick.weighed("seek", seeks))
     dirt = pick.weighed("dirt", {"zeros": 3, "nan": 4, "random": 3, "inf": 0.5, "large": 0.5})
@@ -181,3 +185,20 @@ def _written(sk: Sketch, store: stores.Store) -> Program:
     return Program(
         pick.seed, text, driving.events(pick, sk.capacity), takes, dirt, pick.chance("recorded", 0.1), pick.made
     )
+
+
+def _hooked(text: str, arguments: str, is_given_p: bool) -> str:
+    """``text`` with the step as the cache's own ``forward``, between two hooks; a position that is handed in goes into one."""
+    last = "inputs[1]" if is_given_p else "inputs[0].sum()"
+    return text.replace("def step(", "def work(") + f"""
+def before(c, inputs):
+    return inputs[0] * 2, *inputs[1:]
+
+def behind(c, inputs, results):
+    return *results, inputs[0] + {last}
+
+def step(c, {arguments}):
+    return c({arguments})
+
+Cache.forward = work
+"""

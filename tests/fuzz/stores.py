@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from .sketch import Sketch, Val
 
@@ -29,6 +30,18 @@ class Store:
     @property
     def is_float(self) -> bool:
         return self.dtype in FLOATS
+
+    @property
+    def casts(self) -> bool:
+        """Whether a write makes its numbers of floats without being told to."""
+        return self.is_float or self.dtype.startswith("float8")
+
+    @property
+    def bits(self) -> str:
+        """The integers in which the numbers are seen as bits; nothing for complex ones."""
+        if self.dtype == "complex64":
+            return ""
+        return {"float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}.get(self.dtype, "int" + re.sub(r"\D", "", self.dtype))
 
     def rows(self, code: str) -> str:
         """Float rows as the buffer holds them."""

@@ -9,7 +9,7 @@ FORMS = {
     "assign": 10, "copy_": 2, "narrow": 2, "index_copy": 1, "index_copy_shifted": 1, "index_put": 1, "scatter": 0.7,
     "transposed": 1, "add_": 1, "iadd": 1, "zero_then_add": 0.7, "select": 1, "row": 0.7, "sliced_twice": 0.5,
     "ellipsis": 1, "where": 0.7, "slice_scatter": 0.5, "clamped_ring": 0.7, "shift": 0.7, "narrow_of_view": 0.7,
-    "per_row_put": 0.4, "unflattened": 0.4, "cat": 0.3,
+    "per_row_put": 0.4, "unflattened": 0.4, "cat": 0.3, "bits": 0.7,
 }  # fmt: skip
 EXTRAS = {
     "none": 30, "decay": 1, "zero_tail": 1, "copy_row": 1, "roll": 1, "permute": 1, "flip": 1, "fill_before": 0.7,
@@ -28,7 +28,9 @@ def write(sk: Sketch, key: str, buf: str, attribute: str, rows: str, i: int, sto
         form = "assign"
     if form in ("where",) and store.dtype not in ("float32", "float64"):
         form = "copy_"
-    if form in CASTING and store.is_float and sk.choices.chance(f"{key}.casts", 0.6):
+    if form == "bits" and not store.bits:
+        form = "assign"
+    if form in CASTING and store.casts and sk.choices.chance(f"{key}.casts", 0.6):
         r = rows
     t, at = lay.index("T"), cut(lay, f"{s}:{e}")
     add = sk.body.append
@@ -84,6 +86,8 @@ def write(sk: Sketch, key: str, buf: str, attribute: str, rows: str, i: int, sto
         add(f"{buf}[{cut(lay, '-n:')}] = {r}")
     elif form == "narrow_of_view":
         add(f"{buf}.unsqueeze(0).narrow({t + 1}, {s}, n).copy_({r})")
+    elif form == "bits":
+        add(f"{buf}.view(torch.{store.bits})[{at}] = {r}.view(torch.{store.bits})")
     elif form == "per_row_put":
         if lay[:2] == "BT":
             add(f"{buf}[torch.arange({rows}.shape[0]), torch.full(({rows}.shape[0],), {s})] = {r}[:, 0]")

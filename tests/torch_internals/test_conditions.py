@@ -152,6 +152,10 @@ def among_words(i: Tensor) -> Any:
     return "a" in ["a", int(i[0])], i[0].item() in ("a", 5, None)
 
 
+def among_other_things(i: Tensor) -> Any:
+    return i[0] in (4, None), i[0] not in ("a", 5), i[0] in (4.0, True), True in [i[1] - 4, "b"]
+
+
 def among_tensors(i: Tensor) -> Any:
     return 4 in i
 
@@ -176,7 +180,7 @@ CONDITIONS: list[Callable[[Tensor], Any]] = [
     a_chain_as_a_condition, a_number_of_or, an_or_of_whole_tensors, what_or_gives_is_written, what_or_gives_is_the_index,
     negated, negated_twice, as_a_bool, conditional, branched, looped, looped_until, walrus, matched, all_of,
     any_of_a_generator, largest, among_numbers, among_a_list, among_numbers_that_move, among_elements, among_words,
-    among_tensors, comprehended, in_a_function, in_a_dictionary,
+    among_other_things, among_tensors, comprehended, in_a_function, in_a_dictionary,
 ]  # fmt: skip
 
 
@@ -214,3 +218,26 @@ def test_value_and_type_are_those_of_eager(condition: Callable[[Tensor], Any]) -
         with contextlib.suppress(AssertionError, InternalTorchDynamoError):  # of `not not x`, on Python 3.13
             stock(torch.tensor([start, other]))  # where it gives a tensor for `in`, it has no break either
     assert ours <= sum(counters["graph_break"].values())
+
+
+def told(x: Tensor, p: int) -> Any:
+    return x[:p].sum(), p in (4, 6, None)
+
+
+def chosen(x: Tensor, p: int) -> Any:
+    return x[:p].sum() if p not in [4, 6, 8] else x[p] * 2
+
+
+def read(x: Tensor, i: Tensor) -> Any:
+    return x[: int(i[0])].sum(), i[0] in (4, 6), int(i[0]) in [4, int(i[1])]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("step", "graphs"), [(told, 2), (chosen, 3), (read, 2)], ids=["told", "chosen", "read"])
+def test_one_of_several_numbers_has_a_graph_for_its_outcome(step: Callable[..., Any], graphs: int) -> None:
+    """And none for each of the numbers; where nothing branches on it, it is a result as in stock."""
+    compiled, x = torch.compile(step, backend="kvfix", options={"compiler": "eager"}), torch.arange(16.0)
+    for p in range(3, 10):
+        at = torch.tensor([p, 5]) if step is read else p
+        assert described(compiled(x, at)) == described(step(x, at))
+    assert counters["stats"]["unique_graphs"] == graphs

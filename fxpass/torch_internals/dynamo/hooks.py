@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import operator
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
@@ -39,6 +40,7 @@ from fxpass.torch_internals.dynamo.names import (
     ConstantVariable,
     InstructionTranslatorBase,
     OutputGraph,
+    SymNodeVariable,
     TensorVariable,
     type_dispatch,
 )
@@ -121,16 +123,18 @@ def _call_method(
 
 
 def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
-    """``3 in lens.tolist()`` and ``idx[0] in (4, 5)`` compare numbers that move, too, with a guard for each. Dynamo compares
-    constants alone, or gives a tensor."""
+    """``idx[0] in (4, 5)`` compares the number that the tensor holds, where Dynamo gives a tensor. ``3 in lens.tolist()``
+    compares numbers that move as well, with one guard on the outcome, where Dynamo looks at constants alone."""
     items = list(items)
-    sought = number_variables.number_of(tx, search) if is_ours(tx.output.compiler_fn) else None
-    if sought is not None:
-        among = [number_variables.number_of(tx, item) for item in items]
-        if any(bool(number == sought) for number in among if number is not None):
+    if not is_ours(tx.output.compiler_fn):
+        return stock(items, search, tx, *args, **kwargs)
+    search, *items = [number_variables.number_or_itself(tx, variable) for variable in (search, *items)]
+    if search.is_python_constant():
+        sought = search.as_python_constant()
+        sought = int(sought) if isinstance(sought, bool) else sought  # True is 1
+        equal = [item.sym_num == sought for item in items if isinstance(item, SymNodeVariable)]
+        if equal and isinstance(sought, (int, float)) and bool(functools.reduce(operator.or_, equal)):  # guards
             return ConstantVariable.create(True)
-        if None not in among:
-            return ConstantVariable.create(False)
     return stock(items, search, tx, *args, **kwargs)
 
 

@@ -90,15 +90,12 @@ def formed(tx: Any, *nodes: fx.Node, form: str) -> Any:
     return None
 
 
-def number_of(tx: Any, variable: Any) -> Any:
-    """The int or SymInt that ``variable`` is, or holds if it is a tensor; None where it is none, or is not known."""
+def number_or_itself(tx: Any, variable: Any) -> Any:
+    """The number that ``variable`` holds, if it is a tensor of which that is known; else ``variable``, realized."""
     variable = variable.realize() if hasattr(variable, "realize") else variable
-    if isinstance(variable, TensorVariable) and not isinstance(variable, SymNodeVariable):
-        variable = number_in(tx, variable.as_proxy().node)
-    if variable is None or variable.is_python_constant():
-        value = None if variable is None else variable.as_python_constant()
-        return value if type(value) is int else None
-    return variable.sym_num if isinstance(variable, SymNodeVariable) else None
+    is_tensor = isinstance(variable, TensorVariable) and not isinstance(variable, SymNodeVariable)
+    number = number_in(tx, variable.as_proxy().node) if is_tensor else None
+    return variable if number is None else number
 
 
 def numbers_in(tx: Any, node: fx.Node) -> Any:

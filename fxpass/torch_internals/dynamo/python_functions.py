@@ -19,7 +19,7 @@ from fxpass.torch_internals.patches import patch
 from .compilation import current_compilation
 from .list_items import item_at
 from .list_lengths import length_of
-from .number_variables import formed, number_in
+from .number_variables import formed, number_or_itself
 
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
 _TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}
@@ -57,7 +57,7 @@ def _numbers(tx: Any, taker: Any, args: Any) -> Any:
     """``args`` of the function ``taker``, with numbers in the place of the tensors that hold them."""
     if current_compilation() is None or not _takes_numbers(taker):
         return args
-    return [_number(tx, arg) for arg in args]
+    return [number_or_itself(tx, arg) for arg in args]
 
 
 def _takes_numbers(taker: Any) -> bool:
@@ -65,12 +65,6 @@ def _takes_numbers(taker: Any) -> bool:
         return taker in _TAKERS
     except TypeError:  # it has no hash
         return False
-
-
-def _number(tx: Any, arg: Any) -> Any:
-    tensor = _tensor(arg)
-    number = None if tensor is None else number_in(tx, tensor.as_proxy().node)
-    return arg if number is None else number
 
 
 def _rounded(tx: Any, arg: Any) -> Any:
