@@ -25,6 +25,7 @@ from fxpass.torch_internals.inductor.early import starting_early
 from fxpass.torch_internals.inductor.overlap import kernels_later
 from fxpass.torch_internals.inductor.parallel import side_by_side
 
+from .kept_copies import keep_copies
 from .partition.repeats import Call, piece_calls
 from .recording.carry import asks_for_graphs
 from .recording.copied_out import CopiedOut
@@ -205,6 +206,7 @@ def _whole(
 ) -> Callable[..., Any]:
     from fxpass.torch_internals.inductor.names import compile_fx, compile_fx_inner
 
+    keep_copies(gm)
     if static is None:
         return compile_fx(gm, list(fakes), config_patches=patches)
 

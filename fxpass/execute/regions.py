@@ -37,6 +37,7 @@ from .open_sizes import Opened, fakes_of, function_of_sizes, is_asked, opened
 from .partition.split import Part
 from .recast_results import beside_recast
 from .region_inputs import dynamic_dims, fake_of, shares_memory, symbol_places, unviewed, variant_key, varies
+from .results_apart import with_results_apart
 
 _logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Region:
 
     def _compiled(self, args: Sequence[Any]) -> Sequence[Any]:
         variant = self._make_variant(args)
-        results = variant.run(*args)
+        variant.run, results = with_results_apart(variant.run, self.part, args, variant.run(*args))
         self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
         self._made += 1
         if self._made == dynamo_config.recompile_limit:

@@ -1,0 +1,44 @@
+"""Copies of inputs that Inductor would take out of a graph, though it must not, go through an operator that it leaves.
+
+    snapshot = clone(i)                             ->      snapshot = where(True, copy, copy), of copy = clone(i)
+    add_(i, 1)                                              add_(i, 1)
+    return clone(select(snapshot, 0))                       return clone(select(snapshot, 0))
+
+Inductor takes out clones, and other ops that give what they are given. It leaves one that keeps a result apart from an input,
+but where it looks for what lies in one memory, it finds the graph as it came. Of two clones in a row it so takes out both, and
+the result above would be ``i`` itself, after the addition.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from fxpass.graph import aliases
+from fxpass.graph.insertion import call
+
+aten = torch.ops.aten
+
+
+def keep_copies(gm: fx.GraphModule) -> None:
+    """Let Inductor keep the copies of inputs in ``gm`` (propagated), but for those that are results, which it keeps."""
+    graph = gm.graph
+    results = {storage for n in graph.output_node().all_input_nodes for storage in aliases.storages(n)}
+    copies = [n for n in graph.find_nodes(op="call_function", target=aten.clone.default) if _is_chosen(n)]
+    for node in [n for n in copies if _is_of_input(n) and aliases.storage(n) not in results]:
+        value = node.meta["val"]
+        with graph.inserting_before(node.next):
+            true = call(graph, aten.full.default, [], True, dtype=torch.bool, device=value.device, like=value.new_empty(()))
+            kept = call(graph, aten.where.self, true, node, node, like=value)
+        node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
+    gm.recompile()
+
+
+def _is_chosen(node: fx.Node) -> bool:
+    """Whether `where` has a kernel for the dtype of ``node``: that of 8-bit floats has none on a CPU."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and (value.itemsize > 1 or not value.is_floating_point())
+
+
+def _is_of_input(copy: fx.Node) -> bool:
+    return aliases.root(copy.args[0]).op == "placeholder"  # type: ignore[arg-type]

@@ -1,0 +1,52 @@
+"""Results that share memory with a compiler and not in the graph are copied once more.
+
+    a, b = clone(x), clone(x)       Inductor takes out both clones, and gives ``x`` twice
+
+Which results these are shows in the first call, and is the same in all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fxpass.graph import aliases
+
+from .partition.split import Part
+from .recording.results import copied_groups
+
+
+def with_results_apart(
+    run: Callable[..., Sequence[Any]], part: Part, args: Sequence[Any], results: Sequence[Any]
+) -> tuple[Callable[..., Sequence[Any]], Sequence[Any]]:
+    """``run``, and the ``results`` that it has given for ``args``, with a copy of each result that shares memory with an input
+    or a result before it, and does not in ``part``."""
+    known = {(_address(a), aliases.storage(n)) for n, a in zip(part.inputs, args, strict=True) if isinstance(a, torch.Tensor)}
+    shared = []
+    for place, (node, result) in enumerate(zip(part.outputs, results, strict=True)):
+        if isinstance(result, torch.Tensor) and (address := _address(result)):
+            memory = aliases.storage(node)
+            if any(other == address for other, _ in known) and (address, memory) not in known:
+                shared.append(place)
+            else:
+                known.add((address, memory))
+    if not shared:
+        return run, results
+
+    def apart(*now: Any) -> Sequence[Any]:
+        return _copied(run(*now), shared)
+
+    return apart, _copied(results, shared)
+
+
+def _copied(results: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
+    made = list(results)
+    for place, copy in zip(places, copied_groups([[made[i]] for i in places]), strict=True):
+        made[place] = copy
+    return made
+
+
+def _address(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0
