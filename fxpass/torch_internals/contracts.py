@@ -180,6 +180,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.reset_code_state", "", why=_RESET),
     *_names(_C, "torch._dynamo.symbolic_convert", "InstructionTranslatorBase InstructionTranslator"),
     *_names(_C, "torch._dynamo.variables", "BuiltinVariable ConstantVariable ListVariable SymNodeVariable TensorVariable"),
+    *_names(_C, "torch._dynamo.variables", "TupleVariable"),
     *_names(_C, "torch._dynamo.variables.base", "ValueMutationNew"),
     *_names(_C, "torch._dynamo.variables.lazy", "LazySymNodeFormatString LazyVariableTracker"),
     *_names(_C, "torch._dynamo.variables.builder", "VariableBuilder VariableBuilder._type_dispatch_impl wrap_fx_proxy"),

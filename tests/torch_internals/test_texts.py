@@ -24,11 +24,14 @@ UNUSED: dict[str, Callable[[int, Tensor], Any]] = {
     "in a format": lambda p, k: f"{p:03d} {p:>4}",
     "converted": lambda p, k: f"{p!r} {p!s:>4}",
     "of a text": lambda p, k: [f"<{note}>" for note in (f"at {p}",)],
+    "with a percent sign": lambda p, k: "step %d" % p,  # noqa: UP031
+    "with several": lambda p, k: "%s: %03d of %r" % ("step", p, k.shape[1]),  # noqa: UP031
     "for a function": lambda p, k: _told(f"at {p:d} of {k.shape[1]}"),
 }
 USED: dict[str, Callable[[int, Tensor], Any]] = {
     "a length": lambda p, k: len(f"{p:03d} of {k.shape[1]}"),
     "a result": lambda p, k: f"[{p}, {p + 1:>3}) {p!r:>4} {p:x}",
+    "with a percent sign": lambda p, k: "%03d and %s" % (p, p + 1),  # noqa: UP031
     "a key": lambda p, k: {f"at {p}": 1},
 }
 

@@ -22,6 +22,7 @@ LazyVariableTracker: Any = internal("torch._dynamo.variables.lazy.LazyVariableTr
 ListVariable: Any = internal("torch._dynamo.variables.ListVariable")
 SymNodeVariable: Any = internal("torch._dynamo.variables.SymNodeVariable")
 TensorVariable: Any = internal("torch._dynamo.variables.TensorVariable")
+TupleVariable: Any = internal("torch._dynamo.variables.TupleVariable")
 ValueMutationNew: Any = internal("torch._dynamo.variables.base.ValueMutationNew")
 VariableBuilder: Any = internal("torch._dynamo.variables.builder.VariableBuilder")
 type_dispatch: Any = internal("torch._dynamo.variables.builder.VariableBuilder._type_dispatch_impl")

@@ -2,6 +2,7 @@
 
     note = f"step {p}"          stock: p is a constant of the graph         kvfix: it is one where `note` is used
     note = f"{p:03d}"           stock: an error where it is used            kvfix: the text
+    note = "step %d" % p        stock: the whole function runs in eager     kvfix: as ``f"step {p:d}"``
 
 Dynamo waits so with ``f"{p}"`` alone, and hands the number on as a text, which a format for numbers does not take. On torch
 2.13, it takes the text of a number that the frame is given for the number itself.
@@ -9,10 +10,16 @@ Dynamo waits so with ``f"{p}"`` alone, and hands the number on as a text, which 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
-from fxpass.torch_internals.dynamo.names import LazySymNodeFormatString, LazyVariableTracker, SymNodeVariable
+from fxpass.torch_internals.dynamo.names import (
+    LazySymNodeFormatString,
+    LazyVariableTracker,
+    SymNodeVariable,
+    TupleVariable,
+)
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
@@ -22,8 +29,9 @@ _AS_IT_IS = (0, 1)
 
 
 def install() -> None:
-    """Install the hook on numbers, which acts while a frame is compiled for kvfix."""
+    """Install the hooks on numbers, which act while a frame is compiled for kvfix."""
     patch("torch._dynamo.symbolic_convert.InstructionTranslatorBase._format_value", _format_value)
+    patch("torch._dynamo.variables.BuiltinVariable.call_function", _call_builtin)
 
 
 class _Formatted(LazySymNodeFormatString):  # type: ignore[misc]
@@ -47,13 +55,58 @@ class _Joined(LazySymNodeFormatString):  # type: ignore[misc]
         return "".join(part.as_python_constant() for part in self.parts)
 
 
+class _Filled(LazySymNodeFormatString):  # type: ignore[misc]
+    """A text with the places of values, and what is put there: a value, or several in a tuple."""
+
+    def __init__(self, text: str, values: Any) -> None:
+        self.text, self.values = text, values
+
+    def __repr__(self) -> str:
+        if isinstance(self.values, TupleVariable):
+            return self.text % tuple(map(_known, self.values.items))
+        return self.text % _known(self.values)
+
+
+def _known(value: Any) -> Any:
+    return value.evaluate_expr() if isinstance(value, SymNodeVariable) else value.as_python_constant()
+
+
+def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    if self.fn is operator.mod and current_compilation() is not None and _is_text(args[0]):
+        values = _realized(args[1])
+        each = [*map(_realized, values.items)] if isinstance(values, TupleVariable) else [values]
+        if any(isinstance(v, SymNodeVariable) for v in each) and _fit(args[0].as_python_constant(), each):
+            known = TupleVariable(each) if isinstance(values, TupleVariable) else values
+            return LazyVariableTracker.create(_Filled(args[0].as_python_constant(), known), None)
+    return stock(self, tx, args, kwargs)
+
+
+def _fit(text: str, each: Sequence[Any]) -> bool:
+    """Whether ``text`` has places for what is in ``each``, all of which will be known: otherwise it is for Python to raise."""
+    if not all(isinstance(v, SymNodeVariable) or v.is_python_constant() for v in each):
+        return False
+    try:
+        text % tuple(1 if isinstance(v, SymNodeVariable) else v.as_python_constant() for v in each)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _realized(value: Any) -> Any:
+    return value.realize() if hasattr(value, "realize") else value
+
+
+def _is_text(value: Any) -> bool:
+    return not _waits(value) and value.is_python_constant() and isinstance(value.as_python_constant(), str)
+
+
 def _format_value(stock: Any, self: Any, spec: Any, flags: int) -> Any:
     written, conversion, value = spec.as_python_constant(), flags & 3, self.stack[-1]
     if current_compilation() is None:
         return stock(self, spec, flags)
     if _waits(value):
         return stock(self, spec, flags) if written or conversion not in _AS_IT_IS else None
-    number = value.realize() if hasattr(value, "realize") else value
+    number = _realized(value)
     if not isinstance(number, SymNodeVariable):
         return stock(self, spec, flags)
     self.pop()
