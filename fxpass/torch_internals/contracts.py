@@ -134,6 +134,7 @@ _ROWS = [
     *_names(_N, "torch.fx.experimental.proxy_tensor", "maybe_enable_thunkify"),
     _call(Feature.RETRACE, "torch.fx.experimental.proxy_tensor._extract_tensor_metadata", "result include_contiguity"),
     _call(Feature.RETRACE, "torch.fx.experimental.symbolic_shapes.ShapeEnv.evaluate_expr", "self orig_expr"),
+    _call(Feature.RETRACE, "torch.fx.experimental.symbolic_shapes.uninteresting_files", ""),
     _call(Feature.RETRACE, "torch._dynamo.utils.run_node", "tracer node args kwargs"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "DimDynamic ShapeEnv StatelessSymbolicContext SYMPY_INTERP"),
     *_names(_N, "torch.fx.experimental.symbolic_shapes", "free_symbols free_unbacked_symbols statically_known_true"),

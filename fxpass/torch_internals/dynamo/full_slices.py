@@ -21,12 +21,16 @@ from torch import fx
 from fxpass.graph import aliases
 from fxpass.graph.numbers import hint, to_expr
 from fxpass.graph.schemas import may_be_views
+from fxpass.torch_internals import patches
 from fxpass.torch_internals.operators import tree_leaves
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.retrace import is_retracing
 
 from .compilation import FullSlice, current_compilation
 from .own_numbers import always_holds, count, from_the_least_on
+
+_ON_THE_WAY = {__file__, patches.__file__}
+"""The files through which each guard comes by the hook. Torch takes the first other one for where the guard comes from."""
 
 _runs: ContextVar[bool] = ContextVar("runs", default=False)
 """Whether Dynamo runs an op that takes fake tensors."""
@@ -36,6 +40,11 @@ def install() -> None:
     """Install the hooks, which act while a frame is compiled for kvfix."""
     patch("torch._dynamo.utils.run_node", _run_node)
     patch("torch.fx.experimental.symbolic_shapes.ShapeEnv.evaluate_expr", _evaluate)
+    patch("torch.fx.experimental.symbolic_shapes.uninteresting_files", _uninteresting_files)
+
+
+def _uninteresting_files(stock: Callable[[], set[str]]) -> set[str]:
+    return stock() | _ON_THE_WAY
 
 
 def note_ends(tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
