@@ -45,7 +45,6 @@ from fxpass.rewriting import Grown, copy_inputs, dense_results, give_numbers
 from fxpass.rewriting.around import Around
 from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.contracts import Feature
-from fxpass.torch_internals.dynamo import full_slices
 from fxpass.torch_internals.dynamo.compilation import broken_at
 from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
@@ -174,7 +173,6 @@ def prepare(
     inputs = fake_inputs(gm, example_inputs)
     form = to_normal_form(gm, inputs, report)
     foresee(form.gm)
-    full_slices.guard_if_told(form.gm.graph)
     make = functools.partial(planned, gm, inputs, settings, report, numbers)
     plan, kinds = with_buffers(make, form, inputs, numbers, settings, report)
     given = plan.gm.graph.find_nodes(op="placeholder")

@@ -57,14 +57,6 @@ def written_operands(node: fx.Node) -> Iterator[Any]:
             yield node.kwargs.get(argument.name) if by_name else node.args[i]
 
 
-def may_be_views(node: fx.Node) -> bool:
-    """Whether the operator of ``node`` declares that its result may be a view of an operand, to which it does not write."""
-    if node.op != "call_function" or not is_operator(node.target):
-        return False
-    results = node.target._schema.returns  # type: ignore[union-attr]
-    return any(r.alias_info is not None and not r.alias_info.is_write for r in results)
-
-
 def arguments_by_name(node: fx.Node) -> dict[str, Any]:
     """The arguments that ``node`` gives its operator, by name. Those that it leaves out are missing."""
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]

@@ -12,7 +12,6 @@ ATTRIBUTES = {
     "torch._ops.OpOverload._overloadname": "which form of an operator is taken apart",
     "torch._ops.OpOverload._schema": "what an operator takes, writes and gives",
     "torch._sym_sqrt": "what Dynamo makes of a root of a position",
-    "torch.fx.experimental.symbolic_shapes.ShapeEnv._suppress_guards_tls": "whether a question makes no guard anyway",
     "torch.fx.Graph._codegen": "the signature of an exported graph is kept",
     "torch.fx.Graph._target_to_str": "an op that is traced once for many is called as any other",
     "torch.fx.Interpreter._set_current_node": "an op that is traced keeps the user's line",

@@ -17,7 +17,6 @@ from .dynamo import (
     einsum_paths,
     fill_dtypes,
     frames,
-    full_slices,
     guard_managers,
     hooks,
     module_ints,
@@ -67,12 +66,8 @@ def install(
         swapped_tensors.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 
-    def again() -> None:
-        retrace.install()
-        full_slices.install()
-
     _install(Feature.CAPTURE, capture)
-    _install(Feature.RETRACE, again)
+    _install(Feature.RETRACE, retrace.install)
     _install(Feature.AGAIN, pinned.install)
     if holds(Feature.CAPTURE):
         _install(Feature.ASKED, asked_sizes.install)

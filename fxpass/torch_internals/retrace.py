@@ -31,11 +31,6 @@ def retrace(run: Callable[..., Any], inputs: Sequence[Any], pre_dispatch: bool =
         return make_fx(run, pre_dispatch=pre_dispatch, tracing_mode="real")(*inputs)
 
 
-def is_retracing() -> bool:
-    """Whether a graph is being traced again."""
-    return _retracing.get()
-
-
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     token = _retracing.set(True)

@@ -31,15 +31,6 @@ class Excluded(Exception):
 
 
 @dataclasses.dataclass
-class FullSlice:
-    """What is known of slices that may come to be all of an axis (`full_slices`): the end and the size of each, and what has
-    been asked about it and not been guarded on."""
-
-    ends: set[tuple[Any, Any]] = dataclasses.field(default_factory=set)
-    asked: set[Any] = dataclasses.field(default_factory=set)
-
-
-@dataclasses.dataclass
 class Compilation:
     """A frame that is compiled for kvfix.
 
@@ -52,7 +43,6 @@ class Compilation:
     excluded: the functions that it calls at a graph break, and that work on caches in eager (`excluded`).
     moved_sizes: the first sizes of the frame's inputs that have others now, with these; None until they are asked for
         (`dynamism`).
-    full_slices: the slices that may come to be all of an axis, by the environment of their numbers.
     """
 
     process_bound: str = ""
@@ -63,7 +53,6 @@ class Compilation:
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     excluded: list[Excluded] = dataclasses.field(default_factory=list)
     moved_sizes: Set[tuple[int, int]] | None = None
-    full_slices: dict[Any, FullSlice] = dataclasses.field(default_factory=dict)
 
 
 _current: ContextVar[Compilation | None] = ContextVar("current", default=None)

@@ -47,7 +47,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, excluded, full_slices, handed_on, indexing, number_variables, resumed, retries, texts
+from . import dynamism, excluded, handed_on, indexing, number_variables, resumed, retries, texts
 from .compilation import current_compilation
 from .list_lengths import length_of
 from .operands import with_numbers
@@ -189,7 +189,6 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
         sliced = indexing.slices(operands[0], index)
         if sliced:
             dynamism.see_slice(self.root_tx, operands[0].node, sliced)
-            full_slices.note_ends(operands[0].node, sliced)
         tensor, index = indexing.selected(self.root_tx, operands[0], index)
         operands = (tensor, fx.node.map_aggregate(index, _specialize_bool), *operands[2:])
     if getattr(target, "__module__", None) != "_operator" and target not in _OF_NUMBERS:
