@@ -293,6 +293,11 @@ NO_JOIN = _reason(
     "no buffer for {what}: it is made longer, and not by new rows that are put behind it",
     "Write `torch.cat([past, new], dim)`, of a window `[..., -w:, :]` without `min` or `max`, and nothing into the past.",
 )
+WRITTEN_BESIDE = _reason(
+    "KV207",
+    "the graph writes to the memory of a tensor that has a buffer to grow in, by another tensor, and so runs as it came",
+    "Hand in a copy of one of the two (`.clone()`), or write to the tensor itself.",
+)
 OUTSIDE_THE_CORE = _reason(
     "KV210",
     "{source}: {op} runs outside of the static core, since it depends on {why}",

@@ -351,6 +351,16 @@ def grow(
             _, k = compiled(k if not lengths else torch.rand(2, length, 4), torch.rand(2, 1, 4))
 
 
+def written_beside() -> None:
+    """Join rows to a cache, and write to a tensor as long that comes to lie in its memory."""
+    compiled = torch.compile(
+        lambda k, other, x: (other.add_(1), torch.cat([k, x], 1))[1], backend="kvfix", options={"compiler": "eager"}
+    )
+    k = torch.rand(2, 3, 4)
+    for call in range(5):
+        k = compiled(k, k[:] if call == 4 else torch.rand_like(k), torch.rand(2, 1, 4))
+
+
 OTHERS: dict[str, Callable[[], None]] = {
     "KV001": with_grad,
     "KV002": autocast,
@@ -374,6 +384,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV204": lambda: grow(patch=mock.patch.object(capacity, "_holds", return_value=False)),
     "KV205": grows_whole,
     "KV206": lambda: grow(lambda k, x: (k @ k[0, :2].mT, k), join=lambda k, x: torch.cat([x, k], 1)),
+    "KV207": written_beside,
     "KV210": grows,
     "KV211": restless,
     "KV212": lambda: decode(lambda k, v, p: k[:, :p].mode(1).values + (v[:, :p] @ v[:, :p].mT).sum((1, 2))[:, None]),

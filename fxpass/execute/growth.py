@@ -31,6 +31,7 @@ from .buffers import Buffer, Numbers, owner_of, shared, zeroed_memory
 from .recent_calls import STRANGERS, RecentCalls
 from .recording.copying import copy_into
 from .windows import WindowRows, window_sizes
+from .written_beside import WrittenBeside
 
 LEAST = 64
 """The smallest capacity."""
@@ -71,6 +72,7 @@ class Growth(threading.local):
         self._windows = WindowRows(self.around.windows)
         self.window_sizes = window_sizes(self._nodes[len(self.axes) :], self.around.windows)
         self._given, self._copied = values_at([one.place for one in self.axes]), values_at(self.around.copies)
+        self._written = WrittenBeside(self._nodes)
         self._measured = function_of(*_measures(self.around))
         self._calls = RecentCalls(len(self.axes), [i for i, one in enumerate(self.axes) if one.rows != 0])
         self._dims = [one.dim for one in self.axes]
@@ -105,12 +107,15 @@ class Growth(threading.local):
         Windows are of caches ``in_part``, or of all rows.
 
         Raises:
-            NotGrowing: nothing has grown for a while, or the compiled graph does not hold for the capacity that is needed.
+            NotGrowing: nothing has grown for a while, the compiled graph does not hold for the capacity that is needed, or it
+                writes to the memory of what grows.
         """
         windows = self._windows(args, in_part) if self.around.windows else []
         if not self.axes:
             return windows
         given, copied = self._given(args), self._copied(args)
+        if self._written.share(args, given):
+            raise NotGrowing(reasons.WRITTEN_BESIDE, not self._taken)
         sizes, self._lengths, self._cuts, numbers = self._measured(args)
         if self._calls.go_on_to(sizes, self._lengths, lambda: self._is_part(given)) > STRANGERS and self._gives_up:
             self._buffers = []

@@ -56,7 +56,7 @@ def run(
     """Run ``case`` in all three ways and say what is not as it should be. A case that fails is a row with a problem.
 
     ``verify`` is the backend's option; where it is None, the environment says it. ``launched_by_stock`` asks what stock's CUDA
-    graphs launch, where kvfix's are recorded: stock may record one for each step, and toto-ts then takes many minutes.
+    graphs launch, where kvfix's are recorded: stock may record one for each step, which can take many minutes.
     """
     recorded = compiler == "inductor" and device == "cuda"
     row = CaseResult(case.name, case.where, case.pattern, case.note, recorded=recorded)

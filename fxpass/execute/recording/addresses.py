@@ -24,7 +24,12 @@ def static_addresses(gm: fx.GraphModule) -> set[fx.Node]:
 
 def written_inputs(gm: fx.GraphModule) -> set[fx.Node]:
     """The placeholders of ``gm`` that it writes to."""
-    roots = {aliases.root(w) for n in gm.graph.nodes for w in aliases.written(n)}
+    return written_in(gm.graph)
+
+
+def written_in(graph: fx.Graph) -> set[fx.Node]:
+    """The placeholders of ``graph`` that it writes to."""
+    roots = {aliases.root(w) for n in graph.nodes for w in aliases.written(n)}
     return {n for n in roots if n.op == "placeholder"}
 
 
