@@ -10,7 +10,7 @@ import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from .driver import Outcome, run
 from .program import generate
 
 
-def programs(seed: int, count: int, compiler: str, workers: int = 1, stock: str = "asked") -> Iterator[Outcome]:
+def programs(seed: int, count: int, compiler: str, workers: int = 1, stock: str = "asked") -> Generator[Outcome]:
     """The outcomes of ``count`` programs from ``seed`` on, as they come."""
     seeds = range(seed, seed + count)
     if workers == 1:
@@ -30,8 +30,11 @@ def programs(seed: int, count: int, compiler: str, workers: int = 1, stock: str 
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=ready) as pool:
         waiting = [pool.submit(one, s, compiler, stock) for s in seeds]
-        for done in concurrent.futures.as_completed(waiting):
-            yield done.result()
+        try:
+            for done in concurrent.futures.as_completed(waiting):
+                yield done.result()
+        finally:  # what has not begun when the time is up is not run
+            pool.shutdown(cancel_futures=True)
 
 
 def ready() -> None:
@@ -76,7 +79,7 @@ def tally(outcomes: list[Outcome]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def watched(outcomes: Iterator[Outcome], limit: float = float("inf")) -> list[Outcome]:
+def watched(outcomes: Generator[Outcome], limit: float = float("inf")) -> list[Outcome]:
     """All of ``outcomes``, or what has come when ``limit`` seconds have passed; failures are told as they come."""
     began, kept = time.perf_counter(), []
     for outcome in outcomes:
@@ -86,5 +89,5 @@ def watched(outcomes: Iterator[Outcome], limit: float = float("inf")) -> list[Ou
             print(f"{outcome.seed}: {outcome.failure.kind} at call {outcome.failure.call}: {outcome.failure.detail}{stock}",
                   file=sys.stderr, flush=True)  # fmt: skip
         if time.perf_counter() - began > limit:
-            break
+            outcomes.close()
     return kept
