@@ -62,11 +62,13 @@ class Region:
         sizes: Set[Any] = frozenset(),
         first: Set[Any] = frozenset(),
         windows: Mapping[Any, Sequence[Any]] = {},
+        apart: bool = False,
     ) -> None:
         """``sizes`` are symbols in the code of a static part from its second compilation on; those in ``first``, always. Of
-        these, ``windows`` are sizes of windows, given with the sizes of the axes that they are of."""
+        these, ``windows`` are sizes of windows, given with the sizes of the axes that they are of. ``apart`` asks for
+        `results_apart`, where ``compile`` takes out copies."""
         self.part, self.compile, self._windows = part, compile, windows
-        self.is_open = True
+        self.is_open, self.apart = True, apart
         self.variants: list[_Variant] = []  # the one that ran last comes first
         self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
@@ -99,7 +101,9 @@ class Region:
 
     def _compiled(self, args: Sequence[Any]) -> Sequence[Any]:
         variant = self._make_variant(args)
-        variant.run, results = with_results_apart(variant.run, self.part, args, variant.run(*args))
+        results = variant.run(*args)
+        if self.apart:
+            variant.run, results = with_results_apart(variant.run, self.part, args, results)
         self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
         self._made += 1
         if self._made == dynamo_config.recompile_limit:
