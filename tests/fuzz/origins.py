@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 
-import torch
-
 from .sketch import Sketch
 
-_REMAINDER = "divmod(s, 64)[1]" if torch.__version__ >= "2.13" else "s - s // 64 * 64"
-"""Before, a divmod of what moves broke the graph; stock, which takes positions for constants longer, met it later."""
+_REMAINDER = "divmod(s, 64)[1]"
 
 KINDS = {
     "arg": 3, "element": 5, "zerod": 2, "attr": 2, "list": 1, "tolist": 1, "bounds": 1.5, "max": 1, "min": 0.5,

@@ -4,6 +4,7 @@
     x * math.sqrt(idx[0])           stock: graph break      kvfix: a number computed from s0
     not_(idx[0])                    the same                kvfix: a guard on its truth
     int(lens.float().mean())        the same                kvfix: a number, since no float is an input of the graph
+    page, row = divmod(p, 16)       stock: graph break      kvfix: p // 16 and p % 16
     caches[self.number], len(tokens)                        kvfix: see `list_items` and `list_lengths`
 """
 
@@ -13,7 +14,7 @@ import math
 import operator
 from typing import Any
 
-from fxpass.torch_internals.dynamo.names import SymNodeVariable, TensorVariable
+from fxpass.torch_internals.dynamo.names import BuiltinVariable, SymNodeVariable, TensorVariable, TupleVariable
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
@@ -35,11 +36,19 @@ def install() -> None:
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
     if not kwargs and current_compilation() is not None:
-        taken = _of_container(tx, self.fn, args)
+        taken = _divided(tx, args) if self.fn is divmod else _of_container(tx, self.fn, args)
         if taken is not None:
             return taken
     rounded = _rounded(tx, args[0]) if self.fn is int and len(args) == 1 and not kwargs else None
     return stock(self, tx, _numbers(tx, self.fn, args), kwargs) if rounded is None else rounded
+
+
+def _divided(tx: Any, args: Any) -> Any:
+    """The quotient and the remainder of two numbers of which one moves; else None."""
+    numbers = [arg.realize() if hasattr(arg, "realize") else arg for arg in args]
+    if not any(isinstance(n, SymNodeVariable) for n in numbers):
+        return None
+    return TupleVariable([BuiltinVariable(fn).call_function(tx, numbers, {}) for fn in (operator.floordiv, operator.mod)])
 
 
 def _of_container(tx: Any, fn: Any, args: Any) -> Any:
