@@ -114,7 +114,7 @@ class Growth(threading.local):
         if not self.axes:
             return windows
         given, copied = self._given(args), self._copied(args)
-        if self._written.share(args, given):
+        if self._written.places and self._written.share(args, given):
             raise NotGrowing(reasons.WRITTEN_BESIDE, not self._taken)
         sizes, self._lengths, self._cuts, numbers = self._measured(args)
         if self._calls.go_on_to(sizes, self._lengths, lambda: self._is_part(given)) > STRANGERS and self._gives_up:

@@ -17,20 +17,18 @@ from .recording.addresses import written_in
 
 
 class WrittenBeside:
-    """The tensors that a graph writes to, given the placeholders ``buffers`` of what it has made itself."""
+    """The tensors at the ``places`` that a graph writes to, given the placeholders ``buffers`` of what it has made itself."""
 
     def __init__(self, buffers: Sequence[fx.Node]) -> None:
         written = written_in(buffers[0].graph) - set(buffers) if buffers else set()
         inputs = buffers[0].graph.find_nodes(op="placeholder") if written else []
-        self._places = [i for i, node in enumerate(inputs) if node in written]
-        self._of = values_at(self._places)
+        self.places = [i for i, node in enumerate(inputs) if node in written]
+        self._of = values_at(self.places)
         self._starts: list[int] = []
         self._memories: set[int] = set()
 
     def share(self, args: Sequence[Any], tensors: Sequence[torch.Tensor]) -> bool:
         """Whether one of ``tensors`` lies in the memory of one that is written, in a call with the arguments ``args``."""
-        if not self._places:
-            return False
         written = self._of(args)
         starts = [tensor.data_ptr() for tensor in written]
         if starts != self._starts:  # caches stay where they are: their memory is asked for once
