@@ -25,13 +25,15 @@ def keep_copies(gm: fx.GraphModule) -> None:
     graph = gm.graph
     results = {storage for n in graph.output_node().all_input_nodes for storage in aliases.storages(n)}
     copies = [n for n in graph.find_nodes(op="call_function", target=aten.clone.default) if _is_chosen(n)]
-    for node in [n for n in copies if _is_of_input(n) and aliases.storage(n) not in results]:
+    taken_out = [n for n in copies if _is_of_input(n) and aliases.storage(n) not in results]
+    for node in taken_out:
         value = node.meta["val"]
         with graph.inserting_before(node.next):
             true = call(graph, aten.full.default, [], True, dtype=torch.bool, device=value.device, like=value.new_empty(()))
             kept = call(graph, aten.where.self, true, node, node, like=value)
         node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
-    gm.recompile()
+    if taken_out:
+        gm.recompile()
 
 
 def _is_chosen(node: fx.Node) -> bool:

@@ -15,7 +15,7 @@ import torch
 from fxpass.graph import aliases
 
 from .partition.split import Part
-from .recording.results import copied_groups
+from .recording.results import copy_at
 
 
 def with_results_apart(
@@ -29,23 +29,18 @@ def with_results_apart(
         if isinstance(result, torch.Tensor) and (address := _address(result)):
             memory = aliases.storage(node)
             if any(other == address for other, _ in known) and (address, memory) not in known:
-                shared.append(place)
+                shared.append([place])
             else:
                 known.add((address, memory))
     if not shared:
         return run, results
 
-    def apart(*now: Any) -> Sequence[Any]:
-        return _copied(run(*now), shared)
+    def copied(given: Sequence[Any]) -> list[Any]:
+        made = list(given)
+        copy_at(made, shared)
+        return made
 
-    return apart, _copied(results, shared)
-
-
-def _copied(results: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
-    made = list(results)
-    for place, copy in zip(places, copied_groups([[made[i]] for i in places]), strict=True):
-        made[place] = copy
-    return made
+    return lambda *now: copied(run(*now)), copied(results)
 
 
 def _address(tensor: torch.Tensor) -> int:

@@ -14,12 +14,11 @@ step knows the places of what it takes.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .recording.packing import Pack
-from .recording.results import copied_groups
+from .recording.results import copy_at
 from .regions import Region
 
 
@@ -69,9 +68,7 @@ class CopyOut:
     places: Sequence[Sequence[int]]
 
     def __call__(self, values: list[Any]) -> None:
-        copied = copied_groups([[values[i] for i in group] for group in self.places])
-        for place, value in zip(itertools.chain(*self.places), copied, strict=True):
-            values[place] = value
+        copy_at(values, self.places)
 
 
 @dataclasses.dataclass(frozen=True)

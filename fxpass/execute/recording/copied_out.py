@@ -6,14 +6,13 @@ step, or the next block of a model of which each block is compiled for itself.
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from .results import copied_groups
+from .results import copy_at
 
 
 class CopiedOut:
@@ -31,9 +30,7 @@ class CopiedOut:
         results = list(self._run(*args))
         if self._places is None:
             self._places = _places(results, args)
-        copies = copied_groups([[results[i] for i in group] for group in self._places])
-        for place, copy in zip(itertools.chain(*self._places), copies, strict=True):
-            results[place] = copy
+        copy_at(results, self._places)
         return tuple(results)
 
 

@@ -8,6 +8,7 @@ recording: a view of a graph input is made from the input, and results that shar
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,13 @@ def _unchanged(node: fx.Node) -> list[fx.Node]:
     """The operand that ``node`` itself is: what a conversion returns that has nothing to convert."""
     operand = node.args[0] if getattr(node.target, "overloadpacket", None) in _CONVERSIONS else None
     return [operand] if isinstance(operand, fx.Node) and aliases.storage(operand) == aliases.storage(node) else []
+
+
+def copy_at(values: list[Any], places: Sequence[Sequence[int]]) -> None:
+    """Replace the values at ``places`` by copies. Values of one group share memory, and so do their copies."""
+    copied = copied_groups([[values[i] for i in group] for group in places])
+    for place, value in zip(itertools.chain(*places), copied, strict=True):
+        values[place] = value
 
 
 def copied_groups(groups: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:

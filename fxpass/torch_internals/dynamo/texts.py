@@ -56,19 +56,14 @@ class _Joined(LazySymNodeFormatString):  # type: ignore[misc]
 
 
 class _Filled(LazySymNodeFormatString):  # type: ignore[misc]
-    """A text with the places of values, and what is put there: a value, or several in a tuple."""
+    """A text with the places of ``values``, and what is put there."""
 
-    def __init__(self, text: str, values: Any) -> None:
+    def __init__(self, text: str, values: Sequence[Any]) -> None:
         self.text, self.values = text, values
 
     def __repr__(self) -> str:
-        if isinstance(self.values, TupleVariable):
-            return self.text % tuple(map(_known, self.values.items))
-        return self.text % _known(self.values)
-
-
-def _known(value: Any) -> Any:
-    return value.evaluate_expr() if isinstance(value, SymNodeVariable) else value.as_python_constant()
+        known = (v.evaluate_expr() if isinstance(v, SymNodeVariable) else v.as_python_constant() for v in self.values)
+        return self.text % tuple(known)
 
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
@@ -76,8 +71,7 @@ def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any
         values = _realized(args[1])
         each = [*map(_realized, values.items)] if isinstance(values, TupleVariable) else [values]
         if any(isinstance(v, SymNodeVariable) for v in each) and _fit(args[0].as_python_constant(), each):
-            known = TupleVariable(each) if isinstance(values, TupleVariable) else values
-            return LazyVariableTracker.create(_Filled(args[0].as_python_constant(), known), None)
+            return LazyVariableTracker.create(_Filled(args[0].as_python_constant(), each), None)
     return stock(self, tx, args, kwargs)
 
 
