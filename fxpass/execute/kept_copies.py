@@ -16,6 +16,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call
+from fxpass.rewriting.bits import moved_as
 
 aten = torch.ops.aten
 
@@ -37,9 +38,9 @@ def keep_copies(gm: fx.GraphModule) -> None:
 
 
 def _is_chosen(node: fx.Node) -> bool:
-    """Whether `where` has a kernel for the dtype of ``node``: that of 8-bit floats has none on a CPU."""
+    """Whether `where` takes the dtype of ``node`` on every device."""
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and (value.itemsize > 1 or not value.is_floating_point())
+    return isinstance(value, torch.Tensor) and moved_as(value.dtype) is value.dtype
 
 
 def _is_of_input(copy: fx.Node) -> bool:
