@@ -17,6 +17,7 @@ from fxpass.torch_internals.dynamo.names import ConstantVariable, TensorVariable
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
+from .realized import realized
 
 
 def install() -> None:
@@ -27,7 +28,7 @@ def install() -> None:
 def _call_function(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
     if self.value is torch.full and "dtype" not in kwargs and current_compilation() is not None:
         fill = kwargs.get("fill_value", args[1] if len(args) > 1 else None)
-        dtype = _dtype(fill.realize() if hasattr(fill, "realize") else fill)
+        dtype = _dtype(realized(fill))
         if dtype is not None:
             kwargs = {**kwargs, "dtype": ConstantVariable.create(dtype)}
     return stock(self, tx, args, kwargs)

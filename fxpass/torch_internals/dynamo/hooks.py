@@ -51,6 +51,7 @@ from . import dynamism, excluded, handed_on, indexing, number_variables, resumed
 from .compilation import current_compilation
 from .list_lengths import length_of
 from .operands import with_numbers
+from .realized import realized
 from .wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
 
 
@@ -157,7 +158,7 @@ def _truth_of(tx: Any, operand: Any, by_ops: bool) -> Any:
     value = length_of(tx, operand)
     if value is not None:
         return value
-    tensor = operand.realize() if hasattr(operand, "realize") else operand
+    tensor = realized(operand)
     return number_variables.number_in(tx, tensor.as_proxy().node, by_ops) if isinstance(tensor, TensorVariable) else None
 
 

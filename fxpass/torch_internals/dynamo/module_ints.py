@@ -34,6 +34,7 @@ from fxpass.torch_internals.patches import patch
 from . import frames
 from .compilation import current_compilation
 from .frame_values import NOTHING, value_at
+from .realized import realized
 
 MAX_COUNTED = 3
 """For so many modules that are counted, graphs are made in which the number of the module is a constant."""
@@ -79,7 +80,7 @@ def see_names(tx: Any, operands: Iterable[Any]) -> None:
     Raises:
         RestartAnalysis: Dynamo traces the frame again, with these numbers as constants.
     """
-    values = [v.realize() if hasattr(v, "realize") else v for v in operands]
+    values = [*map(realized, operands)]
     if current_compilation() is None or not any(isinstance(v, SymNodeVariable) for v in values):
         return
     seen = frames.history_of(tx.output.root_tx.f_code)

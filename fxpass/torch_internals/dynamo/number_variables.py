@@ -48,6 +48,7 @@ from fxpass.torch_internals.dynamo.names import (
 )
 
 from . import element_variables, fixed_sizes
+from .realized import realized
 
 _OPERATORS = {total: operator.add, product: operator.mul}
 MAX_EXPRESSIONS = 16
@@ -92,7 +93,7 @@ def formed(tx: Any, *nodes: fx.Node, form: str) -> Any:
 
 def number_or_itself(tx: Any, variable: Any) -> Any:
     """The number that ``variable`` holds, if it is a tensor of which that is known; else ``variable``, realized."""
-    variable = variable.realize() if hasattr(variable, "realize") else variable
+    variable = realized(variable)
     is_tensor = isinstance(variable, TensorVariable) and not isinstance(variable, SymNodeVariable)
     number = number_in(tx, variable.as_proxy().node) if is_tensor else None
     return variable if number is None else number

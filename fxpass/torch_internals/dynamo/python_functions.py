@@ -21,6 +21,7 @@ from .compilation import current_compilation
 from .list_items import item_at
 from .list_lengths import length_of
 from .number_variables import formed, number_or_itself
+from .realized import realized
 
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
 _TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}
@@ -45,7 +46,7 @@ def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any
 
 def _divided(tx: Any, args: Any) -> Any:
     """The quotient and the remainder of two numbers of which one moves; else None."""
-    numbers = [arg.realize() if hasattr(arg, "realize") else arg for arg in args]
+    numbers = [*map(realized, args)]
     if not any(isinstance(n, SymNodeVariable) for n in numbers):
         return None
     return TupleVariable([BuiltinVariable(fn).call_function(tx, numbers, {}) for fn in (operator.floordiv, operator.mod)])
@@ -85,5 +86,5 @@ def _rounded(tx: Any, arg: Any) -> Any:
 
 
 def _tensor(arg: Any) -> Any:
-    tensor = arg.realize() if hasattr(arg, "realize") else arg
+    tensor = realized(arg)
     return tensor if isinstance(tensor, TensorVariable) and not isinstance(tensor, SymNodeVariable) else None

@@ -19,6 +19,7 @@ import torch
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
+from .realized import realized
 
 _TYPES = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 """Arguments of these types are the same where their ``repr`` is; so -0.0 is another number than 0.0, and True than 1."""
@@ -64,7 +65,7 @@ def _remembers(function: Any) -> bool:
 
 def _key(variable: Any, known: dict[Any, Any]) -> Any:
     """What tells the Dynamo ``variable`` from other arguments; None if it is neither a constant nor such a result itself."""
-    value = variable.realize() if hasattr(variable, "realize") else variable
+    value = realized(variable)
     if any(value is result for result in known.values()):
         return "result", id(value)
     return _constant(value.as_python_constant()) if value.is_python_constant() else None

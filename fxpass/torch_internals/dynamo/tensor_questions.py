@@ -17,6 +17,7 @@ from fxpass.torch_internals.patches import patch
 from .compilation import current_compilation
 from .fixed_sizes import has_symbolic_size
 from .number_variables import branch_outcome, formed, number_in, numbers_in, plain_number
+from .realized import realized
 
 _QUESTIONS = {torch.equal: "equal", torch.is_nonzero: "is_nonzero"}
 
@@ -41,7 +42,7 @@ def _answer(tx: Any, question: str | None, operands: Sequence[Any]) -> Any:
     """The answer as a constant, which is guarded; None where the table does not know what the tensors hold."""
     if question is None or current_compilation() is None:
         return None
-    tensors = [v.realize() if hasattr(v, "realize") else v for v in operands]
+    tensors = [*map(realized, operands)]
     if not all(isinstance(t, TensorVariable) for t in tensors) or len({t.dtype for t in tensors}) != 1:
         return None
     if question == "is_nonzero":

@@ -23,6 +23,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
+from .realized import realized
 
 _AS_IT_IS = (0, 1)
 """The conversions of a text that leave it as it is: none, and ``!s``."""
@@ -68,8 +69,8 @@ class _Filled(LazySymNodeFormatString):  # type: ignore[misc]
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
     if self.fn is operator.mod and current_compilation() is not None and _is_text(args[0]):
-        values = _realized(args[1])
-        each = [*map(_realized, values.items)] if isinstance(values, TupleVariable) else [values]
+        values = realized(args[1])
+        each = [*map(realized, values.items)] if isinstance(values, TupleVariable) else [values]
         if any(isinstance(v, SymNodeVariable) for v in each) and _fit(args[0].as_python_constant(), each):
             return LazyVariableTracker.create(_Filled(args[0].as_python_constant(), each), None)
     return stock(self, tx, args, kwargs)
@@ -86,10 +87,6 @@ def _fit(text: str, each: Sequence[Any]) -> bool:
     return True
 
 
-def _realized(value: Any) -> Any:
-    return value.realize() if hasattr(value, "realize") else value
-
-
 def _is_text(value: Any) -> bool:
     return not _waits(value) and value.is_python_constant() and isinstance(value.as_python_constant(), str)
 
@@ -100,7 +97,7 @@ def _format_value(stock: Any, self: Any, spec: Any, flags: int) -> Any:
         return stock(self, spec, flags)
     if _waits(value):
         return stock(self, spec, flags) if written or conversion not in _AS_IT_IS else None
-    number = _realized(value)
+    number = realized(value)
     if not isinstance(number, SymNodeVariable):
         return stock(self, spec, flags)
     self.pop()
