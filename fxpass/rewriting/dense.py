@@ -59,18 +59,26 @@ def _packed(nodes: Sequence[fx.Node], dim: int, length: Any) -> fx.Node:
     """The first ``length`` rows of ``nodes`` along ``dim``, one after the other, in front of anything."""
     first = nodes[0]
     graph, value = first.graph, first.meta["val"]
-    inner = math.prod(value.shape[dim + 1 :])
+    rows, inner = len(nodes) * math.prod(value.shape[:dim]), math.prod(value.shape[dim + 1 :])
     whole = first if len(nodes) == 1 else call(graph, aten.stack.default, list(nodes))
     flat = call(graph, aten.reshape.default, whole, [-1])
     size = call(graph, aten.sym_size.int, flat, 0)
     full = call(graph, operator.mul, call(graph, aten.sym_size.int, first, dim), inner)
-    number = call(graph, aten.full.default, [], length, dtype=torch.int64, device=value.device)
+    kind = {"dtype": _dtype_for(flat.meta["val"].shape[0]), "device": value.device}
+    number = call(graph, aten.full.default, [], length, **kind)
     block = call(graph, aten.clamp_min.default, call(graph, aten.mul.Tensor, number, inner), 1)
-    steps = call(graph, aten.arange.default, size, device=value.device)
-    begun = call(graph, aten.mul.Tensor, call(graph, aten.floor_divide.default, steps, block), full)
-    places = call(graph, aten.add.Tensor, begun, call(graph, aten.remainder.Tensor, steps, block))
+    steps = call(graph, aten.arange.default, size, **kind)
+    row = call(graph, aten.div.Tensor_mode, steps, block, rounding_mode="trunc")
+    row = call(graph, aten.clamp_max.default, row, rows - 1)  # past what is valid, ``row * full`` could be more than an int32
+    within = call(graph, aten.sub.Tensor, steps, call(graph, aten.mul.Tensor, row, block))
+    places = call(graph, aten.add.Tensor, call(graph, aten.mul.Tensor, row, full), within)
     last = call(graph, operator.sub, size, 1)
     return call(graph, aten.index_select.default, flat, 0, call(graph, aten.clamp_max.default, places, last))
+
+
+def _dtype_for(size: Any) -> torch.dtype:
+    """The dtype that holds twice the places of ``size`` elements. A GPU divides int32 several times as fast as int64."""
+    return torch.int32 if isinstance(size, int) and size < 2**30 else torch.int64
 
 
 def _node(graph: fx.Graph, value: Any, inputs: Sequence[fx.Node]) -> Any:
