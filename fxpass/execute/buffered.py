@@ -64,8 +64,10 @@ def with_buffers(
                 plan, kinds = planned(form, grower)
             if plan.growth.axes:
                 return _checked(plan, capacity, settings, report), kinds
-            _note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, before, report)
-            return plan, kinds
+            if not grower.has_chosen:
+                _note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, before, report)
+                return plan, kinds
+            give_up()
         except (Restart, Unfit):
             raise
         except Exception as error:

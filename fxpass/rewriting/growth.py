@@ -94,6 +94,7 @@ class Grower:
     beyond: makes the capacity for some lengths.
     name_of: the name of an input.
     has_series: whether an input that the caller alone makes longer has been found.
+    has_chosen: whether a minimum or maximum has been taken to be one of its operands.
     """
 
     def __init__(
@@ -106,10 +107,10 @@ class Grower:
     ) -> None:
         self._moving, self._rising = moving, rising
         self._is_work, self._beyond, self._name_of = is_work, beyond, name_of
-        self.has_series = False
+        self.has_series = self.has_chosen = False
 
     def __call__(self, gm: fx.GraphModule) -> Grown | None:
-        as_one_of_two(gm, self._moving)
+        self.has_chosen = as_one_of_two(gm, self._moving)
         done = settled(gm.graph, self._moving)
         moving, rising = self._moving - done, [size for size in self._rising if not symbols(size) & done]
         if moving:

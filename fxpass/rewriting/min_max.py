@@ -3,7 +3,8 @@
     rows = min(6, s + 1)                               rows = s + 1      while s + 1 <= 6
     kept = cat([past, new], 2)[:, :, -rows:]     ->    kept = cat([past, new], 2)[:, :, -rows:]
 
-So a window fills in one graph, and is full in another. Where the model says ``[:, :, -6:]``, Dynamo makes that guard itself.
+So a window that grows fills in one graph, and is full in another. Where the model says ``[:, :, -6:]``, Dynamo makes that guard
+itself. Where no buffer comes of it, the graph is planned again without.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from fxpass.graph.propagate import op_records, propagate
 _ORDERS = {torch.sym_min: 1, torch.sym_max: -1}
 
 
-def as_one_of_two(gm: fx.GraphModule, moving: Set[Any]) -> None:
-    """Let each `min` and `max` in ``gm`` (in normal form) of numbers that are ``moving`` be one of its operands."""
+def as_one_of_two(gm: fx.GraphModule, moving: Set[Any]) -> bool:
+    """Let each `min` and `max` in ``gm`` (in normal form) of numbers that are ``moving`` be one of its operands.
+
+    Gives whether there was any.
+    """
     before = op_records(gm)
     chosen = [(node, one) for node in gm.graph.nodes if (one := _chosen(node, moving)) is not None]
     for node, one in chosen:
@@ -30,6 +34,7 @@ def as_one_of_two(gm: fx.GraphModule, moving: Set[Any]) -> None:
     if chosen:
         gm.recompile()
         propagate(gm, [n.meta["val"] for n in gm.graph.find_nodes(op="placeholder")], before)
+    return bool(chosen)
 
 
 def _chosen(node: fx.Node, moving: Set[Any]) -> Any:
