@@ -64,7 +64,7 @@ def with_buffers(
                 plan, kinds = planned(form, grower)
             if plan.growth.axes:
                 return _checked(plan, capacity, settings, report), kinds
-            if not grower.has_chosen:
+            if not grower.in_vain:
                 _note_unbuffered(plan.gm.graph, moving - kinds.bound, sizes, before, report)
                 return plan, kinds
             give_up()

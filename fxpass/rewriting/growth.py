@@ -94,7 +94,7 @@ class Grower:
     beyond: makes the capacity for some lengths.
     name_of: the name of an input.
     has_series: whether an input that the caller alone makes longer has been found.
-    has_chosen: whether a minimum or maximum has been taken to be one of its operands.
+    in_vain: whether a minimum or maximum has been taken to be one of its operands, and nothing grows, or has grown.
     """
 
     def __init__(
@@ -107,16 +107,16 @@ class Grower:
     ) -> None:
         self._moving, self._rising = moving, rising
         self._is_work, self._beyond, self._name_of = is_work, beyond, name_of
-        self.has_series = self.has_chosen = False
+        self.has_series = self.in_vain = False
 
     def __call__(self, gm: fx.GraphModule) -> Grown | None:
-        self.has_chosen = as_one_of_two(gm, self._moving)
+        has_chosen = as_one_of_two(gm, self._moving)
         done = settled(gm.graph, self._moving)
         moving, rising = self._moving - done, [size for size in self._rising if not symbols(size) & done]
         if moving:
             as_cats(gm, moving)
         found = growing(gm.graph, moving, rising, self._is_work)
-        self.has_series = any(one.is_series for one in found)
+        self.has_series, self.in_vain = any(one.is_series for one in found), has_chosen and not found and not done
         if not found:
             return None
         return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)]), self._name_of)

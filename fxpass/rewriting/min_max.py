@@ -4,7 +4,7 @@
     kept = cat([past, new], 2)[:, :, -rows:]     ->    kept = cat([past, new], 2)[:, :, -rows:]
 
 So a window that grows fills in one graph, and is full in another. Where the model says ``[:, :, -6:]``, Dynamo makes that guard
-itself. Where no buffer comes of it, the graph is planned again without.
+itself. Where nothing has grown, the graph is planned again without.
 """
 
 from __future__ import annotations
