@@ -16,7 +16,13 @@ import torch
 from torch import fx
 
 from fxpass.graph.schemas import is_transform
-from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload, OpOverloadPacket, autograd_functions, references
+from fxpass.torch_internals.operators import (
+    HigherOrderOperator,
+    OpOverload,
+    OpOverloadPacket,
+    autograd_functions,
+    references,
+)
 
 T = TypeVar("T")
 _TORCH = ("torch", "_operator", "math", "builtins", "einops")
