@@ -162,6 +162,7 @@ _ROWS = [
     # Dynamo, taught to guard on positions
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn one_graph"),
     _call(_C, "torch._dynamo.variables.TensorVariable.call_method", "self tx name args kwargs"),
+    _call(_C, "torch._dynamo.variables.SymNodeVariable.call_method", "self tx name args kwargs"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_literal", "self value"),
