@@ -338,3 +338,32 @@ def test_a_fault_of_the_hand_off_costs_a_warning_too(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(backend, "assemble", broken)
     runs_with_a_bug()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@torch.no_grad()
+def test_a_hook_that_is_put_on_later(guarded: bool) -> None:
+    """It is seen where torch guards on hooks, which it does not do by default."""
+
+    class Counted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.at = torch.nn.Linear(4, 4), 0
+            self.register_buffer("k", torch.zeros(2, 16, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.k[:, self.at] = self.linear(x)
+            self.at += 1
+            return self.k[:, : self.at].sum(1)
+
+    mine = Counted()
+    eager = copy.deepcopy(mine)
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=not guarded):
+        compiled = kvfix(mine)
+        for call in range(6):
+            if call == 4:
+                for model in (mine, eager):
+                    model.linear.register_forward_hook(lambda module, args, result: result * 2)
+            x = torch.rand(2, 4)
+            is_equal = torch.allclose(compiled(x), eager(x), atol=1e-6)
+            assert is_equal == (guarded or call < 4)

@@ -125,7 +125,7 @@ def _steps(
     packed = {n for p in packs for n in p.nodes}
     copied = [[places[n] for n in group] for group in groups if not packed.issuperset(group)]
     strided = Strided.of(gm)
-    steps: list[Step] = [strided] if strided.places else []
+    steps: list[Step] = [strided] if strided.orders else []
     steps += [Run(region, values_at([places[n] for n in region.part.inputs])) for region in regions]
     steps += [WriteBack(places[index], places[contents]) for index, contents in new.items()]
     steps += [Unpack(p, places[p.packed]) for p in packs]

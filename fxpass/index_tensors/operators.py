@@ -16,7 +16,13 @@ import torch
 from torch import fx
 
 from fxpass.graph.schemas import is_transform
-from fxpass.torch_internals.operators import HigherOrderOperator, OpOverload, OpOverloadPacket, autograd_functions
+from fxpass.torch_internals.operators import (
+    HigherOrderOperator,
+    OpOverload,
+    OpOverloadPacket,
+    autograd_functions,
+    references,
+)
 
 T = TypeVar("T")
 _TORCH = ("torch", "_operator", "math", "builtins", "einops")
@@ -29,7 +35,7 @@ def by_operator(rules: Mapping[str, T]) -> dict[Any, T]:
 
 
 def _called(name: str) -> Iterator[Any]:
-    for owner in (torch, torch.Tensor, autograd_functions, operator):
+    for owner in (torch, torch.Tensor, references, autograd_functions, operator):
         function = getattr(owner, name, None)
         if callable(function):
             yield function

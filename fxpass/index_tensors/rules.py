@@ -127,6 +127,7 @@ FACTORIES: dict[str, Callable[..., np.ndarray]] = {
     "arange": arange,
     "tensor": tensor,
     "full": full,
+    "scalar_tensor": lambda shape, value, **named: full(shape, shape, value),
     "zeros": lambda shape, *_, **named: full(shape, shape, 0),
     "ones": lambda shape, *_, **named: full(shape, shape, 1),
 }

@@ -128,6 +128,7 @@ _ROWS = [
     *_names(_N, "torch._ops", "OpOverload OpOverloadPacket HigherOrderOperator"),
     *_names(_N, "torch._C", "DisableTorchFunction DisableTorchFunctionSubclass _DisableTorchDispatch"),
     *_names(_N, "torch._C", "_set_grad_enabled _autograd _autograd._get_data_attr"),
+    Contract("torch._refs", _N, why="Dynamo puts `torch._refs.tensor` for `torch.tensor` of numbers that move"),
     _call(_N, "torch._C._dispatch_has_kernel_for_dispatch_key", "", why="no public question tells a composite operator"),
     *_names(_N, "torch.amp.autocast_mode", "_enter_autocast _exit_autocast"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "extract_val get_proxy_mode get_proxy_slot make_fx track_tensor"),
@@ -161,6 +162,7 @@ _ROWS = [
     # Dynamo, taught to guard on positions
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn one_graph"),
     _call(_C, "torch._dynamo.variables.TensorVariable.call_method", "self tx name args kwargs"),
+    _call(_C, "torch._dynamo.variables.SymNodeVariable.call_method", "self tx name args kwargs"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symint", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_symfloat", "self value"),
     _call(_C, "torch._dynamo.variables.builder.VariableBuilder.wrap_literal", "self value"),

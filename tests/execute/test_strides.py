@@ -47,6 +47,39 @@ def test_rows_that_are_views(view: str, compiler: str, compiled_parts: list[str]
     assert compiled_parts.count("core") <= 1 and not fxpass.reports()[-1].outside
 
 
+PERMUTED: dict[str, Callable[[int], Tensor]] = {
+    "a part, outermost last": lambda i: torch.rand(D, 5 + i, 2)[:, i : i + 1].permute(2, 1, 0),
+    "several rows": lambda i: torch.rand(D, 5 + i, 2)[:, :2].permute(2, 1, 0),
+    "columns first": lambda i: torch.rand(2, D, 5 + i)[..., -2:].mT,
+    "rows of one batch": lambda i: torch.rand(3, 5 + i, 1, D)[:2, i].expand(2, 1, D).transpose(0, 1).transpose(0, 1),
+    "batches innermost": lambda i: torch.rand(3, D, 5 + i)[:, :, 2:4].permute(2, 0, 1),
+    "expanded": lambda i: torch.rand(1, 5 + i, D)[:, i : i + 1].expand(2, 1, D),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("view", list(PERMUTED))
+def test_results_lie_as_eagers(view: str, compiler: str, compiled_parts: list[str]) -> None:
+    """What is computed from an input has its dims in the order in which those of the input lie."""
+
+    def both(x: Tensor, k: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        end = start + x.shape[1]
+        k[:, start:end] = x
+        return x + k[:, :end].sum(1, keepdim=True), x * 2
+
+    compiled = torch.compile(both, backend="kvfix", options={"compiler": compiler})
+    mine, eager = torch.zeros(2, 2, N, D)
+    for i in range(5):
+        x = PERMUTED[view](i)
+        results = zip(compiled(x, mine, 2 + 3 * i), both(x, eager, 2 + 3 * i), strict=True)
+        for found, expected in results:
+            torch.testing.assert_close(found, expected, check_stride=x.shape[1] > 1)
+            assert found.squeeze().stride() == expected.squeeze().stride()
+        assert torch.equal(mine, eager)
+    assert compiled_parts.count("core") <= 2
+
+
 @pytest.mark.inductor
 @torch.no_grad()
 def test_rows_that_are_views_behind_inductor(compiled_parts: list[str]) -> None:

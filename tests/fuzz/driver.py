@@ -11,12 +11,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch._dynamo.utils import counters
 
 import fxpass
 from fxpass import backend
+from fxpass.execute import windows
+from fxpass.rewriting import windows as rewriting_windows
 
 from .driving import Event
 from .program import Program
@@ -80,7 +83,7 @@ def run(program: Program, compiler: str = "eager", stock: str = "asked") -> Outc
     began = time.perf_counter()
     outcome = Outcome(program.seed)
     with _quiet():
-        with _recorded(program.recorded and compiler == "eager"):
+        with _recorded(program.recorded and compiler == "eager"), _windowed(program.windows):
             outcome.graphs = _guarded(program, {"backend": "kvfix", "options": {"compiler": compiler}}, outcome)
         for report in fxpass.reports():
             outcome.sites += len(report.sites)
@@ -243,6 +246,17 @@ def _recorded(on: bool) -> Iterator[None]:
         yield
     finally:
         backend.is_recorded = before
+
+
+@contextlib.contextmanager
+def _windowed(rows: int) -> Iterator[None]:
+    """Where ``rows`` is not 0, with windows of small caches, too: of a multiple of so many rows."""
+    with contextlib.ExitStack() as patches:
+        if rows:
+            patches.enter_context(mock.patch.object(windows, "STEP", rows))
+            for module in (windows, rewriting_windows):
+                patches.enter_context(mock.patch.object(module, "LEAST", 1))
+        yield
 
 
 @contextlib.contextmanager

@@ -49,7 +49,10 @@ def step({arguments}):
 
 @dataclasses.dataclass
 class Program:
-    """Source text, the events to run, and the choices that it was made of; ``takes`` are attributes handed in one by one."""
+    """Source text, the events to run, and the choices that it was made of; ``takes`` are attributes handed in one by one.
+
+    Small caches are read through windows of a multiple of ``windows`` rows, and in full where that is 0.
+    """
 
     seed: int
     text: str
@@ -57,6 +60,7 @@ class Program:
     takes: list[str] | None
     dirt: str
     recorded: bool
+    windows: int
     made: dict[str, int]
 
 
@@ -182,9 +186,9 @@ def _written(sk: Sketch, store: stores.Store) -> Program:
     dirt = pick.weighed("dirt", {"zeros": 3, "nan": 4, "random": 3, "inf": 0.5, "large": 0.5})
     if sk.accumulates and dirt != "zeros":
         dirt = "random"  # what is valid would be as large, or NaN, and its softmax a matter of rounding
-    return Program(
-        pick.seed, text, driving.events(pick, sk.capacity), takes, dirt, pick.chance("recorded", 0.1), pick.made
-    )
+    events, recorded = driving.events(pick, sk.capacity), pick.chance("recorded", 0.1)
+    windows = pick.pick("windows", (0, 2, 3), (3, 1, 1))
+    return Program(pick.seed, text, events, takes, dirt, recorded, windows, pick.made)
 
 
 def _hooked(text: str, arguments: str, is_given_p: bool) -> str:

@@ -47,6 +47,7 @@ def described(program: Program, outcome: Outcome) -> str:
     """The program, its calls, and what came of them, to be read."""
     lines = [program.text.rstrip(), ""]
     lines += [f"# tails: {program.dirt}" + (", as for a recording" if program.recorded else "")]
+    lines += [f"# windows: {program.windows}"]
     lines += [f"# call {i}: {event}" for i, event in enumerate(program.events)]
     failure = outcome.failure
     lines.append(f"# {failure.kind} at call {failure.call}: {failure.detail}" if failure else "# holds")

@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+import fxpass
+
 from . import mutants, shrink
 from .choices import Choices
 from .driver import Outcome, Side, load, run
@@ -105,15 +107,15 @@ def step(c, x): c.k[:, c.n:c.n + 1] = x; c.n += 1; return c.k.sum(),
 )
 def test_differences_are_seen(broken: str, kind: str, monkeypatch: pytest.MonkeyPatch):
     """The other side runs another step: the driver tells what is different."""
-    program = Program(0, SEEN, [Event(0, 1)] * 3, None, "zeros", False, {})
-    other = load(Program(0, SEEN.replace("return c.k.sum(),", broken), [], None, "zeros", False, {}))["step"]
+    program = Program(0, SEEN, [Event(0, 1)] * 3, None, "zeros", False, 0, {})
+    other = load(Program(0, SEEN.replace("return c.k.sum(),", broken), [], None, "zeros", False, 0, {}))["step"]
     monkeypatch.setattr("torch.compile", lambda fn, **how: other)
     outcome = run(program, stock="never")
     assert outcome.failure is not None and outcome.failure.kind == kind
 
 
 def test_an_error_of_eager_must_be_one_of_ours(monkeypatch: pytest.MonkeyPatch):
-    program = Program(0, SEEN.replace("return c.k.sum(),", "raise ValueError"), [Event(0, 1)], None, "zeros", False, {})
+    program = Program(0, SEEN.replace("return c.k.sum(),", "raise ValueError"), [Event(0, 1)], None, "zeros", False, 0, {})
     monkeypatch.setattr("torch.compile", lambda fn, **how: lambda c, x: (c.k.sum(),))
     outcome = run(program, stock="never")
     assert outcome.failure is not None and outcome.failure.kind == "silent"
@@ -123,8 +125,16 @@ def test_after_an_error_of_eager_both_sides_go_on_alike():
     step = "c.k[:, c.n] = 7\n    assert c.n != 1\n    c.k[:, c.n:c.n + 1] = x\n    c.n += 1\n    return c.k.sum(),"
     text = SEEN.replace("def step(c, x): c.k[:, c.n:c.n + 1] = x; c.n += 1; return c.k.sum(),", f"def step(c, x):\n    {step}")
     events = [Event(0, 1), Event(0, 1), Event(0, 1, "rewind", to=2), Event(0, 1)]
-    outcome = run(Program(0, text, events, None, "zeros", False, {}), stock="never")
+    outcome = run(Program(0, text, events, None, "zeros", False, 0, {}), stock="never")
     assert (outcome.failure, outcome.eager_errors, outcome.calls) == (None, 1, 3)
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_small_caches_are_read_through_windows(rows: int):
+    text = SEEN.replace("(b, 4)", "(b, 8)").replace("return c.k.sum(),", "return c.k[:, :c.n].sum(),")
+    program = Program(0, text, [Event(0, 1)] * 6, None, "nan", False, rows, {})
+    assert run(program, stock="never").failure is None
+    assert ("window" in fxpass.reports()[-1].kinds.values()) == bool(rows)
 
 
 def test_both_sides_start_alike():

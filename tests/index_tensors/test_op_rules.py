@@ -73,3 +73,34 @@ def test_in_a_step(name: str) -> None:
         torch.testing.assert_close(mine, eager)
     assert counters["stats"]["unique_graphs"] <= 2 and not counters["graph_break"]
     assert fxpass.reports()[-1].rewritten and not fxpass.reports()[-1].refused
+
+
+MADE: dict[str, Callable[[int], Any]] = {
+    "a tensor": lambda p: int(torch.tensor(p)),
+    "a list": lambda p: torch.tensor([0, p])[1].item(),
+    "lists": lambda p: int(torch.tensor([[p, p + 1], [1, 0]], dtype=torch.int32).max()) - 1,
+    "added to": lambda p: (torch.tensor([p]) + torch.tensor(1)).tolist()[0] - 1,
+    "a slice": lambda p: torch.tensor(p),
+    "a scalar": lambda p: torch.scalar_tensor(p, dtype=torch.int64),
+    "full": lambda p: int(torch.full((2,), p).min()),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(MADE))
+def test_a_tensor_that_is_made_of_a_number_that_moves(name: str) -> None:
+    """The number is read from it again, or it is a bound of a slice. Dynamo has names of its own for such a `torch.tensor`."""
+
+    def step(k: Tensor, x: Tensor, given: int) -> Tensor:
+        p = MADE[name](given)
+        k[:, p : p + 1] = x
+        return k[:, : p + 1].softmax(1).sum(1)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    mine, eager = torch.zeros(2, 2, 12, 4)
+    for p in range(6):
+        x = torch.rand(2, 1, 4)
+        torch.testing.assert_close(compiled(mine, x, p), step(eager, x, p))
+        torch.testing.assert_close(mine, eager)
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"] and not counters["unimplemented"]
+    assert fxpass.reports()[-1].rewritten and not fxpass.reports()[-1].refused

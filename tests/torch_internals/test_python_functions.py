@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from small_models import breaks, graphs, kvfix
@@ -35,3 +37,31 @@ def test_a_quotient_and_a_remainder(hooked: bool) -> None:
         torch.testing.assert_close(compiled(x), eager(x))
         assert torch.equal(mine.pages, eager.pages)
     assert graphs() == 2 and not breaks()
+
+
+BUCKETS: dict[str, Callable[[int], int]] = {
+    "the next power of two": lambda n: 1 << (n - 1).bit_length(),
+    "of an argument below zero": lambda n: 1 << (-n).bit_length(),
+    "of a product": lambda n: 2 ** (3 * n).bit_length(),
+}
+
+
+@pytest.mark.parametrize("bucket", BUCKETS)
+@torch.no_grad()
+def test_a_number_of_bits_makes_a_graph_for_each_number_of_bits(bucket: str) -> None:
+    """A cache is read in buckets, masked by its length; stock makes a graph for each length."""
+
+    def step(k: Tensor, x: Tensor, p: int) -> tuple[Tensor, int]:
+        k[:, p] = x
+        rows = BUCKETS[bucket](p + 1)
+        scores = (k[:, :rows] @ x[:, :, None]).masked_fill(torch.arange(rows)[:, None] > p, -torch.inf)
+        return (scores.softmax(1) * k[:, :rows]).sum(1), rows
+
+    compiled, (mine, eager), buckets = kvfix(step), torch.zeros(2, 2, 64, 4), set()
+    for p in range(14):
+        x = torch.rand(2, 4)
+        found, expected = compiled(mine, x, p), step(eager, x, p)
+        torch.testing.assert_close(found, expected)
+        assert torch.equal(mine, eager)
+        buckets.add(expected[1])
+    assert graphs() <= len(buckets) + 1 < 8 and not breaks()

@@ -5,6 +5,7 @@
     not_(idx[0])                    the same                kvfix: a guard on its truth
     int(lens.float().mean())        the same                kvfix: a number, since no float is an input of the graph
     page, row = divmod(p, 16)       stock: graph break      kvfix: p // 16 and p % 16
+    1 << (p - 1).bit_length()       stock: a constant, a graph for each p       kvfix: one for each number of bits
     caches[self.number], len(tokens)                        kvfix: see `list_items` and `list_lengths`
 """
 
@@ -14,8 +15,18 @@ import math
 import operator
 from typing import Any
 
-from fxpass.torch_internals.dynamo.names import BuiltinVariable, SymNodeVariable, TensorVariable, TupleVariable
+import torch
+
+from fxpass.graph.numbers import hint
+from fxpass.torch_internals.dynamo.names import (
+    BuiltinVariable,
+    ConstantVariable,
+    SymNodeVariable,
+    TensorVariable,
+    TupleVariable,
+)
 from fxpass.torch_internals.patches import patch
+from fxpass.torch_internals.symbols import free_unbacked_symbols
 
 from .compilation import current_compilation
 from .list_items import item_at
@@ -33,6 +44,7 @@ def install() -> None:
     """Install the hooks, which act while a frame is compiled for kvfix."""
     patch("torch._dynamo.variables.BuiltinVariable.call_function", _call_builtin)
     patch("torch._dynamo.variables.torch.TorchInGraphFunctionVariable.call_function", _call_torchs)
+    patch("torch._dynamo.variables.SymNodeVariable.call_method", _call_method)
 
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
@@ -61,6 +73,22 @@ def _of_container(tx: Any, fn: Any, args: Any) -> Any:
 
 def _call_torchs(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
     return stock(self, tx, _numbers(tx, self.value, args), kwargs)
+
+
+def _call_method(stock: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any) -> Any:
+    number = self.sym_num
+    if name == "bit_length" and current_compilation() is not None and isinstance(number, torch.SymInt):
+        if not free_unbacked_symbols(number):
+            return ConstantVariable.create(_bit_length(number))
+    return stock(self, tx, name, args, kwargs)
+
+
+def _bit_length(number: torch.SymInt) -> int:
+    """How many bits ``number`` has, under a guard that it has as many."""
+    size = number if number >= 0 else -number
+    bits = hint(size).bit_length()
+    assert size < 1 << bits and size >= 1 << bits >> 1
+    return bits
 
 
 def _numbers(tx: Any, taker: Any, args: Any) -> Any:
