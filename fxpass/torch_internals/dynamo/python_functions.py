@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fxpass.graph.numbers import hint
+from fxpass.graph.numbers import guarded, hint
 from fxpass.torch_internals.dynamo.names import (
     BuiltinVariable,
     ConstantVariable,
@@ -87,7 +87,8 @@ def _bit_length(number: torch.SymInt) -> int:
     """How many bits ``number`` has, under a guard that it has as many."""
     size = number if number >= 0 else -number
     bits = hint(size).bit_length()
-    assert size < 1 << bits and size >= 1 << bits >> 1
+    for bound in (size < 1 << bits, size >= 1 << bits >> 1):
+        guarded(bound)
     return bits
 
 
