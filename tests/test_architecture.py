@@ -128,6 +128,16 @@ def test_a_function_is_read_at_once(file: pathlib.Path) -> None:
             assert lines <= 45, f"{module(file)}.{node.name}: {lines} lines"
 
 
+@pytest.mark.parametrize("file", FILES, ids=module)
+def test_assertions_do_nothing(file: pathlib.Path) -> None:
+    """``python -O`` leaves them out, and a comparison of symbols is a guard: they are for the type checker alone."""
+    does = (ast.Compare, ast.Call, ast.NamedExpr)
+    for node in (n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Assert)):
+        parts = node.test.values if isinstance(node.test, ast.BoolOp) else [node.test]
+        texts = [ast.unparse(part) for part in parts if isinstance(part, does)]
+        assert all(t.startswith("isinstance(") or t.endswith("is not None") for t in texts), f"line {node.lineno}: {texts}"
+
+
 def test_no_package_hides_its_modules() -> None:
     """``from .write import html`` in a package with a file html.py would leave no way to import the file by its name."""
     for file in FILES:

@@ -15,7 +15,7 @@ import sympy
 import torch
 from torch import fx
 
-from fxpass.graph.numbers import symbols, to_expr
+from fxpass.graph.numbers import guarded, symbols, to_expr
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.dynamo.own_numbers import is_of_layout
 from fxpass.torch_internals.fakes import FakeTensorMode
@@ -78,7 +78,7 @@ def fakes_of(
         symbols_for(mode.shape_env, {value.shape[d]: to_expr(known[size]) for d, size in of_dims.items() if size in known})
         fakes.append(_fake_of(mode, f"t{i}", value, own))
         for d, size in of_dims.items():
-            assert known.setdefault(size, fakes[-1].shape[d]) == fakes[-1].shape[d]
+            guarded(known.setdefault(size, fakes[-1].shape[d]) == fakes[-1].shape[d])
     for i, (p, d) in opened.of_dims.items():
         fakes[i] = fakes[p].shape[d]
     for i in opened.numbers:

@@ -70,12 +70,14 @@ def compare(name, found, expected, exact):
     """Whether both are the same; says so if they are not."""
     try:
         if isinstance(expected, Tensor):
-            assert found.dtype == expected.dtype, f"{{found.dtype}}, {{expected.dtype}}"
+            if found.dtype != expected.dtype:
+                raise AssertionError(f"{{found.dtype}}, {{expected.dtype}}")
             close = exact or not (expected.is_floating_point() or expected.is_complex())
             relative, absolute = (0.0, 0.0) if close else tolerance(expected)
             torch.testing.assert_close(numbers(found), numbers(expected), rtol=relative, atol=absolute, equal_nan=True)
         elif isinstance(expected, (int, float, bool, str, type(None))):
-            assert found == expected, f"{{found}}, {{expected}}"
+            if found != expected:
+                raise AssertionError(f"{{found}}, {{expected}}")
     except AssertionError as error:
         print(f"{{name}}, with kvfix and without: {{error}}")
         return False

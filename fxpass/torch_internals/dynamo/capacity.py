@@ -21,7 +21,7 @@ import torch
 
 from fxpass import reasons
 from fxpass.errors import Refusal
-from fxpass.graph.numbers import hint
+from fxpass.graph.numbers import guarded, hint
 
 from .own_numbers import always_holds, count, from_the_least_on, number_of_ours, taken_out
 
@@ -53,7 +53,7 @@ class Capacity:
         self._symbol, number = number_of_ours(self._env, "capacity", self._room(max(map(hint, lengths))))
         self._lengths = lengths
         for length in lengths:
-            assert length < number
+            guarded(length < number)
         return number
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fxpass.graph.numbers import hint, to_expr
+from fxpass.graph.numbers import guarded, hint, to_expr
 
 from .own_numbers import always_holds, count, from_the_least_on, is_of_layout, number_of_ours, taken_out
 
@@ -38,9 +38,8 @@ class WindowSizes:
         value = max(least, min(self._room(least), *(hint(size) - 1 for size in sizes)))
         symbol, number = number_of_ours(self._env, f"window{len(self._limits)}", value)
         before = len(self._env.guards)
-        assert length <= number
-        for size in sizes:
-            assert number <= size
+        for bound in (length <= number, *(number <= size for size in sizes)):
+            guarded(bound)
         self._known |= {g.expr for g in self._env.guards[before:]}
         self._limits[symbol] = to_expr(length), list(map(to_expr, sizes))
         return number
