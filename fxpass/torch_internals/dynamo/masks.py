@@ -61,8 +61,8 @@ def without_mask(tx: Any, target: Any, operands: tuple[Any, ...], named: dict[st
         tensor, mask = operands
         places = _places(tx, mask) if _is_mask(mask) and _has_dims(tensor, 1) and _fits(mask, tensor, 0) else None
         return None if places is None else ("index_select", (tensor, 0, places))
-    is_tuple = target is torch.where and not named or target in _NONZERO and named == {"as_tuple": True}
-    if len(operands) != 1 or not (is_tuple or target in _NONZERO and not named):
+    is_tuple = target is torch.where or named.get("as_tuple") is True
+    if len(operands) != 1 or not named.keys() <= {"as_tuple"} or target not in (torch.where, *_NONZERO):
         return None
     places = _places(tx, operands[0]) if _is_mask(operands[0]) else None
     if places is None:

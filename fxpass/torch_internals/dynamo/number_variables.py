@@ -29,6 +29,7 @@ from fxpass.index_tensors.expressions import expression_of
 from fxpass.index_tensors.functions import (
     FOLDS,
     PAIRWISE,
+    TRUTHS,
     all_of,
     any_of,
     choose,
@@ -198,7 +199,14 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
         return ConstantVariable.create(entry.fn(*(bool(plain_number(arg)) for arg in args)))  # guards
     if entry.fn in FOLDS and entry.fn not in PAIRWISE:
         raise NotCovered
+    args = args if entry.fn in TRUTHS else [_as_number(arg) for arg in args]
     return functools.reduce(functools.partial(_joined, tx, _OPERATORS.get(entry.fn, entry.fn)), args[1:], args[0])
+
+
+def _as_number(variable: Any) -> Any:
+    """``variable``, or 1 or 0 for a truth value, which arithmetic on symbols does not take. One that moves is guarded."""
+    value = plain_number(variable)
+    return ConstantVariable.create(int(bool(value))) if isinstance(value, (bool, torch.SymBool)) else variable
 
 
 def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
