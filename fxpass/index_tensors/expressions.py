@@ -16,15 +16,17 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 
-from fxpass.graph.numbers import hint
+from fxpass.graph.numbers import hint, symbols, to_expr
 from fxpass.graph.schemas import memory_of
 from fxpass.torch_internals.fakes import DisableTorchFunction, FakeTensor, set_grad_enabled
+from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
 from .arithmetic import NotCovered
@@ -118,13 +120,25 @@ def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
     """``nodes``, all nodes that they are computed from, and all ops that write to one of these, in the order of the graph."""
     writers = [(op, memory_of(_value(target))) for op, target in table.writes()]
     needed: set[fx.Node] = set()
+    given = {to_expr(_value(n)): n for n in nodes[0].graph.find_nodes(op="placeholder") if _is_number(n)}
     waiting = list(nodes)
     while waiting:
         needed |= set(waiting)
         memories = {memory_of(_value(n)) for n in needed} - {None}
-        operands = {n for own in waiting for n in own.all_input_nodes}
+        operands = {n for own in waiting for n in _operands(own, given)}
         waiting = list((operands | {n for n, memory in writers if memory in memories}) - needed)
     return sorted(needed)
+
+
+def _operands(node: fx.Node, given: dict[Any, fx.Node]) -> Iterable[fx.Node]:
+    """What ``node`` is computed from. A number, such as a size of a large tensor, is computed from those ``given`` to the
+    graph."""
+    own = symbols(_value(node)) if _is_number(node) and node.op != "placeholder" else set()
+    return map(given.__getitem__, own) if own and own <= given.keys() else node.all_input_nodes
+
+
+def _is_number(node: fx.Node) -> bool:
+    return isinstance(_value(node), torch.SymInt)
 
 
 def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
@@ -156,7 +170,8 @@ def _is_input(table: Table, placeholder: fx.Node) -> bool:
 def _is_small(value: Any) -> bool:
     if type(value) not in (FakeTensor, torch.Tensor) or value.layout is not torch.strided:
         return False
-    return (hint(value.numel()) or MAX_ELEMENTS + 1) <= MAX_ELEMENTS
+    elements = hint(value.numel())
+    return elements is not None and elements <= MAX_ELEMENTS
 
 
 def _steps(ops: Sequence[fx.Node], names: dict[fx.Node, str]) -> list[str]:
@@ -178,6 +193,8 @@ def _steps(ops: Sequence[fx.Node], names: dict[fx.Node, str]) -> list[str]:
 
 def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
     values = _values(node)
+    if _is_number(node) and (text := _number(node, names)):
+        return text
     if not all(_is_small(v) or isinstance(v, (int, torch.SymInt)) or v is None for v in values):
         raise NotCovered
     if not all(v.is_cpu or is_same_anywhere(node, v) for v in values if isinstance(v, torch.Tensor)):
@@ -194,6 +211,14 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
     if node.op != "call_function" or getattr(torch, name, None) is not node.target or not is_repeatable(name):
         raise NotCovered
     return f"torch.{name}({', '.join(operands)})"
+
+
+def _number(node: fx.Node, names: dict[fx.Node, str]) -> str:
+    """``node`` as arithmetic on the numbers that the graph is given; empty where one of them has no name."""
+    given = {to_expr(_value(n)): name for n, name in names.items() if n.op == "placeholder" and _is_number(n)}
+    if not symbols(_value(node)) <= given.keys():
+        return ""
+    return str(PythonPrinter().doprint(to_expr(_value(node)).xreplace({s: sympy.Symbol(name) for s, name in given.items()})))
 
 
 def _operand(operand: Any, names: dict[fx.Node, str]) -> str:

@@ -47,6 +47,8 @@ class Table:
         """The branches on positions that became guards: each condition with its source line."""
         self.variables: dict[Entry, Any] = {}
         """The Dynamo variables that stand for entries."""
+        self.places: dict[tuple[fx.Node, int], fx.Proxy] = {}
+        """The places that a mask names, by the mask and the number of ops that have written to it."""
         self._arrays = Arrays(graph)
         self._inputs = WrittenInputs(graph)
         self._writes: list[tuple[fx.Node, fx.Node]] = []

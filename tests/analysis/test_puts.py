@@ -11,6 +11,7 @@ from torch import Tensor
 
 import fxpass
 
+aten = torch.ops.aten
 ROWS = [[0, 3], [1, 4]]
 
 
@@ -67,6 +68,11 @@ def deep(k: Tensor) -> Tensor:
     return places(k)[None, :, None].expand(2, -1, 3)
 
 
+def said(k: Tensor) -> Tensor:
+    """One of five places, which each row of ``k`` holds itself."""
+    return k[0, :, 0].mul(5).long()
+
+
 def punished(k: Tensor) -> Tensor:
     """What has been said becomes less likely."""
     scores = torch.linspace(-1, 1, 10).view(2, 5)
@@ -87,6 +93,11 @@ ALL_ROWS: dict[str, Callable[[Tensor], Tensor]] = {
     "index_put": lambda k: put(torch.ones(2, 5, 3), (slice(None), places(k)), k),
     "index_put, a number": lambda k: put(torch.ones(2, 5, 3), (slice(None), places(k)), torch.tensor(2.0)),
     "index_put, added": lambda k: torch.ones(5, 2, 3).index_put((places(k),), k.transpose(0, 1), True),
+    "index_put_, a count": lambda k: torch.zeros(5).index_put_((said(k),), torch.tensor(1.0), accumulate=True),
+    "index_put, a number added": lambda k: torch.ones(5, 2, 3).index_put((said(k),), torch.ones(1), True),
+    "index_put, a row in each": lambda k: put(torch.ones(2, 5, 3), (slice(None), said(k)), torch.arange(3.0)),
+    "index_put, rows added": lambda k: aten.index_put(torch.ones(2, 5, 3), [None, said(k)], torch.ones(2, 1, 3), True),
+    "index_put_, added in two dims": lambda k: torch.zeros(5, 5).index_put_((said(k)[:, None], said(k)), torch.ones(()), True),
     "punished": punished,
 }
 

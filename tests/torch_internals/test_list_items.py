@@ -314,3 +314,26 @@ def test_a_table_of_pages_grows(step: Callable[[Pages, Tensor], Tensor], pages: 
     with pytest.raises((IndexError, KeyError)):
         compiled(mine, x)
     assert not counters["graph_break"] and counters["stats"]["unique_graphs"] <= 5
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+@pytest.mark.parametrize("write", [True, False])
+def test_an_item_among_others_has_a_graph_of_its_own(write: bool) -> None:
+    """Only where others are worked on as well; and no more graphs than in stock."""
+
+    def step(pages: list[Tensor], x: Tensor, p: int) -> Tensor:
+        page = pages[p // 2]
+        page[:, p % 2] = x
+        return torch.cat(pages, 1)[:, : p + 1].sum(1) if write else page.sum(1)
+
+    graphs = []
+    for options in ({"backend": "kvfix", "options": {"compiler": "eager"}}, {"backend": "eager"}):
+        torch.compiler.reset()
+        counters.clear()
+        compiled, mine, eager = torch.compile(step, **options), *([torch.zeros(2, 2, 4) for _ in range(5)] for _ in range(2))
+        for p in range(2, 10):
+            x = torch.rand(2, 4)
+            torch.testing.assert_close((compiled(mine, x, p), mine), (step(eager, x, p), eager))
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] <= graphs[1] and (4 <= graphs[0] <= 6 if write else graphs[0] <= 3)

@@ -9,19 +9,20 @@ Eager raises an error for a place past the valid rows. Without the assertion, on
 Valid rows may also be put into a tensor of fixed sizes. Rows past the last valid one then repeat that row, or add nothing:
 
 counts.scatter_add(1, tokens[:, :e], x[:, :e])          ->      counts.scatter_add(1, zeroed(tokens), zeroed(x))
+counts.index_put([tokens[:e]], 1, accumulate=True)      ->      counts.index_put([zeroed(tokens)], where(valid, 1, 0), ...)
 scores.scatter(1, tokens[:, :e], x[:, :e])              ->      scores.scatter(1, tokens[:, min(i, e - 1)], x[:, min(i, e - 1)])
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.extents import Extents, Flow, rule
+from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import equal, guarded, number
 
@@ -30,9 +31,10 @@ from .lookups import places_from_the_front
 from .pointwise import broadcast
 
 aten = torch.ops.aten
+_INDEX_PUTS = (aten.index_put.default, aten.index_put_.default)
 
 
-@rule(aten.index_put.default, aten.index_put_.default)
+@rule(*_INDEX_PUTS)
 def index_put(node: fx.Node, flow: Flow) -> Extents:
     x, indices, values, *accumulate = node.args
     places: list[Any] = list(indices)  # type: ignore[arg-type]
@@ -131,13 +133,17 @@ def _put_moving_rows(node: fx.Node, flow: Flow, operands: Sequence[Any], adds: b
     extents = [e for operand in moving for e in flow.of(operand).values()]
     if not all(equal(e.length, extents[0].length) and equal(e.full_size, extents[0].full_size) for e in extents):
         raise Refusal(reasons.LENGTHS, what="what is put in, and places")
-    if isinstance(operands[-1], fx.Node) and operands[-1] not in moving and not _is_single(operands[-1]):
+    values = operands[-1]
+    is_elsewhere = isinstance(values, fx.Node) and values not in moving
+    if is_elsewhere and not _is_for_each_row(node, values, extents[0]):
         raise Refusal(reasons.FROM_ELSEWHERE, what="what is put into a copy")
     if not guarded(number(extents[0].length) >= 1):
         raise Refusal(reasons.TOO_FEW, op=node.target)
     if adds:
         for operand in dict.fromkeys(moving):
             flow.fill(node, operand, flow.of(operand), 0)
+        if is_elsewhere:
+            _add_to_valid_rows(node, flow, dict.fromkeys(moving), values)
         return {}
 
     given = node.args, node.kwargs
@@ -158,9 +164,37 @@ def _put_moving_rows(node: fx.Node, flow: Flow, operands: Sequence[Any], adds: b
     return {}
 
 
-def _is_single(operand: fx.Node) -> bool:
-    """Whether ``operand`` has one element."""
-    return bool(operand.meta["val"].numel() == 1)
+def _is_for_each_row(node: fx.Node, values: fx.Node, extent: Extent) -> bool:
+    """Whether ``node`` puts the same ``values`` at each of the places, whose number is the length of ``extent``."""
+    shape = values.meta["val"].shape
+    is_broadcast = node.target in _INDEX_PUTS and not any(equal(size, extent.length) for size in shape)
+    return is_broadcast or bool(values.meta["val"].numel() == 1)
+
+
+def _add_to_valid_rows(node: fx.Node, flow: Flow, places: Iterable[fx.Node], values: fx.Node) -> None:
+    """Let ``node``, an `index_put`, add ``values`` at those of the ``places`` that are valid, and 0 at the others.
+
+    Raises:
+        Refusal: the dims that are indexed do not lie next to each other.
+    """
+    x, indices = node.args[:2]
+    used = [d for d, i in enumerate(indices) if i is not None]  # type: ignore[arg-type]
+    if used != list(range(used[0], used[-1] + 1)):
+        raise Refusal(reasons.LOOKUP, how="along dims that are not next to each other")
+    behind = x.meta["val"].dim() - 1 - used[-1]  # type: ignore[union-attr]
+
+    def build(b: Any) -> fx.Node:
+        (x, chosen, added, *rest), _ = b.arguments(node)
+        nothing = b.call(aten.zeros_like.default, added)
+        for operand in places:
+            for dim, extent in flow.of(operand).items():
+                valid = b.valid_along(extent, operand.meta["val"], dim)
+                for _ in range(behind):
+                    valid = b.call(aten.unsqueeze.default, valid, -1)
+                added = b.call(aten.where.self, valid, added, nothing)
+        return b.call(node.target, x, chosen, added, *rest)
+
+    flow.replace(node, build)
 
 
 def _refuse_moving(node: fx.Node, flow: Flow, operands: Sequence[Any]) -> None:

@@ -47,7 +47,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, excluded, handed_on, indexing, number_variables, resumed, retries, texts
+from . import dynamism, excluded, handed_on, indexing, masks, number_variables, resumed, retries, texts
 from .compilation import current_compilation
 from .list_lengths import length_of
 from .operands import with_numbers
@@ -185,6 +185,9 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
     named = rest[0] if rest and isinstance(rest[0], dict) else {}
     operands, named = with_numbers(target, operands, named, functools.partial(_number_in, self))
     rest = [named, *rest[1:]] if rest else rest
+    operands = masks.with_places(self.root_tx, target, operands)
+    if (taken := masks.without_mask(self.root_tx, target, operands, named)) is not None:
+        return stock(self, "call_method", *taken, {}, **kwargs)
     if indexing.is_indexing(target):
         index = indexing.with_number_bounds(operands[1], functools.partial(_number_in, self))
         sliced = indexing.slices(operands[0], index)

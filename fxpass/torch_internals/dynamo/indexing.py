@@ -63,7 +63,7 @@ def selected(tx: Any, tensor: Any, index: Any) -> tuple[Any, Any]:
     if not isinstance(index, tuple) or not any(_is_symint(i) for i in index) or not isinstance(tensor, fx.Proxy):
         return tensor, index
     value = tensor.node.meta.get("example_value")
-    places = _dims(index, value.dim()) if isinstance(value, torch.Tensor) else None
+    places = dims(index, value.dim()) if isinstance(value, torch.Tensor) else None
     if places is None:
         return tensor, index
     rows = tensor
@@ -82,15 +82,15 @@ def slices(tensor: Any, index: Any) -> dict[int, slice]:
     index = index if isinstance(index, tuple) else (index,)
     if not isinstance(value, torch.Tensor) or not any(_moves(i) for i in index):
         return {}
-    dims = _dims(index, value.dim())
-    return {} if dims is None else {d: i for d, i in zip(dims, index, strict=True) if _moves(i)}
+    places = dims(index, value.dim())
+    return {} if places is None else {d: i for d, i in zip(places, index, strict=True) if _moves(i)}
 
 
 def _moves(index: Any) -> bool:
     return isinstance(index, slice) and (_is_symint(index.start) or _is_symint(index.stop))
 
 
-def _dims(index: tuple[Any, ...], rank: int) -> list[int] | None:
+def dims(index: tuple[Any, ...], rank: int) -> list[int] | None:
     """The dim that each item of ``index`` stands for; None where an item is of a kind that does not tell."""
     used = 0
     for i in index:
@@ -100,15 +100,15 @@ def _dims(index: tuple[Any, ...], rank: int) -> list[int] | None:
             used += 1
         elif i is not None and i is not Ellipsis:
             return None
-    dims, dim = [], 0
+    found, dim = [], 0
     for i in index:
-        dims.append(dim)
+        found.append(dim)
         if i is Ellipsis:
             dim += rank - used
         elif i is not None:
             is_bool = isinstance(i, fx.Proxy) and getattr(i.node.meta.get("example_value"), "dtype", None) is torch.bool
             dim += i.node.meta["example_value"].dim() if is_bool else 1
-    return dims
+    return found
 
 
 def _is_symint(value: Any) -> bool:

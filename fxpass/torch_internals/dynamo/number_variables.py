@@ -18,15 +18,18 @@ from typing import Any
 
 import numpy as np
 import sympy
+import torch
 from torch import fx
 
 from fxpass.graph.numbers import CEILINGS, ceiling, fits_int64, known
-from fxpass.index_tensors.arithmetic import NotCovered
+from fxpass.graph.schemas import memory_of
+from fxpass.index_tensors.arithmetic import NotCovered, is_truth
 from fxpass.index_tensors.contents import Arith, Element, Entry, GraphInt, in_order
 from fxpass.index_tensors.expressions import expression_of
 from fxpass.index_tensors.functions import (
     FOLDS,
     PAIRWISE,
+    TRUTHS,
     all_of,
     any_of,
     choose,
@@ -70,15 +73,47 @@ def number_in(tx: Any, node: fx.Node, by_ops: bool = True) -> Any:
     expression = expression_of(table, node) if moves else None
     fixed_sizes.fix_numbers(tx, node, expression.inputs if expression else ())
     entry = table.entry(node)
-    if entry is not None:
+
+    def by_operators() -> Any:
+        found = expression if moves else expression_of(table, node)
+        if found is None or not by_ops:
+            raise NotCovered
+        return element_variables.expression_variable(tx, found)
+
+    ways: list[Callable[[], Any]] = [by_operators, functools.partial(_variable, tx, entry)]
+    if entry is None:
+        ways.insert(0, functools.partial(_sum, tx, table, node))
+    for way in ways if entry is None or _rests_on_truths(entry) else reversed(ways):
         with contextlib.suppress(NotCovered):
-            return _variable(tx, entry)
-    if not by_ops:
-        return None
-    expression = expression if moves else expression_of(table, node)
-    with contextlib.suppress(NotCovered):
-        return None if expression is None else element_variables.expression_variable(tx, expression)
+            return way()
     return None
+
+
+def _rests_on_truths(entry: Entry) -> bool:
+    """Whether ``entry`` is computed from comparisons with sizes or the caller's ints, each of which would be a guard."""
+    asked = (part for part in in_order([entry]) if part is not entry and isinstance(part, Arith) and is_truth(part))
+    return any(isinstance(operand, GraphInt) for part in asked for operand in part.args)
+
+
+def _sum(tx: Any, table: Table, node: fx.Node) -> Any:
+    """The number of ``node``, where it is the sum or difference of a tensor and a size or an int of the caller's: so the rows
+    between ``at[0]`` and ``at[0] + x.shape[1]`` are as many as ``x`` has.
+
+    Raises:
+        NotCovered: it is none, or one of the tensors is written.
+    """
+    operands = node.args if node.target in (operator.add, operator.sub) else ()
+    tensor, number = (n if isinstance(n, fx.Node) else None for n in operands) if operands else (None, None)
+    value, other = (n and n.meta.get("example_value") for n in (tensor, number))
+    if not isinstance(value, torch.Tensor) or value.dim() or not isinstance(other, torch.SymInt):
+        raise NotCovered
+    memories = {memory_of(value), memory_of(node.meta["example_value"])}
+    if any(memory_of(target.meta.get("example_value")) in memories for _, target in table.writes()):
+        raise NotCovered
+    of_tensor = number_in(tx, tensor)
+    if of_tensor is None:
+        raise NotCovered
+    return _joined(tx, node.target, of_tensor, _made(tx, GraphInt(number), {}))
 
 
 def formed(tx: Any, *nodes: fx.Node, form: str) -> Any:
@@ -128,11 +163,16 @@ def _nested(variable: Callable[[Any], Any], part: Any) -> Any:
     return variable(part)
 
 
-def _variable(tx: Any, entry: Entry) -> Any:
+def _variable(tx: Any, entry: Entry | None) -> Any:
     """``entry`` as a constant, on which a guard is installed here, or as a SymInt variable.
 
     What it is computed from is put into the graph once, or again where Dynamo has erased it.
+
+    Raises:
+        NotCovered: it is not known, or cannot be a number of the graph.
     """
+    if entry is None:
+        raise NotCovered
     if isinstance(entry, int):
         return ConstantVariable.create(entry)
     made = Table.of(tx.output.graph).variables
@@ -159,7 +199,14 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
         return ConstantVariable.create(entry.fn(*(bool(plain_number(arg)) for arg in args)))  # guards
     if entry.fn in FOLDS and entry.fn not in PAIRWISE:
         raise NotCovered
+    args = args if entry.fn in TRUTHS else [_as_number(arg) for arg in args]
     return functools.reduce(functools.partial(_joined, tx, _OPERATORS.get(entry.fn, entry.fn)), args[1:], args[0])
+
+
+def _as_number(variable: Any) -> Any:
+    """``variable``, or 1 or 0 for a truth value, which arithmetic on symbols does not take. One that moves is guarded."""
+    value = plain_number(variable)
+    return ConstantVariable.create(int(bool(value))) if isinstance(value, (bool, torch.SymBool)) else variable
 
 
 def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
