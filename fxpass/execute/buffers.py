@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import fx
 
-from .recording.addresses import belongs_to_module
+from fxpass.graph.inputs import belongs_to_module
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,12 +16,12 @@ import torch
 from torch import fx
 
 from fxpass import reasons
+from fxpass.graph.inputs import belongs_to_module
 from fxpass.graph.numbers import symbols
 from fxpass.graph.source_lines import source_of
 from fxpass.report.names import input_name
 
 from .partition.outside import works_on
-from .recording.addresses import belongs_to_module
 
 _RISES = 2
 """After so many calls in a row, each with as many rows more, it is a cache's slice."""

@@ -19,9 +19,8 @@ from torch import fx
 
 from fxpass.analysis.kinds import layouts
 from fxpass.graph import aliases
+from fxpass.graph.memory_addresses import memory_address, memory_addresses
 from fxpass.graph.numbers import hint, symbols
-
-from .recording.addresses import written_inputs
 
 aten = torch.ops.aten
 
@@ -43,7 +42,7 @@ class Strided:
     @classmethod
     def of(cls, gm: fx.GraphModule) -> Strided:
         """The inputs of ``gm`` with moving strides."""
-        inputs, written = gm.graph.find_nodes(op="placeholder"), written_inputs(gm)
+        inputs, written = gm.graph.find_nodes(op="placeholder"), aliases.written_inputs(gm.graph)
         shown = {aliases.storage(n) for n in (*gm.graph.output_node().all_input_nodes, *written)}
         moving = _moving(gm)
         places = [i for i, n in enumerate(inputs) if n in moving]
@@ -59,8 +58,7 @@ class Strided:
                 values[i] = value.contiguous()
 
     def _is_written(self, value: torch.Tensor, values: Sequence[Any]) -> bool:
-        memory = value.untyped_storage().data_ptr()
-        return any(values[i].untyped_storage().data_ptr() == memory for i in self.written)
+        return memory_address(value) in memory_addresses(values[i] for i in self.written)
 
 
 def kept_strides(gm: fx.GraphModule) -> set[Any]:

@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 _TORCH, _PYTHON = os.path.dirname(torch.__file__) + os.sep, sysconfig.get_path("stdlib") + os.sep
+_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _PACKAGES = {"site-packages", "dist-packages"}
 """Folders of what is installed, which lie in Python's own."""
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)\n\s*(?P<code>.*)')
@@ -24,6 +25,11 @@ def is_users(file: str) -> bool:
     """Whether ``file`` is code of a user's, or of a package that a user has installed: neither torch's nor Python's own."""
     is_pythons = file.startswith(_PYTHON) and _PACKAGES.isdisjoint(file.removeprefix(_PYTHON).split(os.sep)[:1])
     return not is_pythons and not file.startswith((_TORCH, "<frozen"))
+
+
+def is_own(file: str, room: str = "") -> bool:
+    """Whether ``file`` is code of kvfix itself, in the package ``room`` of it if one is named."""
+    return file.startswith(os.path.join(_OWN, room, ""))
 
 
 def source_of(node: fx.Node) -> str:

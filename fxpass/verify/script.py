@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.execute.recording.addresses import belongs_to_module
-from fxpass.graph.inputs import dynamo_source
+from fxpass.graph.inputs import belongs_to_module, dynamo_source
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.sources import PositionSource
 

@@ -6,9 +6,9 @@ import torch
 from graphs import traced
 
 from fxpass.execute.partition.split import dependencies
-from fxpass.execute.recording.addresses import written_inputs
 from fxpass.execute.recording.carry import carry_indices
 from fxpass.execute.recording.results import copied_groups
+from fxpass.graph.aliases import written_inputs
 
 
 def test_an_index_tensor_enters_and_leaves_as_a_value() -> None:
@@ -43,7 +43,7 @@ def test_what_is_carried_as_a_copy_keeps_its_order() -> None:
     )
     read = next(n for n in copy.users if n.target is read.target)
     assert read in dependencies(gm.graph)[write]
-    assert copy not in written_inputs(gm) and carried not in written_inputs(gm)
+    assert copy not in written_inputs(gm.graph) and carried not in written_inputs(gm.graph)
 
 
 def test_results_are_copies() -> None:

@@ -19,11 +19,12 @@ from typing import Any
 from torch import fx
 
 from fxpass.analysis.positions import is_scalar
-from fxpass.execute.recording.addresses import static_addresses
 from fxpass.graph import aliases
 from fxpass.graph.extract import extract, operands, results
 from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import symbols
+
+from .addresses import static_addresses
 
 
 @dataclasses.dataclass

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from fxpass.graph.arguments import values_at
+from fxpass.graph.memory_addresses import memory_address
 from fxpass.kernels.recorded_inputs import recording_of
 
 from .copying import copy_into
@@ -183,11 +184,11 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
 def _without_inputs(results: Sequence[Any], args: Sequence[Any], static: Sequence[int]) -> tuple[list[Any], list[Any]]:
     """``results`` without those that lie in the memory of a static input, and for each of these its place and a function that
     makes it from the inputs of a call."""
-    memory = {args[i].untyped_storage().data_ptr(): i for i in static}
+    memory = {memory_address(args[i]): i for i in static}
     views: list[tuple[int, Callable[[Sequence[Any]], Any]]] = []
     kept = list(results)
     for place, result in enumerate(results):
-        if isinstance(result, torch.Tensor) and (i := memory.get(result.untyped_storage().data_ptr())) is not None:
+        if isinstance(result, torch.Tensor) and (i := memory.get(memory_address(result))) is not None:
             views.append((place, operator.itemgetter(i) if result is args[i] else _view(i, result, args[i])))
             kept[place] = None
     return kept, views
