@@ -28,7 +28,7 @@ class Held:
 
     @staticmethod
     def of(tensor: torch.Tensor) -> Held | None:
-        """None where nobody counts what is written to ``tensor``."""
+        """The record of ``tensor``; None where PyTorch does not count what is written to it."""
         return None if tensor.is_inference() else Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
 
     def is_still(self, tensor: torch.Tensor) -> bool:

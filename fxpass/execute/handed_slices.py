@@ -49,8 +49,8 @@ def watching_slices(
 
 
 def _may_be_slices(normal: fx.GraphModule) -> dict[int, str]:
-    """What is to be said of the inputs of ``normal`` that products or attention work on along a size that is a symbol, if they
-    are such slices, by their places."""
+    """For each input of ``normal`` that products or attention work on along a symbolic size, by its place: what is to be
+    said if it is such a slice."""
     inputs = enumerate(normal.graph.find_nodes(op="placeholder"))
     sized = ((place, node) for place, node in inputs if node.users and isinstance(node.meta.get("val"), torch.Tensor))
     return {place: _said(node) for place, node in sized if _is_worked_on(normal, node) and not belongs_to_module(node)}

@@ -19,7 +19,7 @@ from fxpass.graph.extract import duplicate, extract
 
 
 def beside_recast(gm: fx.GraphModule, compile_: Callable[[fx.GraphModule], Callable[..., Any]]) -> Callable[..., Any]:
-    """A callable for ``gm``, of which ``compile_`` compiles what else there is."""
+    """A callable for ``gm``. All but such results is compiled by ``compile_``."""
     results = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
     recast = [_is_recast(result) for result in results]
     if not any(recast):

@@ -1,4 +1,4 @@
-"""Results that share memory with a compiler and not in the graph are copied once more.
+"""Results that share memory once they are compiled, but not in the graph, are copied.
 
     a, b = clone(x), clone(x)       Inductor takes out both clones, and gives ``x`` twice
 

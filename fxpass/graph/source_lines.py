@@ -28,7 +28,7 @@ def is_users(file: str) -> bool:
 
 
 def is_own(file: str, room: str = "") -> bool:
-    """Whether ``file`` is code of kvfix itself, in the package ``room`` of it if one is named."""
+    """Whether ``file`` is code of kvfix itself; where a ``room`` is named, of that package in it."""
     return file.startswith(os.path.join(_OWN, room, ""))
 
 
@@ -61,7 +61,7 @@ def with_line(node: fx.Node) -> fx.Node:
 
 
 def _frame(meta: Mapping[str, Any]) -> re.Match[str] | None:
-    """The innermost frame of a stack trace that is a user's, which that of ``F.pad`` is not; the innermost one if none is."""
+    """The innermost frame of a stack trace that is a user's; the innermost of all if none is. That of ``F.pad`` is torch's."""
     trace = end = meta.get("stack_trace") or ""
     innermost = None
     while (start := end.rfind('File "')) >= 0:

@@ -24,7 +24,7 @@ from .scalars import ACCEPT_TENSORS, TENSOR_FORM
 
 aten = torch.ops.aten
 _WIDE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
-"""Beside a tensor of 16 bits, these compute with a number of 32 bits, and with a tensor of 16."""
+"""Beside a tensor of 16 bits, these compute with a number in 32 bits, and with a 0-d tensor in 16."""
 
 
 def floats_as_tensors(graph: fx.Graph) -> None:

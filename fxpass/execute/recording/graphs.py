@@ -45,8 +45,8 @@ class _Pool:
 class _Pools(threading.local):
     """The pool of each device that recordings of this thread are made in.
 
-    PyTorch gives up a pool when the last graph in it goes, and takes no further graph into it while memory of it is in use, as
-    what cuBLAS works in is. The next graph then gets a pool of its own, and cuBLAS new memory there.
+    PyTorch gives up a pool when the last graph in it goes, and takes no further graph into it while memory of it is in use,
+    such as the workspace of cuBLAS. The next graph then gets a pool of its own, and cuBLAS a new workspace there.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _Pools(threading.local):
 
 
 def _let_cublas_go() -> None:
-    """Free what cuBLAS works in. A recording that uses it keeps the pool in which it lies, and writes it before it reads it."""
+    """Free the workspace of cuBLAS. A recording that uses it keeps its pool, and writes it before reading it."""
     from fxpass.torch_internals.inductor.names import cudagraph_trees
 
     getattr(cudagraph_trees, "clear_cublass_cache", lambda: None)()

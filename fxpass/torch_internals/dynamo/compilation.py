@@ -88,7 +88,7 @@ def breaks() -> list[tuple[str, str]]:
 
 
 def broken_by(ended: Any) -> tuple[str, str]:
-    """Why Dynamo has ``ended`` a graph, and ``file:line`` of the code that it was at."""
+    """Why Dynamo has ended a graph, by its record ``ended``, and ``file:line`` of the code that it was at."""
     return ended.reason.strip().splitlines()[0], _place(ended.user_stack)
 
 
