@@ -18,6 +18,7 @@ from fxpass import reasons
 from fxpass.graph import aliases
 from fxpass.graph.numbers import hint, symbols
 from fxpass.graph.schemas import is_operator
+from fxpass.graph.tensors import is_tensor
 
 from .extents import Flow
 from .sites import SiteFinder
@@ -61,7 +62,7 @@ def _taken_of(node: fx.Node) -> fx.Node | None:
     if node.op != "call_function" or aliases.written(node):
         return None
     base = node.all_input_nodes[0] if node.target in _PICKS else aliases.base(node)
-    if base is None or not isinstance(base.meta["val"], torch.Tensor) or node.target is aten.expand.default:
+    if base is None or not is_tensor(base) or node.target is aten.expand.default:
         return None
     return base if all(_elements(part) <= _elements(base.meta["val"]) for part in _given(node)) else None
 
@@ -70,7 +71,7 @@ def _looked_up(node: fx.Node) -> fx.Node | None:
     """The input of the graph, or the view of one, in which ``node`` looks up places; None if it does something else."""
     if not is_operator(node.target) or aliases.written(node) or torch.Tag.pointwise in node.target.tags or not _places(node):
         return None
-    tables = [n for n in node.all_input_nodes if isinstance(n.meta["val"], torch.Tensor) and n.meta["val"].is_floating_point()]
+    tables = [n for n in node.all_input_nodes if is_tensor(n) and n.meta["val"].is_floating_point()]
     return next((table for table in tables if aliases.root(table).op == "placeholder"), None)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from fxpass.graph.inputs import belongs_to_module
+from fxpass.graph.tensors import is_tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,7 @@ def shared(owner: torch.Tensor | None, place: int, dim: int, like: torch.Tensor)
 def owner_of(nodes: Sequence[fx.Node]) -> int | None:
     """The place of the model's first parameter among the inputs of a graph, which end with the buffers ``nodes``."""
     inputs = nodes[0].graph.find_nodes(op="placeholder") if nodes else []
-    tensors = ((i, n) for i, n in enumerate(inputs) if isinstance(n.meta.get("val"), torch.Tensor))
+    tensors = ((i, n) for i, n in enumerate(inputs) if is_tensor(n))
     return next((i for i, n in tensors if n not in nodes and belongs_to_module(n)), None)
 
 

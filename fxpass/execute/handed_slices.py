@@ -19,6 +19,7 @@ from fxpass import reasons
 from fxpass.graph.inputs import belongs_to_module
 from fxpass.graph.numbers import symbols
 from fxpass.graph.source_lines import source_of
+from fxpass.graph.tensors import is_tensor
 from fxpass.report.names import input_name
 
 from .partition.outside import works_on
@@ -52,7 +53,7 @@ def _may_be_slices(normal: fx.GraphModule) -> dict[int, str]:
     """For each input of ``normal`` that products or attention work on along a symbolic size, by its place: what is to be
     said if it is such a slice."""
     inputs = enumerate(normal.graph.find_nodes(op="placeholder"))
-    sized = ((place, node) for place, node in inputs if node.users and isinstance(node.meta.get("val"), torch.Tensor))
+    sized = ((place, node) for place, node in inputs if node.users and is_tensor(node))
     return {place: _said(node) for place, node in sized if _is_worked_on(normal, node) and not belongs_to_module(node)}
 
 

@@ -16,6 +16,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import duplicate, extract
+from fxpass.graph.tensors import is_tensor
 
 
 def beside_recast(gm: fx.GraphModule, compile_: Callable[[fx.GraphModule], Callable[..., Any]]) -> Callable[..., Any]:
@@ -47,7 +48,7 @@ def _is_recast(result: Any) -> bool:
     root = aliases.root(result)
     if root.op != "placeholder" or root.meta["val"].dtype == value.dtype:
         return False
-    tensors = (n for n in _needed([result]) if isinstance(n.meta.get("val"), torch.Tensor))
+    tensors = (n for n in _needed([result]) if is_tensor(n))
     return all(aliases.base(n) is not None and not aliases.written(n) for n in tensors)
 
 

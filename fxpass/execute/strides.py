@@ -21,6 +21,7 @@ from fxpass.analysis.kinds import layouts
 from fxpass.graph import aliases
 from fxpass.graph.memory_addresses import memory_address, memory_addresses
 from fxpass.graph.numbers import hint, symbols
+from fxpass.graph.tensors import is_tensor
 
 aten = torch.ops.aten
 
@@ -72,7 +73,7 @@ def _moving(gm: fx.GraphModule) -> set[fx.Node]:
     """The inputs whose strides have symbols that are in no size; without inputs of which only a size is read."""
     moving = layouts(gm.graph)
     read = [n for n in gm.graph.find_nodes(op="placeholder") if any(u.target is not aten.sym_size.int for u in n.users)]
-    inputs = [n for n in read if isinstance(n.meta["val"], torch.Tensor)]
+    inputs = [n for n in read if is_tensor(n)]
     return {n for n in inputs if any(symbols(stride) & moving for stride in n.meta["val"].stride())}
 
 

@@ -28,6 +28,7 @@ from fxpass.graph.insertion import call, take_line
 from fxpass.graph.layouts import is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal, known, number, symbols
+from fxpass.graph.tensors import is_tensor
 
 aten = torch.ops.aten
 
@@ -71,7 +72,7 @@ def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
 
 
 def _moving_tensors(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
-    made = [n for n in graph.nodes if n.op == "call_function" and isinstance(n.meta.get("val"), torch.Tensor)]
+    made = [n for n in graph.nodes if n.op == "call_function" and is_tensor(n)]
     return [n for n in made if symbols(n.meta["val"]) & moving]
 
 

@@ -6,15 +6,15 @@ must be written itself, and not a copy. All other inputs are copied into the rec
 
 from __future__ import annotations
 
-import torch
 from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.inputs import belongs_to_module
+from fxpass.graph.tensors import is_tensor
 
 
 def static_addresses(gm: fx.GraphModule) -> set[fx.Node]:
     """The placeholders of ``gm`` (in normal form) with static addresses. A number that a module holds has none."""
     written = aliases.written_inputs(gm.graph)
-    tensors = (n for n in gm.graph.find_nodes(op="placeholder") if isinstance(n.meta.get("val"), torch.Tensor))
+    tensors = (n for n in gm.graph.find_nodes(op="placeholder") if is_tensor(n))
     return {n for n in tensors if n in written or belongs_to_module(n)}

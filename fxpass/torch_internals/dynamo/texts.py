@@ -23,7 +23,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .realized import realized
+from .realized_variables import realized
 
 _AS_IT_IS = (0, 1)
 """The conversions of a text that leave it as it is: none, and ``!s``."""
