@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 import fxpass
-from fxpass.report import figures
+from fxpass.tools import figures
 from fxpass.tools.counting import counting
 
 warnings.filterwarnings("ignore", category=FutureWarning)

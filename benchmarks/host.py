@@ -34,7 +34,7 @@ import torch
 import fxpass.backend
 from fxpass.execute.regions import Region
 from fxpass.index_tensors import mirror
-from fxpass.report import figures
+from fxpass.tools import figures
 from fxpass.torch_internals.dynamo.names import skip_code
 from toto_model.bench.approaches import REFERENCE, make
 from toto_model.bench.sizes import ForecastSize

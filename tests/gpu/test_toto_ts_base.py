@@ -18,8 +18,8 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 import fxpass
-from fxpass.report.figures import write_figures
 from fxpass.tools.counting import recordings
+from fxpass.tools.figures import write_figures
 from toto_model.bench.approaches import REFERENCE, make
 from toto_model.bench.sizes import ForecastSize
 from toto_model.config import TotoConfig

@@ -12,8 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fxpass.report.figures import command
 from fxpass.tools.command_line import app
+from fxpass.tools.figures import command
 from toto_model.bench import APPROACHES, chosen
 from toto_model.bench.approaches import REFERENCE, YARDSTICK
 from toto_model.bench.clocks import FirstLaunch, Plain

@@ -214,8 +214,8 @@ def run(
         return show_file(recorded)
     from rich.console import Console
 
-    from fxpass.report import figures
     from fxpass.report.text import wide
+    from fxpass.tools import figures
 
     try:
         if config not in CONFIGS:
