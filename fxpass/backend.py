@@ -26,7 +26,7 @@ from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.cores import cut, in_cores, note_work
 from fxpass.execute.growth import Growth
 from fxpass.execute.handed_slices import watching_slices
-from fxpass.execute.partition.split import counts_along, values_of
+from fxpass.execute.partition.split import counts_along
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
@@ -35,6 +35,7 @@ from fxpass.graph.normal_form import NormalForm, fake_inputs, mode_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
 from fxpass.graph.unfit import Unfit
+from fxpass.graph.values import values_of
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse

@@ -24,7 +24,7 @@ from fxpass.graph import aliases
 from fxpass.graph.extract import descendants
 from fxpass.graph.layouts import is_contiguous
 from fxpass.graph.numbers import equal, fixed, guarded, hint, input_sizes, layout, symbols
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 aten = torch.ops.aten
 

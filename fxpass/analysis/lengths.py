@@ -21,7 +21,7 @@ from fxpass.graph import aliases
 from fxpass.graph.bounds import slice_arguments, sliced_axis
 from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import number, symbols
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 aten = torch.ops.aten
 

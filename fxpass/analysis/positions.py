@@ -20,7 +20,7 @@ from torch import fx
 
 from fxpass.graph.numbers import Derived, number, symbols
 from fxpass.graph.schemas import ITEM
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 
 @dataclasses.dataclass(frozen=True)

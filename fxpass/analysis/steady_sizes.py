@@ -19,7 +19,7 @@ from torch import fx
 from fxpass.graph import aliases
 from fxpass.graph.bounds import sliced_axis
 from fxpass.graph.numbers import equal, fixed, guarded, hint, input_sizes, symbols, to_expr
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 from .positions import Positions
 

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from fxpass.graph.inputs import belongs_to_module
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 
 @dataclasses.dataclass(frozen=True)

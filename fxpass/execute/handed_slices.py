@@ -19,7 +19,7 @@ from fxpass import reasons
 from fxpass.graph.inputs import belongs_to_module
 from fxpass.graph.numbers import symbols
 from fxpass.graph.source_lines import source_of
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 from fxpass.report.names import input_name
 
 from .partition.outside import works_on

@@ -16,7 +16,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import duplicate, extract
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 
 def beside_recast(gm: fx.GraphModule, compile_: Callable[[fx.GraphModule], Callable[..., Any]]) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from fxpass.analysis.kinds import layouts
 from fxpass.graph import aliases
 from fxpass.graph.memory_addresses import memory_address, memory_addresses
 from fxpass.graph.numbers import hint, symbols
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 aten = torch.ops.aten
 

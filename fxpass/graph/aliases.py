@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from .schemas import is_custom, is_higher_order, is_operator, is_tagged, memory_of, written_operands
+from .values import tensors_of
 
 
 def storage(node: fx.Node) -> int | None:
@@ -20,9 +21,7 @@ def storage(node: fx.Node) -> int | None:
 
 def storages(node: fx.Node) -> set[int]:
     """The ids of the storages of ``node``, which may be a tuple of tensors."""
-    value = node.meta.get("val")
-    tensors = value if isinstance(value, (tuple, list)) else [value]
-    return {own for t in tensors if (own := memory_of(t)) is not None}
+    return {own for t in tensors_of(node) if (own := memory_of(t)) is not None}
 
 
 def written(node: fx.Node) -> list[fx.Node]:

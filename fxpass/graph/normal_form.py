@@ -44,8 +44,8 @@ from .numbers import number
 from .replay import Replaying
 from .source_lines import source_in
 from .stepped_slices import take_steps_apart
-from .tensors import is_tensor
 from .unfit import Unfit, refuse_attributes, refuse_autograd, refuse_transforms
+from .values import is_tensor
 
 _GRAD_MODE = set_grad_enabled
 _DATA = get_data_attr

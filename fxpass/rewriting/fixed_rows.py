@@ -20,7 +20,7 @@ from torch import fx
 from fxpass.graph import aliases
 from fxpass.graph.insertion import take_line
 from fxpass.graph.numbers import hint, symbols
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 aten = torch.ops.aten
 

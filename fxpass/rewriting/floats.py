@@ -19,7 +19,7 @@ from fxpass.analysis.arithmetic import is_float
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.schemas import arguments_by_name
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 from .scalars import ACCEPT_TENSORS, TENSOR_FORM
 

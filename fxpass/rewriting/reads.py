@@ -20,7 +20,7 @@ from fxpass.analysis.extents import Extent
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.bounds import size_of
 from fxpass.graph.numbers import derived, equal, guarded
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 from .builder import Builder
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.extents import RULES, Extents, Flow, rule
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 from .alignment import align, check_aligned
 

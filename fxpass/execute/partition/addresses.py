@@ -10,7 +10,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.inputs import belongs_to_module
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 
 
 def static_addresses(gm: fx.GraphModule) -> set[fx.Node]:

@@ -11,7 +11,7 @@ from torch import fx
 from fxpass.analysis.lengths import bounds_of_caches, lengths
 from fxpass.analysis.positions import Origin
 from fxpass.graph.inputs import buffer_of, dynamo_source
-from fxpass.graph.tensors import is_tensor
+from fxpass.graph.values import is_tensor
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.symbols import free_symbols
 
