@@ -13,7 +13,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.arguments import values_at
-from fxpass.graph.memory_addresses import memory_addresses
+from fxpass.graph.memory_addresses import memory_address, memory_addresses
 
 
 class WrittenBeside:
@@ -33,4 +33,4 @@ class WrittenBeside:
         starts = [tensor.data_ptr() for tensor in written]
         if starts != self._starts:  # caches stay where they are: their memory is asked for once
             self._starts, self._memories = starts, memory_addresses(written)
-        return not self._memories.isdisjoint(memory_addresses(tensors))
+        return not self._memories.isdisjoint(map(memory_address, tensors))
