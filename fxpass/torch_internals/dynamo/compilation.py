@@ -39,8 +39,8 @@ class Compilation:
     is_dynamic: whether sizes that move become symbols; False under ``dynamic=False``.
     failed: for each graph that the frame has, the latest first, the id of its compilation and the guard that does not hold.
     excluded: the functions that it calls at a graph break, and that work on caches in eager (`excluded_functions`).
-    moved_sizes: the first sizes of the frame's inputs that have others now, with these; None until they are asked for
-        (`dynamism`).
+    moved_sizes: for each size of the frame's inputs that differs from the one at first, that one and the size of now; None
+        until they are asked for (`dynamism`).
     """
 
     process_bound: str = ""

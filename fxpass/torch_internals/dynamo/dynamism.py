@@ -192,7 +192,8 @@ def _changed(tx: Any) -> set[int]:
 
 
 def moved_sizes(tx: Any) -> Set[tuple[int, int]]:
-    """The first sizes of inputs that have others now, with these. They are the same throughout a compilation."""
+    """For each size of an input that differs from the one at first, that one and the size of now. They are looked at once in a
+    compilation."""
     compilation = current_compilation()
     if compilation is None:
         return set()
