@@ -41,7 +41,7 @@ def buffer_for(graph: fx.Graph, one: Growing, capacity: torch.SymInt, name: str)
     return made
 
 
-def length_of(graph: fx.Graph, one: Growing, known: Sequence[tuple[Any, fx.Node, Any]]) -> fx.Node:
+def length_node(graph: fx.Graph, one: Growing, known: Sequence[tuple[Any, fx.Node, Any]]) -> fx.Node:
     """The node of the length of what grows, before all ops: the sum of a length and of the number of rows that are joined
     there, an input and a dim, if these are ``known`` to end where it does."""
     for end, length, rows in known:

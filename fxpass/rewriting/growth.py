@@ -33,7 +33,7 @@ from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
 
 from .around import Around, Axis
-from .buffer_edits import buffer_for, length_of, use_buffer
+from .buffer_edits import buffer_for, length_node, use_buffer
 from .formulas import formula
 from .joins import as_cats
 from .min_max import as_one_of_two
@@ -141,7 +141,7 @@ def grow(
         buffers = [buffer_for(graph, one, capacity, name_of(one.node)) for one in found]
         known: list[tuple[Any, fx.Node, Any]] = []
         for one, buffer, made in zip(found, buffers, axes, strict=True):
-            length = length_of(graph, one, known if symbols(one.size) - moving else [])
+            length = length_node(graph, one, known if symbols(one.size) - moving else [])
             use_buffer(graph, one, buffer, length)
             if length.target is aten.sym_size.int:
                 origins[length] = Origin(f"{name_of(one.node)}.size({one.dim})")
