@@ -1,4 +1,4 @@
-"""The place along a dim of a tensor at which all lies that a graph takes of the tensor.
+"""The part of a tensor that a graph works on, where all that it takes of it lies at one place.
 
     caches[2][:, :end], caches[2][:, end:end + 1] = k        {(0, 2)}: along dim 0, all of it is at 2
     caches[2][0] + caches[3][0]                              {}
@@ -20,7 +20,7 @@ Places = frozenset[tuple[int, int]]
 def places_in(whole: fx.Node) -> Places:
     """The places at which all users of the tensor ``whole`` work. There are none where nothing is read of it.
 
-    A place that is counted from the end is not known.
+    A place that is counted from the end is none that is known.
     """
     dims = range(whole.meta["val"].dim())
     is_read = any(not aliases.written(user) for user in aliases.view_users(whole) if aliases.base(user) is None)
@@ -28,7 +28,7 @@ def places_in(whole: fx.Node) -> Places:
 
 
 def _places(node: fx.Node, dims: Sequence[int]) -> Places:
-    """The places at which all users of ``node`` work. ``dims`` lists the dims of ``node`` as dims of the whole."""
+    """The places of all users of ``node``, the dims of which are the ``dims`` of the whole."""
     found = [_places_of_user(user, dims) for user in node.users]
     return frozenset.intersection(*found) if found else frozenset()
 
