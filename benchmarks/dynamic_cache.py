@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import pathlib
 import statistics
 import time
@@ -27,7 +28,7 @@ from typing import Any
 import torch
 
 import fxpass
-from fxpass.report import figures
+from fxpass.tools import figures
 from fxpass.tools.counting import counting
 
 warnings.filterwarnings("ignore", category=FutureWarning)
@@ -51,8 +52,8 @@ def timed(step: Step, tokens: torch.Tensor, cache: Any) -> tuple[torch.Tensor, l
         marks.append(_mark())
     if tokens.is_cuda:
         torch.cuda.synchronize()
-        return torch.cat(logits), [a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False)]
-    return torch.cat(logits), [1e3 * (b - a) for a, b in zip(marks, marks[1:], strict=False)]
+        return torch.cat(logits), [a.elapsed_time(b) for a, b in itertools.pairwise(marks)]
+    return torch.cat(logits), [1e3 * (b - a) for a, b in itertools.pairwise(marks)]
 
 
 def _mark() -> Any:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from fxpass.report import figures
+from fxpass.tools import figures
 
 CAPACITY, FILLED, HEADS, SHARED, DIM = 8192, 512, 8, 2, 64
 QUERIES, CALLS = (1, 4, 64), 150

@@ -34,10 +34,10 @@ import torch
 import fxpass.backend
 from fxpass.execute.regions import Region
 from fxpass.index_tensors import mirror
-from fxpass.report import figures
+from fxpass.tools import figures
 from fxpass.torch_internals.dynamo.names import skip_code
 from toto_model.bench.approaches import REFERENCE, make
-from toto_model.bench.sizes import Size
+from toto_model.bench.sizes import ForecastSize
 from toto_model.config import TotoConfig
 
 from . import llama_shapes
@@ -118,7 +118,7 @@ def toto(device: str) -> tuple[Any, Callable[[Any], Callable[[Callable[[], None]
     """The published package."""
     config = replace(TotoConfig.tiny(), num_layers=12, spacewise_every_n_layers=12)
     model, forecaster = make(REFERENCE, config, device)
-    size = Size(3, 8 * config.patch_size, 2 * STEPS * config.patch_size)
+    size = ForecastSize(3, 8 * config.patch_size, 2 * STEPS * config.patch_size)
     series = size.series(device)
 
     def run(step: Callable[..., Any]) -> None:

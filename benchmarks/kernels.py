@@ -19,7 +19,7 @@ from fxpass.kernels.clock import replayed, times_of_product
 from fxpass.kernels.limits import MEASURED_ROWS, SURE_ROWS
 from fxpass.kernels.select import register
 from fxpass.kernels.tiles import best_parts
-from fxpass.report import figures
+from fxpass.tools import figures
 
 BANDWIDTH = 3.35e6
 """Bytes a microsecond that an H100 reads."""

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 import fxpass
-from fxpass.report import figures
+from fxpass.tools import figures
 from fxpass.tools.counting import counting
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent))

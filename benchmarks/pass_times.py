@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 import fxpass
-from fxpass.report import figures
+from fxpass.tools import figures
 from toto_model import Toto, TotoConfig, TotoForecaster
 
 LAYERS = (6, 12, 24, 48)

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from torch._dynamo.utils import counters
 
-from fxpass.report import figures as recorded
+from fxpass.tools import figures as recorded
 from fxpass.tools.counting import counting
 from toto_model import TotoConfig
 

@@ -21,12 +21,12 @@ from fxpass.analysis.capacities import capacities, chunks
 from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form, to_normal_form
 from fxpass.execute.assemble import Plan, assemble
-from fxpass.execute.buffered import with_buffers
+from fxpass.execute.buffer_plans import with_buffers
 from fxpass.execute.compilers import as_stock, get_ready
 from fxpass.execute.cores import cut, in_cores, note_work
 from fxpass.execute.growth import Growth
 from fxpass.execute.handed_slices import watching_slices
-from fxpass.execute.partition.split import counts_along, values_of
+from fxpass.execute.partition.split import counts_along
 from fxpass.execute.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
 from fxpass.execute.untouched import untouched
@@ -35,6 +35,7 @@ from fxpass.graph.normal_form import NormalForm, fake_inputs, mode_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
 from fxpass.graph.unfit import Unfit
+from fxpass.graph.values import values_of
 from fxpass.index_tensors.advance import Advance
 from fxpass.kernels.select import use_kernels
 from fxpass.options import Options, parse
@@ -46,13 +47,13 @@ from fxpass.rewriting.around import Around
 from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.compilation import broken_at
-from fxpass.torch_internals.dynamo.disjoint import guard_disjoint
+from fxpass.torch_internals.dynamo.disjoint_inputs import guard_disjoint
 from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
 from fxpass.torch_internals.dynamo.handed_on import foresee, settle
 from fxpass.torch_internals.dynamo.minifier import for_the_minifier
 from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
-from fxpass.torch_internals.dynamo.pinned import pinned
-from fxpass.torch_internals.dynamo.resumed import cut_between
+from fxpass.torch_internals.dynamo.pinned_numbers import pinned
+from fxpass.torch_internals.dynamo.resumed_functions import cut_between
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install

@@ -40,7 +40,7 @@ COLORS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 @dataclass(frozen=True)
-class Approach:
+class DemoRow:
     """A row of the table: how to run the model, with which cache."""
 
     how: str
@@ -52,15 +52,15 @@ class Approach:
 
 
 APPROACHES = (
-    Approach("eager", "upstream"),
-    Approach(STOCK, "baseline"),
-    Approach(STOCK, "compile_friendly"),
-    Approach(SCALARS, "compile_friendly"),
-    Approach(STOCK, "upstream"),
-    Approach(STOCK, "fixed_size"),
-    Approach(KVFIX, "baseline"),
-    Approach(KVFIX, "compile_friendly"),
-    Approach(KVFIX, "upstream"),
+    DemoRow("eager", "upstream"),
+    DemoRow(STOCK, "baseline"),
+    DemoRow(STOCK, "compile_friendly"),
+    DemoRow(SCALARS, "compile_friendly"),
+    DemoRow(STOCK, "upstream"),
+    DemoRow(STOCK, "fixed_size"),
+    DemoRow(KVFIX, "baseline"),
+    DemoRow(KVFIX, "compile_friendly"),
+    DemoRow(KVFIX, "upstream"),
 )
 
 
@@ -152,7 +152,7 @@ def forecasts(model: Any, seed: int, device: str) -> list[tuple[Tensor, float, b
     return steps
 
 
-def compiled(approach: Approach, settings: Settings) -> Any:
+def compiled(approach: DemoRow, settings: Settings) -> Any:
     """The model as the row asks for it."""
     model = make_model(approach.cache, settings.seed, settings.device)
     if approach.how == "eager":
@@ -166,7 +166,7 @@ def compiled(approach: Approach, settings: Settings) -> Any:
     return torch.compile(model, backend=settings.compiler, mode=mode)
 
 
-def run_row(approach: Approach, settings: Settings) -> dict[str, Any]:
+def run_row(approach: DemoRow, settings: Settings) -> dict[str, Any]:
     """One row, measured in this process, and under "report" that of the last graph, where kvfix made one."""
     import fxpass
     from fxpass.tools.compare import TimedStep, measure
@@ -183,7 +183,7 @@ def run_row(approach: Approach, settings: Settings) -> dict[str, Any]:
     return {**asdict(row), "report": reports[-1] if reports else None}
 
 
-def run_apart(approach: Approach, settings: Settings) -> dict[str, Any]:
+def run_apart(approach: DemoRow, settings: Settings) -> dict[str, Any]:
     """`run_row` in a process of its own, forked from one that has imported everything already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["toto_model.demo", "fxpass", "torch._inductor.compile_fx"])
@@ -198,7 +198,7 @@ def run_apart(approach: Approach, settings: Settings) -> dict[str, Any]:
         return {"approach": approach.name, "error": f"the process ended with status {process.exitcode}", "report": None}
 
 
-def _send_row(sender: Any, approach: Approach, settings: Settings) -> None:
+def _send_row(sender: Any, approach: DemoRow, settings: Settings) -> None:
     """In the new process: what torch logs and warns about stays away from the table."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     torch.set_num_threads(1)  # on so small a model, more only wait for each other
@@ -233,7 +233,7 @@ def run(
     if device == "cpu":
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # the rows share the cores already
 
-    def run_one(approach: Approach) -> dict[str, Any]:
+    def run_one(approach: DemoRow) -> dict[str, Any]:
         result = run_apart(approach, settings)
         progress.print(f"  {approach.name}: {result.get('seconds', 0.0):.0f} s", highlight=False)
         return result
@@ -285,7 +285,7 @@ def default_compiler(device: str) -> str:
     return "inductor" if device != "cpu" or has_compiler else "aot_eager"
 
 
-def longest_first() -> list[Approach]:
+def longest_first() -> list[DemoRow]:
     """The rows in the order in which to start them: later stock rows find kernels of the first in Inductor's cache."""
     broken = [a for a in APPROACHES if a.how in (STOCK, SCALARS) and a.cache != "fixed_size"]
     return [broken[0], *(a for a in APPROACHES if a not in broken), *broken[1:]]

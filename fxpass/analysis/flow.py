@@ -56,8 +56,8 @@ def _label(site: SliceSite, name_of: Callable[[fx.Node], str]) -> str:
 
 
 def chain(node: fx.Node, positions: Positions) -> list[tuple[str, fx.Node]]:
-    """The numbers that make the positions which ``node`` uses, origins first: the name of an origin, or an expression over
-    symbols, each with the node that gives it."""
+    """What the positions that ``node`` uses are made of, origins first: for each number the name of its origin, or an
+    expression over symbols, and the node that gives it."""
     found: dict[tuple[str, fx.Node], None] = {}
     seen: set[Any] = set()
 

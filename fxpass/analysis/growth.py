@@ -24,6 +24,7 @@ from fxpass.graph import aliases
 from fxpass.graph.extract import descendants
 from fxpass.graph.layouts import is_contiguous
 from fxpass.graph.numbers import equal, fixed, guarded, hint, input_sizes, layout, symbols
+from fxpass.graph.values import is_tensor
 
 aten = torch.ops.aten
 
@@ -101,7 +102,7 @@ def longer_otherwise(graph: fx.Graph, moving: Set[Any], before: Mapping[tuple[in
     If the result is the next call's input, then the input was shorter in the last call by the rows that are added: ``before``
     tells how long it was, by its place and dim. So a class token before the patches of an image makes no cache.
     """
-    returned = [n for n in graph.output_node().all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
+    returned = [n for n in graph.output_node().all_input_nodes if is_tensor(n)]
     inputs = graph.find_nodes(op="placeholder")
     found: list[fx.Node] = []
     for node in dict.fromkeys(n for n, *_ in input_sizes(graph)):
@@ -133,8 +134,8 @@ def _longer_along(result: fx.Node, node: fx.Node) -> int | None:
 
 def made_longer(graph: fx.Graph) -> dict[fx.Node, int]:
     """The inputs of ``graph`` of which it returns something that is longer along one dim alone; with that dim."""
-    returned = [n for n in graph.output_node().all_input_nodes if _is_tensor(n)]
-    inputs = [n for n in graph.find_nodes(op="placeholder") if _is_tensor(n)]
+    returned = [n for n in graph.output_node().all_input_nodes if is_tensor(n)]
+    inputs = [n for n in graph.find_nodes(op="placeholder") if is_tensor(n)]
     return {n: dim for n in inputs for r in returned if (dim := _longer_along(r, n)) is not None}
 
 
@@ -155,7 +156,7 @@ def _joined(node: fx.Node, moving: Set[Any], kept: _Kept) -> Growing | None:
             if alone and all(kept.is_read_only(join, by_name=True) and is_plain(join) for join in joins):
                 return Growing(node, dim, _sizes(joins[-1])[dim], joins)
         for made in sorted([node, *descendants(node)], key=lambda n: aliases.root(n) is not node):
-            if not _is_tensor(made):
+            if not is_tensor(made):
                 continue
             along = [d for d, size in enumerate(_sizes(made)) if equal(size, _sizes(node)[dim])]
             if along and (joins := next(_joins_behind(made, along[0], kept), [])):
@@ -175,11 +176,6 @@ def _joins_behind(node: fx.Node, dim: int, kept: _Kept) -> Iterator[list[fx.Node
                 yield joins
                 break
     yield from ([user] for user in node.users if _is_join(user, node, dim))
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    """Whether ``node`` is one tensor, and not several, as `unbind` gives."""
-    return isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def _is_join(user: fx.Node, node: fx.Node, dim: int) -> bool:
@@ -221,7 +217,7 @@ class _Kept:
         With ``by_name``, a result may be ``node`` by another name: ``joined.detach()``.
         """
         value, memory = node.meta["val"], aliases.storage(node)
-        if not _is_tensor(node) or value.layout is not torch.strided:
+        if not is_tensor(node) or value.layout is not torch.strided:
             return False
         shown = [r for r in self._results if aliases.storage(r) == memory]
         own = all(layout(r.meta["val"]) == layout(value) for r in shown) if by_name else shown in ([], [node])

@@ -21,6 +21,7 @@ from fxpass.graph import aliases
 from fxpass.graph.bounds import slice_arguments, sliced_axis
 from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import number, symbols
+from fxpass.graph.values import is_tensor
 
 aten = torch.ops.aten
 
@@ -34,7 +35,7 @@ def lengths(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
         axis = sliced_axis(node)
         if axis is None or aliases.root(node).op != "placeholder":
             continue
-        bounds = {s for i in node.all_input_nodes if not _is_tensor(i) for s in symbols(i.meta["val"])} & moving
+        bounds = {s for i in node.all_input_nodes if not is_tensor(i) for s in symbols(i.meta["val"])} & moving
         if any(node in aliases.written(user) for user in node.users):
             places |= bounds - _sizes(node)
         others |= bounds - _sizes(axis[0])
@@ -57,7 +58,7 @@ def _numbers_behind(node: fx.Node) -> set[fx.Node]:
     found: set[fx.Node] = set()
     todo = [node]
     while todo:
-        new = {n for n in todo.pop().all_input_nodes if not _is_tensor(n)} - found
+        new = {n for n in todo.pop().all_input_nodes if not is_tensor(n)} - found
         found |= new
         todo += new
     return found
@@ -88,7 +89,3 @@ def _fills_a_cache(node: fx.Node, size: Any) -> bool:
 def _sizes(node: fx.Node) -> set[Any]:
     value = node.meta.get("val")
     return {s for size in value.shape for s in symbols(size)} if isinstance(value, torch.Tensor) else set()
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)

@@ -20,6 +20,7 @@ from torch import fx
 
 from fxpass.graph.numbers import Derived, number, symbols
 from fxpass.graph.schemas import ITEM
+from fxpass.graph.values import is_tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,4 +88,4 @@ def is_scalar(node: fx.Node) -> bool:
     """Whether ``node`` computes a number from numbers alone."""
     if node.op != "call_function" or isinstance(node.meta.get("val"), (torch.Tensor, tuple, list, type(None))):
         return False
-    return all(not isinstance(i.meta.get("val"), torch.Tensor) for i in node.all_input_nodes)
+    return all(not is_tensor(i) for i in node.all_input_nodes)

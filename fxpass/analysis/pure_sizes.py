@@ -16,6 +16,7 @@ from torch import fx
 
 from fxpass.graph.bounds import sliced_axis
 from fxpass.graph.numbers import symbols
+from fxpass.graph.values import tensors_of
 
 
 def only_sizes(graph: fx.Graph, ints: Set[Any]) -> set[Any]:
@@ -23,9 +24,7 @@ def only_sizes(graph: fx.Graph, ints: Set[Any]) -> set[Any]:
     places: set[Any] = set()
     sizes: set[Any] = set()
     for node in graph.nodes:
-        value = node.meta.get("val")
-        for tensor in value if isinstance(value, (tuple, list)) else [value]:
-            sizes |= {s for size in tensor.shape for s in symbols(size)} if isinstance(tensor, torch.Tensor) else set()
+        sizes |= {s for tensor in tensors_of(node) for size in tensor.shape for s in symbols(size)}
         if sliced_axis(node) is not None:
             places |= {s for i in node.all_input_nodes for s in _of_number(i)}
     return (sizes - places) & ints

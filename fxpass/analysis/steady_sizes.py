@@ -19,6 +19,7 @@ from torch import fx
 from fxpass.graph import aliases
 from fxpass.graph.bounds import sliced_axis
 from fxpass.graph.numbers import equal, fixed, guarded, hint, input_sizes, symbols, to_expr
+from fxpass.graph.values import is_tensor
 
 from .positions import Positions
 
@@ -77,7 +78,7 @@ def _rows_of(node: fx.Node) -> set[fx.Node]:
     for other in node.graph.nodes:
         if found.isdisjoint(other.all_input_nodes):
             continue
-        given = [n for n in other.all_input_nodes if isinstance(n.meta["val"], torch.Tensor)]
+        given = [n for n in other.all_input_nodes if is_tensor(n)]
         if len(given) == 1 or other.args and isinstance(other.args[0], (list, tuple)):
             found.add(other)
         if other.target is aten.copy_.default and other.args[1] in found:

@@ -18,6 +18,7 @@ from fxpass import reasons
 from fxpass.graph import aliases
 from fxpass.graph.numbers import hint, symbols
 from fxpass.graph.schemas import is_operator
+from fxpass.graph.values import is_tensor, tensors_of
 
 from .extents import Flow
 from .sites import SiteFinder
@@ -48,7 +49,7 @@ def unsliced(graph: fx.Graph, finder: SiteFinder, flow: Flow, known: Collection[
         if base is None or node in known or not finder.is_buffer(base) or any(map(flow.of, (node, *node.all_input_nodes))):
             continue
         said = {s for n in node.all_input_nodes if n is not base for s in symbols(n.meta["val"])}
-        sizes = [size for t in (*_given(node), *_places(node)) for size in t.shape if symbols(size) & said]
+        sizes = [size for t in (*tensors_of(node), *_places(node)) for size in t.shape if symbols(size) & said]
         at_positions, at_floats = ([s for s in sizes if symbols(s) & own] for own in (finder.positions.symbols, floats))
         if at_positions:
             yield Unsliced(node, base, at_positions, reasons.NO_SLICE.text(op=node.target))
@@ -61,16 +62,16 @@ def _taken_of(node: fx.Node) -> fx.Node | None:
     if node.op != "call_function" or aliases.written(node):
         return None
     base = node.all_input_nodes[0] if node.target in _PICKS else aliases.base(node)
-    if base is None or not isinstance(base.meta["val"], torch.Tensor) or node.target is aten.expand.default:
+    if base is None or not is_tensor(base) or node.target is aten.expand.default:
         return None
-    return base if all(_elements(part) <= _elements(base.meta["val"]) for part in _given(node)) else None
+    return base if all(_elements(part) <= _elements(base.meta["val"]) for part in tensors_of(node)) else None
 
 
 def _looked_up(node: fx.Node) -> fx.Node | None:
     """The input of the graph, or the view of one, in which ``node`` looks up places; None if it does something else."""
     if not is_operator(node.target) or aliases.written(node) or torch.Tag.pointwise in node.target.tags or not _places(node):
         return None
-    tables = [n for n in node.all_input_nodes if isinstance(n.meta["val"], torch.Tensor) and n.meta["val"].is_floating_point()]
+    tables = [n for n in node.all_input_nodes if is_tensor(n) and n.meta["val"].is_floating_point()]
     return next((table for table in tables if aliases.root(table).op == "placeholder"), None)
 
 
@@ -78,12 +79,6 @@ def _places(node: fx.Node) -> list[torch.Tensor]:
     """The integer tensors that ``node`` takes."""
     taken = [t for n in node.all_input_nodes if isinstance(t := n.meta["val"], torch.Tensor) and t.dim()]
     return [t for t in taken if not (t.is_floating_point() or t.is_complex())]
-
-
-def _given(node: fx.Node) -> list[torch.Tensor]:
-    value = node.meta.get("val")
-    tensors = value if isinstance(value, (tuple, list)) else [value]
-    return [t for t in tensors if isinstance(t, torch.Tensor)]
 
 
 def _elements(tensor: torch.Tensor) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import fx
 
+from fxpass.graph import aliases
 from fxpass.graph.arguments import values_at
 from fxpass.graph.extract import duplicate
 from fxpass.options import Options
@@ -21,7 +22,6 @@ from .compilers import compiler
 from .fallback import WithFallback
 from .growth import Growth
 from .partition.split import Part
-from .recording.addresses import written_places
 from .recording.costs import recording_costs
 from .recording.handover import Buffers, hand_over
 from .recording.packing import Pack, pack
@@ -109,7 +109,7 @@ def assemble(
     if instead is None:
         return run
     given = len(inputs) - growth.around.inputs
-    return WithFallback(run, regions, [i for i in written_places(gm, carried) if i < given], instead, failed)
+    return WithFallback(run, regions, [i for i in aliases.written_places(gm.graph, carried) if i < given], instead, failed)
 
 
 def _steps(

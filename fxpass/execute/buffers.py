@@ -15,7 +15,8 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import fx
 
-from .recording.addresses import belongs_to_module
+from fxpass.graph.inputs import belongs_to_module
+from fxpass.graph.values import is_tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Held:
 
     @staticmethod
     def of(tensor: torch.Tensor) -> Held | None:
-        """None where nobody counts what is written to ``tensor``."""
+        """The record of ``tensor``; None where PyTorch does not count what is written to it."""
         return None if tensor.is_inference() else Held(weakref.ref(tensor), tensor._version, tensor.data_ptr())
 
     def is_still(self, tensor: torch.Tensor) -> bool:
@@ -100,7 +101,7 @@ def shared(owner: torch.Tensor | None, place: int, dim: int, like: torch.Tensor)
 def owner_of(nodes: Sequence[fx.Node]) -> int | None:
     """The place of the model's first parameter among the inputs of a graph, which end with the buffers ``nodes``."""
     inputs = nodes[0].graph.find_nodes(op="placeholder") if nodes else []
-    tensors = ((i, n) for i, n in enumerate(inputs) if isinstance(n.meta.get("val"), torch.Tensor))
+    tensors = ((i, n) for i, n in enumerate(inputs) if is_tensor(n))
     return next((i for i, n in tensors if n not in nodes and belongs_to_module(n)), None)
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from fxpass.errors import NotGrowing
+from fxpass.graph import aliases
 
 from .partition.split import Part
-from .recording.addresses import written_places
 from .regions import Region
 
 
@@ -70,7 +70,7 @@ class WithFallback:
         if not self._has_run:
             return run(args)
         try:
-            with _put_back(args, written_places(part.gm)):
+            with _put_back(args, aliases.written_places(part.gm.graph)):
                 return run(args)
         except Exception as error:
             return self._switch(part.gm.forward, args, error, self._make())

@@ -24,7 +24,6 @@ from fxpass.graph.numbers import symbols
 from fxpass.kernels.fill_buffers import fill_at_once
 from fxpass.rewriting.around import Around
 from fxpass.rewriting.formulas import Formula, Size, function_of
-from fxpass.rewriting.result_layout import undone
 from fxpass.torch_internals.dynamo.capacity import Conditions
 
 from .buffers import Buffer, Numbers, owner_of, shared, zeroed_memory
@@ -177,12 +176,11 @@ class Growth(threading.local):
             parts = [memories[i].narrow(self._dims[i], 0, self._lengths[i]) for i in self._taken]
             made = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in parts]
             copy_into(made, parts)
-        for (place, cuts), lengths in zip(self.around.cuts.items(), self._cuts, strict=True):
+        for place, lengths in zip(self.around.cuts, self._cuts, strict=True):
             if place in self.around.dense:
                 results[place] = self.around.dense[place].of(results[place], lengths[0])
                 continue
-            dims, order = [dim for dim, _ in cuts], self.around.orders.get(place)
-            results[place] = _first_rows(results[place], dims, lengths, order)
+            results[place] = self.around.cut(place, results[place], lengths)
         for i, tensor in zip(self._taken, made, strict=True):
             one = self.axes[i]
             tensor = tensor.view_as(tensor) if one.views else tensor
@@ -239,17 +237,3 @@ def _moves_otherwise(buffer: fx.Node, dim: int) -> bool:
     """Whether the placeholder ``buffer`` has a size that is a symbol, or not known, along another dim than ``dim``."""
     fake = buffer.meta.get("val")
     return fake is None or any(isinstance(size, torch.SymInt) for d, size in enumerate(fake.shape) if d != dim)
-
-
-def _first_rows(
-    whole: torch.Tensor, dims: Sequence[int], lengths: Sequence[int], order: tuple[int, ...] | None
-) -> torch.Tensor:
-    """A copy of the first rows of ``whole`` along ``dims``. Its dims lie in ``order`` in memory; contiguous without one."""
-    if order is None and len(dims) == 1:
-        return torch.narrow_copy(whole, dims[0], 0, lengths[0])
-    part = whole
-    for dim, length in zip(dims, lengths, strict=True):
-        part = part.narrow(dim, 0, length)
-    if order is None:
-        return part.clone(memory_format=torch.contiguous_format)
-    return part.permute(order).clone(memory_format=torch.contiguous_format).permute(undone(order))  # a view, as eager's

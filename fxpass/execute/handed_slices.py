@@ -16,12 +16,13 @@ import torch
 from torch import fx
 
 from fxpass import reasons
+from fxpass.graph.inputs import belongs_to_module
 from fxpass.graph.numbers import symbols
 from fxpass.graph.source_lines import source_of
+from fxpass.graph.values import is_tensor
 from fxpass.report.names import input_name
 
 from .partition.outside import works_on
-from .recording.addresses import belongs_to_module
 
 _RISES = 2
 """After so many calls in a row, each with as many rows more, it is a cache's slice."""
@@ -49,10 +50,10 @@ def watching_slices(
 
 
 def _may_be_slices(normal: fx.GraphModule) -> dict[int, str]:
-    """What is to be said of the inputs of ``normal`` that products or attention work on along a size that is a symbol, if they
-    are such slices, by their places."""
+    """For each input of ``normal`` that products or attention work on along a symbolic size, by its place: what is to be
+    said if it is such a slice."""
     inputs = enumerate(normal.graph.find_nodes(op="placeholder"))
-    sized = ((place, node) for place, node in inputs if node.users and isinstance(node.meta.get("val"), torch.Tensor))
+    sized = ((place, node) for place, node in inputs if node.users and is_tensor(node))
     return {place: _said(node) for place, node in sized if _is_worked_on(normal, node) and not belongs_to_module(node)}
 
 

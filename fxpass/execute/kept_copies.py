@@ -5,7 +5,7 @@
     return clone(select(snapshot, 0))                       return clone(select(snapshot, 0))
 
 Inductor takes out clones, and other ops that give what they are given. It leaves one that keeps a result apart from an input,
-but where it looks for what lies in one memory, it finds the graph as it came. Of two clones in a row it so takes out both, and
+but where it looks for what lies in one memory, it finds the graph as it came. So it takes out both of two clones in a row, and
 the result above would be ``i`` itself, after the addition.
 """
 

@@ -37,9 +37,9 @@ KEPT = 256
 class Opened(NamedTuple):
     """The sizes among the inputs of a part that are symbols in its code.
 
-    dims: those of each input along which its sizes are.
-    of_dims: the inputs that are numbers, and such a size: each with an input and a dim of that size.
-    numbers: those that are symbols by themselves.
+    dims: for each input, the dims along which it has such a size.
+    of_dims: the inputs that are numbers and equal to such a size, each with an input and a dim of that size.
+    numbers: the inputs that are numbers and symbols by themselves.
     """
 
     dims: list[tuple[int, ...]]
@@ -53,7 +53,7 @@ class Opened(NamedTuple):
 
 
 def opened(inputs: Sequence[fx.Node], symbols: Set[Any]) -> Opened:
-    """What is open among ``inputs``, of which the sizes ``symbols`` are."""
+    """What is open among ``inputs``, whose sizes ``symbols`` are to stay symbols."""
     values = [node.meta.get("val") for node in inputs]
     shapes = [value.shape if isinstance(value, torch.Tensor) else () for value in values]
     dims = [tuple(d for d, size in enumerate(shape) if free_symbols(size) & symbols) for shape in shapes]
@@ -68,8 +68,8 @@ def fakes_of(
 ) -> tuple[list[Any], dict[Any, torch.SymInt]]:
     """Fakes of ``values``, the arguments for ``inputs``, with symbols for sizes that are ``opened``; all other sizes are fixed.
 
-    Sizes have one symbol where those of the inputs have, and two where they are only alike now. The second result gives these
-    sizes by those of the inputs, as expressions.
+    Two sizes have one symbol where ``inputs`` have one for both, and two symbols where they are only alike now. The second
+    result gives the new symbol for each size of ``inputs``, which is an expression.
     """
     fakes: list[Any] = []
     known: dict[Any, torch.SymInt] = {}

@@ -16,10 +16,11 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.extract import duplicate, extract
+from fxpass.graph.values import is_tensor
 
 
 def beside_recast(gm: fx.GraphModule, compile_: Callable[[fx.GraphModule], Callable[..., Any]]) -> Callable[..., Any]:
-    """A callable for ``gm``, of which ``compile_`` compiles what else there is."""
+    """A callable for ``gm``. All but such results is compiled by ``compile_``."""
     results = list(gm.graph.output_node().args[0])  # type: ignore[arg-type]
     recast = [_is_recast(result) for result in results]
     if not any(recast):
@@ -47,7 +48,7 @@ def _is_recast(result: Any) -> bool:
     root = aliases.root(result)
     if root.op != "placeholder" or root.meta["val"].dtype == value.dtype:
         return False
-    tensors = (n for n in _needed([result]) if isinstance(n.meta.get("val"), torch.Tensor))
+    tensors = (n for n in _needed([result]) if is_tensor(n))
     return all(aliases.base(n) is not None and not aliases.written(n) for n in tensors)
 
 

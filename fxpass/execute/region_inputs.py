@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.memory_addresses import memory_address
 from fxpass.torch_internals.dynamo.names import ConstantSource
 from fxpass.torch_internals.fakes import FakeTensorMode
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext, free_symbols
@@ -84,5 +85,5 @@ def variant_key(example: Sequence[Any], varying: Sequence[int]) -> Callable[[Seq
 
 def shares_memory(args: Sequence[Any]) -> bool:
     """Whether two of the tensors in ``args`` have one storage."""
-    memories = [a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)]
+    memories = [memory_address(a) for a in args if isinstance(a, torch.Tensor)]
     return len(set(memories)) < len(memories)

@@ -1,4 +1,4 @@
-"""Results that share memory with a compiler and not in the graph are copied once more.
+"""Results that share memory once they are compiled, but not in the graph, are copied.
 
     a, b = clone(x), clone(x)       Inductor takes out both clones, and gives ``x`` twice
 
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fxpass.graph import aliases
+from fxpass.graph.memory_addresses import memory_address
 
 from .partition.split import Part
 from .recording.results import copy_at
@@ -23,10 +24,11 @@ def with_results_apart(
 ) -> tuple[Callable[..., Sequence[Any]], Sequence[Any]]:
     """``run``, and the ``results`` that it has given for ``args``, with a copy of each result that shares memory with an input
     or a result before it, and does not in ``part``."""
-    known = {(_address(a), aliases.storage(n)) for n, a in zip(part.inputs, args, strict=True) if isinstance(a, torch.Tensor)}
+    given = ((n, a) for n, a in zip(part.inputs, args, strict=True) if isinstance(a, torch.Tensor))
+    known = {(memory_address(a), aliases.storage(n)) for n, a in given}
     shared = []
     for place, (node, result) in enumerate(zip(part.outputs, results, strict=True)):
-        if isinstance(result, torch.Tensor) and (address := _address(result)):
+        if isinstance(result, torch.Tensor) and (address := memory_address(result)):
             memory = aliases.storage(node)
             if any(other == address for other, _ in known) and (address, memory) not in known:
                 shared.append([place])
@@ -41,7 +43,3 @@ def with_results_apart(
         return made
 
     return lambda *now: copied(run(*now)), copied(results)
-
-
-def _address(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0

@@ -12,7 +12,6 @@ from fxpass.graph import aliases
 from fxpass.graph.propagate import value_of
 
 from .partition.repeats import Call
-from .recording.addresses import written_inputs
 from .recording.graphs import Recorded, on_device
 
 
@@ -84,7 +83,7 @@ def recorded(run: Callable[..., Sequence[Any]], gm: fx.GraphModule, static: Sequ
     these is read there too: a copy would be of what was there before.
     """
     inputs = gm.graph.find_nodes(op="placeholder")
-    written = written_inputs(gm)
+    written = aliases.written_inputs(gm.graph)
     memories = {aliases.storage(n) for n in written}
     tensors = [i for i, n in enumerate(inputs) if isinstance(value_of(gm, n), torch.Tensor)]
     kept = [i for i in tensors if i in set(static) or aliases.storage(inputs[i]) in memories]

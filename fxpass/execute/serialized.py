@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import fx
 
-from fxpass.graph.inputs import note_static
+from fxpass.graph import aliases
+from fxpass.graph.inputs import belongs_to_module, note_static
 from fxpass.kernels.select import register
 from fxpass.options import Options
 from fxpass.rewriting.around import Around
@@ -28,7 +29,6 @@ from .fallback import WithFallback
 from .growth import LEAST, Growth
 from .partition.repeats import piece_calls
 from .partition.split import split
-from .recording.addresses import belongs_to_module, written_places
 
 CAPACITIES = [1 << n for n in range(LEAST.bit_length() - 1, 24)]
 """The capacities that a graph from the cache may meet."""
@@ -68,7 +68,7 @@ class SerializedGraph:
                 note_static(node)
         if not self.rewritten:
             run = _on_first_call(lambda: self._untouched(gm, [n.meta["val"] for n in inputs], mode))
-            return WithFallback(run, [], written_places(gm), lambda: gm.forward, failed)
+            return WithFallback(run, [], aliases.written_places(gm.graph), lambda: gm.forward, failed)
         by_name = {n.name: n for n in inputs}
         carried = None if self.carried is None else [by_name[name] for name in self.carried]
         every = (self.bound, self.capacities, self.chunks)

@@ -21,10 +21,10 @@ from torch import fx
 
 from fxpass.analysis.kinds import layouts
 from fxpass.graph import aliases
+from fxpass.graph.memory_addresses import memory_address, memory_addresses
 from fxpass.graph.numbers import hint, symbols
+from fxpass.graph.values import is_tensor
 from fxpass.rewriting.result_layout import undone
-
-from .recording.addresses import written_inputs
 
 aten = torch.ops.aten
 
@@ -47,7 +47,7 @@ class Strided:
     @classmethod
     def of(cls, gm: fx.GraphModule) -> Strided:
         """The inputs of ``gm`` with moving strides."""
-        inputs, written = gm.graph.find_nodes(op="placeholder"), written_inputs(gm)
+        inputs, written = gm.graph.find_nodes(op="placeholder"), aliases.written_inputs(gm.graph)
         shown = {aliases.storage(n) for n in (*gm.graph.output_node().all_input_nodes, *written)}
         moving = _moving(gm)
         places = {i: n for i, n in enumerate(inputs) if n in moving}
@@ -66,8 +66,7 @@ class Strided:
             values[i] = value.as_strided(value.shape, _contiguous(value.shape)).permute(back)
 
     def _is_written(self, value: torch.Tensor, values: Sequence[Any]) -> bool:
-        memory = value.untyped_storage().data_ptr()
-        return any(values[i].untyped_storage().data_ptr() == memory for i in self.written)
+        return memory_address(value) in memory_addresses(values[i] for i in self.written)
 
 
 def kept_strides(gm: fx.GraphModule) -> set[Any]:
@@ -81,7 +80,7 @@ def _moving(gm: fx.GraphModule) -> set[fx.Node]:
     """The inputs whose strides have symbols that are in no size; without inputs of which only a size is read."""
     moving = layouts(gm.graph)
     read = [n for n in gm.graph.find_nodes(op="placeholder") if any(u.target is not aten.sym_size.int for u in n.users)]
-    inputs = [n for n in read if isinstance(n.meta["val"], torch.Tensor)]
+    inputs = [n for n in read if is_tensor(n)]
     return {n for n in inputs if any(symbols(stride) & moving for stride in n.meta["val"].stride())}
 
 

@@ -9,7 +9,9 @@ import torch
 from torch import fx
 
 from fxpass.analysis.kinds import layouts
+from fxpass.graph import aliases
 from fxpass.graph.extract import duplicate
+from fxpass.graph.inputs import belongs_to_module
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.dynamism import Restart
 
@@ -17,7 +19,6 @@ from .compilers import as_dynamo_gave_it, in_pieces
 from .fallback import WithFallback
 from .partition.repeats import piece_calls
 from .partition.split import is_dynamic
-from .recording.addresses import belongs_to_module, written_inputs, written_places
 from .recording.carry import asks_for_graphs
 from .recording.copied_out import CopiedOut
 
@@ -50,7 +51,7 @@ def untouched(
     if pieces is None or normal is None:
         run = as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
         return CopiedOut(run) if settings.compiler == "inductor" and asks_for_graphs(patches, example_inputs) else run
-    return WithFallback(pieces, [], written_places(normal), instead, failed)
+    return WithFallback(pieces, [], aliases.written_places(normal.graph), instead, failed)
 
 
 def _pieces(normal: fx.GraphModule, settings: Options, patches: dict[str, Any]) -> Callable[..., Any] | None:
@@ -66,4 +67,4 @@ def _worth_recording(normal: fx.GraphModule) -> bool:
     """Whether one recording of ``normal`` would serve all calls. Where an input starts in its memory does not matter."""
     inputs, places = normal.graph.find_nodes(op="placeholder"), layouts(normal.graph)
     growing = any(is_dynamic(n, places) for n in inputs if n.users)
-    return not growing and all(belongs_to_module(n) for n in written_inputs(normal))
+    return not growing and all(belongs_to_module(n) for n in aliases.written_inputs(normal.graph))

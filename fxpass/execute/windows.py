@@ -112,7 +112,7 @@ class WindowRows:
         self._rows: list[torch.Tensor] = []
 
     def __call__(self, args: Sequence[Any], in_part: bool = True) -> list[torch.Tensor]:
-        """Those for a call with ``args``, as large as its reads, ``in_part``, or as the caches."""
+        """The tensors for a call with ``args``: as large as its reads if ``in_part``, or else as the caches."""
         sizes = [min(*most, window_for(length) if in_part else most[0]) for length, most in self._measured(args)]
         if sizes != self._sizes:
             with torch.inference_mode(False):

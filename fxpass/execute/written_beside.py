@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph import aliases
 from fxpass.graph.arguments import values_at
-
-from .recording.addresses import written_in
+from fxpass.graph.memory_addresses import memory_address, memory_addresses
 
 
 class WrittenBeside:
     """The tensors at the ``places`` that a graph writes to, given the placeholders ``buffers`` of what it has made itself."""
 
     def __init__(self, buffers: Sequence[fx.Node]) -> None:
-        written = written_in(buffers[0].graph) - set(buffers) if buffers else set()
+        written = aliases.written_inputs(buffers[0].graph) - set(buffers) if buffers else set()
         inputs = buffers[0].graph.find_nodes(op="placeholder") if written else []
         self.places = [i for i, node in enumerate(inputs) if node in written]
         self._of = values_at(self.places)
@@ -32,9 +32,5 @@ class WrittenBeside:
         written = self._of(args)
         starts = [tensor.data_ptr() for tensor in written]
         if starts != self._starts:  # caches stay where they are: their memory is asked for once
-            self._starts, self._memories = starts, {*map(_memory, written)} - {0}
-        return not self._memories.isdisjoint(map(_memory, tensors))
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+            self._starts, self._memories = starts, memory_addresses(written)
+        return not self._memories.isdisjoint(map(memory_address, tensors))

@@ -5,10 +5,13 @@ The fake tensors' storages tell the former, the operators' schemas the latter.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import fx
 
 from .schemas import is_custom, is_higher_order, is_operator, is_tagged, memory_of, written_operands
+from .values import tensors_of
 
 
 def storage(node: fx.Node) -> int | None:
@@ -18,9 +21,7 @@ def storage(node: fx.Node) -> int | None:
 
 def storages(node: fx.Node) -> set[int]:
     """The ids of the storages of ``node``, which may be a tuple of tensors."""
-    value = node.meta.get("val")
-    tensors = value if isinstance(value, (tuple, list)) else [value]
-    return {own for t in tensors if (own := memory_of(t)) is not None}
+    return {own for t in tensors_of(node) if (own := memory_of(t)) is not None}
 
 
 def written(node: fx.Node) -> list[fx.Node]:
@@ -29,6 +30,18 @@ def written(node: fx.Node) -> list[fx.Node]:
         return []
     values = (v if isinstance(v, (list, tuple)) else [v] for v in written_operands(node))
     return [v for several in values for v in several if isinstance(v, fx.Node)]
+
+
+def written_inputs(graph: fx.Graph) -> set[fx.Node]:
+    """The placeholders of ``graph`` that it writes to."""
+    roots = {root(w) for n in graph.nodes for w in written(n)}
+    return {n for n in roots if n.op == "placeholder"}
+
+
+def written_places(graph: fx.Graph, more: Collection[fx.Node] = ()) -> list[int]:
+    """The places of the arguments that ``graph`` writes to, and of those for its placeholders in ``more``."""
+    targets = written_inputs(graph) | set(more)
+    return [i for i, n in enumerate(graph.find_nodes(op="placeholder")) if n in targets]
 
 
 def base(node: fx.Node) -> fx.Node | None:

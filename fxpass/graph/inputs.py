@@ -41,6 +41,12 @@ def is_noted_static(node: fx.Node) -> bool:
     return _STATIC in given_as(node).meta.get("tensor_dict", {})
 
 
+def belongs_to_module(node: fx.Node) -> bool:
+    """Whether the input ``node`` is a parameter, a buffer or a number of a module, or was marked static."""
+    source = dynamo_source(node)
+    return is_noted_static(node) or source is not None and source.guard_source.is_unspecialized_nn_module()
+
+
 def note_buffer(node: fx.Node, name: str) -> None:
     """Note that the input ``node`` is the buffer of what grows, the input called ``name``."""
     node.meta[_GROWS] = name

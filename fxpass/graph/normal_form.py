@@ -45,6 +45,7 @@ from .replay import Replaying
 from .source_lines import source_in
 from .stepped_slices import take_steps_apart
 from .unfit import Unfit, refuse_attributes, refuse_autograd, refuse_transforms
+from .values import is_tensor
 
 _GRAD_MODE = set_grad_enabled
 _DATA = get_data_attr
@@ -191,7 +192,7 @@ def _fold_known_numbers(traced: fx.GraphModule) -> set[fx.Node]:
         value = node.meta.get("val")
         if node.op != "call_function" or not isinstance(value, (torch.SymInt, int)) or isinstance(value, bool):
             continue
-        if folded.intersection((node, *node.all_input_nodes)) and not any(map(_is_tensor, node.all_input_nodes)):
+        if folded.intersection((node, *node.all_input_nodes)) and not any(map(is_tensor, node.all_input_nodes)):
             folded.add(node)  # what it is made of is known better by now
             value = node.meta["val"] = node.target(*fx.map_arg(node.args, number))
         known = value if isinstance(value, int) else _known(value)
@@ -199,10 +200,6 @@ def _fold_known_numbers(traced: fx.GraphModule) -> set[fx.Node]:
             folded.update(node.users)
             node.replace_all_uses_with(known)
     return folded
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)
 
 
 def _known(value: torch.SymInt) -> int | None:

@@ -23,6 +23,7 @@ from fxpass.torch_internals.operators import tree_leaves
 from . import aliases
 from .numbers import equal, symbols
 from .schemas import ITEM
+from .values import values_of
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
@@ -83,8 +84,7 @@ def check_core(core: fx.GraphModule, bound: Set[Any]) -> None:
     for node in core.graph.nodes:
         if node.target in ITEM:
             raise Broken(f"{node.name} reads a number from the device inside the static part")
-        value = node.meta.get("val")
-        for v in value if isinstance(value, (tuple, list)) else [value]:
+        for v in values_of(node):
             left = symbols(v) - bound
             if left:
                 raise Broken(f"{node.name} in the static part depends on {', '.join(sorted(map(str, left)))}")

@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 _TORCH, _PYTHON = os.path.dirname(torch.__file__) + os.sep, sysconfig.get_path("stdlib") + os.sep
+_OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _PACKAGES = {"site-packages", "dist-packages"}
 """Folders of what is installed, which lie in Python's own."""
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>.+)\n\s*(?P<code>.*)')
@@ -24,6 +25,11 @@ def is_users(file: str) -> bool:
     """Whether ``file`` is code of a user's, or of a package that a user has installed: neither torch's nor Python's own."""
     is_pythons = file.startswith(_PYTHON) and _PACKAGES.isdisjoint(file.removeprefix(_PYTHON).split(os.sep)[:1])
     return not is_pythons and not file.startswith((_TORCH, "<frozen"))
+
+
+def is_own(file: str, room: str = "") -> bool:
+    """Whether ``file`` is code of kvfix itself; where a ``room`` is named, of that package in it."""
+    return file.startswith(os.path.join(_OWN, room, ""))
 
 
 def source_of(node: fx.Node) -> str:
@@ -55,7 +61,7 @@ def with_line(node: fx.Node) -> fx.Node:
 
 
 def _frame(meta: Mapping[str, Any]) -> re.Match[str] | None:
-    """The innermost frame of a stack trace that is a user's, which that of ``F.pad`` is not; the innermost one if none is."""
+    """The innermost frame of a stack trace that is a user's; the innermost of all if none is. That of ``F.pad`` is torch's."""
     trace = end = meta.get("stack_trace") or ""
     innermost = None
     while (start := end.rfind('File "')) >= 0:

@@ -158,7 +158,7 @@ def _takes_or_gives_floats(op: fx.Node) -> bool:
 
 
 def _is_input(table: Table, placeholder: fx.Node) -> bool:
-    """Whether what ``placeholder`` holds can be asked before the call, and is what the graph finds there."""
+    """Whether ``placeholder`` can be asked before the call, and holds then what the graph finds in it."""
     value = _value(placeholder)
     if placeholder.meta.get("grapharg") is None:
         return False

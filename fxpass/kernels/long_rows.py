@@ -35,7 +35,7 @@ LEAST_CHUNKS = 8
 MOST_ROWS = 32
 """More rows than this keep the processors busy as they are."""
 _DTYPES = (torch.float32, torch.float64, torch.int64)
-"""Dtypes whose sums are not rounded to fewer digits than they are computed in."""
+"""Dtypes that store a sum with all the digits that it is computed with."""
 
 
 def cut_long_rows(graph: fx.Graph) -> None:

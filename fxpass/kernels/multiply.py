@@ -29,7 +29,7 @@ def multiply(total, w, x, ROWS: tl.constexpr, HOPPER: tl.constexpr):
 
 @triton.jit
 def _product(w, x, HOPPER: tl.constexpr):
-    """``w @ x`` in float32 as three products in TF32: of both when rounded, and of each with what rounding takes off the other.
+    """``w @ x`` in float32 as three products in TF32: of both rounded, and of each rounded with the rest of the other.
 
     Triton does the same with nine instructions for each number, which older GPUs have, too. From Hopper on, one instruction
     rounds and one subtracts, and the matrix units cut off the last bits of the rest, which has either sign. An infinite number

@@ -26,7 +26,8 @@ def attend(
 
     Its queries are of all the heads that share one key head of one batch row. In both matrix products the keys are the long
     side and the queries the narrow one. With a QUERY, the program computes the query, and its KEY and VALUE, of elements of the
-    tensors p0 to p7. The first program of a key head writes the row, and each takes it as it is, and not from the cache.
+    tensors p0 to p7. The first program of a key head writes the row. Each program uses the row that it has computed, and
+    does not read it from the cache.
     """
     pid = tl.program_id(0)
     part, tile, key_head = pid % PARTS, pid // PARTS % tiles, pid // PARTS // tiles % KEY_HEADS

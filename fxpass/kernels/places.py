@@ -21,7 +21,7 @@ View = tuple[fx.Node, Place]
 
 
 def seen_through(node: fx.Node, place: Place) -> View | None:
-    """The element that the one of ``node`` at ``place`` is; None if ``node`` is no view that this file knows."""
+    """The element that ``node``, a view, shows at ``place``; None if ``node`` is no view that this file knows."""
     cut = node.args[0] if node.target is operator.getitem else node
     view = _VIEWS.get(cut.target) if isinstance(cut, fx.Node) else None
     if view is None or cut.kwargs and view is not _same:  # type: ignore[union-attr]
@@ -59,7 +59,7 @@ def _regrouped(place: Place, sizes: Sequence[int], wanted: Sequence[int]) -> Pla
 
 
 def broadcast_place(node: fx.Node, place: Place) -> Place:
-    """Where the element of ``node`` is that is broadcast to ``place``."""
+    """The place of the element of ``node`` that is broadcast to ``place``."""
     sizes = node.meta["val"].shape
     return tuple("0" if n == 1 else p for p, n in zip(place[len(place) - len(sizes) :], sizes, strict=True))
 
@@ -113,7 +113,7 @@ def _moved(node: fx.Node, place: Place, dim: Any, text: str) -> View:
 
 
 def _piece(node: fx.Node, place: Place) -> View:
-    """``node`` is one of the results of what cuts a tensor up."""
+    """The element at ``place`` of ``node``, which is one of the pieces that an op cuts a tensor into."""
     cut, number = node.args
     assert isinstance(cut, fx.Node) and isinstance(number, int)
     if cut.target is aten.unbind.int:

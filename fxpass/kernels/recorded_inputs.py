@@ -12,13 +12,15 @@ from contextvars import ContextVar
 
 import torch
 
+from fxpass.graph.memory_addresses import memory_address, memory_addresses
+
 _memory: ContextVar[frozenset[int]] = ContextVar("memory", default=frozenset())
 
 
 @contextlib.contextmanager
 def recording_of(inputs: Iterable[object]) -> Iterator[None]:
     """A block that records a function of ``inputs``."""
-    token = _memory.set(frozenset(_place(t) for t in inputs if isinstance(t, torch.Tensor)))
+    token = _memory.set(frozenset(memory_addresses(t for t in inputs if isinstance(t, torch.Tensor))))
     try:
         yield
     finally:
@@ -27,8 +29,4 @@ def recording_of(inputs: Iterable[object]) -> Iterator[None]:
 
 def is_input(tensor: torch.Tensor) -> bool:
     """Whether ``tensor`` lies in the memory of an input of the recording that is being made."""
-    return _place(tensor) in _memory.get()
-
-
-def _place(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return memory_address(tensor) in _memory.get()

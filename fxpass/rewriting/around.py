@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .result_layout import undone
 from .sliced_results import SliceOf
 
 
@@ -88,3 +89,16 @@ class Around:
     def inputs(self) -> int:
         """The number of the graph's inputs that its caller does not give."""
         return len(self.axes) + len(self.windows) + len(self.copies) + bool(self.numbers)
+
+    def cut(self, place: int, whole: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """A copy of the result at ``place``, which the graph gives as ``whole``, cut to ``lengths``. It lies in memory as in
+        eager."""
+        cuts, order = self.cuts[place], self.orders.get(place)
+        if order is None and len(cuts) == 1:
+            return torch.narrow_copy(whole, cuts[0][0], 0, lengths[0])
+        part = whole
+        for (dim, _), length in zip(cuts, lengths, strict=True):
+            part = part.narrow(dim, 0, length)
+        if order is None:
+            return part.clone(memory_format=torch.contiguous_format)
+        return part.permute(order).clone(memory_format=torch.contiguous_format).permute(undone(order))  # a view, as eager's

@@ -22,8 +22,8 @@ from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 
 from .around import Around
+from .buffer_edits import placeholder
 from .formulas import formula
-from .growth import placeholder
 
 aten = torch.ops.aten
 

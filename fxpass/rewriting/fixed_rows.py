@@ -20,6 +20,7 @@ from torch import fx
 from fxpass.graph import aliases
 from fxpass.graph.insertion import take_line
 from fxpass.graph.numbers import hint, symbols
+from fxpass.graph.values import is_tensor
 
 aten = torch.ops.aten
 
@@ -47,7 +48,7 @@ def copy_fixed_rows(graph: fx.Graph, bound: Set[Any]) -> bool:
 
 
 def _is_view(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor) and aliases.base(node) is not None
+    return is_tensor(node) and aliases.base(node) is not None
 
 
 def _is_fixed(view: fx.Node, bound: Set[Any]) -> bool:

@@ -19,12 +19,13 @@ from fxpass.analysis.arithmetic import is_float
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
 from fxpass.graph.schemas import arguments_by_name
+from fxpass.graph.values import is_tensor
 
 from .scalars import ACCEPT_TENSORS, TENSOR_FORM
 
 aten = torch.ops.aten
 _WIDE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
-"""Beside a tensor of 16 bits, these compute with a number of 32 bits, and with a tensor of 16."""
+"""Beside a tensor of 16 bits, these compute with a number in 32 bits, and with a 0-d tensor in 16."""
 
 
 def floats_as_tensors(graph: fx.Graph) -> None:
@@ -35,7 +36,7 @@ def floats_as_tensors(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         floats = [a for a in node.args if isinstance(a, fx.Node) and is_float(a)]
         target = aten.sub.Tensor if node.target is aten.rsub.Scalar else TENSOR_FORM.get(node.target, node.target)
-        tensors = [a.meta["val"] for a in node.args if isinstance(a, fx.Node) and isinstance(a.meta["val"], torch.Tensor)]
+        tensors = [a.meta["val"] for a in node.args if is_tensor(a)]
         if not floats or not tensors or target not in ACCEPT_TENSORS or len(node.args) > 2 and target in _WIDE:
             continue
         beside = next((t for t in tensors if t.dtype is not torch.bool), tensors[0])

@@ -23,7 +23,7 @@ from fxpass.graph.numbers import Derived, number, to_expr
 aten = torch.ops.aten
 
 MOST = 256
-"""Terms of a formula. Numbers that are made of each other again and again would be written out again and again."""
+"""A formula has no more terms than this. A number that others are made of is written out at each use."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,6 @@ buffer before a call, and takes what was joined out of it afterwards.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
 from collections.abc import Callable, Sequence, Set
 from typing import Any
 
@@ -30,13 +28,12 @@ from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.steady_sizes import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
-from fxpass.graph.inputs import note_buffer, note_static
-from fxpass.graph.insertion import call, size_argument, stand_for, take_line
 from fxpass.graph.layouts import dense_order, is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import equal, input_sizes, symbols, to_expr
+from fxpass.graph.numbers import input_sizes, symbols, to_expr
 
 from .around import Around, Axis
+from .buffer_edits import buffer_for, length_node, use_buffer
 from .formulas import formula
 from .joins import as_cats
 from .min_max import as_one_of_two
@@ -122,15 +119,6 @@ class Grower:
         return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)]), self._name_of)
 
 
-def placeholder(graph: fx.Graph, name: str, value: torch.Tensor) -> fx.Node:
-    """A new last input of ``graph``, which stays where it is."""
-    with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
-        made = graph.placeholder(name)
-    made.meta["val"] = value
-    note_static(made)
-    return made
-
-
 def grow(
     gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt, name_of: Callable[[fx.Node], str]
 ) -> Grown:
@@ -151,11 +139,11 @@ def grow(
             places = tuple(i for i, r in enumerate(returned) if one.joins and _is_of(r, one.joins[-1]))
             views = tuple(i for i in places if not _is_no_view(returned[i], one.joins[-1]))
             axes.append(Axis(inputs.index(one.node), one.dim, rows, places, views))
-        buffers = [_buffer(graph, one, capacity, name_of(one.node)) for one in found]
+        buffers = [buffer_for(graph, one, capacity, name_of(one.node)) for one in found]
         known: list[tuple[Any, fx.Node, Any]] = []
         for one, buffer, made in zip(found, buffers, axes, strict=True):
-            length = _length(graph, one, known if symbols(one.size) - moving else [])
-            _use(graph, one, buffer, length)
+            length = length_node(graph, one, known if symbols(one.size) - moving else [])
+            use_buffer(graph, one, buffer, length)
             if length.target is aten.sym_size.int:
                 origins[length] = Origin(f"{name_of(one.node)}.size({one.dim})")
                 known += [] if isinstance(made.rows, int) else [(one.end, length, (inputs[made.rows[0]], made.rows[1]))]
@@ -206,65 +194,3 @@ def _rows(one: Growing, inputs: Sequence[fx.Node]) -> Any:
         if to_expr(size) == rows:
             return inputs.index(node), dim
     raise Refusal(reasons.UNKNOWN_ROWS)
-
-
-def _buffer(graph: fx.Graph, one: Growing, capacity: torch.SymInt, name: str) -> fx.Node:
-    like = one.node.meta["val"]
-    shape = [capacity if d == one.dim else size for d, size in enumerate(like.shape)]
-    made = placeholder(graph, f"{one.node.name}_buffer", torch.empty(shape, dtype=like.dtype, device=like.device))
-    note_buffer(made, name)
-    return made
-
-
-def _length(graph: fx.Graph, one: Growing, known: Sequence[tuple[Any, fx.Node, Any]]) -> fx.Node:
-    """The node of the length of what grows, before all ops: the sum of a length and of the number of rows that are joined
-    there, an input and a dim, if these are ``known`` to end where it does."""
-    for end, length, rows in known:
-        if equal(one.size, end):
-            with graph.inserting_after(length):
-                added = call(graph, aten.sym_size.int, *rows)
-            with graph.inserting_after(added):
-                return call(graph, operator.add, length, added)
-    with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
-        return call(graph, aten.sym_size.int, one.node, one.dim)
-
-
-def _use(graph: fx.Graph, one: Growing, buffer: fx.Node, length: fx.Node) -> None:
-    """Let ``buffer`` stand for the input that grows, of that ``length``, and for the joins.
-
-    A read of the buffer keeps the fake value of what it replaces, which has memory of its own. No row that is read is written
-    between such a read and its last use: a join writes behind what was there.
-    """
-    past, dim, end = one.node, one.dim, length
-    with graph.inserting_after(length):
-        whole = call(graph, aten.slice.Tensor, buffer, dim, 0, length, like=past.meta["val"])
-    for join in one.joins:
-        end = _write(graph, join, buffer, dim, end)
-    kept = (length, *one.joins[:1])
-    past.replace_all_uses_with(whole, delete_user_cb=lambda user: user.op != "output" and user not in kept)
-    for node in [n for n in whole.users if n.target is aten.sym_size.int and n.args[1] == dim]:
-        node.replace_all_uses_with(length)
-        graph.erase_node(node)
-    if whole.users:
-        take_line(whole, next(iter(whole.users)))
-    else:
-        graph.erase_node(whole)
-
-
-def _write(graph: fx.Graph, join: fx.Node, buffer: fx.Node, dim: int, start: fx.Node) -> fx.Node:
-    """Write to ``buffer`` what ``join`` puts behind its first part, which ends at ``start``; gives the node of the new end."""
-    with graph.inserting_before(join):
-        parts = list(join.args[0])[1:]  # type: ignore[arg-type]
-        new = parts[0]
-        if len(parts) > 1:
-            new = call(graph, aten.cat.default, parts, dim)
-            take_line(new, join)
-        end = call(graph, operator.add, start, size_argument(functools.partial(call, graph), new, dim))
-        place = call(graph, aten.slice.Tensor, buffer, dim, start, end)
-        write = call(graph, aten.copy_.default, place, new)
-        joined = call(graph, aten.slice.Tensor, buffer, dim, 0, end, like=join.meta["val"])
-    for node in (joined, end, place, write):
-        take_line(node, join)
-    stand_for(joined, join)
-    join.replace_all_uses_with(joined, delete_user_cb=lambda user: user.op != "output")
-    return end

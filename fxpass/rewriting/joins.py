@@ -28,6 +28,8 @@ from fxpass.graph.insertion import call, take_line
 from fxpass.graph.layouts import is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal, known, number, symbols
+from fxpass.graph.schemas import arguments_by_name
+from fxpass.graph.values import is_tensor
 
 aten = torch.ops.aten
 
@@ -38,8 +40,8 @@ _JOINS = {aten.concat.default: (None, 1), aten.concatenate.default: (None, 1), a
 enough. Tensors of fewer dims are given more first."""
 
 
-_PADS = {aten.pad.default: ("self", "pad", "mode", "value"), aten.constant_pad_nd.default: ("self", "pad", "value")}
-"""Operators that pad, and their arguments."""
+_PADS = {aten.pad.default, aten.constant_pad_nd.default}
+"""Operators that pad."""
 
 
 class _Piece(NamedTuple):
@@ -71,7 +73,7 @@ def as_cats(gm: fx.GraphModule, moving: Set[Any]) -> None:
 
 
 def _moving_tensors(graph: fx.Graph, moving: Set[Any]) -> list[fx.Node]:
-    made = [n for n in graph.nodes if n.op == "call_function" and isinstance(n.meta.get("val"), torch.Tensor)]
+    made = [n for n in graph.nodes if n.op == "call_function" and is_tensor(n)]
     return [n for n in made if symbols(n.meta["val"]) & moving]
 
 
@@ -157,7 +159,7 @@ def _written(node: fx.Node, dim: int) -> Iterator[_Piece]:
 
 def _pad_as_cat(node: fx.Node, moving: Set[Any]) -> None:
     """Put a `cat` in the place of the padding ``node``, if it is a number on one side along a dim that moves."""
-    given = dict(zip(_PADS[node.target], node.args, strict=False)) | node.kwargs
+    given = arguments_by_name(node)
     value, graph = node.meta["val"], node.graph
     dims = [d for d, size in enumerate(value.shape) if symbols(size) & moving]
     if len(dims) != 1 or given.get("mode", "constant") != "constant" or (padded := _padded(node, dims[0])) is None:

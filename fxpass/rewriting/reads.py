@@ -20,6 +20,7 @@ from fxpass.analysis.extents import Extent
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.bounds import size_of
 from fxpass.graph.numbers import derived, equal, guarded
+from fxpass.graph.values import is_tensor
 
 from .builder import Builder
 
@@ -41,7 +42,7 @@ def _full(site: SliceSite, graph: fx.Graph) -> Any:
     for node in graph.nodes:
         if node.op != "placeholder" or isinstance(size, int):
             break
-        if isinstance(node.meta.get("val"), torch.Tensor):
+        if is_tensor(node):
             for dim, own in enumerate(node.meta["val"].shape):
                 if isinstance(own, torch.SymInt) and equal(own, size):
                     return size_of(node, dim, site.node)

@@ -26,6 +26,7 @@ from fxpass.graph import aliases
 from fxpass.graph.bounds import from_the_front, size_of
 from fxpass.graph.numbers import equal, guarded, number
 from fxpass.graph.schemas import arguments_by_name
+from fxpass.graph.values import tensors_of
 
 from . import bits
 from .builder import Builder
@@ -40,9 +41,7 @@ def uses_position(node: fx.Node, positions: Positions) -> bool:
 
 def made_by(node: fx.Node) -> list[torch.Tensor]:
     """The tensors that ``node`` gives, and those that it writes to."""
-    value = node.meta.get("val")
-    given = [value] if isinstance(value, torch.Tensor) else value if isinstance(value, (tuple, list)) else []
-    return [t for t in (*given, *(w.meta["val"] for w in aliases.written(node))) if isinstance(t, torch.Tensor)]
+    return [*tensors_of(node), *(t for w in aliases.written(node) for t in tensors_of(w))]
 
 
 def rewrite_scalar(node: fx.Node, positions: Positions, b: Builder) -> fx.Node:

@@ -31,8 +31,8 @@ from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import Derived, equal, hint, number, symbols, to_expr
 
 from .around import Window
+from .buffer_edits import placeholder
 from .formulas import formula
-from .growth import placeholder
 
 aten = torch.ops.aten
 

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from fxpass.report import figures
+from fxpass.tools import figures
 
 
 @dataclasses.dataclass

@@ -98,7 +98,7 @@ def _guard(reason: str) -> str:
 
 
 def as_dict(counts: Counts, launches: Launches | None) -> dict[str, int | None]:
-    """What was counted, by name; None where nothing could be: launches without a GPU, of a script, or of a call unlike those to
+    """What was counted, by name; None for launches that could not be: without a GPU, of a script, or of a call unlike those to
     come."""
     return {
         "graphs": counts.graphs,

@@ -7,14 +7,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from fxpass.errors import KvfixError
-from fxpass.graph.source_lines import is_users
-
-_OWN_FOLDER = str(Path(__file__).parents[1])
-"""A place in our own code says nothing about an error of the user's."""
+from fxpass.graph.source_lines import is_own, is_users
 
 
 class TargetError(Exception):
@@ -85,6 +81,6 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join([*lines[:1], *(["; ".join(lines[1:])] if isinstance(error, KvfixError) else [])])
     places = [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
-    own = [f for f in places if not f.filename.startswith(_OWN_FOLDER)]
-    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    theirs = [f for f in places if not is_own(f.filename)]  # a place in our own code says nothing about an error of the user's
+    place = f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"

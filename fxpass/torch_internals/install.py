@@ -20,7 +20,7 @@ from .dynamo import (
     guard_managers,
     hooks,
     module_ints,
-    pinned,
+    pinned_numbers,
     python_functions,
     remembered_calls,
     swapped_tensors,
@@ -68,7 +68,7 @@ def install(
 
     _install(Feature.CAPTURE, capture)
     _install(Feature.RETRACE, retrace.install)
-    _install(Feature.AGAIN, pinned.install)
+    _install(Feature.AGAIN, pinned_numbers.install)
     if holds(Feature.CAPTURE):
         _install(Feature.ASKED, asked_sizes.install)
         _install(Feature.PRECOMPILE, lambda: precompile.install(functools.partial(options_of, backend)))

@@ -62,7 +62,7 @@ def difference(found: Outcome, expected: Outcome, exact: tuple[bool, Sequence[bo
 def tolerance(expected: Tensor) -> tuple[float, float]:
     """Relative and absolute tolerance against ``expected``: those of `torch.testing` for its dtype.
 
-    The relative one is also allowed of the average magnitude: a small number among large ones is what is left of these.
+    The relative tolerance also holds of the average magnitude, since a small number among large ones is often their difference.
     """
     wide = expected.dtype in (torch.float64, torch.complex128)
     relative, absolute = RELATIVE.get(expected.dtype), 1e-7 if wide else 1e-5

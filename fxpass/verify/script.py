@@ -20,8 +20,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass.execute.recording.addresses import belongs_to_module
-from fxpass.graph.inputs import dynamo_source
+from fxpass.graph.inputs import belongs_to_module, dynamo_source
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.sources import PositionSource
 
@@ -102,7 +101,7 @@ def held_by(gm: fx.GraphModule) -> dict[str, Any]:
 
 
 def _numbers(nodes: Sequence[fx.Node]) -> dict[int, str]:
-    """How the numbers among the inputs ``nodes`` that come from tensors among them are computed."""
+    """For each number among the inputs ``nodes`` that comes from a tensor among them, how it is computed."""
     sources = [dynamo_source(node) for node in nodes]
     places = {source.name: i for i, source in enumerate(sources) if source is not None}
     made = {}

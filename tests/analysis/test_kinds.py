@@ -13,8 +13,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 import fxpass
-from fxpass.analysis.calls import CallHistory, Graph
-from fxpass.execute.watched_variants import MAX_NEW, WatchedVariants
 
 
 def kinds() -> dict[str, str]:
@@ -166,69 +164,6 @@ def test_what_moves_with_every_call_is_no_variant_for_long() -> None:
     assert kinds()["L['series'].size()[1]"] == "growth" and len(fxpass.reports()) <= 4
 
 
-def seen(*calls: tuple[int, ...], names: str = "start rows", heads: int = 8) -> CallHistory:
-    """A frame whose one graph has been called like this."""
-    frame, graph = CallHistory(), Graph(names.split(), {"heads": heads})
-    for values in calls:
-        frame.see(graph, values)
-    return frame
-
-
-def test_calls_tell_what_is_steady() -> None:
-    calls = seen((0, 2), (4, 2), (5, 2), (0, 3), (4, 3))
-    assert calls.kind("rows", 3, True) == calls.kind("heads", 8, True) == "variant"
-    assert calls.kind("start", 4, False) == "position"
-    assert calls.kind("never seen", 1, True) is None
-
-
-@pytest.mark.parametrize(
-    "rows, now, kind",
-    [
-        ((5, 6, 7), 8, "growth"),
-        ((5, 6, 7), 4, "growth"),  # another request
-        ((5,), 6, "growth"),
-        ((9,), 7, "variant"),
-        ((3, 5, 2, 4), 3, "variant"),
-        ((2, 2, 2), 3, "variant"),
-        ((2, 3, 3), 4, "growth"),
-        ((2, 2, 2, 3, 3, 3), 3, "variant"),
-    ],
-)
-def test_a_size_that_rises_grows(rows: tuple[int, ...], now: int, kind: str) -> None:
-    assert seen(*((0, n) for n in rows)).kind("rows", now, True) == kind
-
-
-@pytest.mark.parametrize(
-    "starts, now, is_step, kind",
-    [
-        ((7,) * 6, 9, True, "variant"),  # steps have left it as it was
-        ((7,) * 6, 9, False, None),  # calls of a graph without positions tell nothing
-        ((7,) * 3, 9, True, None),
-        ((0,) * 6, 1, True, None),  # a window that has not been full
-        ((7,) * 6 + (8,), 9, True, "position"),
-        ((7,) * 6 + (9,) * 5, 9, True, "variant"),
-    ],
-)
-@pytest.mark.parametrize("fixed", [True, False])
-def test_an_int_that_moves_for_the_first_time(
-    starts: tuple[int, ...], now: int, is_step: bool, kind: str | None, fixed: bool
-) -> None:
-    calls = CallHistory()
-    graphs = {n: Graph([] if fixed else ["start"], {"start": n} if fixed else {}, is_step=is_step) for n in starts}
-    for n in starts:
-        calls.see(graphs[n], () if fixed else (n,))
-    assert calls.kind("start", now, False) == kind
-
-
-def test_an_int_is_compared_with_what_it_was_for_the_same_module() -> None:
-    """The first of two blocks moves it, and the second finds it moved: it has not stayed from one to the other."""
-    calls, first, second = CallHistory(), Graph([], {"n": 0}), Graph(["n"], {})
-    calls.see(first, (), owner=1)
-    calls.see(second, (4,), owner=2)
-    assert calls.last("n", 1) == 0 and calls.last("n", 2) == calls.last("n", 3) == 4
-    assert calls.kind("n", 4, False, owner=1) is None and calls.kind("n", 4, False, owner=2) == "variant"
-
-
 def prefix_scales(x: Tensor, k: Tensor, at: int, prefix: int) -> Tensor:
     return x / x[:, :prefix].amax(1, keepdim=True)
 
@@ -302,41 +237,6 @@ def test_an_int_that_says_how_large_tensors_are(use: Callable[[Tensor, Tensor, i
         assert torch.equal(ours, theirs)
     report = fxpass.reports()[-1]
     assert kinds()["L['n']"] == kind and one_core() and not report.outside and len(fxpass.reports()) == 3
-
-
-def test_many_calls_are_counted_as_they_come() -> None:
-    calls = seen(*((n, 2) for n in range(2000)))
-    assert calls.kind("rows", 2, True) == "variant" and calls.kind("start", 2000, False) == "position"
-    assert not calls._entries and calls._moves["start"] == 63
-
-
-def correcting(most: int = 100) -> tuple[WatchedVariants, list[list[int]]]:
-    again: list[list[int]] = []
-
-    def cut(places: list[int]) -> Callable[..., str]:
-        again.append(places)
-        return lambda *args: "cut again"
-
-    return WatchedVariants(lambda *args: "cores", [0, 2], cut, most, pytest.fail), again
-
-
-def test_a_variant_that_moves_is_corrected_once() -> None:
-    run, again = correcting()
-    assert [run(3, None, n) for n in (1, 1, 2, 2, 3)] == ["cores"] * 5
-    outcomes = [run(3, None, n) for n in range(4, 4 + MAX_NEW)]
-    assert outcomes[-1] == "cut again" and again == [[2]]
-    assert run(4, None, 99) == "cut again" and again == [[2]]
-
-
-def test_values_that_take_turns_are_a_few_cores() -> None:
-    run, again = correcting()
-    assert {run(3, None, n % 3) for n in range(30)} == {"cores"} and not again
-
-
-def test_the_number_with_most_values_is_corrected_where_there_are_many() -> None:
-    run, again = correcting(most=6)
-    assert {run(n // 8, None, n // 2) for n in range(12)} == {"cores"} and not again
-    assert run(1, None, 6) == "cut again" and again == [[2]]
 
 
 def at_the_end_of_a_mask(x: Tensor, k: Tensor, w: Tensor, long: Tensor) -> Tensor:

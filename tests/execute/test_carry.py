@@ -1,4 +1,4 @@
-"""Around a recording: index tensors carried through it as values, results in memory of their own."""
+"""Index tensors are carried through a recording as values."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from graphs import traced
 
 from fxpass.execute.partition.split import dependencies
-from fxpass.execute.recording.addresses import written_inputs
 from fxpass.execute.recording.carry import carry_indices
-from fxpass.execute.recording.results import copied_groups
+from fxpass.graph.aliases import written_inputs
 
 
 def test_an_index_tensor_enters_and_leaves_as_a_value() -> None:
@@ -43,20 +42,4 @@ def test_what_is_carried_as_a_copy_keeps_its_order() -> None:
     )
     read = next(n for n in copy.users if n.target is read.target)
     assert read in dependencies(gm.graph)[write]
-    assert copy not in written_inputs(gm) and carried not in written_inputs(gm)
-
-
-def test_results_are_copies() -> None:
-    pool = torch.rand(3)
-    (first,) = copied_groups([[pool]])
-    assert torch.equal(first, pool)
-    assert first.data_ptr() != pool.data_ptr()
-
-
-def test_results_that_share_memory_share_it_afterwards() -> None:
-    pool = torch.rand(2, 3)
-    whole, row = copied_groups([[pool, pool[1]]])
-    assert torch.equal(whole, pool) and whole.data_ptr() != pool.data_ptr()
-    row.zero_()
-    assert whole[1].tolist() == [0, 0, 0]
-    assert pool[1].any()
+    assert copy not in written_inputs(gm.graph) and carried not in written_inputs(gm.graph)

@@ -18,15 +18,15 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 import fxpass
-from fxpass.report.figures import write_figures
 from fxpass.tools.counting import recordings
+from fxpass.tools.figures import write_figures
 from toto_model.bench.approaches import REFERENCE, make
-from toto_model.bench.sizes import Size
+from toto_model.bench.sizes import ForecastSize
 from toto_model.config import TotoConfig
 
 pytestmark = pytest.mark.gpu
 
-SIZE, PATCH = Size(7, 4096, 1536), TotoConfig.base().patch_size
+SIZE, PATCH = ForecastSize(7, 4096, 1536), TotoConfig.base().patch_size
 
 
 def record(name: str, values: dict[str, Any]) -> None:

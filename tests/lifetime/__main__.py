@@ -18,7 +18,7 @@ import torch
 import typer
 
 import fxpass
-from fxpass.report import figures
+from fxpass.tools import figures
 
 from . import runs
 

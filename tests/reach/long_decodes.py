@@ -22,7 +22,8 @@ from compilations import parts_compiled
 from torch import nn
 
 import fxpass
-from fxpass.report import figures, store
+from fxpass.report import store
+from fxpass.tools import figures
 from fxpass.tools.counting import counting
 
 from .cases import SMALL

@@ -1,6 +1,6 @@
 """Every minimal model, with NaN in the tails: eager's outputs, eager's buffers to the bit, one static core.
 
-With huge numbers there, they run in test_propagate.py.
+With huge numbers there, they run in tests/graph/test_propagate.py.
 """
 
 from __future__ import annotations

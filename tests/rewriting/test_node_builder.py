@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_the_derivation_of_a_number_lists_operands_first() -> None:
     _, node = graph_of_one_number()
     order = derivation(doubled(node))
     assert len(order) == DOUBLINGS
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in itertools.pairwise(order):
         assert after.args == (before, before)
     assert derivation(node) == derivation(3) == []
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import fxpass
 from fxpass import verify
-from fxpass.report import figures
 from fxpass.tools import command_line as cli
+from fxpass.tools import figures
 from fxpass.tools.command_line import app
 
 BAD = {

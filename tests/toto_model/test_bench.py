@@ -12,12 +12,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fxpass.report.figures import command
 from fxpass.tools.command_line import app
+from fxpass.tools.figures import command
 from toto_model.bench import APPROACHES, chosen
 from toto_model.bench.approaches import REFERENCE, YARDSTICK
-from toto_model.bench.clocks import Launches, Plain
-from toto_model.bench.sizes import Size
+from toto_model.bench.clocks import FirstLaunch, Plain
+from toto_model.bench.sizes import ForecastSize
 from toto_model.bench.table import ratios, spread, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,13 +26,13 @@ RECORDED = ROOT / "benchmarks/results/bench_7x4096-1536.json"
 
 @pytest.mark.parametrize("text", ["7x4096-1536", "32x2048-512x8"])
 def test_sizes_are_read_as_they_are_written(text: str) -> None:
-    assert str(Size.parse(text)) == text
+    assert str(ForecastSize.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "7x4096", "7-4096-1", "7x4096-1536x"])
 def test_other_texts_are_no_sizes(text: str) -> None:
     with pytest.raises(ValueError, match="7x4096-1536"):
-        Size.parse(text)
+        ForecastSize.parse(text)
 
 
 def test_the_reference_is_always_among_the_chosen() -> None:
@@ -61,7 +61,7 @@ def test_ratios_are_of_medians_and_leave_out_what_is_missing() -> None:
 def test_the_time_until_a_launch_is_that_of_a_call_that_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: None)
     monkeypatch.setattr(torch.cuda, "Event", lambda **_: SimpleNamespace(record=lambda: None))
-    launches = Launches().watch()
+    launches = FirstLaunch().watch()
     launch = partial(torch.cuda.CUDAGraph.replay, None)  # as it is kept with a recording
     clock = Plain(lambda calls: [launch() for _ in range(calls)], gpu=True, launches=launches)
     for calls in (0, 1, 2, 0):

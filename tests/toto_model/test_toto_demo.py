@@ -51,7 +51,7 @@ def test_shown(capfd: pytest.CaptureFixture[str]):
 
 
 def test_a_row_that_dies_is_a_row(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    bad = demo.Approach("kvfix", "no such cache")
+    bad = demo.DemoRow("kvfix", "no such cache")
     monkeypatch.setattr(demo, "longest_first", lambda: [*KEPT[:1], bad])
     monkeypatch.setattr(demo, "APPROACHES", (*KEPT[:1], bad))
     assert demo.run(compiler="eager") == 1

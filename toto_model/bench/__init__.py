@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from toto_model.bench.approaches import APPROACHES, EAGER, PUBLISHED, REFERENCE, Approach
-from toto_model.bench.sizes import Size
+from toto_model.bench.sizes import ForecastSize
 from toto_model.bench.table import Row, ratios, tables
 from toto_model.bench.worker import Setting, floor, serve
 from toto_model.config import TotoConfig
@@ -214,13 +214,13 @@ def run(
         return show_file(recorded)
     from rich.console import Console
 
-    from fxpass.report import figures
     from fxpass.report.text import wide
+    from fxpass.tools import figures
 
     try:
         if config not in CONFIGS:
             raise ValueError(f"no configuration {config!r}; there are {', '.join(CONFIGS)}")
-        parsed, approaches, shape = [Size.parse(s) for s in sizes], chosen(only), CONFIGS[config]()
+        parsed, approaches, shape = [ForecastSize.parse(s) for s in sizes], chosen(only), CONFIGS[config]()
         if layers is not None:
             shape = replace(shape, num_layers=layers, spacewise_every_n_layers=layers)
     except ValueError as error:
@@ -229,7 +229,7 @@ def run(
     progress, console = Console(stderr=True, soft_wrap=True), wide()
     start = time.perf_counter()
 
-    def say(size: Size, text: str) -> None:
+    def say(size: ForecastSize, text: str) -> None:
         progress.print(f"[{time.perf_counter() - start:4.0f} s] {size}: {text}", markup=False, highlight=False)
 
     done: list[dict[str, Any]] = []

@@ -17,13 +17,13 @@ needs to issue a decode step."""
 Forward = Callable[..., Any]
 
 
-class Launches:
+class FirstLaunch:
     """When this process launches a CUDA graph that has been recorded since `watch`."""
 
     def __init__(self) -> None:
         self._first: float | None = None
 
-    def watch(self) -> Launches:
+    def watch(self) -> FirstLaunch:
         """See each launch from now on."""
         launch = torch.cuda.CUDAGraph.replay
 
@@ -52,11 +52,11 @@ class Plain:
     that of the device alone (unless the call waits for the device).
     """
 
-    def __init__(self, forward: Forward, gpu: bool, ahead: bool = False, launches: Launches | None = None) -> None:
+    def __init__(self, forward: Forward, gpu: bool, ahead: bool = False, launches: FirstLaunch | None = None) -> None:
         self.forward, self.gpu, self.ahead = forward, gpu, ahead
         self.host: list[float] = []
         self.launch_ms: list[float] = []
-        self._launches = launches or Launches()
+        self._launches = launches or FirstLaunch()
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

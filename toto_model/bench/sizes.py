@@ -10,7 +10,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Size:
+class ForecastSize:
     """``variates`` series of ``context`` steps, ``horizon`` steps ahead: the mean path, or ``samples`` drawn paths."""
 
     variates: int
@@ -23,7 +23,7 @@ class Size:
         return f"{self.variates}x{self.context}-{self.horizon}{drawn}"
 
     @classmethod
-    def parse(cls, text: str) -> Size:
+    def parse(cls, text: str) -> ForecastSize:
         """``7x4096-1536``, or ``32x2048-512x8`` for eight samples.
 
         Raises:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toto_model.bench.approaches import EAGER, KEPT, Approach
-from toto_model.bench.sizes import Size
+from toto_model.bench.sizes import ForecastSize
 from toto_model.config import TotoConfig
 
 
@@ -20,7 +20,7 @@ from toto_model.config import TotoConfig
 class Setting:
     """What all approaches of one table share."""
 
-    size: Size
+    size: ForecastSize
     config: TotoConfig
     device: str
     backend: str
@@ -33,11 +33,11 @@ class Subject:
         import torch
 
         from toto_model.bench import approaches
-        from toto_model.bench.clocks import Launches
+        from toto_model.bench.clocks import FirstLaunch
 
         self.torch = torch
         self.gpu = setting.device == "cuda"
-        self.launches = Launches().watch()  # before anything is recorded
+        self.launches = FirstLaunch().watch()  # before anything is recorded
         self.size = setting.size
         self.patch = setting.config.patch_size
         self.model, self.forecaster = approaches.make(approach, setting.config, setting.device)

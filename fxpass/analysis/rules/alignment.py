@@ -38,3 +38,15 @@ def align(node: fx.Node, flow: Flow, places: Iterable[tuple[Any, int]]) -> Exten
             raise Refusal(reasons.LENGTHS, what="two operands")
         flow.fills.append(Cut(node, operand, {dim: shortest}))
     return dataclasses.replace(shortest, reads=frozenset().union(*(e.reads for e in own)))
+
+
+def check_aligned(node: fx.Node, flow: Flow, operand: Any, dims: Iterable[int]) -> None:
+    """Check ``dims`` of ``operand``, along which another operand of ``node`` has an extent.
+
+    Raises:
+        Refusal: ``operand`` has no extent there, and more than one element: the valid length, from elsewhere than a buffer.
+    """
+    for dim in dims:
+        size = operand.meta["val"].shape[dim]
+        if dim not in flow.of(operand) and not (isinstance(size, int) and size == 1):
+            raise Refusal(reasons.FROM_ELSEWHERE, what=f"an operand of {node.target}")

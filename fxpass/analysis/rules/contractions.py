@@ -19,7 +19,7 @@ from fxpass.analysis.extents import Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import equal
 
-from .alignment import align
+from .alignment import align, check_aligned
 from .pointwise import broadcast
 
 aten = torch.ops.aten
@@ -45,16 +45,9 @@ def matmul(node: fx.Node, flow: Flow) -> Extents:
     left, right = out + (rb == 1) - ra, out + (ra == 1) - rb
     rows = {d + left: e for d, e in flow.of(a).items() if d != ra - 1}
     columns = {d + right - (ra == 1 and d == rb - 1): e for d, e in flow.of(b).items() if d != max(rb - 2, 0)}
-    _refuse_loose(node, a, ra - 2, left, flow, columns)
-    _refuse_loose(node, b, rb - 2, right, flow, rows)
+    check_aligned(node, flow, a, [d for d in range(ra - 2) if d + left in columns])
+    check_aligned(node, flow, b, [d for d in range(rb - 2) if d + right in rows])
     return flow.merge(rows, columns)
-
-
-def _refuse_loose(node: fx.Node, operand: Any, batch: int, shift: int, flow: Flow, other: Extents) -> None:
-    """Refuse an operand that has the valid length of the other one on a batch dim, but from elsewhere than a buffer."""
-    for dim, size in enumerate(operand.meta["val"].shape[: max(batch, 0)]):
-        if dim + shift in other and dim not in flow.of(operand) and not (isinstance(size, int) and size == 1):
-            raise Refusal(reasons.FROM_ELSEWHERE, what=f"an operand of {node.target}")
 
 
 @rule(aten.baddbmm.default, aten.addmm.default)

@@ -20,6 +20,8 @@ from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import guarded, number
 
+from .alignment import check_aligned
+
 aten = torch.ops.aten
 
 
@@ -75,12 +77,13 @@ def index(node: fx.Node, flow: Flow) -> Extents:
     if used != list(range(used[0], used[-1] + 1)):
         raise Refusal(reasons.LOOKUP, how="along dims that are not next to each other")
     rank = max(indices[d].meta["val"].dim() for d in used)
+    shifts = {d: used[0] + rank - indices[d].meta["val"].dim() for d in used}
     out: Extents = {}
-    for d in used:
+    for d, shift in shifts.items():
         flow.fill(node, indices[d], flow.of(indices[d]), 0)
-        shift = used[0] + rank - indices[d].meta["val"].dim()
         out = flow.merge(out, {shift + own: e for own, e in flow.of(indices[d]).items()})
-    _refuse_loose(node, flow, [indices[d] for d in used], rank, used[0], out)
+    for d, shift in shifts.items():
+        check_aligned(node, flow, indices[d], [dim - shift for dim in out if dim >= shift])
     checked = {d: flow.of(x)[d] for d in used if d in flow.of(x)}
     if checked:
         flow.replace(node, lambda b: _indexed(b, node, x, indices, checked))
@@ -115,12 +118,3 @@ def places_from_the_front(b: Any, node: fx.Node, indices: list[Any], checked: Ex
         from_the_end = b.call(aten.add.Tensor, chosen[d], length)
         chosen[d] = b.call(aten.where.self, b.call(aten.lt.Scalar, chosen[d], 0), from_the_end, chosen[d])
     return chosen
-
-
-def _refuse_loose(node: fx.Node, flow: Flow, operands: list[Any], rank: int, first: int, out: Extents) -> None:
-    for operand in operands:
-        shape = operand.meta["val"].shape
-        for dim in out:
-            own = dim - first - rank + len(shape)
-            if own >= 0 and own not in flow.of(operand) and not (isinstance(shape[own], int) and shape[own] == 1):
-                raise Refusal(reasons.FROM_ELSEWHERE, what=f"an operand of {node.target}")

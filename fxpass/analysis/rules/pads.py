@@ -91,7 +91,7 @@ def _padded(
 ) -> Extents:
     """``x`` padded by ``amounts``, which are (before, after) from the last dim on. ``rest`` pads the dims without an extent.
 
-    Where amounts are positions, the dim has as many rows in the end as is steady, and no extent.
+    Where amounts are positions, the dim has a steady number of rows in the end, and no extent.
     """
     shape, rank = node.meta["val"].shape, x.meta["val"].dim()
     sides = {rank - 1 - i: tuple(amounts[2 * i : 2 * i + 2]) for i in range(len(amounts) // 2)}

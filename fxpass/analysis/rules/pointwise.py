@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpass import reasons
 from fxpass.analysis.extents import RULES, Extents, Flow, rule
-from fxpass.errors import Refusal
+from fxpass.graph.values import is_tensor
 
-from .alignment import align
+from .alignment import align, check_aligned
 
 aten = torch.ops.aten
 
@@ -20,14 +19,14 @@ aten = torch.ops.aten
 @rule(aten.masked_fill, aten.where, aten.logical_not, aten.logical_and, aten.logical_or, aten.masked_fill_, aten.copy_,
       aten.fill, aten.fill_, aten.zero, aten.zero_)  # fmt: skip
 def pointwise(node: fx.Node, flow: Flow) -> Extents:
-    return broadcast(node, flow, [a for a in (*node.args, *node.kwargs.values()) if _is_tensor(a)])
+    return broadcast(node, flow, [a for a in (*node.args, *node.kwargs.values()) if is_tensor(a)])
 
 
 @rule(aten.remainder, aten.fmod, aten.floor_divide, aten.div.Tensor_mode)
 def divided(node: fx.Node, flow: Flow) -> Extents:
     """Integer division. A zero in the invalid part would raise an error."""
     divisor = node.args[1]
-    if _is_tensor(divisor) and not divisor.meta["val"].dtype.is_floating_point:  # type: ignore[union-attr]
+    if is_tensor(divisor) and not divisor.meta["val"].dtype.is_floating_point:  # type: ignore[union-attr]
         flow.fill(node, divisor, flow.of(divisor), 1)
     return pointwise(node, flow)
 
@@ -46,17 +45,10 @@ def broadcast(node: fx.Node, flow: Flow, operands: Sequence[Any], also: Extents 
         places = [(o, own) for o, own in present if own in flow.of(o)]
         if places:
             out = flow.merge(out, {dim: align(node, flow, places)})
-        if dim in out and not all(own in flow.of(o) or _is_one(o.meta["val"].shape[own]) for o, own in present):
-            raise Refusal(reasons.FROM_ELSEWHERE, what=f"an operand of {node.target}")
+        if dim in out:
+            for operand, own in present:
+                check_aligned(node, flow, operand, [own])
     return out
-
-
-def _is_one(size: Any) -> bool:
-    return isinstance(size, int) and size == 1
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.Tensor)
 
 
 RULES["pointwise"] = pointwise

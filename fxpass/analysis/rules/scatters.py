@@ -17,6 +17,7 @@ from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.errors import Refusal
 from fxpass.graph.bounds import size_of
 from fxpass.graph.numbers import guarded, number
+from fxpass.graph.schemas import arguments_by_name
 
 from .alignment import align
 from .places import take
@@ -51,10 +52,8 @@ def select_scatter(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.slice_scatter.default)
 def slice_scatter(node: fx.Node, flow: Flow) -> Extents:
-    given: dict[str, Any] = (
-        dict(zip(("x", "new", "dim", "start", "end", "step"), node.args, strict=False)) | node.kwargs
-    )
-    x, new, start, step = given["x"], given["new"], given.get("start") or 0, given.get("step", 1)
+    given = arguments_by_name(node)
+    x, new, start, step = given["self"], given["src"], given.get("start") or 0, given.get("step", 1)
     dim = given.get("dim", 0) % x.meta["val"].dim()
     own, other = dict(flow.of(x)), dict(flow.of(new))
     rows = other.pop(dim, None)

@@ -82,7 +82,7 @@ def view_as_dtype(node: fx.Node, flow: Flow) -> Extents:
 
 @rule(aten.diagonal)
 def diagonal(node: fx.Node, flow: Flow) -> Extents:
-    """Two dims become one, the last. Where both are valid as far as one another, so is the diagonal."""
+    """Two dims become one, the last. Where both have one valid length, so has the diagonal."""
     given: tuple[Any, ...] = node.args
     x, offset, first, second = given + (0, 0, 1)[len(given) - 1 :]
     own, pair = dict(flow.of(x)), [d % _rank(x) for d in (first, second)]

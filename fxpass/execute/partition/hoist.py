@@ -20,9 +20,8 @@ from torch import fx
 from fxpass.graph import aliases
 from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import hint
+from fxpass.graph.values import values_of
 from fxpass.torch_internals.operators import OpOverload
-
-from .split import values_of
 
 MOST = 1 << 16
 """An op whose result has more elements stays where it is."""

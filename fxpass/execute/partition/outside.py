@@ -13,7 +13,6 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
-import torch
 from torch import fx
 
 from fxpass import reasons
@@ -22,8 +21,9 @@ from fxpass.graph import aliases
 from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import symbols
 from fxpass.graph.source_lines import source_of
+from fxpass.graph.values import tensors_of, values_of
 
-from .split import Part, values_of
+from .split import Part
 
 _MOST_LINES = 6
 """So many lines of code are named at most for a part with light ops."""
@@ -65,7 +65,7 @@ def beside(parts: Sequence[Part]) -> list[str]:
 
 
 def _is_light_work(node: fx.Node) -> bool:
-    made = [v for v in values_of(node) if isinstance(v, torch.Tensor) and v.dim()]
+    made = [v for v in tensors_of(node) if v.dim()]
     is_op = node.op == "call_function" and node.target is not operator.getitem
     return bool(is_op and made and aliases.base(node) is None and not is_heavy(node))
 

@@ -28,6 +28,7 @@ from fxpass.graph.extract import extract, results
 from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import hint
 from fxpass.graph.propagate import value_of
+from fxpass.graph.values import is_tensor, values_of
 
 from .hoist import hoist
 from .sizes import operands_and_sizes, read_from_inputs
@@ -179,7 +180,7 @@ def _best(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
 
 def _is_seam(node: fx.Node) -> bool:
     """Whether a piece may end with ``node``: a product, and a tensor."""
-    return is_heavy(node) and isinstance(node.meta.get("val"), torch.Tensor)
+    return is_heavy(node) and is_tensor(node)
 
 
 def _kind(node: fx.Node) -> Any:
@@ -193,8 +194,7 @@ def _literals(node: fx.Node) -> str:
 
 
 def _type(node: fx.Node) -> str:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (tuple, list)) else [value]
+    values = values_of(node)
     return str([(v.dtype, tuple(v.shape), v.stride(), v.device) if isinstance(v, torch.Tensor) else v for v in values])
 
 

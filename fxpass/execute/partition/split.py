@@ -19,11 +19,13 @@ from typing import Any
 from torch import fx
 
 from fxpass.analysis.positions import is_scalar
-from fxpass.execute.recording.addresses import static_addresses
 from fxpass.graph import aliases
 from fxpass.graph.extract import extract, operands, results
 from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.numbers import symbols
+from fxpass.graph.values import values_of
+
+from .addresses import static_addresses
 
 
 @dataclasses.dataclass
@@ -107,14 +109,6 @@ def dependencies(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
 def is_dynamic(node: fx.Node, bound: Set[Any]) -> bool:
     """Whether ``node`` makes or takes a number, or a tensor with a symbolic size or stride (those ``bound`` aside)."""
     return any(symbols(v) - bound for n in (node, *node.all_input_nodes) for v in values_of(n))
-
-
-def values_of(node: fx.Node) -> list[Any]:
-    """The values that ``node`` gives; none for an op that only writes."""
-    value = node.meta.get("val")
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (tuple, list)) else [value]
 
 
 def _is_anchor(node: fx.Node) -> bool:

@@ -21,7 +21,6 @@ from torch import fx
 from fxpass.graph import aliases
 from fxpass.index_tensors.small_tensors import MAX_ELEMENTS
 
-from .addresses import written_inputs
 from .index_vectors import as_value
 
 aten = torch.ops.aten
@@ -44,7 +43,7 @@ def carry_indices(gm: fx.GraphModule) -> list[fx.Node]:
     The new contents become additional outputs of ``gm``, in the order of the placeholders that are returned.
     """
     output = next(n for n in gm.graph.nodes if n.op == "output")
-    written = written_inputs(gm)
+    written = aliases.written_inputs(gm.graph)
     returned = {aliases.storage(r) for r in output.all_input_nodes}
     carried = [p for p in gm.graph.nodes if p in written and _is_index(p) and aliases.storage(p) not in returned]
     first = next(n for n in gm.graph.nodes if n.op != "placeholder")

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from fxpass.graph.memory_addresses import memory_address, memory_addresses
+
 from .results import copy_at
 
 
@@ -36,13 +38,9 @@ class CopiedOut:
 
 def _places(results: Sequence[Any], args: Sequence[Any]) -> list[list[int]]:
     """The places of those of ``results`` that have memory of their own, grouped by memory."""
-    given = {_memory(a) for a in args if type(a) in (torch.Tensor, torch.nn.Parameter)}
+    given = memory_addresses(a for a in args if type(a) in (torch.Tensor, torch.nn.Parameter))
     groups: defaultdict[int, list[int]] = defaultdict(list)
     for place, result in enumerate(results):
-        if type(result) is torch.Tensor and _memory(result) not in given:
-            groups[_memory(result)].append(place)
+        if type(result) is torch.Tensor and memory_address(result) not in given:
+            groups[memory_address(result)].append(place)
     return list(groups.values())
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

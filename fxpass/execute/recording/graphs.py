@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from fxpass.graph.arguments import values_at
+from fxpass.graph.memory_addresses import memory_address
 from fxpass.kernels.recorded_inputs import recording_of
 
 from .copying import copy_into
@@ -44,8 +45,8 @@ class _Pool:
 class _Pools(threading.local):
     """The pool of each device that recordings of this thread are made in.
 
-    PyTorch gives up a pool when the last graph in it goes, and takes no further graph into it while memory of it is in use, as
-    what cuBLAS works in is. The next graph then gets a pool of its own, and cuBLAS new memory there.
+    PyTorch gives up a pool when the last graph in it goes, and takes no further graph into it while memory of it is in use,
+    such as the workspace of cuBLAS. The next graph then gets a pool of its own, and cuBLAS a new workspace there.
     """
 
     def __init__(self) -> None:
@@ -63,7 +64,7 @@ class _Pools(threading.local):
 
 
 def _let_cublas_go() -> None:
-    """Free what cuBLAS works in. A recording that uses it keeps the pool in which it lies, and writes it before it reads it."""
+    """Free the workspace of cuBLAS. A recording that uses it keeps its pool, and writes it before reading it."""
     from fxpass.torch_internals.inductor.names import cudagraph_trees
 
     getattr(cudagraph_trees, "clear_cublass_cache", lambda: None)()
@@ -183,11 +184,11 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
 def _without_inputs(results: Sequence[Any], args: Sequence[Any], static: Sequence[int]) -> tuple[list[Any], list[Any]]:
     """``results`` without those that lie in the memory of a static input, and for each of these its place and a function that
     makes it from the inputs of a call."""
-    memory = {args[i].untyped_storage().data_ptr(): i for i in static}
+    memory = {memory_address(args[i]): i for i in static}
     views: list[tuple[int, Callable[[Sequence[Any]], Any]]] = []
     kept = list(results)
     for place, result in enumerate(results):
-        if isinstance(result, torch.Tensor) and (i := memory.get(result.untyped_storage().data_ptr())) is not None:
+        if isinstance(result, torch.Tensor) and (i := memory.get(memory_address(result))) is not None:
             views.append((place, operator.itemgetter(i) if result is args[i] else _view(i, result, args[i])))
             kept[place] = None
     return kept, views

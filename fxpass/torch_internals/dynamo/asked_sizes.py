@@ -28,7 +28,7 @@ def install() -> None:
 
 
 def _asked(method: Callable[[Any, int], int], stock: Callable[[Any, int], int]) -> Callable[[Any, int], int]:
-    """``stock``, which asks a tensor by ``method``, or that itself where nothing can be traced by it."""
+    """A function that asks by ``method`` where nothing can be traced by that, and by ``stock`` elsewhere."""
 
     def asked(x: Any, i: int) -> int:
         return method(x, i) if type(x) in _PLAIN and not is_torch_function_mode_enabled() else stock(x, i)

@@ -7,10 +7,9 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence, Set
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
-from fxpass.graph.source_lines import is_users
+from fxpass.graph.source_lines import is_own, is_users
 from fxpass.index_tensors.table import tables
 
 from .names import CompileContext, Unsupported, config, graph_break_reasons
@@ -19,7 +18,6 @@ _RAISES = {"Observed exception", "Assertion failed on symbolic shapes"}
 """Dynamo's names for an error that the traced code itself raises."""
 _LIMIT = "Dynamo recompile limit exceeded"
 """Its name for the error by which a function gets no more graphs."""
-_OWN_FOLDER = str(Path(__file__).parents[2])
 
 
 class Excluded(Exception):
@@ -40,9 +38,9 @@ class Compilation:
     works: whether an operator has been traced.
     is_dynamic: whether sizes that move become symbols; False under ``dynamic=False``.
     failed: for each graph that the frame has, the latest first, the id of its compilation and the guard that does not hold.
-    excluded: the functions that it calls at a graph break, and that work on caches in eager (`excluded`).
-    moved_sizes: the first sizes of the frame's inputs that have others now, with these; None until they are asked for
-        (`dynamism`).
+    excluded: the functions that it calls at a graph break, and that work on caches in eager (`excluded_functions`).
+    moved_sizes: for each size of the frame's inputs that differs from the one at first, that one and the size of now; None
+        until they are asked for (`dynamism`).
     """
 
     process_bound: str = ""
@@ -90,7 +88,7 @@ def breaks() -> list[tuple[str, str]]:
 
 
 def broken_by(ended: Any) -> tuple[str, str]:
-    """Why Dynamo has ``ended`` a graph, and ``file:line`` of the code that it was at."""
+    """Why Dynamo has ended a graph, by its record ``ended``, and ``file:line`` of the code that it was at."""
     return ended.reason.strip().splitlines()[0], _place(ended.user_stack)
 
 
@@ -103,7 +101,7 @@ def _place(stack: Sequence[Any] | None) -> str:
 def _running() -> str:
     """``file:line`` of the user's code that has called what Dynamo compiles now."""
     frame: Any = sys._getframe()
-    while frame is not None and (not is_users(file := frame.f_code.co_filename) or file.startswith(_OWN_FOLDER)):
+    while frame is not None and (not is_users(file := frame.f_code.co_filename) or is_own(file)):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
 

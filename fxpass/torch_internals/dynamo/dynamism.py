@@ -80,7 +80,7 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
     dims = [d for d, bound in bounds.items() if free_symbols([_number(b) for b in (bound.start, bound.stop)]) & moving]
     if not dims or config.assume_static_by_default is False:
         return
-    inputs = tensors_of(graph)
+    inputs = named_tensors(graph)
     memory = memory_of(_value(tensor))
     for node in inputs if memory is not None else ():
         if memory_of(_value(node)) == memory:
@@ -111,7 +111,7 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     tx = current_frame()
     if tx is None:
         return
-    inputs, seen = tensors_of(gm.graph), history_of(tx.f_code)
+    inputs, seen = named_tensors(gm.graph), history_of(tx.f_code)
     for node, name in inputs.items():
         seen.sizes.setdefault(name, _hints(node))
     roots = {root for n in gm.graph.nodes for w in aliases.written(n) if (root := aliases.root(w)) in inputs}
@@ -129,7 +129,7 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
     tx = current_frame()
     if tx is None or config.assume_static_by_default is False:
         return
-    inputs = tensors_of(normal.graph)
+    inputs = named_tensors(normal.graph)
     written = [w for n in normal.graph.nodes for w in aliases.written(n) if aliases.root(w) in inputs]
     history_of(tx.f_code).slices |= any(map(_is_part, _views(normal.graph, {aliases.root(w) for w in written})))
     places = [place for w in written for place in _parts(w)]
@@ -192,7 +192,8 @@ def _changed(tx: Any) -> set[int]:
 
 
 def moved_sizes(tx: Any) -> Set[tuple[int, int]]:
-    """The first sizes of inputs that have others now, with these. They are the same throughout a compilation."""
+    """For each size of an input that differs from the one at first, that one and the size of now. They are looked at once in a
+    compilation."""
     compilation = current_compilation()
     if compilation is None:
         return set()
@@ -225,7 +226,7 @@ def _same_dim(whole: torch.Tensor, view: torch.Tensor, dim: int) -> int | None:
     return same[0] if len(same) == 1 else None
 
 
-def tensors_of(graph: fx.Graph) -> dict[fx.Node, str]:
+def named_tensors(graph: fx.Graph) -> dict[fx.Node, str]:
     """The tensor inputs of ``graph`` that have a source, with its name."""
     inputs = [n for n in graph.find_nodes(op="placeholder") if isinstance(_value(n), torch.Tensor)]
     return {n: source.name for n in inputs if (source := dynamo_source(n)) is not None}

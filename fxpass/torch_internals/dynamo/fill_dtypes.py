@@ -17,7 +17,7 @@ from fxpass.torch_internals.dynamo.names import ConstantVariable, TensorVariable
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .realized import realized
+from .realized_variables import realized
 
 
 def install() -> None:

@@ -19,7 +19,7 @@ from fxpass.torch_internals.dynamo.names import InstructionTranslator, config
 from fxpass.torch_internals.features import holds
 
 Owner = tuple[int | tuple[int, Places], ...]
-"""What a graph is for: the identities of modules, and of caches with places in them (`dynamo.pinned`)."""
+"""What a graph is for: the identities of modules, and of caches with places in them (`dynamo.pinned_numbers`)."""
 
 
 @dataclasses.dataclass
@@ -44,7 +44,7 @@ class FrameHistory:
     makes_texts: whether it makes strings of numbers.
     tied: the first values of numbers that go with a position, or with a size that has changed.
     owners: the identities of the modules and caches that each compilation was for, of a cache with the places in it.
-    pinned: for each of these, the values of the constants in the latest graph, by name and place (see `dynamo.pinned`).
+    pinned: for each of these, the values of the constants in the latest graph, by name and place (see `dynamo.pinned_numbers`).
     marked: Dynamo's entries of the tensors whose sizes we made dynamic, with the sizes before; None if sizes are to stay fixed.
     returned: the sizes and dtypes of the tensors that graphs of the frame have returned.
     foreseen: the inputs that are such tensors and got a dynamic size, with the dim and the size, until the frame is compiled.

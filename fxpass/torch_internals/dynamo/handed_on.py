@@ -33,7 +33,7 @@ from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import DimDynamic, StatelessSymbolicContext
 
 from .dynamic_marks import fix_size, mark_size
-from .dynamism import moved_sizes, restart, tensors_of
+from .dynamism import moved_sizes, named_tensors, restart
 from .frames import FrameHistory, current_frame, history_of
 
 
@@ -51,7 +51,7 @@ def foresee(normal: fx.GraphModule) -> None:
     tx = current_frame()
     if tx is None or not _are_fixed_first():
         return
-    graph, inputs, seen = normal.graph, tensors_of(normal.graph), history_of(tx.f_code)
+    graph, inputs, seen = normal.graph, named_tensors(normal.graph), history_of(tx.f_code)
     memories = {m for n in graph.nodes for w in aliases.written(n) for m in aliases.storages(w)}
     written = {name for n, name in inputs.items() if aliases.storage(n) in memories}
     longer = {n: dim for n, dim in made_longer(graph).items() if n in inputs and inputs[n] not in written}

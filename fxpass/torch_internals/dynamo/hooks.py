@@ -16,8 +16,8 @@ There are ten, and each acts only in a frame that is being compiled for kvfix:
     VariableBuilder.wrap_literal           ints of modules
     iter_contains                          numbers in lists
     _automatic_dynamic                     strides of what grows (`handed_on`)
-    OutputGraph.compile_subgraph           functions that are not compiled (`excluded`)
-    has_tensor_in_frame                    what goes on behind a break without a tensor (`resumed`)
+    OutputGraph.compile_subgraph           functions that are not compiled (`excluded_functions`)
+    has_tensor_in_frame                    what goes on behind a break without a tensor (`resumed_functions`)
 
 `number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix.
 """
@@ -47,11 +47,21 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
-from . import dynamism, excluded, handed_on, indexing, masks, number_variables, resumed, retries, texts
+from . import (
+    dynamism,
+    excluded_functions,
+    handed_on,
+    indexing,
+    masks,
+    number_variables,
+    resumed_functions,
+    retries,
+    texts,
+)
 from .compilation import current_compilation
 from .list_lengths import length_of
 from .operands import with_numbers
-from .realized import realized
+from .realized_variables import realized
 from .wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
 
 
@@ -80,8 +90,8 @@ def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Excep
     type_dispatch.cache_clear()  # made before, it holds `wrap_literal` as it was
     patch("torch._dynamo.variables.lists.iter_contains", functools.partial(_contains, is_ours))
     handed_on.install(is_ours)
-    excluded.install(is_ours)
-    resumed.install()
+    excluded_functions.install(is_ours)
+    resumed_functions.install()
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
     for cls in _translators(InstructionTranslatorBase):
         table: Any = cls.dispatch_table  # type: ignore[attr-defined]

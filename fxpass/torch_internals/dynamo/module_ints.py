@@ -34,7 +34,7 @@ from fxpass.torch_internals.patches import patch
 from . import frames
 from .compilation import current_compilation
 from .frame_values import NOTHING, value_at
-from .realized import realized
+from .realized_variables import realized
 
 MAX_COUNTED = 3
 """For so many modules that are counted, graphs are made in which the number of the module is a constant."""

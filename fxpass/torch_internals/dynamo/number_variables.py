@@ -51,7 +51,7 @@ from fxpass.torch_internals.dynamo.names import (
 )
 
 from . import element_variables, fixed_sizes
-from .realized import realized
+from .realized_variables import realized
 
 _OPERATORS = {total: operator.add, product: operator.mul}
 MAX_EXPRESSIONS = 16

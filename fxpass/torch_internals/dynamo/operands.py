@@ -72,7 +72,7 @@ def _taken(name: str) -> Takes:
 
 
 def _kind(operator: str, arguments: list[Any]) -> str:
-    """What an operand is that an overload of ``operator`` has as one of ``arguments`` each."""
+    """What an operand is that has one of ``arguments`` in each overload of ``operator``."""
     kinds = {str(a.type).removeprefix("Optional[").rstrip("]") for a in arguments}
     if kinds == {"number"}:
         return "scalar"
@@ -86,4 +86,4 @@ def _kind(operator: str, arguments: list[Any]) -> str:
 _INTS = {"int", "SymInt", "List[int", "List[SymInt"}
 _NO_TENSORS = {"number", "str", "List[str"}
 _SAME = {"narrow": ("start",), "repeat_interleave": ("repeats",)}
-"""Operands that an overload takes as a 0-d tensor, with the meaning that the number has in another one."""
+"""Operands that one overload takes as a 0-d tensor, and another one as a number of the same meaning."""

@@ -11,6 +11,7 @@ from torch import fx
 from fxpass.analysis.lengths import bounds_of_caches, lengths
 from fxpass.analysis.positions import Origin
 from fxpass.graph.inputs import buffer_of, dynamo_source
+from fxpass.graph.values import is_tensor
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.symbols import free_symbols
 
@@ -27,8 +28,8 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
     """
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     sources = {n: dynamo_source(n) for n in placeholders}
-    tensors = {sources[n]: n for n in placeholders if sources[n] is not None and _is_tensor(n)}
-    sizes = {s for n in placeholders if _is_tensor(n) for s in free_symbols(n.meta["val"].shape)}
+    tensors = {sources[n]: n for n in placeholders if sources[n] is not None and is_tensor(n)}
+    sizes = {s for n in placeholders if is_tensor(n) for s in free_symbols(n.meta["val"].shape)}
     found: dict[fx.Node, Origin] = {}
     for node in placeholders:
         if not isinstance(node.meta.get("val"), torch.SymInt):
@@ -54,7 +55,3 @@ def name_of(placeholder: fx.Node) -> str:
         return f"buffer({grows})"
     source = dynamo_source(placeholder)
     return placeholder.name if source is None else user_text(source)
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)

@@ -24,7 +24,7 @@ def number_of_ours(env: Any, name: str, value: int) -> tuple[Any, torch.SymInt]:
 
 
 def taken_out(env: Any, symbols: Set[Any]) -> list[Any]:
-    """The guards of ``env`` that mention one of ``symbols``, which it has no longer."""
+    """Take the guards that mention one of ``symbols`` out of ``env``. Gives them."""
     asked = [g.expr for g in env.guards if symbols & g.expr.free_symbols]
     env.guards[:] = [g for g in env.guards if not symbols & g.expr.free_symbols]
     return asked

@@ -32,7 +32,7 @@ from .compilation import current_compilation
 from .list_items import item_at
 from .list_lengths import length_of
 from .number_variables import formed, number_or_itself
-from .realized import realized
+from .realized_variables import realized
 
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
 _TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}

@@ -19,7 +19,7 @@ import torch
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .realized import realized
+from .realized_variables import realized
 
 _TYPES = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 """Arguments of these types are the same where their ``repr`` is; so -0.0 is another number than 0.0, and True than 1."""

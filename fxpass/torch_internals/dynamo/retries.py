@@ -72,7 +72,8 @@ def compile_frame(
 
 
 def _without_hooks(code: CodeType, stock: Any, *args: Any, **kwargs: Any) -> Any:
-    """What ``stock`` makes of the frame of ``code``; the error by which Dynamo leaves it to Python where it asserts."""
+    """What ``stock`` makes of the frame of ``code``. A failed assertion of Dynamo's becomes an error that leaves the
+    frame to Python."""
     with compiling(False), frames.following(code):
         try:
             return stock(*args, **kwargs)

@@ -17,7 +17,7 @@ from fxpass.torch_internals.patches import patch
 from .compilation import current_compilation
 from .fixed_sizes import has_symbolic_size
 from .number_variables import branch_outcome, formed, number_in, numbers_in, plain_number
-from .realized import realized
+from .realized_variables import realized
 
 _QUESTIONS = {torch.equal: "equal", torch.is_nonzero: "is_nonzero"}
 

@@ -23,7 +23,7 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.patches import patch
 
 from .compilation import current_compilation
-from .realized import realized
+from .realized_variables import realized
 
 _AS_IT_IS = (0, 1)
 """The conversions of a text that leave it as it is: none, and ``!s``."""
@@ -77,7 +77,7 @@ def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any
 
 
 def _fit(text: str, each: Sequence[Any]) -> bool:
-    """Whether ``text`` has places for what is in ``each``, all of which will be known: otherwise it is for Python to raise."""
+    """Whether the values in ``each`` will be known, and ``text`` has places for them. If not, Python raises the error."""
     if not all(isinstance(v, SymNodeVariable) or v.is_python_constant() for v in each):
         return False
     try:

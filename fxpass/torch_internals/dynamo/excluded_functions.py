@@ -4,7 +4,7 @@
     def attend(q, cache, p): return sdpa(q, cache[:, :p], cache[:, :p])
 
     attend(q, cache, p)        the graph breaks here, and p is a symbol: a number that moves
-    attend(q, joined)          so it is with what a graph has made longer before the break
+    attend(q, joined)          the same, where a graph has made ``joined`` longer before the break
 
 Nothing of this is in any graph, so it is looked for where Dynamo ends one: at the call that breaks it.
 """

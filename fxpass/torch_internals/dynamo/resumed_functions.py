@@ -43,7 +43,7 @@ def _has_tensor(stock: Any, frame: Any) -> bool:
 
 
 def function_name(code: CodeType) -> str:
-    """What the user calls the function of ``code``, of which Dynamo may have made a function that goes on behind a break."""
+    """What the user calls the function of ``code``. This may be code of Dynamo's, which goes on behind a break."""
     original = _original(code)
     return code.co_name if original is None else f"the rest of {original.co_name}"
 
@@ -51,8 +51,9 @@ def function_name(code: CodeType) -> str:
 def cut_between(
     gm: fx.GraphModule, rising: Sequence[Any], loses: bool, joins: bool = False, works: bool = False
 ) -> list[tuple[str, str]]:
-    """The tensors that the Dynamo graph ``gm`` is given, as it goes on behind a graph break, with a size among the ``rising``
-    ones, where nothing that the function is given has a size that moves: the line that first uses each, and its name.
+    """The tensors that were cut out of a cache before the Dynamo graph ``gm``, which goes on behind a graph break: the line
+    that first uses each, and its name. They have a size among the ``rising`` ones, and nothing that the function is given has
+    a size that moves.
 
     ``loses`` says whether a slice leaves ``gm`` for another break. What comes of that is told of once. ``joins`` says whether a
     cache that ``gm`` makes longer does. Then sizes may move, and it is told of the graph that ``works`` on all of what it is

@@ -14,12 +14,12 @@ module, and of each set of caches, or of each place in one that holds those of a
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from fxpass.graph.source_lines import is_own
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.patches import patch
 
@@ -31,8 +31,6 @@ _IN_A_ROW = 4
 _PLACE = re.compile(r"#\s*.*?([^\s/]+:\d+) in ")
 _NUMBER = re.compile(r"\b\d+\b")
 _SIZE = "size mismatch"
-_OWN_FOLDER = str(Path(__file__).parents[1])
-"""A number that code below this folder has made a constant is not told of."""
 
 
 class Pinned(NamedTuple):
@@ -96,7 +94,8 @@ def _is_of_layout(source: Any) -> bool:
 
 
 def _is_ours(where: Any) -> bool:
-    return getattr(where, "filename", "").startswith(_OWN_FOLDER)
+    """Whether a hook of ours, at ``where``, has made a number a constant."""
+    return is_own(getattr(where, "filename", ""), "torch_internals")
 
 
 def _failing(texts: list[str]) -> list[Pinned]:

@@ -1,4 +1,4 @@
-"""Results of a recorded graph that lie in the memory of its inputs are made from what the caller has given."""
+"""Results of a recorded graph: views of what the caller has given, and copies that share memory as the results do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from fxpass.execute.recording.results import view_maker
+from fxpass.execute.recording.results import copied_groups, view_maker
 
 aten = torch.ops.aten
 
@@ -51,3 +51,19 @@ def test_a_conversion_that_converts_is_made() -> None:
     cache = torch.rand(2, 3)
     _, make = made(aten.to.dtype, torch.float64, of=cache)
     assert make([cache]).dtype == torch.float64
+
+
+def test_results_are_copies() -> None:
+    pool = torch.rand(3)
+    (first,) = copied_groups([[pool]])
+    assert torch.equal(first, pool)
+    assert first.data_ptr() != pool.data_ptr()
+
+
+def test_results_that_share_memory_share_it_afterwards() -> None:
+    pool = torch.rand(2, 3)
+    whole, row = copied_groups([[pool, pool[1]]])
+    assert torch.equal(whole, pool) and whole.data_ptr() != pool.data_ptr()
+    row.zero_()
+    assert whole[1].tolist() == [0, 0, 0]
+    assert pool[1].any()

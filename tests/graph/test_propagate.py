@@ -9,11 +9,10 @@ import sys
 
 import pytest
 import torch
+from reach.models import MODELS
+from reach.runner import run
 
 from fxpass import api
-
-from .models import MODELS
-from .runner import run
 
 stage = sys.modules["fxpass.graph.propagate"]
 

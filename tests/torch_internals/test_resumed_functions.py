@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import fxpass
-from fxpass.torch_internals.dynamo import resumed
+from fxpass.torch_internals.dynamo import resumed_functions
 from fxpass.torch_internals.lookup import Missing, stand_in
 
 
@@ -30,7 +30,8 @@ def rewritten() -> list[int]:
 def test_the_rest_of_a_function_is_called_so() -> None:
     names: list[str] = []
     compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
-    hook = torch._dynamo.convert_frame.register_bytecode_hook(lambda code, _: names.append(resumed.function_name(code)))
+    name = resumed_functions.function_name
+    hook = torch._dynamo.convert_frame.register_bytecode_hook(lambda code, _: names.append(name(code)))
     try:
         compiled(torch.rand(2, 16), 8)
     finally:
@@ -44,6 +45,6 @@ def test_where_torch_does_not_tell_nothing_else_is_lost(monkeypatch: pytest.Monk
     torch._dynamo.reset()
     fxpass.reset()
     name = "torch._dynamo.resume_execution.ContinueExecutionCache"
-    monkeypatch.setattr(resumed, "ContinueExecutionCache", stand_in(name, Missing(f"this torch has no {name}")))
+    monkeypatch.setattr(resumed_functions, "ContinueExecutionCache", stand_in(name, Missing(f"this torch has no {name}")))
     assert rewritten() == wanted and max(wanted) == 1
-    assert resumed.function_name(step.__code__) == "step"
+    assert resumed_functions.function_name(step.__code__) == "step"
