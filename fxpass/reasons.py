@@ -359,8 +359,9 @@ NO_MORE_GRAPHS = _reason(
     "KV304",
     "{function} has {most} graphs, and gets no more: what none of them is for runs in eager. The latest guard that does not "
     "hold: {guard}",
-    "Hand in what the guard names as a tensor, or let it take few values. A larger `torch.compiler.config.recompile_limit` "
-    "makes more graphs, each of which is compiled.",
+    "Hand in what the guard names as a tensor, or let it take few values. With the number of a layer, take its cache out of a "
+    "list or a tensor that is handed in, `caches[layer]`. A larger `torch.compiler.config.recompile_limit` makes more graphs, "
+    "each of which is compiled.",
 )
 
 # Compilation, recordings and copies

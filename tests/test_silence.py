@@ -595,6 +595,9 @@ LAYERS: dict[str, Layer] = {
     "a branch": lambda layer, p: update(CACHES[layer], p) * (1 if layer == 0 else 2 if layer == 5 else 3),
     "a set": lambda layer, p: update(CACHES[layer], p) * (2 if layer in (1, 3, 5) else 1),
     "one tensor for all": lambda layer, p: update(SHARED[layer], p) + sum(range(layer)),
+    "a tensor that is taken apart": lambda layer, p: update(SHARED.unbind(0)[layer], p),
+    "a tensor in pieces": lambda layer, p: update(SHARED.chunk(6)[layer][0], p),
+    "a part of a part": lambda layer, p: update(SHARED[1:].split(1)[layer - 1][0], p) if layer else update(SHARED[0:1][0], p),
     "keys and values of all": lambda layer, p: update(BOTH[0, layer], p) + update(BOTH[1][layer], p) + sum(range(layer)),
 }
 
