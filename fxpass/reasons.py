@@ -325,9 +325,9 @@ CUT_BETWEEN = _reason(
 )
 EXCLUDED = _reason(
     "KV214",
-    "{function} is excluded from what is compiled, and {does}: it is called at {where}",
+    "{function} is not compiled, and {does}: it is called at {where}",
     "Leave out `torch.compiler.disable`, or exclude only what has to run in eager, such as a print, and take slices in what "
-    "is compiled.",
+    "is compiled. What `eval` evaluates, and another thread runs, never is.",
 )
 
 HANDED = _reason(
