@@ -35,9 +35,9 @@ def sliced_elsewhere(tx: Any, called: Sequence[Any]) -> tuple[str, str] | None:
                 return "an evaluated text", "slices tensors"
     elif any(map(_starts_threads, given)):
         for variable in given:
-            code, names = _function(variable)
-            if code and any(map(takes_slices, _reached(code, names, set()))) and _are_tensors(tx, code, given):
-                return code.co_name, "slices tensors in another thread"
+            run, names = _function(variable)
+            if run and any(map(takes_slices, _reached(run, names, set()))) and _are_tensors(tx, run, given):
+                return run.co_name, "slices tensors in another thread"
     return None
 
 
