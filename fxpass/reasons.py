@@ -105,6 +105,12 @@ NOT_COMPILED = _reason(
     "on behind it there; the functions that are called are compiled each for itself.",
 )
 
+SETS = _reason(
+    "KV013",
+    "a setting of PyTorch's is changed in the graph: {function}, before {where}",
+    "Change it before the model is called, and not in what is compiled.",
+)
+
 # A slice, or another place that uses a position, stays as the model wrote it
 NO_RULE = _reason(
     "KV101",

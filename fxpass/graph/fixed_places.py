@@ -60,5 +60,9 @@ def _places_of_part(part: fx.Node, place: Any, dim: int, axes: Sequence[tuple[in
     whole_dim, first = axes[dim]
     is_row = part.meta["val"].dim() < len(axes)
     within = [*axes[:dim], *([] if is_row else [(whole_dim, first + place)]), *axes[dim + 1 :]]
-    own = {(whole_dim, first + place)} if is_row or part.meta["val"].shape[dim] == 1 else set()
+    own = {(whole_dim, first + place)} if is_row or _is_one(part.meta["val"].shape[dim]) else set()
     return frozenset(own) | _places(part, within)
+
+
+def _is_one(size: Any) -> bool:
+    return isinstance(size, int) and size == 1  # to compare a symbol would guard on it
