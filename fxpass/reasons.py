@@ -320,7 +320,7 @@ CORRECTED = _reason(
 BESIDE = _reason(
     "KV212",
     "light ops run {where}: {ops}",
-    "Nothing, as a rule: a graph that has light ops alone is not cut, and the others work on what has another size in each step. "
+    "Nothing, as a rule: a graph of light ops alone is not cut, and the others work on what has another size in each step. "
     "Where they cost time, give that a fixed size.",
 )
 CUT_BETWEEN = _reason(
