@@ -105,6 +105,12 @@ NOT_COMPILED = _reason(
     "on behind it there; the functions that are called are compiled each for itself.",
 )
 
+SETS = _reason(
+    "KV013",
+    "a setting of PyTorch's is changed in the graph: {function}, before {where}",
+    "Change it before the model is called, and not in what is compiled.",
+)
+
 # A slice, or another place that uses a position, stays as the model wrote it
 NO_RULE = _reason(
     "KV101",
@@ -314,7 +320,8 @@ CORRECTED = _reason(
 BESIDE = _reason(
     "KV212",
     "light ops run {where}: {ops}",
-    "Nothing, as a rule: they work on what has another size in each step. Where they cost time, give that a fixed size.",
+    "Nothing, as a rule: a graph of light ops alone is not cut, and the others work on what has another size in each step. "
+    "Where they cost time, give that a fixed size.",
 )
 CUT_BETWEEN = _reason(
     "KV213",
@@ -325,9 +332,9 @@ CUT_BETWEEN = _reason(
 )
 EXCLUDED = _reason(
     "KV214",
-    "{function} is excluded from what is compiled, and {does}: it is called at {where}",
+    "{function} is not compiled, and {does}: it is called at {where}",
     "Leave out `torch.compiler.disable`, or exclude only what has to run in eager, such as a print, and take slices in what "
-    "is compiled.",
+    "is compiled. What `eval` evaluates, and another thread runs, never is.",
 )
 
 HANDED = _reason(
@@ -359,8 +366,9 @@ NO_MORE_GRAPHS = _reason(
     "KV304",
     "{function} has {most} graphs, and gets no more: what none of them is for runs in eager. The latest guard that does not "
     "hold: {guard}",
-    "Hand in what the guard names as a tensor, or let it take few values. A larger `torch.compiler.config.recompile_limit` "
-    "makes more graphs, each of which is compiled.",
+    "Hand in what the guard names as a tensor, or let it take few values. With the number of a layer, take its cache out of a "
+    "list or a tensor that is handed in, `caches[layer]`. A larger `torch.compiler.config.recompile_limit` makes more graphs, "
+    "each of which is compiled.",
 )
 
 # Compilation, recordings and copies

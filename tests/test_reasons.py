@@ -136,6 +136,14 @@ def autocast() -> None:
         decode()
 
 
+def changes_a_setting() -> None:
+    def step(k: Tensor, v: Tensor, p: int) -> Tensor:
+        torch.set_default_dtype(torch.float32)
+        return k[:, :p].sum(1)
+
+    decode(step)
+
+
 def unseen() -> None:
     with FakeTensorMode():
         held = torch.ones(2)
@@ -373,6 +381,7 @@ OTHERS: dict[str, Callable[[], None]] = {
     "KV009": failing(Region, "_compile", KeyError("a bug")),
     "KV011": ragged,
     "KV012": breaks_in_a_loop,
+    "KV013": changes_a_setting,
     "KV104": growing_rows,
     "KV010": lambda: decode(rewrite=False),
     "KV106": too_few,

@@ -179,6 +179,38 @@ def test_active_autocast():
     assert "autocast" in fxpass.reports()[-1].unfit
 
 
+def with_autocast_set(x: Tensor) -> Tensor:
+    torch.set_autocast_enabled("cpu", True)
+    torch.set_autocast_dtype("cpu", torch.bfloat16)
+    product = x @ x.mT
+    torch.set_autocast_enabled("cpu", False)
+    torch.clear_autocast_cache()
+    return product.float().sum(-1)
+
+
+def with_a_default_dtype(x: Tensor) -> Tensor:
+    torch.set_default_dtype(torch.float64)
+    scale = torch.full((1,), 0.1)
+    torch.set_default_dtype(torch.float32)
+    return (x.sum(-1) * scale).float()
+
+
+@pytest.mark.parametrize("work", [with_autocast_set, with_a_default_dtype])
+@torch.no_grad()
+def test_a_graph_that_changes_a_setting(work: Callable[[Tensor], Tensor]):
+    """What is traced holds the ops alone, so it would run without the setting."""
+
+    def step(keys: Tensor, x: Tensor, end: int) -> Tensor:
+        keys[:, end : end + 1] = x
+        return work(keys[:, : end + 1])
+
+    compiled, mine, eager = kvfix(step), torch.zeros(2, CAPACITY, 3), torch.zeros(2, CAPACITY, 3)
+    with pytest.warns(KvfixWarning, match=rf"KV013 .* set_.*, before {re.escape(__file__)}:\d+|KV002"):
+        for end in range(3, 6):
+            x = torch.rand(2, 1, 3)
+            assert torch.equal(compiled(mine, x, end), step(eager, x, end)) and torch.equal(mine, eager)
+
+
 def vmapped(x: Tensor, keys: Tensor) -> Tensor:
     return torch.vmap(lambda row: row * 2)(x)
 

@@ -8,9 +8,11 @@ import functools
 import inspect
 import logging
 import pickle
+import queue
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -400,12 +402,91 @@ def in_a_thread(k: Tensor, p: int) -> Tensor:
     return found[0] + k[:, 0]
 
 
+SLICES = compile("(k[:, :p] @ W).sum(1)", "<string>", "eval")
+POOL = ThreadPoolExecutor(1)
+
+
+def executed(k: Tensor, p: int) -> Tensor:
+    names = {"k": k, "p": p, "W": W}
+    exec("rows = (k[:, :p] @ W).sum(1)", names)
+    return names["rows"] + k[:, 0]
+
+
+def of_what_is_made(k: Tensor, p: int) -> Tensor:
+    made, found = k * 2, []
+    thread = threading.Thread(target=lambda: found.append((made[:, :p] @ W).sum(1)))
+    thread.start()
+    thread.join()
+    return found[0] + k[:, 0]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("step, line", [(evaluated, 1), (in_a_thread, 2)])
-def test_what_is_run_elsewhere_is_a_break(step: Step, line: int) -> None:
-    assert heard(step) == ""
-    place = f"{__file__}:{inspect.getsourcelines(step)[1] + line}"
-    assert any(where == place for _, where in breaks())
+@pytest.mark.parametrize(
+    "step, line",
+    [
+        (evaluated, 1),
+        (executed, 2),
+        (lambda k, p: eval(SLICES) + k[:, 0], 0),
+        (in_a_thread, 2),
+        (of_what_is_made, 2),
+        (lambda k, p: POOL.submit(narrowed, k, p).result() + k[:, 0], 0),
+    ],
+)
+def test_what_is_run_elsewhere_is_told_of(step: Step, line: int) -> None:
+    """What is evaluated, or run by another thread, is never compiled."""
+    place, said = f"{__file__}:{inspect.getsourcelines(step)[1] + line}", heard(step)
+    assert any("KV214" in text and text.endswith(f"it is called at {place}") for text in said.splitlines()), said
+    assert Explanation(fxpass.reports()).is_left
+    torch._dynamo.reset()
+    with pytest.raises(fxpass.KvfixError, match="KV214"):
+        heard(step, strict=True)
+
+
+@torch.no_grad()
+def test_what_a_queue_hands_to_a_thread_is_a_break() -> None:
+    """Nothing in the call tells what the thread does."""
+    asked: queue.Queue[tuple[Tensor, int]] = queue.Queue()
+    found: queue.Queue[Tensor] = queue.Queue()
+
+    def work() -> None:
+        for k, p in iter(asked.get, None):
+            found.put(narrowed(k, p))
+
+    def step(k: Tensor, p: int) -> Tensor:
+        asked.put((k, p))
+        return found.get() + k[:, 0]
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert "KV214" not in heard(step)
+    asked.put(None)  # type: ignore[arg-type]
+    thread.join()
+    first = inspect.getsourcelines(step)[1]
+    assert any(where == f"{__file__}:{first + 1}" for _, where in breaks())
+
+
+def run_in_a_thread(target: Callable[..., Any], *args: Any) -> None:
+    thread = threading.Thread(target=target, args=args)
+    thread.start()
+    thread.join()
+
+
+def first_letters(text: str, p: int) -> str:
+    return text[:p]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda k, p: eval("p * 2") + k[:, 0],
+        lambda k, p: len(eval("__file__[:p]")) + k[:, 0],
+        lambda k, p: (run_in_a_thread(first_letters, "step", p), k[:, 0])[1],
+        lambda k, p: (run_in_a_thread(torch.relu, k), k[:, 0])[1],
+    ],
+)
+def test_what_is_run_elsewhere_and_slices_no_tensor_is_not_told_of(step: Step) -> None:
+    assert heard(step, strict=True) == ""
 
 
 def worked_on_by_rows(rows: Tensor) -> Tensor:
@@ -595,6 +676,9 @@ LAYERS: dict[str, Layer] = {
     "a branch": lambda layer, p: update(CACHES[layer], p) * (1 if layer == 0 else 2 if layer == 5 else 3),
     "a set": lambda layer, p: update(CACHES[layer], p) * (2 if layer in (1, 3, 5) else 1),
     "one tensor for all": lambda layer, p: update(SHARED[layer], p) + sum(range(layer)),
+    "a tensor that is taken apart": lambda layer, p: update(SHARED.unbind(0)[layer], p),
+    "a tensor in pieces": lambda layer, p: update(SHARED.chunk(6)[layer][0], p),
+    "a part of a part": lambda layer, p: update(SHARED[1:].split(1)[layer - 1][0], p) if layer else update(SHARED[0:1][0], p),
     "keys and values of all": lambda layer, p: update(BOTH[0, layer], p) + update(BOTH[1][layer], p) + sum(range(layer)),
 }
 

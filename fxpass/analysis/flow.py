@@ -14,8 +14,8 @@ from typing import Any
 import networkx as nx
 from torch import fx
 
+from fxpass.graph.expression_texts import expression_text
 from fxpass.graph.insertion import name_before
-from fxpass.graph.numbers import expression_text
 from fxpass.graph.source_lines import source_of
 
 from .arithmetic import inputs_of

@@ -44,7 +44,7 @@ from .numbers import number
 from .replay import Replaying
 from .source_lines import source_in
 from .stepped_slices import take_steps_apart
-from .unfit import Unfit, refuse_attributes, refuse_autograd, refuse_transforms
+from .unfit import Unfit, refuse_attributes, refuse_autograd, refuse_settings, refuse_transforms
 from .values import is_tensor
 
 _GRAD_MODE = set_grad_enabled
@@ -98,11 +98,12 @@ def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> NormalForm:
     """``gm`` traced into aten on fake ``inputs``. Placeholders keep their order, names and ``meta``.
 
     Raises:
-        Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have, or an operator
-            takes for a number what a tensor holds (``mask.tril(idx[0])``).
+        Unfit: the graph would need autograd, an active autocast region, or a mode that inference does not have, it changes a
+            setting of PyTorch's, or an operator takes for a number what a tensor holds (``mask.tril(idx[0])``).
     """
     refuse_autograd(gm, inputs)
     refuse_transforms(gm)
+    refuse_settings(gm)
     mode = mode_of(inputs)
     interpreter = _Inference(gm)
     with tracing(None), fx_traceback.preserve_node_meta(), enable_python_dispatcher(), mode, torch.no_grad():

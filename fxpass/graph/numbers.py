@@ -8,10 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import sympy
 import torch
-from sympy.printing.precedence import PRECEDENCE
-from sympy.printing.str import StrPrinter
 from torch import fx
 
 from fxpass.torch_internals.symbols import free_symbols, range_of, statically_known_true
@@ -157,27 +154,3 @@ def input_sizes(graph: fx.Graph) -> Iterator[tuple[fx.Node, int, Any]]:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             yield from ((node, dim, size) for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt))
-
-
-def expression_text(value: Any) -> str:
-    """The number ``value`` as the report prints it: ``s0 + 1``."""
-    value = to_expr(number(value))
-    return _AsPython().doprint(value) if isinstance(value, sympy.Basic) else str(value)
-
-
-class _AsPython(StrPrinter):
-    """Prints PyTorch's functions on numbers as Python writes them."""
-
-    def _print_ToFloat(self, call: Any) -> str:
-        return f"float({self._print(call.args[0])})"
-
-    def _print_FloatPow(self, call: Any) -> str:
-        base, exponent = (self.parenthesize(a, PRECEDENCE["Pow"]) for a in call.args)
-        return f"{base}**{exponent}"
-
-    _print_PowByNatural = _print_FloatPow
-
-    def _print_Max(self, call: Any) -> str:
-        return f"{type(call).__name__.lower()}({', '.join(map(self._print, call.args))})"
-
-    _print_Min = _print_Max

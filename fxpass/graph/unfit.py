@@ -15,6 +15,9 @@ from fxpass.torch_internals.fakes import FakeTensor, set_grad_enabled
 from .schemas import is_transform
 from .source_lines import source_of
 
+_SETTINGS = frozenset(fn for name, fn in vars(torch).items() if name.startswith("set_")) - {torch.set_grad_enabled}
+"""What they set holds for the ops behind them, in the graph and after it."""
+
 
 class Unfit(Reasoned):
     """The graph as a whole cannot be rewritten."""
@@ -49,6 +52,19 @@ def refuse_transforms(gm: fx.GraphModule) -> None:
     for node in gm.graph.nodes:
         if is_transform(node.target):
             raise Unfit(reasons.TRANSFORM, where=source_of(node) or node.name)
+
+
+def refuse_settings(gm: fx.GraphModule) -> None:
+    """Refuse a graph that changes a setting of PyTorch's, such as the default dtype, for the ops that follow.
+
+    Raises:
+        Unfit: it does.
+    """
+    where = ""
+    for node in reversed(gm.graph.nodes):  # such a call has no line of its own
+        where = source_of(node) or where
+        if node.op == "call_function" and node.target in _SETTINGS:
+            raise Unfit(reasons.SETS, function=node.target.__name__, where=where or node.name)
 
 
 def refuse_attributes(traced: fx.GraphModule) -> None:

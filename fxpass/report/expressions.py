@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fxpass.graph.expression_texts import expression_text
 from fxpass.graph.numbers import to_expr
 
 _DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16", torch.int64: "i64",
@@ -42,5 +43,5 @@ def shape_or_kind(value: Any) -> Any:
 def type_text(shape: Any) -> str:
     """What `shape_or_kind` gives, as a text."""
     if isinstance(shape, Shape):
-        return f"{_DTYPES.get(shape.dtype, str(shape.dtype))}[{', '.join(map(str, shape.sizes))}]"
-    return f"({', '.join(map(type_text, shape))})" if isinstance(shape, tuple) else str(shape)
+        return f"{_DTYPES.get(shape.dtype, str(shape.dtype))}[{', '.join(map(expression_text, shape.sizes))}]"
+    return f"({', '.join(map(type_text, shape))})" if isinstance(shape, tuple) else expression_text(shape)

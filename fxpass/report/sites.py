@@ -7,8 +7,9 @@ import linecache
 import torch
 from torch import fx
 
+from fxpass.graph.expression_texts import expression_text
 from fxpass.graph.insertion import name_before
-from fxpass.graph.numbers import expression_text, hint, size_in_bytes
+from fxpass.graph.numbers import hint, size_in_bytes
 from fxpass.graph.source_lines import code_of, source_of, with_line
 from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten

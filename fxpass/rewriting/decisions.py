@@ -15,7 +15,7 @@ from fxpass.analysis.sites import SliceSite, is_slice
 from fxpass.analysis.unsliced import Unsliced
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
-from fxpass.graph.numbers import expression_text
+from fxpass.graph.expression_texts import expression_text
 
 from .assertions import asserts_position
 

@@ -122,8 +122,14 @@ def _of_script(path: str, arguments: list[str], grad: bool) -> Explanation:
     import os
 
     from .running import script
+    from .target import TargetError, check_module
 
-    if path.endswith(".py") and not os.path.isfile(path):
+    if not path.endswith(".py"):
+        try:
+            check_module(path)
+        except TargetError as error:
+            fail(str(error))
+    elif not os.path.isfile(path):
         fail(f"no file {path}")
     found = _explained(script(path, arguments, grad), f"running {path}")
     if not found.reports:

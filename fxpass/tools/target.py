@@ -1,8 +1,10 @@
-"""``MODULE:FACTORY`` on the command line names a function that makes a callable to compile, and its arguments."""
+"""``MODULE:FACTORY`` on the command line names a function that makes a callable to compile, and its arguments; ``-m MODULE`` a
+module that is run."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -38,8 +40,7 @@ def load(name: str) -> Target:
         raise TargetError(f"{name!r} names a file: write the module, {module_name}:{path}")
     if not module_name or not path:
         raise TargetError(f"{name!r} is not of the form MODULE:FACTORY, such as package.module:function")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _look_here()
     try:
         factory: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
@@ -57,6 +58,25 @@ def load(name: str) -> Target:
     except (Exception, SystemExit) as error:
         raise TargetError(f"{name}() failed: {one_line(error)}") from error
     return _checked(name, made)
+
+
+def check_module(name: str) -> None:
+    """Raise `TargetError` where ``python -m name`` finds nothing to run."""
+    _look_here()
+    try:
+        spec = importlib.util.find_spec(name)  # which imports the packages that it is in
+        if spec is not None and spec.submodule_search_locations is not None:
+            name, spec = f"{name}.__main__", importlib.util.find_spec(f"{name}.__main__")
+    except (Exception, SystemExit) as error:
+        raise TargetError(f"cannot import {name!r}: {one_line(error)}") from error
+    if spec is None:
+        raise TargetError(f"no module {name}")
+
+
+def _look_here() -> None:
+    """Put the working directory on the path, as ``python -m`` does."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 def _checked(name: str, made: Any) -> Target:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from small_models import Attention, ItemCache, kvfix, steps
+
+from fxpass import backend
+from fxpass.options import parse
 
 PROGRAM = """
 import torch
@@ -66,3 +71,37 @@ def test_torchs_minifier_runs_what_is_compiled(strict: bool, tmp_path: Path) -> 
     for script in scripts:
         compile(text := script.read_text(), str(script), "exec")
         assert "backend='kvfix'" in text and "mode(1)" in text
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that runs the minifier's script for a graph in which one op has no rule, with these arguments."""
+    step = torch.compile(lambda k, p: k[:, :p].mode(1).values * 2, backend="kvfix", options={"compiler": "eager"})
+    monkeypatch.setenv("KVFIX_STRICT", "1")
+    monkeypatch.setattr(backend, "parse", lambda options, mode: parse({"compiler": "eager", **(options or {})}, mode))
+    with torch._dynamo.config.patch(repro_after="dynamo", debug_dir_root=str(tmp_path)), torch.no_grad():
+        step(torch.rand(2, 8), 3)
+        with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="KV101"):
+            step(torch.rand(2, 8), 4)
+    (script,) = tmp_path.rglob("minifier_launcher.py")
+    monkeypatch.chdir(tmp_path)
+    for name in ("TORCH_COMPILE_DEBUG_DIR", "TORCHINDUCTOR_CACHE_DIR"):  # which the script sets
+        monkeypatch.setenv(name, os.environ.get(name, str(tmp_path)))
+    torch._dynamo.reset()
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        with torch._dynamo.config.patch(), torch.no_grad():
+            runpy.run_path(str(script), run_name="__main__")
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's script
+def test_the_minifiers_script_reproduces(launcher: Callable[..., None]) -> None:
+    """It has to be told that the numbers in it move. Else nothing fails, and no smaller graph that fails is found."""
+    with torch.compiler.config.patch(dynamic_sources=".*"), pytest.raises(Exception, match="KV101 no rule for aten.mode"):
+        launcher("run")
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="Input graph did not fail the tester"):
+        launcher("minify")

@@ -110,6 +110,24 @@ def test_a_module_is_run_as_python_does(tmp_path: Path, monkeypatch: pytest.Monk
     assert kvfix("explain", "cli_package/run.py", "3").stderr.startswith("kvfix: running cli_package/run.py: ImportError")
 
 
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("no_such.module", "kvfix: cannot import 'no_such.module': ModuleNotFoundError: No module named 'no_such'"),
+        ("cli_empty", "kvfix: no module cli_empty.__main__"),
+        ("cli_empty.missing", "kvfix: no module cli_empty.missing"),
+        ("cli_empty.raises.run", "kvfix: cannot import 'cli_empty.raises.run': ValueError: no"),
+    ],
+)
+def test_a_module_that_cannot_be_run_is_wrong_use(name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "cli_empty" / "raises").mkdir(parents=True)
+    (tmp_path / "cli_empty" / "__init__.py").touch()
+    (tmp_path / "cli_empty" / "raises" / "__init__.py").write_text("raise ValueError('no')")
+    monkeypatch.chdir(tmp_path)
+    result = kvfix("explain", "-m", name)
+    assert result.exit_code == 2 and result.stderr.startswith(said) and result.stderr.count("\n") == 1, result.stderr
+
+
 def test_what_strict_raises_is_told_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "steps.py").write_text(STEPS % "mode(1).values")
     monkeypatch.chdir(tmp_path)

@@ -24,6 +24,7 @@ from fxpass.torch_internals.patches import patch
 
 from .code_of_tensors import takes_slices, works_on_tensors
 from .compilation import Excluded, broken_by, current_compilation
+from .elsewhere import sliced_elsewhere
 from .frames import history_of
 
 
@@ -35,19 +36,27 @@ def install(is_ours: Callable[[Any], bool]) -> None:
 def _compile_subgraph(
     is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, reason: Any, stack_pops: int = 0
 ) -> Any:
-    """Look at the call that breaks the graph once the graph before it is compiled, since that tells what grows."""
-    popped = tx.stack[len(tx.stack) - stack_pops :]
-    made = stock(self, tx, reason, stack_pops)
+    """Look at the call that breaks the graph. What grows is known once the graph before it is compiled."""
     compilation = current_compilation()
-    if compilation is not None and reason.graph_break and is_ours(self.compiler_fn):
-        called = [known for one in popped if (known := _known(one)) is not None]
-        _, where = broken_by(reason)
-        seen = history_of(self.root_tx.f_code)
-        code = next(filter(None, map(_excluded_code, called)), None)
-        if code and where not in seen.excluded and (does := _work(code, called, seen.loses_joined)):
-            seen.excluded.add(where)
-            compilation.excluded.append(Excluded(code.co_name, does, where))
+    if compilation is None or not reason.graph_break or not is_ours(self.compiler_fn):
+        return stock(self, tx, reason, stack_pops)
+    popped = tx.stack[len(tx.stack) - stack_pops :]
+    elsewhere = sliced_elsewhere(tx, popped)
+    made = stock(self, tx, reason, stack_pops)
+    _, where = broken_by(reason)
+    seen = history_of(self.root_tx.f_code)
+    if where not in seen.excluded and (found := elsewhere or _excluded(popped, seen.loses_joined)):
+        seen.excluded.add(where)
+        compilation.excluded.append(Excluded(*found, where))
     return made
+
+
+def _excluded(popped: Sequence[Any], grows: bool) -> tuple[str, str] | None:
+    """The function that is called with what was ``popped``, if it is excluded and works on a cache, and what it does there."""
+    called = [known for one in popped if (known := _known(one)) is not None]
+    code = next(filter(None, map(_excluded_code, called)), None)
+    does = _work(code, called, grows) if code else ""
+    return (code.co_name, does) if code and does else None
 
 
 def _known(variable: Any) -> Any:
