@@ -99,7 +99,7 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
     """
     needed = _needed(table, nodes)
     inputs = tuple(n for n in needed if n.op == "placeholder")
-    if not any(isinstance(_value(n), torch.Tensor) for n in inputs):
+    if not inputs:
         return None
     try:
         if not all(_is_input(table, n) for n in inputs):

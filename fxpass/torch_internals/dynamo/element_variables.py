@@ -118,8 +118,8 @@ def expression_variable(tx: Any, expression: Expression) -> Any:
 
 
 def _moves(tx: Any, node: fx.Node) -> bool:
-    """Whether an element of the index tensor ``node`` has been seen to change."""
-    return is_small_int(node) and bool(_seen(tx, node)[1])
+    """Whether ``node`` is a number, which is an input once it has moved, or an index tensor that has been seen to change."""
+    return isinstance(node.meta["example_value"], torch.SymInt) or is_small_int(node) and bool(_seen(tx, node)[1])
 
 
 def _held(argument: Any) -> Any:

@@ -89,10 +89,15 @@ def number_in(tx: Any, node: fx.Node, by_ops: bool = True) -> Any:
     return None
 
 
-def _rests_on_truths(entry: Entry) -> bool:
-    """Whether ``entry`` is computed from comparisons with sizes or the caller's ints, each of which would be a guard."""
-    asked = (part for part in in_order([entry]) if part is not entry and isinstance(part, Arith) and is_truth(part))
-    return any(isinstance(operand, GraphInt) for part in asked for operand in part.args)
+def _rests_on_truths(entry: Entry | None) -> bool:
+    """Whether ``entry`` is computed from comparisons with sizes or the caller's ints, or adds several comparisons up. Each of
+    them would be a guard."""
+    if not isinstance(entry, Arith):
+        return False
+    parts = [part for part in in_order([entry]) if part is not entry and isinstance(part, Arith)]
+    asked = [part for part in parts if is_truth(part)]
+    adds = len(asked) > 1 and any(part.fn is total for part in (entry, *parts))
+    return adds or any(isinstance(operand, GraphInt) for part in asked for operand in part.args)
 
 
 def _sum(tx: Any, table: Table, node: fx.Node) -> Any:
@@ -143,8 +148,12 @@ def numbers_in(tx: Any, node: fx.Node) -> Any:
         return None
     fixed_sizes.fix_numbers(tx, node)
     array = Table.of(tx.output.graph).array(node)
-    with contextlib.suppress(NotCovered):
-        return _numbers_by_expression(tx, node) if array is None else _nested(functools.partial(_variable, tx), array.tolist())
+    if array is None or any(map(_rests_on_truths, array.flat)):
+        with contextlib.suppress(NotCovered):
+            return _numbers_by_expression(tx, node)
+    if array is not None:
+        with contextlib.suppress(NotCovered):
+            return _nested(functools.partial(_variable, tx), array.tolist())
     return None
 
 
