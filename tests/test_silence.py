@@ -187,7 +187,7 @@ SAID: dict[str, tuple[str, Step]] = {
     "a slice that is held": ("KV213", held),
     "an evaluated text": ("KV213", lambda k, p: (eval("k[:, :p]") @ W).sum(1)),
     "rows that a list of truths takes": ("KV213", lambda k, p: (k[:, (torch.arange(CAPACITY) < p).tolist()] @ W).sum(1)),
-    "rows that a mask takes": ("KV213", lambda k, p: (k[:, torch.arange(CAPACITY) < p] @ W).sum(1)),
+    "rows that a mask takes": ("KV213", lambda k, p: (k[torch.arange(CAPACITY).expand(2, -1) < p] @ W).sum(0)),
     # a function that is not compiled does all of it
     "attention that is excluded": ("KV214", lambda k, p: attended(k[:, :1], k, p)[:, 0]),
     "excluded, between two graphs": ("KV214", lambda k, p: (attended(k[:, :1] * 2, k, p) + k[:, :1]) @ W),
@@ -307,6 +307,7 @@ def test_light_ops_without_a_static_core_are_reported() -> None:
         lambda k, p: (k[:, :p] * torch.outer(torch.arange(p), k[0, 0])).sum(1),
         lambda k, p: (said_of(k, p), (k[:, :p] @ W).sum(1))[1],
         lambda k, p: (pickle.loads(pickle.dumps(k))[:, :p] @ W).sum(1),
+        lambda k, p: (k[:, torch.arange(CAPACITY) < p] @ W).sum(1),
     ],
 )
 def test_where_nothing_is_lost_nothing_is_said(step: Step) -> None:
