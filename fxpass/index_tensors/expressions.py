@@ -93,14 +93,13 @@ def _function(text: str) -> Any:
 
 
 def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression | None:
-    """How ``nodes``, put in ``form``, are computed from small inputs of the graph as it stands; None where they are not.
+    """How ``nodes``, put in ``form``, are computed from small inputs of the graph as it stands, or from none; None where they
+    are not.
 
     A ``form`` says what is made of tensors beyond the graph's ops: ``int({})``, ``torch.equal({}, {})``.
     """
     needed = _needed(table, nodes)
     inputs = tuple(n for n in needed if n.op == "placeholder")
-    if not inputs:
-        return None
     try:
         if not all(_is_input(table, n) for n in inputs):
             return None

@@ -42,3 +42,22 @@ def test_one_graph_for_all_numbers(name: str, origin: str) -> None:
         torch.testing.assert_close(compiled(mine, x, at), step(eager, x, at))
         assert torch.equal(mine, eager)
     assert counters["stats"]["unique_graphs"] <= 3 and not counters["graph_break"]
+
+
+ROWS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "below": lambda k, p: k[:, torch.arange(SIZE) < p].sum(1),
+    "between": lambda k, p: k[:, (torch.arange(SIZE) < p) & (torch.arange(SIZE) >= p - 2)].amax(1),
+    "turned": lambda k, p: k.transpose(0, 1)[torch.arange(SIZE) <= p].mean(0),
+    "their places": lambda k, p: k[:, torch.where(torch.arange(SIZE) < p)[0]] * 2,
+    "counted without a number": lambda k, p: k[:, : int((torch.arange(SIZE) < 5).sum())] * p,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", list(ROWS))
+def test_rows_of_a_mask_without_an_index_tensor(name: str) -> None:
+    compiled = torch.compile(ROWS[name], backend="kvfix", options={"compiler": "eager"})
+    for p in range(3, 9):
+        k = torch.randn(2, SIZE, 3)
+        torch.testing.assert_close(compiled(k, p), ROWS[name](k, p))
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]

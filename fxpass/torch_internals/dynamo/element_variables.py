@@ -100,6 +100,8 @@ def expression_variable(tx: Any, expression: Expression) -> Any:
     guarded constant. A float becomes what `wrap_symfloat` makes of a float of the caller's.
     """
     arguments = [_argument(node) for node in expression.inputs]
+    if not arguments:
+        return _of_nothing(expression)
     source = ExpressionSource(arguments[0].source, expression.text, tuple(a.source for a in arguments[1:]))
     inputs = tx.output.unspec_variable_map
     if source.name in inputs:
@@ -115,6 +117,14 @@ def expression_variable(tx: Any, expression: Expression) -> Any:
     state = process_automatic_dynamic(tx, source.name, FrameStateSizeEntry.make_scalar(value))
     moves = expression.has_any_length or state.scalar is auto_dynamic or any(_moves(tx, n) for n in expression.inputs)
     return _number(tx, source, value) if moves else _constant(source, value)
+
+
+def _of_nothing(expression: Expression) -> Any:
+    """The constant that ``expression`` makes, which takes no input."""
+    value = expressions.computed_number(expression.text, [])
+    if value is None:
+        raise NotCovered
+    return ConstantVariable.create(value)
 
 
 def _moves(tx: Any, node: fx.Node) -> bool:
