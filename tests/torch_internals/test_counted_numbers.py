@@ -48,7 +48,7 @@ ROWS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "below": lambda k, p: k[:, torch.arange(SIZE) < p].sum(1),
     "between": lambda k, p: k[:, (torch.arange(SIZE) < p) & (torch.arange(SIZE) >= p - 2)].amax(1),
     "turned": lambda k, p: k.transpose(0, 1)[torch.arange(SIZE) <= p].mean(0),
-    "their places": lambda k, p: k[:, torch.where(torch.arange(SIZE) < p)[0]] * 2,
+    "their places": lambda k, p: k[:, torch.where(torch.arange(SIZE) < p)[0]].sum(1),
     "counted without a number": lambda k, p: k[:, : int((torch.arange(SIZE) < 5).sum())] * p,
 }
 
