@@ -101,13 +101,13 @@ def expression_variable(tx: Any, expression: Expression) -> Any:
     """
     arguments = [_argument(node) for node in expression.inputs]
     if not arguments:
-        return _of_nothing(expression)
+        return ConstantVariable.create(_computed(expression, []))
     source = ExpressionSource(arguments[0].source, expression.text, tuple(a.source for a in arguments[1:]))
     inputs = tx.output.unspec_variable_map
     if source.name in inputs:
         return inputs[source.name]
-    value = expressions.computed_number(expression.text, [_held(a) for a in arguments])
-    if value is None or not _can_be_found(tx, source):
+    value = _computed(expression, [_held(a) for a in arguments])
+    if not _can_be_found(tx, source):
         raise NotCovered
     Table.of(tx.output.graph).inputs().known.update(expression.inputs)
     if isinstance(value, float):
@@ -119,12 +119,12 @@ def expression_variable(tx: Any, expression: Expression) -> Any:
     return _number(tx, source, value) if moves else _constant(source, value)
 
 
-def _of_nothing(expression: Expression) -> Any:
-    """The constant that ``expression`` makes, which takes no input."""
-    value = expressions.computed_number(expression.text, [])
+def _computed(expression: Expression, given: list[Any]) -> Any:
+    """The number that ``expression`` makes of ``given``."""
+    value = expressions.computed_number(expression.text, given)
     if value is None:
         raise NotCovered
-    return ConstantVariable.create(value)
+    return value
 
 
 def _moves(tx: Any, node: fx.Node) -> bool:
