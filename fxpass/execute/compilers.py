@@ -38,6 +38,9 @@ FEW_OPS, FEW_ELEMENTS = 6, 4096
 LEAST_SHARED = 1
 """Inductor makes one kernel of ops that share so many bytes."""
 
+MOST_AGAIN = 200
+"""A running sum is computed again by so many ops for an element."""
+
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a
 part with symbolic sizes, which is not recorded."""
@@ -196,8 +199,15 @@ def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]
         for piece in sorted(pieces.values(), key=lambda p: -len(p.gm.graph.nodes)):
             fakes = [value_of(gm, n) for n in piece.examples]
             with tracing(TracingContext(mode_of(fakes))):
-                compiled[id(piece)] = _whole(piece.gm, fakes, None, patches)
+                compiled[id(piece)] = _whole(piece.gm, fakes, None, {**patches, **_for_sums(piece.gm)})
     return kernels.before(Sequenced(gm, calls, compiled))
+
+
+def _for_sums(gm: fx.GraphModule) -> dict[str, Any]:
+    """Inductor config patches for running sums in ``gm`` (`kernels.long_rows`): they are computed again by each kernel that
+    reads them, from what the chunks hold. To store them would take one more kernel."""
+    sums = gm.graph.find_nodes(op="call_function", target=aten.cumsum.default)
+    return {"realize_opcount_threshold": MOST_AGAIN} if sums else {}
 
 
 @side_by_side()

@@ -10,6 +10,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.propagate import value_of
+from fxpass.torch_internals.inductor.tuning import timed_by
 
 from .partition.repeats import Call
 from .recording.graphs import Recorded, on_device
@@ -88,10 +89,22 @@ def recorded(run: Callable[..., Sequence[Any]], gm: fx.GraphModule, static: Sequ
     tensors = [i for i, n in enumerate(inputs) if isinstance(value_of(gm, n), torch.Tensor)]
     kept = [i for i in tensors if i in set(static) or aliases.storage(inputs[i]) in memories]
     return Recorded(
-        run,
+        _timed_in_recordings(run),
         on_device(value_of(gm, inputs[tensors[0]]).device.index),
         static=kept,
         copied=[i for i in tensors if i not in set(kept)],
         written=[i for i in tensors if inputs[i] in written],
         sizes=[i for i in range(len(inputs)) if i not in set(tensors)],
     )
+
+
+def _timed_in_recordings(run: Callable[..., Sequence[Any]]) -> Callable[..., Sequence[Any]]:
+    """``run``, whose first call chooses the configurations of Inductor's kernels by how long they take in a recording."""
+
+    def call(*args: Any) -> Sequence[Any]:
+        from fxpass.kernels.clock import replayed
+
+        with timed_by(replayed):
+            return run(*args)
+
+    return call

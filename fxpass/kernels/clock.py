@@ -26,8 +26,12 @@ def replayed(calls: Callable[[], Any], count: int) -> float:
     calls()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        calls()
+    with torch.cuda.stream(torch.cuda.Stream()):  # `torch.cuda.graph` would give back all memory that nobody uses
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            calls()
+        finally:
+            graph.capture_end()
     times = []
     for _ in range(REPLAYS):
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import to_expr
@@ -45,14 +46,24 @@ def dense_results(gm: fx.GraphModule, around: Around) -> Around:
         if is_fixed and not more and place not in around.orders:
             alike[value.dtype, tuple(map(to_expr, value.shape)), dim, length].append(place)
     found: dict[int, Dense] = {}
-    with faking(mode_of([n.meta["val"] for n in inputs])), graph.inserting_before(output):
+    with faking(mode_of([n.meta["val"] for n in inputs])):
         for (_, shape, dim, length), places in alike.items():
-            made = _packed([returned[i] for i in places], dim, _node(graph, length, inputs))
+            nodes = [returned[i] for i in places]
+            with graph.inserting_before(_last(graph, nodes).next):
+                made = _packed(nodes, dim, _node(graph, length, inputs))
             for number, place in enumerate(places):
                 returned[place], found[place] = made, Dense(number, shape[:dim], shape[dim + 1 :])
     output.args = (tuple(returned),)
     gm.recompile()
     return dataclasses.replace(around, dense=found)
+
+
+def _last(graph: fx.Graph, nodes: Sequence[fx.Node]) -> fx.Node:
+    """The last op that makes one of ``nodes`` or writes to its memory. Right after it, they are still in a GPU's cache."""
+    memories = {aliases.storage(n) for n in nodes}
+    writers = (n for n in graph.nodes if memories & {aliases.storage(w) for w in aliases.written(n)})
+    inputs = graph.find_nodes(op="placeholder")
+    return max(*nodes, *writers, *inputs)
 
 
 def _packed(nodes: Sequence[fx.Node], dim: int, length: Any) -> fx.Node:

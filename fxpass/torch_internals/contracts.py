@@ -34,6 +34,7 @@ class Feature(enum.Enum):
     WRITES = "rows are written to a cache by kernels of their own"
     THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
+    TUNING = "the configuration of a small kernel is the one that the host launched fastest"
     MARKS = "a script that shows a difference does not say which sizes were dynamic, and what belonged to a module"
     ASKED = "sizes and strides that are symbols of a graph take longer to read from its inputs"
     AGAIN = "a graph for each length of a list, or for each key, is not warned of"
@@ -154,6 +155,8 @@ _ROWS = [
     *_names(Feature.OVERLAP, "torch._inductor.async_compile", "maybe_warm_pool"),
     *_names(Feature.OVERLAP, "torch._inductor.runtime.runtime_utils", "triton_cache_dir"),
     _call(Feature.PARALLEL, "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", "self job_fn"),
+    _call(Feature.TUNING, "torch._inductor.runtime.triton_heuristics.CachingAutotuner.bench", "self launcher"),
+    _call(Feature.TUNING, "torch._inductor.runtime.triton_heuristics.CachingAutotuner.maybe_clone_args", "self exclude"),
     _call(Feature.EARLY, "torch._inductor.codegen.triton.TritonKernel._filter_pdl", "self code"),
     _call(Feature.WRITES, "torch._inductor.lowering.register_lowering", "aten_fn broadcast type_promotion_kind"),
     *_names(Feature.WRITES, "torch._inductor.ir", "Scatter ComputedBuffer MutationLayoutSHOULDREMOVE"),

@@ -80,3 +80,9 @@ def test_a_graph_with_functions_of_numbers_runs_as_stock_in_one_piece(number: Ca
     torch.testing.assert_close(result, x * number(5, 3))
     assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
     assert [n.target for n in gm.graph.nodes] == [n.target for n in graph.nodes]
+
+
+def test_a_running_sum_is_computed_where_it_is_read() -> None:
+    patches = compilers._for_sums(traced(lambda x: x.cumsum(-1) * 2, [torch.ones(3)]))
+    assert patches == {"realize_opcount_threshold": compilers.MOST_AGAIN}
+    assert compilers._for_sums(traced(lambda x: x.sum(-1) * 2, [torch.ones(3)])) == {}

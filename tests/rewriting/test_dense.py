@@ -43,3 +43,20 @@ def test_what_is_valid_stands_in_front(shape, dim, length, size, monkeypatch: py
 def test_places_are_of_a_dtype_that_holds_them() -> None:
     assert dense._dtype_for(2**30 - 1) is torch.int32 and dense._dtype_for(2**30) is torch.int64
     assert dense._dtype_for(torch.SymInt) is torch.int64
+
+
+def test_they_are_put_together_where_they_are_last_written() -> None:
+    gm = double_and_negative((2, CAPACITY), 3)
+    doubled, _ = (n for n in gm.graph.nodes if n.op == "call_function")
+    with gm.graph.inserting_before(gm.graph.output_node()):
+        gm.graph.call_function(torch.ops.aten.add_.Tensor, (doubled, 1)).meta["val"] = doubled.meta["val"]
+        after = gm.graph.call_function(torch.ops.aten.relu.default, (doubled,))
+    after.meta["val"] = doubled.meta["val"].clone()
+    around = dense_results(gm, Around(cuts={place: ((1, Size(1, 0)),) for place in range(2)}))
+    x = torch.randn(2, CAPACITY)
+    (flat, _) = gm(x, torch.empty(3))
+    for place, expected in enumerate((x * 2 + 1, -x)):
+        assert torch.equal(around.dense[place].of(flat, 3), expected[:, :3])
+    (write,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten.add_.Tensor)
+    (flat_node,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten.index_select.default)
+    assert write < flat_node < after
