@@ -15,7 +15,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.source_lines import code_of, source_of
-from fxpass.torch_internals.dynamo.origins import name_of
+from fxpass.torch_internals.dynamo.inputs.origins import name_of
 
 from .expressions import shape_or_kind
 from .names import user_name

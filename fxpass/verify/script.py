@@ -22,7 +22,7 @@ from torch import fx
 
 from fxpass.graph.inputs import belongs_to_module, dynamo_source
 from fxpass.options import Options
-from fxpass.torch_internals.dynamo.sources import PositionSource
+from fxpass.torch_internals.dynamo.guards.sources import PositionSource
 
 from .outcome import COUNTED, RELATIVE, numbers, tolerance
 from .template import LOADED, SCRIPT

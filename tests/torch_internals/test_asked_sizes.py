@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fxpass.torch_internals.dynamo import asked_sizes
+from fxpass.torch_internals.dynamo.sizes import asked
 
 
 class Counted(TorchFunctionMode):
@@ -36,12 +36,12 @@ def stock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_only_plain_tensors_are_asked_directly(stock: list[str]) -> None:
-    asked = asked_sizes._asked(Tensor.size, torch._dynamo.utils.call_size)
-    assert asked(torch.ones(2, 3), 1) == asked(torch.nn.Parameter(torch.ones(2, 3)), 1) == 3
+    ask = asked._asked(Tensor.size, torch._dynamo.utils.call_size)
+    assert ask(torch.ones(2, 3), 1) == ask(torch.nn.Parameter(torch.ones(2, 3)), 1) == 3
     assert stock == []
-    assert asked(torch.ones(2, 3).as_subclass(Sub), 1) == 3
+    assert ask(torch.ones(2, 3).as_subclass(Sub), 1) == 3
     with Counted():
-        assert asked(torch.ones(2, 3), 1) == 3
+        assert ask(torch.ones(2, 3), 1) == 3
     assert stock == ["Sub", "Tensor"]
 
 
@@ -53,4 +53,4 @@ def test_a_step_asks_so() -> None:
         past = compiled(past, torch.ones(1, 1, 2))
     assert past.shape == (1, 8, 2)
     for function in (torch._dynamo.utils.call_size, torch._dynamo.utils.call_stride):
-        assert function.__globals__ is vars(asked_sizes)
+        assert function.__globals__ is vars(asked)
