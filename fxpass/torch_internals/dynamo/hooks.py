@@ -34,6 +34,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.values import example_value
 from fxpass.options import Options
 from fxpass.torch_internals.dynamo.calls import indexing, masks, texts
 from fxpass.torch_internals.dynamo.calls.operands import with_numbers
@@ -213,7 +214,7 @@ def _number_in(output: OutputGraph, tensor: fx.Proxy) -> Any:
 
 
 def _specialize_bool(arg: Any) -> Any:
-    value = arg.node.meta.get("example_value") if isinstance(arg, fx.Proxy) else None
+    value = example_value(arg)
     if isinstance(value, torch.SymBool) and not free_unbacked_symbols(value):
         return bool(value)  # guards
     return arg

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.values import example_value
 from fxpass.torch_internals.dynamo.names import wrap_fx_proxy
 
 NumberReader = Callable[[fx.Proxy], Any]
@@ -34,22 +35,22 @@ def with_number_bounds(index: Any, number_in: NumberReader) -> Any:
 
 
 def _place(index: Any, number_in: NumberReader) -> Any:
-    if is_0d(index) and index.node.meta["example_value"].dtype in (torch.int32, torch.int64):
+    if rank(index) == 0 and example_value(index).dtype in (torch.int32, torch.int64):
         return number_or_same(index, number_in)
     if isinstance(index, slice):
         return slice(*(number_or_same(b, number_in) for b in (index.start, index.stop, index.step)))
     return index
 
 
-def is_0d(value: Any) -> bool:
-    """Whether ``value`` is the proxy of a tensor without dims."""
-    held = value.node.meta.get("example_value") if isinstance(value, fx.Proxy) else None
-    return isinstance(held, torch.Tensor) and not held.dim()
+def rank(value: Any) -> int | None:
+    """How many dims the tensor has that ``value`` is the proxy of; None if it is no such proxy."""
+    tensor = example_value(value)
+    return tensor.dim() if isinstance(tensor, torch.Tensor) else None
 
 
 def number_or_same(value: Any, number_in: NumberReader) -> Any:
     """The number that ``value`` holds if it is a tensor that the table knows; otherwise ``value`` itself."""
-    if not isinstance(value, fx.Proxy) or not isinstance(value.node.meta.get("example_value"), torch.Tensor):
+    if rank(value) is None:
         return value
     number = number_in(value)
     return value if number is None else number
@@ -60,10 +61,10 @@ def selected(tx: Any, tensor: Any, index: Any) -> tuple[Any, Any]:
 
     The rest is an ellipsis where the index holds nothing else. An index out of range is left to Dynamo.
     """
-    if not isinstance(index, tuple) or not any(_is_symint(i) for i in index) or not isinstance(tensor, fx.Proxy):
+    count = rank(tensor)
+    if not isinstance(index, tuple) or not any(map(_is_symint, index)) or count is None:
         return tensor, index
-    value = tensor.node.meta.get("example_value")
-    places = dims(index, value.dim()) if isinstance(value, torch.Tensor) else None
+    places = dims(index, count)
     if places is None:
         return tensor, index
     rows = tensor
@@ -78,11 +79,11 @@ def selected(tx: Any, tensor: Any, index: Any) -> tuple[Any, Any]:
 
 def slices(tensor: Any, index: Any) -> dict[int, slice]:
     """The slices of ``tensor[index]`` with a SymInt as a bound, by the dim that each of them slices."""
-    value = tensor.node.meta.get("example_value") if isinstance(tensor, fx.Proxy) else None
+    count = rank(tensor)
     index = index if isinstance(index, tuple) else (index,)
-    if not isinstance(value, torch.Tensor) or not any(_moves(i) for i in index):
+    if count is None or not any(map(_moves, index)):
         return {}
-    places = dims(index, value.dim())
+    places = dims(index, count)
     return {} if places is None else {d: i for d, i in zip(places, index, strict=True) if _moves(i)}
 
 
@@ -90,12 +91,12 @@ def _moves(index: Any) -> bool:
     return isinstance(index, slice) and (_is_symint(index.start) or _is_symint(index.stop))
 
 
-def dims(index: tuple[Any, ...], rank: int) -> list[int] | None:
-    """The dim that each item of ``index`` stands for; None where an item is of a kind that does not tell."""
+def dims(index: tuple[Any, ...], count: int) -> list[int] | None:
+    """The dim, of ``count``, that each item of ``index`` stands for; None where an item is of a kind that does not tell."""
     used = 0
     for i in index:
-        if isinstance(i, fx.Proxy) and isinstance(v := i.node.meta.get("example_value"), torch.Tensor):
-            used += v.dim() if v.dtype is torch.bool else 1
+        if isinstance(tensor := example_value(i), torch.Tensor):
+            used += _dims_of(tensor)
         elif isinstance(i, (int, slice)) and not isinstance(i, bool) or _is_symint(i):
             used += 1
         elif i is not None and i is not Ellipsis:
@@ -104,15 +105,19 @@ def dims(index: tuple[Any, ...], rank: int) -> list[int] | None:
     for i in index:
         found.append(dim)
         if i is Ellipsis:
-            dim += rank - used
+            dim += count - used
         elif i is not None:
-            is_bool = isinstance(i, fx.Proxy) and getattr(i.node.meta.get("example_value"), "dtype", None) is torch.bool
-            dim += i.node.meta["example_value"].dim() if is_bool else 1
+            dim += _dims_of(tensor) if isinstance(tensor := example_value(i), torch.Tensor) else 1
     return found
 
 
+def _dims_of(index: torch.Tensor) -> int:
+    """How many dims an ``index`` stands for: a mask for as many as it has, places for one."""
+    return index.dim() if index.dtype is torch.bool else 1
+
+
 def _is_symint(value: Any) -> bool:
-    return isinstance(value, fx.Proxy) and isinstance(value.node.meta.get("example_value"), torch.SymInt)
+    return isinstance(example_value(value), torch.SymInt)
 
 
 def is_indexing(target: Any) -> bool:

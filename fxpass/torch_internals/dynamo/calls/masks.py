@@ -19,6 +19,7 @@ from torch import fx
 
 from fxpass.graph.numbers import guarded
 from fxpass.graph.schemas import memory_of
+from fxpass.graph.values import example_value
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.names import wrap_fx_proxy
 from fxpass.torch_internals.dynamo.variables.numbers import formed
@@ -36,9 +37,9 @@ def with_places(tx: Any, target: Any, operands: tuple[Any, ...]) -> tuple[Any, .
         return operands
     tensor, index, *value = operands
     items = index if isinstance(index, tuple) else tuple(index) if target in _PUT else (index,)
-    if not any(map(_is_mask, items)) or not isinstance(_held(tensor), torch.Tensor):
+    if not any(map(_is_mask, items)) or (rank := indexing.rank(tensor)) is None:
         return operands
-    dims = indexing.dims(items, _held(tensor).dim())
+    dims = indexing.dims(items, rank)
     if dims is None or value and not _takes_places(items, value[0]):
         return operands
     placed = []
@@ -51,8 +52,8 @@ def with_places(tx: Any, target: Any, operands: tuple[Any, ...]) -> tuple[Any, .
 def _takes_places(items: Sequence[Any], value: Any) -> bool:
     """Whether ``value`` is put at places rather than at the masks among ``items``: places of other tensors stand beside, or
     those of the mask are known, as rows have been taken there."""
-    first, *others = [item for item in items if _has_dims(item)]
-    return bool(others) or _has_dims(value) and _key(first) in Table.of(first.node.graph).places
+    first, *others = [item for item in items if indexing.rank(item)]
+    return bool(others) or bool(indexing.rank(value)) and _key(first) in Table.of(first.node.graph).places
 
 
 def without_mask(tx: Any, target: Any, operands: tuple[Any, ...], named: dict[str, Any]) -> tuple[str, Any] | None:
@@ -60,7 +61,7 @@ def without_mask(tx: Any, target: Any, operands: tuple[Any, ...], named: dict[st
     any other op, and where it is not known how many they are."""
     if len(operands) == 2 and target in _SELECTED and not named:
         tensor, mask = operands
-        places = _places(tx, mask) if _is_mask(mask) and _has_dims(tensor, 1) and _fits(mask, tensor, 0) else None
+        places = _places(tx, mask) if _is_mask(mask) and indexing.rank(tensor) == 1 and _fits(mask, tensor, 0) else None
         return None if places is None else ("index_select", (tensor, 0, places))
     is_tuple = target is torch.where or named.get("as_tuple") is True
     if len(operands) != 1 or not named.keys() <= {"as_tuple"} or target not in (torch.where, *_NONZERO):
@@ -86,7 +87,7 @@ def _places(tx: Any, mask: fx.Proxy) -> fx.Proxy | None:
 
 def _key(mask: fx.Proxy) -> tuple[fx.Node, int]:
     """``mask`` as it is now: its node, and how many ops have written to its memory."""
-    memory, writes = memory_of(_held(mask)), Table.of(mask.node.graph).writes()
+    memory, writes = memory_of(example_value(mask)), Table.of(mask.node.graph).writes()
     return mask.node, sum(memory_of(target.meta.get("example_value")) == memory for _, target in writes)
 
 
@@ -96,18 +97,8 @@ def _call(tx: Any, method: str, *operands: Any, **named: Any) -> fx.Proxy:
 
 def _fits(mask: fx.Proxy, tensor: fx.Proxy, dim: int) -> bool:
     """Whether ``mask`` is as long as ``tensor`` along ``dim``, which may add a guard. Any other mask is an error in eager."""
-    return guarded(_held(mask).shape[0] == _held(tensor).shape[dim])
+    return guarded(example_value(mask).shape[0] == example_value(tensor).shape[dim])
 
 
 def _is_mask(value: Any) -> bool:
-    return _has_dims(value, 1) and _held(value).dtype is torch.bool
-
-
-def _has_dims(value: Any, count: int | None = None) -> bool:
-    """Whether ``value`` is the proxy of a tensor with ``count`` dims, or with any."""
-    held = _held(value)
-    return isinstance(held, torch.Tensor) and (held.dim() > 0 if count is None else held.dim() == count)
-
-
-def _held(value: Any) -> Any:
-    return value.node.meta.get("example_value") if isinstance(value, fx.Proxy) else None
+    return indexing.rank(value) == 1 and example_value(value).dtype is torch.bool

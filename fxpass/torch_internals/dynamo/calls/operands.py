@@ -18,7 +18,7 @@ import torch
 from fxpass.index_tensors.operators import belongs_to_a_library
 from fxpass.torch_internals.operators import OpOverloadPacket
 
-from .indexing import NumberReader, is_0d, number_or_same
+from .indexing import NumberReader, number_or_same, rank
 
 Operands = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -35,7 +35,7 @@ def with_numbers(target: Any, operands: tuple[Any, ...], named: dict[str, Any], 
 def _number(operand: Any, kind: str, number_in: NumberReader) -> Any:
     if kind and isinstance(operand, (tuple, list)):
         return type(operand)(number_or_same(o, number_in) for o in operand)
-    return number_or_same(operand, number_in) if kind == "int" or kind == "scalar" and is_0d(operand) else operand
+    return number_or_same(operand, number_in) if kind == "int" or kind == "scalar" and rank(operand) == 0 else operand
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ from fxpass.graph.fixed_places import places_in
 from fxpass.graph.inputs import dynamo_source
 from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
+from fxpass.graph.values import example_value, fake_value
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.dynamo.frames.dynamic_marks import mark_int, mark_size
@@ -75,16 +76,16 @@ def see_slice(tx: Any, tensor: fx.Node, bounds: Mapping[int, slice]) -> None:
         RestartAnalysis: something was marked; Dynamo traces the frame again.
     """
     graph = tx.output.graph
-    moving = {s for n in graph.find_nodes(op="placeholder") if _is_position(n) for s in free_symbols(_value(n))}
+    moving = {s for n in graph.find_nodes(op="placeholder") if _is_position(n) for s in free_symbols(fake_value(n))}
     dims = [d for d, bound in bounds.items() if free_symbols([_number(b) for b in (bound.start, bound.stop)]) & moving]
     if not dims or config.assume_static_by_default is False:
         return
     inputs = named_tensors(graph)
-    memory = memory_of(_value(tensor))
+    memory = memory_of(fake_value(tensor))
     for node in inputs if memory is not None else ():
-        if memory_of(_value(node)) == memory:
-            places = [(node, d) for dim in dims if (d := _same_dim(_value(node), _value(tensor), dim)) is not None]
-            if graph not in _sliced or any(isinstance(_value(node).shape[d], int) for _, d in places):
+        if memory_of(fake_value(node)) == memory:
+            places = [(node, d) for dim in dims if (d := _same_dim(fake_value(node), fake_value(tensor), dim)) is not None]
+            if graph not in _sliced or any(isinstance(fake_value(node).shape[d], int) for _, d in places):
                 _sliced.add(graph)
                 _mark(tx.output.root_tx, inputs, places)
 
@@ -138,7 +139,7 @@ def expect(gm: fx.GraphModule, normal: fx.GraphModule) -> None:
 
 def _views(graph: fx.Graph, wholes: Collection[fx.Node]) -> Iterator[fx.Node]:
     """The tensors of ``graph`` that lie in the memory of ``wholes``."""
-    return (n for n in graph.nodes if isinstance(_value(n), torch.Tensor) and aliases.root(n) in wholes)
+    return (n for n in graph.nodes if isinstance(fake_value(n), torch.Tensor) and aliases.root(n) in wholes)
 
 
 def _is_part(view: fx.Node) -> bool:
@@ -151,9 +152,9 @@ def _parts(view: fx.Node) -> Iterator[tuple[fx.Node, int]]:
     whole = aliases.root(view)
     while (base := aliases.base(view)) is not None:
         if view.target in (torch.ops.aten.slice.Tensor, torch.ops.aten.narrow.default):
-            sliced = view.args[1] % _value(base).dim()  # type: ignore[operator]
-            dim = _same_dim(_value(whole), _value(base), sliced)
-            if dim is not None and hint(_value(view).shape[sliced]) != hint(_value(base).shape[sliced]):
+            sliced = view.args[1] % fake_value(base).dim()  # type: ignore[operator]
+            dim = _same_dim(fake_value(whole), fake_value(base), sliced)
+            if dim is not None and hint(fake_value(view).shape[sliced]) != hint(fake_value(base).shape[sliced]):
                 yield whole, dim
         view = base
 
@@ -169,7 +170,7 @@ def _mark(tx: Any, inputs: dict[fx.Node, str], places: list[tuple[fx.Node, int]]
             changed = True
             for sibling in _siblings(tx, inputs[node]):
                 mark_size(tx, sibling, dim)
-    seen.tied |= {v for n in inputs for d, v in enumerate(first[n]) if not isinstance(_value(n).shape[d], int)}
+    seen.tied |= {v for n in inputs for d, v in enumerate(first[n]) if not isinstance(fake_value(n).shape[d], int)}
     seen.tied |= {first[node][dim] for node, dim in places}
     changed |= any([mark_int(tx, name) for name, v in seen.ints.items() if v in seen.tied and v > 1])
     if changed and again:
@@ -214,7 +215,7 @@ def _input_dim(site: SliceSite) -> tuple[fx.Node, int] | None:
     """The graph input that ``site`` slices, and the dim of it that is sliced; None if it is no graph input."""
     if site.buffer.op != "placeholder" or site.kind == "narrow":
         return None
-    dim = _same_dim(_value(site.buffer), _value(site.base), site.dim)
+    dim = _same_dim(fake_value(site.buffer), fake_value(site.base), site.dim)
     return None if dim is None else (site.buffer, dim)
 
 
@@ -227,22 +228,18 @@ def _same_dim(whole: torch.Tensor, view: torch.Tensor, dim: int) -> int | None:
 
 def named_tensors(graph: fx.Graph) -> dict[fx.Node, str]:
     """The tensor inputs of ``graph`` that have a source, with its name."""
-    inputs = [n for n in graph.find_nodes(op="placeholder") if isinstance(_value(n), torch.Tensor)]
+    inputs = [n for n in graph.find_nodes(op="placeholder") if isinstance(fake_value(n), torch.Tensor)]
     return {n: source.name for n in inputs if (source := dynamo_source(n)) is not None}
 
 
 def _is_position(node: fx.Node) -> bool:
     """Whether the graph input ``node`` is a number that is no tensor's size."""
-    return isinstance(_value(node), torch.SymInt) and not isinstance(dynamo_source(node), TensorPropertySource)
-
-
-def _value(node: fx.Node) -> Any:
-    return node.meta.get("example_value", node.meta.get("val"))
+    return isinstance(fake_value(node), torch.SymInt) and not isinstance(dynamo_source(node), TensorPropertySource)
 
 
 def _number(value: Any) -> Any:
-    return _value(value.node) if isinstance(value, fx.Proxy) else value if isinstance(value, int) else 0
+    return example_value(value) if isinstance(value, fx.Proxy) else value if isinstance(value, int) else 0
 
 
 def _hints(node: fx.Node) -> tuple[int, ...]:
-    return tuple(map(hint, _value(node).shape))
+    return tuple(map(hint, fake_value(node).shape))
