@@ -46,8 +46,8 @@ from fxpass.rewriting import Grown, copy_inputs, dense_results, give_numbers
 from fxpass.rewriting.around import Around
 from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.contracts import Feature
-from fxpass.torch_internals.dynamo.frames.compilation import broken_at
 from fxpass.torch_internals.dynamo.frames.minifier import for_the_minifier
+from fxpass.torch_internals.dynamo.graph_breaks.causes import broken_at
 from fxpass.torch_internals.dynamo.graph_breaks.resumed_functions import cut_between
 from fxpass.torch_internals.dynamo.guards.disjoint_inputs import guard_disjoint
 from fxpass.torch_internals.dynamo.inputs.numbers import NumberInputs

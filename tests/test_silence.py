@@ -23,7 +23,7 @@ from torch.nn import functional as F
 import fxpass
 from fxpass import reasons
 from fxpass.report.explanation import Explanation
-from fxpass.torch_internals.dynamo.frames.compilation import breaks
+from fxpass.torch_internals.dynamo.graph_breaks.causes import breaks
 from fxpass.torch_internals.dynamo.inputs.pinned_numbers import _failing
 
 CAPACITY = 16

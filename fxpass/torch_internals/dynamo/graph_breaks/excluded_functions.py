@@ -19,11 +19,12 @@ from typing import Any
 from torch import nn
 
 from fxpass.graph.numbers import symbols
-from fxpass.torch_internals.dynamo.frames.compilation import Excluded, broken_by, current_compilation
+from fxpass.torch_internals.dynamo.frames.compilation import Excluded, current_compilation
 from fxpass.torch_internals.dynamo.frames.history import history_of
 from fxpass.torch_internals.dynamo.names import SymNodeVariable, TensorVariable
 from fxpass.torch_internals.patches import patch
 
+from .causes import broken_by
 from .code_of_tensors import takes_slices, works_on_tensors
 from .code_run_elsewhere import sliced_elsewhere
 

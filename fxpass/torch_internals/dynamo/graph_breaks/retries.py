@@ -16,11 +16,12 @@ from typing import Any
 
 from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.frames import dynamic_marks
-from fxpass.torch_internals.dynamo.frames.compilation import compiling, limited
+from fxpass.torch_internals.dynamo.frames.compilation import compiling
 from fxpass.torch_internals.dynamo.frames.history import following, history_of
 from fxpass.torch_internals.dynamo.names import InternalTorchDynamoError, Unsupported
 from fxpass.torch_internals.patches import failures, tell
 
+from .causes import limited
 from .code_of_tensors import works_on_tensors
 
 
