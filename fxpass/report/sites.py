@@ -16,8 +16,8 @@ from fxpass.rewriting import Rewritten
 from fxpass.rewriting.decisions import Decision
 
 from .expressions import type_of
-from .model import Cost, Site
 from .names import input_name, user_name
+from .site import Cost, Site
 
 
 def sites_of(rewritten: Rewritten) -> list[Site]:
