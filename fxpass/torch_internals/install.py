@@ -14,7 +14,7 @@ from .contracts import Feature
 from .dynamo import hooks
 from .dynamo.calls import fill_dtypes, python_functions, remembered, tensor_questions, texts
 from .dynamo.frames import history, swapped_tensors
-from .dynamo.guards import managers
+from .dynamo.guards import builder as guard_builder
 from .dynamo.inputs import pinned_numbers
 from .dynamo.names import TorchCompileWrapper
 from .dynamo.sizes import asked, dynamism, einsum_paths
@@ -46,7 +46,7 @@ def install(
     def capture() -> None:
         hooks.install(is_ours, told)
         hooks.parse_options_early(functools.partial(options_of, backend), begin)
-        managers.install()
+        guard_builder.install()
         einsum_paths.install()
         fill_dtypes.install()
         module_ints.install()

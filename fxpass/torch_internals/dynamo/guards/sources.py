@@ -8,7 +8,7 @@
     LengthSource(base)               the length of a list                                     evaluated, guarded, passed
     NameSource(base)                 the full name of a function or a class                   guarded
 
-All numbers of tensors are read through the host mirror. `managers` makes the guards.
+All numbers of tensors are read through the host mirror. `builder` makes the guards.
 """
 
 from __future__ import annotations

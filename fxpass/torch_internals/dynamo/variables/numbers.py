@@ -51,7 +51,7 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.dynamo.sizes.fixed import fix_numbers, has_symbolic_size
 
-from .elements import aggregate_variable, element_variable, expression_variable, is_aggregate
+from .guarded_numbers import aggregate_variable, element_variable, expression_variable, is_aggregate
 from .realized import realized
 
 _OPERATORS = {total: operator.add, product: operator.mul}

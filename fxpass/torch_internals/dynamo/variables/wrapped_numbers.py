@@ -41,7 +41,7 @@ def wrap_symint(is_ours: Callable[..., bool], stock: Any, self: Any, value: int,
     """Guard a number that is not negative to stay so: ``max(0, 8 * s0)`` is then known to be ``8 * s0``. It is
     also guarded to stay below its `ceiling`, so that what is computed from it does not overflow.
 
-    Zero is a guarded constant, as in `elements`, so that an empty cache has a graph of its own, also under
+    Zero is a guarded constant, as in `guarded_numbers`, so that an empty cache has a graph of its own, also under
     ``dynamic=True``.
     """
     if not is_ours(self.tx.output.compiler_fn):

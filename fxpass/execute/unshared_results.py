@@ -19,7 +19,7 @@ from .partition.split import Part
 from .recording.results import copy_at
 
 
-def with_results_apart(
+def with_unshared_results(
     run: Callable[..., Sequence[Any]], part: Part, args: Sequence[Any], results: Sequence[Any]
 ) -> tuple[Callable[..., Sequence[Any]], Sequence[Any]]:
     """``run``, and the ``results`` that it has given for ``args``, with a copy of each result that shares memory with an input
