@@ -26,10 +26,10 @@ from fxpass.torch_internals.install import forget
 
 from . import progress
 from .channels import publish
-from .expressions import type_of
 from .model import Report
 from .names import user_name
 from .symbols import renamed, sources
+from .value_types import type_of
 
 _logger = logging.getLogger("fxpass")
 MOST_REPORTS = 1000

@@ -28,7 +28,7 @@ from .code_of_tensors import takes_slices
 def sliced_elsewhere(tx: Any, called: Sequence[Any]) -> tuple[str, str] | None:
     """What the call in ``tx`` of the variables ``called``, a function and its arguments, runs, and that it slices tensors."""
     given = [part for one in called for part in (one.items if isinstance(one, (ListVariable, TupleVariable)) else [one])]
-    values = [*map(_value, given)]
+    values = [*map(python_value, given)]
     if any(value in (eval, exec) for value in values if inspect.isbuiltin(value)):
         for code in filter(None, map(_evaluated, values)):
             if takes_slices(code) and _are_tensors(tx, code, given):
@@ -41,8 +41,8 @@ def sliced_elsewhere(tx: Any, called: Sequence[Any]) -> tuple[str, str] | None:
     return None
 
 
-def _value(variable: Any) -> Any:
-    """The object of Python's that ``variable`` stands for, if it is one."""
+def python_value(variable: Any) -> Any:
+    """The object of Python's that ``variable`` stands for, if it is one. To look at it makes no guards."""
     if hasattr(variable, "is_realized") and not variable.is_realized():
         return variable.original_value()
     own = vars(variable.realize() if hasattr(variable, "is_realized") else variable)
@@ -60,16 +60,16 @@ def _evaluated(value: Any) -> CodeType | None:
 
 def _starts_threads(variable: Any) -> bool:
     """Whether ``variable`` is a class of threads, or a method of what has threads to run functions in."""
-    value, owner = _value(variable), getattr(variable, "obj", None)
+    value, owner = python_value(variable), getattr(variable, "obj", None)
     is_class = isinstance(value, type) and issubclass(value, Thread)
-    return is_class or owner is not None and isinstance(_value(owner), Executor)
+    return is_class or owner is not None and isinstance(python_value(owner), Executor)
 
 
 def _function(variable: Any) -> tuple[CodeType | None, Mapping[str, Any]]:
     """The code of the function ``variable`` and the globals that it sees."""
     if hasattr(variable, "get_code"):
         return variable.get_code(), variable.get_globals()
-    return _code_of(_value(variable))
+    return _code_of(python_value(variable))
 
 
 def _code_of(value: Any) -> tuple[CodeType | None, Mapping[str, Any]]:
@@ -90,8 +90,8 @@ def _reached(code: CodeType, names: Mapping[str, Any], seen: set[CodeType]) -> I
 def _are_tensors(tx: Any, code: CodeType, given: Sequence[Any]) -> bool:
     """Whether a tensor or a module is ``given``, or is a local variable of ``tx`` that ``code`` names."""
     named = [tx.symbolic_locals[name] for name in (*code.co_names, *code.co_freevars) if name in tx.symbolic_locals]
-    known = [*given, *(_content(tx, variable) for variable in named)]
-    return any(isinstance(one, TensorVariable) or isinstance(_value(one), (torch.Tensor, nn.Module)) for one in known if one)
+    known = filter(None, [*given, *(_content(tx, variable) for variable in named)])
+    return any(isinstance(one, TensorVariable) or isinstance(python_value(one), (torch.Tensor, nn.Module)) for one in known)
 
 
 def _content(tx: Any, variable: Any) -> Any:

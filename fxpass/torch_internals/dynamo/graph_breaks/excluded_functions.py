@@ -26,7 +26,7 @@ from fxpass.torch_internals.patches import patch
 
 from .causes import broken_by
 from .code_of_tensors import takes_slices, works_on_tensors
-from .code_run_elsewhere import sliced_elsewhere
+from .code_run_elsewhere import python_value, sliced_elsewhere
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
@@ -69,8 +69,7 @@ def _known(variable: Any) -> Any:
 
 def _excluded_code(variable: Any) -> CodeType | None:
     """The code of a function, or of a module's ``forward``, that is excluded; None of anything else."""
-    own = vars(variable)
-    function = own.get("value", own.get("fn"))
+    function = python_value(variable)
     function = function.forward if isinstance(function, nn.Module) else function
     if not getattr(function, "_torchdynamo_disable", False):
         return None

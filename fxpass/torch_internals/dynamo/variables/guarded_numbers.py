@@ -25,7 +25,7 @@ from fxpass.index_tensors.history import ElementHistory
 from fxpass.index_tensors.small_tensors import is_small_int
 from fxpass.index_tensors.table import Table
 from fxpass.torch_internals.dynamo.frames.history import see_elements
-from fxpass.torch_internals.dynamo.guards.functions import found
+from fxpass.torch_internals.dynamo.guards.frame_values import NOTHING, value_named
 from fxpass.torch_internals.dynamo.guards.sources import (
     AggregateSource,
     AgreementSource,
@@ -145,12 +145,8 @@ def _held(argument: Any) -> Any:
 
 def _can_be_found(tx: Any, source: Any) -> bool:
     """Whether the names of several inputs lead to them from the locals and globals of the frame, where guards look for them."""
-    frame = tx.output.root_tx
     names = (source.base.name, *source.names) if source.others else ()
-    try:
-        return all(found(name, frame.f_globals, frame.f_locals) is not None for name in names)
-    except Exception:  # a name that only Dynamo can read
-        return False
+    return all(value_named(tx, name) is not NOTHING for name in names)
 
 
 def _indices(entry: Arith) -> set[int]:
