@@ -55,9 +55,13 @@ def cut_between(
     that first uses each, and its name. They have a size among the ``rising`` ones, and nothing that the function is given has
     a size that moves.
 
-    ``loses`` says whether a slice leaves ``gm`` for another break. What comes of that is told of once. ``joins`` says whether a
-    cache that ``gm`` makes longer does. Then sizes may move, and it is told of the graph that ``works`` on all of what it is
-    given.
+    Args:
+        gm: the graph.
+        rising: the sizes that have been seen to rise.
+        loses: whether a slice leaves ``gm`` for another break. The graphs behind that one are not told of again.
+        joins: whether a cache that ``gm`` makes longer leaves it so. What the function is given may then have sizes that move.
+        works: whether ``gm`` works on all of what it is given. Where a cache that was made longer is lost, only such graphs are
+            told of.
     """
     code = current_code()
     original = _original(code)

@@ -32,8 +32,8 @@ from fxpass.torch_internals.dynamo.names import ChainedSource
 MAX_SIZES = 3
 """An index tensor is fixed at no more sizes than this, and a place at no more values. A prefill and a step for each of these,
 and two more for all others, are as many graphs as Dynamo makes of a frame."""
-MOST_WITHOUT = 2
-"""The same for an index tensor that can be followed without a fixed size."""
+MAX_SIZES_IF_FOLLOWED = 2
+"""An index tensor that can be followed without a fixed size is fixed at no more sizes than this."""
 _SELECTING = (torch.select, "select", operator.getitem)
 
 
@@ -86,7 +86,7 @@ def _fix_sizes(tx: Any, placeholder: fx.Node, is_followed: bool) -> bool:
         return False
     seen = see_sizes(tx.output.root_tx.f_code, argument.source.name, sizes)
     moving = [s for s in value.shape if isinstance(s, torch.SymInt) and s.node.maybe_as_int() is None]
-    if not moving or len(seen) > (MOST_WITHOUT if is_followed else MAX_SIZES):
+    if not moving or len(seen) > (MAX_SIZES_IF_FOLLOWED if is_followed else MAX_SIZES):
         return False
     for size in moving:
         int(size)  # guards

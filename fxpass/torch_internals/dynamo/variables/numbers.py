@@ -119,7 +119,7 @@ def _sum(tx: Any, table: Table, node: fx.Node) -> Any:
     of_tensor = number_in(tx, tensor)
     if of_tensor is None:
         raise NotCovered
-    return _joined(tx, node.target, of_tensor, _made(tx, GraphInt(number), {}))
+    return _applied(tx, node.target, of_tensor, _made(tx, GraphInt(number), {}))
 
 
 def formed(tx: Any, *nodes: fx.Node, form: str) -> Any:
@@ -210,7 +210,7 @@ def _made(tx: Any, entry: Element | GraphInt | Arith, made: Mapping[Entry, Any])
     if entry.fn in FOLDS and entry.fn not in PAIRWISE:
         raise NotCovered
     args = args if entry.fn in TRUTHS else [_as_number(arg) for arg in args]
-    return functools.reduce(functools.partial(_joined, tx, _OPERATORS.get(entry.fn, entry.fn)), args[1:], args[0])
+    return functools.reduce(functools.partial(_applied, tx, _OPERATORS.get(entry.fn, entry.fn)), args[1:], args[0])
 
 
 def _as_number(variable: Any) -> Any:
@@ -219,7 +219,12 @@ def _as_number(variable: Any) -> Any:
     return ConstantVariable.create(int(bool(value))) if isinstance(value, (bool, torch.SymBool)) else variable
 
 
-def _joined(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
+def _applied(tx: Any, fn: Callable[..., Any], *args: Any) -> Any:
+    """The number ``fn(*args)``. A maximum or minimum is the operand that it is known to be, if it is known.
+
+    Raises:
+        NotCovered: it takes too much to write down, or may not fit in 64 bits.
+    """
     if fn in (max, min):
         a, b = map(plain_number, args)
         if known(a >= b) or known(a <= b):
