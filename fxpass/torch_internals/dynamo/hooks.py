@@ -6,10 +6,12 @@
     cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
     sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
 
-There are ten, and each acts only in a frame that is being compiled for kvfix:
+These are installed here. All but the first act only in a frame that is being compiled for kvfix:
 
+    convert_frame._compile                 frames that Dynamo fails on (`graph_breaks.retries`)
     TensorVariable.call_method             reads of a number
-    conditional jumps                      branches on a number
+    conditional jumps, ``TO_BOOL``         branches on a number, and its truth value
+    ``BUILD_STRING``                       texts that numbers are put into (`calls.texts`)
     OutputGraph.create_proxy               indices, slice bounds and SymBool arguments
     VariableBuilder.wrap_symint            positions are not negative, and not large
     VariableBuilder.wrap_symfloat          a float is a constant while it does not change
@@ -19,6 +21,7 @@ There are ten, and each acts only in a frame that is being compiled for kvfix:
     OutputGraph.compile_subgraph           functions that are not compiled (`graph_breaks.excluded_functions`)
     has_tensor_in_frame                    what goes on behind a break without a tensor (`graph_breaks.resumed_functions`)
 
+The hooks of `calls`, and a few others, stand in files of their own, which `torch_internals.install` goes through.
 `variables.numbers` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix.
 """
 
