@@ -38,8 +38,8 @@ from fxpass.rewriting import (
     mask_overwritten_rows,
     rewrite_graph,
 )
-from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
-from fxpass.torch_internals.dynamo.origins import name_of, origins
+from fxpass.torch_internals.dynamo.inputs.numbers import NumberInputs
+from fxpass.torch_internals.dynamo.inputs.origins import name_of, origins
 
 
 class RewriteResult(NamedTuple):

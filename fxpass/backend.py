@@ -46,14 +46,14 @@ from fxpass.rewriting import Grown, copy_inputs, dense_results, give_numbers
 from fxpass.rewriting.around import Around
 from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.contracts import Feature
-from fxpass.torch_internals.dynamo.compilation import broken_at
-from fxpass.torch_internals.dynamo.disjoint_inputs import guard_disjoint
-from fxpass.torch_internals.dynamo.dynamism import Restart, expect, generalize
-from fxpass.torch_internals.dynamo.handed_on import foresee, settle
-from fxpass.torch_internals.dynamo.minifier import for_the_minifier
-from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
-from fxpass.torch_internals.dynamo.pinned_numbers import pinned
-from fxpass.torch_internals.dynamo.resumed_functions import cut_between
+from fxpass.torch_internals.dynamo.frames.minifier import for_the_minifier
+from fxpass.torch_internals.dynamo.graph_breaks.causes import broken_at
+from fxpass.torch_internals.dynamo.graph_breaks.resumed_functions import cut_between
+from fxpass.torch_internals.dynamo.guards.disjoint_inputs import guard_disjoint
+from fxpass.torch_internals.dynamo.inputs.numbers import NumberInputs
+from fxpass.torch_internals.dynamo.inputs.pinned_numbers import pinned
+from fxpass.torch_internals.dynamo.sizes.dynamism import Restart, expect, generalize
+from fxpass.torch_internals.dynamo.sizes.handed_on import foresee, settle
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.inductor.stock import compile_stock
 from fxpass.torch_internals.install import install

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import networkx as nx
 import pytest
-from tools_for_docs import rooms, users
+from tools_for_docs import DYNAMO, rooms, users
 
 from fxpass.torch_internals.contracts import TABLE
 
@@ -20,6 +20,12 @@ FLOORS = [
     {"index_tensors"},
     {"analysis"},
     {"rewriting"},
+    {"torch_internals.dynamo.names"},
+    {"torch_internals.dynamo.frames"},
+    {"torch_internals.dynamo.guards", "torch_internals.dynamo.graph_breaks"},
+    {"torch_internals.dynamo.sizes", "torch_internals.dynamo.inputs"},
+    {"torch_internals.dynamo.variables"},
+    {"torch_internals.dynamo.calls"},
     {"torch_internals.dynamo", "torch_internals.inductor"},
     {"torch_internals.precompile"},
     {"torch_internals.install"},
@@ -104,7 +110,7 @@ def test_no_two_classes_have_one_name() -> None:
 def test_functions_of_one_name_are_families() -> None:
     """Hooks are installed, state is forgotten, kernels are launched, guards ask the mirror, rules are called as operators."""
     families = {"install", "uninstall", "forget", "reset", "launches"}
-    guards = {"all_agree", "computed", "disjoint", "evaluate", "read", "values"}  # guard_functions.py: what they ask
+    guards = {"all_agree", "computed", "disjoint", "evaluate", "read", "values"}  # guards/functions.py: what they ask
     rules = {"fill", "split"}  # of index_tensors/indexing.py, called as their operators
     found: dict[str, list[str]] = {}
     for file in FILES:
@@ -114,7 +120,7 @@ def test_functions_of_one_name_are_families() -> None:
                     found.setdefault(node.name, []).append(module(file))
     shared = {name: files for name, files in found.items() if len(files) > 1}
     assert {name: files for name, files in shared.items() if name not in families | guards | rules} == {}
-    assert all("torch_internals.dynamo.guard_functions" in shared[name] and len(shared[name]) == 2 for name in guards)
+    assert all("torch_internals.dynamo.guards.functions" in shared[name] and len(shared[name]) == 2 for name in guards)
     assert all("index_tensors.indexing" in shared[name] and len(shared[name]) == 2 for name in rules)
 
 
@@ -149,9 +155,15 @@ def test_no_package_hides_its_modules() -> None:
                     assert not hidden, f"{module(file)}: {hidden}"
 
 
+def test_every_folder_of_code_is_a_package() -> None:
+    """A folder without ``__init__.py`` can be imported all the same, but is missing where packages are listed."""
+    assert {file.parent for file in FILES} == {file.parent for file in FILES if file.name == "__init__.py"}
+
+
 def test_every_room_is_described() -> None:
     page = (ROOT / "docs" / "how-it-works.md").read_text()
-    assert [name for name in rooms() if f"| [`{name}`](" not in page] == []
+    own = [name for name in rooms(DYNAMO) if name != "dynamo"]
+    assert [name for name in (*rooms(), *own) if f"| [`{name}`](" not in page] == []
 
 
 def _private(name: str) -> bool:

@@ -30,7 +30,7 @@ from fxpass.graph.postconditions import Broken
 from fxpass.rewriting import sweep
 from fxpass.tools.running import explained
 from fxpass.torch_internals import features, patches
-from fxpass.torch_internals.dynamo import capacity
+from fxpass.torch_internals.dynamo.sizes import capacity
 from fxpass.torch_internals.precompile import guards, hooks
 
 F = torch.nn.functional

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 import fxpass
 from fxpass import reasons
 from fxpass.report.explanation import Explanation
-from fxpass.torch_internals.dynamo.compilation import breaks
-from fxpass.torch_internals.dynamo.pinned_numbers import _failing
+from fxpass.torch_internals.dynamo.graph_breaks.causes import breaks
+from fxpass.torch_internals.dynamo.inputs.pinned_numbers import _failing
 
 CAPACITY = 16
 W = torch.linspace(-1, 1, 16).view(4, 4)

@@ -96,7 +96,7 @@ def test_a_reset_lets_go_of_it(reset: Callable[[], None]) -> None:
         compiled(keys, idx, torch.ones(2, 1))
     before = {name: held(name) for name in RESET}
     assert before["report.store._made"] > (0, 0) and before["index_tensors.mirror._entries"]
-    assert before["torch_internals.dynamo.frames._frames"]
+    assert before["torch_internals.dynamo.frames.history._frames"]
     reset()
     assert all(held(name) in (0, (0, 0)) for name in RESET)
 

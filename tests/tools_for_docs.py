@@ -12,6 +12,7 @@ from fxpass.torch_internals.attributes import ATTRIBUTES
 from fxpass.torch_internals.contracts import RELEASES, TABLE, Feature
 
 ROOT = pathlib.Path(__file__).parents[1]
+DYNAMO = "fxpass/torch_internals/dynamo"
 
 HEAD = f"""# What kvfix uses of torch that is not public
 
@@ -37,7 +38,7 @@ a warning names the attribute.
 OWN_WAYS = {
     "the `reset` attribute of a backend": ("a hook before `torch._dynamo.reset_code_state`",
                                            "only the first reset after a `torch.compile` calls it"),
-    "`torch.compiler.disable`": ("`skip_code` (`dynamo/guard_functions.py`)",
+    "`torch.compiler.disable`": ("`skip_code` (`dynamo/guards/functions.py`)",
                                  "it puts a function of its own around ours, which a guard would call in each step"),
     "`Graph.eliminate_dead_code(is_impure_node=)`": ("`aliases.remove_dead`",
                                                      "it checks the whole graph each time, and cuts subgraphs by another rule"),
@@ -133,18 +134,24 @@ def troubleshooting_page() -> str:
     return "\n".join(lines)
 
 
-def rooms() -> dict[str, list[pathlib.Path]]:
-    """The files of each room of the package; what lies on its own floor is the room ``fxpass``."""
-    package = ROOT / "fxpass"
+def rooms(of: str = "fxpass") -> dict[str, list[pathlib.Path]]:
+    """The files of each room of the package; what lies on its own floor is the room ``fxpass``. ``of`` names another folder."""
+    package = ROOT / of
     inner = sorted(folder for folder in package.iterdir() if (folder / "__init__.py").exists())
-    return {"fxpass": [*package.glob("*.py")], **{folder.name: [*folder.rglob("*.py")] for folder in inner}}
+    return {package.name: [*package.glob("*.py")], **{folder.name: [*folder.rglob("*.py")] for folder in inner}}
+
+
+def _lines(files: list[pathlib.Path]) -> list[int]:
+    return [len(file.read_text().splitlines()) for file in files]
 
 
 def with_rooms(page: str) -> str:
     """The text ``page`` of docs/how-it-works.md with the files and lines that each room has now."""
-    found = {room: [len(file.read_text().splitlines()) for file in files] for room, files in rooms().items()}
-    for room, lines in found.items():
-        row = re.compile(rf"^(\| \[`{room}`\].* \| )\d+, \d+( \| .* \|)$", re.M)
+    found = {room: _lines(files) for room, files in rooms().items()}
+    of_dynamo = {room: _lines(files) for room, files in rooms(DYNAMO).items()}
+    for room, lines in (*found.items(), *of_dynamo.items()):
+        after = r" \|$" if room in of_dynamo else r" \| .* \|$"
+        row = re.compile(rf"^(\| \[`{room}`\]\([^|]* \| [^|]* \| )\d+, \d+({after})", re.M)
         page = row.sub(rf"\g<1>{len(lines)}, {sum(lines)}\g<2>", page)
     every = [n for lines in found.values() for n in lines]
     return re.sub(r"^\| all \| \| \d+, \d+ \|", f"| all | | {len(every)}, {sum(every)} |", page, flags=re.M)

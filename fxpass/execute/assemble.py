@@ -89,8 +89,8 @@ def assemble(
     made = [*inputs, *buffers, *(n for part in parts for n in part.outputs), *(n for p in packs for n in p.nodes)]
     places = {node: i for i, node in enumerate(made)}
     first = plan.capacities | plan.chunks if growth.moves_on else frozenset()
-    sizes, apart = plan.capacities | plan.chunks, settings.compiler == "inductor"
-    regions = [Region(part, compile, sizes, first, growth.window_sizes, apart) for part in parts]
+    sizes, unshare = plan.capacities | plan.chunks, settings.compiler == "inductor"
+    regions = [Region(part, compile, sizes, first, growth.window_sizes, unshare) for part in parts]
     steps = _steps(gm, regions, places, packs, groups, dict(zip(carried, new, strict=True)))
     taken = {n: places[n] for n in inputs}
     views = [(places[n], view_maker(n, taken)) for n in views_of_inputs(gm, returned)] if recorded else []

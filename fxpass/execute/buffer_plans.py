@@ -28,10 +28,10 @@ from fxpass.report.names import input_name
 from fxpass.report.symbols import renamed
 from fxpass.rewriting import Grower, reason
 from fxpass.torch_internals.checkpoints import checkpoint
-from fxpass.torch_internals.dynamo.capacity import Capacity
-from fxpass.torch_internals.dynamo.dynamism import Restart
-from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
-from fxpass.torch_internals.dynamo.origins import name_of
+from fxpass.torch_internals.dynamo.inputs.numbers import NumberInputs
+from fxpass.torch_internals.dynamo.inputs.origins import name_of
+from fxpass.torch_internals.dynamo.sizes.capacity import Capacity
+from fxpass.torch_internals.dynamo.sizes.dynamism import Restart
 
 from .assemble import Plan
 from .growth import room_for

@@ -19,8 +19,8 @@ from fxpass.graph.postconditions import check_core
 from fxpass.report import Report, store
 from fxpass.report.drawing import later
 from fxpass.report.kept_nodes import kept, without_tensors
+from fxpass.torch_internals.dynamo.inputs.numbers import NumberInputs
 from fxpass.torch_internals.dynamo.names import config
-from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
 
 from .assemble import Plan
 from .partition.outside import beside, outside, works_on

@@ -24,7 +24,7 @@ from fxpass.graph.numbers import symbols
 from fxpass.kernels.fill_buffers import fill_at_once
 from fxpass.rewriting.around import Around
 from fxpass.rewriting.formulas import Formula, Size, function_of
-from fxpass.torch_internals.dynamo.capacity import Conditions
+from fxpass.torch_internals.dynamo.sizes.capacity import Conditions
 
 from .buffers import Buffer, Numbers, owner_of, shared, zeroed_memory
 from .recent_calls import STRANGERS, RecentCalls

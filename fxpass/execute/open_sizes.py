@@ -17,7 +17,7 @@ from torch import fx
 
 from fxpass.graph.numbers import guarded, symbols, to_expr
 from fxpass.torch_internals.dynamo.names import ConstantSource
-from fxpass.torch_internals.dynamo.own_numbers import is_of_layout
+from fxpass.torch_internals.dynamo.sizes.own_numbers import is_of_layout
 from fxpass.torch_internals.fakes import FakeTensorMode
 from fxpass.torch_internals.symbols import (
     SYMPY_INTERP,

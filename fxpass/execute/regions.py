@@ -37,7 +37,7 @@ from .open_sizes import Opened, fakes_of, function_of_sizes, is_asked, opened
 from .partition.split import Part
 from .recast_results import beside_recast
 from .region_inputs import dynamic_dims, fake_of, shares_memory, symbol_places, unviewed, variant_key, varies
-from .results_apart import with_results_apart
+from .unshared_results import with_unshared_results
 
 _logger = logging.getLogger(__name__)
 
@@ -62,13 +62,13 @@ class Region:
         sizes: Set[Any] = frozenset(),
         first: Set[Any] = frozenset(),
         windows: Mapping[Any, Sequence[Any]] = {},
-        apart: bool = False,
+        unshare: bool = False,
     ) -> None:
         """``sizes`` are symbols in the code of a static part from its second compilation on; those in ``first``, always. Of
-        these, ``windows`` are sizes of windows, given with the sizes of the axes that they are of. ``apart`` asks for
-        `results_apart`, where ``compile`` takes out copies."""
+        these, ``windows`` are sizes of windows, given with the sizes of the axes that they are of. ``unshare`` asks for
+        `unshared_results`, where ``compile`` takes out copies."""
         self.part, self.compile, self._windows = part, compile, windows
-        self.is_open, self.apart = True, apart
+        self.is_open, self.unshare = True, unshare
         self.variants: list[_Variant] = []  # the one that ran last comes first
         self.attempt: Callable[[Callable[[Sequence[Any]], Any], Sequence[Any]], Any] = lambda run, args: run(args)
         self._made = 0
@@ -102,8 +102,8 @@ class Region:
     def _compiled(self, args: Sequence[Any]) -> Sequence[Any]:
         variant = self._make_variant(args)
         results = variant.run(*args)
-        if self.apart:
-            variant.run, results = with_results_apart(variant.run, self.part, args, results)
+        if self.unshare:
+            variant.run, results = with_unshared_results(variant.run, self.part, args, results)
         self.variants = [variant, *self.variants][: dynamo_config.recompile_limit]
         self._made += 1
         if self._made == dynamo_config.recompile_limit:

@@ -17,7 +17,7 @@ from fxpass.graph.inputs import belongs_to_module, note_static
 from fxpass.kernels.select import register
 from fxpass.options import Options
 from fxpass.rewriting.around import Around
-from fxpass.torch_internals.dynamo.capacity import Conditions
+from fxpass.torch_internals.dynamo.sizes.capacity import Conditions
 from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
 from fxpass.torch_internals.precompile.names import GraphPickler, PicklerOptions
 from fxpass.torch_internals.symbols import ShapeEnv

@@ -13,7 +13,7 @@ from fxpass.graph import aliases
 from fxpass.graph.extract import duplicate
 from fxpass.graph.inputs import belongs_to_module
 from fxpass.options import Options
-from fxpass.torch_internals.dynamo.dynamism import Restart
+from fxpass.torch_internals.dynamo.sizes.dynamism import Restart
 
 from .compilers import as_dynamo_gave_it, in_pieces
 from .fallback import WithFallback

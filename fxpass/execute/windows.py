@@ -28,8 +28,8 @@ from fxpass.rewriting.decisions import Decision
 from fxpass.rewriting.formulas import function_of
 from fxpass.rewriting.windows import LEAST
 from fxpass.torch_internals.checkpoints import checkpoint
-from fxpass.torch_internals.dynamo.dynamism import Restart
-from fxpass.torch_internals.dynamo.window_sizes import WindowSizes
+from fxpass.torch_internals.dynamo.sizes.dynamism import Restart
+from fxpass.torch_internals.dynamo.sizes.windows import WindowSizes
 
 _logger = logging.getLogger(__name__)
 

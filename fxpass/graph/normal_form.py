@@ -45,7 +45,7 @@ from .replay import Replaying
 from .source_lines import source_in
 from .stepped_slices import take_steps_apart
 from .unfit import Unfit, refuse_attributes, refuse_autograd, refuse_settings, refuse_transforms
-from .values import is_tensor
+from .values import fake_value, is_tensor
 
 _GRAD_MODE = set_grad_enabled
 _DATA = get_data_attr
@@ -60,7 +60,7 @@ def fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[Any]:
     made from ``example_inputs``, with static sizes.
     """
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    own = [n.meta.get("example_value", n.meta.get("val")) for n in placeholders]
+    own = [*map(fake_value, placeholders)]
     fakes = [isinstance(v, (FakeTensor, torch.SymInt, torch.SymFloat, torch.SymBool)) for v in own]
     plain = [not isinstance(e, torch.Tensor) for e in example_inputs]
     if len(own) == len(example_inputs) and all(f or p for f, p in zip(fakes, plain, strict=True)):

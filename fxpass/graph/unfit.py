@@ -14,6 +14,7 @@ from fxpass.torch_internals.fakes import FakeTensor, set_grad_enabled
 
 from .schemas import is_transform
 from .source_lines import source_of
+from .values import fake_value
 
 _SETTINGS = frozenset(fn for name, fn in vars(torch).items() if name.startswith("set_")) - {torch.set_grad_enabled}
 """What they set holds for the ops behind them, in the graph and after it."""
@@ -83,5 +84,5 @@ def refuse_attributes(traced: fx.GraphModule) -> None:
 
 
 def _requires_grad(node: fx.Node) -> bool:
-    value = node.meta.get("example_value", node.meta.get("val"))
+    value = fake_value(node)
     return node.op in ("placeholder", "get_attr") and isinstance(value, torch.Tensor) and value.requires_grad

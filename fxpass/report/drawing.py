@@ -26,10 +26,10 @@ import networkx as nx
 from fxpass.graph.bounds import TO_THE_END
 from fxpass.graph.schemas import is_operator
 
-from .expressions import type_text
 from .kept_nodes import Kept, Use
 from .lazy import Lazy
 from .names import is_owned, user_name
+from .value_types import type_text
 
 
 @dataclasses.dataclass

@@ -12,15 +12,16 @@ from fxpass import reasons
 
 from .explanation import Explanation
 from .memory_sizes import in_words
-from .model import Report, Site
+from .model import Report
 from .names import shortened, user_name
+from .site import Site
 from .symbols import renamed
+from .text import STYLE
 
 _PLURAL = re.compile(r"(?<=ch)es\b|s\b")
 _SAME = re.compile(r"^(\w+) = \1\b")
 """A number that has the name which its symbol has been given."""
 _LEFT = "functions left to eager"
-_STYLE = {"rewritten": "green", "refused": "bold red"}
 
 
 def rendered(explanation: Explanation) -> Group:
@@ -71,7 +72,7 @@ def _site(report: Report, site: Site, more: int) -> Iterator[Text]:
     dim = "" if site.dim is None else f", dim {site.dim}"
     buffer = f" of {site.buffer}: {renamed(site.size, report.names)}{dim}" if site.buffer else ""
     others = f", and {more} like it" if more else ""
-    yield Text.assemble(("  " + site.kind, "bold"), buffer, others, ": ", (site.decision, _STYLE[site.decision]))
+    yield Text.assemble(("  " + site.kind, "bold"), buffer, others, ": ", (site.decision, STYLE[site.decision]))
     if site.source:
         yield Text(f"    {shortened(site.source)}  {site.code}".rstrip())
     chain = [renamed(shortened(link), report.names) for link in site.chain or [site.position]]

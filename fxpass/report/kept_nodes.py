@@ -15,10 +15,10 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.source_lines import code_of, source_of
-from fxpass.torch_internals.dynamo.origins import name_of
+from fxpass.torch_internals.dynamo.inputs.origins import name_of
 
-from .expressions import shape_or_kind
 from .names import user_name
+from .value_types import shape_or_kind
 
 aten = torch.ops.aten
 
@@ -34,7 +34,7 @@ class Use(str):
 class Kept(NamedTuple):
     """A node of a graph.
 
-    value: the fake value; in a node `without_tensors`, its `expressions.shape_or_kind`.
+    value: the fake value; in a node `without_tensors`, its `value_types.shape_or_kind`.
     given: Dynamo's name of an input.
     source, code: the user's line.
     module: the modules that it was called in, the outermost first.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import networkx as nx
 
@@ -12,56 +12,11 @@ from fxpass.analysis.kinds import Symbol
 
 from .drawing import Drawings
 from .lazy import Lazy
+from .memory_sizes import in_words
+from .names import user_name
 from .readable import readable_code
-from .symbols import called
-
-
-class Cost(NamedTuple):
-    """The bytes that a read takes per step: as the model wrote it (``before``), ``now``, and those of the ``mask`` beside
-    it."""
-
-    before: int
-    now: int
-    mask: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Site:
-    """One place that uses a position.
-
-    kind: "read" or "write" of a slice, "scalar" for tensor arithmetic on a position, "predicate" for a branch or an
-        assertion on one, which becomes a guard.
-    buffer: the graph input that is sliced, as the user writes it (``L['cache']._keys``); empty for the other kinds.
-    dim: the sliced dim; None for the other kinds.
-    position: the position expression, over graph symbols (``s0 + 1``).
-    source: file and line of the user's code, ``path/to/attention.py:123``; empty when unknown.
-    decision: "rewritten" or "refused".
-    reason: why it was refused, an id and a text (see `fxpass.reasons`); empty otherwise.
-    code: the text of the source line; empty when unknown.
-    size: dtype and shape of the buffer, ``f32[2, 64, 8]``.
-    chain: what the position is made of, from an element of an index tensor, or an int, on.
-    cost: of a read, see `Cost`; None for the other kinds.
-    node: what the node of the slice is called in `Report.graph_before`; empty for a predicate.
-    """
-
-    kind: Literal["read", "write", "scalar", "predicate"]
-    buffer: str
-    dim: int | None
-    position: str
-    source: str
-    decision: Literal["rewritten", "refused"]
-    reason: str = ""
-    code: str = ""
-    size: str = ""
-    chain: tuple[str, ...] = ()
-    cost: Cost | None = None
-    node: str = ""
-
-    @property
-    def id(self) -> str:
-        """The id of the reason, such as "KV101"; empty where nothing was refused."""
-        found = reasons.of(self.reason)
-        return found.id if found else ""
+from .site import Site
+from .symbols import called, sources
 
 
 @dataclasses.dataclass
@@ -193,12 +148,30 @@ class Report:
         )
         return "\n".join(lines)
 
-    def __str__(self) -> str:
-        from .text import render
+    @property
+    def in_short(self) -> list[str]:
+        """What there is to say of the graph as a whole, in a few words each."""
+        said = [f"{self.rewritten} rewritten, {self.refused} refused"]
+        said += [f"not rewritten: {self.unfit}"] if self.unfit else []
+        said += [f"failed: {fault}" for fault in self.faults]
+        said += map(user_name, self.pinned)
+        if self.parts:
+            parts = [f"{name} ({count} ops{', static' if static else ''})" for name, static, count in self.parts]
+            said.append(" -> ".join(parts))
+        variants = dict.fromkeys(user_name(symbol.of) for symbol in self.symbols if symbol.kind == "variant")
+        said += [f"one core for each {', '.join(variants)}"] if variants and self.parts else []
+        said += [f"no variant, it has had too many values: {user_name(name)}" for name in self.corrected]
+        said += [f"buffer of {in_words(size)}, {kind}, for {name}" for name, kind, size in self.buffers]
+        said += [f"outside of the core: {user_name(line)}" for line in self.outside]
+        said += map(user_name, self.beside)
+        return said + ([f"{sum(self.timings.values()):.2f} s"] if self.timings else [])
 
-        return render(self)
+    def __str__(self) -> str:
+        from .text import plain
+
+        return plain(self.__rich__())
 
     def __rich__(self) -> Any:
         from .text import table
 
-        return table(self)
+        return table(self.name, self.in_short, self.sites, self.names | sources(self.symbols))

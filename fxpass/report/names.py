@@ -2,7 +2,7 @@
 
     L['self']._modules['layers']._modules['3']._buffers['k_cache']        layers.3.k_cache
     L['used'][0]                                                          used[0]
-    __load_module('fxpass....guard_functions').read(L['used'], 0)         used[0]
+    __load_module('fxpass....functions').read(L['used'], 0)         used[0]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from torch import fx
 
-from fxpass.torch_internals.dynamo.origins import name_of
+from fxpass.torch_internals.dynamo.inputs.origins import name_of
 
 _MIRROR = re.compile(r"__load_module\('fxpass\.[\w.]*'\)\.read\((?P<base>.*?), (?P<index>\d+)\)")
 _OWNED = re.compile(r"(?:\._|\.__dict__\['_)(?:modules|buffers|parameters)(?:'\])?\['([^']*)'\]")

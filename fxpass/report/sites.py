@@ -15,9 +15,9 @@ from fxpass.index_tensors.table import Table
 from fxpass.rewriting import Rewritten
 from fxpass.rewriting.decisions import Decision
 
-from .expressions import type_of
-from .model import Cost, Site
 from .names import input_name, user_name
+from .site import Cost, Site
+from .value_types import type_of
 
 
 def sites_of(rewritten: Rewritten) -> list[Site]:

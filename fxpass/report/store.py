@@ -18,17 +18,18 @@ from fxpass.errors import KvfixError, KvfixWarning, NotGrowing
 from fxpass.graph.numbers import size_in_bytes
 from fxpass.index_tensors import mirror
 from fxpass.options import Options
-from fxpass.torch_internals.dynamo.compilation import Excluded, compile_id, left_out, limited
-from fxpass.torch_internals.dynamo.frames import current_code
-from fxpass.torch_internals.dynamo.resumed_functions import function_name
+from fxpass.torch_internals.dynamo.frames.compilation import Excluded, compile_id
+from fxpass.torch_internals.dynamo.frames.history import current_code
+from fxpass.torch_internals.dynamo.graph_breaks.causes import left_out, limited
+from fxpass.torch_internals.dynamo.graph_breaks.resumed_functions import function_name
 from fxpass.torch_internals.install import forget
 
 from . import progress
 from .channels import publish
-from .expressions import type_of
 from .model import Report
 from .names import user_name
 from .symbols import renamed, sources
+from .value_types import type_of
 
 _logger = logging.getLogger("fxpass")
 MOST_REPORTS = 1000

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from fxpass.report import store as log
+from fxpass.report import store
 from fxpass.tools.counting import counting
 
 
@@ -51,7 +51,7 @@ def measure(
     An exception becomes the row's ``error``. With ``compiled`` unset (eager) nothing is counted.
     """
     row = ComparisonRow(approach)
-    log.reset()
+    store.reset()
     start = time.perf_counter()
     with counting() as counts:
         try:

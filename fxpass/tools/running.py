@@ -16,7 +16,7 @@ from fxpass import reasons
 from fxpass.report import Report, store
 from fxpass.report.explanation import Explanation
 from fxpass.report.names import user_name
-from fxpass.torch_internals.dynamo.compilation import breaks
+from fxpass.torch_internals.dynamo.graph_breaks.causes import breaks
 from fxpass.torch_internals.dynamo.names import get_compilation_metrics
 
 from .counting import Counts, Launches, counting, graphs, launched, recordings

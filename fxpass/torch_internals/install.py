@@ -11,23 +11,14 @@ from fxpass.options import Options, parse
 
 from . import lookup_order, patches, retrace
 from .contracts import Feature
-from .dynamo import (
-    asked_sizes,
-    dynamism,
-    einsum_paths,
-    fill_dtypes,
-    frames,
-    guard_managers,
-    hooks,
-    module_ints,
-    pinned_numbers,
-    python_functions,
-    remembered_calls,
-    swapped_tensors,
-    tensor_questions,
-    texts,
-)
+from .dynamo import hooks
+from .dynamo.calls import fill_dtypes, python_functions, remembered, tensor_questions, texts
+from .dynamo.frames import history, swapped_tensors
+from .dynamo.guards import builder as guard_builder
+from .dynamo.inputs import pinned_numbers
 from .dynamo.names import TorchCompileWrapper
+from .dynamo.sizes import asked, dynamism, einsum_paths
+from .dynamo.variables import module_ints
 from .features import give_up, holds
 from .precompile import hooks as precompile
 
@@ -55,11 +46,11 @@ def install(
     def capture() -> None:
         hooks.install(is_ours, told)
         hooks.parse_options_early(functools.partial(options_of, backend), begin)
-        guard_managers.install()
+        guard_builder.install()
         einsum_paths.install()
         fill_dtypes.install()
         module_ints.install()
-        remembered_calls.install()
+        remembered.install()
         tensor_questions.install()
         python_functions.install()
         texts.install()
@@ -70,7 +61,7 @@ def install(
     _install(Feature.RETRACE, retrace.install)
     _install(Feature.AGAIN, pinned_numbers.install)
     if holds(Feature.CAPTURE):
-        _install(Feature.ASKED, asked_sizes.install)
+        _install(Feature.ASKED, asked.install)
         _install(Feature.PRECOMPILE, lambda: precompile.install(functools.partial(options_of, backend)))
 
 
@@ -106,7 +97,7 @@ def uninstall() -> None:
 
 def forget() -> None:
     """Forget what has been seen of the numbers of frames and modules, which threads ran, and which faults have been told of."""
-    frames.forget()
+    history.forget()
     dynamism.forget()
     module_ints.forget()
     lookup_order.forget()

@@ -21,8 +21,9 @@ import torch
 from torch import fx
 
 from fxpass.graph.inputs import belongs_to_module, dynamo_source
+from fxpass.graph.values import fake_value
 from fxpass.options import Options
-from fxpass.torch_internals.dynamo.sources import PositionSource
+from fxpass.torch_internals.dynamo.guards.sources import PositionSource
 
 from .outcome import COUNTED, RELATIVE, numbers, tolerance
 from .template import LOADED, SCRIPT
@@ -107,7 +108,7 @@ def _numbers(nodes: Sequence[fx.Node]) -> dict[int, str]:
     made = {}
     for i, source in enumerate(sources):
         base = places.get(getattr(getattr(source, "base", None), "name", None))
-        if base is None or isinstance(_value(nodes[i]), torch.Tensor):
+        if base is None or isinstance(fake_value(nodes[i]), torch.Tensor):
             continue
         if isinstance(source, PositionSource):
             made[i] = f"a{base}.reshape(-1)[{source.index}].item()"
@@ -126,13 +127,11 @@ def _moving(
         source = dynamo_source(node)
         if isinstance(source, PositionSource) and source.base.name in names:
             moving.append((names[source.base.name], source.index))
-    moving += [(t, None) for t, i in enumerate(taken) if isinstance(_value(nodes[i]), torch.SymInt)]
-    tensors = [(t, _value(nodes[i])) for t, i in enumerate(taken) if isinstance(_value(nodes[i]), torch.Tensor)]
+    moving += [(t, None) for t, i in enumerate(taken) if isinstance(fake_value(nodes[i]), torch.SymInt)]
+    tensors = [(t, fake_value(nodes[i])) for t, i in enumerate(taken) if isinstance(fake_value(nodes[i]), torch.Tensor)]
     return moving, [(t, d) for t, value in tensors for d, s in enumerate(value.shape) if isinstance(s, torch.SymInt)]
 
 
-def _value(node: fx.Node) -> Any:
-    return node.meta.get("example_value", node.meta.get("val"))
 
 
 def _attribute(gm: fx.GraphModule, target: Any) -> Any:

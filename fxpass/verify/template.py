@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import Tensor
 
-from fxpass.torch_internals.dynamo.script_inputs import mark
+from fxpass.torch_internals.dynamo.inputs.script_marks import mark
 {imports}
 
 OPTIONS = {options!r}

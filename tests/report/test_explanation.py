@@ -16,7 +16,7 @@ import fxpass
 from fxpass import Report, Site
 from fxpass.report.explanation import Explanation
 from fxpass.report.memory_sizes import in_words
-from fxpass.report.model import Cost
+from fxpass.report.site import Cost
 from fxpass.tools.command_line import app
 from fxpass.tools.stock import stock_of_script
 

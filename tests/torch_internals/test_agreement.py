@@ -10,7 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import fxpass
 from fxpass import backend
-from fxpass.torch_internals.dynamo import dynamism, frames
+from fxpass.torch_internals.dynamo.frames import history
+from fxpass.torch_internals.dynamo.sizes import dynamism
 
 ROWS, HEADS, DIM, LAYERS = 2, 2, 4, 3
 
@@ -97,11 +98,11 @@ def test_what_is_compiled_after_they_parted_takes_them_as_they_come(compiled) ->
 
 def test_elements_are_grouped_by_all_that_they_have_held() -> None:
     code = test_elements_are_grouped_by_all_that_they_have_held.__code__
-    assert frames.see_elements(code, "idx", (0, 0, 0)).groups == (0, 0, 0)
-    assert frames.see_elements(code, "idx", (1, 1, 2)).groups == (0, 0, 1)
-    assert frames.see_elements(code, "idx", (5, 5, 5)).groups == (0, 0, 1)
-    assert frames.see_elements(code, "idx", (5, 6, 5)).groups == (0, 1, 2)
-    assert frames.see_elements(code, "idx", (5, 6)).groups == (0, 1)
+    assert history.see_elements(code, "idx", (0, 0, 0)).groups == (0, 0, 0)
+    assert history.see_elements(code, "idx", (1, 1, 2)).groups == (0, 0, 1)
+    assert history.see_elements(code, "idx", (5, 5, 5)).groups == (0, 0, 1)
+    assert history.see_elements(code, "idx", (5, 6, 5)).groups == (0, 1, 2)
+    assert history.see_elements(code, "idx", (5, 6)).groups == (0, 1)
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def restarts(monkeypatch) -> list[int]:
     stock = dynamism.TensorifyScalarRestartAnalysis
 
     def counted(*args, **kwargs):
-        found.append(len(frames.current_frame().output.graph.nodes))
+        found.append(len(history.current_frame().output.graph.nodes))
         return stock(*args, **kwargs)
 
     monkeypatch.setattr(dynamism, "TensorifyScalarRestartAnalysis", counted)

@@ -15,7 +15,8 @@ from torch._dynamo.exc import TorchRuntimeError, Unsupported
 import fxpass
 from fxpass.index_tensors import address_ranges, formula, mirror
 from fxpass.index_tensors.table import Table
-from fxpass.torch_internals.dynamo import dynamism, frames
+from fxpass.torch_internals.dynamo.sizes import dynamism
+from fxpass.torch_internals.dynamo.variables import guarded_numbers
 from fxpass.torch_internals.patches import patch_attribute
 
 
@@ -39,7 +40,7 @@ def fails(*args: Any, **kwargs: Any) -> Any:
 
 HOOKS: dict[str, tuple[Any, str]] = {
     "_create_proxy, slices": (dynamism, "see_slice"),
-    "_element": (frames, "see_elements"),
+    "_element": (guarded_numbers, "see_elements"),
     "a step of the table": (Table, "_step"),
     "a rule's operand": (Table, "_operand"),
     "the advance": (Table, "moved"),
@@ -93,10 +94,10 @@ def test_a_table_that_fails_midway_knows_nothing_more(after: int, monkeypatch: p
 
 
 def test_where_a_guard_cannot_be_made_the_frame_is_compiled_as_stock(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fxpass.torch_internals.dynamo import guard_managers as managers
-    from fxpass.torch_internals.dynamo.sources import PositionSource
+    from fxpass.torch_internals.dynamo.guards import builder
+    from fxpass.torch_internals.dynamo.guards.sources import PositionSource
 
-    monkeypatch.setitem(managers._MANAGERS, PositionSource, fails)
+    monkeypatch.setitem(builder._MANAGERS, PositionSource, fails)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         same_steps()

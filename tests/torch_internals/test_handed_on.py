@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass.torch_internals.dynamo import dynamism
+from fxpass.torch_internals.dynamo.sizes import dynamism
 
 Step = Callable[[torch.Tensor, Any], tuple[torch.Tensor, Any]]
 PROMPT = 5

@@ -15,7 +15,7 @@ from torch._dynamo.exc import InternalTorchDynamoError
 from torch._dynamo.utils import counters
 
 from fxpass import KvfixWarning
-from fxpass.torch_internals.dynamo.operands import _taken
+from fxpass.torch_internals.dynamo.calls.operands import _taken
 
 USES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "split": lambda c, s, e: c.split([e, 8 - e], 1)[0].sum(1),

@@ -22,7 +22,7 @@ from torch._dynamo.precompile_context import PrecompileContext
 
 import fxpass
 from fxpass.index_tensors import mirror
-from fxpass.torch_internals.dynamo.compilation import compiling
+from fxpass.torch_internals.dynamo.frames.compilation import compiling
 from fxpass.torch_internals.precompile import hooks
 
 SCRIPT = pathlib.Path(__file__).parent / "precompiled.py"

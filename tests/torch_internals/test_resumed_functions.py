@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import fxpass
-from fxpass.torch_internals.dynamo import resumed_functions
+from fxpass.torch_internals.dynamo.graph_breaks import resumed_functions
 from fxpass.torch_internals.lookup import Missing, stand_in
 
 

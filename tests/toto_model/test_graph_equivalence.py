@@ -18,8 +18,8 @@ from small_models import kvfix
 from torch import fx
 
 import fxpass.backend
-from fxpass.torch_internals.dynamo.number_inputs import NumberInputs
-from fxpass.torch_internals.dynamo.origins import name_of
+from fxpass.torch_internals.dynamo.inputs.numbers import NumberInputs
+from fxpass.torch_internals.dynamo.inputs.origins import name_of
 from toto_model import Toto, TotoBackbone, TotoConfig
 
 aten = torch.ops.aten

@@ -19,8 +19,9 @@ import networkx as nx
 from fxpass.reasons import of
 
 from ..memory_sizes import in_words
-from ..model import Report, Site
+from ..model import Report
 from ..names import shortened, user_name
+from ..site import Site
 from ..symbols import renamed
 from .folds import Group, Label, SlotPlace, in_groups
 from .paths import Paths, roles

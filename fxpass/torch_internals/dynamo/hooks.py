@@ -6,20 +6,23 @@
     cache[:, start_tensor:end_tensor] = k         stock: data dependent   kvfix: cache[:, s0:s0 + n] = k
     sdpa(..., is_causal=(pos == 0))               stock: fails            kvfix: guard s0 != 0, is_causal=False
 
-There are ten, and each acts only in a frame that is being compiled for kvfix:
+These are installed here. All but the first act only in a frame that is being compiled for kvfix:
 
+    convert_frame._compile                 frames that Dynamo fails on (`graph_breaks.retries`)
     TensorVariable.call_method             reads of a number
-    conditional jumps                      branches on a number
+    conditional jumps, ``TO_BOOL``         branches on a number, and its truth value
+    ``BUILD_STRING``                       texts that numbers are put into (`calls.texts`)
     OutputGraph.create_proxy               indices, slice bounds and SymBool arguments
     VariableBuilder.wrap_symint            positions are not negative, and not large
     VariableBuilder.wrap_symfloat          a float is a constant while it does not change
     VariableBuilder.wrap_literal           ints of modules
     iter_contains                          numbers in lists
-    _automatic_dynamic                     strides of what grows (`handed_on`)
-    OutputGraph.compile_subgraph           functions that are not compiled (`excluded_functions`)
-    has_tensor_in_frame                    what goes on behind a break without a tensor (`resumed_functions`)
+    _automatic_dynamic                     strides of what grows (`sizes.handed_on`)
+    OutputGraph.compile_subgraph           functions that are not compiled (`graph_breaks.excluded_functions`)
+    has_tensor_in_frame                    what goes on behind a break without a tensor (`graph_breaks.resumed_functions`)
 
-`number_variables` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix.
+The hooks of `calls`, and a few others, stand in files of their own, which `torch_internals.install` goes through.
+`variables.numbers` tells which number a tensor holds. Where it does not know, Dynamo does what it does without kvfix.
 """
 
 from __future__ import annotations
@@ -34,7 +37,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpass.graph.values import example_value
 from fxpass.options import Options
+from fxpass.torch_internals.dynamo.calls import indexing, masks, texts
+from fxpass.torch_internals.dynamo.calls.operands import with_numbers
+from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
+from fxpass.torch_internals.dynamo.graph_breaks import excluded_functions, resumed_functions, retries
 from fxpass.torch_internals.dynamo.names import (
     BuiltinVariable,
     ConstantVariable,
@@ -44,25 +52,13 @@ from fxpass.torch_internals.dynamo.names import (
     TensorVariable,
     type_dispatch,
 )
+from fxpass.torch_internals.dynamo.sizes import dynamism, handed_on
+from fxpass.torch_internals.dynamo.variables.list_lengths import length_of
+from fxpass.torch_internals.dynamo.variables.numbers import branch_outcome, number_in, number_or_itself, numbers_in
+from fxpass.torch_internals.dynamo.variables.realized import realized
+from fxpass.torch_internals.dynamo.variables.wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
-
-from . import (
-    dynamism,
-    excluded_functions,
-    handed_on,
-    indexing,
-    masks,
-    number_variables,
-    resumed_functions,
-    retries,
-    texts,
-)
-from .compilation import current_compilation
-from .list_lengths import length_of
-from .operands import with_numbers
-from .realized_variables import realized
-from .wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
 
 
 def parse_options_early(options_of: Callable[[Any], Options | None], begin: Callable[[Options], None]) -> None:
@@ -123,11 +119,11 @@ def _call_method(
     is_ours: Callable[..., bool], stock: Any, self: Any, tx: Any, name: str, args: Any, kwargs: Any
 ) -> Any:
     if name in ("item", "__index__") and not args and not kwargs and is_ours(tx.output.compiler_fn):
-        value = number_variables.number_in(tx, self.as_proxy().node)
+        value = number_in(tx, self.as_proxy().node)
         if value is not None:
             return value
     if name == "tolist" and not args and not kwargs and is_ours(tx.output.compiler_fn):
-        values = number_variables.numbers_in(tx, self.as_proxy().node)
+        values = numbers_in(tx, self.as_proxy().node)
         if values is not None:
             return values
     return stock(self, tx, name, args, kwargs)
@@ -139,7 +135,7 @@ def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any,
     items = list(items)
     if not is_ours(tx.output.compiler_fn):
         return stock(items, search, tx, *args, **kwargs)
-    search, *items = [number_variables.number_or_itself(tx, variable) for variable in (search, *items)]
+    search, *items = [number_or_itself(tx, variable) for variable in (search, *items)]
     if search.is_python_constant():
         sought = search.as_python_constant()
         sought = int(sought) if isinstance(sought, bool) else sought  # True is 1
@@ -157,7 +153,7 @@ def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
     depth, operand = len(tx.stack), tx.stack[-1]
     value = _truth_of(tx, operand, by_ops=not _is_assert(tx.next_instruction)) if is_ours(tx.output.compiler_fn) else None
     if value is not None:
-        tx.stack[-1] = number_variables.branch_outcome(tx, value)
+        tx.stack[-1] = branch_outcome(tx, value)
     stock(tx, inst)
     if value is not None and inst.opname in _OR_POP and len(tx.stack) == depth:
         tx.stack[-1] = operand
@@ -169,7 +165,7 @@ def _truth_of(tx: Any, operand: Any, by_ops: bool) -> Any:
     if value is not None:
         return value
     tensor = realized(operand)
-    return number_variables.number_in(tx, tensor.as_proxy().node, by_ops) if isinstance(tensor, TensorVariable) else None
+    return number_in(tx, tensor.as_proxy().node, by_ops) if isinstance(tensor, TensorVariable) else None
 
 
 def _is_assert(following: Any) -> bool:
@@ -216,12 +212,12 @@ _OF_NUMBERS = {getattr(torch, name, None) for name in ("sym_float", "sym_int", "
 
 
 def _number_in(output: OutputGraph, tensor: fx.Proxy) -> Any:
-    value = number_variables.number_in(output.root_tx, tensor.node)
+    value = number_in(output.root_tx, tensor.node)
     return None if value is None else value.as_proxy()
 
 
 def _specialize_bool(arg: Any) -> Any:
-    value = arg.node.meta.get("example_value") if isinstance(arg, fx.Proxy) else None
+    value = example_value(arg)
     if isinstance(value, torch.SymBool) and not free_unbacked_symbols(value):
         return bool(value)  # guards
     return arg

@@ -18,9 +18,9 @@ import torch
 from fxpass import reasons
 from fxpass.errors import warn
 from fxpass.index_tensors import mirror
-from fxpass.torch_internals.dynamo.compilation import Compilation, current_compilation
+from fxpass.torch_internals.dynamo.frames.compilation import Compilation, current_compilation
+from fxpass.torch_internals.dynamo.guards.sources import NameSource, full_name
 from fxpass.torch_internals.dynamo.names import GuardBuilder, config
-from fxpass.torch_internals.dynamo.sources import NameSource, full_name
 from fxpass.torch_internals.patches import patch
 
 

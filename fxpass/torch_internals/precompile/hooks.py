@@ -26,7 +26,7 @@ from fxpass.errors import warn
 from fxpass.options import Options
 from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.contracts import TABLE, Feature
-from fxpass.torch_internals.dynamo.compilation import current_compilation
+from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.features import holds
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.precompile.names import (

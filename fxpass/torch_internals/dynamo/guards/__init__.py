@@ -1,0 +1,1 @@
+"""Sources of our own, and the guards that Dynamo makes on them."""
