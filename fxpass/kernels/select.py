@@ -156,7 +156,8 @@ _COPIES = {aten.clone.default, aten.contiguous.default, aten.to.dtype, aten.alia
 def _writes_rows(node: fx.Node) -> bool:
     """Whether the kernel can write the rows of ``node``, which are known to lie within the buffer. A model's own
     ``index_copy_`` asserts that they do, and the kernel does not."""
-    buffer, _, slots, source = (a.meta["val"] if isinstance(a, fx.Node) else a for a in given_to(node))
+    target, _, places, rows = given_to(node)
+    buffer, slots, source = (n.meta["val"] for n in (target, places, rows))
     static = all(isinstance(s, int) for s in source.shape)
     if not static or node.users or bits.is_put(buffer.dtype):
         return False
