@@ -29,7 +29,7 @@ from fxpass.report.progress import stage
 from fxpass.torch_internals import garbage_collection
 from fxpass.torch_internals.dynamo.names import compile_lock
 from fxpass.torch_internals.dynamo.names import config as dynamo_config
-from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
+from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, let_go_of_tensors, tracing
 from fxpass.torch_internals.symbols import SYMPY_INTERP, ShapeEnv
 
 from .compilers import Compile
@@ -188,6 +188,7 @@ class Region:
         taken = [i for i in range(len(fakes)) if i not in bound]
         static = None if self._static is None else [taken.index(i) for i in self._static]
         ops = sum(n.op == "call_function" for n in graph.nodes)
+        let_go_of_tensors(mode)
         with tracing(TracingContext(mode)):
             with stage(f"compiling the {self.part.name}, {ops} ops"):
                 given = [fakes[i] for i in taken]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch
 from torch import fx
+
+aten = torch.ops.aten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,3 +38,12 @@ class Marks:
 
     attentions: dict[fx.Node, Attention] = dataclasses.field(default_factory=dict)
     in_bounds: set[fx.Node] = dataclasses.field(default_factory=set)
+
+
+def given_to(write: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node]:
+    """The buffer, the dim, the slots and the rows of ``write``, an `index_copy_`, or an `index_put_` along one dim."""
+    arguments: Any = write.args
+    if write.target is aten.index_copy_.default:
+        return arguments
+    buffer, places, rows = arguments
+    return buffer, len(places) - 1, places[-1], rows

@@ -23,8 +23,9 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call
-from fxpass.graph.marks import Attention, Marks
+from fxpass.graph.marks import Attention, Marks, given_to
 from fxpass.graph.normal_form import faking, mode_of
+from fxpass.rewriting import bits
 from fxpass.torch_internals.inductor.row_writes import lower_writes
 
 from .limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
@@ -47,9 +48,10 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
         return
     writing = MemoryWrites(gm.graph)
     for node in list(gm.graph.nodes):
-        if node.target is aten.index_copy_.default and node in marks.in_bounds and _writes_rows(node):
+        if node in marks.in_bounds and _writes_rows(node):
             from .write_rows import write_rows  # noqa: F401  (registers the op; needs triton)
 
+            node.args = given_to(node)
             node.target = torch.ops.kvfix.write_rows.default
             node.meta["val"] = None
         elif node in marks.attentions:
@@ -154,9 +156,10 @@ _COPIES = {aten.clone.default, aten.contiguous.default, aten.to.dtype, aten.alia
 def _writes_rows(node: fx.Node) -> bool:
     """Whether the kernel can write the rows of ``node``, which are known to lie within the buffer. A model's own
     ``index_copy_`` asserts that they do, and the kernel does not."""
-    buffer, _, slots, source = (a.meta["val"] if isinstance(a, fx.Node) else a for a in node.args)  # type: ignore[union-attr]
+    target, _, places, rows = given_to(node)
+    buffer, slots, source = (n.meta["val"] for n in (target, places, rows))
     static = all(isinstance(s, int) for s in source.shape)
-    if not static or node.users:
+    if not static or node.users or bits.is_put(buffer.dtype):
         return False
     return 0 < buffer.dim() <= 4 and slots.dim() == 1 and addressed(buffer, source)
 

@@ -24,7 +24,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases, insertion
-from fxpass.graph.marks import Marks
+from fxpass.graph.marks import Marks, given_to
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal
 
@@ -43,7 +43,7 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
     found = []
     for node in reversed(graph.nodes):
         if node in marks.in_bounds:
-            buffer = _given(node)[0]
+            buffer = given_to(node)[0]
             if not equal(_rows(node), 0) and (aliases.storage(buffer) in overwritten or _holds_others(buffer)):
                 found.append(node)
         else:
@@ -68,23 +68,14 @@ def _holds_others(buffer: fx.Node) -> bool:
     return False
 
 
-def _given(write: fx.Node) -> tuple[fx.Node, int, fx.Node, fx.Node]:
-    """The buffer, the dim, the slots and the rows of an `index_copy_`, or of an `index_put_` along one dim."""
-    arguments: Any = write.args
-    if write.target is aten.index_copy_.default:
-        return arguments
-    buffer, places, rows = arguments
-    return buffer, len(places) - 1, places[-1], rows
-
-
 def _rows(write: fx.Node) -> Any:
     """How many rows ``write`` writes, an int or a SymInt. A slice may be empty, at the end of the buffer for one."""
-    return _given(write)[2].meta["val"].shape[0]
+    return given_to(write)[2].meta["val"].shape[0]
 
 
 def _mask(graph: fx.Graph, write: fx.Node) -> None:
     """Replace ``write``, of rows that lie one after the other."""
-    buffer, dim, slots, rows = _given(write)
+    buffer, dim, slots, rows = given_to(write)
     value, kind = buffer.meta["val"], bits.moved_as(buffer.meta["val"].dtype)
 
     def call(target: Any, *args: Any, **kwargs: Any) -> fx.Node:

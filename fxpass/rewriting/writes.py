@@ -1,7 +1,8 @@
 """Writes through a position-bounded slice become indexed writes.
 
     rows = buf[:, :, s:s + 1]             slots = arange(1) + s_t
-    copy_(rows, k)                  ->    index_copy_(buf, 2, slots, k)
+    copy_(rows, k)                  ->    index_copy_(buf, 2, slots, k)                       buf: contiguous
+                                          index_put_(buf, [None, None, slots], k)             any other
 
 A source that shares memory with the buffer is copied first (``buf[s:s + 1] = buf[:1]``).
 
@@ -19,21 +20,13 @@ from torch import fx
 
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
+from fxpass.graph.layouts import is_contiguous
 from fxpass.graph.numbers import number, to_expr
 
 from . import bits
 from .builder import Builder
 
 aten = torch.ops.aten
-
-_PERMUTATIONS = {aten.transpose.int, aten.permute.default, aten.swapaxes.default, aten.swapdims.default, aten.t.default,
-                 aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist, aten.numpy_T.default,
-                 aten.mT.default, aten.adjoint.default}  # fmt: skip
-_RESHAPES = {aten.view.default, aten.reshape.default, aten.unflatten.int, aten.flatten.using_ints, aten.view_as.default,
-             aten.reshape_as.default, aten._unsafe_view.default}  # fmt: skip
-_TRANSPARENT = {aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.alias.default,
-                aten.detach.default}  # fmt: skip
-
 
 def rewrite_write(site: SliceSite, b: Builder) -> None:
     """Rewrite one write site in place."""
@@ -88,37 +81,23 @@ def _copy(site: SliceSite, writer: fx.Node, slots: fx.Node, b: Builder) -> None:
 
 
 def _write(site: SliceSite, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Node:
-    """Write ``rows`` at ``slots``. These are consecutive, and a guard keeps them within the buffer: the write is marked so."""
+    """Write ``rows`` at ``slots``. These are consecutive, and a guard keeps them within the buffer: the write is marked so.
+
+    AOTAutograd makes the write functional. The result of `index_copy` is contiguous, and so is what is computed from it; that
+    of `index_put` lies in memory as the buffer does.
+    """
     dtype = site.base.meta["val"].dtype
     if bits.is_put(dtype):
         written = b.call(aten.index_put_.default, site.base, [None] * site.dim + [slots], rows)
         b.marks.in_bounds.add(written)
         return written
     base, rows = b.bits(site.base, dtype), b.bits(rows, dtype)
-    if _is_permuted_view(site.base):
-        written = b.call(aten.index_put_.default, base, [None] * site.dim + [slots], rows)
-    else:
+    if is_contiguous(site.base.meta["val"]):
         written = b.call(aten.index_copy_.default, base, site.dim, slots, rows)
+    else:
+        written = b.call(aten.index_put_.default, base, [None] * site.dim + [slots], rows)
     b.marks.in_bounds.add(written)
     return b.back(written, dtype)
-
-
-def _is_permuted_view(base: fx.Node) -> bool:
-    """Whether ``base`` is a permutation of a reshaped view.
-
-    AOTAutograd makes the write functional, and then undoes the views. The result of `index_copy` is contiguous: with its dims
-    back in order it cannot be viewed in the former shape.
-    """
-    permuted = False
-    while (parent := aliases.base(base)) is not None:
-        if base.target in _PERMUTATIONS:
-            permuted = True
-        elif base.target in _RESHAPES and permuted:
-            return True
-        elif base.target not in _RESHAPES | _TRANSPARENT:
-            return False  # a part is put back by an op that keeps the order of the dims
-        base = parent
-    return False
 
 
 def _unsqueezed(site: SliceSite, rows: fx.Node, b: Builder) -> fx.Node:

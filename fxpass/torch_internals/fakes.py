@@ -19,3 +19,9 @@ set_grad_enabled: Any = internal("torch._C._set_grad_enabled")
 get_data_attr: Any = internal("torch._C._autograd._get_data_attr")
 enter_autocast: Any = internal("torch.amp.autocast_mode._enter_autocast")
 exit_autocast: Any = internal("torch.amp.autocast_mode._exit_autocast")
+
+
+def let_go_of_tensors(mode: FakeTensorMode) -> None:
+    """Forget which tensors the fakes of ``mode`` were made of. It holds these weakly, and a tensor that is held so cannot be
+    swapped (`torch.utils.swap_tensors`, `Module.to`). Dynamo does the same once it has compiled a frame."""
+    mode.fake_tensor_converter.meta_converter.describer.lookup_tensor.clear()

@@ -31,8 +31,16 @@ from .script import write_script
 
 
 def original_of(gm: fx.GraphModule, settings: Options) -> fx.GraphModule | None:
-    """A copy of the Dynamo graph ``gm``, which compilers may edit; None where nothing is to be verified."""
-    return fx.GraphModule(gm, copy.deepcopy(gm.graph), "Graph") if settings.verify else None
+    """A copy of the Dynamo graph ``gm``, which compilers may edit; None where nothing is to be verified.
+
+    It does not know its first inputs, as Dynamo's own soon will not: what is held weakly cannot be swapped.
+    """
+    if not settings.verify:
+        return None
+    graph = copy.deepcopy(gm.graph)
+    for node in graph.find_nodes(op="placeholder"):
+        node.meta.pop("grapharg", None)
+    return fx.GraphModule(gm, graph, "Graph")
 
 
 def verified(

@@ -23,6 +23,8 @@ _MOVES = {
     aten.zeros_like.default,
 }
 """Operators, views aside, whose results hold what their operand holds, or zeros."""
+_STORED = {aten.copy_.default: 1, aten.index_copy_.default: 3, aten.index_put_.default: 2}
+"""The argument of which a copy takes what it stores."""
 
 
 def is_exact(settings: Options, moved: set[int] | None, inputs: int) -> tuple[bool, list[bool]]:
@@ -49,8 +51,9 @@ def moved_only(gm: fx.GraphModule) -> set[int]:
 
 def _stored(node: fx.Node, target: fx.Node) -> list[fx.Node]:
     """What ``node`` may store in ``target``: ``node`` itself unless it is a copy."""
-    if node.target in (aten.copy_.default, aten.index_copy_.default):
-        return [node.args[1 if node.target is aten.copy_.default else 3]]  # type: ignore[list-item]
+    adds_up = node.target is aten.index_put_.default and any((*node.args[3:], *node.kwargs.values()))
+    if node.target in _STORED and not adds_up:
+        return [node.args[_STORED[node.target]]]  # type: ignore[list-item]
     return [] if node.target in (aten.zero_.default, aten.fill_.Scalar) else [node]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -209,3 +210,44 @@ def test_a_number_of_a_module_has_no_address(name: str, compiler: str) -> None:
         for a, b in zip(compiled(x), theirs(x), strict=True):
             torch.testing.assert_close(a, b)
     assert not any(report.unfit for report in fxpass.reports())
+
+
+class Projected(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = torch.nn.Linear(4, 4).requires_grad_(False)
+        self.register_buffer("k", torch.zeros(2, 8, 4))
+
+    def forward(self, x: torch.Tensor, pos: int) -> torch.Tensor:
+        self.k[:, pos : pos + 1] = self.project(x)
+        return self.k[:, : pos + 1].sum(1)
+
+
+def swapped_by_hand(model: Projected) -> None:
+    for old in (model.project.weight, model.k):
+        torch.utils.swap_tensors(old, type(old)(old * 2))
+
+
+def swapped_by_a_conversion(model: Projected) -> None:
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model.double().float()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("swap", [swapped_by_hand, swapped_by_a_conversion])
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+def test_tensors_that_a_part_was_compiled_for_can_be_swapped(compiler: str, swap: Callable[[Projected], None]) -> None:
+    model, eager = Projected(), Projected()
+    eager.load_state_dict(model.state_dict())
+    compiled = torch.compile(model, backend="kvfix", options={"compiler": compiler})
+    for pos in range(5):
+        if pos in (1, 4):
+            swap(model)
+            swap(eager)
+        x = torch.rand(2, 1, 4)
+        torch.testing.assert_close(compiled(x, pos), eager(x, pos))
+        torch.testing.assert_close(model.k, eager.k)
+    assert fxpass.reports()[-1].rewritten

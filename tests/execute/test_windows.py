@@ -18,7 +18,7 @@ import fxpass
 from fxpass.execute.regions import Region
 from fxpass.execute.windows import window_for
 
-WRITES = {"index_copy", "index_copy_", "copy_", "slice_scatter"}
+WRITES = {"index_copy", "index_copy_", "index_put", "index_put_", "copy_", "slice_scatter"}
 """Ops that write rows: without in-place writes, as AOTAutograd runs them uncompiled, they copy all of a cache."""
 
 

@@ -14,6 +14,7 @@ import fxpass.kernels.write_rows  # noqa: F401  (registers the operator)
 from fxpass import backend
 from fxpass.execute.partition.outside import works_on
 from fxpass.graph.heavy_ops import is_heavy
+from fxpass.graph.marks import given_to
 from fxpass.kernels.limits import FEW_QUERIES, MAX_QUERIES, MAX_ROWS
 from fxpass.kernels.products import few_rows
 from fxpass.kernels.select import _few_queries, _writes_rows, over_all_keys
@@ -95,6 +96,18 @@ def test_writes_that_are_left_alone(given: dict[str, Any]) -> None:
     """Above all a model's own: nobody has checked that its rows are in the buffer."""
     assert write()
     assert not write(**given)
+
+
+@pytest.mark.parametrize("dtype, taken", [(torch.float32, True), (torch.int8, True), (torch.float8_e4m3fn, False)])
+def test_rows_of_a_buffer_that_is_not_contiguous(dtype: torch.dtype, taken: bool) -> None:
+    """They are put in by `index_put_`, and the kernel is given the dim and the slots."""
+    graph = fx.Graph()
+    buffer, slots, rows = (graph.placeholder(name) for name in ("buffer", "slots", "rows"))
+    buffer.meta["val"] = fake(2, 16, 3, 8, dtype=dtype).transpose(1, 2)
+    slots.meta["val"], rows.meta["val"] = fake(1, dtype=torch.int64), fake(2, 3, 1, 8, dtype=dtype)
+    node = graph.call_function(aten.index_put_.default, (buffer, [None, None, slots], rows))
+    assert given_to(node) == (buffer, 2, slots, rows)
+    assert _writes_rows(node) == taken
 
 
 @torch.no_grad()

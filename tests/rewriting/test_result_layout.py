@@ -61,6 +61,29 @@ def test_results_lie_as_in_eager(name: str, layout: str, compiler: str) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("is_handed_in", [False, True])
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_what_is_computed_from_a_written_buffer_lies_as_in_eager(layout: str, is_handed_in: bool) -> None:
+    """AOTAutograd makes the write functional: its result is another tensor, which some operators lay out in their own way."""
+    sizes, view = LAYOUTS[layout]
+
+    def step(memory: Tensor, x: Tensor, start: int) -> list[Tensor]:
+        k = memory if is_handed_in else view(memory)
+        k[:, start : start + 1] = x
+        k[:, start : start + 1].mul_(0.5)
+        return [k * 2, k[:, : start + 1].sum(1), (k + x).exp()]
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "aot_eager"})
+    mine, eager = (view(t) if is_handed_in else t for t in torch.zeros(2, *sizes))
+    for start in (1, 2, 3):
+        x = torch.rand(2, 1, 4)
+        results, wanted = compiled(mine, x, start), step(eager, x, start)
+        torch.testing.assert_close(results, wanted)
+        assert list(map(Tensor.stride, results)) == list(map(Tensor.stride, wanted))
+    assert fxpass.reports()[-1].rewritten >= 3 and not fxpass.reports()[-1].refused
+
+
+@torch.no_grad()
 def test_attention_is_not_copied() -> None:
     def step(k: Tensor, x: Tensor, start: int) -> Tensor:
         k[:, :, start : start + 1] = x
