@@ -16,6 +16,7 @@ from fxpass.analysis.extents import no_result
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
+from fxpass.graph.extract import duplicate
 from fxpass.graph.normal_form import NormalForm, fake_inputs, normal_form
 from fxpass.graph.postconditions import Broken, check_graph, signature
 from fxpass.graph.propagate import op_records, propagate
@@ -81,9 +82,12 @@ def rewrite(gm: fx.GraphModule, example_inputs: Sequence[Any], *, strict: bool =
 
 
 def to_normal_form(gm: fx.GraphModule, inputs: Sequence[Any], report: Report) -> NormalForm:
-    """The `normal_form` of ``gm``. ``report`` tells how long it took."""
+    """The `normal_form` of ``gm``. A size that guards fix is an int in all that follows from it. ``report`` tells how long it
+    took."""
     with store.timed(report, "normal form"):
-        return normal_form(gm, inputs)
+        form = normal_form(gm, inputs)
+        propagate(form.gm, inputs, op_records(form.gm, without=form.folded))
+        return form
 
 
 def rewrite_normal_form(
@@ -95,16 +99,16 @@ def rewrite_normal_form(
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
     windows: Windows | None = None,
 ) -> tuple[fx.GraphModule, Rewritten]:
-    """A copy of the graph ``form``, rewritten and checked; ``report`` is filled in.
+    """A copy of the graph of ``form``, rewritten and checked; ``report`` is filled in.
 
     ``numbers`` are those of a graph from Dynamo. ``growing`` may put buffers in the place of what grows in the normal form,
     before all else. ``before_edits`` and ``windows`` are those of `rewrite_graph`.
     """
-    normal, folded = form.copy()
+    normal = duplicate(form.gm)
     came = kept(normal.graph)
     report.drawings.before = report.drawings.after = Lazy(lambda: drawn(without_tensors(came)))
     grown = growing(normal)
-    before, ops = signature(normal), op_records(normal, without=folded)
+    before, ops = signature(normal), op_records(normal)
     with store.timed(report, "rewrite"):
         rewritten = _edited(normal, numbers, grown, before_edits, windows)
     _describe(report, normal, rewritten, numbers, grown, windows)

@@ -38,7 +38,6 @@ from fxpass.torch_internals.retrace import retrace
 from fxpass.torch_internals.symbols import ShapeEnv, statically_known_true
 
 from .aliases import remove_dead
-from .extract import copied_graph
 from .inputs import note_given
 from .numbers import number
 from .replay import Replaying
@@ -87,11 +86,6 @@ class NormalForm(NamedTuple):
 
     gm: fx.GraphModule
     folded: set[fx.Node]
-
-    def copy(self) -> NormalForm:
-        """A copy, which can be edited while this one stays as it is."""
-        graph, nodes = copied_graph(self.gm.graph)
-        return NormalForm(fx.GraphModule(self.gm, graph), {nodes[node] for node in self.folded})
 
 
 def normal_form(gm: fx.GraphModule, inputs: Sequence[Any]) -> NormalForm:

@@ -21,7 +21,7 @@ from fxpass import reasons
 from fxpass.analysis.extents import Extent, Extents, Flow, rule
 from fxpass.analysis.resizing import resized
 from fxpass.errors import Refusal
-from fxpass.graph.numbers import equal, known
+from fxpass.graph.numbers import Derived, equal, fixed, known, number
 
 from .places import modulo, plus, quotient, rows, times, valid_length
 
@@ -31,7 +31,7 @@ aten = torch.ops.aten
 @rule(aten.reshape, aten.view.default, aten._unsafe_view, aten.flatten, aten.unflatten, aten.view_as)
 def reshape(node: fx.Node, flow: Flow) -> Extents:
     x: Any = node.args[0]
-    old, new = list(x.meta["val"].shape), list(node.meta["val"].shape)
+    old, new = _shape(x), _shape(node)
     own = flow.of(x)
     kept = {d: place for d in own if (place := _same_axis(old, d, new)) is not None}
     out = {place: own[d] for d, place in kept.items()}
@@ -46,21 +46,21 @@ def reshape(node: fx.Node, flow: Flow) -> Extents:
 
 
 def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) -> Extents:
-    old, new = list(x.meta["val"].shape), list(node.meta["val"].shape)
+    old, new = _shape(x), _shape(node)
     (first, last), (start, stop) = _group(old, new, dim)
-    moving = [d for d in range(start, stop + 1) if not isinstance(new[d], int)]
-    before, after = old[first:dim], old[dim + 1 : last + 1]
-    if len(moving) != 1 or not all(isinstance(s, int) for s in (*before, *after)):
+    places = [d for d in range(start, stop + 1) if flow.steady(new[d], node) is None]
+    if len(places) != 1:
         raise Refusal(reasons.RESHAPED, how="merges or splits the position-dependent axis")
-    (place,) = moving
-    outer, inner = math.prod(before), math.prod(after)
-    ahead, behind = math.prod(new[start:place]), math.prod(new[place + 1 : stop + 1])
+    (place,) = places
+    outer, inner = (_product(node, flow, old[a:b]) for a, b in ((first, dim), (dim + 1, last + 1)))
+    ahead, behind = (_product(node, flow, new[a:b]) for a, b in ((start, place), (place + 1, stop + 1)))
     if ahead != 1:
         raise Refusal(reasons.RESHAPED, how="splits the position-dependent axis into a fixed number of parts")
-    if not behind:
+    if behind == 0:
         raise Refusal(reasons.RESHAPED, how="splits the position-dependent axis into empty parts")
-    whole = _splitting(node, flow, extent, behind // math.gcd(behind, outer * inner))
-    flat = resized(node, flow, whole, (operator.mul, outer * inner))
+    beside = _product(node, flow, [*old[first:dim], *old[dim + 1 : last + 1]])
+    whole = _splitting(node, flow, extent, behind, beside)
+    flat = resized(node, flow, whole, (operator.mul, beside))
     own = resized(node, flow, flat, (operator.floordiv, behind))
     block = flow.derive(node, operator.mul, whole.full, inner)
     others = _other_axes(old, new, {place: own})
@@ -72,7 +72,7 @@ def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) 
         beside = [b.size(x, d) for d in (*range(first), *range(last + 1, len(old)))]
         made = b.call(aten.reshape.default, made, [*beside[:first], b.full(flat), *beside[first:]])
         if outer != 1:
-            rows_of_one = times(b, valid_length(b, extent, x), inner)
+            rows_of_one = times(b, valid_length(b, extent, x), b.twin(inner, b.device))
 
             def at(i: fx.Node) -> fx.Node:
                 return plus(b, times(b, quotient(b, i, rows_of_one), b.number(block)), modulo(b, i, rows_of_one))
@@ -84,8 +84,38 @@ def _regrouped(node: fx.Node, flow: Flow, x: fx.Node, dim: int, extent: Extent) 
     return {place: own}
 
 
-def _splitting(node: fx.Node, flow: Flow, extent: Extent, parts: int) -> Extent:
-    """``extent`` on an axis whose size is a multiple of ``parts``, as its length is: what is left over at the end is cut."""
+def _shape(x: fx.Node) -> list[Any]:
+    """The sizes of ``x``; one that guards fix is an int."""
+    return [size if (own := fixed(size)) is None else own for size in x.meta["val"].shape]
+
+
+def _product(node: fx.Node, flow: Flow, sizes: list[Any]) -> int | Derived:
+    """The product of ``sizes`` as a number to be read before ``node``.
+
+    Raises:
+        Refusal: one of them moves from step to step.
+    """
+    steady = [flow.steady(size, node) for size in sizes]
+    if None in steady:
+        raise Refusal(reasons.RESHAPED, how="merges or splits the position-dependent axis")
+    product: Any = math.prod(size for size in steady if isinstance(size, int))
+    for size in (size for size in steady if not isinstance(size, int)):
+        product = size if product == 1 else flow.derive(node, operator.mul, size, product)
+    return product
+
+
+def _splitting(node: fx.Node, flow: Flow, extent: Extent, behind: Any, beside: Any) -> Extent:
+    """``extent``, of rows of ``beside`` elements each, on an axis that rows of ``behind`` elements divide, as they divide the
+    valid part: what is left over at the end is cut.
+
+    Raises:
+        Refusal: it is not known how many elements a row has.
+    """
+    if known(number(beside) % number(behind) == 0):
+        return extent
+    if not isinstance(behind, int) or not isinstance(beside, int):
+        raise Refusal(reasons.RESHAPED, how="merges or splits the position-dependent axis")
+    parts = behind // math.gcd(behind, beside)
     if known(extent.full_size % parts == 0):
         return extent
     rest = flow.derive(node, operator.mod, extent.full, parts)
