@@ -156,7 +156,6 @@ _ROWS = [
     *_names(Feature.OVERLAP, "torch._inductor.runtime.runtime_utils", "triton_cache_dir"),
     _call(Feature.PARALLEL, "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", "self job_fn"),
     _call(Feature.TUNING, "torch._inductor.runtime.triton_heuristics.CachingAutotuner.bench", "self launcher"),
-    _call(Feature.TUNING, "torch._inductor.runtime.triton_heuristics.CachingAutotuner.maybe_clone_args", "self exclude"),
     _call(Feature.EARLY, "torch._inductor.codegen.triton.TritonKernel._filter_pdl", "self code"),
     _call(Feature.WRITES, "torch._inductor.lowering.register_lowering", "aten_fn broadcast type_promotion_kind"),
     *_names(Feature.WRITES, "torch._inductor.ir", "Scatter ComputedBuffer MutationLayoutSHOULDREMOVE"),
