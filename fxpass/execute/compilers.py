@@ -39,7 +39,7 @@ LEAST_SHARED = 1
 """Inductor makes one kernel of ops that share so many bytes."""
 
 MOST_AGAIN = 200
-"""A running sum is computed again by so many ops for an element."""
+"""A kernel computes a running sum again, where it reads it, by at most so many ops for an element."""
 
 Compile = Callable[[fx.GraphModule, Sequence[Any], Sequence[int] | None], Callable[..., Any]]
 """``compile(gm, fakes, static)``: a callable for ``gm``. ``static`` lists the inputs with static addresses; None for a

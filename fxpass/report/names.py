@@ -2,7 +2,7 @@
 
     L['self']._modules['layers']._modules['3']._buffers['k_cache']        layers.3.k_cache
     L['used'][0]                                                          used[0]
-    __load_module('fxpass....functions').read(L['used'], 0)         used[0]
+    __load_module('fxpass....functions').read(L['used'], 0)               used[0]
 """
 
 from __future__ import annotations

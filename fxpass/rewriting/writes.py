@@ -28,6 +28,7 @@ from .builder import Builder
 
 aten = torch.ops.aten
 
+
 def rewrite_write(site: SliceSite, b: Builder) -> None:
     """Rewrite one write site in place."""
     slots = _slots(site, b.at(site.node))
@@ -86,18 +87,15 @@ def _write(site: SliceSite, slots: fx.Node, rows: fx.Node, b: Builder) -> fx.Nod
     AOTAutograd makes the write functional. The result of `index_copy` is contiguous, and so is what is computed from it; that
     of `index_put` lies in memory as the buffer does.
     """
-    dtype = site.base.meta["val"].dtype
-    if bits.is_put(dtype):
-        written = b.call(aten.index_put_.default, site.base, [None] * site.dim + [slots], rows)
-        b.marks.in_bounds.add(written)
-        return written
-    base, rows = b.bits(site.base, dtype), b.bits(rows, dtype)
-    if is_contiguous(site.base.meta["val"]):
-        written = b.call(aten.index_copy_.default, base, site.dim, slots, rows)
-    else:
+    value = site.base.meta["val"]
+    is_put = bits.is_put(value.dtype)
+    base, rows = (site.base, rows) if is_put else (b.bits(n, value.dtype) for n in (site.base, rows))
+    if is_put or not is_contiguous(value):
         written = b.call(aten.index_put_.default, base, [None] * site.dim + [slots], rows)
+    else:
+        written = b.call(aten.index_copy_.default, base, site.dim, slots, rows)
     b.marks.in_bounds.add(written)
-    return b.back(written, dtype)
+    return written if is_put else b.back(written, value.dtype)
 
 
 def _unsqueezed(site: SliceSite, rows: fx.Node, b: Builder) -> fx.Node:
