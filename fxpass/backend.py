@@ -43,7 +43,7 @@ from fxpass.report import Report, store
 from fxpass.report.progress import stage
 from fxpass.report.sites import predicate_sites
 from fxpass.rewriting import Grown, copy_inputs, dense_results, give_numbers
-from fxpass.rewriting.around import Around
+from fxpass.rewriting.outside.around import Around
 from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.frames.minifier import for_the_minifier

@@ -22,8 +22,8 @@ from fxpass.errors import NotGrowing
 from fxpass.graph.arguments import values_at
 from fxpass.graph.numbers import symbols
 from fxpass.kernels.fill_buffers import fill_at_once
-from fxpass.rewriting.around import Around
-from fxpass.rewriting.formulas import Formula, Size, function_of
+from fxpass.rewriting.outside.around import Around
+from fxpass.rewriting.outside.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.sizes.capacity import Conditions
 
 from .buffers import Buffer, Numbers, owner_of, shared, zeroed_memory

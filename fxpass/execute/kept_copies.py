@@ -16,7 +16,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call
-from fxpass.rewriting.bits import moved_as
+from fxpass.rewriting.nodes.bits import moved_as
 
 aten = torch.ops.aten
 

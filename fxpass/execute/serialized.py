@@ -16,7 +16,7 @@ from fxpass.graph import aliases
 from fxpass.graph.inputs import belongs_to_module, note_static
 from fxpass.kernels.select import register
 from fxpass.options import Options
-from fxpass.rewriting.around import Around
+from fxpass.rewriting.outside.around import Around
 from fxpass.torch_internals.dynamo.sizes.capacity import Conditions
 from fxpass.torch_internals.fakes import FakeTensorMode, TracingContext, tracing
 from fxpass.torch_internals.precompile.names import GraphPickler, PicklerOptions

@@ -24,7 +24,7 @@ from fxpass.graph import aliases
 from fxpass.graph.memory_addresses import memory_address, memory_addresses
 from fxpass.graph.numbers import hint, symbols
 from fxpass.graph.values import is_tensor
-from fxpass.rewriting.result_layout import undone
+from fxpass.rewriting.outside.result_layout import undone
 
 aten = torch.ops.aten
 

@@ -1,4 +1,4 @@
-"""How many rows of its caches a call reads: the sizes of windows (`rewriting.windows`).
+"""How many rows of its caches a call reads: the sizes of windows (`rewriting.buffers.windows`).
 
     lengths of the reads    1 .. 16     17 .. 32    ...    513 .. 544    545 .. 576    ...    4097 .. 4352
     rows of the window      16          32                 544           576                  4352
@@ -23,10 +23,10 @@ from fxpass.graph.unfit import Unfit
 from fxpass.report import Report, store
 from fxpass.report.symbols import renamed
 from fxpass.rewriting import Rewritten, Windows
-from fxpass.rewriting.around import Window
+from fxpass.rewriting.buffers.windows import LEAST
 from fxpass.rewriting.decisions import Decision
-from fxpass.rewriting.formulas import function_of
-from fxpass.rewriting.windows import LEAST
+from fxpass.rewriting.outside.around import Window
+from fxpass.rewriting.outside.formulas import function_of
 from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.dynamo.sizes.dynamism import Restart
 from fxpass.torch_internals.dynamo.sizes.windows import WindowSizes

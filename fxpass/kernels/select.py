@@ -25,7 +25,7 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.marks import Attention, Marks, given_to
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.rewriting import bits
+from fxpass.rewriting.nodes import bits
 from fxpass.torch_internals.inductor.row_writes import lower_writes
 
 from .limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed

@@ -14,9 +14,9 @@ from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
 from fxpass.graph.numbers import equal, guarded, number, supposing, to_expr
 
+from .buffers.windows import Windows
 from .decisions import reason
-from .reads import on_shortest_axis, start_extent
-from .windows import Windows
+from .edits.reads import on_shortest_axis, start_extent
 
 
 def decide(

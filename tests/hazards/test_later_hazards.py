@@ -22,7 +22,8 @@ from fxpass.errors import KvfixWarning
 from fxpass.execute.partition import hoist as hoisting
 from fxpass.index_tensors import table
 from fxpass.options import Options
-from fxpass.rewriting import bits, sweep
+from fxpass.rewriting import sweep
+from fxpass.rewriting.nodes import bits
 
 
 @torch.no_grad()

@@ -54,7 +54,7 @@ def pack(parts: Sequence[Part], groups: Sequence[Sequence[fx.Node]]) -> list[Pac
 
 
 def _is_open(node: fx.Node) -> bool:
-    """Whether ``node`` has one dim, which goes with a capacity (`rewriting.dense`)."""
+    """Whether ``node`` has one dim, which goes with a capacity (`rewriting.outside.dense`)."""
     shape = node.meta["val"].shape
     return len(shape) == 1 and not isinstance(shape[0], int)
 

@@ -1,4 +1,4 @@
-"""The sizes of windows (`rewriting.windows`), as symbols in the environment of a graph that Dynamo has captured.
+"""The sizes of windows (`rewriting.buffers.windows`), as symbols in the environment of a graph that Dynamo has captured.
 
     with WindowSizes(env, room) as sizes:
         W = sizes.window(s + 1, [S])         s + 1 <= W <= S hold on every call: the window is made so

@@ -27,8 +27,7 @@ from fxpass.graph import aliases, insertion
 from fxpass.graph.marks import Marks, given_to
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal
-
-from . import bits
+from fxpass.rewriting.nodes import bits
 
 aten = torch.ops.aten
 

@@ -7,8 +7,9 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fxpass.rewriting import Around, dense, dense_results
-from fxpass.rewriting.formulas import Size
+from fxpass.rewriting import Around, dense_results
+from fxpass.rewriting.outside import dense
+from fxpass.rewriting.outside.formulas import Size
 
 CAPACITY = 7
 

@@ -20,10 +20,10 @@ from torch import fx
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.normal_form import faking, mode_of
+from fxpass.rewriting.outside.around import Around
+from fxpass.rewriting.outside.formulas import formula
 
-from .around import Around
 from .buffer_edits import placeholder
-from .formulas import formula
 
 aten = torch.ops.aten
 

@@ -22,9 +22,8 @@ from fxpass.analysis.sites import SliceSite
 from fxpass.graph import aliases
 from fxpass.graph.layouts import is_contiguous
 from fxpass.graph.numbers import number, to_expr
-
-from . import bits
-from .builder import Builder
+from fxpass.rewriting.nodes import bits
+from fxpass.rewriting.nodes.builder import Builder
 
 aten = torch.ops.aten
 

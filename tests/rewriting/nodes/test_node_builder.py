@@ -11,7 +11,7 @@ from torch import fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from fxpass.graph.numbers import derivation, derived
-from fxpass.rewriting.node_builder import NodeBuilder
+from fxpass.rewriting.nodes.node_builder import NodeBuilder
 
 DOUBLINGS = 200
 

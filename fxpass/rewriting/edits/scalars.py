@@ -27,9 +27,8 @@ from fxpass.graph.bounds import from_the_front, size_of
 from fxpass.graph.numbers import equal, guarded, number
 from fxpass.graph.schemas import arguments_by_name
 from fxpass.graph.values import tensors_of
-
-from . import bits
-from .builder import Builder
+from fxpass.rewriting.nodes import bits
+from fxpass.rewriting.nodes.builder import Builder
 
 aten = torch.ops.aten
 

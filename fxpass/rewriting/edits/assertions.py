@@ -12,8 +12,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.positions import Positions
-
-from .builder import Builder
+from fxpass.rewriting.nodes.builder import Builder
 
 aten = torch.ops.aten
 

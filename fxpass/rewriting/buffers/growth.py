@@ -31,13 +31,13 @@ from fxpass.graph import aliases
 from fxpass.graph.layouts import dense_order, is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
+from fxpass.rewriting.outside.around import Around, Axis
+from fxpass.rewriting.outside.formulas import formula
+from fxpass.rewriting.outside.sliced_results import sliced_results
 
-from .around import Around, Axis
 from .buffer_edits import buffer_for, length_node, use_buffer
-from .formulas import formula
 from .joins import as_cats
 from .min_max import as_one_of_two
-from .sliced_results import sliced_results
 
 aten = torch.ops.aten
 

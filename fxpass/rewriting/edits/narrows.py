@@ -15,8 +15,7 @@ import torch
 
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.numbers import equal
-
-from .builder import Builder
+from fxpass.rewriting.nodes.builder import Builder
 
 aten = torch.ops.aten
 

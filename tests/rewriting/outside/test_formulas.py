@@ -10,8 +10,8 @@ import torch
 from torch import fx
 
 from fxpass.analysis.positions import Origin, Positions
-from fxpass.rewriting import windows
-from fxpass.rewriting.formulas import Formula, Size, formula, function_of
+from fxpass.rewriting.buffers import windows
+from fxpass.rewriting.outside.formulas import Formula, Size, formula, function_of
 
 
 class Counted:

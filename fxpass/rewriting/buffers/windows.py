@@ -29,10 +29,10 @@ from fxpass.analysis.sites import SliceSite
 from fxpass.graph.inputs import buffer_of
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import Derived, equal, hint, number, symbols, to_expr
+from fxpass.rewriting.outside.around import Window
+from fxpass.rewriting.outside.formulas import formula
 
-from .around import Window
 from .buffer_edits import placeholder
-from .formulas import formula
 
 aten = torch.ops.aten
 

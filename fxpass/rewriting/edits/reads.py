@@ -21,8 +21,7 @@ from fxpass.analysis.sites import SliceSite
 from fxpass.graph.bounds import size_of
 from fxpass.graph.numbers import derived, equal, guarded
 from fxpass.graph.values import is_tensor
-
-from .builder import Builder
+from fxpass.rewriting.nodes.builder import Builder
 
 aten = torch.ops.aten
 
