@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graphs import traced
-from test_handover import parts_of
+from graphs import parts_of, traced
 from torch import Tensor
 
 from fxpass.execute.assemble import Plan, assemble

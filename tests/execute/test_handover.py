@@ -5,18 +5,10 @@ from __future__ import annotations
 import threading
 
 import torch
-from graphs import traced
+from graphs import parts_of, traced
 from torch import Tensor
 
-from fxpass.execute.partition.split import Part, _part
 from fxpass.execute.recording.handover import Buffers, hand_over
-
-
-def parts_of(gm: torch.fx.GraphModule) -> list[Part]:
-    """A cut before the product: what stands before it is taken for a prologue."""
-    nodes = [n for n in gm.graph.nodes if n.op == "call_function"]
-    at = next(i for i, n in enumerate(nodes) if "matmul" in str(n.target))
-    return [_part("prologue", gm, nodes[:at], False), _part("core", gm, nodes[at:], True)]
 
 
 def test_what_only_the_core_takes_is_written_into_a_buffer() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_split import traced
+from graphs import traced_growing
 
 import fxpass
 from fxpass import KvfixWarning
@@ -27,7 +27,7 @@ def compiler(log):
 
 
 def test_a_growing_part_is_compiled_once() -> None:
-    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    gm = traced_growing(lambda series: (series / series.sum(),), torch.rand(6, 4))
     log: list = []
     region = Region(split(gm, set())[0], compiler(log))
     for size in (6, 7, 9):
@@ -39,7 +39,7 @@ def test_a_growing_part_is_compiled_once() -> None:
 
 def test_the_symbol_of_a_growing_size_is_an_input() -> None:
     """As in a graph of Dynamo's: Inductor need not read it from the tensor."""
-    gm = traced(lambda series: (series + series.sum(),), torch.rand(6, 4))
+    gm = traced_growing(lambda series: (series + series.sum(),), torch.rand(6, 4))
     given: list = []
 
     def compile(gm, fakes, static):
@@ -56,7 +56,7 @@ def test_the_symbol_of_a_growing_size_is_an_input() -> None:
 
 
 def test_a_size_of_one_is_not_taken_for_all_sizes() -> None:
-    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    gm = traced_growing(lambda series: (series / series.sum(),), torch.rand(6, 4))
     log: list = []
     region = Region(split(gm, set())[0], compiler(log))
     for size in (1, 3, 1, 5):
@@ -65,7 +65,7 @@ def test_a_size_of_one_is_not_taken_for_all_sizes() -> None:
 
 
 def test_a_static_part_is_compiled_for_each_capacity() -> None:
-    gm = traced(lambda cache, weight: (torch.nn.functional.linear(cache, weight),), torch.rand(6, 4), torch.rand(3, 4))
+    gm = traced_growing(lambda cache, weight: (torch.nn.functional.linear(cache, weight),), torch.rand(6, 4), torch.rand(3, 4))
     size = next(n for n in gm.graph.nodes if n.op == "placeholder").meta["val"].shape[0]
     (part,) = split(gm, set(size.node.expr.free_symbols))
     assert part.static
@@ -79,7 +79,7 @@ def test_a_static_part_is_compiled_for_each_capacity() -> None:
 
 
 def test_threads_that_call_first_compile_once() -> None:
-    gm = traced(lambda series: (series * 2,), torch.rand(6, 4))
+    gm = traced_growing(lambda series: (series * 2,), torch.rand(6, 4))
     log: list = []
     both = threading.Barrier(2)
 
@@ -105,7 +105,7 @@ def test_threads_that_call_first_compile_once() -> None:
 
 @torch._dynamo.config.patch(recompile_limit=3)
 def test_many_capacities_are_said() -> None:
-    gm = traced(lambda cache: (cache * 2,), torch.rand(6, 4))
+    gm = traced_growing(lambda cache: (cache * 2,), torch.rand(6, 4))
     size = gm.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0]
     region = Region(split(gm, set(size.node.expr.free_symbols))[0], compiler([]))
     with warnings.catch_warnings():
@@ -127,7 +127,7 @@ def test_guards_are_read_from_positions_of_arguments() -> None:
 @torch._dynamo.config.patch(recompile_limit=3)
 def test_what_has_not_run_for_longest_is_dropped():
     """At most as many are kept as Dynamo keeps of a frame; one that runs again is compiled again."""
-    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    gm = traced_growing(lambda series: (series / series.sum(),), torch.rand(6, 4))
     log: list = []
     (part,) = split(gm, {s for n in gm.graph.nodes for s in symbols(n.meta.get("val"))})
     region = Region(part, compiler(log))
@@ -149,7 +149,7 @@ def test_a_view_of_another_dtype_is_faked_by_itself():
 
 
 def test_where_an_input_starts_is_nothing_to_compile_for():
-    gm = traced(lambda series: (series / series.sum(),), torch.rand(6, 4))
+    gm = traced_growing(lambda series: (series / series.sum(),), torch.rand(6, 4))
     log: list = []
     region = Region(split(gm, set())[0], compiler(log))
     memory = torch.rand(60, 4)
@@ -161,7 +161,7 @@ def test_where_an_input_starts_is_nothing_to_compile_for():
 
 def test_what_compiling_assumes_is_checked() -> None:
     """Sizes that the compiler compares while it compiles hold for this variant alone."""
-    (part,) = split(traced(lambda series: (series / series.sum(),), torch.rand(6, 4)), set())
+    (part,) = split(traced_growing(lambda series: (series / series.sum(),), torch.rand(6, 4)), set())
     compiled: list[bool] = []
 
     def compile(gm, fakes, static):

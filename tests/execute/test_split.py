@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import torch
+from graphs import traced_growing
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from fxpass.execute.partition.split import dependencies, split
 
 aten = torch.ops.aten
-
-
-def traced(function, growing: torch.Tensor, *fixed: torch.Tensor) -> fx.GraphModule:
-    """``function`` in aten, dim 0 of its first input symbolic."""
-    mode = FakeTensorMode(shape_env=ShapeEnv())
-    sizes = [DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * (growing.dim() - 1)
-    inputs = [mode.from_tensor(growing, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))]
-    inputs += [mode.from_tensor(f, static_shapes=True) for f in fixed]
-    with mode:
-        gm = make_fx(function, pre_dispatch=True)(*inputs)
-    (results,) = next(n for n in gm.graph.nodes if n.op == "output").args
-    gm.graph.output(tuple(results) if isinstance(results, (tuple, list)) else (results,))
-    gm.graph.erase_node(next(n for n in gm.graph.nodes if n.op == "output"))
-    return gm
 
 
 def run(gm: fx.GraphModule, parts, inputs):
@@ -42,7 +26,7 @@ def test_three_parts() -> None:
         return out, series * out.sum()
 
     series, weight = torch.rand(6, 4), torch.rand(3, 4)
-    gm = traced(step, series, weight)
+    gm = traced_growing(step, series, weight)
     parts = split(gm, set())
     assert [(p.name, p.static) for p in parts] == [("prologue", False), ("core", True), ("epilogue", False)]
     core = parts[1].gm
@@ -54,7 +38,7 @@ def test_three_parts() -> None:
 
 
 def test_a_graph_without_heavy_work_stays_whole() -> None:
-    gm = traced(lambda series: series * 2, torch.rand(6, 4))
+    gm = traced_growing(lambda series: series * 2, torch.rand(6, 4))
     assert [(p.name, p.static) for p in split(gm, set())] == [("whole", False)]
 
 
@@ -65,7 +49,7 @@ def test_a_write_runs_after_earlier_reads_and_before_later_ones() -> None:
         return series * before, buffer.sum() + 0
 
     series, buffer, weight = torch.rand(5, 2), torch.rand(3, 3), torch.rand(3, 3)
-    gm = traced(step, series, buffer, weight)
+    gm = traced_growing(step, series, buffer, weight)
     order = dependencies(gm.graph)
     write = next(n for n in gm.graph.nodes if n.target is aten.index_copy_.default)
     first, second = [n for n in gm.graph.nodes if n.target is aten.sum.default]
