@@ -40,8 +40,9 @@ import fxpass
 from fxpass import api, backend
 from fxpass.analysis import extents
 from fxpass.errors import KvfixWarning
-from fxpass.execute import cores, regions
+from fxpass.execute.compilation import regions
 from fxpass.execute.partition.split import Part
+from fxpass.execute.plans import cores
 from fxpass.graph import aliases
 from fxpass.index_tensors import mirror
 from fxpass.rewriting import sweep

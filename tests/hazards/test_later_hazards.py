@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from execute.graphs import traced
+from graphs import traced
 from handled import HANDLED, check
 from small_models import kvfix
 from torch import Tensor

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import torch
-from execute.graphs import traced
+from graphs import traced
 
 from fxpass.kernels.launch import Launch, compiling_kernels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from execute.graphs import traced
+from graphs import traced
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 

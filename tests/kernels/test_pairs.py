@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from execute.graphs import traced
+from graphs import traced
 
 from fxpass.kernels.memory_writes import MemoryWrites
 from fxpass.kernels.pairs import use_pairs

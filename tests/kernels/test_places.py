@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from execute.graphs import traced
+from graphs import traced
 from torch import Tensor, fx
 
 from fxpass.kernels.places import flat, seen_through

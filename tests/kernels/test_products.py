@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from execute.graphs import traced
+from graphs import traced
 from torch import fx, nn
 from torch.nn.functional import linear
 

@@ -4,7 +4,7 @@
     at = full([], start)                    ->          end, at = select(numbers, 0, 0), select(numbers, 0, 1)
 
 Then no op of the graph waits for a number, and no core is compiled for the value of a number that stays for some calls.
-`execute.growth` fills this memory together with the buffers.
+`execute.buffers.growth` fills this memory together with the buffers.
 """
 
 from __future__ import annotations

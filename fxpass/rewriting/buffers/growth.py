@@ -7,8 +7,8 @@
     y = attention(q, k, v)                        y = attention(q, k, v)
     return y, k                                   return y, buffer
 
-From here on the graph is like one whose cache was allocated in full, with ``s`` for its position. `execute.growth` fills the
-buffer before a call, and takes what was joined out of it afterwards.
+From here on the graph is like one whose cache was allocated in full, with ``s`` for its position. `execute.buffers.growth`
+fills the buffer before a call, and takes what was joined out of it afterwards.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 
 So what a step costs follows what is filled. The extent of such a read lies on an axis of ``W`` rows and not of ``S``, and so do
 the masks that are made for it; all else is as for whole caches. What is written goes to the cache itself. The host says how
-large a window is (`execute.windows`), as the size of one more input. There is one for all reads of one length, so these lie on
-axes of one size, however large the caches are. The whole axis is read where the length cannot be worked out from the
+large a window is (`execute.buffers.windows`), as the size of one more input. There is one for all reads of one length, so these
+lie on axes of one size, however large the caches are. The whole axis is read where the length cannot be worked out from the
 inputs, or is the number of rows from a position to the end of the cache.
 """
 
