@@ -12,7 +12,7 @@ from fxpass.torch_internals.attributes import ATTRIBUTES
 from fxpass.torch_internals.contracts import RELEASES, TABLE, Feature
 
 ROOT = pathlib.Path(__file__).parents[1]
-PARTED = ("fxpass/torch_internals/dynamo", "fxpass/rewriting", "fxpass/execute")
+PARTED = ("fxpass/torch_internals/dynamo", "fxpass/rewriting", "fxpass/execute", "fxpass/kernels")
 """The packages whose rooms have a table in docs/how-it-works.md."""
 
 HEAD = f"""# What kvfix uses of torch that is not public

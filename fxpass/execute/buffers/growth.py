@@ -22,7 +22,7 @@ from fxpass.errors import NotGrowing
 from fxpass.execute.recording.copying import copy_into
 from fxpass.graph.arguments import values_at
 from fxpass.graph.numbers import symbols
-from fxpass.kernels.fill_buffers import fill_at_once
+from fxpass.kernels.writes.fill_buffers import fill_at_once
 from fxpass.rewriting.outside.around import Around
 from fxpass.rewriting.outside.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.sizes.capacity import Conditions

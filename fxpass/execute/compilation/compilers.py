@@ -20,7 +20,7 @@ from fxpass.execute.recording.copied_out import CopiedOut
 from fxpass.graph.extract import duplicate
 from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
-from fxpass.kernels.limits import MAX_PARTS
+from fxpass.kernels.launches.limits import MAX_PARTS
 from fxpass.kernels.select import compiled_meanwhile
 from fxpass.options import OWN_PATCHES, Options, did_you_mean
 from fxpass.torch_internals.fakes import TracingContext, tracing
@@ -181,8 +181,8 @@ def _is_small(value: Any) -> bool:
 def among_kernels(record: bool) -> Iterator[dict[str, Any]]:
     """A block in which what Inductor compiles, with these config patches, goes well with kernels of our own in a recording.
 
-    The parts of a sum (`kernels.products`) are added where they are used, however many there are. A kernel takes so little time
-    that its launch counts: ops of one size are one kernel if they share anything.
+    The parts of a sum (`kernels.products.products`) are added where they are used, however many there are. A kernel takes so
+    little time that its launch counts: ops of one size are one kernel if they share anything.
     """
     if not record:
         yield {}
@@ -204,8 +204,8 @@ def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]
 
 
 def _for_sums(gm: fx.GraphModule) -> dict[str, Any]:
-    """Inductor config patches for running sums in ``gm`` (`kernels.long_rows`): they are computed again by each kernel that
-    reads them, from what the chunks hold. To store them would take one more kernel."""
+    """Inductor config patches for running sums in ``gm`` (`kernels.for_inductor.long_rows`): they are computed again by
+    each kernel that reads them, from what the chunks hold. To store them would take one more kernel."""
     sums = gm.graph.find_nodes(op="call_function", target=aten.cumsum.default)
     return {"realize_opcount_threshold": MOST_AGAIN} if sums else {}
 

@@ -101,7 +101,7 @@ def _timed_in_recordings(run: Callable[..., Sequence[Any]]) -> Callable[..., Seq
     """``run``, whose first call chooses the configurations of Inductor's kernels by how long they take in a recording."""
 
     def call(*args: Any) -> Sequence[Any]:
-        from fxpass.kernels.clock import replayed
+        from fxpass.kernels.products.clock import replayed
 
         with timed_by(replayed):
             return run(*args)

@@ -16,7 +16,7 @@ import fxpass
 from fxpass import backend
 from fxpass.execute.buffers import growth
 from fxpass.execute.recording.packing import Pack
-from fxpass.kernels import limits
+from fxpass.kernels.launches import limits
 
 PATCH = 4
 
