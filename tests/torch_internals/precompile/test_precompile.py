@@ -127,6 +127,16 @@ def test_a_version_is_that_of_all_files(monkeypatch: pytest.MonkeyPatch) -> None
     assert seen == set(pathlib.Path(fxpass.__file__).parent.rglob("*.py"))
 
 
+def test_a_file_that_moves_makes_another_version(tmp_path: pathlib.Path) -> None:
+    """What is pickled names its module, which is elsewhere then."""
+    (tmp_path / "room").mkdir()
+    file = tmp_path / "growth.py"
+    file.write_text("LEAST = 1")
+    before = hooks._version_of(tmp_path)
+    file.rename(tmp_path / "room" / "growth.py")
+    assert hooks._version_of(tmp_path) != before
+
+
 def test_guards_that_can_never_hold_are_not_kept(tmp_path: pathlib.Path) -> None:
     """From torch 2.13 on Dynamo traces the constructor of a named tuple, and guards on a scope without a name."""
     first, second = (process(tmp_path, "named", "eager", "16") for _ in range(2))
