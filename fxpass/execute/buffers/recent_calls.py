@@ -31,8 +31,8 @@ class RecentCalls:
     def go_on_to(
         self, sizes: tuple[int, ...], lengths: tuple[int, ...], is_part: Callable[[], bool] = lambda: False
     ) -> int:
-        """Add a call, which makes ``lengths`` of ``sizes``. Returns how many calls in a row have gone on from none before, and
-        were not given a part of what there was (``is_part``)."""
+        """Add a call, which makes ``lengths`` of ``sizes``. Returns how many calls in a row have gone on from no earlier one. A
+        call that was given a part of what an earlier one had made (``is_part``) goes on from that."""
         if self._contain(sizes) or is_part():
             self._strangers = 0
         elif not self._are_exceeded(sizes):
@@ -41,8 +41,8 @@ class RecentCalls:
         return self._strangers
 
     def _contain(self, sizes: tuple[int, ...]) -> bool:
-        """Whether one of the calls has made the ``sizes`` of what is joined. Of a series: whether one of the calls had
-        sizes that were smaller by as much as the series has grown the last time."""
+        """Whether one of the calls has made what is joined as long as ``sizes`` say. Of a series: whether one of the calls had
+        one that was shorter by as many rows as the series has grown by the last time."""
         if self.joined:
             return self._of_joined(sizes) in self._latest
         return min(self._step) > 0 and tuple(map(operator.sub, sizes, self._step)) in self._latest

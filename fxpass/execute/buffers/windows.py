@@ -93,8 +93,8 @@ def _note_whole(decisions: Iterable[Decision], why: str, report: Report) -> None
 
 
 def window_sizes(nodes: Sequence[torch.fx.Node], windows: Sequence[Window]) -> dict[Any, list[Any]]:
-    """The symbols of the sizes of ``windows``, which the first of ``nodes``, inputs of a graph, have; each with the sizes of
-    the axes that it is of, as expressions."""
+    """For each of ``windows``, the symbol that is its size, with the sizes of the axes that it is a window of, as expressions.
+    The first of ``nodes``, which are inputs of a graph, have the sizes of the windows."""
     found: dict[Any, list[Any]] = {}
     for window, node in zip(windows, nodes, strict=False):
         inputs = node.graph.find_nodes(op="placeholder")

@@ -70,14 +70,14 @@ class Strided:
 
 
 def kept_strides(gm: fx.GraphModule) -> set[Any]:
-    """The symbols in strides for each value of which a core of ``gm`` is compiled."""
+    """The symbols in strides of ``gm`` that a core is compiled for each value of."""
     strided, inputs = Strided.of(gm), gm.graph.find_nodes(op="placeholder")
     viewed = [v for i in strided.orders if i not in strided.copied and not _is_contiguous(v := inputs[i].meta["val"])]
     return {s for value in viewed for stride in value.stride() for s in symbols(stride)} & layouts(gm.graph)
 
 
 def _moving(gm: fx.GraphModule) -> set[fx.Node]:
-    """The inputs whose strides have symbols that are in no size; without inputs of which only a size is read."""
+    """The inputs whose strides have symbols that are in no size, but for inputs of which only a size is read."""
     moving = layouts(gm.graph)
     read = [n for n in gm.graph.find_nodes(op="placeholder") if any(u.target is not aten.sym_size.int for u in n.users)]
     inputs = [n for n in read if is_tensor(n)]

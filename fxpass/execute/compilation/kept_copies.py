@@ -1,12 +1,12 @@
-"""Copies of inputs that Inductor would take out of a graph, though it must not, go through an operator that it leaves.
+"""Copies of inputs that Inductor would wrongly take out of a graph go through an operator that it leaves in.
 
     snapshot = clone(i)                             ->      snapshot = where(True, copy, copy), of copy = clone(i)
     add_(i, 1)                                              add_(i, 1)
     return clone(select(snapshot, 0))                       return clone(select(snapshot, 0))
 
-Inductor takes out clones, and other ops that give what they are given. It leaves one that keeps a result apart from an input,
-but where it looks for what lies in one memory, it finds the graph as it came. So it takes out both of two clones in a row, and
-the result above would be ``i`` itself, after the addition.
+Inductor takes out clones, and other ops whose result equals their operand. It leaves in a clone that keeps a result apart from
+an input. But which tensors lie in one memory it takes from the graph as it came, before any clone was taken out. So of two
+clones in a row it takes out both, and the result above would be ``i`` itself, after the addition.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 
 def keep_copies(gm: fx.GraphModule) -> None:
-    """Let Inductor keep the copies of inputs in ``gm`` (propagated), but for those that are results, which it keeps."""
+    """Let Inductor keep the copies of inputs in ``gm`` (propagated). Those that are results it keeps anyway."""
     graph = gm.graph
     results = {storage for n in graph.output_node().all_input_nodes for storage in aliases.storages(n)}
     copies = [n for n in graph.find_nodes(op="call_function", target=aten.clone.default) if _is_chosen(n)]

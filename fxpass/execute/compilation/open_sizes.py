@@ -47,13 +47,13 @@ class Opened(NamedTuple):
     numbers: list[int]
 
     def are_symbols(self, args: Sequence[Any]) -> bool:
-        """Whether there are such sizes in ``args``, and compilers take all of them for symbols."""
+        """Whether ``args`` have such sizes, all of them above 1: a compiler takes 0 and 1 for constants."""
         sizes = [args[i].shape[d] for i, dims in enumerate(self.dims) for d in dims]
         return bool(sizes) and min([*sizes, *(args[i] for i in self.numbers)]) > 1
 
 
 def opened(inputs: Sequence[fx.Node], symbols: Set[Any]) -> Opened:
-    """What is open among ``inputs``, whose sizes ``symbols`` are to stay symbols."""
+    """The sizes and numbers of ``inputs`` that stay symbols, which are those made of ``symbols``."""
     values = [node.meta.get("val") for node in inputs]
     shapes = [value.shape if isinstance(value, torch.Tensor) else () for value in values]
     dims = [tuple(d for d, size in enumerate(shape) if free_symbols(size) & symbols) for shape in shapes]
@@ -100,12 +100,13 @@ def _fake_of(mode: FakeTensorMode, name: str, value: Any, dims: tuple[int, ...])
 
 
 def is_asked(condition: Any, sizes: Mapping[Any, torch.SymInt], windows: Mapping[Any, Sequence[Any]]) -> bool:
-    """Whether ``condition`` has to be checked for sizes that come. It has not if it only asks for the layout of one of
-    ``windows``, each given with the sizes of its axes, or whether a view lies within its memory. ``sizes`` are those of
-    `fakes_of`.
+    """Whether ``condition`` has to be checked for the sizes of later calls. It need not be checked if it only asks how one of
+    ``windows`` lies in memory, or whether a view lies within its memory.
+
+    Each of ``windows`` is given with the sizes of its axes; ``sizes`` are the second result of `fakes_of`.
 
     Raises:
-        ValueError: it is about the size of a memory that views share.
+        ValueError: the condition is about the size of a memory that views share.
     """
     if condition.free_symbols - {s for size in sizes.values() for s in symbols(size)}:
         if isinstance(condition, (sympy.Le, sympy.Ge)):
@@ -120,9 +121,9 @@ def is_asked(condition: Any, sizes: Mapping[Any, torch.SymInt], windows: Mapping
 
 
 def function_of_sizes(sizes: Sequence[Any], conditions: Sequence[Any], numbers: Any) -> Callable[..., Any]:
-    """A function of what the symbols ``sizes`` stand for that gives what ``numbers``, in tuples, are then.
+    """A function that takes a value for each of the symbols ``sizes``, and gives the values of ``numbers``, in tuples as these.
 
-    It gives None where not all ``conditions`` hold, or a size is below 2: compilers suppose that no symbol is.
+    It gives None where one of ``conditions`` does not hold, or a size is below 2, since compilers suppose that no symbol is.
     """
     names = {symbol: sympy.Symbol(f"c{i}", integer=True) for i, symbol in enumerate(sizes)}
 

@@ -2,8 +2,8 @@
 
 The static core is compiled once for each set of input shapes, and without symbols, except for capacities. The capacities of
 what the graph joins are symbols in its code from the first compilation on; so are all where caches are read through windows.
-Otherwise capacities are constants in the first one; once one of them is another, the core is compiled a second time, with
-symbols that serve all that follow. Where nothing is recorded, the numbers of rows that calls hand in are symbols wherever
+Otherwise they are constants in the first compilation; once a capacity changes, the core is compiled a second time, with symbols
+that serve all capacities that follow. Where nothing is recorded, the numbers of rows that calls hand in are symbols wherever
 capacities are. Recordings hold numbers.
 
 A dynamic part is compiled with symbolic sizes, in a shape environment of its own. What the compiler has assumed about the sizes
@@ -128,8 +128,8 @@ class Region:
         return next((sizes for sizes in every if sizes.are_symbols(args)), None)
 
     def _open_variant(self, args: Sequence[Any], opened: Opened) -> _Variant:
-        """Compiled for any sizes of its arguments that are ``opened``, which are symbols, and static in all else. Two sizes
-        that are equal only now have two symbols."""
+        """A variant in which the sizes that are ``opened`` are symbols, and all else is static. Two sizes that are equal only
+        now have two symbols."""
         env = ShapeEnv()
         mode = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
         fakes, known = fakes_of(mode, self.part.inputs, args, opened)

@@ -79,8 +79,8 @@ def may_record(gm: fx.GraphModule) -> bool:
 def recorded(run: Callable[..., Sequence[Any]], gm: fx.GraphModule, static: Sequence[int]) -> Callable[..., Any]:
     """``run``, which takes the inputs of ``gm``, recorded as CUDA graphs.
 
-    ``static`` lists the inputs with static addresses, among them all inputs that ``gm`` writes. What lies in the memory of
-    these is read there too: a copy would be of what was there before.
+    ``static`` lists the inputs with static addresses, among them all inputs that ``gm`` writes. An input
+    that shares memory with one of these is read where it is, too: a copy of it would miss what ``run`` writes.
     """
     inputs = gm.graph.find_nodes(op="placeholder")
     written = aliases.written_inputs(gm.graph)

@@ -21,8 +21,8 @@ from fxpass.graph.memory_addresses import memory_address
 def with_unshared_results(
     run: Callable[..., Sequence[Any]], part: Part, args: Sequence[Any], results: Sequence[Any]
 ) -> tuple[Callable[..., Sequence[Any]], Sequence[Any]]:
-    """``run``, and the ``results`` that it has given for ``args``, with a copy of each result that shares memory with an input
-    or a result before it, and does not in ``part``."""
+    """``run``, and the ``results`` that it has given for ``args``, with a copy in the place of each result that shares memory
+    with an input or an earlier result, though it does not in the graph of ``part``."""
     given = ((n, a) for n, a in zip(part.inputs, args, strict=True) if isinstance(a, torch.Tensor))
     known = {(memory_address(a), aliases.storage(n)) for n, a in given}
     shared = []

@@ -91,7 +91,7 @@ class Grower:
     beyond: makes the capacity for some lengths.
     name_of: the name of an input.
     has_series: whether an input that the caller alone makes longer has been found.
-    in_vain: whether a minimum or maximum has been taken to be one of its operands, and nothing grows, or has grown.
+    in_vain: whether a minimum or maximum has been taken to be one of its operands, though nothing grows or has grown.
     """
 
     def __init__(
