@@ -7,8 +7,8 @@
     y = relu(linear(x, w, b))                      ->     y = kvfix.gated_few_rows(x, [w], [b], text, True)
 
 ``text`` is the source of the function that the ops compute (`pointwise`). A kernel cannot apply a function to sums that are cut
-into parts. Where parts are faster (`tiles`), the ops stay outside. On an H100 they are for seven rows of float32, 768 columns
-and 6,144 outputs: with uncut sums and the function in the kernel, twelve such layers take 15 microseconds longer.
+into parts. Where parts are faster (`tiles`), the ops stay outside. On an H100, parts are faster for seven rows of float32, 768
+columns and 6,144 outputs: with uncut sums and the function in the kernel, twelve such layers take 15 microseconds longer.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class WindowSizes:
     def window(self, length: torch.SymInt, sizes: Sequence[Any]) -> torch.SymInt:
         """The size of a window that has room for ``length``, on axes of ``sizes``.
 
-        It is taken to be smaller than these if it can be: a window that is the whole axis is the exception.
+        It is taken to be smaller than these where it can be, since few windows are a whole axis.
         """
         least = hint(length)
         value = max(least, min(self._room(least), *(hint(size) - 1 for size in sizes)))
