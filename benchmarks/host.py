@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 import fxpass.backend
-from fxpass.execute.regions import Region
+from fxpass.execute.compilation.regions import Region
 from fxpass.index_tensors import mirror
 from fxpass.tools import figures
 from fxpass.torch_internals.dynamo.names import skip_code

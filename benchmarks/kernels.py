@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from fxpass.kernels.clock import replayed, times_of_product
-from fxpass.kernels.limits import MEASURED_ROWS, SURE_ROWS
+from fxpass.kernels.launches.limits import MEASURED_ROWS, SURE_ROWS
+from fxpass.kernels.products.clock import replayed, times_of_product
+from fxpass.kernels.products.tiles import best_parts
 from fxpass.kernels.select import register
-from fxpass.kernels.tiles import best_parts
 from fxpass.tools import figures
 
 BANDWIDTH = 3.35e6

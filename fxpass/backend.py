@@ -20,17 +20,17 @@ from fxpass import reasons
 from fxpass.analysis.capacities import capacities, chunks
 from fxpass.analysis.kinds import Kinds
 from fxpass.api import rewrite_normal_form, to_normal_form
-from fxpass.execute.assemble import Plan, assemble
-from fxpass.execute.buffer_plans import with_buffers
-from fxpass.execute.compilers import as_stock, get_ready
-from fxpass.execute.cores import cut, in_cores, note_work
-from fxpass.execute.growth import Growth
-from fxpass.execute.handed_slices import watching_slices
+from fxpass.execute.buffers.growth import Growth
+from fxpass.execute.buffers.windows import through_windows
+from fxpass.execute.calls.assemble import Plan, assemble
+from fxpass.execute.calls.untouched import untouched
+from fxpass.execute.compilation.compilers import as_stock, get_ready
 from fxpass.execute.partition.split import counts_along
-from fxpass.execute.precompiled import put_in_cache
+from fxpass.execute.plans.buffer_plans import with_buffers
+from fxpass.execute.plans.cores import cut, in_cores, note_work
+from fxpass.execute.plans.handed_slices import watching_slices
+from fxpass.execute.precompile.precompiled import put_in_cache
 from fxpass.execute.recording.carry import carry_indices, is_recorded
-from fxpass.execute.untouched import untouched
-from fxpass.execute.windows import through_windows
 from fxpass.graph.normal_form import NormalForm, fake_inputs, mode_of
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken
@@ -43,7 +43,7 @@ from fxpass.report import Report, store
 from fxpass.report.progress import stage
 from fxpass.report.sites import predicate_sites
 from fxpass.rewriting import Grown, copy_inputs, dense_results, give_numbers
-from fxpass.rewriting.around import Around
+from fxpass.rewriting.outside.around import Around
 from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.contracts import Feature
 from fxpass.torch_internals.dynamo.frames.minifier import for_the_minifier

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from fxpass.execute import growth
-from fxpass.execute.regions import Region
+from fxpass.execute.buffers import growth
+from fxpass.execute.compilation.regions import Region
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def fresh() -> Iterator[None]:
 @pytest.fixture
 def compiled_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the parts that are compiled in the test, in order."""
-    from fxpass.execute.regions import Region
+    from fxpass.execute.compilation.regions import Region
 
     made: list[str] = []
     first_call = Region._first_call

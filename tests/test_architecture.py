@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import networkx as nx
 import pytest
-from tools_for_docs import DYNAMO, rooms, users
+from tools_for_docs import all_rooms, users
 
 from fxpass.torch_internals.contracts import TABLE
 
@@ -19,6 +19,8 @@ FLOORS = [
     {"graph"},
     {"index_tensors"},
     {"analysis"},
+    {"rewriting.nodes", "rewriting.outside"},
+    {"rewriting.buffers", "rewriting.edits"},
     {"rewriting"},
     {"torch_internals.dynamo.names"},
     {"torch_internals.dynamo.frames"},
@@ -29,9 +31,17 @@ FLOORS = [
     {"torch_internals.dynamo", "torch_internals.inductor"},
     {"torch_internals.precompile"},
     {"torch_internals.install"},
+    {"kernels.launches"},
+    {"kernels.functions"},
+    {"kernels.products", "kernels.writes", "kernels.for_inductor"},
+    {"kernels.attention"},
     {"kernels"},
     {"report"},
-    {"execute"},
+    {"execute.partition"},
+    {"execute.recording"},
+    {"execute.buffers", "execute.compilation"},
+    {"execute.calls"},
+    {"execute.plans", "execute.precompile"},
     {"verify"},
     {"api"},
     {"backend"},
@@ -160,10 +170,21 @@ def test_every_folder_of_code_is_a_package() -> None:
     assert {file.parent for file in FILES} == {file.parent for file in FILES if file.name == "__init__.py"}
 
 
+def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
+    """A test that is called after a file, or a folder, of fxpass lies in the folder of tests that its room has."""
+    places: dict[str, set[pathlib.Path]] = {}
+    for file in FILES:
+        path = file.relative_to(ROOT / "fxpass").with_suffix("")
+        for part in (path, *path.parents):
+            places.setdefault(part.name, set()).update({part, part.parent})
+    for test in (ROOT / "tests").rglob("test_*.py"):
+        folder, tested = test.parent.relative_to(ROOT / "tests"), places.get(test.stem.removeprefix("test_"))
+        assert not tested or folder in tested or folder.name == "gpu", f"{test.name} lies in {folder}, and not in {tested}"
+
+
 def test_every_room_is_described() -> None:
     page = (ROOT / "docs" / "how-it-works.md").read_text()
-    own = [name for name in rooms(DYNAMO) if name != "dynamo"]
-    assert [name for name in (*rooms(), *own) if f"| [`{name}`](" not in page] == []
+    assert [path for path in all_rooms() if f"| [`{path.rpartition('/')[2]}`](../{path}) |" not in page] == []
 
 
 def _private(name: str) -> bool:

@@ -21,9 +21,10 @@ import fxpass
 from fxpass import api, backend, reasons
 from fxpass.analysis.rules import reductions
 from fxpass.errors import Reasoned
-from fxpass.execute import assemble, compilers
+from fxpass.execute.calls import assemble
+from fxpass.execute.compilation import compilers
+from fxpass.execute.compilation.regions import Region
 from fxpass.execute.partition.split import split
-from fxpass.execute.regions import Region
 from fxpass.graph import normal_form, unfit
 from fxpass.graph.numbers import symbols
 from fxpass.graph.postconditions import Broken

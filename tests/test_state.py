@@ -18,7 +18,7 @@ from test_architecture import FILES, ROOT, module
 from torch import Tensor
 
 import fxpass
-from fxpass.execute.regions import Region
+from fxpass.execute.compilation.regions import Region
 from fxpass.report import store
 
 _NOT_STATE = {"internal", "logging.getLogger", "re.compile", "typer.Typer", "threading.RLock", "getattr",

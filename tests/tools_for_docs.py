@@ -12,7 +12,8 @@ from fxpass.torch_internals.attributes import ATTRIBUTES
 from fxpass.torch_internals.contracts import RELEASES, TABLE, Feature
 
 ROOT = pathlib.Path(__file__).parents[1]
-DYNAMO = "fxpass/torch_internals/dynamo"
+PARTED = ("fxpass/torch_internals/dynamo", "fxpass/rewriting", "fxpass/execute", "fxpass/kernels")
+"""The packages whose rooms have a table in docs/how-it-works.md."""
 
 HEAD = f"""# What kvfix uses of torch that is not public
 
@@ -135,10 +136,15 @@ def troubleshooting_page() -> str:
 
 
 def rooms(of: str = "fxpass") -> dict[str, list[pathlib.Path]]:
-    """The files of each room of the package; what lies on its own floor is the room ``fxpass``. ``of`` names another folder."""
+    """The files of each room of the package at ``of``, by the room's path. What lies on the package's own floor is one, too."""
     package = ROOT / of
     inner = sorted(folder for folder in package.iterdir() if (folder / "__init__.py").exists())
-    return {package.name: [*package.glob("*.py")], **{folder.name: [*folder.rglob("*.py")] for folder in inner}}
+    return {of: [*package.glob("*.py")], **{f"{of}/{folder.name}": [*folder.rglob("*.py")] for folder in inner}}
+
+
+def all_rooms() -> dict[str, list[pathlib.Path]]:
+    """The rooms of fxpass, and those of the packages that are parted, by their paths."""
+    return {**{path: files for of in PARTED for path, files in rooms(of).items() if path != of}, **rooms()}
 
 
 def _lines(files: list[pathlib.Path]) -> list[int]:
@@ -147,13 +153,10 @@ def _lines(files: list[pathlib.Path]) -> list[int]:
 
 def with_rooms(page: str) -> str:
     """The text ``page`` of docs/how-it-works.md with the files and lines that each room has now."""
-    found = {room: _lines(files) for room, files in rooms().items()}
-    of_dynamo = {room: _lines(files) for room, files in rooms(DYNAMO).items()}
-    for room, lines in (*found.items(), *of_dynamo.items()):
-        after = r" \|$" if room in of_dynamo else r" \| .* \|$"
-        row = re.compile(rf"^(\| \[`{room}`\]\([^|]* \| [^|]* \| )\d+, \d+({after})", re.M)
-        page = row.sub(rf"\g<1>{len(lines)}, {sum(lines)}\g<2>", page)
-    every = [n for lines in found.values() for n in lines]
+    for path, files in all_rooms().items():
+        row = re.compile(rf"^(\| \[`\w+`\]\(\.\./{path}\) \| [^|]* \| )\d+, \d+ \|", re.M)
+        page = row.sub(rf"\g<1>{len(files)}, {sum(_lines(files))} |", page)
+    every = [n for files in rooms().values() for n in _lines(files)]
     return re.sub(r"^\| all \| \| \d+, \d+ \|", f"| all | | {len(every)}, {sum(every)} |", page, flags=re.M)
 
 

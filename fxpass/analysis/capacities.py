@@ -3,7 +3,7 @@
     cache: [B, s, D]        cache[:, start:end] = rows; attention over cache[:, :end]          s is a capacity, and B is none
 
 A capacity may differ from request to request, and little that is computed depends on it: masks, and what they are applied to.
-So code in which capacities are symbols is as good as code for each of them (`execute.regions`).
+So code in which capacities are symbols is as good as code for each of them (`execute.compilation.regions`).
 """
 
 from __future__ import annotations

@@ -165,8 +165,8 @@ def _joined(node: fx.Node, moving: Set[Any], kept: _Kept) -> Growing | None:
 
 
 def _joins_behind(node: fx.Node, dim: int, kept: _Kept) -> Iterator[list[fx.Node]]:
-    """The joins that put rows behind ``node``, one after the other, the last of which is a result; then each that puts rows
-    behind ``node`` itself."""
+    """The ways in which joins put rows behind ``node``: first each chain of joins, the last of which is a result; then each
+    join of ``node`` by itself."""
     for shown in kept.shown:
         joins: list[fx.Node] = []
         while shown.target is aten.cat.default and _is_join(shown, first := shown.args[0][0], dim):  # type: ignore[index]

@@ -10,7 +10,7 @@ The first of these that applies decides:
    is a size that grows and says at which place rows are written. An int that has stayed in several steps, and moves for the
    first time, is no position: it came with another prompt. Neither is one that has stayed before, and only says how large
    tensors are (`pure_sizes`).
-2. A number that was taken for a variant, and then moved in call after call, is a growth (`execute.watched_variants`).
+2. A number that was taken for a variant, and then moved in call after call, is a growth (`execute.plans.watched_variants`).
 3. A size that the graph shows to be the same for all steps is a variant (`steady_sizes`).
 4. Otherwise the calls so far decide (`calls`). A size that they say nothing about is a variant in a graph with positions, which
    is a step, and left symbolic in any other graph.

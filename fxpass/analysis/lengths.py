@@ -44,7 +44,7 @@ def lengths(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
 
 
 def bounds_of_caches(graph: fx.Graph, sizes: Set[fx.Node]) -> set[fx.Node]:
-    """Those of the inputs ``sizes`` of ``graph``, which are numbers, at which inputs are sliced that do not have that size."""
+    """Those of ``sizes``, inputs of ``graph`` that are numbers, at which an input is sliced that does not have that size."""
     found: set[fx.Node] = set()
     for node in graph.nodes if sizes else ():
         axis = sliced_axis(node)

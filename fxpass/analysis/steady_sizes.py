@@ -60,7 +60,7 @@ def _goes_with(size: Any, own: Any, positions: Positions) -> bool:
 
 
 def settled(graph: fx.Graph, moving: Set[Any]) -> set[Any]:
-    """The symbols among ``moving`` of sizes that have grown so far, and do no longer.
+    """The symbols among ``moving`` of sizes that have grown so far, and no longer do.
 
         past: [2, s, 8], s is 16 now       return cat([past, new], 1)[:, -16:]       a window that is full
     """

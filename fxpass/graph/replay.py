@@ -116,7 +116,7 @@ def _answer(
 ) -> _Answer | None:
     """What to remember of a call whose trace made the nodes ``made``; None where it cannot be replayed.
 
-    It can where the first node is an op, and each further node takes one of its results.
+    It can be replayed where the first node is an op, and each further node takes one of its results.
     """
     kind = _result(value, operands)
     if kind is None or not made or not isinstance(made[0].target, OpOverload):

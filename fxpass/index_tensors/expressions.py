@@ -25,6 +25,7 @@ from torch import fx
 
 from fxpass.graph.numbers import hint, symbols, to_expr
 from fxpass.graph.schemas import memory_of
+from fxpass.graph.values import fake_value
 from fxpass.torch_internals.fakes import DisableTorchFunction, FakeTensor, set_grad_enabled
 from fxpass.torch_internals.symbols import PythonPrinter
 
@@ -56,7 +57,7 @@ class Expression:
     @property
     def has_any_length(self) -> bool:
         """Whether a size of one of the inputs is a symbol."""
-        return any(isinstance(int_if_fixed(s), torch.SymInt) for n in self.inputs for s in getattr(_value(n), "shape", ()))
+        return any(isinstance(int_if_fixed(s), torch.SymInt) for n in self.inputs for s in getattr(fake_value(n), "shape", ()))
 
     def element(self, place: int) -> Expression:
         """Element ``place``, row-major, of the tensor that this makes."""
@@ -117,13 +118,13 @@ def expression_of(table: Table, *nodes: fx.Node, form: str = "{}") -> Expression
 
 def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
     """``nodes``, all nodes that they are computed from, and all ops that write to one of these, in the order of the graph."""
-    writers = [(op, memory_of(_value(target))) for op, target in table.writes()]
+    writers = [(op, memory_of(fake_value(target))) for op, target in table.writes()]
     needed: set[fx.Node] = set()
-    given = {to_expr(_value(n)): n for n in nodes[0].graph.find_nodes(op="placeholder") if _is_number(n)}
+    given = {to_expr(fake_value(n)): n for n in nodes[0].graph.find_nodes(op="placeholder") if _is_number(n)}
     waiting = list(nodes)
     while waiting:
         needed |= set(waiting)
-        memories = {memory_of(_value(n)) for n in needed} - {None}
+        memories = {memory_of(fake_value(n)) for n in needed} - {None}
         operands = {n for own in waiting for n in _operands(own, given)}
         waiting = list((operands | {n for n, memory in writers if memory in memories}) - needed)
     return sorted(needed)
@@ -132,12 +133,12 @@ def _needed(table: Table, nodes: Sequence[fx.Node]) -> list[fx.Node]:
 def _operands(node: fx.Node, given: dict[Any, fx.Node]) -> Iterable[fx.Node]:
     """What ``node`` is computed from. A number, such as a size of a large tensor, is computed from those ``given`` to the
     graph."""
-    own = symbols(_value(node)) if _is_number(node) and node.op != "placeholder" else set()
+    own = symbols(fake_value(node)) if _is_number(node) and node.op != "placeholder" else set()
     return map(given.__getitem__, own) if own and own <= given.keys() else node.all_input_nodes
 
 
 def _is_number(node: fx.Node) -> bool:
-    return isinstance(_value(node), torch.SymInt)
+    return isinstance(fake_value(node), torch.SymInt)
 
 
 def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
@@ -146,7 +147,7 @@ def _under_other_settings(graph: fx.Graph) -> set[fx.Node]:
     nodes = list(graph.nodes)
     for i, node in enumerate(nodes):
         of_tensors = any(isinstance(v, torch.Tensor) for n in node.all_input_nodes for v in _values(n))
-        if node.op == "call_function" and _value(node) is None and not of_tensors and node.target is not set_grad_enabled:
+        if node.op == "call_function" and fake_value(node) is None and not of_tensors and node.target is not set_grad_enabled:
             return set(nodes[i:])
     return set()
 
@@ -158,7 +159,7 @@ def _takes_or_gives_floats(op: fx.Node) -> bool:
 
 def _is_input(table: Table, placeholder: fx.Node) -> bool:
     """Whether ``placeholder`` can be asked before the call, and holds then what the graph finds in it."""
-    value = _value(placeholder)
+    value = fake_value(placeholder)
     if placeholder.meta.get("grapharg") is None:
         return False
     if isinstance(value, torch.SymInt):
@@ -214,10 +215,11 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
 
 def _number(node: fx.Node, names: dict[fx.Node, str]) -> str:
     """``node`` as arithmetic on the numbers that the graph is given; empty where one of them has no name."""
-    given = {to_expr(_value(n)): name for n, name in names.items() if n.op == "placeholder" and _is_number(n)}
-    if not symbols(_value(node)) <= given.keys():
+    given = {to_expr(fake_value(n)): name for n, name in names.items() if n.op == "placeholder" and _is_number(n)}
+    if not symbols(fake_value(node)) <= given.keys():
         return ""
-    return str(PythonPrinter().doprint(to_expr(_value(node)).xreplace({s: sympy.Symbol(name) for s, name in given.items()})))
+    named = {symbol: sympy.Symbol(name) for symbol, name in given.items()}
+    return str(PythonPrinter().doprint(to_expr(fake_value(node)).xreplace(named)))
 
 
 def _operand(operand: Any, names: dict[fx.Node, str]) -> str:
@@ -236,9 +238,5 @@ def _operand(operand: Any, names: dict[fx.Node, str]) -> str:
 
 
 def _values(node: fx.Node) -> Sequence[Any]:
-    value = _value(node)
+    value = fake_value(node)
     return value if isinstance(value, (tuple, list)) else [value]
-
-
-def _value(node: fx.Node) -> Any:
-    return node.meta.get("example_value")

@@ -25,19 +25,19 @@ from fxpass.graph import aliases
 from fxpass.graph.insertion import call
 from fxpass.graph.marks import Attention, Marks, given_to
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.rewriting import bits
+from fxpass.rewriting.nodes import bits
 from fxpass.torch_internals.inductor.row_writes import lower_writes
 
-from .limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
-from .long_rows import cut_long_rows
-from .memory_writes import MemoryWrites
-from .own_rows import use_own_rows
-from .pairs import use_pairs
-from .products import use_few_rows
-from .written_out import unrepeated, written_out
+from .attention.own_rows import use_own_rows
+from .attention.written_out import unrepeated, written_out
+from .for_inductor.long_rows import cut_long_rows
+from .for_inductor.pairs import use_pairs
+from .launches.limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
+from .launches.memory_writes import MemoryWrites
+from .products.products import use_few_rows
 
 if TYPE_CHECKING:
-    from .launch import Launch
+    from .launches.launch import Launch
 
 aten = torch.ops.aten
 
@@ -49,7 +49,7 @@ def use_kernels(gm: fx.GraphModule, marks: Marks) -> None:
     writing = MemoryWrites(gm.graph)
     for node in list(gm.graph.nodes):
         if node in marks.in_bounds and _writes_rows(node):
-            from .write_rows import write_rows  # noqa: F401  (registers the op; needs triton)
+            from .writes.write_rows import write_rows  # noqa: F401  (registers the op; needs triton)
 
             node.args = given_to(node)
             node.target = torch.ops.kvfix.write_rows.default
@@ -72,7 +72,9 @@ def register() -> dict[Any, Callable[..., list[Launch]]]:
     """Register the operators. Returns what each of them will launch, see `compiling_kernels`; without triton there are none."""
     if not HAS_TRITON:
         return {}
-    from . import attention, linear, write_rows
+    from .attention import attention
+    from .products import linear
+    from .writes import write_rows
 
     ops = torch.ops.kvfix
     return {
@@ -89,7 +91,7 @@ def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[
     """A block in which the kernels that ``gm`` (static, propagated) calls are compiled."""
     if not any(getattr(n.target, "namespace", None) == "kvfix" for n in gm.graph.nodes):
         return contextlib.nullcontext()
-    from .launch import compiling_kernels
+    from .launches.launch import compiling_kernels
 
     launches = register()
     writes = torch.ops.kvfix.write_rows.default
@@ -101,7 +103,7 @@ def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[
 def _attend(graph: fx.Graph, node: fx.Node, q: Any, parts: Attention, writing: MemoryWrites, nans: bool) -> None:
     """Let the kernel compute ``node``, the attention of ``q`` over ``parts``, if it is written for these. A query that sees no
     key gets NaN with ``nans``, and zeros otherwise."""
-    from .attention import decode_attention  # noqa: F401
+    from .attention.attention import decode_attention  # noqa: F401
 
     with graph.inserting_before(node):
         keys, values = (_once(part, node, writing) for part in (parts.keys, parts.values))

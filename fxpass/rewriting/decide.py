@@ -14,9 +14,9 @@ from fxpass.analysis.positions import Origin, Positions
 from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
 from fxpass.graph.numbers import equal, guarded, number, supposing, to_expr
 
+from .buffers.windows import Windows
 from .decisions import reason
-from .reads import on_shortest_axis, start_extent
-from .windows import Windows
+from .edits.reads import on_shortest_axis, start_extent
 
 
 def decide(
@@ -86,7 +86,7 @@ def reads_ahead(
 
 
 def extents_ahead(extents: Iterable[Extent]) -> list[Extent]:
-    """Those of the ``extents`` that `reads_ahead` gives whose full size is known where the graph is entered."""
+    """Those ``extents`` of `reads_ahead` whose full size is known where the graph is entered."""
     known = [e for e in extents if isinstance(e.full, int) or e.full.args[0].op == "placeholder"]
     first = {(to_expr(number(e.length)), to_expr(e.full_size)): e for e in reversed(known)}  # layers share them
     return [on_shortest_axis(e, first.values()) for e in reversed(first.values())]

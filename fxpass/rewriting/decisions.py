@@ -17,7 +17,7 @@ from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.expression_texts import expression_text
 
-from .assertions import asserts_position
+from .edits.assertions import asserts_position
 
 logger = logging.getLogger(__name__)
 

@@ -26,13 +26,13 @@ from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
 from fxpass.graph.source_lines import source_of
 
-from .around import Around
+from .buffers.windows import Windows
 from .decide import decide, extents_ahead, reads_ahead
 from .decisions import Decision, SweepFailed, decided, left_alone, reason
-from .padded import pad_inputs
+from .edits.padded import pad_inputs
+from .outside.around import Around
 from .restore import Restorable
 from .sweep import sweep
-from .windows import Windows
 
 
 @dataclasses.dataclass

@@ -12,14 +12,14 @@ from fxpass.analysis.sites import SiteFinder, SliceSite, is_slice
 from fxpass.errors import Refusal
 from fxpass.graph.marks import Marks
 
-from .assertions import asserts_position, rewrite_assertion
-from .builder import Builder
 from .decisions import Decision, SweepFailed, decided
-from .narrows import rewrite_narrow
-from .reads import rewrite_read
-from .scalars import made_by, rewrite_scalar, uses_position
-from .twins import Twins
-from .writes import rewrite_gather, rewrite_write
+from .edits.assertions import asserts_position, rewrite_assertion
+from .edits.narrows import rewrite_narrow
+from .edits.reads import rewrite_read
+from .edits.scalars import made_by, rewrite_scalar, uses_position
+from .edits.writes import rewrite_gather, rewrite_write
+from .nodes.builder import Builder
+from .nodes.twins import Twins
 
 
 def sweep(

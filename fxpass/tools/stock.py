@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fxpass.execute.compilers import as_stock
+from fxpass.execute.compilation.compilers import as_stock
 from fxpass.options import parse
 from fxpass.report import store
 from fxpass.torch_internals.dynamo.names import register_backend

@@ -20,7 +20,7 @@ from torch import fx
 
 from fxpass import reasons
 from fxpass.errors import KvfixError
-from fxpass.execute.assemble import Plan
+from fxpass.execute.calls.assemble import Plan
 from fxpass.options import Options
 from fxpass.report import Report
 

@@ -18,8 +18,8 @@ from torch._dynamo.utils import counters
 
 import fxpass
 from fxpass import backend
-from fxpass.execute import windows
-from fxpass.rewriting import windows as rewriting_windows
+from fxpass.execute.buffers import windows
+from fxpass.rewriting.buffers import windows as rewriting_windows
 
 from .driving import Event
 from .program import Program

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass.execute import growth
+from fxpass.execute.buffers import growth
 
 from .same import Failure, same
 

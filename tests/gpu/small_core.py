@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 import fxpass
-from fxpass.kernels.launch import gpu
+from fxpass.kernels.launches.launch import gpu
 
 HEADS, KEY_HEADS, DIM, SIZE = 8, 4, 64, 96
 WIDTH = HEADS * DIM

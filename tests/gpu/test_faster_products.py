@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from fxpass.kernels import faster
-from fxpass.kernels.clock import times_of_product
+from fxpass.kernels.products import faster
+from fxpass.kernels.products.clock import times_of_product
 
 pytestmark = pytest.mark.gpu
 SHAPES = [(768, 768), (2304, 768), (6144, 768), (768, 3072), (2048, 2048), (3072, 2048)]

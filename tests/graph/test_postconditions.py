@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from execute.graphs import traced
+from graphs import traced
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 

@@ -40,12 +40,14 @@ import fxpass
 from fxpass import api, backend
 from fxpass.analysis import extents
 from fxpass.errors import KvfixWarning
-from fxpass.execute import cores, regions
+from fxpass.execute.compilation import regions
 from fxpass.execute.partition.split import Part
+from fxpass.execute.plans import cores
 from fxpass.graph import aliases
 from fxpass.index_tensors import mirror
-from fxpass.rewriting import sweep, twins
-from fxpass.rewriting.builder import Builder
+from fxpass.rewriting import sweep
+from fxpass.rewriting.nodes import twins
+from fxpass.rewriting.nodes.builder import Builder
 
 cut = importlib.import_module("fxpass.execute.partition.split")  # their packages have functions of these names
 normal_form = importlib.import_module("fxpass.graph.normal_form")

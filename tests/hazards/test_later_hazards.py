@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from execute.graphs import traced
+from graphs import traced
 from handled import HANDLED, check
 from small_models import kvfix
 from torch import Tensor
@@ -22,7 +22,8 @@ from fxpass.errors import KvfixWarning
 from fxpass.execute.partition import hoist as hoisting
 from fxpass.index_tensors import table
 from fxpass.options import Options
-from fxpass.rewriting import bits, sweep
+from fxpass.rewriting import sweep
+from fxpass.rewriting.nodes import bits
 
 
 @torch.no_grad()

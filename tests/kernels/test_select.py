@@ -10,13 +10,13 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import fxpass.kernels.write_rows  # noqa: F401  (registers the operator)
+import fxpass.kernels.writes.write_rows  # noqa: F401  (registers the operator)
 from fxpass import backend
 from fxpass.execute.partition.outside import works_on
 from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.marks import given_to
-from fxpass.kernels.limits import FEW_QUERIES, MAX_QUERIES, MAX_ROWS
-from fxpass.kernels.products import few_rows
+from fxpass.kernels.launches.limits import FEW_QUERIES, MAX_QUERIES, MAX_ROWS
+from fxpass.kernels.products.products import few_rows
 from fxpass.kernels.select import _few_queries, _writes_rows, over_all_keys
 
 aten = torch.ops.aten

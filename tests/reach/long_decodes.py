@@ -1,6 +1,6 @@
 """Caches that grow, in packages, unedited, through a prompt and 300 steps.
 
-export PYTHONPATH=.:tests:tests/execute
+export PYTHONPATH=.:tests:tests/execute/buffers
 python -m tests.reach.long_decodes --json benchmarks/results/long_decodes.json
 python -m tests.reach.long_decodes --only gpt2 --steps 40
 
@@ -137,7 +137,7 @@ def x_transformers(compiled: Compile, steps: int) -> Iterator[Step]:
 
 
 def by_hand(name: str) -> Callable[[Compile, int], Iterator[Step]]:
-    """A model of `tests/execute/test_growth.py`: a tuple in and out, a list, a dict by module, an object."""
+    """A model of `tests/execute/buffers/test_growth.py`: a tuple in and out, a list, a dict by module, an object."""
 
     def run(compiled: Compile, steps: int) -> Iterator[Step]:
         import test_growth as models

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 import fxpass
-from fxpass.execute import cores
+from fxpass.execute.plans import cores
 from fxpass.graph.heavy_ops import _HEAVY
 
 from .models import Model

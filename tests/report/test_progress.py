@@ -13,8 +13,8 @@ import torch
 from small_models import Attention, AttributeCache, BoundsCache, ItemCache, kvfix, same_step, steps
 
 from fxpass import api, backend
-from fxpass.execute import cores
-from fxpass.execute.regions import Region
+from fxpass.execute.compilation.regions import Region
+from fxpass.execute.plans import cores
 from fxpass.report import progress
 from fxpass.rewriting import driver
 

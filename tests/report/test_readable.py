@@ -275,7 +275,7 @@ def test_a_name_of_the_users_is_no_symbol() -> None:
 
 
 def test_a_window_is_called_so_and_its_size_is_asked_for_once() -> None:
-    """A cache of more rows than are always read (`rewriting.windows`), of which two reads share a window."""
+    """A cache of more rows than are always read (`rewriting.buffers.windows`), of which two reads share a window."""
 
     def step(k: Tensor, v: Tensor, x: Tensor, p: int) -> Tensor:
         return F.scaled_dot_product_attention(x, k[:, :p], v[:, :p])

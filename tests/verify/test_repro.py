@@ -18,7 +18,7 @@ from torch import Tensor
 
 import fxpass
 from fxpass import Report
-from fxpass.execute import assemble
+from fxpass.execute.calls import assemble
 from fxpass.verify import repro
 from fxpass.verify.script import with_graph
 

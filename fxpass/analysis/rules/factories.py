@@ -4,7 +4,7 @@ ones([q, n])          ->   ones([q, S])          {1: e}
 arange(0, n)          ->   arange(0, S)          {0: e}
 arange(a, n)          ->   arange(0, S) + a      {0: e}, of length n - a
 arange(n - 1, -1, -1) ->   n - 1 - arange(0, S)  {0: e}
-arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewriting/scalars.py)
+arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewriting/edits/scalars.py)
 """
 
 from __future__ import annotations

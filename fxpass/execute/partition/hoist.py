@@ -48,10 +48,10 @@ def hoist(graph: fx.Graph) -> None:
 
 
 def _move(graph: fx.Graph, wanted: set[fx.Node]) -> None:
-    """Move ``wanted`` with what they need to the front.
+    """Move ``wanted``, with what they need, to the front.
 
-    Any other op is needed in one place, and costs nothing in the kernel that uses its result. A result of the graph is
-    moved, since no kernel uses it.
+    Any other op is left where its result is used, since it costs nothing in the kernel that uses it. No kernel uses a result of
+    the graph, so it is moved.
     """
     for node in reversed(graph.nodes):
         if node in wanted:

@@ -35,7 +35,7 @@ def outside(
     """A line of text for each heavy op of ``graphs`` with symbols that are not ``bound``: the user's line of code, the op, and
     the numbers that these symbols stand for, by their names in the ``table`` of a report.
 
-    In a part of a graph (``is_part``) an op without such a symbol may stand for the sake of the order of writes.
+    In a part of a graph (``is_part``) an op without such a symbol may stand because of the order of writes alone.
     """
     names = {name: f"{symbol.of} ({symbol.kind})" for symbol in table for name in symbol.symbol.split(", ")}
     found: dict[str, None] = {}

@@ -74,7 +74,7 @@ def split(gm: fx.GraphModule, bound: Set[Any]) -> list[Part]:
 
 
 def counts_along(gm: fx.GraphModule, bound: Set[Any]) -> bool:
-    """Whether all that moves in ``gm`` beside ``bound`` symbols are numbers made of numbers: a counter that the graph returns.
+    """Whether nothing moves in ``gm``, beside the ``bound`` symbols, but numbers made of numbers: a counter that is returned.
 
     They are computed outside, and the rest is one static core.
     """

@@ -22,7 +22,7 @@ import torch
 
 from fxpass.graph.arguments import values_at
 from fxpass.graph.memory_addresses import memory_address
-from fxpass.kernels.recorded_inputs import recording_of
+from fxpass.kernels.launches.recorded_inputs import recording_of
 
 from .copying import copy_into
 

@@ -54,13 +54,13 @@ def pack(parts: Sequence[Part], groups: Sequence[Sequence[fx.Node]]) -> list[Pac
 
 
 def _is_open(node: fx.Node) -> bool:
-    """Whether ``node`` has one dim, which goes with a capacity (`rewriting.dense`)."""
+    """Whether ``node`` has one dim, which goes with a capacity (`rewriting.outside.dense`)."""
     shape = node.meta["val"].shape
     return len(shape) == 1 and not isinstance(shape[0], int)
 
 
 def _fits(node: fx.Node) -> bool:
-    """Whether a copy of ``node`` is contiguous, as that of what is expanded is, and of a fixed size."""
+    """Whether a copy of ``node`` has a fixed size and is contiguous, as a copy of an expanded tensor is."""
     value = node.meta["val"]
     if not all(isinstance(s, int) for s in (*value.shape, *value.stride())) or not torch.empty_like(value).is_contiguous():
         return False

@@ -65,7 +65,7 @@ def view_maker(node: fx.Node, places: Mapping[fx.Node, int]) -> Callable[[Sequen
 
 
 def _unchanged(node: fx.Node) -> list[fx.Node]:
-    """The operand that ``node`` itself is: what a conversion returns that has nothing to convert."""
+    """The operand that ``node`` is itself, as a list: a conversion that has nothing to convert returns its operand."""
     operand = node.args[0] if getattr(node.target, "overloadpacket", None) in _CONVERSIONS else None
     return [operand] if isinstance(operand, fx.Node) and aliases.storage(operand) == aliases.storage(node) else []
 

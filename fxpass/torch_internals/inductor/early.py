@@ -1,4 +1,4 @@
-"""Inductor's kernels start before the ones that they follow are done, and wait (`fxpass.kernels.launch` says why this is safe).
+"""Inductor's kernels start before the ones that they follow are done, and wait. Why this is safe: `kernels.launches.launch`.
 
     x = tl.load(in_ptr0 + ...)               tl.extra.cuda.gdc_launch_dependents()
     y = x + 1                        ->      tl.extra.cuda.gdc_wait()

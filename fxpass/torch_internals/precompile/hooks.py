@@ -86,8 +86,16 @@ _asked: ContextVar[Options | None] = ContextVar("_asked", default=None)
 @functools.cache
 def _own_version() -> str:
     """A hash of the source of kvfix: an artifact of another version may mean something else."""
-    files = sorted(pathlib.Path(__file__).parents[2].rglob("*.py"))
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    return _version_of(pathlib.Path(__file__).parents[2])
+
+
+def _version_of(package: pathlib.Path) -> str:
+    """A hash of the files of ``package`` and of where they lie: what is pickled names the modules that it comes from."""
+    version = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        text = file.read_bytes()
+        version.update(f"{file.relative_to(package).as_posix()} {len(text)} ".encode() + text)
+    return version.hexdigest()
 
 
 def install(options_of: Callable[[Any], Options | None]) -> None:

@@ -4,7 +4,7 @@
                                   stock: torch.empty((n,)).fill_(idx[0]), which is float32
                                   kvfix: torch.full((n,), idx[0], dtype=torch.int64)
 
-With stock the graph has mostly been broken by then, and eager does it.
+In stock the graph has mostly been broken before this line, and eager runs it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from fxpass.torch_internals.dynamo.names import (
     SymNodeVariable,
     TupleVariable,
 )
-from fxpass.torch_internals.dynamo.variables.realized import realized
+from fxpass.torch_internals.dynamo.variables.realized import is_text, realized
 from fxpass.torch_internals.patches import patch
 
 _AS_IT_IS = (0, 1)
@@ -67,7 +67,8 @@ class _Filled(LazySymNodeFormatString):  # type: ignore[misc]
 
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-    if self.fn is operator.mod and current_compilation() is not None and _is_text(args[0]):
+    acts = self.fn is operator.mod and current_compilation() is not None
+    if acts and not _waits(args[0]) and is_text(args[0]):
         values = realized(args[1])
         each = [*map(realized, values.items)] if isinstance(values, TupleVariable) else [values]
         if any(isinstance(v, SymNodeVariable) for v in each) and _fit(args[0].as_python_constant(), each):
@@ -84,10 +85,6 @@ def _fit(text: str, each: Sequence[Any]) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _is_text(value: Any) -> bool:
-    return not _waits(value) and value.is_python_constant() and isinstance(value.as_python_constant(), str)
 
 
 def _format_value(stock: Any, self: Any, spec: Any, flags: int) -> Any:

@@ -51,8 +51,11 @@ def from_the_least_on(env: Any, symbols: Iterable[Any]) -> dict[Any, Any]:
 
 
 def always_holds(condition: Any, room: Mapping[Any, Any], counted: Mapping[Any, Any]) -> bool:
-    """Whether the relation ``condition`` always holds, whichever of its operands each maximum and minimum in it is. ``room``
-    says what a symbol is made of, and ``counted`` what all others are, from the least on that they can be."""
+    """Whether the relation ``condition`` always holds, whichever of its operands each maximum and minimum in it is.
+
+    ``room`` writes a symbol that is larger, or smaller, than others by means of these. ``counted`` writes each of these as its
+    least value and a `count`.
+    """
     if not isinstance(condition, sympy.core.relational.Relational):
         return bool(condition == sympy.true)
     chosen = next(iter(condition.atoms(Max, Min)), None)

@@ -1,4 +1,4 @@
-"""The sizes of windows (`rewriting.windows`), as symbols in the environment of a graph that Dynamo has captured.
+"""The sizes of windows (`rewriting.buffers.windows`), as symbols in the environment of a graph that Dynamo has captured.
 
     with WindowSizes(env, room) as sizes:
         W = sizes.window(s + 1, [S])         s + 1 <= W <= S hold on every call: the window is made so
@@ -32,7 +32,7 @@ class WindowSizes:
     def window(self, length: torch.SymInt, sizes: Sequence[Any]) -> torch.SymInt:
         """The size of a window that has room for ``length``, on axes of ``sizes``.
 
-        It is taken to be smaller than these if it can be: a window that is the whole axis is the exception.
+        It is taken to be smaller than these where it can be, since few windows are a whole axis.
         """
         least = hint(length)
         value = max(least, min(self._room(least), *(hint(size) - 1 for size in sizes)))

@@ -34,7 +34,7 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.patches import patch
 
-from .realized import realized
+from .realized import is_text, realized
 
 MAX_COUNTED = 3
 """For so many modules that are counted, graphs are made in which the number of the module is a constant."""
@@ -96,13 +96,9 @@ def _format_value(stock: Any, self: Any, *args: Any) -> Any:
 
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-    if self.fn in (str, repr, format, str.format) or self.fn is operator.mod and _is_string(args[0]):
+    if self.fn in (str, repr, format, str.format) or self.fn is operator.mod and is_text(args[0]):
         see_names(tx, args)
     return stock(self, tx, args, kwargs)
-
-
-def _is_string(operand: Any) -> bool:
-    return operand.is_python_constant() and isinstance(operand.as_python_constant(), str)
 
 
 def install() -> None:

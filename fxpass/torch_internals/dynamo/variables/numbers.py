@@ -106,7 +106,7 @@ def _sum(tx: Any, table: Table, node: fx.Node) -> Any:
     between ``at[0]`` and ``at[0] + x.shape[1]`` are as many as ``x`` has.
 
     Raises:
-        NotCovered: it is none, or one of the tensors is written.
+        NotCovered: it is no such sum, or one of the tensors is written.
     """
     operands = node.args if node.target in (operator.add, operator.sub) else ()
     tensor, number = (n if isinstance(n, fx.Node) else None for n in operands) if operands else (None, None)

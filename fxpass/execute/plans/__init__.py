@@ -1,0 +1,1 @@
+"""What is decided before anything is compiled: what gets a buffer, and which cores there are."""

@@ -1,0 +1,1 @@
+"""What is kept of a compiled graph in torch's precompile cache, for another process."""

@@ -1,0 +1,1 @@
+"""No kernels, but forms for which Inductor generates faster code."""

@@ -1,0 +1,1 @@
+"""The edits of a graph, one kind in each file."""
