@@ -10,6 +10,7 @@ from torch import fx
 
 from fxpass.analysis.kinds import layouts
 from fxpass.execute.compilation.compilers import as_dynamo_gave_it, in_pieces
+from fxpass.execute.compilation.overwritten import write_apart
 from fxpass.execute.partition.repeats import piece_calls
 from fxpass.execute.partition.split import is_dynamic
 from fxpass.execute.recording.carry import asks_for_graphs
@@ -38,7 +39,8 @@ def untouched(
     pieces do not compile, or fail when they first run, ``failed`` is told, and what ``instead`` makes runs.
     """
     patches, pieces = dict(settings.inductor), None
-    if torch.is_grad_enabled() and any(isinstance(v, torch.Tensor) and v.requires_grad for v in example_inputs):
+    differentiated = torch.is_grad_enabled() and any(isinstance(v, torch.Tensor) and v.requires_grad for v in example_inputs)
+    if differentiated:
         patches["triton.cudagraphs"] = False
     if normal is not None and not _worth_recording(normal):
         patches["triton.cudagraphs"] = False
@@ -49,9 +51,21 @@ def untouched(
         except Exception as error:
             failed(error)
     if pieces is None or normal is None:
+        if normal is not None and settings.compiler == "inductor" and not differentiated:
+            gm = _written_apart(gm, normal, failed)
         run = as_dynamo_gave_it(settings.compiler, patches)(gm, example_inputs)
         return CopiedOut(run) if settings.compiler == "inductor" and asks_for_graphs(patches, example_inputs) else run
     return WithFallback(pieces, [], aliases.written_places(normal.graph), instead, failed)
+
+
+def _written_apart(gm: fx.GraphModule, normal: fx.GraphModule, failed: Callable[[Exception], None]) -> fx.GraphModule:
+    """The graph to compile for ``gm``: itself, or its normal form where Inductor would mistake its writes (`write_apart`)."""
+    made = duplicate(normal)
+    try:
+        return made if write_apart(made) else gm
+    except Exception as error:
+        failed(error)
+        return gm
 
 
 def _pieces(normal: fx.GraphModule, settings: Options, patches: dict[str, Any]) -> Callable[..., Any] | None:

@@ -29,6 +29,7 @@ from fxpass.torch_internals.inductor.overlap import kernels_later
 from fxpass.torch_internals.inductor.parallel import side_by_side
 
 from .kept_copies import keep_copies
+from .overwritten import write_apart
 from .sequence import Sequenced, may_record, recorded
 
 aten = torch.ops.aten
@@ -216,6 +217,7 @@ def _whole(
 ) -> Callable[..., Any]:
     from fxpass.torch_internals.inductor.names import compile_fx, compile_fx_inner
 
+    write_apart(gm)
     keep_copies(gm)
     if static is None:
         return compile_fx(gm, list(fakes), config_patches=patches)

@@ -25,7 +25,7 @@ def keep_copies(gm: fx.GraphModule) -> None:
     """Let Inductor keep the copies of inputs in ``gm`` (propagated). Those that are results it keeps anyway."""
     graph = gm.graph
     results = {storage for n in graph.output_node().all_input_nodes for storage in aliases.storages(n)}
-    copies = [n for n in graph.find_nodes(op="call_function", target=aten.clone.default) if _is_chosen(n)]
+    copies = [n for n in graph.find_nodes(op="call_function", target=aten.clone.default) if is_chosen(n)]
     taken_out = [n for n in copies if _is_of_input(n) and aliases.storage(n) not in results]
     for node in taken_out:
         value = node.meta["val"]
@@ -37,7 +37,7 @@ def keep_copies(gm: fx.GraphModule) -> None:
         gm.recompile()
 
 
-def _is_chosen(node: fx.Node) -> bool:
+def is_chosen(node: fx.Node) -> bool:
     """Whether `where` takes the dtype of ``node`` on every device."""
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and moved_as(value.dtype) is value.dtype
