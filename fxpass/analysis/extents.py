@@ -24,7 +24,7 @@ from torch import fx
 from fxpass import reasons
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
-from fxpass.graph.numbers import Derived, derived, equal, guarded, number
+from fxpass.graph.numbers import Derived, derived, equal, guarded, number, to_expr
 
 from .arithmetic import check
 from .positions import Positions
@@ -48,8 +48,13 @@ class Extent:
         return number(self.full)
 
     def same(self, other: Extent) -> bool:
-        """Whether both axes have one valid length, and one full size, which may add a guard."""
-        return equal(self.length, other.length) and guarded(self.full_size == other.full_size)
+        """Whether both axes have one valid length, and one full size, which may add a guard.
+
+        Of two sizes that are one, as many rows are valid where as many are not: ``k[:, 32 - n:]`` and ``v[:, 32 - n:]``.
+        """
+        rest, other_rest = (to_expr(one.full_size - number(one.length)) for one in (self, other))
+        is_one = equal(self.length, other.length) or bool(rest == other_rest)
+        return is_one and guarded(self.full_size == other.full_size)
 
 
 Extents = dict[int, Extent]

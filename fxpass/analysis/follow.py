@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import torch
@@ -26,9 +26,12 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Stuck:
-    """The extents of ``reads`` cannot be followed past ``node``: its rule refuses, or there is none."""
+    """The extents of ``reads``, which ``flow`` has brought to the ``operands`` of ``node``, cannot be followed past it: its
+    rule refuses, or there is none."""
 
     node: fx.Node
+    operands: list[fx.Node]
+    flow: Flow
     reads: frozenset[fx.Node]
     reason: str
     no_rule: bool = False
@@ -42,6 +45,7 @@ def follow(
     refuse_copy: Callable[[fx.Node], None] = lambda node: None,
     leave: Leave = no_result,
     steady: Callable[[Any, fx.Node], Any] = lambda size, node: None,
+    refused: Container[fx.Node] = (),
 ) -> Flow | Stuck:
     """Follow the extents of ``graph``, up to the first node that they cannot be followed past.
 
@@ -50,16 +54,20 @@ def follow(
             whether a slice is a site may depend on the extents before it.
         ahead: extents that reads further down will start. A mask is often made to the size of a read before the read.
         refuse_copy, leave, steady: see `Flow`.
+        refused: the tensors made to the size of a read that keep this size.
     """
     flow = Flow(graph, positions, lengths=list(ahead), refuse_copy=refuse_copy, leave=leave, steady=steady)
     for node in graph.nodes:
-        carried = [e for i in node.all_input_nodes for e in flow.of(i).values()]
+        operands = _operands(node, flow)
+        carried = [e for i in operands for e in flow.of(i).values()]
         carried += [flow.parts[found[0]].extent for w in aliases.written(node) if (found := flow.part_of(w))]
         try:
             begun = begin(node, flow)
             if begun is not None:
                 flow.extents[node] = {**_apply(node, flow, sliced=begun), **begun} if carried else begun
                 flow.lengths += begun.values()
+            elif node in refused and is_factory(node):
+                continue
             elif carried:
                 flow.extents[node] = _apply(node, flow)
             elif made := _made_to_size(node, flow):
@@ -67,24 +75,32 @@ def follow(
         except Refusal as refusal:
             reads: frozenset[fx.Node] = frozenset().union(*(e.reads for e in carried))
             if reads:
-                return Stuck(node, reads, str(refusal), isinstance(refusal, NoRule))
+                return Stuck(node, operands, flow, reads, str(refusal), isinstance(refusal, NoRule))
         except Exception as error:
             reads = frozenset().union(*(e.reads for e in carried))
             if not reads:
                 raise
             logger.warning("kvfix: the rule for %s failed", node.target, exc_info=error)
             failed = f"the rule for {node.target}: {type(error).__name__}: {error}"
-            return Stuck(node, reads, reasons.SITE_FAILED.text(error=failed))
+            return Stuck(node, operands, flow, reads, reasons.SITE_FAILED.text(error=failed))
     return flow
+
+
+def _operands(node: fx.Node, flow: Flow) -> list[fx.Node]:
+    """The operands with extents that ``node`` has to deal with together. Of the results, these are the first that may not leave
+    the graph at full size, and those that lie in its memory."""
+    operands = [i for i in node.all_input_nodes if flow.of(i)]
+    if node.op != "output":
+        return operands
+    kept = [i for i in operands if not flow.leave(i, flow.of(i), flow.positions)]
+    return [i for i in kept if aliases.storages(i) & aliases.storages(kept[0])]
 
 
 def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
     if sliced is not None and any(d in flow.of(node.args[0]) for d in sliced):
         raise Refusal(reasons.AXIS_SPLIT, how="is sliced again")
     if node.op == "output":
-        if not all(flow.leave(r, flow.of(r), flow.positions) for r in node.all_input_nodes if flow.of(r)):
-            raise Refusal(reasons.LEAVES)
-        return {}
+        raise Refusal(reasons.LEAVES)
     if node.target is aten.sym_size.int:
         source, dim = node.args
         extent = flow.of(source).get(dim % source.meta["val"].dim())
@@ -108,12 +124,16 @@ def _is_pointwise(target: Any) -> bool:
     return is_tagged(target, torch.Tag.pointwise) and not is_tagged(target, torch.Tag.nondeterministic_seeded)
 
 
+def is_factory(node: fx.Node) -> bool:
+    """Whether the operator of ``node`` makes a tensor of some size, and of nothing else."""
+    return ("factory", node.target) in RULES
+
+
 def _made_to_size(node: fx.Node, flow: Flow) -> Extents:
     """The extents of a tensor that is made to a size that depends on a position (`ones`, `arange`, ...)."""
-    known = RULES.get(("factory", node.target))
-    if known is None or not any(i in flow.positions for i in node.all_input_nodes):
+    if not is_factory(node) or not any(i in flow.positions for i in node.all_input_nodes):
         return {}
-    return known(node, flow)
+    return RULES["factory", node.target](node, flow)
 
 
 def _is_part(view: fx.Node, flow: Flow) -> bool:

@@ -57,7 +57,7 @@ def decide(
         sites[node] = site
         return begun
 
-    outcome = follow(graph, positions, begin, ahead, finder.refuse_copy, leave, finder.kinds.number)
+    outcome = follow(graph, positions, begin, ahead, finder.refuse_copy, leave, finder.kinds.number, refused)
     return outcome if isinstance(outcome, Stuck) else (sites, outcome, finder)
 
 

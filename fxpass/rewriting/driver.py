@@ -1,9 +1,10 @@
 """The rewrite of one graph from start to end: it is decided which sites can be rewritten, and then a sweep rewrites them.
 
 A site that cannot be rewritten is refused, with a reason, and the analysis starts again without it, until no more sites are
-refused. Only then is the graph edited, and are the conditions guarded that the rewrite rests on. If the sweep fails, the graph
-is restored, the sites that it failed for are refused, and all starts again without them. What is done to help the analysis (an
-operator is decomposed, an input is padded) is undone in the same way where it was of no use.
+refused. A use that refuses rows does not cost their other uses: it gets copies (`refused_uses`). Only then is the graph edited,
+and are the conditions guarded that the rewrite rests on. If the sweep fails, the graph is restored, the sites that it failed
+for are refused, and all starts again without them. What is done to help the analysis (an operator is decomposed, an input is
+padded) is undone in the same way where it was of no use (`attempts`).
 """
 
 from __future__ import annotations
@@ -18,18 +19,17 @@ from fxpass.analysis.extents import Flow, Leave, no_result
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.follow import Stuck
 from fxpass.analysis.kinds import Kinds, Seen
-from fxpass.analysis.positions import Origin, Positions
+from fxpass.analysis.positions import Origin
 from fxpass.analysis.sites import SiteFinder, SliceSite
 from fxpass.analysis.unsliced import unsliced
 from fxpass.graph import aliases
 from fxpass.graph.marks import Marks
 from fxpass.graph.numbers import guarded, supposing
-from fxpass.graph.source_lines import source_of
 
+from .attempts import Attempts
 from .buffers.windows import Windows
-from .decide import decide, extents_ahead, reads_ahead
+from .decide import decide
 from .decisions import Decision, SweepFailed, decided, left_alone, reason
-from .edits.padded import pad_inputs
 from .outside.around import Around
 from .restore import Restorable
 from .sweep import sweep
@@ -78,13 +78,13 @@ def rewrite_graph(
         leave: whether a result may leave the graph at full size, see `Flow.leave`.
         windows: those through which caches are read. Without them, all reads are of whole caches.
     """
-    state = _State(gm, origins, seen, windows)
+    state = Attempts(gm, origins, seen, windows)
     while True:
         with supposing() as supposed:
             plan = decide(gm.graph, state.origins, state.refused, state.seen, leave, windows)
         if isinstance(plan, Stuck):
             if not plan.no_rule or not _decomposed(plan.node, decompose, state.restorable):
-                state.refuse(state.padded & plan.reads or plan.reads, plan.reason, source_of(plan.node))
+                state.refuse_use(plan)
             continue
         sites, flow, finder = plan
         before_edits(gm, sites.values())
@@ -102,43 +102,11 @@ def rewrite_graph(
             state.refuse(failed.blamed, reason(failed.error))
     decisions = stay + swept
     if not any(d.rewritten for d in decisions):
-        state.restorable.undo()
+        state.give_up()
     aliases.remove_dead(gm.graph)
     around = Around(windows=windows.close(gm.graph)) if windows is not None else Around()
     gm.recompile()
     return Rewritten(decisions, list(sites.values()), finder.kinds, picture, marks, around)
-
-
-class _State:
-    """What is known of the graph of ``gm`` between attempts: the placeholders that are positions, the sites that are refused,
-    with the reasons, and the slices of inputs that are padded."""
-
-    def __init__(
-        self, gm: fx.GraphModule, origins: Mapping[fx.Node, Origin], seen: Seen | None, windows: Windows | None
-    ) -> None:
-        self.origins, self.seen = origins, seen
-        self.refused: dict[fx.Node, str] = {}
-        self.restorable = Restorable(gm)
-        positions = Positions(gm.graph, origins)
-        with supposing():
-            reads = list(reads_ahead(gm.graph, SiteFinder(gm.graph, positions, seen), self.refused))
-        starts = [extent for _, extent in reads]
-        if windows is not None:
-            windows.open(gm.graph, reads, positions)
-            self.seen = windows.seen(gm.graph, seen)
-            starts = [windows.of(extent, gm.graph) for extent in starts]
-        with supposing():
-            ahead = extents_ahead(starts)
-        self.padded = pad_inputs(gm.graph, positions, ahead, self.restorable.copy_once)
-
-    def refuse(self, nodes: Iterable[fx.Node], why: str, at: str = "") -> None:
-        """Refuse ``nodes``, and undo all edits of the graph. ``at`` is the user's line of what stands in the way."""
-        for node in (n for n in nodes if n not in self.padded):
-            self.refused[node] = why if at in ("", source_of(node)) else f"{why} (at {at})"
-        if now := self.restorable.undo():
-            self.origins = {now[node]: origin.moved(now) for node, origin in self.origins.items()}
-            self.refused = {now.get(node, node): text for node, text in self.refused.items()}
-            self.padded.clear()
 
 
 def _staying(

@@ -7,6 +7,8 @@
 
 `is_causal` is aligned to the top left of the sliced length, as in eager: query i sees key j if j <= i. ``clean`` fills the
 invalid rows with 0, those of K too, since a NaN there would make the scores NaN even under a mask.
+
+The elements of a batch, ``sdpa(q[on], k[on], v[on])``, do not see each other: those that are not valid may hold anything.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from fxpass.errors import Refusal
 from fxpass.graph.marks import Attention
 from fxpass.graph.schemas import arguments_by_name
 
+from .alignment import check_aligned
+
 aten = torch.ops.aten
 _SDPA = aten.scaled_dot_product_attention.default
 
@@ -34,12 +38,10 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
     if given.get("dropout_p", 0.0):
         raise Refusal(reasons.DRAWS, op="attention with dropout")
     ek, ev = flow.of(k).get(rank - 2), flow.of(v).get(rank - 2)
-    if set(flow.of(q)) - {rank - 2} or set(flow.of(k)) - {rank - 2} or set(flow.of(v)) - {rank - 2}:
-        raise Refusal(reasons.OTHER_AXIS, op="attention", what="heads or channels")
-    out = {d: e for d, e in flow.of(q).items()}
+    out = {**flow.of(q), **_batch(node, flow, (q, k, v), rank - 2 - bool(given.get("enable_gqa", False)))}
     if mask is not None:
-        _check_mask_rows(mask, q, flow)
-    if ek is None and ev is None and not flow.of(mask):
+        _check_mask_rows(mask, out, rank, flow)
+    if ek is None and ev is None and (mask is None or mask.meta["val"].dim() - 1 not in flow.of(mask)):
         return out
     if ek is None or ev is None or not ek.same(ev):
         raise Refusal(reasons.LENGTHS, what="the keys and the values of attention")
@@ -72,15 +74,32 @@ def scaled_dot_product_attention(node: fx.Node, flow: Flow) -> Extents:
     return out
 
 
-def _check_mask_rows(mask: Any, q: fx.Node, flow: Flow) -> None:
-    """Check that the rows of the mask have an extent if, and only if, those of the queries have one.
+def _batch(node: fx.Node, flow: Flow, operands: tuple[fx.Node, ...], count: int) -> Extents:
+    """The extents on the first ``count`` dims of ``operands``. Attention works on each element of these by itself.
+
+    Raises:
+        Refusal: an operand has an extent on another dim than these and its rows, or lacks one that another has.
+    """
+    rank = node.meta["val"].dim()
+    if any(operand.meta["val"].dim() != rank for operand in operands):
+        count = 0
+    if any(d >= count and d != rank - 2 for operand in operands for d in flow.of(operand)):
+        raise Refusal(reasons.OTHER_AXIS, op="attention", what="heads or channels")
+    batch = flow.merge(*({d: e for d, e in flow.of(operand).items() if d < count} for operand in operands))
+    for operand in operands:
+        check_aligned(node, flow, operand, batch)
+    return batch
+
+
+def _check_mask_rows(mask: Any, result: Extents, rank: int, flow: Flow) -> None:
+    """Check that the mask has an extent on its rows, and on each dim of the batch, if, and only if, the ``result`` has one.
 
     Raises:
         Refusal: only one of them has an extent.
     """
-    shape, shift = mask.meta["val"].shape, q.meta["val"].dim() - mask.meta["val"].dim()
+    shape, shift = mask.meta["val"].shape, rank - mask.meta["val"].dim()
     for dim, size in list(enumerate(shape))[:-1]:
-        rows, queries = flow.of(mask).get(dim), flow.of(q).get(dim + shift)
+        rows, queries = flow.of(mask).get(dim), result.get(dim + shift)
         if isinstance(size, int) and size == 1 and rows is None:
             continue
         if (rows is None) != (queries is None) or (rows is not None and queries is not None and not rows.same(queries)):

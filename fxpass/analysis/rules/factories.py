@@ -5,10 +5,13 @@ arange(0, n)          ->   arange(0, S)          {0: e}
 arange(a, n)          ->   arange(0, S) + a      {0: e}, of length n - a
 arange(n - 1, -1, -1) ->   n - 1 - arange(0, S)  {0: e}
 arange(a, a + 4)      ->   arange(4) + a         (a number of fixed length: no extent, see rewriting/edits/scalars.py)
+
+Such a tensor is refused by itself, as a read is: it keeps its size then, and reads of the same length are rewritten.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from typing import Any
 
@@ -32,7 +35,7 @@ def _sized(node: fx.Node, flow: Flow) -> Extents:
             found = flow.within(size)
             if found is None:
                 raise Refusal(reasons.NO_BUFFER, op=node.target)
-            out[dim] = found
+            out[dim] = dataclasses.replace(found, reads=frozenset({node}))
     if not out:
         return {}
 
@@ -63,7 +66,7 @@ def _arange(node: fx.Node, flow: Flow) -> Extents:
         return steps if equal(start, 0) else b.call(aten.add.Tensor, steps, b.twin(start, node.meta["val"].device))
 
     flow.replace(node, build)
-    return {0: found}
+    return {0: dataclasses.replace(found, reads=frozenset({node}))}
 
 
 for _packet in (

@@ -31,6 +31,9 @@ from fxpass.torch_internals.checkpoints import checkpoint
 from fxpass.torch_internals.dynamo.sizes.dynamism import Restart
 from fxpass.torch_internals.dynamo.sizes.windows import WindowSizes
 
+_AT_ANY_SIZE = {one.id for one in (reasons.NO_RULE, reasons.LEAVES, reasons.RETURNED_VIEW, reasons.STALE)}
+"""The reasons that hold whether a window or all rows are read."""
+
 _logger = logging.getLogger(__name__)
 
 STEP = 16
@@ -48,9 +51,9 @@ def through_windows(
 ) -> tuple[torch.fx.GraphModule, Rewritten]:
     """What ``rewrite(form)`` gives, with windows for the caches of a graph that runs on a CPU.
 
-    It is rewritten without windows where one of its sites is refused, or where what was asked about a window does not hold of
-    each. The report names the reads of all rows, and why. On a GPU our own kernels read what is filled, and a recording has one
-    size.
+    It is rewritten without windows where one of its sites is refused, for a reason that may not hold where all rows are read,
+    or where what was asked about a window does not hold of each. The report names the reads of all rows, and why. On a GPU our
+    own kernels read what is filled, and a recording has one size.
     """
     if any(isinstance(v, torch.Tensor) and v.device.type != "cpu" for v in inputs):
         return rewrite(form)
@@ -69,7 +72,8 @@ def through_windows(
             made, why = None, f"the rewrite failed with windows: {type(error).__name__}: {error}"
         else:
             why = _BEHIND
-    if made is not None and windows.are_open and report.refused:
+    refused = {site.id for site in report.sites if site.decision == "refused"}
+    if made is not None and windows.are_open and not refused <= _AT_ANY_SIZE:
         made, why = None, "a slice of the graph is refused"
     elif made is not None and sizes.asked is not None:
         made, why = None, f"this does not hold of every window: {renamed(str(sizes.asked), report.names)}"

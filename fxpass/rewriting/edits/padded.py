@@ -10,7 +10,7 @@ it is a slice of a tensor that has the size of the buffer, and only the padding 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -29,19 +29,22 @@ aten = torch.ops.aten
 
 
 def pad_inputs(
-    graph: fx.Graph, positions: Positions, extents: Iterable[Extent], before_edits: Callable[[], None]
-) -> set[fx.Node]:
-    """Pad the inputs of ``graph`` that are as long as one of ``extents``; ``before_edits`` is called if there are any.
+    graph: fx.Graph, positions: Positions, extents: Iterable[Extent], but: Container[str], before_edits: Callable[[], None]
+) -> dict[fx.Node, str]:
+    """Pad the inputs of ``graph`` that are as long as one of ``extents``, but those with the names ``but``; ``before_edits`` is
+    called if there are any.
 
-    Returns the slices that take the places of these inputs. Where one of them is refused, its input need not have been padded.
+    Returns the slices that take the places of these inputs, with the inputs' names. Where one of them is refused, its input
+    need not have been padded.
     """
-    found = {node: (dim, extent) for extent in extents for node, dim in _as_long(graph, positions, extent)}
+    as_long = ((n, dim, e) for e in extents for n, dim in _as_long(graph, positions, e) if n.name not in but)
+    found = {node: (dim, extent) for node, dim, extent in as_long}
     if not found:
-        return set()
+        return {}
     before_edits()
     inputs = graph.find_nodes(op="placeholder")
     with faking(mode_of([n.meta["val"] for n in inputs])), graph.inserting_before(inputs[-1].next):
-        return {_pad(graph, node, dim, extent) for node, (dim, extent) in found.items()}
+        return {_pad(graph, node, dim, extent): node.name for node, (dim, extent) in found.items()}
 
 
 def _as_long(graph: fx.Graph, positions: Positions, extent: Extent) -> Iterator[tuple[fx.Node, int]]:

@@ -220,6 +220,22 @@ def test_a_graph_without_windows_is_right(step: Callable[..., Tensor], work: Wor
     assert 300 in work.sizes
 
 
+def with_a_result(q: Tensor, k: Tensor, v: Tensor, pos: int) -> tuple[Tensor, ...]:
+    at = torch.arange(pos + 1)
+    return as_it_is(q, k, v, pos), k[:, : pos + 1] * 2, at, at.mode().values
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+def test_a_result_that_is_refused_costs_no_window(work: Work) -> None:
+    fn, ours, theirs = kvfix(with_a_result), apart(512), apart(512)
+    for pos in STEPS:
+        q = torch.randn(2, 7 if pos == 0 else 1, 8)
+        torch.testing.assert_close(fn(q, *ours, pos), with_a_result(q, *theirs, pos), equal_nan=True)
+    report = fxpass.reports()[-1]
+    assert report.refused and not report.outside and 512 not in work.sizes
+
+
 @torch.no_grad()
 def test_small_caches_are_read_in_full(work: Work) -> None:
     fn = kvfix(as_it_is)

@@ -44,6 +44,13 @@ class FloatMask(Block):
         return torch.zeros(end, end).masked_fill(~torch.ones(end, end, dtype=torch.bool).tril(), float("-inf"))[end - rows :]
 
 
+class GivenBack(Block):
+    """Rows meet an operator that has no rule, too."""
+
+    def read(self, x: Tensor, k: Tensor, v: Tensor, given: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return sdpa(x, k, v, attn_mask=given), k.mode(2).values
+
+
 class ByHand(Block):
     """An additive bias for each head, before a softmax."""
 
@@ -130,6 +137,13 @@ def test_what_stays_is_not_what_many_blocks_are_given_alike(kind: type[Block]) -
     """A step calls each of them, and the position is the same for all."""
     decoded(kind, "eager", 0.0, blocks=9)
     assert counters["stats"]["unique_graphs"] == 2 and fxpass.reports()[-1].rewritten >= 4
+
+
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+def test_a_mask_is_padded_beside_what_is_refused() -> None:
+    decoded(GivenBack, "eager", float("nan"))
+    report = fxpass.reports()[-1]
+    assert report.refused and not report.outside
 
 
 def test_through_aot_eager() -> None:
