@@ -119,6 +119,7 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     seen.written |= seen.writes_now.keys()
     sites = list(sites)
     seen.slices |= bool(sites)
+    sites = [s for s in sites if s.buffer in roots or _is_at_a_position(s)]
     if sites and config.assume_static_by_default is not False:
         _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
 
@@ -209,6 +210,13 @@ def _siblings(tx: Any, name: str) -> list[str]:
     """The other inputs that had the sizes of the one called ``name`` at first: the values beside keys, other layers."""
     sizes = history_of(tx.f_code).sizes
     return [other for other, seen in sizes.items() if other != name and seen == sizes.get(name)]
+
+
+def _is_at_a_position(site: SliceSite) -> bool:
+    """Whether a position says where the slice is. A table that is only cut to the length of a series keeps its size."""
+    positions = filter(_is_position, site.node.graph.find_nodes(op="placeholder"))
+    moving = {s for n in positions for s in free_symbols(fake_value(n))}
+    return bool(moving & free_symbols([fake_value(b) for b in (site.start, site.end) if isinstance(b, fx.Node)]))
 
 
 def _input_dim(site: SliceSite) -> tuple[fx.Node, int] | None:
