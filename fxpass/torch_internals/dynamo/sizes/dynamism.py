@@ -4,7 +4,7 @@ Dynamo makes a number dynamic when it changes between two calls. For a decode st
 capacity of the cache changes, and so do ints that repeat it, or that repeat the length of the series: each would cost one more
 graph. So when a graph with moving positions is first compiled, these are marked as Dynamo would mark them one call later:
 
-    - the size of a cache along the sliced dim,
+    - the size of a cache along the sliced dim, and not that of a table which is cut to the length of a series,
     - every int that equaled such a size, or a size that has changed meanwhile, when both were first seen,
     - every int that equals a size now which was another at first: the number of rows of a chunk, handed in beside it.
 
