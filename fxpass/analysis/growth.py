@@ -28,6 +28,8 @@ from fxpass.graph.values import is_tensor
 
 aten = torch.ops.aten
 
+_ROWS_KEPT = {aten.cat.default, aten.clone.default, aten.contiguous.default, aten.roll.default}
+
 
 @dataclasses.dataclass(frozen=True)
 class Growing:
@@ -133,10 +135,27 @@ def _longer_along(result: fx.Node, node: fx.Node) -> int | None:
 
 
 def made_longer(graph: fx.Graph) -> dict[fx.Node, int]:
-    """The inputs of ``graph`` of which it returns something that is longer along one dim alone; with that dim."""
+    """The inputs of ``graph`` of which it returns something that is longer along one dim alone; with that dim.
+
+    Where a result of an input's own sizes is made of its rows, as the state of a convolution is, that one takes its place.
+    """
     returned = [n for n in graph.output_node().all_input_nodes if is_tensor(n)]
     inputs = [n for n in graph.find_nodes(op="placeholder") if is_tensor(n)]
+    inputs = [n for n in inputs if not any(_same_sizes(r, n) and _has_rows_of(r, n) for r in returned if r is not n)]
     return {n: dim for n in inputs for r in returned if (dim := _longer_along(r, n)) is not None}
+
+
+def _same_sizes(result: fx.Node, node: fx.Node) -> bool:
+    return [*map(hint, _sizes(result))] == [*map(hint, _sizes(node))]
+
+
+def _has_rows_of(result: fx.Node, node: fx.Node) -> bool:
+    """Whether ``result`` is made of ``node`` by views, copies and joins alone."""
+    made = aliases.root(result)
+    if made is node or made.target not in _ROWS_KEPT:
+        return made is node
+    parts = made.args[0] if made.target is aten.cat.default else made.args[:1]
+    return any(_has_rows_of(part, node) for part in parts)  # type: ignore[union-attr, arg-type]
 
 
 def _axes(node: fx.Node, moving: Set[Any]) -> list[int]:

@@ -69,11 +69,13 @@ def fake_inputs(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> list[Any]:
 
 
 def mode_of(inputs: Sequence[Any]) -> FakeTensorMode:
-    """The fake tensor mode of ``inputs``; a new one if none of them is a fake tensor."""
+    """The fake tensor mode of ``inputs``; a new one, in which their symbols are known, if none of them is a fake tensor."""
     for value in inputs:
         if isinstance(value, FakeTensor):
             return value.fake_mode
-    return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    symbolic = (v.node for v in inputs if isinstance(v, (torch.SymInt, torch.SymFloat, torch.SymBool)))
+    known = next((n.shape_env for n in symbolic if n.is_symbolic()), None)
+    return FakeTensorMode(shape_env=known or ShapeEnv(), allow_non_fake_inputs=True)
 
 
 class NormalForm(NamedTuple):

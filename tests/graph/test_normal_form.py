@@ -158,3 +158,18 @@ def test_a_sum_of_many_terms_of_which_some_are_known() -> None:
         x = torch.rand(2, 1, 2)
         torch.testing.assert_close(compiled(mine, x, start), step(eager, x, start))
     torch.testing.assert_close(mine, eager)
+
+
+@pytest.mark.parametrize("make", [torch.arange, torch.ones, lambda n: torch.arange(n) * 0.5])
+@torch.no_grad()
+def test_a_graph_that_is_given_numbers_alone(make: Callable[[int], Tensor]) -> None:
+    """No tensor says in which environment the symbols of its sizes are."""
+
+    def step(n: int) -> Tensor:
+        rows = make(n).view(-1, 1)
+        return torch.where(rows - make(n).view(1, -1) >= 0, 0.0, float("-inf"))
+
+    compiled = kvfix(step, compiler="eager")
+    for n in (3, 4, 6):
+        assert torch.equal(compiled(n), step(n))
+    assert not any(report.unfit for report in fxpass.reports())

@@ -529,6 +529,41 @@ def test_the_state_of_a_convolution_needs_no_buffer() -> None:
     assert {name for name, *_ in fxpass.reports()[-1].buffers} == {"past[1]", "past[2]"}
 
 
+SHIFTS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "joined": lambda state, x: torch.cat([state[:, :, 1:], x], 2),
+    "cut": lambda state, x: torch.cat([state, x], 2)[:, :, 1:],
+    "copied": lambda state, x: torch.cat([state, x], 2)[:, :, -3:].contiguous(),
+    "rolled": lambda state, x: torch.cat([state, x], 2).roll(-1, 2)[:, :, :3].clone(),
+}
+
+
+class Recurrent(nn.Module):
+    """The state of a convolution beside one that has as many rows and channels, is made of it, and is longer."""
+
+    def __init__(self, shift: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: torch.Tensor, past: Any) -> Any:
+        states, state = past or (None, x.new_zeros(2, 8, 3))
+        y = torch.cat([state, x], 2).mean(2)[:, :, None] * torch.arange(16)
+        states = y if states is None else states * 0.5 + y
+        return states @ states.mT, (states, self.shift(state, x))
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+@torch.no_grad()
+def test_a_state_that_stays_as_long_beside_a_longer_one(shift: str) -> None:
+    model = Recurrent(SHIFTS[shift])
+    fn = compiled(model)
+    for _ in range(2):
+        mine = other = None
+        for _ in range(5):
+            mine, other = both(fn, model, torch.randn(2, 8, 1), (mine, other), atol=1e-5, rtol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not any(report.buffers or report.symbols for report in fxpass.reports())
+
+
 @torch.no_grad()
 def test_prompts_of_many_lengths_are_no_work_outside() -> None:
     """The graph of the prompts has no step: what is left symbolic in it is as in stock, and no reason for a warning."""

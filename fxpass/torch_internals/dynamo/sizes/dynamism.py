@@ -4,7 +4,7 @@ Dynamo makes a number dynamic when it changes between two calls. For a decode st
 capacity of the cache changes, and so do ints that repeat it, or that repeat the length of the series: each would cost one more
 graph. So when a graph with moving positions is first compiled, these are marked as Dynamo would mark them one call later:
 
-    - the size of a cache along the sliced dim,
+    - the size of a cache along the sliced dim, and not that of a table which is cut to the length of a series,
     - every int that equaled such a size, or a size that has changed meanwhile, when both were first seen,
     - every int that equals a size now which was another at first: the number of rows of a chunk, handed in beside it.
 
@@ -119,6 +119,7 @@ def generalize(gm: fx.GraphModule, sites: Iterable[SliceSite]) -> None:
     seen.written |= seen.writes_now.keys()
     sites = list(sites)
     seen.slices |= bool(sites)
+    sites = [s for s in sites if s.buffer in roots or _is_at_a_position(s)]
     if sites and config.assume_static_by_default is not False:
         _mark(tx, inputs, [p for s in sites if (p := _input_dim(s)) is not None and p[0] in inputs])
 
@@ -209,6 +210,13 @@ def _siblings(tx: Any, name: str) -> list[str]:
     """The other inputs that had the sizes of the one called ``name`` at first: the values beside keys, other layers."""
     sizes = history_of(tx.f_code).sizes
     return [other for other, seen in sizes.items() if other != name and seen == sizes.get(name)]
+
+
+def _is_at_a_position(site: SliceSite) -> bool:
+    """Whether a position says where the slice is. A table that is only cut to the length of a series keeps its size."""
+    positions = filter(_is_position, site.node.graph.find_nodes(op="placeholder"))
+    moving = {s for n in positions for s in free_symbols(fake_value(n))}
+    return bool(moving & free_symbols([fake_value(b) for b in (site.start, site.end) if isinstance(b, fx.Node)]))
 
 
 def _input_dim(site: SliceSite) -> tuple[fx.Node, int] | None:
