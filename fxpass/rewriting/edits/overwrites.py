@@ -1,4 +1,4 @@
-"""Where a graph writes rows of a buffer by index, and later writes the buffer in another way, a mask puts the rows in.
+"""Where a graph writes rows by index, and later writes the buffer in another way or reads as few rows, a mask puts the rows in.
 
     index_copy_(buf, 1, slots, k)               place = arange(S) - slots[0]
     ...                                         new = index_select(k, 1, clamp(place, 0, n - 1))
@@ -10,6 +10,9 @@ Inductor writes indexed rows in place. It also makes the last write to a buffer 
 two such writes with the second one, which then overwrites rows that are still to be read (pytorch#198270). A masked write, like
 the slice that the model has, is a value until the end of the graph, so that only one write is in place. A masked write costs a
 pass over the buffer. The other write usually costs one, too.
+
+So it is with a read of as many elements as are written, ``k[:, s:e] = x`` and then ``k[:, :n]``. In one kernel with the write,
+torch 2.11 reads several elements before it writes the first of them.
 
 Rows that go in through a view of another dtype, ``buf.view(torch.int16)[:, s:e] = k``, are masked as well: Inductor would store
 them as numbers of the dtype that the buffer has.
@@ -26,27 +29,31 @@ from torch import fx
 from fxpass.graph import aliases, insertion
 from fxpass.graph.marks import Marks, given_to
 from fxpass.graph.normal_form import faking, mode_of
-from fxpass.graph.numbers import equal
+from fxpass.graph.numbers import equal, to_expr
 from fxpass.rewriting.nodes import bits
 
 aten = torch.ops.aten
 
 
 def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
-    """Put rows in by a mask where ``graph`` (propagated) writes their buffer in another way later, or where the buffer is a
-    view of another dtype. Gives whether there are such rows.
+    """Put rows in by a mask where ``graph`` (propagated) writes their buffer in another way later, or reads as few rows of it,
+    or where the buffer is a view of another dtype. Gives whether there are such rows.
 
     New nodes get a ``meta["val"]``. All others keep theirs, since the layout of a buffer stays the same.
     """
     overwritten: set[int | None] = set()
+    read: set[tuple[int | None, Any]] = set()
     found = []
     for node in reversed(graph.nodes):
         if node in marks.in_bounds:
-            buffer = given_to(node)[0]
-            if not equal(_rows(node), 0) and (aliases.storage(buffer) in overwritten or _holds_others(buffer)):
+            buffer, _, _, rows = given_to(node)
+            memory = aliases.storage(buffer)
+            mistaken = memory in overwritten or (memory, _size(rows)) in read or _holds_others(buffer)
+            if mistaken and not equal(_rows(node), 0):
                 found.append(node)
         else:
             overwritten |= {aliases.storage(w) for w in aliases.written(node)}
+            read |= {(aliases.storage(n), _size(node)) for n in node.all_input_nodes[:1] if _is_tensor(node)}
     inputs = [n.meta["val"] for n in graph.find_nodes(op="placeholder")]
     with faking(mode_of(inputs)):
         for node in found:
@@ -65,6 +72,15 @@ def _holds_others(buffer: fx.Node) -> bool:
             return True
         base = aliases.base(base)
     return False
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _size(node: fx.Node) -> Any:
+    """How many elements ``node`` has, as an expression."""
+    return to_expr(node.meta["val"].numel())
 
 
 def _rows(write: fx.Node) -> Any:

@@ -150,6 +150,40 @@ def test_rows_of_a_buffer_that_is_written_later():
     assert "index_copy_" not in fxpass.reports()[-1].after
 
 
+@torch.no_grad()
+def test_rows_of_a_buffer_of_which_as_few_are_read_later():
+    def step(k: Tensor, x: Tensor, p: int, by: Tensor) -> Tensor:
+        k[:, p : p + 1] = x
+        first = k[:, :1].clone()
+        return first + k[:, : p + 1].sum(1, keepdim=True)
+
+    same_buffers(step, "eager")
+    assert "index_copy_" not in fxpass.reports()[-1].after
+
+
+@pytest.mark.inductor
+@torch.no_grad()
+def test_rows_that_are_copied_within_a_buffer_beside_what_is_as_large():
+    """Inductor of 2.11 computes all of the size of the rows in one loop, and reads two rows before it writes the first."""
+
+    def step(kv: Tensor, x: Tensor, at: Tensor) -> tuple[Tensor, ...]:
+        n, s = x.shape[2], int(at[0])
+        k, v, e = kv[0], kv[2], s + n
+        k.transpose(0, 2)[s:e] = x.transpose(0, 2)
+        k[:, :, s:e] = k[:, :, :n].clone()
+        v[:, :, s:e] = x * 3
+        below = (k[:, :, :e] - k[:, :, :e].mean(2, keepdim=True)).min()
+        return below, (v[:, :, : min(e, 4)].softmax(2) * v[:, :, : min(e, 4)]).sum(2), x + s
+
+    mine = torch.rand(4, 2, 2, 8)
+    eager, compiled = mine.clone(), kvfix(step, compiler="inductor")
+    for rows, start in ((1, 0), (2, 1), (2, 3), (2, 1)):
+        x = torch.rand(2, 2, rows)
+        mine_at, eager_at = torch.tensor([start]), torch.tensor([start])
+        torch.testing.assert_close(compiled(mine, x, mine_at), step(eager, x, eager_at))
+        assert torch.equal(mine, eager)
+
+
 def step_behind(k: Tensor, idx: Tensor, x: Tensor) -> Tensor:
     """``start`` is a view, and moves with the index tensor: the slice that is written ends where it starts."""
     start = idx[0]
