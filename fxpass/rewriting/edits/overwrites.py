@@ -27,6 +27,7 @@ import torch
 from torch import fx
 
 from fxpass.graph import aliases, insertion
+from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.marks import Marks, given_to
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal, to_expr
@@ -53,7 +54,7 @@ def mask_overwritten_rows(graph: fx.Graph, marks: Marks) -> bool:
                 found.append(node)
         else:
             overwritten |= {aliases.storage(w) for w in aliases.written(node)}
-            read |= {(aliases.storage(n), _size(node)) for n in node.all_input_nodes[:1] if _is_tensor(node)}
+            read |= {(aliases.storage(n), _size(node)) for n in node.all_input_nodes[:1] if _may_be_fused(node)}
     inputs = [n.meta["val"] for n in graph.find_nodes(op="placeholder")]
     with faking(mode_of(inputs)):
         for node in found:
@@ -74,8 +75,9 @@ def _holds_others(buffer: fx.Node) -> bool:
     return False
 
 
-def _is_tensor(node: fx.Node) -> bool:
-    return node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor)
+def _may_be_fused(node: fx.Node) -> bool:
+    """Whether Inductor may compute ``node``, a tensor, in a kernel with a write."""
+    return node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor) and not is_heavy(node)
 
 
 def _size(node: fx.Node) -> Any:
