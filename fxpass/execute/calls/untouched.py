@@ -10,7 +10,7 @@ from torch import fx
 
 from fxpass.analysis.kinds import layouts
 from fxpass.execute.compilation.compilers import as_dynamo_gave_it, in_pieces
-from fxpass.execute.compilation.overwritten import write_apart
+from fxpass.execute.compilation.overwritten import overwritten, write_apart
 from fxpass.execute.partition.repeats import piece_calls
 from fxpass.execute.partition.split import is_dynamic
 from fxpass.execute.recording.carry import asks_for_graphs
@@ -60,9 +60,12 @@ def untouched(
 
 def _written_apart(gm: fx.GraphModule, normal: fx.GraphModule, failed: Callable[[Exception], None]) -> fx.GraphModule:
     """The graph to compile for ``gm``: itself, or its normal form where Inductor would mistake its writes (`write_apart`)."""
-    made = duplicate(normal)
     try:
-        return made if write_apart(made) else gm
+        if not overwritten(normal.graph):
+            return gm
+        made = duplicate(normal)
+        write_apart(made)
+        return made
     except Exception as error:
         failed(error)
         return gm

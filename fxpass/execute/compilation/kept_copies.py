@@ -16,6 +16,7 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call
+from fxpass.graph.values import is_tensor
 from fxpass.rewriting.nodes.bits import moved_as
 
 aten = torch.ops.aten
@@ -28,19 +29,23 @@ def keep_copies(gm: fx.GraphModule) -> None:
     copies = [n for n in graph.find_nodes(op="call_function", target=aten.clone.default) if is_chosen(n)]
     taken_out = [n for n in copies if _is_of_input(n) and aliases.storage(n) not in results]
     for node in taken_out:
-        value = node.meta["val"]
         with graph.inserting_before(node.next):
-            true = call(graph, aten.full.default, [], True, dtype=torch.bool, device=value.device, like=value.new_empty(()))
-            kept = call(graph, aten.where.self, true, node, node, like=value)
+            kept = chosen(graph, node)
         node.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
     if taken_out:
         gm.recompile()
 
 
+def chosen(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """What holds what ``node`` holds, by an op that Inductor leaves in, at the insertion point of ``graph``."""
+    value = node.meta["val"]
+    true = call(graph, aten.full.default, [], True, dtype=torch.bool, device=value.device, like=value.new_empty(()))
+    return call(graph, aten.where.self, true, node, node, like=value.clone())
+
+
 def is_chosen(node: fx.Node) -> bool:
     """Whether `where` takes the dtype of ``node`` on every device."""
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and moved_as(value.dtype) is value.dtype
+    return is_tensor(node) and moved_as(node.meta["val"].dtype) is node.meta["val"].dtype
 
 
 def _is_of_input(copy: fx.Node) -> bool:

@@ -16,9 +16,8 @@ from torch import fx
 
 from fxpass.graph import aliases
 from fxpass.graph.insertion import call, take_line
-from fxpass.graph.normal_form import faking, mode_of
 
-from .kept_copies import is_chosen
+from .kept_copies import chosen, is_chosen
 
 aten = torch.ops.aten
 _INDEXED = {
@@ -48,12 +47,10 @@ def write_apart(gm: fx.GraphModule) -> bool:
     graph, writes = gm.graph, overwritten(gm.graph)
     for node in writes:
         buffer, *others = node.args
-        value = buffer.meta["val"]
-        with graph.inserting_before(node), faking(mode_of([value])):
-            true = call(graph, aten.full.default, [], True, dtype=torch.bool, device=value.device)
-            copy = call(graph, aten.where.self, true, buffer, buffer)
+        with graph.inserting_before(node):
+            copy = chosen(graph, buffer)
             made = [copy, call(graph, node.target, copy, *others, **node.kwargs, like=copy.meta["val"])]
-            made.append(call(graph, aten.copy_.default, buffer, made[-1], like=value))
+            made.append(call(graph, aten.copy_.default, buffer, made[-1], like=buffer.meta["val"]))
         for each in made:
             take_line(each, node)
         node.replace_all_uses_with(made[-1])

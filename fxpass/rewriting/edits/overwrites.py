@@ -31,6 +31,7 @@ from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.marks import Marks, given_to
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import equal, to_expr
+from fxpass.graph.values import is_tensor
 from fxpass.rewriting.nodes import bits
 
 aten = torch.ops.aten
@@ -77,7 +78,7 @@ def _holds_others(buffer: fx.Node) -> bool:
 
 def _may_be_fused(node: fx.Node) -> bool:
     """Whether Inductor may compute ``node``, a tensor, in a kernel with a write."""
-    return node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor) and not is_heavy(node)
+    return node.op == "call_function" and is_tensor(node) and not is_heavy(node)
 
 
 def _size(node: fx.Node) -> Any:
