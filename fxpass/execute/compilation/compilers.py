@@ -36,8 +36,12 @@ aten = torch.ops.aten
 FEW_OPS, FEW_ELEMENTS = 6, 4096
 """A part with no more ops on tensors than this, and no more elements in each, is not worth its compilation."""
 
-LEAST_SHARED = 1
-"""Inductor makes one kernel of ops that share so many bytes."""
+FEW_LAUNCHES = {
+    "score_fusion_memory_threshold": 1,  # byte that ops of one size share, to be one kernel
+    "combo_kernels": True,
+    "combo_kernels_pointwise_only": True,  # sums and loops over ever more chunks share no kernel well
+}
+"""Inductor config patches for fewer kernels."""
 
 MOST_AGAIN = 200
 """A kernel computes a running sum again, where it reads it, by at most so many ops for an element."""
@@ -189,7 +193,7 @@ def among_kernels(record: bool) -> Iterator[dict[str, Any]]:
         yield {}
         return
     with starting_early() as early:
-        yield {**early, "score_fusion_memory_threshold": LEAST_SHARED, "unroll_reductions_threshold": MAX_PARTS + 1}
+        yield {**early, **FEW_LAUNCHES, "unroll_reductions_threshold": MAX_PARTS + 1}
 
 
 def in_pieces(gm: fx.GraphModule, calls: Sequence[Call], patches: dict[str, Any]) -> Callable[..., Any]:
