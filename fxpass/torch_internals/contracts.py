@@ -31,7 +31,7 @@ class Feature(enum.Enum):
     RETRACE = "the step that fills a cache is a graph of its own"
     OVERLAP = "pieces are lowered one after the other"
     EARLY = "a kernel of Inductor's is started when the one before is done"
-    WRITES = "rows are written to a cache by kernels of their own"
+    LOWERINGS = "rows are written to a cache by kernels of their own; all results of a recording are computed in one loop"
     THREADS = "threads that share a compiled model may compile it more than once"
     PARALLEL = "the configurations of a kernel are compiled one after the other"
     TUNING = "the configuration of a small kernel is the one that the host launched fastest"
@@ -157,9 +157,10 @@ _ROWS = [
     _call(Feature.PARALLEL, "torch._inductor.compile_worker.subproc_pool.SubprocPool.submit", "self job_fn"),
     _call(Feature.TUNING, "torch._inductor.runtime.triton_heuristics.CachingAutotuner.bench", "self launcher"),
     _call(Feature.EARLY, "torch._inductor.codegen.triton.TritonKernel._filter_pdl", "self code"),
-    _call(Feature.WRITES, "torch._inductor.lowering.register_lowering", "aten_fn broadcast type_promotion_kind"),
-    *_names(Feature.WRITES, "torch._inductor.ir", "Scatter ComputedBuffer MutationLayoutSHOULDREMOVE"),
-    *_names(Feature.WRITES, "torch._inductor.virtualized", "V ops"),
+    _call(Feature.LOWERINGS, "torch._inductor.lowering.register_lowering", "aten_fn broadcast type_promotion_kind"),
+    *_names(Feature.LOWERINGS, "torch._inductor.ir", "Scatter ComputedBuffer MutationLayoutSHOULDREMOVE"),
+    *_names(Feature.LOWERINGS, "torch._inductor.ir", "ConcatKernel TensorBox"),
+    *_names(Feature.LOWERINGS, "torch._inductor.virtualized", "V ops"),
     *_names(Feature.FALLBACK, "torch._dynamo", "lookup_backend"),
     # Dynamo, taught to guard on positions
     _call(_C, "torch._dynamo.convert_frame._compile", "code globals locals builtins closure compiler_fn one_graph"),

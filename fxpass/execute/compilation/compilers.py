@@ -20,6 +20,7 @@ from fxpass.execute.recording.copied_out import CopiedOut
 from fxpass.graph.extract import duplicate
 from fxpass.graph.normal_form import mode_of
 from fxpass.graph.propagate import propagate, value_of
+from fxpass.kernels.for_inductor.joined_results import join_results
 from fxpass.kernels.launches.limits import MAX_PARTS
 from fxpass.kernels.select import compiled_meanwhile
 from fxpass.options import OWN_PATCHES, Options, did_you_mean
@@ -140,6 +141,8 @@ def _inductor(
     propagate(gm, fakes)
     record = asks_for_graphs(patches, fakes)
     own = record and may_record(gm)
+    if own:
+        join_results(gm.graph)
     calls = piece_calls(gm) if own == record else []
     with compiled_meanwhile(gm), among_kernels(record) as added:
         patches = {**added, **patches}

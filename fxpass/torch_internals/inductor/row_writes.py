@@ -12,21 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fxpass.torch_internals.contracts import Feature, internal
-from fxpass.torch_internals.features import holds
+from fxpass.torch_internals.contracts import internal
 
-_lowered: set[Any] = set()
+from .lowerings import lower
 
 
 def lower_writes(op: Any) -> bool:
     """Let Inductor generate ``op``, which takes (buffer, dim, slots, source) and does what ``buffer.index_copy_`` does. Gives
     whether it does so. A slot outside of the buffer fails an assertion on the device, as with ``index_copy_``."""
-    if not holds(Feature.WRITES):
-        return False
-    if op not in _lowered:
-        internal("torch._inductor.lowering.register_lowering")(op, type_promotion_kind=None)(_write)
-        _lowered.add(op)
-    return True
+    return lower(op, _write)
 
 
 def _write(buffer: Any, dim: int, slots: Any, source: Any) -> None:
