@@ -34,7 +34,7 @@ from .for_inductor.long_rows import cut_long_rows
 from .for_inductor.pairs import use_pairs
 from .launches.limits import FEW_QUERIES, FLOATS, HAS_TRITON, MAX_QUERIES, addressed
 from .launches.memory_writes import MemoryWrites
-from .products.products import use_few_rows
+from .products.few_rows import use_few_rows
 
 if TYPE_CHECKING:
     from .launches.launch import Launch
@@ -72,14 +72,14 @@ def register() -> dict[Any, Callable[..., list[Launch]]]:
     """Register the operators. Returns what each of them will launch, see `compiling_kernels`; without triton there are none."""
     if not HAS_TRITON:
         return {}
-    from .attention import attention
+    from .attention import few_queries
     from .products import linear
     from .writes import write_rows
 
     ops = torch.ops.kvfix
     return {
-        ops.decode_attention.default: attention.launches,
-        ops.write_and_attend.default: attention.launches_of_own,
+        ops.decode_attention.default: few_queries.launches,
+        ops.write_and_attend.default: few_queries.launches_of_own,
         ops.linear_few_rows.default: linear.launches_of_one,
         ops.linears_few_rows.default: linear.launches,
         ops.gated_few_rows.default: linear.launches_of_gated,
@@ -103,7 +103,7 @@ def compiled_meanwhile(gm: fx.GraphModule) -> contextlib.AbstractContextManager[
 def _attend(graph: fx.Graph, node: fx.Node, q: Any, parts: Attention, writing: MemoryWrites, nans: bool) -> None:
     """Let the kernel compute ``node``, the attention of ``q`` over ``parts``, if it is written for these. A query that sees no
     key gets NaN with ``nans``, and zeros otherwise."""
-    from .attention.attention import decode_attention  # noqa: F401
+    from .attention.few_queries import decode_attention  # noqa: F401
 
     with graph.inserting_before(node):
         keys, values = (_once(part, node, writing) for part in (parts.keys, parts.values))

@@ -43,7 +43,7 @@ PRODUCTS = [
 
 
 @pytest.mark.parametrize("rows, outputs, k, dtype, bias, parts", PRODUCTS)
-def test_products(rows: int, outputs: list[int], k: int, dtype: torch.dtype, bias: bool, parts: int) -> None:
+def test_few_rows(rows: int, outputs: list[int], k: int, dtype: torch.dtype, bias: bool, parts: int) -> None:
     x, weights = rand(1, rows, k, dtype=dtype), [rand(n, k, dtype=dtype) for n in outputs]
     biases = [rand(n, dtype=dtype) for n in outputs] if bias else []
     found = torch.ops.kvfix.linears_few_rows(x, weights, biases, parts, True)

@@ -16,7 +16,7 @@ from fxpass.execute.partition.outside import works_on
 from fxpass.graph.heavy_ops import is_heavy
 from fxpass.graph.marks import given_to
 from fxpass.kernels.launches.limits import FEW_QUERIES, MAX_QUERIES, MAX_ROWS
-from fxpass.kernels.products.products import few_rows
+from fxpass.kernels.products.few_rows import few_rows
 from fxpass.kernels.select import _few_queries, _writes_rows, over_all_keys
 
 aten = torch.ops.aten

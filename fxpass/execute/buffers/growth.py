@@ -27,8 +27,8 @@ from fxpass.rewriting.outside.around import Around
 from fxpass.rewriting.outside.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.sizes.capacity import Conditions
 
-from .buffers import Buffer, Numbers, owner_of, shared, zeroed_memory
 from .recent_calls import STRANGERS, RecentCalls
+from .shared_buffers import Buffer, Numbers, owner_of, shared, zeroed_memory
 from .windows import WindowRows, window_sizes
 from .written_beside import WrittenBeside
 

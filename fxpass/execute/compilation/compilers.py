@@ -189,7 +189,7 @@ def _is_small(value: Any) -> bool:
 def among_kernels(record: bool) -> Iterator[dict[str, Any]]:
     """A block in which what Inductor compiles, with these config patches, goes well with kernels of our own in a recording.
 
-    The parts of a sum (`kernels.products.products`) are added where they are used, however many there are. A kernel takes so
+    The parts of a sum (`kernels.products.few_rows`) are added where they are used, however many there are. A kernel takes so
     little time that its launch counts: ops of one size are one kernel if they share anything.
     """
     if not record:

@@ -49,7 +49,7 @@ def use_own_rows(graph: fx.Graph, writing: MemoryWrites) -> None:
     from fxpass.kernels.products import linear  # noqa: F401
     from fxpass.kernels.writes import write_rows  # noqa: F401
 
-    from . import attention  # noqa: F401
+    from . import few_queries  # noqa: F401
 
     computed = _computed_of_products(graph)
     for node in graph.find_nodes(op="call_function", target=torch.ops.kvfix.decode_attention.default):

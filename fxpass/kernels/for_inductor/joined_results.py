@@ -5,33 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import fx
-from torch.library import custom_op
 
 from fxpass.torch_internals.inductor.part_by_part import lower_joins
 
 aten = torch.ops.aten
 
 
-@custom_op("kvfix::join", mutates_args=())
-def join_parts(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """``torch.cat(parts)`` for parts of one dim and one dtype."""
-    return torch.cat(list(parts))
-
-
-@join_parts.register_fake
-def _(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat(list(parts))
-
-
 def join_results(graph: fx.Graph) -> None:
     """Let each result of ``graph`` (propagated) that is joined of tensors of one dim be written part by part."""
-    found = [n for n in graph.find_nodes(op="call_function", target=aten.cat.default) if set(n.users) == {graph.output_node()}]
-    if not found or not lower_joins(torch.ops.kvfix.join.default):
-        return
-    for node in found:
-        if all(p.meta["val"].dim() == 1 and p.meta["val"].dtype == node.meta["val"].dtype for p in node.all_input_nodes):
-            node.target, node.args, node.kwargs = torch.ops.kvfix.join.default, (node.args[0],), {}
+    for node in graph.find_nodes(op="call_function", target=aten.cat.default):
+        if set(node.users) == {graph.output_node()} and _is_flat(node):
+            from fxpass.kernels.writes.join_parts import join_parts  # noqa: F401  (registers the op)
+
+            join = torch.ops.kvfix.join.default
+            if lower_joins(join):
+                node.target, node.args, node.kwargs = join, (node.args[0],), {}
+
+
+def _is_flat(node: fx.Node) -> bool:
+    parts = [i.meta["val"] for i in node.all_input_nodes]
+    return all(p.dim() == 1 and p.dtype == node.meta["val"].dtype for p in parts)

@@ -11,13 +11,13 @@ from graphs import traced
 from torch import fx
 from torch.nn.functional import linear
 
-import fxpass.kernels.attention.attention
+import fxpass.kernels.attention.few_queries
 import fxpass.kernels.writes.write_rows  # noqa: F401  (both register operators)
 from fxpass.graph import aliases
 from fxpass.kernels.attention import own_rows
 from fxpass.kernels.for_inductor import pairs
 from fxpass.kernels.launches import limits, memory_writes, recorded_inputs
-from fxpass.kernels.products import products
+from fxpass.kernels.products import few_rows
 
 OPS = torch.ops.kvfix
 NAN = float("nan")
@@ -150,7 +150,7 @@ def run(fn: Callable[[Tensors], torch.Tensor], t: Tensors) -> list[fx.Node]:
     gm = traced(lambda *args: fn(dict(zip(names, args, strict=True))), values)
     theirs, ours = ([v.clone() for v in values] for _ in range(2))
     wanted = fn(dict(zip(names, theirs, strict=True)))
-    products.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
+    few_rows.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
     pairs.use_pairs(gm.graph, memory_writes.MemoryWrites(gm.graph))
     own_rows.use_own_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
     aliases.remove_dead(gm.graph)

@@ -12,7 +12,7 @@ from torch import fx
 from torch.nn.functional import gelu, linear, relu, silu
 
 from fxpass.kernels.launches import limits, memory_writes
-from fxpass.kernels.products import products
+from fxpass.kernels.products import few_rows
 
 N = 20
 
@@ -32,7 +32,7 @@ def gated(fn: Callable[..., Any], *inputs: torch.Tensor) -> list[fx.Node]:
     gm = traced(fn, list(inputs))
     given = [i.clone() for i in inputs]
     expected = fn(*[g.double() for g in given])
-    products.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
+    few_rows.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
     gm.graph.lint()
     gm.recompile()
     close = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}[inputs[0].dtype]
@@ -138,7 +138,7 @@ def along_the_rows(x, w, v, b):
 def test_what_stays_apart(fn: Callable[..., Any], count: int) -> None:
     """Of a function of more, what it computes of one layer may still go into that layer's kernel."""
     gm = traced(fn, inputs := [rand(4, 16), rand(2 * N, 16), rand(2 * N, 16), rand(2 * N)])
-    products.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
+    few_rows.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
     gm.recompile()
     torch.testing.assert_close(gm(*[i.clone() for i in inputs]), fn(*[i.clone() for i in inputs]))
     assert len(gm.graph.find_nodes(op="call_function", target=torch.ops.kvfix.gated_few_rows.default)) == count

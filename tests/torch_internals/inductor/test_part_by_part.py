@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._inductor.utils import run_and_get_code
 
-from fxpass.kernels.for_inductor.joined_results import join_parts
+from fxpass.kernels.writes.join_parts import join_parts
 from fxpass.torch_internals.inductor.part_by_part import lower_joins
 
 

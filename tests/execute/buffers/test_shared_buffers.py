@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fxpass.execute.buffers.buffers import Numbers
+from fxpass.execute.buffers.shared_buffers import Numbers
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from fxpass.kernels.launches import limits, memory_writes
 from fxpass.kernels.launches.launch import Gpu, gpu
-from fxpass.kernels.products import products
+from fxpass.kernels.products import few_rows
 from fxpass.kernels.products.tiles import best_parts, tile_of
 
 H100 = Gpu(processors=132, cache=50 * 2**20, dependent=True)
@@ -69,7 +69,7 @@ def used(fn: Callable[..., Any], *inputs: torch.Tensor) -> tuple[fx.GraphModule,
     gm = traced(fn, list(inputs))
     given = [i.clone() for i in inputs]
     expected = fn(*given)
-    products.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
+    few_rows.use_few_rows(gm.graph, memory_writes.MemoryWrites(gm.graph))
     gm.graph.lint()
     gm.recompile()
     torch.testing.assert_close(gm(*inputs), expected)
