@@ -80,10 +80,11 @@ def _whole(node: fx.Node) -> fx.Node:
 
 
 def _base(node: fx.Node) -> fx.Node | None:
-    """The tensor that ``node`` is a view of. A dropout that drops nothing gives its operand itself."""
+    """What ``node`` is a view of, or one of several views. A dropout that drops nothing gives its operand itself."""
     if node.target is torch.ops.aten.dropout.default and not (node.args[1] and node.args[2]):
         return node.args[0]  # type: ignore[return-value]
-    return aliases.base(node)
+    base = aliases.base(node)
+    return base if base is None or is_tensor(base) or aliases.base(base) is not None else None
 
 
 def _steps(view: fx.Node, whole: fx.Node) -> tuple[ViewOp, ...] | None:
