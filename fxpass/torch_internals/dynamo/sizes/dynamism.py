@@ -6,8 +6,8 @@ graph. So when a graph with moving positions is first compiled, these are marked
 
     - the size of a cache along the sliced dim, and not that of a table which is cut to the length of a series,
     - every int that equaled such a size, or a size that has changed meanwhile, when both were first seen,
-    - every int that equals a size now which was another at first: the number of rows of a chunk, handed in beside it. One that has
-      been the same in two graphs before stays: a cache meets the width of a window as it grows.
+    - every int that equals a size now which was another at first: the number of rows of a chunk, handed in beside it. One that
+      has been the same in two graphs before stays: a cache meets the width of a window as it grows.
 
 A prefill that advances an index from a constant marks the dims that it fills (`expect`), so that the decode step is traced
 once. Otherwise the frame is traced again. That happens at the first slice of a cache at a position (`see_slice`), when little
