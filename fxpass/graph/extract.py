@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
+from fxpass.graph import aliases
+
 
 def operands(nodes: Sequence[fx.Node]) -> list[fx.Node]:
     """The operands of ``nodes`` that are not among them, in the order of their first use."""
@@ -21,13 +23,16 @@ def results(nodes: Sequence[fx.Node]) -> list[fx.Node]:
 
 
 def descendants(node: fx.Node) -> list[fx.Node]:
-    """The tensors, and tuples of these, that are computed from what ``node`` holds, in order."""
-    found = {node: None}
+    """The tensors, and tuples of these, that are computed from what ``node`` holds, in order. So are those that it is written
+    into, ``made[:end] = node``."""
+    found, written = {node}, set[int]()
     for other in node.graph.nodes:
-        if other.op == "call_function" and any(i in found for i in other.all_input_nodes):
+        if other.op == "call_function" and any(i in found or aliases.storages(i) & written for i in other.all_input_nodes):
             if isinstance(other.meta.get("val"), (torch.Tensor, tuple, list)):
-                found[other] = None
-    return list(found)[1:]
+                found.add(other)
+            written |= {m for target in aliases.written(other) for m in aliases.storages(target)}
+    made = [n for n in node.graph.nodes if n.op == "call_function" and (n in found or aliases.storages(n) & written)]
+    return [n for n in made if n is not node]
 
 
 def extract(

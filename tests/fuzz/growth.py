@@ -170,6 +170,8 @@ SHOWN: dict[str, Callable[[Tensor], list[Tensor]]] = {
     "scores": lambda k: [k.sum(-1)],
     "last": lambda k: [k[:, :, -1].clone()],
     "scaled": lambda k: [k.contiguous() * 2, k.mean((1, 3)).softmax(-1)],
+    "rows of the batch": lambda k: [k[0], *k.unbind(0)],
+    "halves": lambda k: [*k.chunk(2, 1), k[:, :, -1:], k.mT],
 }
 
 

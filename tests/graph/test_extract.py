@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from fxpass.graph.extract import copied_graph, duplicate, extract, operands, results
+from fxpass.graph.extract import copied_graph, descendants, duplicate, extract, operands, results
 
 
 def scaled(x: Tensor, w: Tensor) -> Tensor:
@@ -34,3 +35,18 @@ def test_a_copy_can_be_edited_alone() -> None:
     other = duplicate(gm)
     other.graph.erase_node(other.graph.output_node())
     assert str(gm.graph) == before
+
+
+def filled(x: Tensor, y: Tensor) -> Tensor:
+    made = torch.empty(3)
+    part = made[:2]
+    part.copy_(x)
+    return made + y
+
+
+def test_what_is_written_is_computed_from_what_goes_in() -> None:
+    gm = make_fx(filled, tracing_mode="fake")(torch.randn(2), torch.randn(3))
+    x, y = gm.graph.find_nodes(op="placeholder")
+    ops = [node for node in gm.graph.nodes if node.op == "call_function"]
+    assert [n.target.__name__.split(".")[0] for n in ops] == ["empty", "slice", "copy_", "add"]
+    assert descendants(x) == ops and descendants(y) == ops[-1:]

@@ -14,7 +14,7 @@ fills the buffer before a call, and takes what was joined out of it afterwards.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
 from fxpass.rewriting.outside.around import Around, Axis
 from fxpass.rewriting.outside.formulas import formula
-from fxpass.rewriting.outside.sliced_results import sliced_results
+from fxpass.rewriting.outside.viewed_results import ViewOf, viewed_results
 
 from .buffer_edits import buffer_for, length_node, use_buffer
 from .joins import as_cats
@@ -112,24 +112,35 @@ class Grower:
         moving, rising = self._moving - done, [size for size in self._rising if not symbols(size) & done]
         if moving:
             as_cats(gm, moving)
+        output = gm.graph.output_node()
+        (results,) = output.args
+        given, viewed = viewed_results(results, moving)  # type: ignore[arg-type]
+        output.args = (tuple(given),)
         found = growing(gm.graph, moving, rising, self._is_work)
         self.has_series, self.in_vain = any(one.is_series for one in found), has_chosen and not found and not done
         if not found:
+            output.args = (results,)
             return None
-        return grow(gm, found, self._beyond([end for one in found for end in (one.size, one.end)]), self._name_of)
+        aliases.remove_dead(gm.graph)
+        capacity = self._beyond([end for one in found for end in (one.size, one.end)])
+        return grow(gm, found, capacity, self._name_of, viewed)
 
 
 def grow(
-    gm: fx.GraphModule, found: Sequence[Growing], capacity: torch.SymInt, name_of: Callable[[fx.Node], str]
+    gm: fx.GraphModule,
+    found: Sequence[Growing],
+    capacity: torch.SymInt,
+    name_of: Callable[[fx.Node], str],
+    viewed: Mapping[int, ViewOf],
 ) -> Grown:
-    """Give each input ``found`` to grow a buffer, a new last input of ``gm``; the lengths are positions from here on."""
+    """Give each input ``found`` to grow a buffer, a new last input of ``gm``; the lengths are positions from here on.
+
+    Of the results, those ``viewed`` are taken from others.
+    """
     graph, inputs = gm.graph, gm.graph.find_nodes(op="placeholder")
     (results,) = graph.output_node().args
     returned = list(results)  # type: ignore[arg-type]
     moving = _lengths(found)
-    slices = sliced_results(returned, moving)
-    for place in slices:
-        returned[place] = None
     numbers = [n for n in inputs if isinstance(n.meta["val"], torch.SymInt) and symbols(n.meta["val"]) <= moving]
     origins = {n: Origin(name_of(n)) for n in numbers}
     axes = []
@@ -154,7 +165,7 @@ def grow(
         if isinstance(node, fx.Node) and not node.users and node.op == "call_function":
             graph.erase_node(node)
     gm.recompile()
-    return Grown(len(inputs), Around(axes, slices=slices), origins, moving, symbols(capacity))
+    return Grown(len(inputs), Around(axes, viewed=dict(viewed)), origins, moving, symbols(capacity))
 
 
 def _lengths(found: Sequence[Growing]) -> set[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .result_layout import undone
-from .sliced_results import SliceOf
+from .viewed_results import ViewOf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Around:
     axes: what grows, one for each buffer, in the order of the buffers among the graph's last inputs.
     cuts: for each result that the graph gives at full size, the dims along which it is cut, with the lengths (`formulas`).
     orders: for each of these results that is not contiguous, the order of its dims in memory.
-    slices: the results that the graph does not give, since they are slices of other results.
+    viewed: the results that the graph does not give, since they are views of others, or of what it gives in their place.
     dense: the results that are cut and leave the graph together, in one flat tensor (`dense`).
     windows: those whose sizes are the sizes of the inputs that follow the buffers.
     copies: the inputs that are copied, each into one of the inputs that follow the windows. These stay at one address.
@@ -79,7 +79,7 @@ class Around:
     axes: Sequence[Axis] = ()
     cuts: dict[int, tuple[tuple[int, Any], ...]] = dataclasses.field(default_factory=dict)
     orders: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    slices: dict[int, SliceOf] = dataclasses.field(default_factory=dict)
+    viewed: dict[int, ViewOf] = dataclasses.field(default_factory=dict)
     dense: Mapping[int, Dense] = dataclasses.field(default_factory=dict)
     windows: Sequence[Window] = ()
     copies: Sequence[int] = ()

@@ -31,6 +31,7 @@ class FrameHistory:
     writes_now: those that the latest graph writes to, each with the places in it that the graph works on.
     written_tensors: the tensors, of those that still exist, that calls have written to, each with such places.
     ints_now: the ints of the compilation under way.
+    met: the compilations that have met each int.
     elements: the history of each index tensor.
     calls: the history of the frame's calls.
     fixed_sizes: the sizes that each index tensor has been fixed at.
@@ -59,6 +60,7 @@ class FrameHistory:
     writes_now: dict[str, Places] = dataclasses.field(default_factory=dict)
     written_tensors: WeakIdKeyDictionary = dataclasses.field(default_factory=WeakIdKeyDictionary)
     ints_now: dict[str, int] = dataclasses.field(default_factory=dict)
+    met: dict[str, set[str]] = dataclasses.field(default_factory=dict)
     elements: dict[str, ElementHistory] = dataclasses.field(default_factory=dict)
     calls: CallHistory = dataclasses.field(default_factory=CallHistory)
     fixed_sizes: dict[str, set[tuple[int, ...]]] = dataclasses.field(default_factory=dict)

@@ -6,7 +6,8 @@ graph. So when a graph with moving positions is first compiled, these are marked
 
     - the size of a cache along the sliced dim, and not that of a table which is cut to the length of a series,
     - every int that equaled such a size, or a size that has changed meanwhile, when both were first seen,
-    - every int that equals a size now which was another at first: the number of rows of a chunk, handed in beside it.
+    - every int that equals a size now which was another at first: the number of rows of a chunk, handed in beside it. One that
+      has been the same in two graphs before stays: a cache meets the width of a window as it grows.
 
 A prefill that advances an index from a constant marks the dims that it fills (`expect`), so that the decode step is traced
 once. Otherwise the frame is traced again. That happens at the first slice of a cache at a position (`see_slice`), when little
@@ -31,7 +32,7 @@ from fxpass.graph.numbers import hint
 from fxpass.graph.schemas import memory_of
 from fxpass.graph.values import example_value, fake_value
 from fxpass.index_tensors.table import Table
-from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
+from fxpass.torch_internals.dynamo.frames.compilation import compile_id, current_compilation
 from fxpass.torch_internals.dynamo.frames.dynamic_marks import mark_int, mark_size
 from fxpass.torch_internals.dynamo.frames.history import current_frame, history_of
 from fxpass.torch_internals.dynamo.guards.frame_values import value_named
@@ -64,8 +65,11 @@ def see_int(tx: Any, name: str, value: int) -> None:
     seen = history_of(tx.output.root_tx.f_code)
     first = seen.ints.setdefault(name, value)
     seen.ints_now[name] = value
+    met = seen.met.setdefault(name, set())
+    met.add(compile_id())
     moved = moved_sizes(tx) if value > 1 else set()
-    if value > 1 and (first in seen.tied | _changed(tx) | {a for a, _ in moved} or value in {b for _, b in moved}):
+    goes_along = value in {b for _, b in moved} and (first != value or len(met) < 3)
+    if value > 1 and (first in seen.tied | _changed(tx) | {a for a, _ in moved} or goes_along):
         mark_int(tx, name)
 
 

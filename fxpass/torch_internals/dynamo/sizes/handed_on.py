@@ -6,7 +6,8 @@
 Dynamo would take the size for a constant until it has seen a second one, and make a graph for the first. It would also guard
 that the strides are those of a contiguous tensor, or of a view of one. Where a caller takes some rows back, as in
 ``past[:, :, :-2]``, that would cost more graphs. Inputs that a graph writes are left to Dynamo: how they lie in a base decides
-which other tensors change.
+which other tensors change. So are the buffers of modules, of which Dynamo takes all sizes for constants for good, until one has
+another size than it had, in a frame that makes it longer.
 
 The dim is told when Dynamo meets the input, by where its size comes from: ``past`` is new, has the sizes of a result, and 12
 was the size of another input, the prompt, which has another one now. Where that leaves it open, as for a prompt of 8 tokens and
@@ -128,19 +129,24 @@ def _is_shorter(own: tuple[int, ...], sizes: tuple[int, ...], dim: int) -> bool:
 
 
 def _automatic_dynamic(
-    is_ours: Callable[..., bool], stock: Any, e: Any, tx: Any, source: Any, *args: Any, **kwargs: Any
+    is_ours: Callable[..., bool], stock: Any, e: Any, tx: Any, source: Any, static_shapes: bool, *args: Any, **kwargs: Any
 ) -> Any:
-    """Make the size of a tensor that grows, and its strides, symbols from the first step on."""
-    context = stock(e, tx, source, *args, **kwargs)
-    if not is_ours(tx.output.compiler_fn):
-        return context
-    frame = tx.output.root_tx
+    """Make the size of a tensor that grows, and its strides, symbols from the first step on.
+
+    So are those of a module's buffer that has been replaced by a longer one. Otherwise, buffers have fixed sizes.
+    """
+    if not is_ours(tx.output.compiler_fn) or type(e) is torch.nn.Parameter:
+        return stock(e, tx, source, static_shapes, *args, **kwargs)
+    frame, name = tx.output.root_tx, source.name
     seen = history_of(frame.f_code)
-    if source.name not in seen.longer and (told := _longer_dim(frame, source.name, e)) is not None:
-        if mark_size(frame, source.name, told):
-            seen.longer[source.name], seen.foreseen[source.name] = told, (told, e.shape[told])
-            context = stock(e, tx, source, *args, **kwargs)
-    dim = seen.longer.get(source.name)
+    told = _longer_dim(frame, name, e)
+    if static_shapes and name in seen.longer and seen.sizes.get(name, e.shape) != e.shape:
+        told = seen.longer[name]
+    context = stock(e, tx, source, static_shapes and told is None, *args, **kwargs)
+    if told is not None and mark_size(frame, name, told):
+        seen.longer[name], seen.foreseen[name] = told, (told, e.shape[told])
+        context = stock(e, tx, source, False, *args, **kwargs)
+    dim = seen.longer.get(name)
     if dim is None or dim >= e.dim() or context.dynamic_sizes[dim] is DimDynamic.STATIC:
         return context
     strides = [DimDynamic.DYNAMIC if e.stride(d) > 1 else s for d, s in enumerate(context.dynamic_strides)]
@@ -154,7 +160,7 @@ def _longer_dim(tx: Any, name: str, tensor: torch.Tensor) -> int | None:
     returned tensor may have a first size of an input that has another size now. None where the inputs do not tell.
     """
     seen = history_of(tx.f_code)
-    if name in seen.sizes or name in seen.dynamic_in_vain or not seen.returned or not _are_fixed_first():
+    if name in {*seen.sizes, *seen.longer, *seen.dynamic_in_vain} or not seen.returned or not _are_fixed_first():
         return None
     of = [sizes for sizes, dtype in seen.returned if dtype == tensor.dtype and len(sizes) == tensor.dim()]
     fits = [(d, sizes[d]) for sizes in of for d in range(tensor.dim()) if _is_shorter(tuple(tensor.shape), sizes, d)]
