@@ -4,7 +4,7 @@
     return p @ v[:, :, :end], p                ->     p leaves the core for [.., :S], and is cut in each call
 
 What needs a product could otherwise leave the graph only if that product left the core, or if a part came behind the core for
-it. A result that is made by light ops alone is made of rows of its own (`refused_uses`), unless there are buffers for what grows.
+it. A result of light ops alone is made of rows of its own (`refused_uses`), unless there are buffers for what grows.
 """
 
 from __future__ import annotations
