@@ -1,4 +1,4 @@
-"""Tensors that are made to a length, as masks and biases of attention are: they are made to the full size, in the static core."""
+"""Tensors that are made to a length, as masks of attention are: they are made to the full size, in the static core."""
 
 from __future__ import annotations
 
