@@ -12,7 +12,6 @@ import torch
 from torch import fx
 
 from fxpass.analysis.capacities import sizes_sliced
-from fxpass.analysis.extents import no_result
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
@@ -30,6 +29,7 @@ from fxpass.report.names import user_names
 from fxpass.report.sites import sites_of
 from fxpass.report.symbols import kinds_of
 from fxpass.rewriting import (
+    Cuts,
     Grown,
     Rewritten,
     Windows,
@@ -141,10 +141,11 @@ def _edited(
     if positions:
         floats_as_tensors(normal.graph)
     if grown is None:
-        return rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, no_result, windows)
-    positions, seen = grown.origins | positions, grown.seen(seen)
-    rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, grown.leave, windows)
-    rewritten.around = dataclasses.replace(grown.around, windows=rewritten.around.windows)
+        cuts = None if numbers is None else Cuts(len(normal.graph.find_nodes(op="placeholder")))
+        return rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, cuts, windows)
+    positions, seen, cuts = grown.origins | positions, grown.seen(seen), Cuts(grown.given, has_buffers=True)
+    rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, cuts, windows)
+    rewritten.around = cuts.beside(dataclasses.replace(grown.around, windows=rewritten.around.windows))
     return rewritten
 
 

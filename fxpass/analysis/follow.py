@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import operator
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
@@ -107,6 +108,8 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
         if extent is not None:
             flow.positions.alias(node, extent.length)
         return {}
+    if node.target is aten.sym_numel.default:
+        return _counted(node, flow)
     if any(map(flow.part_of, aliases.written(node))):
         return RULES["parts"](node, flow)
     if any(flow.of(target) and _is_part(target, flow) for target in aliases.written(node)):
@@ -117,6 +120,20 @@ def _apply(node: fx.Node, flow: Flow, sliced: Extents | None = None) -> Extents:
     if known is None:
         raise NoRule(reasons.NO_RULE, op=node.target)
     return known(node, flow)
+
+
+def _counted(node: fx.Node, flow: Flow) -> Extents:
+    """The number of elements of a tensor is the product of what is valid along each of its dims."""
+    source = node.args[0]
+    sizes = source.meta["val"].shape  # type: ignore[union-attr]
+    factors = [extent.length if (extent := flow.of(source).get(d)) else flow.steady(s, node) for d, s in enumerate(sizes)]
+    if None in factors:
+        raise NoRule(reasons.NO_RULE, op=node.target)
+    total = factors[0]
+    for factor in factors[1:]:
+        total = flow.derive(node, operator.mul, total, factor)
+    flow.positions.alias(node, total)
+    return {}
 
 
 def _is_pointwise(target: Any) -> bool:

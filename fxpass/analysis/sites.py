@@ -94,8 +94,11 @@ class SiteFinder:
         self._order = {node: i for i, node in enumerate(graph.nodes)}
         self.kinds = Kinds(graph, positions, seen)
 
-    def at(self, node: fx.Node) -> SliceSite | None:
+    def at(self, node: fx.Node, masked: Collection[int] | None = None) -> SliceSite | None:
         """The site at ``node``. None if its bounds are no positions, or it slices a tensor that grows by as much as its bounds.
+
+        ``masked`` are the dims of what is sliced that have extents. Where these are not known yet, they are all that move as
+        positions do, such as the rows in ``k[on][:, :, :end]`` that a mask takes out.
 
         Raises:
             Refusal: the slice is a site, and cannot be rewritten soundly.
@@ -107,12 +110,13 @@ class SiteFinder:
         squeezed = node.target is aten.select.int
         rows = self.kinds.number(1 if squeezed else node.meta["val"].shape[dim], node)
         writers = self._writers_through(node)
-        if not self.is_buffer(base) and (writers or not isinstance(rows, int)):
+        is_buffer = self.is_buffer(base) or self._is_masked_buffer(base, dim, masked)
+        if not is_buffer and (writers or not isinstance(rows, int)):
             return None
         start, end = bounds_of(node, size_of(base, dim, node))
         site = SliceSite(node, "narrow", base, dim, start, end, rows, writers, squeezed)
         self._guard_bounds(site)
-        if self.is_buffer(base):
+        if is_buffer:
             site.kind = _kind(site)
             self._refuse_copies(site)
         else:
@@ -154,6 +158,13 @@ class SiteFinder:
     def is_buffer(self, base: fx.Node) -> bool:
         """Whether every size of ``base`` is steady. A tensor that grows is no buffer."""
         return self.kinds.are_steady(base.meta["val"].shape)
+
+    def _is_masked_buffer(self, base: fx.Node, dim: int, masked: Collection[int] | None) -> bool:
+        """Whether ``base`` is a buffer along ``dim``, and of all that it has along the dims whose sizes are not steady, some is
+        ``masked``."""
+        moving = [d for d, size in enumerate(base.meta["val"].shape) if not self.kinds.are_steady([size])]
+        known = masked if masked is not None else [d for d in moving if self.positions.move(base.meta["val"].shape[d])]
+        return dim not in moving and set(moving) <= set(known)
 
     def _writers_through(self, node: fx.Node) -> list[fx.Node]:
         """The in-place ops that write to ``node``, to a view of it, or to what another of them returns."""

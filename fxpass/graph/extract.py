@@ -35,6 +35,16 @@ def descendants(node: fx.Node) -> list[fx.Node]:
     return [n for n in made if n is not node]
 
 
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """``node``, and all that it is computed from."""
+    found, todo = {node}, [node]
+    while todo:
+        new = found.symmetric_difference(found.union(todo.pop().all_input_nodes))
+        found |= new
+        todo += new
+    return found
+
+
 def extract(
     gm: fx.GraphModule, nodes: Sequence[fx.Node], takes: Sequence[fx.Node], gives: Sequence[fx.Node], name: str
 ) -> fx.GraphModule:

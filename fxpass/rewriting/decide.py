@@ -45,7 +45,7 @@ def decide(
             return None
         try:
             with supposing() as supposed:
-                site = finder.at(node)
+                site = finder.at(node, flow.of(node.args[0]).keys())
                 if site is None or (site.kind == "narrow" and flow.of(site.base)):
                     return None  # no site, or a slice of what another site gives, which a rule deals with
                 begun = _begun(site, graph, flow, ahead, windowed) if site.kind == "extent" else None

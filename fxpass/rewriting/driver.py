@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 import networkx as nx
 from torch import fx
 
-from fxpass.analysis.extents import Flow, Leave, no_result
+from fxpass.analysis.extents import Flow, no_result
 from fxpass.analysis.flow import flow_graph
 from fxpass.analysis.follow import Stuck
 from fxpass.analysis.kinds import Kinds, Seen
@@ -31,6 +31,7 @@ from .buffers.windows import Windows
 from .decide import decide
 from .decisions import Decision, SweepFailed, decided, left_alone, reason
 from .outside.around import Around
+from .outside.cuts import Cuts
 from .restore import Restorable
 from .sweep import sweep
 
@@ -44,7 +45,7 @@ class Rewritten:
     kinds: the kinds of the graph's symbols.
     flow: from positions to consumers (`analysis.flow`).
     marks: what is known of the nodes that were made.
-    around: the buffers of what grows, and the windows of caches.
+    around: the windows of caches, and the results that are cut.
     """
 
     decisions: list[Decision]
@@ -62,7 +63,7 @@ def rewrite_graph(
     decompose: Callable[[fx.Node], bool] = lambda node: False,
     seen: Seen | None = None,
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None] = lambda gm, sites: None,
-    leave: Leave = no_result,
+    cuts: Cuts | None = None,
     windows: Windows | None = None,
 ) -> Rewritten:
     """Rewrite ``gm`` (in normal form) in place.
@@ -75,11 +76,14 @@ def rewrite_graph(
         seen: what the calls so far say of the symbols.
         before_edits: called with ``gm`` and its sites once these are decided, while nothing has been edited or guarded for
             them. What it raises goes to the caller.
-        leave: whether a result may leave the graph at full size, see `Flow.leave`.
+        cuts: the results that are cut outside of the graph. Without it, none leaves at full size.
         windows: those through which caches are read. Without them, all reads are of whole caches.
     """
     state = Attempts(gm, origins, seen, windows)
+    leave = no_result if cuts is None else cuts.leave
     while True:
+        if cuts is not None:
+            cuts.forget()
         with supposing() as supposed:
             plan = decide(gm.graph, state.origins, state.refused, state.seen, leave, windows)
         if isinstance(plan, Stuck):
@@ -105,6 +109,7 @@ def rewrite_graph(
         state.give_up()
     aliases.remove_dead(gm.graph)
     around = Around(windows=windows.close(gm.graph)) if windows is not None else Around()
+    around = around if cuts is None else cuts.beside(around)
     gm.recompile()
     return Rewritten(decisions, list(sites.values()), finder.kinds, picture, marks, around)
 

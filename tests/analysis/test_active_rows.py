@@ -98,3 +98,82 @@ def test_one_static_core(attend: Attend) -> None:
 @pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
 def test_rows_in_groups_are_refused() -> None:
     assert any(site.id == "KV122" for site in run(rows_as_heads).sites)
+
+
+def softmaxed(q: Tensor, kv: Tensor) -> Tensor:
+    return (q @ kv.mT).softmax(-1) @ kv
+
+
+def rows_then_slice(keys: Tensor, x: Tensor, on: Tensor, p: int, n: int) -> Tensor:
+    return softmaxed(x[on], keys[on][:, :, :n])
+
+
+def places_then_slice(keys: Tensor, x: Tensor, on: Tensor, p: int, n: int) -> Tensor:
+    at = on.nonzero()[:, 0]
+    return softmaxed(x[at], keys.index_select(0, at)[:, :, :n])
+
+
+def heads_then_slice(keys: Tensor, x: Tensor, on: Tensor, p: int, n: int) -> Tensor:
+    return softmaxed(x.transpose(0, 1)[:, on], keys.transpose(0, 1)[:, on][:, :, :n])
+
+
+def rows_then_last_rows(keys: Tensor, x: Tensor, on: Tensor, p: int, n: int) -> Tensor:
+    return softmaxed(x[on], keys[on][:, :, n - 3 : n])
+
+
+def rows_then_window(keys: Tensor, x: Tensor, on: Tensor, p: int, n: int) -> Tensor:
+    return softmaxed(x[on], keys[on][:, :, p - 2 : n])
+
+
+def rows_then_causal(keys: Tensor, x: Tensor, on: Tensor, p: int, n: int) -> Tensor:
+    """The mask is made before the slice that it is as long as."""
+    mask = torch.arange(n) <= torch.arange(p, n)[:, None]
+    kv = keys[on][:, :, :n]
+    return sdpa(x[on], kv, kv, attn_mask=mask)
+
+
+def rows_written_and_put_back(keys: Tensor, x: Tensor, on: Tensor, p: int, n: int) -> Tensor:
+    rows = keys[on]
+    rows[:, :, p:n] = x[on] + 1
+    keys[on] = rows
+    return softmaxed(x[on], rows[:, :, :n])
+
+
+def put_among_all(keys: Tensor, x: Tensor, on: Tensor, p: int, n: int) -> Tensor:
+    out = torch.zeros_like(x)
+    out[on] = softmaxed(x[on], keys[on][:, :, :n])
+    return out
+
+
+def result_rows(keys: Tensor, x: Tensor, on: Tensor, p: int, n: int) -> Tensor:
+    return softmaxed(x, keys[:, :, :n])[on]
+
+
+SLICED = [rows_then_slice, places_then_slice, heads_then_slice, rows_then_last_rows, rows_then_window, rows_then_causal]
+PUT = [rows_written_and_put_back, put_among_all, result_rows]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("attend", SLICED + PUT, ids=lambda f: f.__name__)
+def test_a_slice_of_the_rows_that_are_active(attend: Callable[..., Tensor]) -> None:
+    """Rows are taken out of the whole cache, and then sliced: the other order is `run`. What is returned has their number."""
+
+    def step(keys: Tensor, x: Tensor, on: Tensor, p: int) -> Tensor:
+        n = p + x.shape[2]
+        keys[:, :, p:n] = x
+        return attend(keys, x, on, p, n)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    first = torch.full((ROWS, ROWS, CAPACITY, DIM), float("nan"))
+    first[:, :, :4] = torch.rand(ROWS, ROWS, 4, DIM)
+    mine, theirs = first.clone(), first.clone()
+    for p, rows in enumerate(ON, 4):
+        on, x = torch.zeros(ROWS, dtype=torch.bool), torch.randn(ROWS, ROWS, 1, DIM)
+        on[list(rows)] = True
+        given, wanted = compiled(mine, x, on, p), step(theirs, x, on, p)
+        torch.testing.assert_close(given, wanted)
+        assert given.stride() == wanted.stride()
+        torch.testing.assert_close(mine, theirs, equal_nan=True)
+    report = fxpass.reports()[-1]
+    assert not report.refused and not report.outside and len(fxpass.reports()) <= 3
+    assert [static for name, static, _ in report.parts if name != "prologue"] == [True]

@@ -24,7 +24,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor, int, Tensor], Tensor], str]] = {
     "topk": (lambda r, e, x: r.topk(e, 1).values, "aten.topk by a position, which is how many"),
     "sorter": (lambda r, e, x: torch.searchsorted(r[0, :, 0] + 0, x[0, 0], sorter=r[0, :, 0].argsort() + 0), "a sorter"),
     "two axes": (lambda r, e, x: (r @ r.mT).flatten(1), "one of two position-dependent axes"),
-    "one side": (lambda r, e, x: torch.eye(e) @ r, "contracts a position-dependent axis with one that is not"),
+    "one side": (lambda r, e, x: torch.ones(e * e).view(e, e) @ r, "contracts a position-dependent axis with one that is not"),
     "mask": (lambda r, e, x: r.index_put((r[:, :, 0] > 0.5,), x[0, 0]), "a lookup with a boolean mask"),
 }
 

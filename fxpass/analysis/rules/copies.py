@@ -8,6 +8,8 @@ the buffer must not be seen through the result.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -42,14 +44,15 @@ def copy_if_needed(node: fx.Node, flow: Flow) -> Extents:
     return dict(flow.of(x))
 
 
-@rule(aten.triu, aten.tril)
+@rule(aten.triu, aten.tril, aten.triu_, aten.tril_)
 def triangle(node: fx.Node, flow: Flow) -> Extents:
     """``tril(x, d)`` keeps the elements with column - row <= d, whatever the number of rows and columns."""
     x, diagonal = node.args[0], node.args[1] if len(node.args) > 1 else 0
     if diagonal in flow.positions:
 
-        def build(b: object) -> fx.Node:
-            return b.triangle(node, x, diagonal)  # type: ignore[attr-defined]
+        def build(b: Any) -> fx.Node:
+            made = b.triangle(node, x, diagonal)
+            return b.call(aten.copy_.default, x, made) if aliases.written(node) else made
 
         flow.replace(node, build)
     return dict(flow.of(x))

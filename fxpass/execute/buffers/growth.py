@@ -111,6 +111,7 @@ class Growth(threading.local):
         """
         windows = self._windows(args, in_part) if self.around.windows else []
         if not self.axes:
+            self._cuts = self._measured(args)[2] if self.around.cuts else ()
             return windows
         given, copied = self._given(args), self._copied(args)
         if self._written.places and self._written.share(args, given):

@@ -21,18 +21,15 @@ import torch
 from torch import fx
 
 from fxpass import reasons
-from fxpass.analysis.extents import Extents
 from fxpass.analysis.growth import Growing, growing
 from fxpass.analysis.kinds import Seen
-from fxpass.analysis.positions import Origin, Positions
+from fxpass.analysis.positions import Origin
 from fxpass.analysis.steady_sizes import settled
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
-from fxpass.graph.layouts import dense_order, is_contiguous
 from fxpass.graph.normal_form import faking, mode_of
 from fxpass.graph.numbers import input_sizes, symbols, to_expr
 from fxpass.rewriting.outside.around import Around, Axis
-from fxpass.rewriting.outside.formulas import formula
 from fxpass.rewriting.outside.viewed_results import ViewOf, viewed_results
 
 from .buffer_edits import buffer_for, length_node, use_buffer
@@ -62,25 +59,6 @@ class Grown:
         """``seen``, with the capacities as variants: a core is compiled for each."""
         known = seen or Seen()
         return dataclasses.replace(known, kinds={**known.kinds, **dict.fromkeys(self.capacities, "variant")})
-
-    def leave(self, result: fx.Node, extents: Extents, positions: Positions) -> bool:
-        """Whether ``result`` can be cut outside: it has memory of its own, and inputs tell the lengths of its ``extents``."""
-        returned = result.graph.output_node().all_input_nodes
-        alone = all(aliases.storage(r) != aliases.storage(result) for r in returned if r is not result)
-        order = dense_order(result.meta["val"])
-        if not alone or order is None:
-            return False
-        given = result.graph.find_nodes(op="placeholder")[: self.given]
-        try:
-            cuts = tuple((dim, formula(extent.length, given, positions.resolve)) for dim, extent in extents.items())
-        except ValueError:
-            return False
-        (results,) = result.graph.output_node().args
-        places = [i for i, r in enumerate(results) if r is result]  # type: ignore[arg-type]
-        self.around.cuts.update(dict.fromkeys(places, cuts))
-        if not is_contiguous(result.meta["val"]):
-            self.around.orders.update(dict.fromkeys(places, order))
-        return True
 
 
 class Grower:

@@ -152,12 +152,12 @@ class Builder(NodeBuilder):
         return out if wide is kind else self.call(aten.to.dtype, out, kind)
 
     def triangle(self, node: fx.Node, x: fx.Node, diagonal: Any) -> fx.Node:
-        """``tril`` or ``triu``, as ``node`` is, of ``x`` with a diagonal that is a position."""
+        """``tril`` or ``triu`` of ``x``, as ``node`` is or does in place, with a diagonal that is a position."""
         rank, device = x.meta["val"].dim(), x.meta["val"].device
         rows = self.call(aten.arange.default, self.call(aten.sym_size.int, x, rank - 2), device=device)
         columns = self.call(aten.arange.default, self.call(aten.sym_size.int, x, rank - 1), device=device)
         offset = self.call(aten.sub.Tensor, columns, self.call(aten.unsqueeze.default, rows, 1))
-        compare = aten.le.Tensor if node.target is aten.tril.default else aten.ge.Tensor
+        compare = aten.le.Tensor if node.target in (aten.tril.default, aten.tril_.default) else aten.ge.Tensor
         inside = self.call(compare, offset, self.twin(diagonal, device))
         zero = self.call(aten.scalar_tensor.default, 0, dtype=x.meta["val"].dtype, device=device)
         return self.call(aten.where.self, inside, x, zero)
