@@ -6,6 +6,8 @@
     int(lens.float().mean())        the same                kvfix: a number, since no float is an input of the graph
     page, row = divmod(p, 16)       stock: graph break      kvfix: p // 16 and p % 16
     1 << (p - 1).bit_length()       stock: a constant, a graph for each p       kvfix: one for each number of bits
+    torch.as_tensor(p)              stock: a constant       kvfix: as ``torch.tensor(p)``
+    scales[p > 4]                   stock: an error         kvfix: a guard on p > 4
     caches[self.number], len(tokens)                        kvfix: see `list_items` and `list_lengths`
 """
 
@@ -22,13 +24,14 @@ from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.dynamo.names import (
     BuiltinVariable,
     ConstantVariable,
+    ListVariable,
     SymNodeVariable,
     TensorVariable,
     TupleVariable,
 )
 from fxpass.torch_internals.dynamo.variables.list_items import item_at
 from fxpass.torch_internals.dynamo.variables.list_lengths import length_of
-from fxpass.torch_internals.dynamo.variables.numbers import formed, number_or_itself
+from fxpass.torch_internals.dynamo.variables.numbers import formed, known_truth, number_or_itself
 from fxpass.torch_internals.dynamo.variables.realized import realized
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import free_unbacked_symbols
@@ -37,6 +40,10 @@ _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
 _TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}
 """Functions whose results Dynamo makes symbolic numbers, or guards on. At any other function of `math` the graph breaks, since
 a number would be a constant there, and each of its values would have a graph."""
+_AS_TENSOR = {torch.as_tensor}
+"""Functions that make the same of numbers as `torch.tensor`, and in which a number would be a constant."""
+_OF_OUTCOMES = {operator.getitem, operator.is_, operator.is_not}
+"""Functions that Dynamo has no place for in the graph: a truth value among their operands is its outcome, under a guard."""
 
 
 def install() -> None:
@@ -48,6 +55,7 @@ def install() -> None:
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
     if not kwargs and current_compilation() is not None:
+        args = [known_truth(tx, arg) for arg in args] if _among(self.fn, _OF_OUTCOMES) else args
         taken = _divided(tx, args) if self.fn is divmod else _of_container(tx, self.fn, args)
         if taken is not None:
             return taken
@@ -71,6 +79,8 @@ def _of_container(tx: Any, fn: Any, args: Any) -> Any:
 
 
 def _call_torchs(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    if _among(self.value, _AS_TENSOR) and current_compilation() is not None and args and _of_numbers(args[0]):
+        return type(self)(torch.tensor).call_function(tx, args, kwargs)
     return stock(self, tx, _numbers(tx, self.value, args), kwargs)
 
 
@@ -91,16 +101,24 @@ def _bit_length(number: torch.SymInt) -> int:
     return bits
 
 
+def _of_numbers(data: Any) -> bool:
+    """Whether ``data`` is a number that moves, or a list in which there are some, and no tensor."""
+    data = realized(data)
+    if isinstance(data, (ListVariable, TupleVariable)):
+        return any(map(_of_numbers, data.items)) and not any(isinstance(realized(i), TensorVariable) for i in data.items)
+    return isinstance(data, SymNodeVariable)
+
+
 def _numbers(tx: Any, taker: Any, args: Any) -> Any:
     """``args`` of the function ``taker``, with numbers in the place of the tensors that hold them."""
-    if current_compilation() is None or not _takes_numbers(taker):
+    if current_compilation() is None or not _among(taker, _TAKERS):
         return args
     return [number_or_itself(tx, arg) for arg in args]
 
 
-def _takes_numbers(taker: Any) -> bool:
+def _among(fn: Any, functions: set[Any]) -> bool:
     try:
-        return taker in _TAKERS
+        return fn in functions
     except TypeError:  # it has no hash
         return False
 
