@@ -225,7 +225,7 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
 _OF_NUMBERS = {getattr(torch, name, None) for name in ("sym_float", "sym_int", "sym_not", "sym_ite", "sym_sum")}
 _OF_NUMBERS |= {references.tensor, torch.tensor, torch.scalar_tensor, torch.full}
 """Functions that make a number, or a tensor, of a SymBool."""
-_ON_TRUTHS = {operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge, operator.xor}
+_ON_TRUTHS = {operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge}
 """Functions of which SymPy has another result for a truth value, ``(p > 4) == 1``, or none."""
 
 

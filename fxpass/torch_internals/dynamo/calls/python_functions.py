@@ -7,7 +7,6 @@
     page, row = divmod(p, 16)       stock: graph break      kvfix: p // 16 and p % 16
     1 << (p - 1).bit_length()       stock: a constant, a graph for each p       kvfix: one for each number of bits
     torch.as_tensor(p)              stock: a constant       kvfix: as ``torch.tensor(p)``
-    scales[p > 4]                   stock: an error         kvfix: a guard on p > 4
     caches[self.number], len(tokens)                        kvfix: see `list_items` and `list_lengths`
 """
 
@@ -31,7 +30,7 @@ from fxpass.torch_internals.dynamo.names import (
 )
 from fxpass.torch_internals.dynamo.variables.list_items import item_at
 from fxpass.torch_internals.dynamo.variables.list_lengths import length_of
-from fxpass.torch_internals.dynamo.variables.numbers import formed, known_truth, number_or_itself
+from fxpass.torch_internals.dynamo.variables.numbers import formed, number_or_itself
 from fxpass.torch_internals.dynamo.variables.realized import realized
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import free_unbacked_symbols
@@ -42,8 +41,6 @@ _TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.sp
 a number would be a constant there, and each of its values would have a graph."""
 _AS_TENSOR = {torch.as_tensor}
 """Functions that make the same of numbers as `torch.tensor`, and in which a number would be a constant."""
-_OF_OUTCOMES = {operator.getitem, operator.is_, operator.is_not}
-"""Functions that Dynamo has no place for in the graph: a truth value among their operands is its outcome, under a guard."""
 
 
 def install() -> None:
@@ -55,7 +52,6 @@ def install() -> None:
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
     if not kwargs and current_compilation() is not None:
-        args = [known_truth(tx, arg) for arg in args] if _among(self.fn, _OF_OUTCOMES) else args
         taken = _divided(tx, args) if self.fn is divmod else _of_container(tx, self.fn, args)
         if taken is not None:
             return taken

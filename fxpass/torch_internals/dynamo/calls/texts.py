@@ -94,15 +94,22 @@ def _made(fn: Any, args: Sequence[Any]) -> Any:
         return _Filled(first.as_python_constant(), each) if moves and _fit(first.as_python_constant(), each) else None
     if fn in (operator.add, operator.iadd) and any(map(_waits, args)):
         return _Joined(args) if all(_waits(part) or is_text(part) for part in args) else None
-    if fn is format and len(args) == 2 and (_waits(first) or isinstance(first, SymNodeVariable) or _is_literal(first)):
-        return _Formatted(first, args[1].as_python_constant(), False)
-    if any(fn is own for own in _WRITTEN) and not _waits(first) and isinstance(first, SymNodeVariable):
+    if fn is format and (_waits(first) or isinstance(first, SymNodeVariable) or _is_literal(first)):
+        return _Formatted(first, args[1].as_python_constant() if len(args) > 1 else "", False)
+    if any(fn is own for own in _WRITTEN) and not _waits(first) and _is_number(first, is_int=bool(_WRITTEN[fn])):
         return _Formatted(first, _WRITTEN[fn], False)
     return None
 
 
 def _is_literal(variable: Any) -> bool:
     return variable.is_python_constant() and isinstance(variable.as_python_constant(), (int, float, str))
+
+
+def _is_number(variable: Any, is_int: bool) -> bool:
+    """Whether ``variable`` is a number that moves, or with ``is_int`` any int."""
+    if isinstance(variable, SymNodeVariable):
+        return not (is_int and isinstance(variable.sym_num, torch.SymFloat))
+    return is_int and variable.is_python_constant() and isinstance(variable.as_python_constant(), int)
 
 
 def _known(value: Any) -> Any:
