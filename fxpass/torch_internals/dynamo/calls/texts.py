@@ -73,6 +73,7 @@ class _Filled(LazySymNodeFormatString):  # type: ignore[misc]
 
 _WRITTEN = {str: "", repr: "", bin: "#b", oct: "#o", hex: "#x"}
 """The format in which a function of Python writes an int."""
+_MAKERS = [operator.mod, operator.add, operator.iadd, format, *_WRITTEN]
 
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
@@ -86,6 +87,8 @@ def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any
 
 def _made(fn: Any, args: Sequence[Any]) -> Any:
     """The text that ``fn(*args)`` is; None if it is none that a number is put into, or Dynamo may make it."""
+    if not any(fn is own for own in _MAKERS):
+        return None  # of a list whose length is asked for, nothing else is
     first = args[0] if _waits(args[0]) else realized(args[0])
     if fn is operator.mod and not _waits(first) and is_text(first):
         values = realized(args[1])
