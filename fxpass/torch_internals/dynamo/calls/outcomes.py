@@ -36,7 +36,8 @@ def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any
     if kwargs or current_compilation() is None:
         return stock(self, tx, args, kwargs)
     if _among(self.fn, _OF_OUTCOMES) or _among(self.fn, _OF_BITS) and any(map(_is_int, args)):
-        args = [known_truth(tx, arg) for arg in args]
+        kept = 1 if self.fn is operator.getitem else 0  # the list, which is not looked into
+        args = [*args[:kept], *(known_truth(tx, arg) for arg in args[kept:])]
     if self.fn is round and len(args) == 2 and _is_int(args[0]) and not args[0].is_python_constant():
         args = [ConstantVariable.create(realized(args[0]).evaluate_expr()), args[1]]
     if self.fn is max or self.fn is min:
