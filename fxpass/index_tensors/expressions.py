@@ -27,6 +27,7 @@ from fxpass.graph.numbers import hint, symbols, to_expr
 from fxpass.graph.schemas import memory_of
 from fxpass.graph.values import fake_value
 from fxpass.torch_internals.fakes import DisableTorchFunction, FakeTensor, set_grad_enabled
+from fxpass.torch_internals.operators import references
 from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
@@ -39,6 +40,7 @@ from .table import Table
 MAX_LENGTH = 1024
 """In characters: longer text is not made."""
 _INDICES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_NUMBERS = (int, torch.SymInt, torch.SymFloat, torch.SymBool)
 _NAMES: dict[str, Any] = {
     **{"torch": torch, "int": int, "inf": math.inf, "nan": math.nan},
     **{name: fn for name, fn in vars(operator).items() if name[0] != "_"},
@@ -195,7 +197,7 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
     values = _values(node)
     if _is_number(node) and (text := _number(node, names)):
         return text
-    if not all(_is_small(v) or isinstance(v, (int, torch.SymInt)) or v is None for v in values):
+    if not all(_is_small(v) or isinstance(v, _NUMBERS) or v is None for v in values):
         raise NotCovered
     if not all(v.is_cpu or is_same_anywhere(node, v) for v in values if isinstance(v, torch.Tensor)):
         raise NotCovered
@@ -205,10 +207,12 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
         return f"{operands[0]}[{operands[1]}]"
     if node.op == "call_method" and is_repeatable(node.target):
         return f"{operands[0]}.{node.target}({', '.join(operands[1:])})"
-    name = getattr(node.target, "__name__", "")
-    if node.op == "call_function" and _NAMES.get(name) is node.target:
+    name, target = getattr(node.target, "__name__", ""), node.target
+    if target is references.tensor or target is torch.tensor:
+        return f"torch.tensor({', '.join(operands)})"
+    if node.op == "call_function" and _NAMES.get(name) is target:
         return f"{name}({', '.join(operands)})"
-    if node.op != "call_function" or getattr(torch, name, None) is not node.target or not is_repeatable(name):
+    if node.op != "call_function" or getattr(torch, name, None) is not target or not is_repeatable(name):
         raise NotCovered
     return f"torch.{name}({', '.join(operands)})"
 

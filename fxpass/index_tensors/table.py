@@ -26,9 +26,10 @@ import torch
 from torch import fx
 
 from .address_ranges import AddressRange, WrittenInputs
-from .arithmetic import NotCovered, hold
+from .arithmetic import NotCovered, apply, hold
 from .arrays import Arrays
 from .contents import Element, Entry, GraphInt
+from .functions import COMPARISONS
 from .operators import by_operator, may_write
 from .rules import FACTORIES, RULES
 from .small_tensors import int_if_fixed, is_small_int, shape_of
@@ -137,7 +138,7 @@ class Table:
             self._writes.append((node, operand))
             for other in self._inputs.write(operand):
                 self._arrays.lose(other)
-        if node.target in _FACTORIES and not written and is_small_int(node):
+        if node.target in _FACTORIES and not written and is_small_int(node, bool_too=True):
             self._create(node)
         elif not self._follow(node):
             for operand in written:
@@ -183,6 +184,10 @@ class Table:
         if isinstance(value, torch.SymInt):
             number = int_if_fixed(value)
             return GraphInt(node) if isinstance(number, torch.SymInt) else number
+        if isinstance(value, torch.SymBool) and node.target in COMPARISONS:
+            operands = _map(node.args, self._operand)
+            if all(isinstance(operand, Entry) for operand in operands):
+                return apply(node.target, *operands)
         raise NotCovered
 
     def _held(self, node: fx.Node) -> np.ndarray | list[np.ndarray] | None:

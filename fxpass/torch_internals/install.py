@@ -12,7 +12,7 @@ from fxpass.options import Options, parse
 from . import lookup_order, patches, retrace
 from .contracts import Feature
 from .dynamo import hooks
-from .dynamo.calls import fill_dtypes, python_functions, remembered, tensor_questions, texts
+from .dynamo.calls import fill_dtypes, orders, outcomes, python_functions, remembered, tensor_questions, texts
 from .dynamo.frames import history, swapped_tensors
 from .dynamo.guards import builder as guard_builder
 from .dynamo.inputs import pinned_numbers
@@ -54,6 +54,8 @@ def install(
         tensor_questions.install()
         python_functions.install()
         texts.install()
+        orders.install()
+        outcomes.install()
         swapped_tensors.install()
         patches.patch("torch._dynamo.reset_code_state", _then(reset))
 

@@ -65,9 +65,9 @@ def uninstall() -> None:
 
 
 def patch_attribute(owner: Any, name: Any, hook: Callable[..., Any], contain: bool = True) -> None:
-    """Let ``owner.name(*args)``, or ``owner[name](*args)`` of a list, call ``hook(stock, *args)``; ``stock`` is the function
-    that was there before. What the hook raises is contained; without ``contain`` it goes to the user."""
-    read, write = (operator.getitem, operator.setitem) if isinstance(owner, list) else (getattr, setattr)
+    """Let ``owner.name(*args)``, or ``owner[name](*args)`` of a list or dict, call ``hook(stock, *args)``; ``stock`` is
+    the function that was there before. What the hook raises is contained; without ``contain`` it goes to the user."""
+    read, write = (operator.getitem, operator.setitem) if isinstance(owner, (list, dict)) else (getattr, setattr)
     stock = read(owner, name)
     run = functools.partial(_contained, hook, stock) if contain else functools.partial(hook, stock)
 

@@ -420,3 +420,20 @@ def test_what_a_function_mode_does_is_done_once(name: str) -> None:
             at = torch.arange(first, first + 3)
             torch.testing.assert_close(compiled(k, at), step(k, at))
     assert counters["stats"]["unique_graphs"] <= (3 if name == "asked" else 2) and not counters["graph_break"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.int8])
+def test_a_number_of_few_bits_that_was_zero_has_moved(dtype: torch.dtype) -> None:
+    def step(k: Tensor, x: Tensor, at: Tensor) -> Tensor:
+        p, n = int(at), x.shape[1]
+        k[:, p : p + n] = x
+        at.add_(n)
+        return k[:, : p + n].mean(1)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    ours, theirs = ((torch.zeros(2, 16), torch.zeros((), dtype=dtype)) for _ in range(2))
+    for n in (4, 1, 1, 1):
+        x = torch.rand(2, n)
+        torch.testing.assert_close(compiled(ours[0], x, ours[1]), step(theirs[0], x, theirs[1]))
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]

@@ -16,7 +16,7 @@ These are installed here. All but the first act only in a frame that is being co
     VariableBuilder.wrap_symint            positions are not negative, and not large
     VariableBuilder.wrap_symfloat          a float is a constant while it does not change
     VariableBuilder.wrap_literal           ints of modules
-    iter_contains                          numbers in lists
+    iter_contains, ``is``                  numbers in lists, truth values that are asked for
     _automatic_dynamic                     strides of what grows (`sizes.handed_on`)
     OutputGraph.compile_subgraph           functions that are not compiled (`graph_breaks.excluded_functions`)
     has_tensor_in_frame                    what goes on behind a break without a tensor (`graph_breaks.resumed_functions`)
@@ -50,13 +50,21 @@ from fxpass.torch_internals.dynamo.names import (
     OutputGraph,
     SymNodeVariable,
     TensorVariable,
+    compare_op_handlers,
     type_dispatch,
 )
 from fxpass.torch_internals.dynamo.sizes import dynamism, handed_on
 from fxpass.torch_internals.dynamo.variables.list_lengths import length_of
-from fxpass.torch_internals.dynamo.variables.numbers import branch_outcome, number_in, number_or_itself, numbers_in
+from fxpass.torch_internals.dynamo.variables.numbers import (
+    branch_outcome,
+    known_truth,
+    number_in,
+    number_or_itself,
+    numbers_in,
+)
 from fxpass.torch_internals.dynamo.variables.realized import realized
 from fxpass.torch_internals.dynamo.variables.wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
+from fxpass.torch_internals.operators import references
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
@@ -89,6 +97,8 @@ def install(is_ours: Callable[[Any], bool], left: Callable[[Any, CodeType, Excep
     excluded_functions.install(is_ours)
     resumed_functions.install()
     patch("torch._dynamo.output_graph.OutputGraph.create_proxy", functools.partial(_create_proxy, is_ours))
+    for name in ("is", "is not"):
+        patch_attribute(compare_op_handlers, name, _is)
     for cls in _translators(InstructionTranslatorBase):
         table: Any = cls.dispatch_table  # type: ignore[attr-defined]
         for opname in _JUMPS & dis.opmap.keys():
@@ -135,7 +145,7 @@ def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any,
     items = list(items)
     if not is_ours(tx.output.compiler_fn):
         return stock(items, search, tx, *args, **kwargs)
-    search, *items = [number_or_itself(tx, variable) for variable in (search, *items)]
+    search, *items = [known_truth(tx, number_or_itself(tx, variable)) for variable in (search, *items)]
     if search.is_python_constant():
         sought = search.as_python_constant()
         sought = int(sought) if isinstance(sought, bool) else sought  # True is 1
@@ -143,6 +153,11 @@ def _contains(is_ours: Callable[..., bool], stock: Any, items: Any, search: Any,
         if equal and isinstance(sought, (int, float)) and bool(functools.reduce(operator.or_, equal)):  # guards
             return ConstantVariable.create(True)
     return stock(items, search, tx, *args, **kwargs)
+
+
+def _is(stock: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    """``(p > 4) is True`` asks for the outcome, where Dynamo says that a number is never True."""
+    return stock(tx, args if current_compilation() is None else [known_truth(tx, arg) for arg in args], kwargs)
 
 
 def _jump(is_ours: Callable[..., bool], stock: Any, tx: Any, inst: Any) -> None:
@@ -201,14 +216,17 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
             dynamism.see_slice(self.root_tx, operands[0].node, sliced)
         tensor, index = indexing.selected(self.root_tx, operands[0], index)
         operands = (tensor, fx.node.map_aggregate(index, _specialize_bool), *operands[2:])
-    if getattr(target, "__module__", None) != "_operator" and target not in _OF_NUMBERS:
+    if target in _ON_TRUTHS or getattr(target, "__module__", None) != "_operator" and target not in _OF_NUMBERS:
         operands = fx.node.map_aggregate(operands, _specialize_bool)
         rest = [fx.node.map_aggregate(r, _specialize_bool) if isinstance(r, dict) else r for r in rest]
     return stock(self, kind, target, operands, *rest, **kwargs)
 
 
 _OF_NUMBERS = {getattr(torch, name, None) for name in ("sym_float", "sym_int", "sym_not", "sym_ite", "sym_sum")}
-"""Functions that make a number of a SymBool."""
+_OF_NUMBERS |= {references.tensor, torch.tensor, torch.scalar_tensor, torch.full}
+"""Functions that make a number, or a tensor, of a SymBool."""
+_ON_TRUTHS = {operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge}
+"""Functions of which SymPy has another result for a truth value, ``(p > 4) == 1``, or none."""
 
 
 def _number_in(output: OutputGraph, tensor: fx.Proxy) -> Any:

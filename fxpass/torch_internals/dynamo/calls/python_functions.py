@@ -6,6 +6,7 @@
     int(lens.float().mean())        the same                kvfix: a number, since no float is an input of the graph
     page, row = divmod(p, 16)       stock: graph break      kvfix: p // 16 and p % 16
     1 << (p - 1).bit_length()       stock: a constant, a graph for each p       kvfix: one for each number of bits
+    torch.as_tensor(p)              stock: a constant       kvfix: as ``torch.tensor(p)``
     caches[self.number], len(tokens)                        kvfix: see `list_items` and `list_lengths`
 """
 
@@ -22,6 +23,7 @@ from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.dynamo.names import (
     BuiltinVariable,
     ConstantVariable,
+    ListVariable,
     SymNodeVariable,
     TensorVariable,
     TupleVariable,
@@ -37,6 +39,8 @@ _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
 _TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}
 """Functions whose results Dynamo makes symbolic numbers, or guards on. At any other function of `math` the graph breaks, since
 a number would be a constant there, and each of its values would have a graph."""
+_AS_TENSOR = {torch.as_tensor}
+"""Functions that make the same of numbers as `torch.tensor`, and in which a number would be a constant."""
 
 
 def install() -> None:
@@ -71,6 +75,8 @@ def _of_container(tx: Any, fn: Any, args: Any) -> Any:
 
 
 def _call_torchs(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+    if _among(self.value, _AS_TENSOR) and current_compilation() is not None and args and _of_numbers(args[0]):
+        return type(self)(torch.tensor).call_function(tx, args, kwargs)
     return stock(self, tx, _numbers(tx, self.value, args), kwargs)
 
 
@@ -91,16 +97,24 @@ def _bit_length(number: torch.SymInt) -> int:
     return bits
 
 
+def _of_numbers(data: Any) -> bool:
+    """Whether ``data`` is a number that moves, or a list in which there are some, and no tensor."""
+    data = realized(data)
+    if isinstance(data, (ListVariable, TupleVariable)):
+        return any(map(_of_numbers, data.items)) and not any(isinstance(realized(i), TensorVariable) for i in data.items)
+    return isinstance(data, SymNodeVariable)
+
+
 def _numbers(tx: Any, taker: Any, args: Any) -> Any:
     """``args`` of the function ``taker``, with numbers in the place of the tensors that hold them."""
-    if current_compilation() is None or not _takes_numbers(taker):
+    if current_compilation() is None or not _among(taker, _TAKERS):
         return args
     return [number_or_itself(tx, arg) for arg in args]
 
 
-def _takes_numbers(taker: Any) -> bool:
+def _among(fn: Any, functions: set[Any]) -> bool:
     try:
-        return taker in _TAKERS
+        return fn in functions
     except TypeError:  # it has no hash
         return False
 

@@ -3,6 +3,9 @@
     note = f"step {p}"          stock: p is a constant of the graph         kvfix: it is one where `note` is used
     note = f"{p:03d}"           stock: an error where it is used            kvfix: the text
     note = "step %d" % p        stock: the whole function runs in eager     kvfix: as ``f"step {p:d}"``
+    note = str(p)               stock: graph break                          kvfix: as ``f"{p}"``
+    note = format(p, "03d")     stock: "3"                                  kvfix: "003"
+    int(f"{p}")                 stock: p                                    kvfix: p
 
 Dynamo waits so with ``f"{p}"`` alone, and hands the number on as a text, which a format for numbers does not take. On torch
 2.13, it takes the text of a number that the frame is given for the number itself.
@@ -11,8 +14,11 @@ Dynamo waits so with ``f"{p}"`` alone, and hands the number on as a text, which 
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Sequence
 from typing import Any
+
+import torch
 
 from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.dynamo.names import (
@@ -41,7 +47,7 @@ class _Formatted(LazySymNodeFormatString):  # type: ignore[misc]
         self.number, self.spec, self.is_converted = number, spec, is_converted
 
     def __repr__(self) -> str:
-        value = self.number.evaluate_expr()
+        value = _known(self.number)
         return format(str(value) if self.is_converted else value, self.spec)
 
 
@@ -62,18 +68,64 @@ class _Filled(LazySymNodeFormatString):  # type: ignore[misc]
         self.text, self.values = text, values
 
     def __repr__(self) -> str:
-        known = (v.evaluate_expr() if isinstance(v, SymNodeVariable) else v.as_python_constant() for v in self.values)
-        return self.text % tuple(known)
+        return self.text % tuple(map(_known, self.values))
+
+
+_WRITTEN = {str: "", repr: "", bin: "#b", oct: "#o", hex: "#x"}
+"""The format in which a function of Python writes an int."""
+_MAKERS = [operator.mod, operator.add, operator.iadd, format, *_WRITTEN]
 
 
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-    acts = self.fn is operator.mod and current_compilation() is not None
-    if acts and not _waits(args[0]) and is_text(args[0]):
+    made = None if kwargs or not args or current_compilation() is None else _made(self.fn, args)
+    if made is not None:
+        return LazyVariableTracker.create(made, None)
+    if self.fn in (int, float) and len(args) == 1 and (number := _number_read(args[0])) is not None:
+        args = [number]
+    return stock(self, tx, args, kwargs)
+
+
+def _made(fn: Any, args: Sequence[Any]) -> Any:
+    """The text that ``fn(*args)`` is; None if it is none that a number is put into, or Dynamo may make it."""
+    if not any(fn is own for own in _MAKERS):
+        return None  # of a list whose length is asked for, nothing else is
+    first = args[0] if _waits(args[0]) else realized(args[0])
+    if fn is operator.mod and not _waits(first) and is_text(first):
         values = realized(args[1])
         each = [*map(realized, values.items)] if isinstance(values, TupleVariable) else [values]
-        if any(isinstance(v, SymNodeVariable) for v in each) and _fit(args[0].as_python_constant(), each):
-            return LazyVariableTracker.create(_Filled(args[0].as_python_constant(), each), None)
-    return stock(self, tx, args, kwargs)
+        moves = any(isinstance(v, SymNodeVariable) for v in each)
+        return _Filled(first.as_python_constant(), each) if moves and _fit(first.as_python_constant(), each) else None
+    if fn in (operator.add, operator.iadd) and any(map(_waits, args)):
+        return _Joined(args) if all(_waits(part) or is_text(part) for part in args) else None
+    if fn is format and (_waits(first) or isinstance(first, SymNodeVariable) or _is_literal(first)):
+        return _Formatted(first, args[1].as_python_constant() if len(args) > 1 else "", False)
+    if any(fn is own for own in _WRITTEN) and not _waits(first) and _is_number(first, is_int=bool(_WRITTEN[fn])):
+        return _Formatted(first, _WRITTEN[fn], False)
+    return None
+
+
+def _is_literal(variable: Any) -> bool:
+    return variable.is_python_constant() and isinstance(variable.as_python_constant(), (int, float, str))
+
+
+def _is_number(variable: Any, is_int: bool) -> bool:
+    """Whether ``variable`` is a number that moves, or with ``is_int`` any int."""
+    if isinstance(variable, SymNodeVariable):
+        return not (is_int and isinstance(variable.sym_num, torch.SymFloat))
+    return is_int and variable.is_python_constant() and isinstance(variable.as_python_constant(), int)
+
+
+def _known(value: Any) -> Any:
+    """The constant that ``value`` is; a number that moves becomes one."""
+    return value.evaluate_expr() if isinstance(value, SymNodeVariable) else value.as_python_constant()
+
+
+def _number_read(text: Any) -> Any:
+    """The int of which ``text`` has been made, if it is written in full in decimals; else None."""
+    made = text.original_value() if _waits(text) else None
+    if not isinstance(made, _Formatted) or not isinstance(getattr(made.number, "sym_num", None), torch.SymInt):
+        return None
+    return made.number if re.fullmatch("" if made.is_converted else "0?[0-9]*d?", made.spec) else None
 
 
 def _fit(text: str, each: Sequence[Any]) -> bool:

@@ -117,9 +117,11 @@ def expression_variable(tx: Any, expression: Expression) -> Any:
     Table.of(tx.output.graph).inputs().known.update(expression.inputs)
     if isinstance(value, float):
         return _without_source(VariableBuilder(tx, source).wrap_symfloat(value))
-    if isinstance(value, bool) or value == 0:
+    if isinstance(value, bool):
         return _constant(source, value)
     state = process_automatic_dynamic(tx, source.name, FrameStateSizeEntry.make_scalar(value))
+    if value == 0:
+        return _constant(source, value)
     moves = expression.has_any_length or state.scalar is auto_dynamic or any(_moves(tx, n) for n in expression.inputs)
     return _number(tx, source, value) if moves else _constant(source, value)
 

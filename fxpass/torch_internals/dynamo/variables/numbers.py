@@ -50,6 +50,7 @@ from fxpass.torch_internals.dynamo.names import (
     ValueMutationNew,
 )
 from fxpass.torch_internals.dynamo.sizes.fixed import fix_numbers, has_symbolic_size
+from fxpass.torch_internals.symbols import free_unbacked_symbols
 
 from .guarded_numbers import aggregate_variable, element_variable, expression_variable, is_aggregate
 from .realized import realized
@@ -273,6 +274,13 @@ def _within(number: Any) -> Any:
     if not (number.sym_num >= -(2**31) and number.sym_num < 2**31):
         raise NotCovered
     return number
+
+
+def known_truth(tx: Any, variable: Any) -> Any:
+    """``variable``, or its outcome if it is a truth value that moves, where a guard is to hold it."""
+    truth = realized(variable)
+    moves = isinstance(truth, SymNodeVariable) and isinstance(truth.sym_num, torch.SymBool)
+    return branch_outcome(tx, truth) if moves and not free_unbacked_symbols(truth.sym_num) else variable
 
 
 def branch_outcome(tx: Any, value: Any) -> Any:

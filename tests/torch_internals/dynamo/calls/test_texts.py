@@ -26,6 +26,8 @@ UNUSED: dict[str, Callable[[int, Tensor], Any]] = {
     "of a text": lambda p, k: [f"<{note}>" for note in (f"at {p}",)],
     "with a percent sign": lambda p, k: "step %d" % p,  # noqa: UP031
     "with several": lambda p, k: "%s: %03d of %r" % ("step", p, k.shape[1]),  # noqa: UP031
+    "written": lambda p, k: [str(p), repr(p), bin(p), format(p, "03d")],
+    "added": lambda p, k: "at " + str(p) + f" of {k.shape[1]}",
     "for a function": lambda p, k: _told(f"at {p:d} of {k.shape[1]}"),
 }
 USED: dict[str, Callable[[int, Tensor], Any]] = {
@@ -33,6 +35,18 @@ USED: dict[str, Callable[[int, Tensor], Any]] = {
     "a result": lambda p, k: f"[{p}, {p + 1:>3}) {p!r:>4} {p:x}",
     "with a percent sign": lambda p, k: "%03d and %s" % (p, p + 1),  # noqa: UP031
     "a key": lambda p, k: {f"at {p}": 1},
+    "written": lambda p, k: (str(p), repr(p), bin(p), oct(p), hex(p)),
+    "in a format": lambda p, k: (format(p, "03d"), format(7, "03d"), format(str(p), ">4")),
+    "added": lambda p, k: "at " + str(p) + f" of {k.shape[1]}",
+    "read in another base": lambda p, k: int(f"{p:x}", 16) + int(bin(p), 2) + int(f"1{p}"),
+}
+
+
+READ: dict[str, Callable[[int, Tensor], Any]] = {
+    "an int": lambda p, k: int(f"{p}") + int(str(p)) + int(f"{p:03d}") + int(f"{p!r}"),
+    "a float": lambda p, k: k[0, 0] * 0 + float(f"{p}"),
+    "a remainder as a key": lambda p, k: {"0": 2.0}[str(p // 8)],
+    "a truth as a key": lambda p, k: {"True": 2.0}[str(p < 8)],
 }
 
 
@@ -65,6 +79,13 @@ def calls(text: Callable[[int, Tensor], Any], kept: bool) -> tuple[int, list[int
 def test_a_text_that_nobody_looks_at_costs_no_graph(name: str) -> None:
     graphs, rewritten = calls(UNUSED[name], kept=False)
     assert graphs == 2 and rewritten[-1] == 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", READ)
+def test_a_number_that_is_read_of_its_text_costs_no_graph(name: str) -> None:
+    graphs, rewritten = calls(READ[name], kept=True)
+    assert graphs == 2 and rewritten[-1] >= 2
 
 
 class Counted(torch.nn.Module):
