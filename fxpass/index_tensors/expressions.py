@@ -27,7 +27,7 @@ from fxpass.graph.numbers import hint, symbols, to_expr
 from fxpass.graph.schemas import memory_of
 from fxpass.graph.values import fake_value
 from fxpass.torch_internals.fakes import DisableTorchFunction, FakeTensor, set_grad_enabled
-from fxpass.torch_internals.operators import references
+from fxpass.torch_internals.operators import tensor_of_numbers
 from fxpass.torch_internals.symbols import PythonPrinter
 
 from . import mirror
@@ -208,7 +208,7 @@ def _call(node: fx.Node, names: dict[fx.Node, str]) -> str:
     if node.op == "call_method" and is_repeatable(node.target):
         return f"{operands[0]}.{node.target}({', '.join(operands[1:])})"
     name, target = getattr(node.target, "__name__", ""), node.target
-    if target is references.tensor or target is torch.tensor:
+    if target is tensor_of_numbers or target is torch.tensor:
         return f"torch.tensor({', '.join(operands)})"
     if node.op == "call_function" and _NAMES.get(name) is target:
         return f"{name}({', '.join(operands)})"

@@ -130,6 +130,7 @@ _ROWS = [
     *_names(_N, "torch._C", "DisableTorchFunction DisableTorchFunctionSubclass _DisableTorchDispatch"),
     *_names(_N, "torch._C", "_set_grad_enabled _autograd _autograd._get_data_attr"),
     Contract("torch._refs", _N, why="Dynamo puts `torch._refs.tensor` for `torch.tensor` of numbers that move"),
+    *_names(_N, "torch._refs", "tensor"),
     _call(_N, "torch._C._dispatch_has_kernel_for_dispatch_key", "", why="no public question tells a composite operator"),
     *_names(_N, "torch.amp.autocast_mode", "_enter_autocast _exit_autocast"),
     *_names(_N, "torch.fx.experimental.proxy_tensor", "extract_val get_proxy_mode get_proxy_slot make_fx track_tensor"),

@@ -45,7 +45,7 @@ class Model(torch.nn.Module):
         twice = 2 if idx[0] > 3 else 1
         more = size(3) if 7 in idx.tolist() or torch.equal(idx, idx + 1) else size(4)
         filled = torch.full((2,), idx[0])
-        more += p.bit_length() + self.seen
+        more += p.bit_length() + self.seen + sorted([p, 9, 3])[1]
         return cached[f"{p} rows"][:, : idx[0]].sum(1) * twice * f + sum(idx.tolist()) + more + filled
 
 

@@ -64,7 +64,7 @@ from fxpass.torch_internals.dynamo.variables.numbers import (
 )
 from fxpass.torch_internals.dynamo.variables.realized import realized
 from fxpass.torch_internals.dynamo.variables.wrapped_numbers import wrap_literal, wrap_symfloat, wrap_symint
-from fxpass.torch_internals.operators import references
+from fxpass.torch_internals.operators import tensor_of_numbers
 from fxpass.torch_internals.patches import on_uninstall, patch, patch_attribute
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
@@ -223,7 +223,7 @@ def _create_proxy(is_ours: Callable[..., bool], stock: Any, self: OutputGraph, *
 
 
 _OF_NUMBERS = {getattr(torch, name, None) for name in ("sym_float", "sym_int", "sym_not", "sym_ite", "sym_sum")}
-_OF_NUMBERS |= {references.tensor, torch.tensor, torch.scalar_tensor, torch.full}
+_OF_NUMBERS |= {tensor_of_numbers, torch.tensor, torch.scalar_tensor, torch.full}
 """Functions that make a number, or a tensor, of a SymBool."""
 _ON_TRUTHS = {operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge}
 """Functions of which SymPy has another result for a truth value, ``(p > 4) == 1``, or none."""
