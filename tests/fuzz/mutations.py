@@ -27,7 +27,7 @@ NAMES = {
     "stored": RULES + "stores:_stored",
     "broadcast": RULES + "pointwise:broadcast",
     "arange": RULES + "factories:_arange",
-    "sized": RULES + "factories:_sized",
+    "sized": RULES + "factories:_made",
     "dead": "fxpass.graph.aliases:remove_dead",
     "stale": "fxpass.analysis.sites:SiteFinder._refuse_stale",
     "mean": "fxpass.rewriting.nodes.builder:Builder.mean",

@@ -188,8 +188,9 @@ class Growth(threading.local):
             self._buffers[i].gives(tensor)
             for place in one.results:
                 results[place] = tensor
-        for place, view in [(place, one.of(results)) for place, one in self.around.viewed.items()]:
-            results[place] = view
+        if viewed := self.around.viewed:
+            for place, view in [(place, one.of(results)) for place, one in viewed.items()]:
+                results[place] = view
 
     def _fit(self, places: Sequence[int], given: Sequence[torch.Tensor]) -> bool:
         """Whether no other graph has made a buffer larger, and each tensor ``given`` at ``places`` has the sizes of its buffer,
