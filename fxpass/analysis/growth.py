@@ -124,7 +124,10 @@ def _added(result: fx.Node, node: fx.Node, moving: Set[Any]) -> tuple[int, Any] 
 
 
 def _longer_along(result: fx.Node, node: fx.Node) -> int | None:
-    """The dim along which ``result``, made of ``node``, is longer, if its other sizes are the same; else None."""
+    """The dim along which ``result``, made of ``node``, is longer, if its other sizes are the same; else None. A buffer that is
+    handed in, and written, is not made of the rows."""
+    if aliases.root(result).op == "placeholder":
+        return None
     made, given = ([hint(size) for size in _sizes(n)] for n in (result, node))
     if len(made) != len(given) or None in (*made, *given):  # None: an unbacked one
         return None
