@@ -22,6 +22,7 @@ import torch
 
 from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.dynamo.names import (
+    ConstantVariable,
     LazySymNodeFormatString,
     LazyVariableTracker,
     SymNodeVariable,
@@ -71,6 +72,21 @@ class _Filled(LazySymNodeFormatString):  # type: ignore[misc]
         return self.text % tuple(map(_known, self.values))
 
 
+class _Text(LazyVariableTracker):  # type: ignore[misc]
+    """A text that is made when somebody looks at it. Dynamo of torch 2.11 looks at what it passes to a function, to see whether it
+    is a module, and a text is none."""
+
+    @classmethod
+    def of(cls, made: Any) -> _Text:
+        """The text of which ``made`` is what Dynamo asks when it is looked at."""
+        text: _Text = LazyVariableTracker.create(made, None)
+        text.__class__ = cls
+        return text
+
+    def lazy_isinstance(self, cls: type) -> bool:
+        return issubclass(ConstantVariable, cls) and bool(super().lazy_isinstance(cls))
+
+
 _WRITTEN = {str: "", repr: "", bin: "#b", oct: "#o", hex: "#x"}
 """The format in which a function of Python writes an int."""
 _MAKERS = [operator.mod, operator.add, operator.iadd, format, *_WRITTEN]
@@ -79,7 +95,7 @@ _MAKERS = [operator.mod, operator.add, operator.iadd, format, *_WRITTEN]
 def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
     made = None if kwargs or not args or current_compilation() is None else _made(self.fn, args)
     if made is not None:
-        return LazyVariableTracker.create(made, None)
+        return _Text.of(made)
     if self.fn in (int, float) and len(args) == 1 and (number := _number_read(args[0])) is not None:
         args = [number]
     return stock(self, tx, args, kwargs)
@@ -149,7 +165,7 @@ def _format_value(stock: Any, self: Any, spec: Any, flags: int) -> Any:
     if not isinstance(number, SymNodeVariable):
         return stock(self, spec, flags)
     self.pop()
-    self.push(LazyVariableTracker.create(_Formatted(number, written, conversion > 0), None))
+    self.push(_Text.of(_Formatted(number, written, conversion > 0)))
     return None
 
 
@@ -160,12 +176,12 @@ def build_string(stock: Any, self: Any, inst: Any) -> Any:
         return stock(self, inst)
     if not all(_waits(part) or part.is_python_constant() for part in parts):
         return stock(self, inst)
-    self.push(LazyVariableTracker.create(_Joined(self.popn(inst.arg)), None))
+    self.push(_Text.of(_Joined(self.popn(inst.arg))))
     return None
 
 
 def _waits(part: Any) -> bool:
     """Whether ``part`` is a text that Dynamo has not made yet."""
-    if type(part) is not LazyVariableTracker or part.is_realized():
+    if type(part) not in (LazyVariableTracker, _Text) or part.is_realized():
         return False
     return issubclass(part.peek_type(), LazySymNodeFormatString)
