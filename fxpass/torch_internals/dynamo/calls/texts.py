@@ -73,8 +73,8 @@ class _Filled(LazySymNodeFormatString):  # type: ignore[misc]
 
 
 class _Text(LazyVariableTracker):  # type: ignore[misc]
-    """A text that is made when somebody looks at it. Dynamo of torch 2.11 looks at what it passes to a function, to see whether it
-    is a module, and a text is none."""
+    """A text that is made when somebody looks at it. Dynamo of torch 2.11 looks at what it passes to a function, to see whether
+    it is a module, and a text is none."""
 
     @classmethod
     def of(cls, made: Any) -> _Text:
