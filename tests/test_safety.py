@@ -195,6 +195,10 @@ def with_a_default_dtype(x: Tensor) -> Tensor:
     return (x.sum(-1) * scale).float()
 
 
+SAID = rf"KV013 .* set_.*, before {re.escape(__file__)}:\d+|KV002" + ("|KV301" if torch.__version__ < "2.12" else "")
+"""What is said of a setting. Dynamo of torch 2.11 does not trace those of autocast: the graph breaks."""
+
+
 @pytest.mark.parametrize("work", [with_autocast_set, with_a_default_dtype])
 @torch.no_grad()
 def test_a_graph_that_changes_a_setting(work: Callable[[Tensor], Tensor]):
@@ -205,7 +209,7 @@ def test_a_graph_that_changes_a_setting(work: Callable[[Tensor], Tensor]):
         return work(keys[:, : end + 1])
 
     compiled, mine, eager = kvfix(step), torch.zeros(2, CAPACITY, 3), torch.zeros(2, CAPACITY, 3)
-    with pytest.warns(KvfixWarning, match=rf"KV013 .* set_.*, before {re.escape(__file__)}:\d+|KV002"):
+    with pytest.warns(KvfixWarning, match=SAID):
         for end in range(3, 6):
             x = torch.rand(2, 1, 3)
             assert torch.equal(compiled(mine, x, end), step(eager, x, end)) and torch.equal(mine, eager)

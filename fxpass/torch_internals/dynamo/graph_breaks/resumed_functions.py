@@ -38,8 +38,12 @@ def install() -> None:
 
 
 def _has_tensor(stock: Any, frame: Any) -> bool:
-    original = _original(frame.f_code)
-    return stock(frame) or original is not None and is_known(original) and works_on_tensors(frame.f_code)
+    """Whether to compile ``frame``. An exception that it is given is raised there, which Dynamo of torch 2.11 fails on."""
+    if stock(frame):
+        return True
+    original, given = _original(frame.f_code), frame.f_locals.values()
+    goes_on = original is not None and is_known(original) and works_on_tensors(frame.f_code)
+    return goes_on and not any(isinstance(value, BaseException) for value in given)
 
 
 def function_name(code: CodeType) -> str:
