@@ -173,7 +173,7 @@ def test_rows_that_are_copied_within_a_buffer_beside_what_is_as_large():
         k[:, :, s:e] = k[:, :, :n].clone()
         v[:, :, s:e] = x * 3
         below = (k[:, :, :e] - k[:, :, :e].mean(2, keepdim=True)).min()
-        return below, (v[:, :, : min(e, 4)].softmax(2) * v[:, :, : min(e, 4)]).sum(2), x + s
+        return below, (v[:, :, : min(e, 4)].softmax(2) * v[:, :, : min(e, 4)]).sum(2), x * 2 + s
 
     mine = torch.rand(4, 2, 2, 8)
     eager, compiled = mine.clone(), kvfix(step, compiler="inductor")
