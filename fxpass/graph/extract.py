@@ -39,7 +39,7 @@ def ancestors(node: fx.Node) -> set[fx.Node]:
     """``node``, and all that it is computed from."""
     found, todo = {node}, [node]
     while todo:
-        new = found.symmetric_difference(found.union(todo.pop().all_input_nodes))
+        new = set(todo.pop().all_input_nodes) - found
         found |= new
         todo += new
     return found

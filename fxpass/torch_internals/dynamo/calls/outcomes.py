@@ -40,10 +40,8 @@ def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any
         args = [*args[:kept], *(known_truth(tx, arg) for arg in args[kept:])]
     if self.fn is round and len(args) == 2 and _is_int(args[0]) and not args[0].is_python_constant():
         args = [ConstantVariable.create(realized(args[0]).evaluate_expr()), args[1]]
-    if self.fn is max or self.fn is min:
-        chosen = _chosen(self.fn, args)
-        return stock(self, tx, args, kwargs) if chosen is None else chosen
-    return stock(self, tx, args, kwargs)
+    chosen = _chosen(self.fn, args) if _among(self.fn, [max, min]) else None
+    return stock(self, tx, args, kwargs) if chosen is None else chosen
 
 
 def _among(fn: Any, functions: list[Any]) -> bool:
