@@ -22,7 +22,7 @@ from fxpass.errors import NotGrowing
 from fxpass.execute.recording.copying import copy_into
 from fxpass.graph.arguments import values_at
 from fxpass.graph.numbers import symbols
-from fxpass.kernels.writes.fill_buffers import fill_at_once
+from fxpass.kernels.writes.fill_buffers import FillAtOnce
 from fxpass.rewriting.outside.around import Around
 from fxpass.rewriting.outside.formulas import Formula, Size, function_of
 from fxpass.torch_internals.dynamo.sizes.capacity import Conditions
@@ -82,6 +82,7 @@ class Growth(threading.local):
         self._copies: list[torch.Tensor] = []
         self._shapes: list[torch.Size] = []
         self._numbers: Numbers | None = None
+        self._fills: dict[tuple[int, ...], FillAtOnce] = {}
         self._capacity = 0
         self._lengths: tuple[int, ...] = ()
         self._cuts: tuple[tuple[int, ...], ...] = ()
@@ -129,12 +130,8 @@ class Growth(threading.local):
         memories = self._memories()
         if self._numbers is None or [t.shape for t in copied] != self._shapes:
             self._copies, self._shapes = [zeroed_memory(t, list(t.shape)) for t in copied], [t.shape for t in copied]
-            self._numbers = Numbers(len(numbers), given[0].device)
-        if len(stale) == len(given):
-            self._put(memories, given, self._dims, copied, numbers)
-        else:
-            dims = [self._dims[i] for i in stale]
-            self._put([memories[i] for i in stale], [given[i] for i in stale], dims, copied, numbers)
+            self._numbers, self._fills = Numbers(len(numbers), given[0].device), {}
+        self._put([memories[i] for i in stale], [*[given[i] for i in stale], *copied], stale, numbers)
         return [*memories, *windows, *self._copies, *([self._numbers.tensor] if numbers else [])]
 
     def _memories(self) -> list[torch.Tensor]:
@@ -152,21 +149,21 @@ class Growth(threading.local):
         return any(self._buffers[i].has_left(given[i]) for i in joined)
 
     def _put(
-        self,
-        buffers: Sequence[torch.Tensor],
-        given: Sequence[torch.Tensor],
-        dims: Sequence[int],
-        copied: Sequence[torch.Tensor],
-        numbers: Sequence[int],
+        self, buffers: Sequence[torch.Tensor], given: list[torch.Tensor], places: Sequence[int], numbers: Sequence[int]
     ) -> None:
-        """Copy ``given`` into ``buffers``, and ``copied`` and ``numbers`` into the memory that there is for them."""
+        """Copy ``given`` into ``buffers``, those of the axes at ``places``, and what is left of it and ``numbers`` into the
+        memory that there is for them."""
         assert self._numbers is not None
-        every, into = [*given, *copied], [*buffers, *self._copies]
-        if self._at_once and fill_at_once(into, every, [*dims, *[0] * len(copied)], self._numbers.tensor, numbers):
-            return
-        if every:  # the first rows of a buffer: a slice of it would take twice as long to make
-            rows = [torch.as_strided(b, t.shape, b.stride()) for b, t in zip(buffers, given, strict=True)]
-            copy_into([*rows, *self._copies], every)
+        if self._at_once:
+            into = [*buffers, *self._copies]
+            if (fill := self._fills.get(key := tuple(places))) is None:
+                dims = [*[self._dims[i] for i in places], *[0] * len(self._copies)]
+                fill = self._fills[key] = FillAtOnce(into, dims, self._numbers.tensor)
+            if fill(into, given, numbers):
+                return
+        if given:  # the first rows of a buffer: a slice of it would take twice as long to make
+            rows = [torch.as_strided(b, t.shape, b.stride()) for b, t in zip(buffers, given, strict=False)]
+            copy_into([*rows, *self._copies], given)
         self._numbers.put(numbers)
 
     def take_out(self, results: list[Any]) -> None:
@@ -216,7 +213,7 @@ class Growth(threading.local):
         capacity = max(room_for(max(self._lengths), self._least), self._capacity, *(buffer.capacity for buffer in made))
         if self.conditions is not None and not self.conditions.hold(capacity):
             raise NotGrowing(reasons.CAPACITY, not self._taken, capacity=capacity)
-        self._buffers, self._capacity = made, capacity
+        self._buffers, self._capacity, self._fills = made, capacity, {}
         small = [i for i, buffer in enumerate(made) if buffer.capacity != capacity]
         for i in small:
             made[i].let_go()

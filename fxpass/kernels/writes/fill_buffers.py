@@ -12,28 +12,42 @@ from fxpass.torch_internals.patches import tell
 _failed: list[Exception] = []
 
 
-def fill_at_once(
-    buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor,
-    values: Sequence[int],
-) -> bool:  # fmt: skip
-    """Copy each of ``given`` into the buffer at its place, and ``values`` into ``numbers``, see `fill_kernel.fill`.
+class FillAtOnce:
+    """Copies tensors into ``buffers``, each to the beginning along its dim, and numbers into ``numbers``, by one launch.
 
-    Returns whether that was done. Nothing is done where the kernel is not written for these.
+    The buffers are not held: each call is handed those that this was made for.
     """
-    if _failed or not given or not limits.HAS_TRITON or numbers.device.type not in limits.DEVICES:
-        return False
-    from . import fill_kernel
 
-    if len(given) > fill_kernel.MOST_TENSORS or len(values) > fill_kernel.MOST_NUMBERS or not numbers.is_contiguous():
-        return False
-    for buffer, tensor in zip(buffers, given, strict=True):
-        if tensor.dtype != buffer.dtype or tensor.dtype.is_complex or not tensor.device == buffer.device == numbers.device:
+    def __init__(self, buffers: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor) -> None:
+        self._fill = None
+        if not _failed and buffers and limits.HAS_TRITON and numbers.device.type in limits.DEVICES:
+            from . import fill_kernel
+
+            if len(buffers) > fill_kernel.MOST_TENSORS or len(numbers) > fill_kernel.MOST_NUMBERS:
+                return
+            if all(_fits(one, numbers, fill_kernel.MOST_ELEMENTS) for one in (*buffers, numbers)):
+                self._fill = fill_kernel.Fill(buffers, dims, numbers)
+
+    def __call__(self, buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], values: Sequence[int]) -> bool:
+        """Copy each of ``given``, which has the sizes of its buffer but along its dim, and ``values``, one for each number.
+
+        Returns whether that was done. Nothing is done where the kernel is not written for these.
+        """
+        if self._fill is None:
             return False
-        if not tensor.is_contiguous() or not buffer.is_contiguous() or buffer.numel() > fill_kernel.MOST_ELEMENTS:
+        try:
+            return self._fill(buffers, given, values)
+        except Exception as error:  # a kernel that does not compile must not cost the call
+            self._fill = None
+            _failed.append(error)
+            tell(FillAtOnce.__call__, error)
             return False
-    try:
-        fill_kernel.fill(buffers, given, dims, numbers, values)
-    except Exception as error:  # a kernel that does not compile must not cost the call
-        _failed.append(error)
-        tell(fill_at_once, error)
-    return not _failed
+
+
+def _fits(buffer: torch.Tensor, numbers: torch.Tensor, most: int) -> bool:
+    return (
+        not buffer.dtype.is_complex
+        and buffer.device == numbers.device
+        and buffer.is_contiguous()
+        and buffer.numel() <= most
+    )

@@ -11,12 +11,13 @@ import contextlib
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+from triton.runtime import driver
 
 MOST_TENSORS = 4
 MOST_NUMBERS = 8
@@ -25,6 +26,8 @@ BLOCK = 1024
 ALIGNED = 16
 """Bytes that addresses are multiples of, as Triton asks."""
 
+_FIRST_NUMBER = 6 * MOST_TENSORS + 1
+"""The place of the first number among the kernel's arguments."""
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -75,36 +78,59 @@ def _kernel(
             tl.store(numbers + 7, n7.to(tl.int64))
 
 
-def fill(
-    buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor,
-    values: Sequence[int],
-) -> None:  # fmt: skip
-    """Copy each of ``given`` to the beginning of its buffer along its dim, and ``values`` into ``numbers``.
+class Fill:
+    """One launch that copies tensors to the beginning of ``buffers``, each along its dim, and numbers into ``numbers``.
+
+    What is the same in all calls is worked out once, since the device may wait for the launch. The buffers are not held.
 
     Args:
-        buffers, given: up to `MOST_TENSORS` each, contiguous; a pair has one dtype, and the same sizes but along its dim.
-        numbers: int64, of up to `MOST_NUMBERS` elements.
+        buffers: up to `MOST_TENSORS`, contiguous.
+        dims: the dim of each along which it may be longer than what is put into it.
+        numbers: int64, contiguous, of up to `MOST_NUMBERS` elements.
     """
-    counts, end = [], 0
-    for buffer, tensor, dim in zip(buffers, given, dims, strict=True):
-        total, before = tensor.numel(), math.prod(tensor.shape[:dim]) or 1
-        end -= -total // BLOCK
-        counts.append((total, max(total // before, 1), max(buffer.numel() // before, 1), end))
-    into, out_of, last = [b.data_ptr() for b in buffers], [t.data_ptr() for t in given], numbers.data_ptr()
-    kinds = tuple([_INTEGERS[t.element_size()] for t in given])
-    compiled = None
-    if functools.reduce(operator.or_, (*into, *out_of, last)) % ALIGNED == 0 and all(-(2**31) <= v < 2**31 for v in values):
-        compiled = _compiled(numbers.device, kinds, len(values))
-    if compiled is None:
-        into, out_of = [[t.view(k) for t, k in zip(of, kinds, strict=True)] for of in (buffers, given)]  # type: ignore
-    args = [a for b, t, count in zip(into, out_of, counts, strict=True) for a in (b, t, *count)]
-    args += [*args[:2], 0, 1, 1, end] * (MOST_TENSORS - len(given))
-    args += [numbers if compiled is None else last, *values, *[0] * (MOST_NUMBERS - len(values))]
-    with on(numbers.device):
-        if compiled is None:
-            _kernel[(max(end, 1),)](*args, NUMBERS=len(values), BLOCK=BLOCK)
-        else:
-            compiled[max(end, 1), 1, 1](*args, len(values), BLOCK)
+
+    def __init__(self, buffers: Sequence[torch.Tensor], dims: Sequence[int], numbers: torch.Tensor) -> None:
+        self._numbers, self._device = numbers, numbers.device
+        self._kinds = tuple(_INTEGERS[b.element_size()] for b in buffers)
+        self._pieces = [(b.dtype, math.prod(b.shape[:dim]) or 1) for b, dim in zip(buffers, dims, strict=True)]
+        into = [b.data_ptr() for b in buffers]
+        self._args: list[int] = []
+        for address, buffer, (_, pieces) in zip(into, buffers, self._pieces, strict=True):
+            self._args += [address, 0, 0, 1, buffer.numel() // pieces or 1, 0]
+        self._args += [into[0], into[0], 0, 1, 1, 0] * (MOST_TENSORS - len(into)) + [numbers.data_ptr()] + [0] * MOST_NUMBERS
+        aligned = functools.reduce(operator.or_, into, numbers.data_ptr()) % ALIGNED == 0
+        self._launch = _launcher(self._device, self._kinds, len(numbers)) if aligned else None
+
+    def __call__(self, buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], values: Sequence[int]) -> bool:
+        """Copy ``given``, each of the sizes of its buffer but along its dim, and ``values``, one for each number.
+
+        Returns whether that was done. Nothing is done if a tensor has another dtype than its buffer, or is not contiguous.
+        """
+        args, end, place, addresses = self._args, 0, 1, 0
+        for tensor, (dtype, pieces) in zip(given, self._pieces, strict=True):
+            if tensor.dtype is not dtype or not tensor.is_contiguous():
+                return False
+            address, total = tensor.data_ptr(), tensor.numel()
+            addresses |= address
+            end -= -total // BLOCK
+            args[place], args[place + 1], args[place + 2], args[place + 4] = address, total, total // pieces or 1, end
+            place += 6
+        args[_FIRST_NUMBER : _FIRST_NUMBER + len(values)] = values
+        with on(self._device):
+            if self._launch is None or addresses % ALIGNED:
+                self._launch_any(buffers, given, end)
+            else:
+                self._launch(end or 1, args)
+        return True
+
+    def _launch_any(self, buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], programs: int) -> None:
+        """Launch it as Triton does, for tensors at any addresses."""
+        args: list[Any] = list(self._args)
+        pairs = [(b.view(kind), t.view(kind)) for b, t, kind in zip(buffers, given, self._kinds, strict=True)]
+        for i in range(MOST_TENSORS):
+            args[6 * i], args[6 * i + 1] = pairs[i] if i < len(pairs) else pairs[0]
+        args[_FIRST_NUMBER - 1] = self._numbers
+        _kernel[(programs or 1,)](*args, NUMBERS=len(self._numbers), BLOCK=BLOCK)
 
 
 def on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -114,15 +140,22 @@ def on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
 
 
 @functools.cache
-def _compiled(device: torch.device, kinds: tuple[torch.dtype, ...], numbers: int) -> Any:
-    """The kernel for addresses that are `ALIGNED`, and numbers of 32 bits; None where Triton interprets it.
+def _launcher(device: torch.device, kinds: tuple[torch.dtype, ...], numbers: int) -> Callable[[int, list[int]], None] | None:
+    """A function that launches the kernel, on so many programs, with addresses that are `ALIGNED`, and ints; None where Triton
+    interprets it.
 
-    It is launched with addresses alone. Triton would take longer to find it for the arguments of a call than to launch it.
+    Triton would take longer to find the kernel for the arguments of a call than to launch it.
     """
     if not isinstance(_kernel, triton.JITFunction):
         return None
     args = [a for kind in (*kinds, *kinds[:1] * (MOST_TENSORS - len(kinds))) for a in (kind, kind, 2, 2, 2, 2)]
     with torch.cuda.device(device):
-        compiled = _kernel.warmup(*args, torch.int64, *[2] * MOST_NUMBERS, grid=(1,), NUMBERS=numbers, BLOCK=BLOCK)
-        compiled.run  # noqa: B018  (a property that loads it)
-    return compiled
+        compiled = _kernel.warmup(*args, torch.int64, *[2**40] * MOST_NUMBERS, grid=(1,), NUMBERS=numbers, BLOCK=BLOCK)
+        run = compiled.run  # loads it
+    function, packed, stream_of = compiled.function, compiled.packed_metadata, driver.active.get_current_stream
+    index = torch.cuda.current_device() if device.index is None else device.index
+
+    def launch(programs: int, args: list[int]) -> None:
+        run(programs, 1, 1, stream_of(index), function, packed, None, None, None, *args, numbers, BLOCK)
+
+    return launch

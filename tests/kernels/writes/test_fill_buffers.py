@@ -10,7 +10,7 @@ import torch
 
 from fxpass.kernels.launches import limits
 from fxpass.kernels.writes import fill_buffers, fill_kernel
-from fxpass.kernels.writes.fill_buffers import fill_at_once
+from fxpass.kernels.writes.fill_buffers import FillAtOnce
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_the_kernel_fills_as_copies_do(like: list[tuple[list[int], int, torch.dt
     buffers = [torch.ones(shape, dtype=t.dtype) for shape, t in zip(shapes, given, strict=True)]
     wanted = [buffer.clone() for buffer in buffers]
     numbers = torch.zeros(len(values), dtype=torch.int64)
-    assert fill_at_once(buffers, given, dims, numbers, values)
+    assert FillAtOnce(buffers, dims, numbers)(buffers, given, values)
     for buffer, tensor, dim, want in zip(buffers, given, dims, wanted, strict=True):
         (want.narrow(dim, 0, tensor.shape[dim]) if tensor.dim() else want).copy_(tensor)
         assert torch.equal(buffer, want)
@@ -47,7 +47,7 @@ def test_what_it_is_not_written_for_is_left() -> None:
     x, numbers = torch.randn(4, 6), torch.zeros(1, dtype=torch.int64)
     for given in ([x.mT], [x] * 5, [x.double()], []):
         buffers = [torch.zeros(6, 6) if g.dtype is torch.float64 else torch.zeros(8, 6, dtype=g.dtype) for g in given]
-        assert not fill_at_once(buffers, given, [0] * len(given), numbers, [3])
+        assert not FillAtOnce(buffers, [0] * len(given), numbers)(buffers, given, [3])
         assert not any(b.any() for b in buffers) and not numbers.any()
     assert not fill_buffers._failed
 
@@ -74,4 +74,5 @@ def test_the_device_is_asked_around_the_launch(monkeypatch: pytest.MonkeyPatch) 
 
     buffer = torch.zeros(6)
     monkeypatch.setattr(fill_kernel, "on", on)
-    assert fill_at_once([buffer], [torch.ones(4)], [0], torch.zeros(1, dtype=torch.int64), [3]) and inside == [True, True]
+    fill = FillAtOnce([buffer], [0], torch.zeros(1, dtype=torch.int64))
+    assert fill([buffer], [torch.ones(4)], [3]) and inside == [True, True]
