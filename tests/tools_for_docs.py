@@ -69,7 +69,7 @@ def internals_page() -> str:
         lines += ["| name | used by | releases | parameters |", "|---|---|---|---|"]
         for row in rows:
             releases = f"{row.since or RELEASES[0]} to {row.until or RELEASES[-1]}"
-            parameters = f"({', '.join(row.parameters)}, ...)" if row.parameters else row.why
+            parameters = row.signature() or row.why
             used = ", ".join(f"`{file}`" for file in sorted(files[row.name]))
             lines.append(f"| `{row.name}` | {used} | {releases} | {parameters} |")
         lines.append("")
