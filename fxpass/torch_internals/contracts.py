@@ -209,7 +209,7 @@ _ROWS = [
     _call(_C, "torch._dynamo.output_graph.OutputGraph.compile_subgraph", "self tx reason stack_pops"),
     _call(_C, "torch._dynamo.convert_frame.has_tensor_in_frame", ""),
     *_names(_C, "torch", "_TorchCompileWrapper"),
-    _call(Feature.ASKED, "torch._dynamo.utils.call_size", "x i", exact=True, why="every call of a graph with symbols asks by it"),
+    _call(Feature.ASKED, "torch._dynamo.utils.call_size", "x i", exact=True, why="graphs with symbols ask by it"),
     _call(Feature.ASKED, "torch._dynamo.utils.call_stride", "x i", exact=True, why="the same"),
     *_names(Feature.ASKED, "torch._C", "_is_torch_function_mode_enabled"),
     *_names(Feature.THREADS, "torch._C._dynamo.eval_frame", "_set_lru_cache"),
