@@ -183,7 +183,7 @@ def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
 
 
 def test_every_room_is_described() -> None:
-    page = (ROOT / "docs" / "how-it-works.md").read_text()
+    page = (ROOT / "docs" / "rooms.md").read_text()
     assert [path for path in all_rooms() if f"| [`{path.rpartition('/')[2]}`](../{path}) |" not in page] == []
 
 
