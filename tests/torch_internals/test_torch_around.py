@@ -1,4 +1,4 @@
-"""What torch does around a compilation while the hooks are in: resets, stances, other backends, frames within frames, threads."""
+"""What torch does around a compilation while the hooks are in: resets, stances, other backends, frames in frames, threads."""
 
 from __future__ import annotations
 
