@@ -86,25 +86,21 @@ HAND_OFF_FAILED = _reason(
     "KV009",
     "the hand-off failed: {error}",
     "The compiler could not compile a part, or the part failed when it first ran. If it runs with "
-    '`{"compiler": "aot_eager"}`, the fault is Inductor\'s, and stock `torch.compile` may show it too. Else it is one of '
-    "kvfix: please report it, with what the log shows and `fxpass.repro(report)`.",
+    '`{"compiler": "aot_eager"}`, the fault is Inductor\'s, and stock `torch.compile` may show it too. Otherwise '
+    "it is kvfix's: please report it, with what the log shows and `fxpass.repro(report)`.",
 )
-
 OFF = _reason("KV010", "the rewrite is switched off", 'Leave out `{"rewrite": False}` and `KVFIX_REWRITE=0`.')
-
 UNTRACED = _reason(
     "KV011",
     "{op} cannot be traced on tensors without data: {error}",
     "Keep the operator outside of what is compiled.",
 )
-
 NOT_COMPILED = _reason(
     "KV012",
     "{function} is left to eager: {why} at {where}",
     "Take what breaks the graph out of the loop, `with` or `try` that it is in, or out of what is compiled. Dynamo cannot go "
     "on behind it there; the functions that are called are compiled each for itself.",
 )
-
 SETS = _reason(
     "KV013",
     "a setting of PyTorch's is changed in the graph: {function}, before {where}",
@@ -267,7 +263,7 @@ FROM_FLOAT = _reason(
 )
 SITE_FAILED = _reason("KV190", "the pass failed here: {error}", _REPORT)
 
-# What grows stays outside of the static core
+# What stays outside of the static core
 GROWTH_OUTSIDE = _reason(
     "KV201",
     "what grows gets no buffer, since this would run outside of the static core all the same: {what}",
@@ -310,13 +306,11 @@ OUTSIDE_THE_CORE = _reason(
     "Where a slice was refused too, see its reason. Else give what the operator takes a fixed size (all rows of the buffer, "
     "and a mask), or a size that stays for some calls.",
 )
-
 CORRECTED = _reason(
     "KV211",
     "{of} has had too many values for a core of each, and is left symbolic from now on",
     "Nothing, where it has to move: what depends on it runs outside of the core. Else pad it to a few sizes.",
 )
-
 BESIDE = _reason(
     "KV212",
     "light ops run {where}: {ops}",
@@ -336,7 +330,6 @@ EXCLUDED = _reason(
     "Leave out `torch.compiler.disable`, or exclude only what has to run in eager, such as a print, and take slices in what "
     "is compiled. What `eval` evaluates, and another thread runs, never is.",
 )
-
 HANDED = _reason(
     "KV215",
     "{source}: {what} is a slice of a larger tensor, and longer in each call: it is taken outside of what is compiled",
@@ -383,7 +376,6 @@ ALIASED = _reason(
     "inputs share memory, so the core is not recorded as a CUDA graph",
     "Hand in tensors that do not share memory (`.clone()`).",
 )
-
 RECORDED = _reason(
     "KV403",
     "the core is recorded as one CUDA graph{anew}",

@@ -13,7 +13,8 @@ export KVFIX_EVERY_NAME=1  # CI tries a sample of what is computed without a pri
 failed=
 for release in ${releases:-2.11.0 2.13.0 2.14.1 newest}; do
     venv=.venv-$release
-    [ "$release" = newest ] && wanted="torch>=2.11,<2.16" || wanted="torch==$release"
+    wanted="torch==$release"
+    [ "$release" != newest ] || wanted=$(sed -n 's/^dependencies.*"\(torch[^"]*\)".*/\1/p' pyproject.toml)
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet "$wanted" || { failed="$failed $release"; continue; }
     echo "== torch $("$venv/bin/python" -c 'import importlib.metadata as m; print(m.version("torch"))')"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 import networkx as nx
@@ -183,8 +185,18 @@ def test_tests_lie_in_the_rooms_of_what_they_test() -> None:
 
 
 def test_every_room_is_described() -> None:
-    page = (ROOT / "docs" / "how-it-works.md").read_text()
+    page = (ROOT / "docs" / "rooms.md").read_text()
     assert [path for path in all_rooms() if f"| [`{path.rpartition('/')[2]}`](../{path}) |" not in page] == []
+
+
+def test_a_room_of_many_files_says_which_holds_what() -> None:
+    """In the docstring of its `__init__`, or by importing them all."""
+    rooms = Counter(file.parent for file in FILES)
+    large = [room for room, files in rooms.items() if files > 12]
+    assert len(large) >= 4
+    for room in large:
+        said = set(re.findall(r"\w+", (room / "__init__.py").read_text()))
+        assert {file.stem for file in room.glob("*.py")} - said == {"__init__"}, room
 
 
 def _private(name: str) -> bool:

@@ -13,7 +13,7 @@ from fxpass.torch_internals.contracts import RELEASES, TABLE, Feature
 
 ROOT = pathlib.Path(__file__).parents[1]
 PARTED = ("fxpass/torch_internals/dynamo", "fxpass/rewriting", "fxpass/execute", "fxpass/kernels")
-"""The packages whose rooms have a table in docs/how-it-works.md."""
+"""The packages whose rooms have a table in docs/rooms.md."""
 
 HEAD = f"""# What kvfix uses of torch that is not public
 
@@ -69,7 +69,7 @@ def internals_page() -> str:
         lines += ["| name | used by | releases | parameters |", "|---|---|---|---|"]
         for row in rows:
             releases = f"{row.since or RELEASES[0]} to {row.until or RELEASES[-1]}"
-            parameters = f"({', '.join(row.parameters)}, ...)" if row.parameters else row.why
+            parameters = row.signature() or row.why
             used = ", ".join(f"`{file}`" for file in sorted(files[row.name]))
             lines.append(f"| `{row.name}` | {used} | {releases} | {parameters} |")
         lines.append("")
@@ -152,7 +152,7 @@ def _lines(files: list[pathlib.Path]) -> list[int]:
 
 
 def with_rooms(page: str) -> str:
-    """The text ``page`` of docs/how-it-works.md with the files and lines that each room has now."""
+    """The text ``page`` of docs/rooms.md with the files and lines that each room has now."""
     for path, files in all_rooms().items():
         row = re.compile(rf"^(\| \[`\w+`\]\(\.\./{path}\) \| [^|]* \| )\d+, \d+ \|", re.M)
         page = row.sub(rf"\g<1>{len(files)}, {sum(_lines(files))} |", page)
@@ -163,5 +163,5 @@ def with_rooms(page: str) -> str:
 if __name__ == "__main__":
     (ROOT / "docs" / "troubleshooting.md").write_text(troubleshooting_page())
     (ROOT / "docs" / "torch-internals.md").write_text(internals_page())
-    how = ROOT / "docs" / "how-it-works.md"
-    how.write_text(with_rooms(how.read_text()))
+    counted = ROOT / "docs" / "rooms.md"
+    counted.write_text(with_rooms(counted.read_text()))

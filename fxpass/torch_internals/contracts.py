@@ -46,6 +46,7 @@ class Contract:
     """One private name and the feature that is lost without it.
 
     parameters: the first parameters of a function that is replaced, or called with positional arguments.
+    exact: whether these are all parameters: what takes the function's place takes no others (`patches.replace`).
     since, until: the first and the last release of torch that has the name, where these are not all of `RELEASES`.
     why: why there is no public way.
     """
@@ -53,6 +54,7 @@ class Contract:
     name: str
     feature: Feature
     parameters: tuple[str, ...] = ()
+    exact: bool = False
     since: str = ""
     until: str = ""
     why: str = ""
@@ -84,9 +86,14 @@ class Contract:
         if self.parameters:
             stock = inspect.unwrap(found)
             given = tuple(inspect.signature(stock).parameters)
-            if given[: len(self.parameters)] != self.parameters:
-                return f"{self.name} takes ({', '.join(given)}), not ({', '.join(self.parameters)}, ...)"
+            if (given if self.exact else given[: len(self.parameters)]) != self.parameters:
+                return f"{self.name} takes ({', '.join(given)}), not {self.signature()}"
         return None
+
+    def signature(self) -> str:
+        """``parameters`` as text, ``(self, value, ...)``; empty where there are none."""
+        further = [] if self.exact else ["..."]
+        return f"({', '.join([*self.parameters, *further])})" if self.parameters else ""
 
 
 RELEASES = ("2.11", "2.12", "2.13", "2.14", "2.15")
@@ -111,7 +118,7 @@ def _names(feature: Feature, module: str, names: str) -> list[Contract]:
     return [Contract(f"{module}.{name}", feature) for name in names.split()]
 
 
-def _call(feature: Feature, name: str, parameters: str, **rest: str) -> Contract:
+def _call(feature: Feature, name: str, parameters: str, **rest: Any) -> Contract:
     return Contract(name, feature, tuple(parameters.split()), **rest)
 
 
@@ -202,8 +209,8 @@ _ROWS = [
     _call(_C, "torch._dynamo.output_graph.OutputGraph.compile_subgraph", "self tx reason stack_pops"),
     _call(_C, "torch._dynamo.convert_frame.has_tensor_in_frame", ""),
     *_names(_C, "torch", "_TorchCompileWrapper"),
-    _call(Feature.ASKED, "torch._dynamo.utils.call_size", "x i", why="every call of a graph with symbols asks by it"),
-    _call(Feature.ASKED, "torch._dynamo.utils.call_stride", "x i", why="the same"),
+    _call(Feature.ASKED, "torch._dynamo.utils.call_size", "x i", exact=True, why="graphs with symbols ask by it"),
+    _call(Feature.ASKED, "torch._dynamo.utils.call_stride", "x i", exact=True, why="the same"),
     *_names(Feature.ASKED, "torch._C", "_is_torch_function_mode_enabled"),
     *_names(Feature.THREADS, "torch._C._dynamo.eval_frame", "_set_lru_cache"),
     # Torch's precompile cache

@@ -35,8 +35,9 @@ def patch(name: str, hook: Callable[..., Any], contain: bool = True) -> None:
 
 
 def replace(name: str, made_of: Callable[[Any], Any]) -> None:
-    """Put ``made_of(stock)`` in the place of the function called ``name`` in `contracts.TABLE`, which is called so often that
-    `patch`, which contains faults, would take longer than it does.
+    """Put ``made_of(stock)`` in the place of the function called ``name`` in `contracts.TABLE`.
+
+    This is for a function that is called so often that `patch`, which contains faults, would take longer than the function.
 
     Raises:
         Missing: this torch has no such function.

@@ -12,7 +12,7 @@ from fxpass.analysis import arithmetic
 from fxpass.index_tensors.advance import as_function
 from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
 from fxpass.index_tensors.rules import RULES
-from fxpass.torch_internals.dynamo.variables import numbers
+from fxpass.torch_internals.dynamo.variables import entry_variables
 
 
 def maxima(p: Tensor) -> Tensor:
@@ -66,9 +66,9 @@ LENGTH = 12
 def test_each_entry_is_made_once(step: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
     bounded: list[object] = []
-    stock, fits = numbers._made, arithmetic.fits_int64
+    stock, fits = entry_variables._made, arithmetic.fits_int64
     monkeypatch.setattr(arithmetic, "fits_int64", lambda number: bounded.append(number) or fits(number))
-    monkeypatch.setattr(numbers, "_made", lambda tx, entry, known: made.append(entry) or stock(tx, entry, known))
+    monkeypatch.setattr(entry_variables, "_made", lambda tx, entry, known: made.append(entry) or stock(tx, entry, known))
 
     def program(x: Tensor, idx: Tensor) -> tuple[Tensor, int]:
         p = idx

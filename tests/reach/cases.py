@@ -340,8 +340,7 @@ def whisper(compiled: Compile, device: str) -> Iterator[Step]:
 
 WINDOW = "a third graph once the window is full: the package branches on it"
 OUTSIDE = "its `inference_mode` is entered outside: AOTAutograd fails on it"
-FIRST = "a third graph, as in stock: in the first step after the prompt a size is a constant, since it has not moved yet"
-FILLED = "as many as in stock: the window's fill, the step that fills it, and two layouts of the full one, are graphs"
+FILLED = "the window's fill, the step that fills it, and two layouts of the full one, are graphs, as in stock"
 
 def _blocks(steps: Callable[..., Iterator[Step]], *args: Any) -> Callable[[Compile, str], Iterator[Step]]:
     return lambda compiled, device: steps(compiled, device, *args, blocks=True)
@@ -368,17 +367,17 @@ CASES = [
         note=OUTSIDE,
     ),
     Case("transformers", "Llama with StaticCache", "already static", transformers_static, ours=False),
-    Case("transformers, dynamic", "DynamicCache", "`cat([past, new], -2)`", transformers_dynamic, graphs=3, note=FIRST),
+    Case("transformers, dynamic", "DynamicCache", "`cat([past, new], -2)`", transformers_dynamic),
     Case(
         "transformers, dynamic window",
         "Mistral, DynamicCache",
         "`cat([past, new], -2)[:, :, -window + 1:]`",
         lambda compiled, device: transformers_dynamic(compiled, device, 9),
-        graphs=6,
+        graphs=5,
         note=FILLED,
     ),
-    Case("x-transformers", "x_transformers.py", "`cat((ck, k), -2)`", x_transformers, graphs=3, note=FIRST),
-    Case("whisper", "model.py, hooks", "`cat([cache[module], output], 1)`", whisper, graphs=3, note=FIRST),
+    Case("x-transformers", "x_transformers.py", "`cat((ck, k), -2)`", x_transformers),
+    Case("whisper", "model.py, hooks", "`cat([cache[module], output], 1)`", whisper),
     Case("litgpt, blocks", "model.py Block", "each block compiled; a mask cut to the length", _blocks(_litgpt, True), blocks=2),
     Case("llama-models, blocks", "llama3/model.py", "each block compiled; `start_pos: int`", _blocks(llama), blocks=2),
     Case(

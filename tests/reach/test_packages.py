@@ -34,6 +34,7 @@ def test_package(case: Case) -> None:
     with parts_seen() as cuts:
         row = reach.run(case)
     assert row.problems == [], row
+    assert row.graphs == case.graphs, "fewer than the table says"
     for parts in cuts:
         assert [bool(heavy(p)) for p in parts if p.static] == [True], row
         assert not any(heavy(p) for p in parts if not p.static), row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import pathlib
@@ -131,6 +133,27 @@ def test_what_is_lost_without_a_name_is_what_the_table_says(how: str) -> None:
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 def test_the_table_is_true_of_this_torch(row: contracts.Contract) -> None:
     assert row.broken() is None
+
+
+def test_a_parameter_that_torch_adds_costs_only_what_takes_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that is handed a parameter more fails, and torch's own function runs (`patches`)."""
+
+    def gained(row: contracts.Contract) -> str | None:
+        owner, _, name = row.name.rpartition(".")
+        held = inspect.unwrap(row.resolve())
+        more = inspect.Parameter("more", inspect.Parameter.KEYWORD_ONLY, default=None)
+        own = [p for p in inspect.signature(held).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        taking = functools.update_wrapper(lambda *args, **kwargs: held(*args, **kwargs), held)
+        del taking.__wrapped__  # type: ignore[attr-defined]
+        taking.__signature__ = inspect.Signature([*own, more])  # type: ignore[attr-defined]
+        with monkeypatch.context() as torchs:
+            torchs.setattr(contracts.resolve(owner), name, taking)
+            return row.broken()
+
+    replaced = [row for row in TABLE.values() if row.exact]
+    assert {row.name for row in replaced} == {f"torch._dynamo.utils.call_{of}" for of in ("size", "stride")}
+    assert all(gained(row) == f"{row.name} takes (x, i, more), not (x, i)" for row in replaced)
+    assert gained(TABLE["torch._dynamo.variables.builder.VariableBuilder.wrap_symint"]) is None
 
 
 def test_no_feature_is_lost_here() -> None:

@@ -1,4 +1,7 @@
-"""The rules of operators, one family in each file. Importing this package registers all of them."""
+"""The rules of operators, one family in each file. Importing this package registers all of them.
+
+What several families use stands in `alignment` and `places`.
+"""
 
 from . import (  # noqa: F401
     attention,

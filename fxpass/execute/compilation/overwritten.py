@@ -6,7 +6,10 @@
     copy_(buf, roll(buf, -1, 0))                copy_(buf, roll(buf, -1, 0))
 
 Inductor makes both writes in place, and may fuse the second one with the read that stands before it: rows are then overwritten
-that are still to be read (pytorch#198270). Of rows that kvfix itself writes by index, `rewriting.edits.overwrites` takes care.
+that are still to be read (pytorch#198270).
+
+This is for the writes that the model makes, in any graph that Inductor compiles. Slices that kvfix has made into writes by
+index are masked by the rewrite (`rewriting.edits.overwrites`), which costs fewer passes over the buffer.
 """
 
 from __future__ import annotations

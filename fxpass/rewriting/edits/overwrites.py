@@ -11,8 +11,12 @@ two such writes with the second one, which then overwrites rows that are still t
 the slice that the model has, is a value until the end of the graph, so that only one write is in place. A masked write costs a
 pass over the buffer. The other write usually costs one, too.
 
-So it is with a read of as many elements as are written, ``k[:, s:e] = x`` and then ``k[:, :n]``. In one kernel with the write,
-torch 2.11 reads several elements before it writes the first of them.
+Rows are also masked where as many elements are read as are written, ``k[:, s:e] = x`` and then ``k[:, :n]``. In one kernel with
+the write, torch 2.11 reads several elements before it writes the first of them.
+
+All this is for slices that kvfix has made into writes by index: their rows lie one after the other, which a mask can say. Rows
+that the model itself writes by index may lie anywhere, or be added up. These go through a copy
+(`execute.compilation.overwritten`).
 
 Rows that go in through a view of another dtype, ``buf.view(torch.int16)[:, s:e] = k``, are masked as well: Inductor would store
 them as numbers of the dtype that the buffer has.

@@ -15,7 +15,7 @@ import torch
 from fxpass.graph.numbers import symbols
 from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.dynamo.names import ConstantVariable, SymNodeVariable
-from fxpass.torch_internals.dynamo.variables.numbers import plain_number
+from fxpass.torch_internals.dynamo.variables.entry_variables import plain_number
 from fxpass.torch_internals.dynamo.variables.realized import realized
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import free_unbacked_symbols

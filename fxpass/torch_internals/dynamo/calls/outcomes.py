@@ -14,7 +14,8 @@ import torch
 
 from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.dynamo.names import ConstantVariable, ListVariable, SymNodeVariable, TupleVariable
-from fxpass.torch_internals.dynamo.variables.numbers import known_truth, plain_number
+from fxpass.torch_internals.dynamo.variables.entry_variables import plain_number
+from fxpass.torch_internals.dynamo.variables.numbers import known_truth
 from fxpass.torch_internals.dynamo.variables.realized import realized
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import free_unbacked_symbols

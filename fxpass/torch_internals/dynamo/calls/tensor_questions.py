@@ -14,7 +14,8 @@ import torch
 from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.dynamo.names import ConstantVariable, ListVariable, TensorVariable
 from fxpass.torch_internals.dynamo.sizes.fixed import has_symbolic_size
-from fxpass.torch_internals.dynamo.variables.numbers import branch_outcome, formed, number_in, numbers_in, plain_number
+from fxpass.torch_internals.dynamo.variables.entry_variables import plain_number
+from fxpass.torch_internals.dynamo.variables.numbers import branch_outcome, formed, number_in, numbers_in
 from fxpass.torch_internals.dynamo.variables.realized import realized
 from fxpass.torch_internals.patches import patch
 

@@ -25,7 +25,7 @@ from fxpass.torch_internals.dynamo.sizes import dynamism
 from fxpass.torch_internals.symbols import DimDynamic
 
 from . import module_ints
-from .numbers import guard_range
+from .entry_variables import guard_range
 
 MAX_FLOATS = 3
 """A float of a module is a constant for so many values, in graphs of their own; any other float is one for its first value."""
