@@ -123,7 +123,7 @@ def test_functions_of_one_name_are_families() -> None:
     """Hooks are installed, state is forgotten, kernels are launched, guards ask the mirror, rules are called as operators."""
     families = {"install", "uninstall", "forget", "reset", "launches"}
     guards = {"all_agree", "computed", "disjoint", "evaluate", "read", "values"}  # guards/functions.py: what they ask
-    rules = {"fill", "split"}  # of index_tensors/indexing.py, called as their operators
+    rules = {"split"}  # of index_tensors/indexing.py, called as its operator
     found: dict[str, list[str]] = {}
     for file in FILES:
         if not module(file).startswith("analysis.rules."):

@@ -26,7 +26,7 @@ class FillAtOnce:
             if len(buffers) > fill_kernel.MOST_TENSORS or len(numbers) > fill_kernel.MOST_NUMBERS:
                 return
             if all(_fits(one, numbers, fill_kernel.MOST_ELEMENTS) for one in (*buffers, numbers)):
-                self._fill = fill_kernel.Fill(buffers, dims, numbers)
+                self._fill = fill_kernel.BufferFill(buffers, dims, numbers)
 
     def __call__(self, buffers: Sequence[torch.Tensor], given: Sequence[torch.Tensor], values: Sequence[int]) -> bool:
         """Copy each of ``given``, which has the sizes of its buffer but along its dim, and ``values``, one for each number.

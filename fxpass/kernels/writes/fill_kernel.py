@@ -78,7 +78,7 @@ def _kernel(
             tl.store(numbers + 7, n7.to(tl.int64))
 
 
-class Fill:
+class BufferFill:
     """One launch that copies tensors to the beginning of ``buffers``, each along its dim, and numbers into ``numbers``.
 
     What is the same in all calls is worked out once, since the device may wait for the launch. The buffers are not held.
