@@ -112,6 +112,8 @@ def _numbers(nodes: Sequence[fx.Node]) -> dict[int, str]:
             continue
         if isinstance(source, PositionSource):
             made[i] = f"a{base}.reshape(-1)[{source.index}].item()"
+        elif (extreme := getattr(source, "extreme", None)) is not None:
+            made[i] = f"a{base}.reshape(-1)[{list(extreme.places)}].a{extreme.fn.__name__}().item()"
         elif hasattr(source, "prop"):
             made[i] = f"a{base}.{source.prop.method_name()}({'' if source.idx is None else source.idx})"
     return made
@@ -127,6 +129,8 @@ def _moving(
         source = dynamo_source(node)
         if isinstance(source, PositionSource) and source.base.name in names:
             moving.append((names[source.base.name], source.index))
+        elif (extreme := getattr(source, "extreme", None)) is not None and source.base.name in names:
+            moving += [(names[source.base.name], i) for i in extreme.places]
     moving += [(t, None) for t, i in enumerate(taken) if isinstance(fake_value(nodes[i]), torch.SymInt)]
     tensors = [(t, fake_value(nodes[i])) for t, i in enumerate(taken) if isinstance(fake_value(nodes[i]), torch.Tensor)]
     return moving, [(t, d) for t, value in tensors for d, s in enumerate(value.shape) if isinstance(s, torch.SymInt)]

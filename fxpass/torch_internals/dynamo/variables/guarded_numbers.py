@@ -17,7 +17,7 @@ from torch import fx
 
 from fxpass.index_tensors import expressions, mirror
 from fxpass.index_tensors.arithmetic import NotCovered
-from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
+from fxpass.index_tensors.contents import Arith, Element, extreme, in_order, tensors
 from fxpass.index_tensors.expressions import Expression
 from fxpass.index_tensors.formula import evaluate, formula_text
 from fxpass.index_tensors.functions import FOLDS, PAIRWISE
@@ -87,7 +87,7 @@ def aggregate_variable(tx: Any, entry: Arith) -> Any:
     (tensor,) = tensors([entry])
     argument = _argument(tensor)
     assert text is not None
-    source = AggregateSource(argument.source, text)
+    source = AggregateSource(argument.source, text, extreme(entry))
     inputs = tx.output.unspec_variable_map
     if source.name in inputs:
         return inputs[source.name]
