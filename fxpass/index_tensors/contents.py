@@ -70,7 +70,7 @@ def graph_ints(entries: Iterable[Entry | None]) -> list[GraphInt]:
     return [entry for entry in in_order(entries) if isinstance(entry, GraphInt)]
 
 
-def extreme(entry: Arith) -> Extreme | None:
+def extreme_of(entry: Arith) -> Extreme | None:
     """The `Extreme` that ``entry`` is; None if it is none, or one of elements that do not lie at equal distances."""
     places = sorted({part.index for part in entry.args if isinstance(part, Element)})
     if entry.fn not in (max, min) or len(places) != len(entry.args) or len(tensors([entry])) != 1:

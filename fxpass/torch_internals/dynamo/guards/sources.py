@@ -57,7 +57,7 @@ class AggregateSource(ChainedSource):
     """
 
     text: str = ""
-    extreme: Extreme | None = dataclasses.field(default=None, compare=False)
+    extreme: Extreme | None = dataclasses.field(default=None, compare=False, kw_only=True)
 
     @property
     def _name_template(self) -> str:
