@@ -62,8 +62,7 @@ def viewed_results(
     wholes = {i: _whole(r) for i, r in tensors.items()}
     for whole in dict.fromkeys(wholes.values()):
         of = {i: r for i, r in tensors.items() if wholes[i] is whole}
-        is_plain = len(of) == 1 and all(dense_order(r.meta["val"]) is not None for r in of.values())
-        if whole.op != "call_function" or is_plain or not any(_moves(r, moving) for r in of.values()) or not is_due(whole):
+        if whole.op != "call_function" or not _must_leave([*of.values()], whole, moving) or not is_due(whole):
             continue
         steps = {i: _steps(r, whole) for i, r in of.items() if r is not whole}
         if not steps or None in steps.values():
@@ -73,6 +72,14 @@ def viewed_results(
         given = [None if i in steps else r for i, r in enumerate(given)]
         given[place] = whole
     return given, views
+
+
+def _must_leave(views: Sequence[fx.Node], whole: fx.Node, moving: Set[Any]) -> bool:
+    """Whether ``views`` of ``whole`` can be no results of the graph: several share memory that moves in size, or one has gaps in
+    it."""
+    if len(views) == 1:
+        return dense_order(views[0].meta["val"]) is None and _moves(whole, moving)
+    return any(_moves(view, moving) for view in views)
 
 
 def _moves(node: fx.Node, moving: Set[Any]) -> bool:

@@ -34,6 +34,7 @@ RESULTS: dict[str, Finish] = {
     "in parts": lambda weights, scores: weights[0].unbind(1),
     "with the last key's": lambda weights, scores: (weights[0], weights[0][..., -1], scores[0], scores[0].mT),
     "a view that has gaps": lambda weights, scores: weights[0][:, :, -1],
+    "a column": lambda weights, scores: weights[0][..., 0],
 }
 
 
