@@ -75,8 +75,8 @@ def viewed_results(
 
 
 def _must_leave(views: Sequence[fx.Node], whole: fx.Node, moving: Set[Any]) -> bool:
-    """Whether ``views`` of ``whole`` can be no results of the graph: several share memory that moves in size, or one has gaps in
-    it."""
+    """Whether ``views`` of ``whole`` can be no results of the graph: several share memory, or one has gaps in it, and its size
+    moves."""
     if len(views) == 1:
         return dense_order(views[0].meta["val"]) is None and _moves(whole, moving)
     return any(_moves(view, moving) for view in views)
