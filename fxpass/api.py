@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from fxpass.analysis.capacities import sizes_sliced
+from fxpass.analysis.positions import Origin
 from fxpass.analysis.sites import SliceSite
 from fxpass.graph.attributes import lift, restore
 from fxpass.graph.decompose import decompose
@@ -108,9 +109,11 @@ def rewrite_normal_form(
     came = kept(normal.graph)
     report.drawings.before = report.drawings.after = Lazy(lambda: drawn(without_tensors(came)))
     grown = growing(normal)
+    positions = _positions(normal, numbers)
+    cuts = _cuts(normal, positions, numbers, grown)
     before, ops = signature(normal), op_records(normal)
     with store.timed(report, "rewrite"):
-        rewritten = _edited(normal, numbers, grown, before_edits, windows)
+        rewritten = _edited(normal, positions, numbers, grown, before_edits, cuts, windows)
     _describe(report, normal, rewritten, numbers, grown, windows)
     inputs = [*inputs, *(n.meta["val"] for n in normal.graph.find_nodes(op="placeholder")[len(inputs) :])]
     with store.timed(report, "propagate"):
@@ -126,26 +129,41 @@ def rewrite_normal_form(
     return normal, rewritten
 
 
+def _positions(normal: fx.GraphModule, numbers: NumberInputs | None) -> dict[fx.Node, Origin]:
+    """The position inputs of ``normal``, apart from the lengths of what has grown."""
+    if numbers is None:
+        return origins(normal)
+    numbers.settle(normal.graph)
+    return origins(normal, numbers.steady_ints, numbers.growing[0])
+
+
+def _cuts(
+    normal: fx.GraphModule, positions: Iterable[fx.Node], numbers: NumberInputs | None, grown: Grown | None
+) -> Cuts | None:
+    """The results that may be cut outside of the graph ``normal``, which must come from Dynamo."""
+    if grown is not None:
+        return Cuts(grown.given, has_buffers=True, viewed=grown.around.viewed)
+    return None if numbers is None else Cuts.beside_views(normal.graph, positions)
+
+
 def _edited(
     normal: fx.GraphModule,
+    positions: dict[fx.Node, Origin],
     numbers: NumberInputs | None,
     grown: Grown | None,
     before_edits: Callable[[fx.GraphModule, Iterable[SliceSite]], None],
+    cuts: Cuts | None,
     windows: Windows | None,
 ) -> Rewritten:
     """Rewrite the graph ``normal``, in which buffers stand in the place of what has ``grown``."""
-    if numbers:
-        numbers.settle(normal.graph)
-    found, moving, seen = (numbers.steady_ints, numbers.growing[0], numbers.seen()) if numbers else ((), frozenset(), None)
-    positions = origins(normal, found, moving)
     if positions:
         floats_as_tensors(normal.graph)
-    if grown is None:
-        cuts = None if numbers is None else Cuts(len(normal.graph.find_nodes(op="placeholder")))
-        return rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, cuts, windows)
-    positions, seen, cuts = grown.origins | positions, grown.seen(seen), Cuts(grown.given, has_buffers=True)
+    seen = numbers.seen() if numbers else None
+    if grown is not None:
+        positions, seen = grown.origins | positions, grown.seen(seen)
     rewritten = rewrite_graph(normal, positions, name_of, decompose, seen, before_edits, cuts, windows)
-    rewritten.around = cuts.beside(dataclasses.replace(grown.around, windows=rewritten.around.windows))
+    if grown is not None:
+        rewritten.around = dataclasses.replace(rewritten.around, axes=grown.around.axes)
     return rewritten
 
 

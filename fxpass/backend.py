@@ -207,7 +207,8 @@ def planned(
     is_step = not any(one.rows for one in around.axes) and any(s.kind == "position" for s in report.symbols)
     if not any(d.rewritten for d in rewritten.decisions):
         give_up()
-        normal, around = form.gm, around if rewritten.decisions else Around()  # no site: nothing depends on what grows
+        has_buffers = around.axes and rewritten.decisions  # without a site, nothing depends on what grows
+        normal, around = form.gm, around if has_buffers else Around()
         expect(gm, normal)
         if around.axes or not counts_along(normal, kinds.bound):
             if is_step:

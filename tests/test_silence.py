@@ -343,7 +343,7 @@ def joined_and_handed_on(k: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 GROWN: dict[str, tuple[str, Grow]] = {
     "an operator without a rule": ("KV201", joined(lambda k, x: ((k @ W).mode(1).values, k))),
     "the operator of a user": ("KV201", joined(lambda k, x: ((doubled(k) @ W).sum(1), k))),
-    "a result that is too long": ("KV201", joined(lambda k, x: ((k @ W).sum(1), k[:, ::2]))),
+    "a result that is too long": ("KV201", joined(lambda k, x: ((r := k @ W).mul_(2), r[:, ::2]))),
     "a break behind the join": ("KV213", joined_before_a_break(lambda k, x: ((k @ W).sum(1), k))),
     "the operator of a function that is excluded": ("KV214", joined_and_handed_on),
     "rows put in front": ("KV206", lambda k, x: ((k @ W).sum(1), torch.cat([x, k], 1))),

@@ -21,6 +21,7 @@ from torch import fx
 from fxpass.graph.numbers import Derived, number, symbols
 from fxpass.graph.schemas import ITEM
 from fxpass.graph.values import is_tensor
+from fxpass.index_tensors.contents import Extreme
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Origin:
     name: what the report calls it.
     tensor: the graph input that holds the number; None for a Python int.
     index: the row-major index of the number in ``tensor``.
+    extreme: of which of its elements the number is the largest or the smallest, where it is no single one.
     """
 
     name: str
     tensor: fx.Node | None = None
     index: int = 0
+    extreme: Extreme | None = None
 
     def moved(self, nodes: Mapping[fx.Node, fx.Node]) -> Origin:
         """The same origin in a copy of the graph; ``nodes`` maps the former inputs to those of the copy."""

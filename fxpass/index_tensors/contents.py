@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import fx
 
@@ -35,6 +35,13 @@ class Arith:
     args: tuple[Entry, ...]
 
 
+class Extreme(NamedTuple):
+    """The largest of the elements of a tensor at ``places`` (row-major), or the smallest: ``fn`` is `max` or `min`."""
+
+    fn: Callable[..., Any]
+    places: range
+
+
 Entry = int | bool | Element | GraphInt | Arith
 
 
@@ -61,6 +68,15 @@ def in_order(
 def graph_ints(entries: Iterable[Entry | None]) -> list[GraphInt]:
     """The SymInts of the graph that ``entries`` are computed from."""
     return [entry for entry in in_order(entries) if isinstance(entry, GraphInt)]
+
+
+def extreme_of(entry: Arith) -> Extreme | None:
+    """The `Extreme` that ``entry`` is; None if it is none, or one of elements that do not lie at equal distances."""
+    places = sorted({part.index for part in entry.args if isinstance(part, Element)})
+    if entry.fn not in (max, min) or len(places) != len(entry.args) or len(tensors([entry])) != 1:
+        return None
+    found = range(places[0], places[-1] + 1, places[1] - places[0] if len(places) > 1 else 1)
+    return Extreme(entry.fn, found) if list(found) == places else None
 
 
 def tensors(entries: Iterable[Entry | None]) -> list[fx.Node]:

@@ -48,6 +48,9 @@ class Table:
         """The branches on positions that became guards: each condition with its source line."""
         self.variables: dict[Entry, Any] = {}
         """The Dynamo variables that stand for entries."""
+        self.equals: dict[tuple[fx.Node, int], tuple[str, tuple[int, ...]]] = {}
+        """By tensor and group of elements that have always agreed: the number that stands for them, and the elements that it is
+        made of."""
         self.places: dict[tuple[fx.Node, int], fx.Proxy] = {}
         """The places that a mask names, by the mask and the number of ops that have written to it."""
         self._arrays = Arrays(graph)

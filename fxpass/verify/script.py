@@ -23,7 +23,7 @@ from torch import fx
 from fxpass.graph.inputs import belongs_to_module, dynamo_source
 from fxpass.graph.values import fake_value
 from fxpass.options import Options
-from fxpass.torch_internals.dynamo.guards.sources import PositionSource
+from fxpass.torch_internals.dynamo.guards.sources import AggregateSource, PositionSource
 
 from .outcome import COUNTED, RELATIVE, numbers, tolerance
 from .template import LOADED, SCRIPT
@@ -112,6 +112,9 @@ def _numbers(nodes: Sequence[fx.Node]) -> dict[int, str]:
             continue
         if isinstance(source, PositionSource):
             made[i] = f"a{base}.reshape(-1)[{source.index}].item()"
+        elif isinstance(source, AggregateSource) and source.extreme is not None:
+            fn, some = source.extreme
+            made[i] = f"a{base}.reshape(-1)[{some.start}:{some.stop}:{some.step}].{fn.__name__}().item()"
         elif hasattr(source, "prop"):
             made[i] = f"a{base}.{source.prop.method_name()}({'' if source.idx is None else source.idx})"
     return made
@@ -125,13 +128,18 @@ def _moving(
     moving: list[tuple[int, int | None]] = []
     for node in nodes:
         source = dynamo_source(node)
-        if isinstance(source, PositionSource) and source.base.name in names:
-            moving.append((names[source.base.name], source.index))
+        if (elements := _elements(source)) and source.base.name in names:
+            moving += [(names[source.base.name], i) for i in elements]
     moving += [(t, None) for t, i in enumerate(taken) if isinstance(fake_value(nodes[i]), torch.SymInt)]
     tensors = [(t, fake_value(nodes[i])) for t, i in enumerate(taken) if isinstance(fake_value(nodes[i]), torch.Tensor)]
     return moving, [(t, d) for t, value in tensors for d, s in enumerate(value.shape) if isinstance(s, torch.SymInt)]
 
 
+def _elements(source: Any) -> Sequence[int]:
+    """The elements of an index tensor that the number at ``source`` is made of; none where it has another origin."""
+    if isinstance(source, AggregateSource) and source.extreme is not None:
+        return source.extreme.places
+    return (source.index,) if isinstance(source, PositionSource) else ()
 
 
 def _attribute(gm: fx.GraphModule, target: Any) -> Any:

@@ -42,6 +42,7 @@ NAMES = {
     "read": "fxpass.rewriting.edits.reads:rewrite_read",
     "started": "fxpass.rewriting.edits.reads:start_extent",
     "leaf": "fxpass.rewriting.nodes.twins:Twins._leaf",
+    "taken": "fxpass.rewriting.nodes.twins:Twins._taken",
     "made": "fxpass.rewriting.nodes.twins:Twins._make",
     "scalar": "fxpass.rewriting.edits.scalars:_twin",
     "scalar_arange": "fxpass.rewriting.edits.scalars:_arange",
@@ -241,7 +242,7 @@ MUTANTS = [
         "copy = tensor",
         hint=r"(idx|pos).*(\+= n|add_\(n\)|copy_|= e\d)[\s\S]*k0\[",
     ),
-    Mutant("another element of the index tensor", "leaf", "origin.index", "0", hint=r"c\.idx\[0\] \+= 1"),
+    Mutant("another element of the index tensor", "taken", "origin.index", "0", hint=r"c\.idx\[0\] \+= 1"),
     Mutant("arithmetic on positions is lost", "made", "return self._call(form, tuple(twins), place)", "return twins[0]"),
     Mutant("a number promotes a 0-d tensor", "scalar", "if tensor.dim() == 0 and", "if False and"),
     Mutant(

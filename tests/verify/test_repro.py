@@ -67,6 +67,23 @@ def test_the_script_runs_alone(name: str, tmp_path: Path, capsys: pytest.Capture
     assert kinds(fxpass.reports()[-1]) == kinds(report) and report.rewritten
 
 
+def test_the_script_makes_the_longest_of_the_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def step(x: Tensor, k: Tensor, lens: Tensor) -> Tensor:
+        k[torch.arange(4), lens] = x
+        lens += 1
+        return k[:, : int(lens.max())].sum(1)
+
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager", "verify": 0})
+    k, lens = torch.zeros(4, 16, 8), torch.tensor([3, 1, 5, 2])
+    for _ in range(3):
+        compiled(torch.ones(4, 8), k, lens)
+    report = fxpass.reports()[-1]
+    assert status(fxpass.repro(report, str(tmp_path / "repro.py"))) == 0
+    assert "[0:4:1].max().item()" in (tmp_path / "repro.py").read_text()
+    assert capsys.readouterr().out.endswith("no difference\n")
+    assert kinds(fxpass.reports()[-1]) == kinds(report) and report.rewritten
+
+
 def test_the_script_shows_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = fxpass.repro(decode("item"), str(tmp_path / "repro.py"))
     wrong = lambda *given: lambda gm, *rest: lambda *args: [a + 1 for a in gm(*args)]  # noqa: E731

@@ -21,7 +21,7 @@ from torch import fx
 from fxpass import reasons
 from fxpass.analysis import arithmetic
 from fxpass.analysis.arithmetic import call_of, is_float, is_leaf
-from fxpass.analysis.positions import Positions
+from fxpass.analysis.positions import Origin, Positions
 from fxpass.errors import Refusal
 from fxpass.graph.numbers import Derived
 from fxpass.graph.schemas import ITEM
@@ -108,7 +108,15 @@ class Twins:
             copy = self._call(aten.clone.default, (tensor,), self._entry)
             flat = self._call(aten.reshape.default, (copy, [-1]), self._entry)
             self._snapshots[tensor] = self._call(aten.to.dtype, (flat, torch.int64), self._entry)
-        return self._call(aten.select.int, (self._snapshots[tensor], 0, origin.index), self._entry)
+        return self._taken(origin, self._snapshots[tensor])
+
+    def _taken(self, origin: Origin, numbers: fx.Node) -> fx.Node:
+        """What ``origin`` says of ``numbers``."""
+        if origin.extreme is None:
+            return self._call(aten.select.int, (numbers, 0, origin.index), self._entry)
+        fn, places = origin.extreme
+        some = self._call(aten.slice.Tensor, (numbers, 0, places.start, places.stop, places.step), self._entry)
+        return self._call({max: aten.amax.default, min: aten.amin.default}[fn], (some, [0]), self._entry)
 
     def _derived_leaf(self, size: Derived, device: torch.device) -> fx.Node:
         made = self._call(size.fn, size.args, size.place)

@@ -1,7 +1,8 @@
-"""Results that are views of one tensor, which is as long as what grows, are taken outside of the graph, from that tensor.
+"""Results that are views of one tensor, which is as long as what grows or as a position says, are taken outside of the graph.
 
     return x, x[:, -1:]          ->          return x, None          and outside x[:, -1:], of the x that is returned
     return x[0], x[1]            ->          return x, None          and outside x[0], x[1]
+    return x[:, -1]              ->          return x                and outside x[:, -1], which has gaps in memory
 
 Such an `x` leaves the graph at full size, and is cut outside. Views that are taken in the graph would not share memory with
 what the caller gets.
@@ -10,7 +11,7 @@ what the caller gets.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch import fx
 from fxpass.errors import Refusal
 from fxpass.graph import aliases
 from fxpass.graph.bounds import bounds_of, size_of, sliced_axis
+from fxpass.graph.layouts import dense_order
 from fxpass.graph.numbers import fixed, number, symbols, to_expr
 from fxpass.graph.schemas import is_operator
 from fxpass.graph.values import is_tensor
@@ -47,17 +49,20 @@ class ViewOf(NamedTuple):
         return made  # type: ignore[no-any-return]
 
 
-def viewed_results(results: Sequence[Any], moving: Set[Any]) -> tuple[list[Any], dict[int, ViewOf]]:
+def viewed_results(
+    results: Sequence[Any], moving: Set[Any], is_due: Callable[[fx.Node], bool] = lambda whole: True
+) -> tuple[list[Any], dict[int, ViewOf]]:
     """``results`` with the tensors whose sizes have ``moving`` symbols in the places of views of them; and these views.
 
-    A tensor that is no result takes the place of its first view. The other views' places are None.
+    A tensor that is no result takes the place of its first view. The other views' places are None. Only tensors that ``is_due``
+    holds for are looked at.
     """
     given, views = list(results), {}
     tensors = {i: r for i, r in enumerate(results) if isinstance(r, fx.Node) and is_tensor(r)}
     wholes = {i: _whole(r) for i, r in tensors.items()}
     for whole in dict.fromkeys(wholes.values()):
         of = {i: r for i, r in tensors.items() if wholes[i] is whole}
-        if whole.op != "call_function" or len(of) == 1 or not any(_moves(r, moving) for r in of.values()):
+        if whole.op != "call_function" or not _must_leave([*of.values()], whole, moving) or not is_due(whole):
             continue
         steps = {i: _steps(r, whole) for i, r in of.items() if r is not whole}
         if not steps or None in steps.values():
@@ -67,6 +72,14 @@ def viewed_results(results: Sequence[Any], moving: Set[Any]) -> tuple[list[Any],
         given = [None if i in steps else r for i, r in enumerate(given)]
         given[place] = whole
     return given, views
+
+
+def _must_leave(views: Sequence[fx.Node], whole: fx.Node, moving: Set[Any]) -> bool:
+    """Whether ``views`` of ``whole`` can be no results of the graph: several share memory, or one has gaps in it, and its size
+    moves."""
+    if len(views) == 1:
+        return dense_order(views[0].meta["val"]) is None and _moves(whole, moving)
+    return any(_moves(view, moving) for view in views)
 
 
 def _moves(node: fx.Node, moving: Set[Any]) -> bool:

@@ -30,6 +30,11 @@ RESULTS: dict[str, Finish] = {
     "in another dtype": lambda weights, scores: weights[0].bfloat16(),
     "summed over queries": lambda weights, scores: weights[0].sum(2),
     "a running sum": lambda weights, scores: weights[0].cumsum(-1),
+    "with a view of them": lambda weights, scores: (weights[0], weights[0][1]),
+    "in parts": lambda weights, scores: weights[0].unbind(1),
+    "with the last key's": lambda weights, scores: (weights[0], weights[0][..., -1], scores[0], scores[0].mT),
+    "a view that has gaps": lambda weights, scores: weights[0][:, :, -1],
+    "a column": lambda weights, scores: weights[0][..., 0],
 }
 
 
@@ -99,9 +104,8 @@ def test_one_length_among_others() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
 def test_a_result_and_a_view_of_it_share_memory() -> None:
-    """They are refused, with what leads to them: cut one by one they would be two tensors."""
+    """Cut one by one they would be two tensors: the view is taken of what is cut."""
 
     def views(k: Tensor, x: Tensor, p: int) -> Any:
         k[:, p : p + 1] = x
@@ -116,4 +120,21 @@ def test_a_result_and_a_view_of_it_share_memory() -> None:
         given[1].add_(1)
         wanted[1].add_(1)
         torch.testing.assert_close(given, wanted)
+        assert given[0].untyped_storage().nbytes() == wanted[0].untyped_storage().nbytes()
+    assert fxpass.reports()[-1].refused == 0
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::fxpass.KvfixWarning")
+def test_a_result_that_is_written_under_another_name_is_refused() -> None:
+    def written(k: Tensor, x: Tensor, p: int) -> Any:
+        k[:, p : p + 1] = x
+        weights = (x @ k[:, : p + 1].mT).softmax(-1)
+        return weights.mul_(2), weights[0]
+
+    compiled = torch.compile(written, backend="kvfix", options={"compiler": "eager"})
+    mine, eager = torch.randn(1, CAPACITY, WIDTH).repeat(2, 1, 1, 1).unbind()
+    for p in range(6, 11):
+        x = torch.randn(1, 1, WIDTH)
+        torch.testing.assert_close(compiled(mine, x, p), written(eager, x, p))
     assert fxpass.reports()[-1].refused > 0

@@ -18,6 +18,7 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
+from fxpass.index_tensors.contents import Extreme
 from fxpass.torch_internals.dynamo.names import ChainedSource, GuardBuilder, Source
 
 from . import functions
@@ -50,9 +51,13 @@ class PositionSource(ChainedSource):
 
 @dataclasses.dataclass(frozen=True)
 class AggregateSource(ChainedSource):
-    """The value of the `formula_text` ``text`` for the small integer tensor at ``base``, read through the host mirror."""
+    """The value of the `formula_text` ``text`` for the small integer tensor at ``base``, read through the host mirror.
+
+    extreme: of which elements it is the largest or the smallest, if it is.
+    """
 
     text: str = ""
+    extreme: Extreme | None = dataclasses.field(default=None, compare=False, kw_only=True)
 
     @property
     def _name_template(self) -> str:

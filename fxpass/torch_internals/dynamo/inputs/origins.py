@@ -12,7 +12,7 @@ from fxpass.analysis.lengths import bounds_of_caches, lengths
 from fxpass.analysis.positions import Origin
 from fxpass.graph.inputs import buffer_of, dynamo_source
 from fxpass.graph.values import is_tensor
-from fxpass.torch_internals.dynamo.guards.sources import PositionSource, user_text
+from fxpass.torch_internals.dynamo.guards.sources import AggregateSource, PositionSource, user_text
 from fxpass.torch_internals.dynamo.names import TensorPropertySource
 from fxpass.torch_internals.symbols import free_symbols
 
@@ -36,6 +36,8 @@ def origins(gm: fx.GraphModule, variants: Collection[str] = (), moving: Set[Any]
         source = sources[node]
         if isinstance(source, PositionSource):
             found[node] = Origin(user_text(source), tensors.get(source.base), source.index)
+        elif isinstance(source, AggregateSource) and source.extreme is not None:
+            found[node] = Origin(user_text(source), tensors.get(source.base), extreme=source.extreme)
         elif source is not None and not isinstance(source, TensorPropertySource) and source.name not in variants:
             found[node] = Origin(user_text(source))
         elif source is None and not free_symbols(node.meta["val"]) <= sizes:

@@ -1,7 +1,7 @@
 """Dynamo variables for what an index tensor holds: for one element, or for a number that many elements make.
 
     int(idx[0])          a guarded constant until it moves; then a SymInt input
-    int(lens.max())      the same for the maximum, once the rows have parted: one number, whatever row it comes from
+    int(lens.max())      the same for the maximum: one number, whatever row it comes from
     (pad > 0).any()      a guarded constant
     int(at[-1])          of a tensor whose length is a symbol: a SymInt input (`expressions`)
     int(lens[slots][0])  what no rule covers: a guarded constant until it moves; then a SymInt input
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import fx
 
 from fxpass.index_tensors import expressions, mirror
 from fxpass.index_tensors.arithmetic import NotCovered
-from fxpass.index_tensors.contents import Arith, Element, in_order, tensors
+from fxpass.index_tensors.contents import Arith, Element, extreme_of, in_order, tensors
 from fxpass.index_tensors.expressions import Expression
 from fxpass.index_tensors.formula import evaluate, formula_text
 from fxpass.index_tensors.functions import FOLDS, PAIRWISE
@@ -48,7 +49,7 @@ def element_variable(tx: Any, element: Element) -> Any:
     """The variable of ``element``: a guarded constant until it has been seen to change, and a SymInt graph input from then on.
 
     Elements that have never been seen to differ share one input, under a guard that they are equal, as equal sizes share one
-    symbol in PyTorch.
+    symbol in PyTorch. So they do with their maximum or minimum, which asks for no such guard where no element is read.
     """
     argument = _argument(element.tensor)
     source = PositionSource(argument.source, element.index)
@@ -59,13 +60,9 @@ def element_variable(tx: Any, element: Element) -> Any:
     value = mirror.values(argument.example)[element.index]
     if not history.independent and (element.index not in moved or value == 0):
         return _constant(source, value)
-    for i in (i for i, group in enumerate(history.groups) if group == history.groups[element.index] and i != element.index):
-        shared = inputs.get(PositionSource(argument.source, i).name)
-        if shared is not None:
-            agreement = AgreementSource(argument.source, i, element.index)
-            install_guard(agreement.make_guard(GuardBuilder.CONSTANT_MATCH))
-            inputs[source.name] = shared
-            return shared
+    equal = _equal(tx, element.tensor, history, source, [element.index])
+    if equal is not None:
+        return equal
     return _number(tx, dataclasses.replace(source, is_there=_is_of_fixed_size(element.tensor)), value)
 
 
@@ -73,11 +70,15 @@ def is_aggregate(tx: Any, entry: Arith) -> bool:
     """Whether ``entry`` gets one variable of its own, and is not computed from variables of its elements."""
     if entry.fn not in FOLDS or formula_text(entry) is None:
         return False
-    (tensor,) = tensors([entry])
     if entry.fn not in PAIRWISE:
         return True
+    (tensor,) = tensors([entry])
     history, _ = _seen(tx, tensor)
-    return len({history.groups[i] for i in _indices(entry)}) > 1
+    group, *others = {history.groups[i] for i in _indices(entry)}
+    if others or extreme_of(entry) is None:
+        return bool(others)
+    name = AggregateSource(_argument(tensor).source, formula_text(entry)).name
+    return Table.of(tx.output.graph).equals.get((tensor, group), (name,))[0] == name
 
 
 def aggregate_variable(tx: Any, entry: Arith) -> Any:
@@ -87,14 +88,34 @@ def aggregate_variable(tx: Any, entry: Arith) -> Any:
     (tensor,) = tensors([entry])
     argument = _argument(tensor)
     assert text is not None
-    source = AggregateSource(argument.source, text)
+    source = AggregateSource(argument.source, text, extreme=extreme_of(entry))
     inputs = tx.output.unspec_variable_map
     if source.name in inputs:
         return inputs[source.name]
     value = evaluate(text, mirror.values(argument.example))
-    if isinstance(value, bool) or value == 0 or not _seen(tx, tensor)[1].intersection(_indices(entry)):
+    history, moved = _seen(tx, tensor)
+    if isinstance(value, bool) or value == 0 or not moved.intersection(_indices(entry)):
         return _constant(source, value)
-    return _number(tx, source, value)
+    equal = _equal(tx, tensor, history, source, source.extreme.places) if source.extreme is not None else None
+    return _number(tx, source, value) if equal is None else equal
+
+
+def _equal(tx: Any, tensor: fx.Node, history: ElementHistory, source: Any, places: Iterable[int]) -> Any:
+    """The variable of a number that equals the one at ``source``, made of the elements at ``places``, under a guard that all
+    elements agree which both are made of. None if there is none; the one at ``source`` stands for its equals from here on."""
+    groups = {history.groups[i] for i in places}
+    if len(groups) > 1:
+        return None
+    inputs, equals = tx.output.unspec_variable_map, Table.of(tx.output.graph).equals
+    name, others = equals.setdefault((tensor, *groups), (source.name, tuple(places)))
+    if name not in inputs:
+        return None
+    first, *rest = sorted({*others, *places})
+    for place in rest:
+        agreement = AgreementSource(source.base, first, place)
+        install_guard(agreement.make_guard(GuardBuilder.CONSTANT_MATCH))
+    inputs[source.name] = inputs[name]
+    return inputs[name]
 
 
 def expression_variable(tx: Any, expression: Expression) -> Any:

@@ -84,6 +84,52 @@ def test_three_graphs_however_the_rows_part(step: Step, dtype: torch.dtype) -> N
     assert not counters["graph_break"]
 
 
+def every_other(x: Tensor, k: Tensor, lens: Tensor) -> Tensor:
+    """The numbers are the first of pairs."""
+    return longest(x, k, lens.view(-1, 2)[:, 0])
+
+
+@pytest.mark.parametrize("step, per_row", [(longest, 1), (tensor_bound, 1), (every_other, 2)])
+def test_a_maximum_of_rows_costs_no_graph_when_they_part(step: Step, per_row: int) -> None:
+    """It is computed in the core, from the rows as they were at the start."""
+    counters.clear()
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    k, lens = torch.zeros(ROWS, 64, 8), torch.full((per_row * ROWS,), 6)
+    other, others = k.clone(), lens.clone()
+    for i in range(8):
+        x = torch.rand(ROWS, 1, 8)
+        torch.testing.assert_close(compiled(x, k, lens), step(x, other, others))
+        assert torch.equal(k, other) and torch.equal(lens, others)
+        if i > 2:
+            lens[i % ROWS] = others[i % ROWS] = 2
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]
+    (part,) = fxpass.reports()[-1].parts
+    assert part[0] == "core"
+
+
+def of_first(x: Tensor, k: Tensor, lens: Tensor) -> Tensor:
+    return k[:, : int(lens.max())].sum() + x[:, : int(lens[2])].sum() + k[:, : int(lens.min())].sum()
+
+
+def first_of(x: Tensor, k: Tensor, lens: Tensor) -> Tensor:
+    return k[:, : int(lens[2])].sum() + x[:, : int(lens.min())].sum() + k[:, : int(lens.max())].sum()
+
+
+@pytest.mark.parametrize("step", [of_first, first_of])
+def test_equal_rows_and_their_extremes_are_one_number_until_they_part(step: Step) -> None:
+    compiled = torch.compile(step, backend="kvfix", options={"compiler": "eager"})
+    x, k, lens = torch.rand(ROWS, 64), torch.rand(ROWS, 64), torch.full((ROWS,), 6)
+    for _ in range(4):
+        torch.testing.assert_close(compiled(x, k, lens), step(x, k, lens))
+        lens += 1
+    assert len(fxpass.reports()) == 2
+    assert [symbol.kind for symbol in fxpass.reports()[-1].symbols].count("position") == 1
+    for row in (0, 2, 4):
+        lens[row] += row + 1
+        torch.testing.assert_close(compiled(x, k, lens), step(x, k, lens))
+        torch.testing.assert_close(compiled(x, k, lens + 1), step(x, k, lens + 1))
+
+
 def test_a_guard_asks_for_all_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """With 64 rows, too, the mirror is looked up twice a call: for the guard, and for the number."""
     compiled = torch.compile(
