@@ -30,6 +30,10 @@ _IN_TWO = {aten.var_mean: torch.var, aten.std_mean: torch.std}
 """Operators that give a spread and a mean, with the function that gives the first. PyTorch's own formulas are of primitives."""
 
 
+class _Declined(Exception):
+    """PyTorch has a formula for the operator, and none for these operands."""
+
+
 def decompose(node: fx.Node) -> bool:
     """Replace ``node`` by its decomposition, in its graph; False where it has none."""
     target = node.target
@@ -46,10 +50,15 @@ def decompose(node: fx.Node) -> bool:
             filled[i] = operand
         args, kwargs = tree_unflatten(filled, spec)
         results = formula(*args, **kwargs)
+        if results is NotImplemented:
+            raise _Declined
         return tuple(results) if isinstance(results, tuple) else results  # a named one cannot be written as code
 
-    with tracing(None), enable_python_dispatcher(), mode_of(values), torch.no_grad():
-        traced = retrace(run, values)
+    try:
+        with tracing(None), enable_python_dispatcher(), mode_of(values), torch.no_grad():
+            traced = retrace(run, values)
+    except _Declined:
+        return False
     if any(n.target is target for n in traced.graph.nodes):
         return False
     aliases.remove_dead(traced.graph)  # sizes that were only looked at

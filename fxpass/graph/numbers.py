@@ -113,6 +113,11 @@ CEILINGS = (2**21, 2**31, 2**63)
 """Below the first, a position times the number and size of the heads fits into 64 bits; below the second, its square does."""
 
 
+def is_nan(number: Any) -> bool:
+    """Whether ``number`` is a float that compares with no number. A symbolic one is none."""
+    return isinstance(number, float) and math.isnan(number)
+
+
 def symbols(value: Any) -> set[Any]:
     """The symbols in a number, or in the sizes, strides and offset of a tensor."""
     if isinstance(value, torch.Tensor):

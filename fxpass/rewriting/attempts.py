@@ -1,12 +1,12 @@
 """What is known of a graph between two attempts to rewrite it.
 
 Edits that help an attempt (an operator is decomposed, an input is padded) are undone when something is refused. What is refused
-is copied for good where it has other uses (`refused_uses`).
+is copied for good where it has other uses (`refused_uses`). Where such an edit made it, that edit is not made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import fx
 
@@ -22,6 +22,7 @@ from fxpass.graph.values import is_tensor
 
 from .buffers.windows import Windows
 from .decide import extents_ahead, reads_ahead
+from .decisions import reason
 from .edits.padded import pad_inputs
 from .refused_uses import refused_use
 from .restore import Restorable
@@ -43,10 +44,26 @@ class Attempts:
         self._uses: dict[fx.Node, tuple[str, str]] = {}
         self.restorable, self._came = Restorable(gm), Restorable(gm)
         self._gm, self._windows, self._unpadded = gm, windows, set[str]()
+        self._made_of, self._whole = dict[fx.Node, fx.Node](), set[fx.Node]()
         if windows is not None:
             windows.open(gm.graph, self._reads(), Positions(gm.graph, origins))
             self.seen = windows.seen(gm.graph, seen)
         self._pad()
+
+    def decomposed(self, node: fx.Node, decompose: Callable[[fx.Node], bool]) -> bool:
+        """Replace ``node`` by ops that compute it; False if that cannot be done, or an earlier attempt refused one of them."""
+        whole = self._made_of.get(node, node)
+        if whole in self._whole:
+            return False
+        self.restorable.copy_once()
+        before = set(self._gm.graph.nodes)
+        try:
+            done = decompose(node)
+        except Exception as error:
+            reason(error)
+            return False
+        self._made_of |= {made: whole for made in self._gm.graph.nodes if made not in before}
+        return done
 
     def refuse_use(self, stuck: Stuck) -> None:
         """Refuse the reads that got ``stuck``, or their copies, where they have other uses. An input that is padded for them is
@@ -84,19 +101,24 @@ class Attempts:
         return stuck.reason, source_of(stuck.node)
 
     def _undo(self, refused: Iterable[fx.Node]) -> Mapping[fx.Node, fx.Node]:
-        """Undo the edits of this attempt. The inputs that are padded for ``refused`` slices stay as they come from now on.
-        Gives a map from the nodes of the graph to those that it has now, if there were edits."""
+        """Undo the edits of this attempt. The inputs that are padded for ``refused`` slices stay as they come from now on, and
+        operators stay whole whose decompositions made some of these. Gives a map from the nodes of the graph to those that it
+        has now, if there were edits."""
         self._unpadded |= {self._padded[node] for node in refused if node in self._padded}
+        self._whole |= {self._made_of[node] for node in refused if node in self._made_of}
         now = self.restorable.undo()
+        self._made_of = {}
         if now:
+            self._whole = {now.get(node, node) for node in self._whole}
             self.origins = {now[node]: origin.moved(now) for node, origin in self.origins.items()}
             self.refused = {now.get(node, node): text for node, text in self.refused.items()}
             self._uses = {now.get(node, node): why for node, why in self._uses.items()}
         return now
 
     def _note(self, nodes: Iterable[fx.Node], why: str, at: str = "") -> None:
-        """Note that ``nodes`` are refused, and begin the next attempt. ``at`` is the user's line of what stands in the way."""
-        for node in (n for n in nodes if n not in self._padded):
+        """Note that those of ``nodes`` that are in the graph are refused, and begin the next attempt. ``at`` is the user's line
+        of what stands in the way."""
+        for node in (n for n in nodes if n not in self._padded and n.graph is self._gm.graph):
             self.refused[node] = why if at in ("", source_of(node)) else f"{why} (at {at})"
         self._pad()
 

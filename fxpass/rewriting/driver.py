@@ -32,7 +32,6 @@ from .decide import decide
 from .decisions import Decision, SweepFailed, decided, left_alone, reason
 from .outside.around import Around
 from .outside.cuts import Cuts
-from .restore import Restorable
 from .sweep import sweep
 
 
@@ -87,7 +86,7 @@ def rewrite_graph(
         with supposing() as supposed:
             plan = decide(gm.graph, state.origins, state.refused, state.seen, leave, windows)
         if isinstance(plan, Stuck):
-            if not plan.no_rule or not _decomposed(plan.node, decompose, state.restorable):
+            if not plan.no_rule or not state.decomposed(plan.node, decompose):
                 state.refuse_use(plan)
             continue
         sites, flow, finder = plan
@@ -121,12 +120,3 @@ def _staying(
     others = unsliced(graph, finder, flow, sites | refused.keys())
     stay = [decided(node, None, finder.positions, why) for node, why in refused.items()]
     return stay + [left_alone(one, finder.positions) for one in others]
-
-
-def _decomposed(node: fx.Node, decompose: Callable[[fx.Node], bool], restorable: Restorable) -> bool:
-    restorable.copy_once()
-    try:
-        return decompose(node)
-    except Exception as error:
-        reason(error)
-        return False

@@ -70,3 +70,11 @@ def test_what_stays_whole(fn: Callable[..., Any], args: tuple[Any, ...]) -> None
     graph.output(node)
     assert not decompose(node)
     assert [n.target for n in graph.nodes if n.op == "call_function"] == [fn]
+
+
+@pytest.mark.parametrize("size", [[2, 3], [3, 6]])
+def test_a_formula_that_declines_leaves_the_operator_whole(size: list[int]) -> None:
+    """PyTorch pools by its formula where the rows are parted evenly."""
+    graph, node = called(aten.adaptive_max_pool2d.default, VALUE[None], size)
+    graph.output(graph.call_function(operator.getitem, (node, 0)))
+    assert decompose(node) == (size == [2, 3])

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fxpass.graph.numbers import symbols
+from fxpass.graph.numbers import is_nan, symbols
 from fxpass.torch_internals.dynamo.frames.compilation import current_compilation
 from fxpass.torch_internals.dynamo.names import ConstantVariable, SymNodeVariable
 from fxpass.torch_internals.dynamo.variables.entry_variables import plain_number
@@ -50,6 +50,6 @@ def _numbers(items: Sequence[Any]) -> list[Any] | None:
     if not all(isinstance(v, SymNodeVariable) or v.is_python_constant() for v in variables):
         return None
     numbers = [plain_number(v) for v in variables]
-    if not all(isinstance(n, _NUMBERS) and not free_unbacked_symbols(n) for n in numbers):
+    if not all(isinstance(n, _NUMBERS) and not is_nan(n) and not free_unbacked_symbols(n) for n in numbers):
         return None
     return numbers if len({s for n in numbers for s in symbols(n)}) == 1 else None

@@ -35,11 +35,13 @@ from fxpass.torch_internals.dynamo.variables.realized import realized
 from fxpass.torch_internals.patches import patch
 from fxpass.torch_internals.symbols import free_unbacked_symbols
 
+from .identity import among
+
 _SYMBOLIC = "sqrt floor ceil sin cos tan sinh cosh tanh asin acos atan log2"
-_TAKERS = {range, operator.not_} | {getattr(math, name) for name in _SYMBOLIC.split()}
+_TAKERS = [range, operator.not_, *(getattr(math, name) for name in _SYMBOLIC.split())]
 """Functions whose results Dynamo makes symbolic numbers, or guards on. At any other function of `math` the graph breaks, since
 a number would be a constant there, and each of its values would have a graph."""
-_AS_TENSOR = {torch.as_tensor}
+_AS_TENSOR = [torch.as_tensor]
 """Functions that make the same of numbers as `torch.tensor`, and in which a number would be a constant."""
 
 
@@ -75,7 +77,7 @@ def _of_container(tx: Any, fn: Any, args: Any) -> Any:
 
 
 def _call_torchs(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
-    if _among(self.value, _AS_TENSOR) and current_compilation() is not None and args and _of_numbers(args[0]):
+    if among(self.value, _AS_TENSOR) and current_compilation() is not None and args and _of_numbers(args[0]):
         return type(self)(torch.tensor).call_function(tx, args, kwargs)
     return stock(self, tx, _numbers(tx, self.value, args), kwargs)
 
@@ -107,16 +109,9 @@ def _of_numbers(data: Any) -> bool:
 
 def _numbers(tx: Any, taker: Any, args: Any) -> Any:
     """``args`` of the function ``taker``, with numbers in the place of the tensors that hold them."""
-    if current_compilation() is None or not _among(taker, _TAKERS):
+    if current_compilation() is None or not among(taker, _TAKERS):
         return args
     return [number_or_itself(tx, arg) for arg in args]
-
-
-def _among(fn: Any, functions: set[Any]) -> bool:
-    try:
-        return fn in functions
-    except TypeError:  # it has no hash
-        return False
 
 
 def _rounded(tx: Any, arg: Any) -> Any:

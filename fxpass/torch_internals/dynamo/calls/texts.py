@@ -31,6 +31,8 @@ from fxpass.torch_internals.dynamo.names import (
 from fxpass.torch_internals.dynamo.variables.realized import is_text, realized
 from fxpass.torch_internals.patches import patch
 
+from .identity import among
+
 _AS_IT_IS = (0, 1)
 """The conversions of a text that leave it as it is: none, and ``!s``."""
 
@@ -103,7 +105,7 @@ def _call_builtin(stock: Any, self: Any, tx: Any, args: Any, kwargs: Any) -> Any
 
 def _made(fn: Any, args: Sequence[Any]) -> Any:
     """The text that ``fn(*args)`` is; None if it is none that a number is put into, or Dynamo may make it."""
-    if not any(fn is own for own in _MAKERS):
+    if not among(fn, _MAKERS):
         return None  # of a list whose length is asked for, nothing else is
     first = args[0] if _waits(args[0]) else realized(args[0])
     if fn is operator.mod and not _waits(first) and is_text(first):
@@ -115,7 +117,7 @@ def _made(fn: Any, args: Sequence[Any]) -> Any:
         return _Joined(args) if all(_waits(part) or is_text(part) for part in args) else None
     if fn is format and (_waits(first) or isinstance(first, SymNodeVariable) or _is_literal(first)):
         return _Formatted(first, args[1].as_python_constant() if len(args) > 1 else "", False)
-    if any(fn is own for own in _WRITTEN) and not _waits(first) and _is_number(first, is_int=bool(_WRITTEN[fn])):
+    if among(fn, _WRITTEN) and not _waits(first) and _is_number(first, is_int=bool(_WRITTEN[fn])):
         return _Formatted(first, _WRITTEN[fn], False)
     return None
 

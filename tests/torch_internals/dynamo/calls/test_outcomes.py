@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,15 @@ GUARDED: dict[str, Callable[[int], Any]] = {
     "of three": lambda p: min(p, 4.5, 20),
     "with a half": lambda p: max(p / 2, 2),
     "formatted": lambda p: (format(p > 4), len(format(p > 4))),
+    "below nan": lambda p: p < math.nan,
+    "between zero and nan": lambda p: 0 <= p < math.nan,
+    "nan is no more": lambda p: math.nan >= p,
+    "another number than nan": lambda p: (p != math.nan, p == math.nan),
+    "half of it beside nan": lambda p: p / 2 > math.nan,
+    "truth beside nan": lambda p: (p > 4) <= math.nan,
+    "larger with nan": lambda p: max(p, math.nan, p + 1),
+    "smaller with nan": lambda p: min([p, 4.5, math.nan]),
+    "nan first": lambda p: str(max(math.nan, p)),
 }
 PINNED: dict[str, Callable[[int], Any]] = {
     "rounded to tens": lambda p: round(p, -1),
