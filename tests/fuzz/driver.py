@@ -211,7 +211,8 @@ def _before(side: Side, event: Event, batches: dict[int, int]) -> None:
         elif kind == "negate" and value.dtype in TOLERANCE and value.dtype.itemsize > 1:
             value.neg_()
         elif kind == "copy_over" and not is_index:
-            value.copy_(value.clone().flip(0))
+            for row, last in zip(value, reversed(value.clone().unbind()), strict=True):  # `flip` lacks dtypes
+                row.copy_(last)
 
 
 def _level(eager: Side, other: Side) -> None:
